@@ -2,7 +2,7 @@
 
 
 class ScansegError(Exception):
-    """A failure that the message explains in full; the command line prints it without a traceback (exit 1)."""
+    """A failure that its message explains in full; the command line prints no traceback (exit 1)."""
 
 
 class InputError(ScansegError):

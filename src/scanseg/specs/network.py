@@ -38,12 +38,16 @@ class StagedSpec(Document):
                 f"features, kernel_sizes and strides describe {num_stages}, {len(self.kernel_sizes)} and "
                 f"{len(self.strides)} stages; they must describe the same number, at least 2"
             )
-        if num_axes not in (2, 3) or any(len(axis) != num_axes for axis in (*self.strides, *self.kernel_sizes)):
+        if num_axes not in (2, 3) or any(
+            len(axis) != num_axes for axis in (*self.strides, *self.kernel_sizes)
+        ):
             raise ValueError("every stride and kernel size must have the same 2 or 3 axes")
         if any(size % 2 == 0 for kernel in self.kernel_sizes for size in kernel):
             raise ValueError(f"kernel_sizes {self.kernel_sizes} must be odd")
         if set(self.strides[0]) != {1}:
-            raise ValueError(f"the stride of the first stage is {self.strides[0]}; it must be 1 on every axis")
+            raise ValueError(
+                f"the stride of the first stage is {self.strides[0]}; it must be 1 on every axis"
+            )
         return self
 
     @property
@@ -81,7 +85,7 @@ class ResidualUNetSpec(StagedSpec):
 
 
 class PlainUNetSpec(StagedSpec):
-    """The plain convolutional U-Net of nnU-Net. Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z."""
+    """The plain U-Net of nnU-Net. Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z."""
 
     kind: Literal["plain-unet"] = "plain-unet"
     num_convs_encoder: tuple[PositiveInt, ...]

@@ -1,0 +1,25 @@
+"""How long pieces of work tell their caller how far they have come; the library itself prints nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report from a piece of work."""
+
+    task: str
+    """What is being done, in a word or two for a person: `checking`, `training` ..."""
+    done: int
+    """Units done so far."""
+    total: int
+    """Units in all."""
+    detail: str = ""
+    """More for a person: the case in work, the loss, the score."""
+
+
+ProgressListener = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Listen to nothing."""

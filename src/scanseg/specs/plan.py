@@ -1,0 +1,152 @@
+"""The plan: every decision between a raw data set and a scored segmentation."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from scanseg.specs.augmentation import Transform
+from scanseg.specs.base import Document
+from scanseg.specs.dataset import DatasetSpec
+from scanseg.specs.network import NetworkSpec
+from scanseg.specs.preprocessing import PreprocessingSpec
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SamplingSpec(Document):
+    """How training patches are drawn."""
+
+    patch_size: tuple[PositiveInt, ...] = Field(min_length=2, max_length=3)
+    """Voxels along z, y, x; along y, x for a 2D network."""
+    batch_size: PositiveInt
+    order: Literal["random-patches", "every-slice"] = "random-patches"
+    """Patches at random positions, or every slice of every training case once in an epoch."""
+    foreground_fraction: Fraction = 0.33
+    """Part of a batch whose patches are centred on a random foreground voxel (`random-patches`)."""
+
+
+class SGDSpec(Document):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: PositiveFloat = 1e-2
+    momentum: Fraction = 0.99
+    weight_decay: NonNegativeFloat = 3e-5
+
+
+class AdamWSpec(Document):
+    """Adam with decoupled weight decay."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 5e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 1e-3
+    decay_all: bool = False
+    """Decay norms, biases, decay rates and skips of the scan too (as published)."""
+
+
+class ScheduleSpec(Document):
+    """Learning rate over the training."""
+
+    kind: Literal["poly", "cosine", "constant"] = "poly"
+    power: PositiveFloat = 0.9
+    """Exponent of `poly`."""
+    final_lr: NonNegativeFloat = 0.0
+    """Learning rate at the end."""
+    warmup_fraction: Fraction = 0.0
+    """Part of the training over which the rate rises linearly from 0."""
+
+
+class LossSpec(Document):
+    """Weighted sum of Dice loss and cross-entropy (binary cross-entropy for regions)."""
+
+    dice_weight: NonNegativeFloat = 1.0
+    cross_entropy_weight: NonNegativeFloat = 1.0
+    dice_background: bool = False
+    """Count the background class in the Dice loss."""
+    dice_over_batch: bool = True
+    """Sum intersections and sizes over the batch before dividing."""
+    dice_squared: bool = False
+    """Squares in the denominator."""
+    dice_smooth: NonNegativeFloat = 1e-5
+
+
+class TrainingSpec(Document):
+    """How the network is fitted."""
+
+    epochs: PositiveInt = 1000
+    iterations_per_epoch: PositiveInt | None = 250
+    """None: as many as `every-slice` needs."""
+    max_minutes: PositiveFloat | None = None
+    """End after this time; the schedule then follows the clock, if the clock is ahead of the epochs."""
+    optimizer: Annotated[SGDSpec | AdamWSpec, Field(discriminator="kind")] = SGDSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    loss: LossSpec = LossSpec()
+    gradient_clip: PositiveFloat | None = 12.0
+    """Largest norm of the gradient; None: no bound."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on a GPU that has it, else float32."""
+    allow_tf32: bool = True
+    """Let a GPU round float32 products to TF32."""
+    resident: Literal["auto", "device", "host"] = "auto"
+    """Where the training cases are held; auto: on the device, if they fit in half of its free memory."""
+    checkpoint_every: PositiveInt = 1
+    """Epochs between checkpoints."""
+    validate_every: PositiveInt = 5
+    """Epochs between scores on the validation cases' patches."""
+    seed: NonNegativeInt = 0
+
+
+class InferenceSpec(Document):
+    """How a case is segmented."""
+
+    mode: Literal["windows", "slices"] = "windows"
+    """Overlapping windows blended by a Gaussian, or whole slices resized to the patch."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Part of a window that the next one covers again."""
+    window_batch: PositiveInt = 4
+    """Windows, or slices, in one pass of the network."""
+    mirror_axes: tuple[int, ...] = ()
+    """Patch axes over whose flips predictions are averaged when mirroring is asked for."""
+    slice_restoring: Literal["logits", "labels"] = "logits"
+    """What is resized back to the source grid in mode `slices`; `labels` as published."""
+
+
+class Plan(Document):
+    """All decisions of one training, and all that prediction needs beside the weights."""
+
+    format: Literal[1] = 1
+    recipe: str
+    """Name of the recipe that made the plan."""
+    dataset: DatasetSpec
+    dataset_path: str | None = None
+    """Folder of the raw data set, as it was when planned; used by `train PLAN` to make the store."""
+    num_axes: Literal[2, 3]
+    """Spatial axes of the source images."""
+    preprocessing: PreprocessingSpec
+    sampling: SamplingSpec
+    augmentation: tuple[Transform, ...]
+    network: NetworkSpec
+    training: TrainingSpec = TrainingSpec()
+    inference: InferenceSpec = InferenceSpec()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        patch = self.sampling.patch_size
+        axes = 2 if self.network.kind == "msvm-unet" else self.network.num_axes
+        if len(patch) != axes:
+            raise ValueError(f"patch_size {patch} has {len(patch)} axes, the network {axes}")
+        if len(self.preprocessing.normalizations) != self.dataset.num_channels:
+            raise ValueError(
+                f"{len(self.preprocessing.normalizations)} normalizations for "
+                f"{self.dataset.num_channels} channels"
+            )
+        if self.preprocessing.slice_size is not None and self.preprocessing.slice_size != patch:
+            raise ValueError(
+                f"slice_size {self.preprocessing.slice_size} and patch_size {patch} must be equal"
+            )
+        if self.sampling.order == "every-slice" and self.preprocessing.slice_size is None:
+            raise ValueError("sampling order every-slice needs preprocessing.slice_size")
+        if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
+            raise ValueError("sampling order random-patches needs training.iterations_per_epoch")
+        return self

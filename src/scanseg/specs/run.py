@@ -1,0 +1,29 @@
+"""The record of a training run: what ran, where, and how it went."""
+
+from typing import Literal
+
+from scanseg.specs.base import Document
+
+
+class RunRecord(Document):
+    """Written beside the weights when a run starts and at every checkpoint."""
+
+    format: Literal[1] = 1
+    status: Literal["running", "interrupted", "finished"]
+    fold: int | Literal["all"]
+    train_cases: tuple[str, ...]
+    validation_cases: tuple[str, ...]
+    device: str
+    """The device in words, with its name."""
+    precision: str
+    versions: dict[str, str]
+    """scanseg, python, torch, numpy and the platform."""
+    command: tuple[str, ...]
+    """Arguments of the process."""
+    started: str
+    """Date and time, ISO 8601 in UTC."""
+    epochs_done: int
+    iterations_done: int
+    training_seconds: float
+    """Time spent in training epochs, over all resumptions."""
+    num_parameters: int
