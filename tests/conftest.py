@@ -1,0 +1,49 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Workers of pytest-xdist share the cores. Numerical libraries read these when they are loaded, after this.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
+        os.environ[name] = "1"
+os.environ["MPLBACKEND"] = "agg"
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: it is not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real annotated images, beside the checkout."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of records of the published networks, beside the checkout."""
+    return _shared("golden")
+
+
+@pytest.fixture
+def generator():
+    """A seeded torch generator."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    """A seeded numpy generator."""
+    import numpy as np
+
+    return np.random.default_rng(0)
