@@ -1,0 +1,36 @@
+"""Operators on plain tensors, each with several backends: `selective_scan`, `ss2d_scan`, `mlstm`."""
+
+from typing import NamedTuple
+
+from scanseg.ops.mlstm import BACKENDS as _MLSTM
+from scanseg.ops.mlstm import mlstm
+from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
+from scanseg.ops.selective_scan import selective_scan
+from scanseg.ops.ss2d import BACKENDS as _SS2D
+from scanseg.ops.ss2d import ss2d_scan
+
+__all__ = ["BackendStatus", "describe_backends", "mlstm", "selective_scan", "ss2d_scan"]
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend can serve on this machine.
+
+    Attributes:
+        operator: Name of the operator.
+        backend: Name of the backend, as its `backend` argument takes it.
+        reason: Why it is not available, with what to do; None if it is.
+    """
+
+    operator: str
+    backend: str
+    reason: str | None
+
+
+def describe_backends() -> list[BackendStatus]:
+    """List every backend of every operator in order of preference, and why it is unavailable if it is."""
+    tables = {"selective_scan": _SELECTIVE_SCAN, "ss2d_scan": _SS2D, "mlstm": _MLSTM}
+    return [
+        BackendStatus(operator, name, backend.unavailable)
+        for operator, table in tables.items()
+        for name, backend in table.items()
+    ]

@@ -1,0 +1,70 @@
+"""The mLSTM cell: linear attention with exponential gates, stabilised.
+
+With F[t] = sum_{r<=t} logsigmoid(f[r]) and D[t,s] = F[t] - F[s] + i[s] for s <= t, m[t] = max_s D[t,s]:
+
+    S[t,s] = (q[t] . k[s] / sqrt(dim)) exp(D[t,s] - m[t])
+    h[t]   = sum_s S[t,s] v[s] / (max(|sum_s S[t,s]|, exp(-m[t])) + 1e-6)
+
+Source: Beck et al. 2024 (xLSTM), arXiv:2405.04517, eq. 19-27 and appendix A.3. Backends multiply numerator and
+denominator by exp(min(m, 0)), because exp(-m) overflows for very negative gates and turns gradients into NaN.
+
+Names, as in the paper: q, k, v query, key, value; i, f pre-activations of the input and forget gates; C matrix
+state, n normaliser state, m stabiliser, h output.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.ops.contract import Expected, require_axes, require_shapes
+from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.mlstm.reference import mlstm_reference
+
+__all__ = ["BACKENDS", "mlstm"]
+
+BACKENDS = {
+    "reference": Backend(mlstm_reference),
+}
+
+
+def mlstm(
+    q: Float[Tensor, "batch head token dim"],
+    k: Float[Tensor, "batch head token dim"],
+    v: Float[Tensor, "batch head token dim"],
+    igate: Float[Tensor, "batch head token"],
+    fgate: Float[Tensor, "batch head token"],
+    *,
+    reverse: bool = False,
+    backend: str | None = None,
+) -> Float[Tensor, "batch head token dim"]:
+    """Run the mLSTM cell over the tokens, from a zero state.
+
+    Args:
+        q: Queries (the scale 1/sqrt(dim) is applied here).
+        k: Keys.
+        v: Values.
+        igate: Input gates before the exponential.
+        fgate: Forget gates before the sigmoid.
+        reverse: Read the tokens from the last to the first (the result stays in the order of `q`).
+        backend: Name of the backend that must serve; None for the first that accepts.
+
+    Returns:
+        h in the dtype of `q`. State, gates and sums are float32, or float64 where an input is.
+
+    Raises:
+        InputError: If shapes, dtypes or devices do not fit together.
+        UsageError: If the backend asked for is unknown or refuses.
+    """
+    require_axes("mlstm", "q", q, "batch head token dim")
+    batch, head, token, dim = q.shape
+    axes, gate_axes = "batch, head, token, dim", "batch, head, token"
+    require_shapes(
+        "mlstm",
+        Expected("q", q, axes, (batch, head, token, dim)),
+        Expected("k", k, axes, (batch, head, token, dim)),
+        Expected("v", v, axes, (batch, head, token, dim)),
+        Expected("igate", igate, gate_axes, (batch, head, token)),
+        Expected("fgate", fgate, gate_axes, (batch, head, token)),
+    )
+    return choose("mlstm", BACKENDS, backend, q, k, v, igate, fgate).run(
+        q, k, v, igate, fgate, reverse=reverse
+    )

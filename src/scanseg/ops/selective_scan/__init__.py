@@ -1,0 +1,70 @@
+"""The selective scan: a linear recurrence whose decay, input and output depend on the token.
+
+    h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t],    y[t] = <C[t], h[t]> + D u[t]
+
+Source: Gu and Dao 2023, arXiv:2312.00752, eq. 2 and algorithm 2 (B discretised by delta B, as their code does).
+
+Names, as in the paper: u input, delta step size (after softplus), A decay rates (negative), B input and C output
+vectors, D skip, h state.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.ops.contract import Expected, require_axes, require_shapes
+from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.selective_scan.reference import selective_scan_reference
+
+__all__ = ["BACKENDS", "selective_scan"]
+
+BACKENDS = {
+    "reference": Backend(selective_scan_reference),
+}
+
+
+def selective_scan(
+    u: Float[Tensor, "batch group dim token"],
+    delta: Float[Tensor, "batch group dim token"],
+    A: Float[Tensor, "group dim state"],
+    B: Float[Tensor, "batch group state token"],
+    C: Float[Tensor, "batch group state token"],
+    D: Float[Tensor, "group dim"] | None = None,
+    *,
+    reverse: bool = False,
+    backend: str | None = None,
+) -> Float[Tensor, "batch group dim token"]:
+    """Run the selective scan over the last axis of every sequence.
+
+    Args:
+        u: Input.
+        delta: Step size, positive (softplus is already applied).
+        A: Decay rates, negative.
+        B: Input vectors, shared by the channels of a group.
+        C: Output vectors, shared by the channels of a group.
+        D: Skip, added as D u; None for no skip.
+        reverse: Read the tokens from the last to the first (the result stays in the order of `u`).
+        backend: Name of the backend that must serve; None for the first that accepts.
+
+    Returns:
+        y in the dtype of `u`. State and sums are float32, or float64 where an input is.
+
+    Raises:
+        InputError: If shapes, dtypes or devices do not fit together.
+        UsageError: If the backend asked for is unknown or refuses.
+    """
+    require_axes("selective_scan", "u", u, "batch group dim token")
+    require_axes("selective_scan", "A", A, "group dim state")
+    batch, group, dim, token = u.shape
+    state = A.shape[2]
+    arguments = [
+        Expected("u", u, "batch, group, dim, token", (batch, group, dim, token)),
+        Expected("delta", delta, "batch, group, dim, token", (batch, group, dim, token)),
+        Expected("A", A, "group, dim, state", (group, dim, state)),
+        Expected("B", B, "batch, group, state, token", (batch, group, state, token)),
+        Expected("C", C, "batch, group, state, token", (batch, group, state, token)),
+    ]
+    if D is not None:
+        arguments.append(Expected("D", D, "group, dim", (group, dim)))
+    require_shapes("selective_scan", *arguments)
+    chosen = choose("selective_scan", BACKENDS, backend, u, delta, A, B, C, D)
+    return chosen.run(u, delta, A, B, C, D, reverse=reverse)

@@ -1,0 +1,77 @@
+"""The selective scan of an image in four directions, from the projected map to the merged sum.
+
+Directions k: 0 reads rows (row-major), 1 columns (column-major), 2 is 0 from the end, 3 is 1 from the end.
+For each, with (dt_low, B, C) the R + 2N channels of `projected`[:, k]:
+
+    delta = softplus(dt_weight[k] dt_low + dt_bias[k]),    A = -exp(A_log[k])
+    y[k]  = selective scan of x in the order of k,          result = sum_k (y[k] in raster order)
+
+Source: Liu et al. 2024 (VMamba), arXiv:2401.10166, section 4.2 (SS2D). The input projection acts on each pixel
+alone, so it is applied to the un-permuted map once, instead of to four permuted copies.
+
+Names, as in the paper: N state size, R rank of the step size, A, B, C, D as in `selective_scan`.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.ops.contract import Expected, require_axes, require_shapes
+from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.ss2d.reference import ss2d_scan_reference
+
+__all__ = ["BACKENDS", "ss2d_scan"]
+
+BACKENDS = {
+    "reference": Backend(ss2d_scan_reference),
+}
+
+
+def ss2d_scan(
+    x: Float[Tensor, "batch dim height width"],
+    projected: Float[Tensor, "batch 4 rank_2state height width"],
+    *,
+    dt_weight: Float[Tensor, "4 dim rank"],
+    dt_bias: Float[Tensor, "4 dim"],
+    A_log: Float[Tensor, "4 dim state"],
+    D_skip: Float[Tensor, "4 dim"],
+    backend: str | None = None,
+) -> Float[Tensor, "batch dim height width"]:
+    """Scan a map in four directions and sum the results in raster order.
+
+    Args:
+        x: The map.
+        projected: Its pointwise projection for each direction, channels ordered dt_low (R), B (N), C (N).
+        dt_weight: Expansion of dt_low to the step sizes.
+        dt_bias: Bias of the step sizes, before softplus.
+        A_log: Logarithm of the (negated) decay rates.
+        D_skip: Skip of each direction; their sum multiplies x once.
+        backend: Name of the backend that must serve; None for the first that accepts.
+
+    Returns:
+        The merged sum in float32, or float64 where `x` is.
+
+    Raises:
+        InputError: If shapes, dtypes or devices do not fit together.
+        UsageError: If the backend asked for is unknown or refuses.
+    """
+    require_axes("ss2d_scan", "x", x, "batch dim height width")
+    require_axes("ss2d_scan", "dt_weight", dt_weight, "4 dim rank")
+    require_axes("ss2d_scan", "A_log", A_log, "4 dim state")
+    batch, dim, height, width = x.shape
+    rank, state = dt_weight.shape[2], A_log.shape[2]
+    require_shapes(
+        "ss2d_scan",
+        Expected("x", x, "batch, dim, height, width", (batch, dim, height, width)),
+        Expected(
+            "projected",
+            projected,
+            "batch, 4, R + 2N, height, width",
+            (batch, 4, rank + 2 * state, height, width),
+        ),
+        Expected("dt_weight", dt_weight, "4, dim, R", (4, dim, rank)),
+        Expected("dt_bias", dt_bias, "4, dim", (4, dim)),
+        Expected("A_log", A_log, "4, dim, N", (4, dim, state)),
+        Expected("D_skip", D_skip, "4, dim", (4, dim)),
+    )
+    chosen = choose("ss2d_scan", BACKENDS, backend, x, projected, dt_weight, dt_bias, A_log, D_skip)
+    return chosen.run(x, projected, dt_weight, dt_bias, A_log, D_skip)
