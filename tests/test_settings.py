@@ -1,0 +1,111 @@
+"""`--set path.to.key=value` on documents."""
+
+import pytest
+
+from scanseg.errors import UsageError
+from scanseg.settings import apply_settings
+from scanseg.specs import (
+    AdamWSpec,
+    AffineTransform,
+    DatasetSpec,
+    GammaTransform,
+    MSVMUNetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    TrainingSpec,
+    ZScoreNormalization,
+)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        recipe="msvm-unet",
+        dataset=DatasetSpec(
+            name="shapes", channel_names=("gray",), labels={"background": 0, "disk": 1}, file_ending=".png"
+        ),
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=(64, 64)),
+        sampling=SamplingSpec(patch_size=(64, 64), batch_size=2, order="every-slice"),
+        augmentation=(AffineTransform(), GammaTransform()),
+        network=MSVMUNetSpec(),
+    )
+
+
+def test_changes_values_by_path_and_leaves_the_document_alone(plan: Plan) -> None:
+    changed = apply_settings(
+        plan,
+        ["training.epochs=3", "augmentation.1.probability=0.5", "network.upsampling=bilinear", "num_axes=2"],
+    )
+    assert (changed.training.epochs, changed.augmentation[1].probability) == (3, 0.5)
+    assert changed.network == MSVMUNetSpec(upsampling="bilinear")
+    assert plan.training.epochs == TrainingSpec().epochs
+    assert apply_settings(plan, []) is plan
+
+
+def test_values_are_json_else_text(plan: Plan) -> None:
+    changed = apply_settings(
+        plan,
+        [
+            'training.optimizer={"kind": "adamw", "lr": 1e-3}',
+            "training.gradient_clip=null",
+            "training.loss.dice_squared=true",
+            "network.depths=[1, 1, 1, 1]",
+            "dataset_path=/data/a=b",
+        ],
+    )
+    assert changed.training.optimizer == AdamWSpec(lr=1e-3)
+    assert changed.training.gradient_clip is None
+    assert changed.training.loss.dice_squared is True
+    assert changed.network == MSVMUNetSpec(depths=(1, 1, 1, 1))
+    assert changed.dataset_path == "/data/a=b"
+
+
+def test_a_later_setting_acts_on_an_earlier_one(plan: Plan) -> None:
+    changed = apply_settings(
+        plan, ['training.optimizer={"kind": "adamw", "lr": 1}', "training.optimizer.lr=0.25"]
+    )
+    assert changed.training.optimizer == AdamWSpec(lr=0.25)
+
+
+def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> None:
+    both = ["sampling.patch_size=[96, 96]", "preprocessing.slice_size=[96, 96]"]
+    assert apply_settings(plan, both).sampling.patch_size == (96, 96)
+    with pytest.raises(UsageError, match=r"slice_size \(64, 64\) and patch_size \(96, 96\) must be equal"):
+        apply_settings(plan, both[:1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", "--set epochs: not of the form path.to.key=value"),
+        ("=3", "--set =3: not of the form path.to.key=value"),
+        ("epochs=3", "--set epochs: the document has no 'epochs'; it has format, recipe, dataset,"),
+        (
+            "training.epoch=3",
+            "--set training.epoch: training has no 'epoch'; it has epochs, iterations_per_epoch,",
+        ),
+        ("augmentation.2.probability=1", "augmentation has no entry '2'; it has entries 0 to 1"),
+        ("augmentation.-1.probability=1", "augmentation has no entry '-1'; it has entries 0 to 1"),
+        ("inference.mirror_axes.0=1", "inference.mirror_axes has no entry '0'; it has no entries"),
+        ("training.max_minutes.x=1", "training.max_minutes is the value null and has no parts"),
+        ("training.epochs=-3", "--set training.epochs=-3: training.epochs: Input should be greater than 0"),
+        ("training.epochs=many", "training.epochs: Input should be a valid integer"),
+        ("training.gradient_clip=NaN", "training.gradient_clip: Input should be a finite number"),
+        ('sampling={"patch_size": [64, 64]}', "sampling.batch_size: Field required"),
+        ('network={"kind": "unet"}', "network: Input tag 'unet' found using 'kind' does not match"),
+    ],
+)
+def test_faults_name_the_path_and_what_there_is(plan: Plan, setting: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        apply_settings(plan, [setting])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_faults_are_one_error(plan: Plan) -> None:
+    with pytest.raises(UsageError) as caught:
+        apply_settings(plan, ["training.epochs=0", "training.seed=-1"])
+    assert "training.epochs" in str(caught.value)
+    assert "training.seed" in str(caught.value)
