@@ -17,8 +17,8 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
 
     Args:
         document: The document; it stays as it is.
-        settings: Texts `path.to.key=value`, applied in this order. A part of the path is a key, or the number of
-            an entry, from 0. The value is read as JSON, and as plain text where it is no JSON.
+        settings: Texts `path.to.key=value`, applied in this order. A part of the path is a key, or the number
+            of an entry, from 0. The value is read as JSON, and as plain text where it is no JSON.
 
     Raises:
         UsageError: A text has another form, a path leads nowhere, or the changed document is not valid.
