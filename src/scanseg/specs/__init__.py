@@ -40,7 +40,7 @@ from scanseg.specs.preprocessing import (
     RescaleNormalization,
     ZScoreNormalization,
 )
-from scanseg.specs.run import RunRecord
+from scanseg.specs.run import RunRecord, TrainingState
 from scanseg.specs.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "StoreIndex",
     "StoredCase",
     "TrainingSpec",
+    "TrainingState",
     "Transform",
     "XLSTMUNetSpec",
     "ZScoreNormalization",

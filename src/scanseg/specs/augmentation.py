@@ -33,7 +33,7 @@ class AffineTransform(_Transform):
     """Angle about each axis; about z alone where `in_plane`, and for 2D patches."""
     scale_probability: Probability = 0.2
     scale_range: Range = (0.7, 1.4)
-    """Size of a structure in the patch after, relative to before; one for all axes."""
+    """Factor on the coordinates, one for all axes: at 1.4 a patch shows 1.4 times as much of the case."""
     shear_probability: Probability = 0.0
     shear_degrees_range: Range = (0.0, 0.0)
     translation_probability: Probability = 0.0

@@ -90,10 +90,12 @@ class TrainingSpec(Document):
     """Let a GPU round float32 products to TF32."""
     resident: Literal["auto", "device", "host"] = "auto"
     """Where the training cases are held; auto: on the device, if they fit in half of its free memory."""
-    checkpoint_every: PositiveInt = 1
-    """Epochs between checkpoints."""
+    checkpoint_seconds: NonNegativeFloat = 30.0
+    """Least time between checkpoints, which are written after epochs; 0: after every epoch."""
     validate_every: PositiveInt = 5
-    """Epochs between scores on the validation cases' patches."""
+    """Epochs between scores on patches of the validation cases."""
+    validation_batches: PositiveInt = 20
+    """Batches of such a score."""
     seed: NonNegativeInt = 0
 
 

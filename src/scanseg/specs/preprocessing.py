@@ -69,8 +69,8 @@ class PreprocessingSpec(Document):
     """Cut away the planes at the border in which every channel is 0."""
     normalizations: tuple[Normalization, ...] = Field(min_length=1)
     """One for each channel."""
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Target spacing in mm along the permuted axes; None: voxels stay as they are (raster images)."""
+    spacing: tuple[PositiveFloat | None, PositiveFloat, PositiveFloat] | None = None
+    """Target spacing in mm along the permuted axes; None, for all or for z, keeps what the source has."""
     slice_size: tuple[PositiveInt, PositiveInt] | None = None
     """Size (y, x) to which every slice is resized instead of a spacing."""
     image_order: Literal[0, 1, 3] = 3

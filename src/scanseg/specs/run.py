@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import JsonValue
+
 from scanseg.specs.base import Document
 
 
@@ -27,3 +29,15 @@ class RunRecord(Document):
     training_seconds: float
     """Time spent in training epochs, over all resumptions."""
     num_parameters: int
+
+
+class TrainingState(Document):
+    """The part of a checkpoint that is not a tensor."""
+
+    format: Literal[1] = 1
+    iterations_done: int
+    training_seconds: float
+    optimizer_groups: tuple[dict[str, JsonValue], ...]
+    """Settings of the optimizer's parameter groups."""
+    loss_scale: float | None = None
+    """Scale of the loss, when training in float16."""

@@ -1,0 +1,90 @@
+"""Rotation, scaling, shearing and translation: one linear map of coordinates for each patch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.specs import AffineTransform
+
+
+@dataclass(frozen=True, eq=False)
+class Warps:
+    """The patches of a batch that are not cut out straight, and how they lie in their cases."""
+
+    patches: np.ndarray
+    """Numbers of these patches in the batch, (patch,)."""
+    matrices: np.ndarray
+    """Offset from a patch's centre, in voxels, to offset in the case, (patch, 3, 3), axes z, y, x."""
+    shifts: np.ndarray
+    """Where the centre moves, in voxels, (patch, 3)."""
+
+
+def draw_warps(
+    spec: AffineTransform, *, batch_size: int, size: Sequence[int], rng: np.random.Generator
+) -> Warps:
+    """Draw which patches are warped, and how.
+
+    Args:
+        spec: Probabilities and ranges.
+        batch_size: Patches in the batch.
+        size: Voxels of a patch along z, y, x; one along z means 2D, which is only changed in its plane.
+        rng: Source of randomness.
+    """
+    in_plane = spec.in_plane or size[0] == 1
+    matrices = np.tile(np.eye(3), (batch_size, 1, 1))
+    shifts = np.zeros((batch_size, 3))
+    for patch in range(batch_size):
+        if rng.random() >= spec.probability:
+            continue
+        if rng.random() < spec.rotation_probability:
+            angles = np.deg2rad(rng.uniform(*spec.rotation_degrees_range, size=3))
+            matrices[patch] = rotation(angles * [1, 0, 0] if in_plane else angles)
+        if rng.random() < spec.scale_probability:
+            scale = rng.uniform(*spec.scale_range)
+            matrices[patch] = matrices[patch] @ np.diag([1.0 if in_plane else scale, scale, scale])
+        if rng.random() < spec.shear_probability:
+            matrices[patch] = matrices[patch] @ _shear(
+                np.deg2rad(rng.uniform(*spec.shear_degrees_range, size=2))
+            )
+        if rng.random() < spec.translation_probability:
+            shifts[patch, 1:] = rng.uniform(*spec.translation_range, size=2) * size[1:]
+    changed = (matrices != np.eye(3)).any(axis=(1, 2)) | shifts.any(axis=1)
+    patches = np.flatnonzero(changed)
+    return Warps(patches, matrices[patches], shifts[patches])
+
+
+def rotation(angles: np.ndarray) -> np.ndarray:
+    """Return the matrix that turns by angles (radians) about z, y and x, in this order from the left."""
+    (cz, cy, cx), (sz, sy, sx) = np.cos(angles), np.sin(angles)
+    about_z = np.array([[1, 0, 0], [0, cz, -sz], [0, sz, cz]])
+    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    about_x = np.array([[cx, -sx, 0], [sx, cx, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+def _shear(angles: np.ndarray) -> np.ndarray:
+    """Return the matrix that shears y along x and x along y by angles in radians."""
+    return np.array([[1, 0, 0], [0, 1, np.tan(angles[0])], [0, np.tan(angles[1]), 1]])
+
+
+def warped_coordinates(
+    warps: Warps, corners: np.ndarray, *, size: Sequence[int], device: torch.device
+) -> Float[Tensor, "patch 3 z y x"]:
+    """Return where in its case each voxel of the warped patches is read.
+
+    Args:
+        warps: The warps.
+        corners: First voxel of each of these patches before warping, (patch, 3).
+        size: Voxels of a patch along z, y, x.
+        device: Where the coordinates are needed.
+    """
+    middle = (np.array(size) - 1) / 2
+    centres = torch.tensor(corners + middle + warps.shifts, dtype=torch.float32, device=device)
+    matrices = torch.tensor(warps.matrices, dtype=torch.float32, device=device)
+    axes = [torch.arange(size[a], device=device, dtype=torch.float32) - float(middle[a]) for a in range(3)]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
+    return (matrices @ offsets + centres[:, :, None]).unflatten(2, tuple(size))

@@ -1,0 +1,169 @@
+"""Training cases held in memory, on the device where the network is, and patches gathered from them.
+
+All cases lie one behind the other in one tensor of images and one of labels, so that the patches of a whole
+batch are gathered by index arithmetic, whatever the cases' shapes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from scanseg.data.store import Store
+from scanseg.progress import Progress, ProgressListener, ignore_progress
+
+_MAX_LOCATIONS = 10_000
+"""Foreground voxels remembered of each label of a case; as many as nnU-Net keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentCases:
+    """Cases in memory. Axes are z, y, x; a voxel outside its case reads as 0, in image and label map."""
+
+    names: tuple[str, ...]
+    images: Float[Tensor, "channel voxel"]
+    """float16 values of all cases."""
+    label_maps: Int[Tensor, " voxel"]
+    """uint8 values of all cases."""
+    starts: Int[Tensor, " case"]
+    """Index of each case's first voxel."""
+    shapes: Int[Tensor, "case 3"]
+    shapes_host: np.ndarray
+    """The same shapes, where no synchronisation is needed to read them."""
+    locations: tuple[dict[str, np.ndarray], ...]
+    """For each case, label name to flat indices of some of its voxels; only labels that occur."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cases are."""
+        return self.images.device
+
+    def gather(
+        self, cases: Int[Tensor, " batch"], corners: Int[Tensor, "batch 3"], size: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
+        """Cut patches out of cases.
+
+        Args:
+            cases: Index of the case of each patch.
+            corners: First voxel of each patch; may lie outside the case.
+            size: Voxels of a patch along z, y, x.
+
+        Returns:
+            Images (float32) and label maps (uint8) of the patches.
+        """
+        position = [
+            torch.arange(size[axis], device=self.device) + corners[:, axis, None] for axis in range(3)
+        ]
+        z, y, x = position[0][:, :, None, None], position[1][:, None, :, None], position[2][:, None, None, :]
+        index, inside = self._index(cases, z, y, x)
+        images = self.images[:, index].float() * inside
+        return images.transpose(0, 1), self.label_maps[index] * inside
+
+    def interpolate(
+        self, cases: Int[Tensor, " batch"], coordinates: Float[Tensor, "batch 3 z y x"], *, in_plane: bool
+    ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
+        """Read cases between voxels: images linearly, label maps at the nearest voxel.
+
+        Args:
+            cases: Index of the case of each patch.
+            coordinates: Position of each voxel of a patch in its case, in voxels along z, y, x.
+            in_plane: The z coordinates are whole numbers, so that neighbours along z need not be read.
+
+        Returns:
+            Images (float32) and label maps (uint8) of the patches.
+        """
+        nearest = coordinates.round().long()
+        index, inside = self._index(cases, nearest[:, 0], nearest[:, 1], nearest[:, 2])
+        label_maps = self.label_maps[index] * inside
+        floor = coordinates.floor()
+        fraction = coordinates - floor
+        low = nearest if in_plane else floor.long()
+        low = torch.stack([low[:, 0], floor[:, 1].long(), floor[:, 2].long()], dim=1)
+        images = torch.zeros((), device=self.device)
+        for corner in range(4 if in_plane else 8):
+            step = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
+            axes = (1, 2) if in_plane else (0, 1, 2)
+            weight = torch.ones((), device=self.device)
+            for axis in axes:
+                weight = weight * (fraction[:, axis] if step[axis] else 1 - fraction[:, axis])
+            index, inside = self._index(cases, low[:, 0] + step[0], low[:, 1] + step[1], low[:, 2] + step[2])
+            images = images + self.images[:, index].float() * (weight * inside)
+        return images.transpose(0, 1), label_maps
+
+    def _index(self, cases: Tensor, z: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the flat index of voxels and whether they are inside; outside ones index the first voxel."""
+        start = self.starts[cases][:, None, None, None]
+        depth, height, width = (self.shapes[cases, axis][:, None, None, None] for axis in range(3))
+        inside = (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        index = start + (z * height + y) * width + x
+        return torch.where(inside, index, start), inside
+
+
+def resident_bytes(store: Store, cases: Sequence[str]) -> int:
+    """Say how much memory cases will take: float16 images and uint8 label maps."""
+    channels = store.index.dataset.num_channels
+    voxels = sum(int(np.prod(store.case(name).geometry.shape)) for name in cases)
+    return voxels * (2 * channels + 1)
+
+
+def hold_cases(
+    store: Store,
+    cases: Sequence[str],
+    *,
+    device: torch.device,
+    seed: int,
+    listen: ProgressListener = ignore_progress,
+) -> ResidentCases:
+    """Read cases of a store into memory.
+
+    Args:
+        store: The store.
+        cases: Names of the cases; at least one.
+        device: Where to hold them.
+        seed: Decides which foreground voxels of large structures are remembered.
+        listen: Told of progress.
+    """
+    if not cases:
+        raise ValueError("no cases to hold")
+    shapes = np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64)
+    sizes = shapes.prod(axis=1)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    images = torch.empty(
+        (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=device
+    )
+    label_maps = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
+    locations = []
+    for number, name in enumerate(cases):
+        here = slice(int(starts[number]), int(starts[number] + sizes[number]))
+        label_map = store.read_label_map(name)
+        images[:, here] = torch.from_numpy(store.read_image(name)).flatten(1)
+        label_maps[here] = torch.from_numpy(label_map).flatten()
+        rng = np.random.default_rng([seed, number])
+        locations.append(_locate(label_map, store.index.dataset.foreground, rng=rng))
+        listen(Progress("loading", number + 1, len(cases), name))
+    return ResidentCases(
+        names=tuple(cases),
+        images=images,
+        label_maps=label_maps,
+        starts=torch.from_numpy(starts).to(device),
+        shapes=torch.from_numpy(shapes).to(device),
+        shapes_host=shapes,
+        locations=tuple(locations),
+    )
+
+
+def _locate(
+    label_map: np.ndarray, labels: Mapping[str, tuple[int, ...]], *, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Return flat indices of at most `_MAX_LOCATIONS` voxels of each label that occurs."""
+    found = {}
+    for name, values in labels.items():
+        where = np.flatnonzero(np.isin(label_map, values))
+        if len(where) > _MAX_LOCATIONS:
+            where = rng.choice(where, _MAX_LOCATIONS, replace=False)
+        if len(where):
+            found[name] = where
+    return found

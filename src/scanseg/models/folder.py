@@ -1,0 +1,190 @@
+"""A model folder: `plan.json`, `model.safetensors`, `run.json`, `metrics.jsonl` and `state/` for resuming."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scanseg.errors import InputError, UsageError
+from scanseg.files import write_text, written_whole
+from scanseg.networks import build_network
+from scanseg.specs import Plan, RunRecord, TrainingState
+
+_PLAN = "plan.json"
+_RUN = "run.json"
+_WEIGHTS = "model.safetensors"
+_METRICS = "metrics.jsonl"
+_STATE = "state"
+_CHECKPOINT = "iteration-"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All that a training needs to go on exactly; random draws follow from the seed and the iteration."""
+
+    state: TrainingState
+    network: dict[str, Tensor]
+    """The network's state dict."""
+    optimizer: dict[str, Tensor]
+    """The optimizer's tensors by `PARAMETER.NAME`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFolder:
+    """A model on disk."""
+
+    path: Path
+    plan: Plan
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan) -> "ModelFolder":
+        """Make a new model folder and write its plan.
+
+        Raises:
+            UsageError: The folder holds something already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"{path} exists and is not an empty folder. Choose another place, remove it, or go on with the "
+                f"training in it by --resume."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / _PLAN, plan.to_json())
+        return cls(path, plan)
+
+    @classmethod
+    def open(cls, path: Path) -> "ModelFolder":
+        """Open a model folder.
+
+        Raises:
+            InputError: There is no such folder, or its plan cannot be read.
+        """
+        if not path.is_dir():
+            raise InputError(f"{path} is not a model folder: there is no such folder.")
+        if not (path / _PLAN).is_file():
+            raise InputError(f"{path} is not a model folder: it holds no {_PLAN}.")
+        return cls(path, Plan.read(path / _PLAN))
+
+    def build_network(self) -> nn.Module:
+        """Build the plan's network, freshly initialised from torch's random state."""
+        return build_network(
+            self.plan.network,
+            in_channels=self.plan.dataset.num_channels,
+            num_classes=self.plan.dataset.num_outputs,
+            patch_size=self.plan.sampling.patch_size,
+        )
+
+    def load_network(self, *, device: torch.device) -> nn.Module:
+        """Build the network with the trained weights, ready for prediction.
+
+        Raises:
+            InputError: The weights are missing, damaged, or of another network.
+        """
+        path = self.path / _WEIGHTS
+        if not path.is_file():
+            raise InputError(
+                f"{self.path} holds no {_WEIGHTS}: its training has not finished (see --resume)."
+            )
+        network = self.build_network()
+        load_weights(network, _read_tensors(path), source=path)
+        return network.to(device).eval()
+
+    def write_weights(self, network: nn.Module) -> None:
+        """Write the weights that prediction uses."""
+        with written_whole(self.path / _WEIGHTS) as temporary:
+            save_file(_as_stored(network.state_dict()), temporary)
+
+    def write_run(self, record: RunRecord) -> None:
+        """Write the record of the run."""
+        write_text(self.path / _RUN, record.to_json())
+
+    def read_run(self) -> RunRecord:
+        """Read the record of the run."""
+        return RunRecord.read(self.path / _RUN)
+
+    def append_metrics(self, metrics: Mapping[str, JsonValue]) -> None:
+        """Add a line to the metrics."""
+        with (self.path / _METRICS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(metrics) + "\n")
+
+    def read_metrics(self) -> list[dict[str, JsonValue]]:
+        """Read the metrics, a dictionary an epoch; a line cut short by a crash is left out."""
+        path = self.path / _METRICS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+    def keep_metrics(self, iterations_done: int) -> None:
+        """Drop the metrics of epochs after an iteration; they will be made again."""
+        kept = [line for line in self.read_metrics() if int(str(line["iterations"])) <= iterations_done]
+        write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; it takes the place of the last one once it is whole."""
+        state = self.path / _STATE
+        state.mkdir(exist_ok=True)
+        name = f"{_CHECKPOINT}{checkpoint.state.iterations_done:09d}"
+        temporary, final = state / f".writing-{name}", state / name
+        for leftover in (temporary, final):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir()
+        save_file(_as_stored(checkpoint.network), temporary / "network.safetensors")
+        save_file(_as_stored(checkpoint.optimizer), temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
+        temporary.rename(final)
+        for older in state.iterdir():
+            if older != final:
+                shutil.rmtree(older, ignore_errors=True)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """Read the newest checkpoint; None where the training was stopped before the first."""
+        found = sorted((self.path / _STATE).glob(f"{_CHECKPOINT}*"))
+        if not found:
+            return None
+        return Checkpoint(
+            state=TrainingState.read(found[-1] / "state.json"),
+            network=_read_tensors(found[-1] / "network.safetensors"),
+            optimizer=_read_tensors(found[-1] / "optimizer.safetensors"),
+        )
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+    """Put weights into a network.
+
+    Raises:
+        InputError: Names or shapes differ; all of them are listed.
+    """
+    expected = network.state_dict()
+    faults = [f"{name} is missing" for name in expected if name not in weights]
+    faults += [f"{name} is unexpected" for name in weights if name not in expected]
+    faults += [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        raise InputError(f"{source} does not fit the network of its plan: {'; '.join(faults)}")
+    network.load_state_dict(weights)
+
+
+def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors into the form in which they are written."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,82 @@
+"""Default augmentation of the recipes."""
+
+from collections.abc import Sequence
+
+from scanseg.specs import (
+    AffineTransform,
+    BrightnessTransform,
+    ContrastTransform,
+    DatasetSpec,
+    GammaTransform,
+    GaussianBlurTransform,
+    GaussianNoiseTransform,
+    LowResolutionTransform,
+    MirrorTransform,
+    Transform,
+)
+
+_FLAT_RATIO = 3.0
+"""From this ratio of the longest axis to the first on, a 3D patch is rotated in its plane only."""
+_LONG_RATIO = 1.5
+"""From this ratio on a 2D patch is too long to be turned around."""
+
+
+def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
+    """Return nnU-Net's transforms with its probabilities and ranges, without elastic deformation."""
+    in_plane = len(patch_size) == 2 or max(patch_size) / patch_size[0] > _FLAT_RATIO
+    plane = patch_size[-2:]
+    if not in_plane:
+        degrees = 30.0
+    else:
+        degrees = 15.0 if max(plane) / min(plane) > _LONG_RATIO else 180.0
+    return (
+        AffineTransform(rotation_degrees_range=(-degrees, degrees), in_plane=in_plane),
+        GaussianNoiseTransform(),
+        GaussianBlurTransform(),
+        BrightnessTransform(),
+        ContrastTransform(),
+        LowResolutionTransform(),
+        GammaTransform(probability=0.1, inverted=True),
+        GammaTransform(),
+        MirrorTransform(axes=mirror_axes),
+    )
+
+
+def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
+    """Return the transforms of MSVM-UNet's recipe, each as often as its random choice of 0 to 4 of 9 takes it.
+
+    Piecewise affine warps are left out; noise has the corrected deviation, 0.05 of the range.
+    """
+    often = 2 / 9
+    return (
+        AffineTransform(
+            rotation_probability=often,
+            rotation_degrees_range=(-40.0, 40.0),
+            scale_probability=often,
+            scale_range=(0.5, 2.0),
+            shear_probability=often,
+            shear_degrees_range=(-16.0, 16.0),
+            translation_probability=often,
+            translation_range=(-0.2, 0.2),
+        ),
+        GaussianNoiseTransform(probability=often, variance_range=(0.01, 0.01)),
+        GaussianBlurTransform(probability=often, channel_probability=1.0, sigma_range=(1.0, 1.0)),
+        ContrastTransform(probability=often, factor_range=(0.5, 1.5)),
+        MirrorTransform(probability=2 * often, axes=mirror_axes),
+    )
+
+
+def mirror_axes(dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_axes: int) -> tuple[int, ...]:
+    """Return the patch axes along which flipping keeps every label what it is.
+
+    These are all of them, unless labels are told apart by their side: then not the source's x axis.
+
+    Args:
+        dataset: Names of the labels.
+        axis_order: Source axis that became each axis.
+        num_patch_axes: 2 or 3.
+    """
+    words = {word for name in dataset.foreground for word in name.casefold().replace("_", " ").split()}
+    sided = bool(words & {"left", "right"})
+    source_axes = axis_order[3 - num_patch_axes :]
+    return tuple(axis for axis, source in enumerate(source_axes) if not (sided and source == 2))

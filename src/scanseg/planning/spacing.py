@@ -1,0 +1,60 @@
+"""Target spacing, axis order and the median shape that follows from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanseg.specs import Fingerprint
+
+ANISOTROPY_THRESHOLD = 3.0
+"""From this ratio on an axis counts as much coarser than the others."""
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class TargetGrid:
+    """The grid on which a network works."""
+
+    axis_order: tuple[int, int, int]
+    """Source axis that becomes z, y, x: the coarsest axis comes first."""
+    spacing: Triple
+    """Millimetres per voxel, along the permuted axes."""
+    median_shape: Triple
+    """Median over cases of the voxels after resampling, along the permuted axes."""
+    num_voxels: float
+    """Voxels of the data set after resampling, about."""
+
+
+def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
+    """Choose the spacing to which cases are resampled.
+
+    It is the median over cases, but along an axis that is much coarser, and has much fewer voxels, than the others it
+    is the 10th percentile, since most cases would lose detail there otherwise.
+
+    Args:
+        fingerprint: Spacings and shapes of the cases.
+    """
+    spacings = np.array([case.spacing for case in fingerprint.cases])
+    shapes = np.array([case.shape for case in fingerprint.cases])
+    target, size = np.median(spacings, axis=0), np.median(shapes, axis=0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != worst]
+    coarser = target[worst] > ANISOTROPY_THRESHOLD * target[others].max()
+    shorter = size[worst] * ANISOTROPY_THRESHOLD < size[others].min()
+    if coarser and shorter:
+        finer = float(np.percentile(spacings[:, worst], 10))
+        target[worst] = max(finer, target[others].max() + 1e-5) if finer < target[others].max() else finer
+    order = (worst, *others)
+    resampled = np.round(shapes * spacings / target)[:, order]
+    median = np.median(resampled, axis=0)
+    return TargetGrid(
+        axis_order=(order[0], order[1], order[2]),
+        spacing=_triple(target[list(order)]),
+        median_shape=_triple(median),
+        num_voxels=float(median.prod()) * len(fingerprint.cases),
+    )
+
+
+def _triple(values: np.ndarray) -> Triple:
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,67 @@
+"""Stages of a U-Net for a patch: strides, kernels, and the patch rounded to what they divide."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MIN_MAP_SIZE = 4
+"""An axis is no longer halved where fewer voxels than this would be left."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The stages of a network, the highest resolution first."""
+
+    patch_size: tuple[int, ...]
+    """The patch, every axis rounded up to a multiple of its total stride."""
+    strides: tuple[tuple[int, ...], ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+
+    @property
+    def total_stride(self) -> tuple[int, ...]:
+        """Product of the strides, per axis."""
+        return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+
+
+def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topology:
+    """Choose strides and kernels by which voxels become isotropic while the network descends.
+
+    Each stage halves the axes that are within a factor of 2 of the finest one and large enough; an axis has kernel
+    1 as long as it is at least twice as coarse as the finest.
+
+    Args:
+        spacing: Millimetres per voxel along the patch's axes.
+        patch_size: Wanted voxels along them.
+    """
+    num_axes = len(patch_size)
+    sizes, spacings = [float(size) for size in patch_size], list(spacing)
+    kernel = [1] * num_axes
+    strides, kernels = [(1,) * num_axes], []
+    while halved := _axes_to_halve(sizes, spacings):
+        kernel = [
+            3 if size == 3 or spacings[axis] / min(spacings) < 2 else 1 for axis, size in enumerate(kernel)
+        ]
+        kernels.append(tuple(kernel))
+        strides.append(tuple(2 if axis in halved else 1 for axis in range(num_axes)))
+        for axis in halved:
+            spacings[axis] *= 2
+            sizes[axis] = math.ceil(sizes[axis] / 2)
+    kernels.append((3,) * num_axes)
+    topology = Topology(tuple(patch_size), tuple(strides), tuple(kernels))
+    rounded = tuple(
+        math.ceil(size / stride) * stride
+        for size, stride in zip(patch_size, topology.total_stride, strict=True)
+    )
+    return Topology(rounded, topology.strides, topology.kernel_sizes)
+
+
+def _axes_to_halve(sizes: Sequence[float], spacings: Sequence[float]) -> list[int]:
+    """Return the axes that the next stage halves; none: there is no next stage."""
+    large = [axis for axis, size in enumerate(sizes) if size >= 2 * MIN_MAP_SIZE]
+    if not large:
+        return []
+    finest = min(spacings[axis] for axis in large)
+    halved = [axis for axis in large if spacings[axis] / finest < 2]
+    if len(halved) == 1 and sizes[halved[0]] < 3 * MIN_MAP_SIZE:
+        return []
+    return halved

@@ -1,0 +1,101 @@
+"""A network being fitted: the parameters, the optimizer, and how far it has come."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.data.batches import Batch
+from scanseg.models import Checkpoint
+from scanseg.specs import Plan, TrainingState
+from scanseg.training.losses import segmentation_loss
+from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
+
+_STREAM = 4
+"""Number of the random stream from which the network's own draws (stochastic depth) are seeded."""
+
+
+class Fit:
+    """One network in training. What a step does depends on the state and the iteration's number alone."""
+
+    def __init__(
+        self, plan: Plan, network: nn.Module, *, device: torch.device, autocast_dtype: torch.dtype | None
+    ) -> None:
+        """Begin at iteration 0.
+
+        Args:
+            plan: Loss, optimizer and seed are taken from it.
+            network: Freshly initialised, on the device.
+            device: Where to train.
+            autocast_dtype: Type for matrix products and convolutions; None: float32.
+        """
+        self.network = network
+        self.iterations_done = 0
+        self.seconds = 0.0
+        self._plan = plan
+        self._device = device
+        self._autocast_dtype = autocast_dtype
+        self._optimizer = build_optimizer(network, plan.training.optimizer)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
+
+    def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
+        """Take one step and return the loss, still on the device."""
+        training = self._plan.training
+        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done]).integers(2**62)
+        torch.manual_seed(int(seed))
+        set_learning_rate(self._optimizer, lr)
+        self._optimizer.zero_grad(set_to_none=True)
+        self.network.train()
+        with self._autocast():
+            outputs = as_sequence(self.network(batch.images))
+        loss = segmentation_loss(outputs, batch.label_maps, spec=training.loss, dataset=self._plan.dataset)
+        self._scaler.scale(loss).backward()
+        if training.gradient_clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.iterations_done += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
+        """Return the logits of a batch at full resolution, without learning from it."""
+        self.network.eval()
+        with self._autocast():
+            return as_sequence(self.network(batch.images))[0].float()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that is needed to go on from here."""
+        tensors, groups = store_optimizer(self._optimizer)
+        state = TrainingState(
+            iterations_done=self.iterations_done,
+            training_seconds=self.seconds,
+            optimizer_groups=groups,
+            loss_scale=self._scaler.get_scale() if self._scaler.is_enabled() else None,
+        )
+        return Checkpoint(state=state, network=self.network.state_dict(), optimizer=tensors)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go to where a checkpoint was written."""
+        self.network.load_state_dict(checkpoint.network)
+        restore_optimizer(self._optimizer, checkpoint.optimizer, checkpoint.state.optimizer_groups)
+        if checkpoint.state.loss_scale is not None:
+            scaler_state = self._scaler.state_dict()
+            self._scaler.load_state_dict({**scaler_state, "scale": checkpoint.state.loss_scale})
+        self.iterations_done = checkpoint.state.iterations_done
+        self.seconds = checkpoint.state.training_seconds
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the network runs."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+def as_sequence(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return a network's outputs as a sequence, also where there is one."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs

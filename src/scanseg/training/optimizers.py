@@ -1,0 +1,67 @@
+"""Optimizers, built from the plan and stored without pickles."""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from scanseg.networks import split_weight_decay
+from scanseg.specs import AdamWSpec, SGDSpec
+
+
+def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.optim.Optimizer:
+    """Build the optimizer of a network's parameters; on a GPU its steps are fused."""
+    fused = next(network.parameters()).is_cuda
+    if isinstance(spec, SGDSpec):
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=spec.lr,
+            momentum=spec.momentum,
+            nesterov=spec.momentum > 0,
+            weight_decay=spec.weight_decay,
+            fused=fused,
+        )
+    decayed, undecayed = split_weight_decay(network)
+    groups = [
+        {"params": decayed, "weight_decay": spec.weight_decay},
+        {"params": undecayed, "weight_decay": spec.weight_decay if spec.decay_all else 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
+
+
+def store_optimizer(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], tuple[dict[str, JsonValue], ...]]:
+    """Take an optimizer's state apart.
+
+    Returns:
+        Its tensors by `PARAMETER.NAME`, and the settings of its parameter groups.
+    """
+    state = optimizer.state_dict()
+    tensors = {
+        f"{number}.{name}": value
+        for number, values in state["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return tensors, tuple(state["param_groups"])
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: tuple[dict[str, JsonValue], ...],
+) -> None:
+    """Put together what `store_optimizer` took apart."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": list(groups)})
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

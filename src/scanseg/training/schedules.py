@@ -1,0 +1,26 @@
+"""Learning rate as a function of how far the training has come."""
+
+import math
+
+from scanseg.specs import ScheduleSpec
+
+
+def learning_rate(spec: ScheduleSpec, *, lr: float, progress: float) -> float:
+    """Return the learning rate.
+
+    Args:
+        spec: Form of the schedule.
+        lr: Highest learning rate.
+        progress: Part of the training that is done, from 0 to 1.
+    """
+    if progress < spec.warmup_fraction:
+        return lr * max(progress, 1e-3) / spec.warmup_fraction
+    remaining = 1 - (progress - spec.warmup_fraction) / (1 - spec.warmup_fraction) if progress < 1 else 0.0
+    match spec.kind:
+        case "poly":
+            share = remaining**spec.power
+        case "cosine":
+            share = 0.5 * (1 - math.cos(math.pi * remaining))
+        case "constant":
+            share = 1.0
+    return spec.final_lr + (lr - spec.final_lr) * share
