@@ -1,3 +1,23 @@
-"""Segmentation of medical images with networks that read an image as a sequence."""
+"""Segmentation of medical images with networks that read an image as a sequence.
+
+The whole way in four calls: `plan = scanseg.make_plan(dataset)`, `scanseg.train(dataset, model)`,
+`scanseg.load(model).predict(image)`, `scanseg.evaluate(predictions, references)`.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from scanseg.api import check, evaluate, load, make_plan, train
+
+__all__ = ["__version__", "check", "evaluate", "load", "make_plan", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the functions when they are first used, so that the command starts quickly."""
+    if name in __all__:
+        from scanseg import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -138,9 +138,10 @@ def hold_cases(
     locations = []
     for number, name in enumerate(cases):
         here = slice(int(starts[number]), int(starts[number] + sizes[number]))
-        label_map = store.read_label_map(name)
-        images[:, here] = torch.from_numpy(store.read_image(name)).flatten(1)
-        label_maps[here] = torch.from_numpy(label_map).flatten()
+        stored = store.case(name)
+        label_map = store.read_label_map(stored)
+        images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(device)
+        label_maps[here] = torch.from_numpy(label_map).flatten().to(device)
         rng = np.random.default_rng([seed, number])
         locations.append(_locate(label_map, store.index.dataset.foreground, rng=rng))
         listen(Progress("loading", number + 1, len(cases), name))

@@ -50,14 +50,23 @@ class ModelFolder:
         Raises:
             UsageError: The folder holds something already.
         """
+        cls.require_new(path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / _PLAN, plan.to_json())
+        return cls(path, plan)
+
+    @staticmethod
+    def require_new(path: Path) -> None:
+        """Make sure that a model can be written to a place.
+
+        Raises:
+            UsageError: There is something already.
+        """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(
                 f"{path} exists and is not an empty folder. Choose another place, remove it, or go on with the "
                 f"training in it by --resume."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / _PLAN, plan.to_json())
-        return cls(path, plan)
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":

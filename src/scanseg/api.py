@@ -1,0 +1,248 @@
+"""What the commands do, as functions: from a data set to a scored segmentation."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scanseg.data import (
+    CheckReport,
+    RawDataset,
+    build_store,
+    check_dataset,
+    find_splits,
+    measure,
+    open_dataset,
+    store_name,
+)
+from scanseg.data.store import Store
+from scanseg.errors import InputError, UsageError
+from scanseg.models import ModelFolder
+from scanseg.models.device import choose_device
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.settings import apply_settings
+from scanseg.specs import Plan
+
+if TYPE_CHECKING:
+    from scanseg.evaluation import Report
+    from scanseg.inference import Predictor
+    from scanseg.training import FoldChoice, TrainingResult
+
+DEFAULT_RECIPE = "xlstm-unet"
+_STORES = "scanseg-stores"
+_MAX_WORKERS = 16
+
+
+def check(
+    dataset: Path, *, num_workers: int | None = None, listen: ProgressListener = ignore_progress
+) -> CheckReport:
+    """Check a raw data set in nnU-Net's layout.
+
+    Args:
+        dataset: Its folder.
+        num_workers: Processes that read cases; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: Something is wrong; all faults are in one message.
+    """
+    return check_dataset(open_dataset(dataset), num_workers=_workers(num_workers), listen=listen)
+
+
+def make_plan(
+    dataset: Path,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    settings: Sequence[str] = (),
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> Plan:
+    """Check and measure a data set, and plan a training on it.
+
+    Args:
+        dataset: Folder of the raw data set.
+        recipe: Name of the recipe, see `scanseg.planning.RECIPES`.
+        settings: Changes to the plan, each `path.to.key=value`.
+        num_workers: Processes that read cases; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The data set is faulty.
+        UsageError: The recipe or a setting is unknown or invalid.
+    """
+    from scanseg.planning import RECIPES
+    from scanseg.planning import make_plan as plan_recipe
+
+    if recipe not in RECIPES:
+        raise UsageError(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
+    raw = open_dataset(dataset)
+    check_dataset(raw, num_workers=_workers(num_workers), listen=listen)
+    fingerprint = measure(raw, num_workers=_workers(num_workers), listen=listen)
+    plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, dataset_path=str(dataset.resolve()))
+    return apply_settings(plan, settings)
+
+
+def train(
+    source: Path,
+    output: Path,
+    *,
+    recipe: str | None = None,
+    fold: "FoldChoice | None" = None,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    store: Path | None = None,
+    settings: Sequence[str] = (),
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> "TrainingResult":
+    """Train a network and score it on the validation cases of its fold.
+
+    Args:
+        source: Folder of a raw data set, or a plan's file.
+        output: Model folder to write; new, or to go on with (`resume`).
+        recipe: How to plan, where `source` is a data set; None: `xlstm-unet`.
+        fold: Number of the fold, or `all` cases; None: 0, or that of the training that goes on.
+        epochs: Instead of the plan's.
+        max_minutes: Instead of the plan's.
+        batch_size: Instead of the plan's.
+        lr: Highest learning rate, instead of the plan's.
+        seed: Instead of the plan's.
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+        resume: Go on from the last checkpoint in `output`, with the plan there.
+        store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
+        settings: Changes to the plan, each `path.to.key=value`.
+        num_workers: Processes that read cases; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The data set, plan or store is faulty.
+        UsageError: The options cannot be carried out together.
+        scanseg.training.InterruptionError: SIGINT or SIGTERM came; the training can be resumed.
+    """
+    from scanseg.training import choose_fold, watch_signals
+    from scanseg.training import train as run_training
+
+    options = {
+        "training.epochs": epochs,
+        "training.max_minutes": max_minutes,
+        "sampling.batch_size": batch_size,
+        "training.optimizer.lr": lr,
+        "training.seed": seed,
+    }
+    changes = [*(f"{path}={value}" for path, value in options.items() if value is not None), *settings]
+    chosen_device = choose_device(device)
+    if resume:
+        if recipe is not None or changes or fold is not None:
+            raise UsageError(
+                f"--resume goes on with the plan and the fold in {output}; leave the other options out."
+            )
+        folder = ModelFolder.open(output)
+        plan, fold = folder.plan, folder.read_run().fold
+    else:
+        ModelFolder.require_new(output)
+        plan = _plan_of(source, recipe=recipe, settings=changes, num_workers=num_workers, listen=listen)
+        fold = 0 if fold is None else fold
+    cases = _store_of(plan, source, store or output.parent / _STORES, num_workers=num_workers, listen=listen)
+    choose_fold(cases, fold)
+    if not resume:
+        folder = ModelFolder.create(output, plan)
+    with watch_signals() as stopped:
+        return run_training(folder, cases, fold=fold, device=chosen_device, stopped=stopped, listen=listen)
+
+
+def load(model: Path, *, device: str = "auto") -> "Predictor":
+    """Load a model for prediction.
+
+    Args:
+        model: The model folder.
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+
+    Raises:
+        InputError: The folder is no model, or its training has not finished.
+        UsageError: The device is not there.
+    """
+    from scanseg.inference import load as load_predictor
+
+    return load_predictor(model, device=device)
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    *,
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> "Report":
+    """Score predicted label maps.
+
+    Args:
+        predictions: Folder of predicted label maps, or one file.
+        references: Folder of reference label maps of the same names, or one file.
+        num_workers: Processes that score; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
+    """
+    from scanseg.evaluation import evaluate as score
+
+    return score(predictions, references, num_workers=_workers(num_workers), listen=listen)
+
+
+def _plan_of(
+    source: Path,
+    *,
+    recipe: str | None,
+    settings: Sequence[str],
+    num_workers: int | None,
+    listen: ProgressListener,
+) -> Plan:
+    """Read a plan, or make one for a data set."""
+    if source.is_file():
+        if recipe is not None:
+            raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
+        return apply_settings(Plan.read(source), settings)
+    return make_plan(
+        source, recipe=recipe or DEFAULT_RECIPE, settings=settings, num_workers=num_workers, listen=listen
+    )
+
+
+def _store_of(
+    plan: Plan, source: Path, store: Path, *, num_workers: int | None, listen: ProgressListener
+) -> Store:
+    """Open the store of a plan, or make it; it is a folder in `store` named after what is in it."""
+    folder = store / store_name(plan.dataset.name, plan.preprocessing)
+    raw = _raw_dataset(plan, source)
+    if raw is None:
+        return Store.open(folder)
+    return build_store(
+        raw,
+        preprocessing=plan.preprocessing,
+        splits=find_splits(raw),
+        folder=folder,
+        num_workers=_workers(num_workers),
+        listen=listen,
+    )
+
+
+def _raw_dataset(plan: Plan, source: Path) -> RawDataset | None:
+    """Open the raw data set of a plan; None where it is not on this machine, so that a store must do."""
+    folder = source if source.is_dir() else Path(plan.dataset_path) if plan.dataset_path else None
+    if folder is None or not folder.is_dir():
+        return None
+    raw = open_dataset(folder)
+    if raw.spec != plan.dataset:
+        raise InputError(
+            f"{folder} is not the data set of the plan: its channels, labels or file ending differ."
+        )
+    return raw
+
+
+def _workers(wanted: int | None) -> int:
+    """Return how many processes to use."""
+    return min(os.cpu_count() or 1, _MAX_WORKERS) if wanted is None else wanted

@@ -1,0 +1,134 @@
+"""Recipes: plans for made-up fingerprints."""
+
+import pytest
+
+from scanseg.errors import UsageError
+from scanseg.planning import RECIPES, make_plan
+from scanseg.planning.spacing import choose_grid
+from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+
+STATISTICS = IntensityStatistics(
+    mean=80.0,
+    median=75.0,
+    standard_deviation=40.0,
+    minimum=-900.0,
+    maximum=2000.0,
+    percentile_00_5=-60.0,
+    percentile_99_5=210.0,
+)
+
+
+def fingerprint(spacings, shapes, *, num_axes=3, num_channels=1, kept=1.0):
+    cases = tuple(
+        CaseMeasures(case=f"c{n}", spacing=spacing, shape=shape, source_shape=shape)
+        for n, (spacing, shape) in enumerate(zip(spacings, shapes, strict=True))
+    )
+    return Fingerprint(
+        num_axes=num_axes,
+        cases=cases,
+        intensities=(STATISTICS,) * num_channels,
+        median_relative_size_after_crop=kept,
+    )
+
+
+def dataset(channels=("MRI",), labels=("organ",)):
+    values = {"background": 0} | {name: n for n, name in enumerate(labels, start=1)}
+    return DatasetSpec(name="set", channel_names=channels, labels=values, file_ending=".nii.gz")
+
+
+CUBES = fingerprint([(1.0, 1.0, 1.0)] * 30, [(40, 50, 60)] * 30)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_plans_volumes_and_writes_a_document(recipe):
+    plan = make_plan(CUBES, dataset(), recipe=recipe, dataset_path="raw")
+
+    assert plan.recipe == recipe
+    assert plan.dataset_path == "raw"
+    assert type(plan).model_validate_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_plans_colour_images(recipe):
+    images = fingerprint([(999.0, 1.0, 1.0)] * 40, [(1, 256, 320)] * 40, num_axes=2, num_channels=3)
+
+    plan = make_plan(images, dataset(("R", "G", "B")), recipe=recipe)
+
+    assert len(plan.sampling.patch_size) == 2
+    assert plan.preprocessing.spacing is None
+    assert {normalization.kind for normalization in plan.preprocessing.normalizations} == {"rescale"}
+
+
+def test_unknown_recipe_is_refused_with_the_names_there_are():
+    with pytest.raises(UsageError, match="'u-net' is unknown; choose one of xlstm-unet, "):
+        make_plan(CUBES, dataset(), recipe="u-net")
+
+
+def test_ct_is_normalised_by_the_data_set():
+    (normalization,) = make_plan(CUBES, dataset(("CT",)), recipe="xlstm-unet").preprocessing.normalizations
+
+    assert normalization.kind == "ct"
+    assert (normalization.lower, normalization.upper) == (-60.0, 210.0)
+    assert (normalization.mean, normalization.standard_deviation) == (80.0, 40.0)
+
+
+def test_mri_is_normalised_by_the_image_and_within_the_head_where_cropping_removes_much():
+    cropped = fingerprint([(1.0, 1.0, 1.0)] * 5, [(40, 50, 60)] * 5, kept=0.5)
+
+    (whole,) = make_plan(CUBES, dataset(), recipe="xlstm-unet").preprocessing.normalizations
+    (head,) = make_plan(cropped, dataset(), recipe="xlstm-unet").preprocessing.normalizations
+
+    assert (whole.kind, whole.nonzero_only) == ("zscore", False)
+    assert (head.kind, head.nonzero_only) == ("zscore", True)
+
+
+def test_thick_slices_come_first_and_keep_the_finer_spacing():
+    spacings = [(0.8, 0.8, 5.0)] * 9 + [(0.8, 0.8, 2.5)] * 2
+    grid = choose_grid(fingerprint(spacings, [(512, 512, 60)] * 11))
+
+    assert grid.axis_order == (2, 0, 1)
+    assert grid.spacing == pytest.approx((2.5, 0.8, 0.8))
+
+
+def test_thick_slices_are_never_resampled_finer_than_the_plane():
+    spacings = [(5.0, 0.8, 0.8)] * 8 + [(0.5, 0.8, 0.8)] * 3
+    grid = choose_grid(fingerprint(spacings, [(60, 512, 512)] * 11))
+
+    assert grid.spacing[0] == pytest.approx(0.8, abs=1e-4)
+
+
+def test_labels_told_apart_by_side_are_not_mirrored_along_x():
+    kidneys = dataset(labels=("left kidney", "right kidney"))
+
+    def axes(recipe, spec):
+        plan = make_plan(CUBES, spec, recipe=recipe)
+        assert plan.augmentation[-1].axes == plan.inference.mirror_axes
+        return plan.inference.mirror_axes
+
+    assert axes("xlstm-unet", kidneys) == (0, 1)
+    assert axes("msvm-unet", kidneys) == (0,)
+    assert axes("xlstm-unet", dataset()) == (0, 1, 2)
+
+
+def test_2d_recipe_keeps_the_slices_of_a_volume():
+    plan = make_plan(CUBES, dataset(), recipe="xlstm-unet-2d")
+
+    assert plan.preprocessing.spacing == (None, 1.0, 1.0)
+    assert len(plan.sampling.patch_size) == 2
+
+
+def test_msvm_unet_has_the_published_training():
+    plan = make_plan(CUBES, dataset(("CT",)), recipe="msvm-unet")
+
+    assert plan.preprocessing.slice_size == (224, 224)
+    (normalization,) = plan.preprocessing.normalizations
+    assert (normalization.lower, normalization.upper) == (-125, 275)
+    assert (normalization.low, normalization.high) == (-1, 1)
+    training = plan.training
+    assert (training.optimizer.kind, training.optimizer.lr, training.optimizer.weight_decay) == (
+        "adamw",
+        5e-4,
+        1e-3,
+    )
+    assert (training.loss.dice_weight, training.loss.cross_entropy_weight) == (0.6, 0.4)
+    assert (training.schedule.kind, training.schedule.final_lr, training.epochs) == ("cosine", 1e-6, 300)

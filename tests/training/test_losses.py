@@ -1,0 +1,106 @@
+"""Losses against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from scanseg.specs import DatasetSpec, LossSpec
+from scanseg.training.losses import dice_loss, encode_targets, segmentation_loss
+
+ORGANS = DatasetSpec(
+    name="organs", channel_names=("MRI",), labels={"background": 0, "a": 1, "b": 2}, file_ending=".png"
+)
+REGIONS = DatasetSpec(
+    name="tumour",
+    channel_names=("MRI",),
+    labels={"background": 0, "whole": (1, 2), "core": 2},
+    regions_class_order=(1, 2),
+    file_ending=".png",
+)
+PARTLY = DatasetSpec(
+    name="partly", channel_names=("MRI",), labels={"background": 0, "a": 1, "ignore": 2}, file_ending=".png"
+)
+LABELS = torch.tensor([[[0, 1], [2, 2]]])
+
+
+def sure(label_map, num_outputs):
+    """Logits that say the labels with certainty."""
+    return 200 * torch.nn.functional.one_hot(label_map, num_outputs).movedim(-1, 1).float() - 100
+
+
+def test_targets_are_a_mask_for_each_class_or_region():
+    assert encode_targets(LABELS, dataset=ORGANS).masks.tolist() == [
+        [[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 1]]]
+    ]
+    assert encode_targets(LABELS, dataset=REGIONS).masks.tolist() == [[[[0, 1], [1, 1]], [[0, 0], [1, 1]]]]
+
+
+@pytest.mark.parametrize("spec", [LossSpec(), LossSpec(dice_background=True, dice_squared=True)])
+def test_a_certain_and_right_output_costs_nothing(spec):
+    loss = segmentation_loss([sure(LABELS, 3)], LABELS, spec=spec, dataset=ORGANS)
+
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_dice_by_hand():
+    probabilities = torch.tensor([[[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]])
+    targets = encode_targets(torch.tensor([[[0, 0], [1, 1]]]), dataset=PARTLY)
+    plain = LossSpec(dice_smooth=0.0)
+    squared = LossSpec(dice_smooth=0.0, dice_squared=True)
+
+    # overlap 1, sizes 2 and 2: 2 * 1 / 4; squares of the prediction: 4 * 0.25 = 1
+    assert dice_loss(probabilities, targets, plain, regions=False).item() == pytest.approx(1 - 2 / 4)
+    assert dice_loss(probabilities, targets, squared, regions=False).item() == pytest.approx(1 - 2 / 3)
+
+
+def test_dice_over_the_batch_sums_before_it_divides():
+    label_map = torch.tensor([[[1, 1]], [[0, 0]]])
+    probabilities = torch.tensor([[[[0.0, 0.0]], [[1.0, 1.0]]], [[[0.0, 0.0]], [[1.0, 1.0]]]])
+    targets = encode_targets(label_map, dataset=PARTLY)
+
+    over_batch = dice_loss(probabilities, targets, LossSpec(dice_smooth=1e-9), regions=False)
+    by_patch = dice_loss(
+        probabilities, targets, LossSpec(dice_smooth=1e-9, dice_over_batch=False), regions=False
+    )
+
+    assert over_batch.item() == pytest.approx(1 - 4 / 6)
+    assert by_patch.item() == pytest.approx(1 - (1 + 0) / 2)
+
+
+def test_uncertain_cross_entropy_by_hand():
+    spec = LossSpec(dice_weight=0, cross_entropy_weight=2)
+    classes = segmentation_loss([torch.zeros(1, 3, 2, 2)], LABELS, spec=spec, dataset=ORGANS)
+    regions = segmentation_loss([torch.zeros(1, 2, 2, 2)], LABELS, spec=spec, dataset=REGIONS)
+
+    assert classes.item() == pytest.approx(2 * math.log(3))
+    assert regions.item() == pytest.approx(2 * math.log(2))
+
+
+def test_ignored_voxels_change_nothing():
+    label_map = torch.tensor([[[0, 1], [2, 2]]])
+    logits = torch.tensor([[[[1.0, -1.0], [0.3, 0.2]], [[0.0, 0.5], [0.1, 0.7]]]], requires_grad=True)
+
+    segmentation_loss([logits], label_map, spec=LossSpec(), dataset=PARTLY).backward()
+
+    assert (logits.grad[..., 1, :] == 0).all()
+    assert (logits.grad[..., 0, :] != 0).all()
+
+
+def test_deep_supervision_halves_the_weight_and_drops_the_coarsest():
+    label_map = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    label_map[:, :4] = 1
+    spec = LossSpec(dice_weight=0)
+    right = [sure(label_map[:, ::step, ::step].long(), 2) for step in (1, 2, 4)]
+    doubtful = [torch.zeros_like(logits) for logits in right]
+    two_labels = DatasetSpec(
+        name="two", channel_names=("MRI",), labels={"background": 0, "a": 1}, file_ending=".png"
+    )
+
+    def loss(*outputs):
+        return segmentation_loss(outputs, label_map, spec=spec, dataset=two_labels).item()
+
+    assert loss(*right) == pytest.approx(0)
+    assert loss(doubtful[0], *right[1:]) == pytest.approx(math.log(2) * 2 / 3)
+    assert loss(right[0], doubtful[1], right[2]) == pytest.approx(math.log(2) / 3)
+    assert loss(*right[:2], doubtful[2]) == pytest.approx(0)
