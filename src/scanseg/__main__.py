@@ -1,0 +1,7 @@
+"""`python -m scanseg`."""
+
+import sys
+
+from scanseg.cli import main
+
+sys.exit(main())

@@ -1,0 +1,80 @@
+"""The command `scanseg`.
+
+A command is a module here: it turns arguments into one call of `scanseg.api`, shows progress on stderr and the
+result on stdout. What is heavy (torch, numpy, pydantic, the rooms) is imported in the function that runs.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from scanseg import __version__
+from scanseg.cli.check import check
+from scanseg.cli.demo import demo
+from scanseg.cli.evaluate import evaluate
+from scanseg.cli.info import info
+from scanseg.cli.interrupts import Interrupt, raise_on_signals
+from scanseg.cli.plan import plan
+from scanseg.cli.predict import predict
+from scanseg.cli.train import train
+from scanseg.cli.weights import verify
+from scanseg.errors import ScansegError, UsageError
+
+__all__ = ["main"]
+
+_COMMANDS = (check, plan, train, predict, evaluate, info, demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Words after `scanseg`; None: those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 used wrongly, 128 plus the signal where one ended it.
+    """
+    try:
+        with raise_on_signals():
+            code = _build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except (CycloptsError, UsageError) as error:
+        return _report(str(error), code=2)
+    except ScansegError as error:
+        return _report(str(error), code=1)
+    except Interrupt as interrupt:
+        return _report(str(interrupt), code=interrupt.exit_code)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        return _report(": ".join(str(part) for part in (error.filename, error.strerror) if part), code=1)
+    return code or 0
+
+
+def _build() -> App:
+    app = App(
+        name="scanseg",
+        help="Train and use segmentation networks that read an image as a sequence (MSVM-UNet, xLSTM-UNet).",
+        version=__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=(), show_default=_show_default),
+    )
+    for number, command in enumerate(_COMMANDS):
+        app.command(command, sort_key=number)
+    weights = App(name="weights", help="Weights of the published networks.", sort_key=len(_COMMANDS))
+    weights.command(verify)
+    app.command(weights)
+    return app
+
+
+def _show_default(value: object) -> object:
+    """Leave out of the help what a reader takes for granted."""
+    return None if value is False or value == () else value
+
+
+def _report(message: str, *, code: int) -> int:
+    """Say on stderr what went wrong."""
+    sys.stderr.write(f"error: {message}\n")
+    return code

@@ -1,0 +1,19 @@
+"""Arguments that several commands take."""
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Recipe = Literal["xlstm-unet", "xlstm-unet-2d", "msvm-unet", "residual-unet", "plain-unet"]
+"""The names of `scanseg.planning.RECIPES`, whose import takes a second (a test compares them)."""
+
+Device = Annotated[str, Parameter(help="`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first that is there.")]
+
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        help="Change a setting of the plan, `path.to.key=value` with the value as JSON, such as "
+        "`training.optimizer.lr=0.01`; may be given again.",
+    ),
+]

@@ -1,0 +1,58 @@
+"""`scanseg plan`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from scanseg.cli.console import say, show_table
+from scanseg.cli.options import Recipe, Settings
+from scanseg.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from scanseg.specs import Plan
+
+
+def plan(
+    dataset: Path,
+    /,
+    *,
+    recipe: Recipe,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    settings: Settings = (),
+) -> None:
+    """Measure a data set and decide how to train on it; the plan can be read, changed and trained.
+
+    Args:
+        dataset: Folder in nnU-Net's raw layout.
+        recipe: The way to plan.
+        output: File to write the plan to, JSON.
+    """
+    from scanseg import api
+    from scanseg.files import write_text
+
+    with show_progress() as listen:
+        made = api.make_plan(dataset, recipe=recipe, settings=settings, listen=listen)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, made.to_json())
+    show_table(("plan", str(output)), _summary(made), align="left")
+    say(f"train it:  scanseg train {output} -o MODEL")
+
+
+def _summary(made: "Plan") -> list[tuple[str, str]]:
+    preprocessing, sampling, training = made.preprocessing, made.sampling, made.training
+    grid = preprocessing.slice_size or preprocessing.spacing
+    return [
+        ("recipe", made.recipe),
+        ("network", made.network.kind),
+        ("slice size" if preprocessing.slice_size else "spacing (mm)", _sizes(grid) if grid else "as it is"),
+        ("patch size", _sizes(sampling.patch_size)),
+        ("batch size", str(sampling.batch_size)),
+        ("epochs", str(training.epochs)),
+        ("iterations per epoch", str(training.iterations_per_epoch or "every slice once")),
+        ("optimizer", f"{training.optimizer.kind}, lr {training.optimizer.lr:g}"),
+    ]
+
+
+def _sizes(sizes: tuple[float, ...]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)

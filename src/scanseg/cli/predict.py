@@ -1,0 +1,37 @@
+"""`scanseg predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from scanseg.cli.console import say
+from scanseg.cli.options import Device
+from scanseg.cli.progress import show_progress
+
+
+def predict(
+    model: Path,
+    inputs: Annotated[Path, Parameter(name="INPUT")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    mirror: bool = False,
+    probabilities: bool = False,
+    device: Device = "auto",
+) -> None:
+    """Segment every case of a folder with a trained model.
+
+    Args:
+        model: Model folder that `scanseg train` wrote.
+        inputs: Folder of images named like those of training (CASE_0000.nii.gz and so on).
+        output: Folder for the label maps, each on the grid of its image.
+        mirror: Average over mirrored images too: slower, often a little better.
+        probabilities: Write the probabilities of the labels too.
+    """
+    from scanseg import api
+
+    with show_progress() as listen:
+        predictor = api.load(model, device=device)
+        predictor.predict_folder(inputs, output, mirror=mirror, probabilities=probabilities, listen=listen)
+    say(f"label maps are in {output}")

@@ -1,0 +1,112 @@
+"""Reports of progress on stderr: bars in a terminal, lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from scanseg.cli.console import format_duration
+from scanseg.progress import Progress, ProgressListener
+
+SECONDS_BETWEEN_LINES = 10.0
+SECONDS_TO_BE_SILENT = 2.0
+"""Work that takes no longer is not spoken of where there is no terminal."""
+
+
+@contextmanager
+def show_progress() -> Iterator[ProgressListener]:
+    """Give a listener that shows what it hears on stderr while the block runs."""
+    if sys.stderr.isatty():
+        with _bars() as bars:
+            yield _BarListener(bars)
+    else:
+        yield LineListener(sys.stderr)
+
+
+@dataclass
+class Pace:
+    """How fast one piece of work has gone since its first report."""
+
+    first_done: int
+    first_time: float
+
+    def describe(self, progress: Progress, *, now: float) -> str:
+        """Say the rate and the time left; nothing before a first unit was seen to be done."""
+        done, elapsed = progress.done - self.first_done, now - self.first_time
+        if done <= 0 or elapsed <= 0:
+            return ""
+        rate = done / elapsed
+        speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+        left = (progress.total - progress.done) / rate
+        return f"{speed}, {format_duration(left)} left" if left > 0 else speed
+
+
+@dataclass
+class LineListener:
+    """Writes a line for a piece of work every ten seconds, and when it is done.
+
+    Args:
+        stream: Where lines go.
+        clock: Gives the time in seconds.
+    """
+
+    stream: TextIO
+    clock: Callable[[], float] = time.monotonic
+    _paces: dict[str, Pace] = field(default_factory=dict)
+    _last_time: float = float("-inf")
+
+    def __call__(self, progress: Progress) -> None:
+        """Hear a report."""
+        now = self.clock()
+        pace = self._paces.setdefault(progress.task, Pace(progress.done, now))
+        finished = progress.done >= progress.total
+        if finished:
+            del self._paces[progress.task]
+        due = finished or now - self._last_time >= SECONDS_BETWEEN_LINES
+        if due and now - pace.first_time > SECONDS_TO_BE_SILENT:
+            parts = (f"{progress.task} {progress.done}/{progress.total}", pace.describe(progress, now=now))
+            self.stream.write("  ".join(part for part in (*parts, progress.detail) if part) + "\n")
+            self.stream.flush()
+            self._last_time = now
+
+
+@dataclass
+class _BarListener:
+    """Draws a bar for each piece of work."""
+
+    bars: Bars
+    _open: dict[str, tuple[TaskID, Pace]] = field(default_factory=dict)
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.task not in self._open:
+            bar = self.bars.add_task(progress.task, total=progress.total, pace="", detail="")
+            self._open[progress.task] = (bar, Pace(progress.done, now))
+        bar, pace = self._open[progress.task]
+        self.bars.update(
+            bar,
+            total=progress.total,
+            completed=progress.done,
+            pace=pace.describe(progress, now=now),
+            detail=progress.detail,
+        )
+        if progress.done >= progress.total:
+            del self._open[progress.task]
+
+
+def _bars() -> Bars:
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+        TextColumn("{task.fields[pace]}", markup=False),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )

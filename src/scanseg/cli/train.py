@@ -1,0 +1,74 @@
+"""`scanseg train`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from scanseg.cli.console import format_duration, format_score, say, show_table
+from scanseg.cli.interrupts import Interrupt
+from scanseg.cli.options import Device, Recipe, Settings
+from scanseg.cli.progress import show_progress
+
+
+def train(
+    source: Annotated[Path, Parameter(name="DATASET_OR_PLAN")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    recipe: Recipe | None = None,
+    fold: int | Literal["all"] | None = None,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    device: Device = "auto",
+    resume: bool = False,
+    store: Path | None = None,
+    settings: Settings = (),
+) -> None:
+    """Train a network on a raw data set or a plan, and write a model folder.
+
+    Ctrl-C and SIGTERM save the state first; `scanseg train DATASET_OR_PLAN -o MODEL --resume` goes on from it.
+
+    Args:
+        source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
+        output: The model folder to write.
+        recipe: The way to plan, for a data set; a plan has its own.
+        fold: Number of the fold, or `all`: every case trains and none validates; 0 where it is not given.
+        epochs: Instead of the plan's.
+        max_minutes: End after this time; the learning rate falls with the clock.
+        batch_size: Patches or slices in a batch, instead of the plan's.
+        lr: Highest learning rate, instead of the plan's.
+        seed: Of all that is drawn, instead of the plan's.
+        resume: Go on with the training in the model folder.
+        store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
+    """
+    from scanseg import api
+    from scanseg.training import InterruptionError
+
+    with show_progress() as listen:
+        try:
+            result = api.train(
+                source,
+                output,
+                recipe=recipe,
+                fold=fold,
+                epochs=epochs,
+                max_minutes=max_minutes,
+                batch_size=batch_size,
+                lr=lr,
+                seed=seed,
+                device=device,
+                resume=resume,
+                store=store,
+                settings=settings,
+                listen=listen,
+            )
+        except InterruptionError as error:
+            raise Interrupt(error.signal_number, str(error)) from error
+    if result.mean_dice is not None:
+        rows = [*result.scores.items(), ("mean", result.mean_dice)]
+        show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
+    say(f"{result.model}: {result.epochs_done} epochs in {format_duration(result.seconds)}")

@@ -1,0 +1,64 @@
+"""`scanseg weights verify`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from scanseg.cli.console import show_table
+from scanseg.cli.options import Device
+from scanseg.cli.progress import show_progress
+from scanseg.errors import UsageError
+from scanseg.progress import Progress
+
+if TYPE_CHECKING:
+    from scanseg.networks import VerificationResult
+
+
+def verify(
+    *records: Annotated[Path, Parameter(name="RECORD", negative=())],
+    dtype: Literal["float64", "float32"] = "float64",
+    device: Device = "cpu",
+) -> int:
+    """Rebuild networks from records of the published ones and compare outputs and gradients.
+
+    Exit code 1 where a difference is beyond its bound.
+
+    Args:
+        records: Files with weights, input, outputs and gradients of a published network.
+        dtype: Type in which the network computes.
+    """
+    if not records:
+        raise UsageError("name at least one record: scanseg weights verify RECORD...")
+    import torch
+
+    from scanseg.models.device import choose_device
+    from scanseg.networks import verify_record
+
+    where, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
+    results: list[VerificationResult] = []
+    with show_progress() as listen:
+        for record in records:
+            listen(Progress("verifying", len(results), len(records), record.name))
+            results.append(verify_record(record, dtype=precision, device=where))
+        listen(Progress("verifying", len(records), len(records)))
+    show_table(
+        ("record", "network", "output difference", "bound", "gradient difference", "bound", ""),
+        [_row(record.name, result) for record, result in zip(records, results, strict=True)],
+    )
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _row(name: str, result: "VerificationResult") -> tuple[str, ...]:
+    differences = (
+        result.output_difference,
+        result.output_bound,
+        result.gradient_difference,
+        result.gradient_bound,
+    )
+    return (
+        name,
+        result.network,
+        *(f"{value:.1e}" for value in differences),
+        "ok" if result.passed else "FAILED",
+    )

@@ -1,0 +1,187 @@
+"""Each command is one call of the Python API, and shows what it gave."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+
+from scanseg.cli.console import format_duration
+from scanseg.cli.options import Recipe
+from scanseg.specs import (
+    DatasetSpec,
+    MSVMUNetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    ZScoreNormalization,
+)
+
+
+@dataclass
+class Call:
+    """A function that notes how it was called."""
+
+    result: Any
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] | None = None
+
+    def __call__(self, *arguments: Any, listen: Any, **options: Any) -> Any:
+        self.arguments, self.options = arguments, options
+        return self.result
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        recipe="msvm-unet",
+        dataset=DatasetSpec(
+            name="shapes", channel_names=("gray",), labels={"background": 0, "disk": 1}, file_ending=".png"
+        ),
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=(64, 96)),
+        sampling=SamplingSpec(patch_size=(64, 96), batch_size=2, order="every-slice"),
+        augmentation=(),
+        network=MSVMUNetSpec(),
+    )
+
+
+def test_check_shows_the_report(command, fake_api) -> None:
+    fake_api.check = Call(SimpleNamespace(lines=lambda: ["2 cases", "[0, 1] labels"]))
+    outcome = command("check", "folder")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "2 cases\n[0, 1] labels\n", "")
+    assert fake_api.check.arguments == (Path("folder"),)
+
+
+def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -> None:
+    fake_api.make_plan = Call(plan)
+    output = tmp_path / "plans" / "plan.json"
+    outcome = command(
+        "plan", "folder", "--recipe", "msvm-unet", "-o", output, "--set", "a.b=[1, 2]", "--set", "c=x"
+    )
+    assert outcome.code == 0
+    assert Plan.read(output) == plan
+    assert "64 x 96" in outcome.stdout
+    assert fake_api.make_plan.arguments == (Path("folder"),)
+    assert fake_api.make_plan.options == {"recipe": "msvm-unet", "settings": ("a.b=[1, 2]", "c=x")}
+
+
+def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None:
+    fake_api.train = Call(
+        SimpleNamespace(
+            model=Path("m"), epochs_done=3, seconds=3725.0, scores={"disk": 0.5, "hole": None}, mean_dice=0.5
+        )
+    )
+    outcome = command("train", "plan.json", "-o", "m")
+    assert fake_api.train.arguments == (Path("plan.json"), Path("m"))
+    absent = ("recipe", "fold", "epochs", "max_minutes", "batch_size", "lr", "seed", "store")
+    assert fake_api.train.options == {
+        **dict.fromkeys(absent),
+        "device": "auto",
+        "resume": False,
+        "settings": (),
+    }
+    assert [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")] == [
+        ["label", "validation", "Dice"],
+        ["disk", "0.5000"],
+        ["hole", "-"],
+        ["mean", "0.5000"],
+        ["m:", "3", "epochs", "in", "1:02:05"],
+    ]
+    command(
+        *(
+            "train",
+            "folder",
+            "-o",
+            "m",
+            "--recipe",
+            "xlstm-unet",
+            "--fold",
+            "all",
+            "--epochs",
+            7,
+            "--lr",
+            1e-3,
+        ),
+        *(
+            "--max-minutes",
+            1.5,
+            "--batch-size",
+            4,
+            "--seed",
+            5,
+            "--device",
+            "cpu",
+            "--resume",
+            "--store",
+            "s",
+        ),
+        *("--set", "network.variant=bot"),
+    )
+    assert fake_api.train.options == {
+        "recipe": "xlstm-unet",
+        "fold": "all",
+        "epochs": 7,
+        "max_minutes": 1.5,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "seed": 5,
+        "device": "cpu",
+        "resume": True,
+        "store": Path("s"),
+        "settings": ("network.variant=bot",),
+    }
+
+
+def test_a_fold_is_a_number(command, fake_api) -> None:
+    fake_api.train = Call(
+        SimpleNamespace(model=Path("m"), epochs_done=1, seconds=1.0, scores={}, mean_dice=None)
+    )
+    outcome = command("train", "folder", "-o", "m", "--fold", "3")
+    assert fake_api.train.options["fold"] == 3
+    assert outcome.stdout == "m: 1 epochs in 0:00:01\n"
+
+
+def test_predict_segments_a_folder(command, fake_api) -> None:
+    predict_folder = Call(None)
+    devices = []
+
+    def load(model: Path, *, device: str) -> SimpleNamespace:
+        devices.append((model, device))
+        return SimpleNamespace(predict_folder=predict_folder)
+
+    fake_api.load = load
+    outcome = command("predict", "m", "in", "-o", "out", "--mirror", "--device", "cuda:1")
+    assert outcome.code == 0
+    assert devices == [(Path("m"), "cuda:1")]
+    assert predict_folder.arguments == (Path("in"), Path("out"))
+    assert predict_folder.options == {"mirror": True, "probabilities": False}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3599.7, "1:00:00"), (360000, "100:00:00")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_recipes_are_those_of_planning() -> None:
+    from scanseg.planning import RECIPES
+
+    assert get_args(Recipe) == tuple(RECIPES)
+
+
+def test_info_says_the_same_as_text_and_as_json(command) -> None:
+    outcome = command("info", "--json")
+    assert outcome.code == 0
+    facts = json.loads(outcome.stdout)
+    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras"}
+    assert "cpu" in facts["devices"]
+    assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
+    assert {row["operator"] for row in facts["backends"]} == {"selective_scan", "ss2d_scan", "mlstm"}
+    assert facts["extras"]["demo"]["install"] == 'pip install "scanseg[demo]"'
+    text = command("info").stdout
+    for name in (*facts["versions"].values(), *facts["networks"], *facts["recipes"], *facts["extras"]):
+        assert name in text

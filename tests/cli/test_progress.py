@@ -1,0 +1,98 @@
+"""Progress on stderr."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from scanseg.cli import progress as module
+from scanseg.cli.progress import LineListener, Pace, show_progress
+from scanseg.progress import Progress
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "text"),
+    [
+        (0, 5.0, ""),
+        (10, 5.0, "2.0/s, 0:00:45 left"),
+        (4, 400.0, "100.0 s each, 2:40:00 left"),
+        (100, 50.0, "2.0/s"),
+    ],
+)
+def test_pace(done: int, seconds: float, text: str) -> None:
+    pace = Pace(first_done=0, first_time=20.0)
+    assert pace.describe(Progress("training", done, 100), now=20.0 + seconds) == text
+
+
+def test_pace_of_a_resumed_work_counts_only_what_was_seen() -> None:
+    assert Pace(90, 0.0).describe(Progress("training", 95, 100), now=10.0) == "2.0 s each, 0:00:10 left"
+
+
+def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
+    stream, clock = io.StringIO(), Clock()
+    listen = LineListener(stream, clock)
+    for done in range(31):
+        listen(Progress("training", done, 30, f"epoch {done}"))
+        clock.now += 1
+    assert stream.getvalue().splitlines() == [
+        "training 3/30  1.0/s, 0:00:27 left  epoch 3",
+        "training 13/30  1.0/s, 0:00:17 left  epoch 13",
+        "training 23/30  1.0/s, 0:00:07 left  epoch 23",
+        "training 30/30  1.0/s  epoch 30",
+    ]
+
+
+def test_short_work_is_not_spoken_of() -> None:
+    stream, clock = io.StringIO(), Clock()
+    listen = LineListener(stream, clock)
+    for done in range(11):
+        listen(Progress("checking", done, 10))
+        clock.now += 0.1
+    assert stream.getvalue() == ""
+
+
+def test_the_same_work_again_begins_anew() -> None:
+    stream, clock = io.StringIO(), Clock()
+    listen = LineListener(stream, clock)
+    for done in (0, 5):
+        listen(Progress("reading", done, 5))
+        clock.now += 5
+    listen(Progress("reading", 0, 5))
+    clock.now += 50
+    listen(Progress("reading", 5, 5))
+    assert stream.getvalue().splitlines() == ["reading 5/5  1.0/s", "reading 5/5  10.0 s each"]
+
+
+def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress() as listen:
+        listen(Progress("checking", 1, 2))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_sees_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(
+        module, "Console", lambda **_: Console(file=stream, force_terminal=True, width=100, color_system=None)
+    )
+    with show_progress() as listen:
+        listen(Progress("training", 0, 4))
+        listen(Progress("training", 4, 4, "loss [0.1]"))
+        listen(Progress("scoring", 0, 2, "case_7"))
+    shown = stream.getvalue()
+    assert "training" in shown
+    assert "4/4" in shown
+    assert "loss [0.1]" in shown
+    assert "scoring" in shown
+    assert "case_7" in shown
