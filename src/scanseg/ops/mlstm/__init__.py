@@ -17,11 +17,13 @@ from torch import Tensor
 
 from scanseg.ops.contract import Expected, require_axes, require_shapes
 from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.mlstm.chunked import mlstm_chunked
 from scanseg.ops.mlstm.reference import mlstm_reference
 
 __all__ = ["BACKENDS", "mlstm"]
 
 BACKENDS = {
+    "chunked": Backend(mlstm_chunked),
     "reference": Backend(mlstm_reference),
 }
 

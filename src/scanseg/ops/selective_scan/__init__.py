@@ -13,11 +13,13 @@ from torch import Tensor
 
 from scanseg.ops.contract import Expected, require_axes, require_shapes
 from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.selective_scan.chunked import selective_scan_chunked
 from scanseg.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["BACKENDS", "selective_scan"]
 
 BACKENDS = {
+    "chunked": Backend(selective_scan_chunked),
     "reference": Backend(selective_scan_reference),
 }
 

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from scanseg.ops.contract import Expected, require_axes, require_shapes
 from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.ss2d.chunked import ss2d_scan_chunked
 from scanseg.ops.ss2d.reference import ss2d_scan_reference
 
 __all__ = ["BACKENDS", "ss2d_scan"]
 
 BACKENDS = {
+    "chunked": Backend(ss2d_scan_chunked),
     "reference": Backend(ss2d_scan_reference),
 }
 

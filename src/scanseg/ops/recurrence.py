@@ -1,0 +1,78 @@
+"""The linear recurrence h[t] = decay[t] h[t-1] + values[t] over all tokens in parallel.
+
+The odd-even scheme: neighbours are joined in pairs, the half-long recurrence over the pairs is solved the same
+way, and the tokens between them are filled in. Three passes a level, log2(token) levels, work linear in
+tokens. Only products of decays are formed, never quotients, so decays in [0, 1] cannot overflow.
+
+Source: Brent and Kung 1982, "A regular layout for parallel adders"; Blelloch 1990, "Prefix sums and their
+applications", section 1.4 (recurrences as scans).
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("scanseg::solve_recurrence_", mutates_args=("values",))
+def solve_recurrence_(
+    decay: Tensor,
+    values: Tensor,
+    reverse: list[bool],
+    adjoint: bool,  # noqa: FBT001 (part of the operator's schema)
+) -> None:
+    """Replace `values` by the states of one or two passes over the tokens, in place.
+
+    An opaque operator to `torch.compile`, which would otherwise turn every strided write into a copy of the whole.
+
+    Args:
+        decay: Factor on the way from the previous token, (pass, group, token, ...); the first one of a pass is
+            not used. The axes after the third broadcast against those of `values`.
+        values: Inputs (pass, group, token, ...); overwritten by the states.
+        reverse: For each pass (1 or 2), whether it runs from the last token to the first.
+        adjoint: Solve the transposed recurrence instead, which carries gradients from the end of a pass to its
+            start: g[t] = decay[t+1] g[t+1] + values[t].
+    """
+    links = _window(decay, reverse, forward=1, backward=0, count=decay.shape[2] - 1, step=1)
+    _solve(links, values, [backward != adjoint for backward in reverse])
+
+
+@solve_recurrence_.register_fake
+def _(decay: Tensor, values: Tensor, reverse: list[bool], adjoint: bool) -> None:  # noqa: FBT001
+    return None
+
+
+def _solve(links: Tensor, values: Tensor, reverse: list[bool]) -> None:
+    """Solve one level; `links` holds the factor between each token and the next, whichever way it is passed.
+
+    A pass in reverse is the exact mirror image of one forward: index t becomes token - 1 - t.
+    """
+    token = values.shape[2]
+    if token < 2:
+        return
+    pairs, gaps, odd = token // 2, (token - 1) // 2, token % 2
+
+    def every_second(tensor: Tensor, forward: int, backward: int, count: int) -> Tensor:
+        return _window(tensor, reverse, forward=forward, backward=backward, count=count, step=2)
+
+    joined = every_second(values, 1, odd, pairs)
+    joined.addcmul_(every_second(links, 0, odd, pairs), every_second(values, 0, odd + 1, pairs))
+    joined_links = every_second(links, 1, odd, pairs - 1) * every_second(links, 2, odd + 1, pairs - 1)
+    _solve(joined_links, joined, reverse)
+    filled = every_second(values, 2, 1 - odd, gaps)
+    filled.addcmul_(every_second(links, 1, 1 - odd, gaps), every_second(values, 1, 2 - odd, gaps))
+
+
+def _window(
+    tensor: Tensor, reverse: list[bool], *, forward: int, backward: int, count: int, step: int
+) -> Tensor:
+    """View `count` tokens (axis 2), from `forward` on in a forward pass and from `backward` on in a reverse one.
+
+    The different start of a second pass goes into the stride from the first to the second, so that one kernel
+    serves both directions and nothing is flipped.
+    """
+    starts = [backward if is_reverse else forward for is_reverse in reverse]
+    size, stride = list(tensor.shape), list(tensor.stride())
+    offset = tensor.storage_offset() + starts[0] * stride[2]
+    size[2] = count
+    stride[0] += (starts[-1] - starts[0]) * stride[2]
+    stride[2] *= step
+    return tensor.as_strided(size, stride, offset)
