@@ -160,6 +160,25 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     assert predict_folder.options == {"mirror": True, "probabilities": False}
 
 
+def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:
+    room = fake_module("demo")
+    room.run = Call(
+        SimpleNamespace(
+            network_dice={"grey": 0.91, "white": 0.92},
+            threshold_dice={"grey": 0.7, "white": 0.8},
+            label_maps=Path("d/predictions"),
+            picture=Path("d/picture.png"),
+            seconds=61.0,
+        )
+    )
+    outcome = command("demo", "-o", "d")
+    assert room.run.options == {"recipe": "xlstm-unet", "output": Path("d")}
+    shown = [line.split() for line in outcome.stdout.splitlines()]
+    assert ["xlstm-unet", "0.9100", "0.9200"] in shown
+    assert ["two", "best", "thresholds", "0.7000", "0.8000"] in shown
+    assert ["picture:", "d/picture.png"] in shown
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3599.7, "1:00:00"), (360000, "100:00:00")]
 )

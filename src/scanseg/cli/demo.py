@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from scanseg.cli.console import format_duration, format_score, say, show_table
 from scanseg.cli.progress import show_progress
 
 
@@ -19,7 +20,17 @@ def demo(
         recipe: The network and its way of training.
         output: Folder for the label map, the picture and the model.
     """
-    from scanseg import demo as room
+    from scanseg.demo import run
 
     with show_progress() as listen:
-        room.run(recipe=recipe, output=output, listen=listen)
+        result = run(recipe=recipe, output=output, listen=listen)
+    show_table(
+        ("Dice on unseen slabs", *result.network_dice),
+        [
+            (recipe, *map(format_score, result.network_dice.values())),
+            ("two best thresholds", *map(format_score, result.threshold_dice.values())),
+        ],
+    )
+    say(f"label maps: {result.label_maps}")
+    say(f"picture: {result.picture}")
+    say(f"took {format_duration(result.seconds)}")

@@ -19,8 +19,8 @@ def evaluate(
     """Compare label maps with their references: Dice, surface distances, volumes.
 
     Args:
-        predictions: Folder of label maps.
-        references: Folder of reference label maps with the same names, such as labelsTr.
+        predictions: Folder of label maps, or one file.
+        references: Folder of reference label maps of the same names, such as labelsTr, or one file.
         output: File to write the report to, JSON.
     """
     from scanseg import api

@@ -20,11 +20,11 @@ def predict(
     probabilities: bool = False,
     device: Device = "auto",
 ) -> None:
-    """Segment every case of a folder with a trained model.
+    """Segment images with a trained model.
 
     Args:
         model: Model folder that `scanseg train` wrote.
-        inputs: Folder of images named like those of training (CASE_0000.nii.gz and so on).
+        inputs: Folder of images named as for training (CASE_0000.nii.gz and so on), or one image.
         output: Folder for the label maps, each on the grid of its image.
         mirror: Average over mirrored images too: slower, often a little better.
         probabilities: Write the probabilities of the labels too.
