@@ -6,7 +6,8 @@ from scanseg.data.folds import find_splits
 from scanseg.data.geometry import crop_from_source, lifted_spacing, place_in_source, separates_z
 from scanseg.data.preprocess import PreprocessedCase, preprocess_case, preprocess_image
 from scanseg.data.raw import RawCase, RawDataset, find_cases, open_dataset
-from scanseg.data.store import Store, build_store, store_name
+from scanseg.data.store import Store, store_name
+from scanseg.data.store_building import build_store
 
 __all__ = [
     "CheckReport",

@@ -1,9 +1,16 @@
 """Look for everything that is wrong with a raw data set before time is spent on it."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from scanseg.data.faults import refuse_faults
+from scanseg.data.inspection import CaseFindings, inspect_case
 from scanseg.data.raw import RawDataset
+from scanseg.data.workers import map_cases
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.specs import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,32 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """Say the report in lines of text."""
-        raise NotImplementedError
+        axes = ("z", "y", "x")[-self.num_axes :]
+        shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
+        spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
+        labels = [
+            f"label {name}: {voxels} voxels in {self.label_cases[name]} cases"
+            for name, voxels in self.label_voxels.items()
+        ]
+        return [
+            f"{self.dataset}: {self.num_cases} cases, {self.num_channels} "
+            f"{'channel' if self.num_channels == 1 else 'channels'}, {self.num_axes} axes",
+            f"shape ({', '.join(axes)}): {shapes} voxels",
+            f"spacing ({', '.join(axes)}): {spacings} mm",
+            *labels,
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
 
 
 def check_dataset(
     dataset: RawDataset, *, num_workers: int, listen: ProgressListener = ignore_progress
 ) -> CheckReport:
     """Read every case and compare it with what the data set says about itself.
+
+    Faults are: files that cannot be read, NaN, images that are constant, a wrong number of channels, channels
+    or a label map on another grid than the image, unknown label values, and images of two and of three axes in
+    one data set. Warnings are: labels that never occur, cases without foreground, a constant channel beside
+    others.
 
     Args:
         dataset: The data set.
@@ -45,4 +71,72 @@ def check_dataset(
     Raises:
         InputError: With every fault of every case.
     """
-    raise NotImplementedError
+    findings = map_cases(
+        partial(inspect_case, spec=dataset.spec),
+        dataset.cases,
+        num_workers=num_workers,
+        task="checking",
+        listen=listen,
+    )
+    faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
+    if not findings:
+        faults.append("no cases; add images and label maps")
+    faults += _judge_axes(findings)
+    refuse_faults(dataset.path, faults)
+    return _report(dataset.spec, findings)
+
+
+def _report(spec: DatasetSpec, findings: Sequence[CaseFindings]) -> CheckReport:
+    """Sum up cases without faults."""
+    label_voxels = {
+        name: sum(found.value_counts.get(value, 0) for found in findings for value in values)
+        for name, values in spec.foreground.items()
+    }
+    label_cases = {
+        name: sum(any(value in found.value_counts for value in values) for found in findings)
+        for name, values in spec.foreground.items()
+    }
+    shapes = [found.shape for found in findings if found.shape]
+    spacings = [found.spacing for found in findings if found.spacing]
+    return CheckReport(
+        dataset=spec.name,
+        num_cases=len(findings),
+        num_axes=len(shapes[0]),
+        num_channels=spec.num_channels,
+        shape_range=(tuple(map(min, *shapes, shapes[0])), tuple(map(max, *shapes, shapes[0]))),
+        spacing_range=(tuple(map(min, *spacings, spacings[0])), tuple(map(max, *spacings, spacings[0]))),
+        label_voxels=label_voxels,
+        label_cases=label_cases,
+        warnings=_warnings(spec, findings, label_voxels),
+    )
+
+
+def _warnings(
+    spec: DatasetSpec, findings: Sequence[CaseFindings], label_voxels: dict[str, int]
+) -> tuple[str, ...]:
+    """What is unusual but can be trained on."""
+    foreground = {value for values in spec.foreground.values() for value in values}
+    bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
+    warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
+    if bare:
+        warnings.append(f"{len(bare)} cases without foreground: {', '.join(bare)}")
+    return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
+
+
+def _judge_axes(findings: Sequence[CaseFindings]) -> list[str]:
+    """Name the cases whose number of axes is that of the fewer."""
+    num_axes = Counter(len(found.shape) for found in findings if found.shape)
+    if len(num_axes) < 2:
+        return []
+    usual = num_axes.most_common(1)[0][0]
+    others = [found for found in findings if found.shape and len(found.shape) != usual]
+    named = ", ".join(f"{found.case} {found.shape}" for found in others)
+    return [
+        f"images of {usual} axes, but {len(others)} of another number: {named}; keep one kind in a data set"
+    ]
+
+
+def _range_text(low: float, high: float, *, digits: int) -> str:
+    """One value, or the smallest and the largest."""
+    texts = [f"{round(value, digits):g}" if digits else str(value) for value in (low, high)]
+    return texts[0] if texts[0] == texts[1] else f"{texts[0]}-{texts[1]}"

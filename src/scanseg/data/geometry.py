@@ -8,23 +8,39 @@ from scanseg.specs import CaseGeometry, PreprocessingSpec
 SLICE_SPACING_MM = 999.0
 """Spacing along z that an image of two axes is given, as in nnU-Net."""
 
+Spacing = tuple[float, float, float]
 
-def lifted_spacing(geometry: CaseGeometry) -> tuple[float, float, float]:
-    """Return the source's spacing in mm along the permuted axes z, y, x; z is 999 for two axes."""
-    raise NotImplementedError
+
+def lifted_spacing(geometry: CaseGeometry) -> Spacing:
+    """Return the source's spacing in mm along the permuted axes z, y, x; z is 999 for two axes.
+
+    Args:
+        geometry: Where the case lies.
+    """
+    lifted = (SLICE_SPACING_MM,) * (3 - geometry.num_axes) + geometry.source_spacing
+    z, y, x = (lifted[axis] for axis in geometry.axis_order)
+    return z, y, x
 
 
 def separates_z(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> bool:
     """Whether a case is resampled, there and back, slice by slice.
 
-    So it is for images of two axes, for slices resized to `slice_size`, and where z is the thickest axis by more
-    than `anisotropy_threshold`, in the source's spacing or, where that is not anisotropic, the target's.
+    So it is for images of two axes, for slices resized to `slice_size`, and where z is the thickest axis by
+    more than `anisotropy_threshold`: in the source's spacing or, where that is not anisotropic, in the
+    target's. nnU-Net treats any one thickest axis so; here `axis_order` has made it z.
 
     Args:
         geometry: Where the case lies.
         preprocessing: How it is preprocessed.
     """
-    raise NotImplementedError
+    if geometry.num_axes == 2 or preprocessing.slice_size is not None:
+        return True
+    if preprocessing.spacing is None:
+        return False
+    source, threshold = lifted_spacing(geometry), preprocessing.anisotropy_threshold
+    decisive = source if max(source) / min(source) > threshold else preprocessing.spacing
+    z, y, x = decisive
+    return z > max(y, x) and z / min(y, x) > threshold
 
 
 def crop_from_source(
@@ -39,7 +55,10 @@ def crop_from_source(
     Returns:
         A view of shape `crop_shape`, or (channel, *crop_shape).
     """
-    raise NotImplementedError
+    _check_trailing(array, geometry.source_shape)
+    lifted = lift(array, geometry.num_axes)
+    permuted = permute(lifted, geometry.axis_order)
+    return permuted[(..., *_crop_slices(geometry))]
 
 
 def place_in_source(
@@ -55,4 +74,49 @@ def place_in_source(
     Returns:
         A new array of shape `source_shape`, or (channel, *source_shape), of the same type.
     """
-    raise NotImplementedError
+    _check_trailing(array, geometry.crop_shape)
+    channels = array.shape[:-3]
+    result = np.full((*channels, *geometry.source_shape), fill, dtype=array.dtype)
+    crop_from_source(result, geometry)[...] = array
+    return result
+
+
+def lift(array: np.ndarray, num_axes: int) -> np.ndarray:
+    """Give an array of two spatial axes a z axis of one slice.
+
+    Args:
+        array: Spatial axes last, any others before them.
+        num_axes: Spatial axes: 2 or 3.
+
+    Returns:
+        A view with three spatial axes.
+    """
+    return array if num_axes == 3 else array[..., np.newaxis, :, :]
+
+
+def permute(array: np.ndarray, axis_order: tuple[int, int, int]) -> np.ndarray:
+    """Bring the three spatial axes into an order.
+
+    Args:
+        array: Shape (z, y, x), with any axes before these.
+        axis_order: Axis that becomes each axis.
+
+    Returns:
+        A view.
+    """
+    before = array.ndim - 3
+    return array.transpose(*range(before), *(before + axis for axis in axis_order))
+
+
+def _crop_slices(geometry: CaseGeometry) -> tuple[slice, ...]:
+    """The part kept along each permuted axis."""
+    return tuple(
+        slice(start, start + size)
+        for start, size in zip(geometry.crop_start, geometry.crop_shape, strict=True)
+    )
+
+
+def _check_trailing(array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse an array that does not lie on the grid."""
+    if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:
+        raise ValueError(f"shape {array.shape} is neither {shape} nor (channel, *{shape})")

@@ -1,1 +1,128 @@
 """Which files of a folder belong to one case: nnU-Net's naming `CASE_0000.ext`."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from scanseg.errors import InputError
+from scanseg.imaging import count_channels
+
+_NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+CaseFiles = dict[str, tuple[Path, ...]]
+
+
+def list_files(folder: Path, *, file_ending: str) -> list[Path]:
+    """List the visible files of a folder with an ending, sorted by name.
+
+    Args:
+        folder: The folder.
+        file_ending: The ending, with its dot.
+
+    Raises:
+        InputError: The folder is not there, or holds no such file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = [path for path in visible if path.name.endswith(file_ending)]
+    if not files:
+        there = sorted({"".join(path.suffixes[-2:]) or path.name for path in visible})
+        holds = f"its files end in {', '.join(there)}" if there else "it holds no files"
+        raise InputError(f"{folder}: no file ends in {file_ending}; {holds}.")
+    return files
+
+
+def split_channel(file: Path, file_ending: str) -> tuple[str, int | None]:
+    """Split a file's name into case and channel; channel None where the name ends in no four digits."""
+    stem = file.name[: -len(file_ending)]
+    match = _NUMBERED.fullmatch(stem)
+    return (match["case"], int(match["channel"])) if match else (stem, None)
+
+
+def group_files(
+    files: Sequence[Path], *, file_ending: str, num_channels: int, known_cases: Collection[str] = ()
+) -> tuple[CaseFiles, list[str]]:
+    """Group image files by case.
+
+    Where one file holds all channels, each file is a case; its ending `_0000` is left out of the name, unless
+    other numbers occur too (the frames of a film). Else there is one file for each channel.
+
+    Args:
+        files: The files.
+        file_ending: Their ending, with its dot.
+        num_channels: Channels that each case must have.
+        known_cases: Names known from label maps, by which channels that are too many are told from frames.
+
+    Returns:
+        The files of each case in the order of channels, and what is wrong, one phrase for each fault.
+    """
+    if num_channels == 1 or _holds_all_channels(files, num_channels):
+        return _one_file_each(files, file_ending, known_cases)
+    return _one_file_per_channel(files, file_ending, num_channels)
+
+
+def _holds_all_channels(files: Sequence[Path], num_channels: int) -> bool:
+    """Whether the first file that can be read holds all channels of a case."""
+    for file in files:
+        try:
+            return count_channels(file) == num_channels
+        except InputError:
+            continue
+    return False
+
+
+def _one_file_each(
+    files: Sequence[Path], file_ending: str, known_cases: Collection[str]
+) -> tuple[CaseFiles, list[str]]:
+    """Each file is a case."""
+    parts = {file: split_channel(file, file_ending) for file in files}
+    numbers = {channel for _, channel in parts.values()} - {None, 0}
+    if numbers and any(case in known_cases for case, channel in parts.values() if channel is not None):
+        extra = sorted(
+            file.name for file, (case, channel) in parts.items() if channel and case in known_cases
+        )
+        return {}, [
+            f"{', '.join(extra)}: further channels, but dataset.json names channels that one file holds; "
+            "name every channel in channel_names, or remove the files"
+        ]
+    grouped: dict[str, list[Path]] = defaultdict(list)
+    for file, (case, _) in parts.items():
+        grouped[file.name[: -len(file_ending)] if numbers else case].append(file)
+    faults = [
+        f"case {case}: {' and '.join(file.name for file in group)} have one name; rename all but one"
+        for case, group in grouped.items()
+        if len(group) > 1
+    ]
+    return {case: tuple(group) for case, group in sorted(grouped.items()) if len(group) == 1}, faults
+
+
+def _one_file_per_channel(
+    files: Sequence[Path], file_ending: str, num_channels: int
+) -> tuple[CaseFiles, list[str]]:
+    """Files that differ in the four digits only are the channels of a case."""
+    grouped: dict[str, dict[int, Path]] = defaultdict(dict)
+    faults = []
+    for file in files:
+        case, channel = split_channel(file, file_ending)
+        if channel is None:
+            faults.append(
+                f"{file.name}: no channel number and not {num_channels} channels in one file; name the files "
+                f"{case}_0000{file_ending}, {case}_0001{file_ending} ..."
+            )
+        else:
+            grouped[case][channel] = file
+    complete = {}
+    for case, channels in sorted(grouped.items()):
+        missing = [
+            f"{case}_{index:04d}{file_ending}" for index in range(num_channels) if index not in channels
+        ]
+        extra = [file.name for channel, file in sorted(channels.items()) if channel >= num_channels]
+        if missing:
+            faults.append(f"case {case}: missing {', '.join(missing)}; add the files of all channels")
+        if extra:
+            faults.append(f"case {case}: {', '.join(extra)} beyond the {num_channels} channels; remove them")
+        if not missing and not extra:
+            complete[case] = tuple(channels[index] for index in range(num_channels))
+    return complete, faults

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
-from scanseg.imaging import Image
-from scanseg.specs import CaseGeometry, PreprocessingSpec
+from scanseg.data.cropping import find_nonzero_box, find_nonzero_part
+from scanseg.data.geometry import crop_from_source, lift, lifted_spacing, permute, separates_z
+from scanseg.data.normalization import normalize
+from scanseg.errors import InputError
+from scanseg.imaging import Image, resample_image, resample_label_map
+from scanseg.specs import CaseGeometry, PreprocessingSpec, ZScoreNormalization
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +35,27 @@ def preprocess_image(
         The array, and how to come back to the source's grid.
 
     Raises:
-        InputError: The image has another number of channels than the preprocessing.
+        InputError: The image has another number of channels than the preprocessing, or two axes where
+            `axis_order` moves z.
     """
-    raise NotImplementedError
+    geometry = _find_geometry(image, preprocessing)
+    cropped = crop_from_source(image.array, geometry)
+    nonzero_part = None
+    if any(isinstance(n, ZScoreNormalization) and n.nonzero_only for n in preprocessing.normalizations):
+        nonzero_part = find_nonzero_part(cropped)
+    normalized = np.stack(
+        [
+            normalize(channel.astype(np.float32), normalization, nonzero_part=nonzero_part)
+            for channel, normalization in zip(cropped, preprocessing.normalizations, strict=True)
+        ]
+    )
+    resampled = resample_image(
+        normalized,
+        geometry.shape,
+        order=preprocessing.image_order,
+        separate_z=separates_z(geometry, preprocessing),
+    )
+    return resampled, geometry
 
 
 def preprocess_case(
@@ -47,7 +69,62 @@ def preprocess_case(
         preprocessing: What to do.
 
     Raises:
-        InputError: The label map has another shape than the image, or the image another number of channels
-            than the preprocessing.
+        InputError: The label map has another shape than the image or labels out of range, or the image
+            another number of channels than the preprocessing.
     """
-    raise NotImplementedError
+    if label_map.shape != image.shape:
+        raise InputError(f"label map of shape {label_map.shape} for an image of shape {image.shape}.")
+    if label_map.min() < 0 or label_map.max() > 255:
+        raise InputError(f"labels from {label_map.min()} to {label_map.max()}; they must be from 0 to 255.")
+    array, geometry = preprocess_image(image, preprocessing)
+    labels = resample_label_map(
+        np.ascontiguousarray(crop_from_source(label_map, geometry), dtype=np.uint8),
+        geometry.shape,
+        order=preprocessing.label_order,
+        separate_z=separates_z(geometry, preprocessing),
+    )
+    return PreprocessedCase(image=array, label_map=labels, geometry=geometry)
+
+
+def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeometry:
+    """Find what is kept of an image and how many voxels it is resampled to."""
+    expected = len(preprocessing.normalizations)
+    if image.num_channels != expected:
+        raise InputError(
+            f"image of {image.num_channels} channels where {expected} are expected; "
+            "give the channels that the data set describes, in their order."
+        )
+    if image.num_axes == 2 and preprocessing.axis_order[0] != 0:
+        raise InputError(
+            f"axis_order {preprocessing.axis_order} moves the z axis, which an image of two axes does not have; "
+            "use (0, 1, 2) or (0, 2, 1)."
+        )
+    permuted = permute(lift(image.array, image.num_axes), preprocessing.axis_order)
+    start, crop_shape = (0, 0, 0), permuted.shape[1:]
+    if preprocessing.crop_to_nonzero:
+        start, crop_shape = find_nonzero_box(permuted)
+    geometry = CaseGeometry(
+        num_axes=2 if image.num_axes == 2 else 3,
+        source_shape=image.shape,
+        source_spacing=image.spacing,
+        axis_order=preprocessing.axis_order,
+        crop_start=start,
+        crop_shape=crop_shape,
+        shape=crop_shape,
+    )
+    return geometry.model_copy(update={"shape": _target_shape(geometry, preprocessing)})
+
+
+def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> tuple[int, int, int]:
+    """Voxels after resampling: the same extent in mm, to the nearest voxel; at least one."""
+    if preprocessing.slice_size is not None:
+        return (geometry.crop_shape[0], *preprocessing.slice_size)
+    if preprocessing.spacing is None:
+        return geometry.crop_shape
+    z, y, x = (
+        max(1, round(size * spacing / target))
+        for size, spacing, target in zip(
+            geometry.crop_shape, lifted_spacing(geometry), preprocessing.spacing, strict=True
+        )
+    )
+    return (1 if geometry.num_axes == 2 else z), y, x

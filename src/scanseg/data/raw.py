@@ -1,9 +1,22 @@
 """Raw data sets: which files make up which case."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
+from scanseg.data.description import DESCRIPTION_FILE, ListedCase, read_description
+from scanseg.data.faults import refuse_faults
+from scanseg.data.naming import group_files, list_files, split_channel
+from scanseg.errors import InputError
+from scanseg.imaging import Image, compare_geometry, count_channels, read_image, read_label_map
+from scanseg.imaging.formats import LOSSY_ENDINGS
+from scanseg.imaging.formats import file_ending as known_ending
 from scanseg.specs import DatasetSpec
+
+IMAGES_FOLDER = "imagesTr"
+LABELS_FOLDER = "labelsTr"
+LABEL_ENDING_OF_LOSSY = ".png"
+"""Ending of the label maps of JPEG images."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +50,23 @@ def open_dataset(path: Path) -> RawDataset:
         InputError: With everything that is wrong: no or an invalid `dataset.json`, missing channels, missing
             label maps, label maps without image, no cases.
     """
-    raise NotImplementedError
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; give the folder that holds {DESCRIPTION_FILE}.")
+    spec, listed = read_description(path)
+    cases, faults = _check_listed(path, listed) if listed else _pair_files(path, spec)
+    refuse_faults(path, faults)
+    return RawDataset(path=path, spec=spec, cases=tuple(cases))
 
 
 def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> tuple[RawCase, ...]:
     """Find the cases to predict.
 
-    A folder holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels (one
-    channel, a colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
+    A folder holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels
+    (one channel, a colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
 
     Args:
-        folder_or_file: A folder, or the file of one case; the other channels of `CASE_0000.ext` lie beside it.
+        folder_or_file: A folder, or the file of one case; the other channels of `CASE_0000.ext` lie beside
+            it.
         file_ending: Ending of the files in a folder, with its dot; a single file may have any known ending.
         num_channels: Channels that each case must have.
 
@@ -57,4 +76,85 @@ def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> 
     Raises:
         InputError: With everything that is wrong: nothing there, missing channels, names used twice.
     """
-    raise NotImplementedError
+    if not folder_or_file.exists():
+        raise InputError(f"{folder_or_file}: no such file or folder.")
+    if folder_or_file.is_dir():
+        files = list_files(folder_or_file, file_ending=file_ending)
+    else:
+        file_ending = folder_or_file.name[-len(known_ending(folder_or_file)) :]
+        files = [folder_or_file]
+        case, channel = split_channel(folder_or_file, file_ending)
+        if channel is not None and num_channels > 1 and count_channels(folder_or_file) != num_channels:
+            files = sorted(
+                folder_or_file.parent.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{file_ending}")
+            )
+    grouped, faults = group_files(files, file_ending=file_ending, num_channels=num_channels)
+    refuse_faults(folder_or_file, faults)
+    return tuple(RawCase(name, images, None) for name, images in grouped.items())
+
+
+def read_case(case: RawCase) -> tuple[Image, Image]:
+    """Read image and label map of a training case.
+
+    Args:
+        case: A case with a label map.
+
+    Raises:
+        InputError: A file cannot be used, or image and label map do not lie on one grid; names the case.
+    """
+    if case.label_map is None:
+        raise InputError(f"case {case.name}: no label map; give a case of a training set.")
+    try:
+        image, label_map = read_image(case.images), read_label_map(case.label_map)
+    except InputError as error:
+        raise InputError(f"case {case.name}: {error}") from error
+    differences = compare_geometry(image, label_map)
+    if differences:
+        raise InputError(
+            f"case {case.name}: image and label map {case.label_map.name} differ in {', '.join(differences)}; "
+            "save the label map on the grid of the image."
+        )
+    return image, label_map
+
+
+def _check_listed(path: Path, listed: tuple[ListedCase, ...]) -> tuple[list[RawCase], list[str]]:
+    """Cases that `dataset.json` lists, and the files that are missing."""
+    faults = [
+        f"case {case.name}: {file} is listed in {DESCRIPTION_FILE} but not there"
+        for case in listed
+        for file in (*case.images, case.label_map)
+        if not file.is_file()
+    ]
+    names = [case.name for case in listed]
+    faults += [f"case {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return [RawCase(case.name, case.images, case.label_map) for case in listed], faults
+
+
+def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
+    """Cases by the names of their files, and what is missing."""
+    label_ending = LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
+    images, image_faults = _list_or_fault(path / IMAGES_FOLDER, spec.file_ending)
+    label_files, label_faults = _list_or_fault(path / LABELS_FOLDER, label_ending)
+    if image_faults or label_faults:
+        return [], image_faults + label_faults
+    label_maps = {file.name[: -len(label_ending)]: file for file in label_files}
+    grouped, faults = group_files(
+        images, file_ending=spec.file_ending, num_channels=spec.num_channels, known_cases=label_maps.keys()
+    )
+    seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.keys()
+    for name in grouped.keys() - label_maps.keys():
+        faults.append(
+            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}; add it, or move the image"
+        )
+    for name in label_maps.keys() - seen:
+        faults.append(f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}")
+    cases = [RawCase(name, files, label_maps[name]) for name, files in grouped.items() if name in label_maps]
+    return cases, sorted(faults)
+
+
+def _list_or_fault(folder: Path, file_ending: str) -> tuple[list[Path], list[str]]:
+    """The files of a folder, or why there are none."""
+    try:
+        return list_files(folder, file_ending=file_ending), []
+    except InputError as error:
+        return [], [str(error)]

@@ -1,14 +1,34 @@
-"""The store: preprocessed cases as compressed arrays that can be read in part."""
+"""The store: preprocessed cases as compressed arrays that can be read in part.
 
+store.json                      the index, written when all else is there
+cases/CASE/image.b2nd           float16 (channel, z, y, x)
+cases/CASE/label_map.b2nd       uint8 (z, y, x)
+cases/CASE/reference.b2nd       uint8, the label map on the source's grid
+cases/CASE/case.json            the case's entry of the index, and the source files it was made of
+"""
+
+import hashlib
+import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 
-from scanseg.data.raw import RawDataset
-from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import PreprocessingSpec, Splits, StoredCase, StoreIndex
+from scanseg.data.compressed import open_array, read_array
+from scanseg.data.faults import refuse_faults
+from scanseg.errors import InputError
+from scanseg.specs import PreprocessingSpec, StoredCase, StoreIndex
+
+INDEX_FILE = "store.json"
+UNFINISHED_FILE = "unfinished.json"
+CASES_FOLDER = "cases"
+IMAGE_FILE = "image.b2nd"
+LABEL_MAP_FILE = "label_map.b2nd"
+REFERENCE_FILE = "reference.b2nd"
+
+_HASH_DIGITS = 8
 
 
 class Store:
@@ -28,7 +48,19 @@ class Store:
         Raises:
             InputError: There is no store, it is unfinished, or arrays are missing.
         """
-        raise NotImplementedError
+        if not (folder / INDEX_FILE).is_file():
+            if (folder / UNFINISHED_FILE).is_file():
+                raise InputError(f"{folder}: the store is unfinished; preprocess again to complete it.")
+            raise InputError(f"{folder}: no store here (no {INDEX_FILE}); preprocess the data set first.")
+        index = StoreIndex.read(folder / INDEX_FILE)
+        faults = [
+            f"case {stored.case}: {path} is missing; preprocess again to complete the store"
+            for stored in index.cases
+            for name in (IMAGE_FILE, LABEL_MAP_FILE, REFERENCE_FILE)
+            if not (path := folder / CASES_FOLDER / stored.case / name).is_file()
+        ]
+        refuse_faults(folder, faults)
+        return cls(folder, index)
 
     def case(self, name: str) -> StoredCase:
         """Return a case by its name.
@@ -39,63 +71,47 @@ class Store:
         Raises:
             InputError: The store has no such case.
         """
-        raise NotImplementedError
+        stored = self._cases.get(name)
+        if stored is None:
+            raise InputError(f"{self.folder}: no case {name} among the {len(self._cases)} of the store.")
+        return stored
 
     def open_image(self, case: StoredCase) -> Any:
         """Return the image as a `blosc2.NDArray` float16 (channel, z, y, x): slicing it reads that part."""
-        raise NotImplementedError
+        return open_array(self._path(case, IMAGE_FILE))
 
     def open_label_map(self, case: StoredCase) -> Any:
         """Return the label map as a `blosc2.NDArray` uint8 (z, y, x): slicing it reads that part."""
-        raise NotImplementedError
+        return open_array(self._path(case, LABEL_MAP_FILE))
 
     def read_image(self, case: StoredCase) -> Float16[np.ndarray, "channel z y x"]:
         """Read the whole preprocessed image."""
-        raise NotImplementedError
+        return read_array(self._path(case, IMAGE_FILE))
 
     def read_label_map(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"]:
         """Read the whole preprocessed label map."""
-        raise NotImplementedError
+        return read_array(self._path(case, LABEL_MAP_FILE))
 
     def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
         """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated."""
-        raise NotImplementedError
+        return read_array(self._path(case, REFERENCE_FILE))
+
+    @cached_property
+    def _cases(self) -> dict[str, StoredCase]:
+        """Cases by name."""
+        return {stored.case: stored for stored in self.index.cases}
+
+    def _path(self, case: StoredCase, name: str) -> Path:
+        """A file of a case."""
+        return self.folder / CASES_FOLDER / case.case / name
 
 
 def store_name(dataset_name: str, preprocessing: PreprocessingSpec) -> str:
     """Return a folder name for a store: the data set's name and a short hash of the preprocessing.
 
     Args:
-        dataset_name: Name of the data set.
+        dataset_name: Name of the data set; what a folder's name should not hold becomes `-`.
         preprocessing: How its cases are preprocessed.
     """
-    raise NotImplementedError
-
-
-def build_store(
-    dataset: RawDataset,
-    *,
-    preprocessing: PreprocessingSpec,
-    splits: Splits,
-    folder: Path,
-    num_workers: int,
-    listen: ProgressListener = ignore_progress,
-) -> Store:
-    """Preprocess all cases of a data set into a store.
-
-    A finished store of the same content is used as it is, an interrupted one is completed, and cases whose source
-    files have changed since are made anew.
-
-    Args:
-        dataset: The data set.
-        preprocessing: How its cases are preprocessed.
-        splits: The folds that the store's index carries.
-        folder: Folder of the store; made where it is not there.
-        num_workers: Processes that preprocess; 0 does it in this one.
-        listen: Hears of each case that is done.
-
-    Raises:
-        InputError: A case cannot be preprocessed, or the folder holds something else or a store of another
-            data set or preprocessing.
-    """
-    raise NotImplementedError
+    digest = hashlib.sha256(preprocessing.model_dump_json().encode()).hexdigest()[:_HASH_DIGITS]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset_name).strip('-.') or 'dataset'}-{digest}"

@@ -1,0 +1,54 @@
+"""The part of an image that is not zero."""
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from scipy import ndimage
+
+Triple = tuple[int, int, int]
+
+
+def find_nonzero_box(array: Shaped[np.ndarray, "channel z y x"]) -> tuple[Triple, Triple]:
+    """Find the smallest box outside of which every channel is 0.
+
+    Args:
+        array: The image; one that is 0 everywhere is kept whole.
+
+    Returns:
+        First voxel and number of voxels along z, y, x.
+    """
+    nonzero = _nonzero_anywhere(array)
+    start, size = [0, 0, 0], list(nonzero.shape)
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        planes = np.flatnonzero(nonzero.any(axis=others))
+        if planes.size:
+            start[axis], size[axis] = int(planes[0]), int(planes[-1] - planes[0]) + 1
+    return (start[0], start[1], start[2]), (size[0], size[1], size[2])
+
+
+def find_nonzero_part(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """Find the voxels in which some channel is not 0, with the holes that these enclose.
+
+    As nnU-Net, a hole is a part without a way to the array's border along faces; in an image of one slice
+    there are none, because every voxel lies at the border.
+
+    Args:
+        array: The image.
+    """
+    zero = ~_nonzero_anywhere(array)
+    parts, num_parts = ndimage.label(zero)
+    if not num_parts:
+        return ~zero
+    outside = np.zeros(num_parts + 1, dtype=bool)
+    for axis in range(3):
+        outside[np.take(parts, (0, -1), axis=axis)] = True
+    outside[0] = False
+    return ~outside[parts]
+
+
+def _nonzero_anywhere(array: np.ndarray) -> np.ndarray:
+    """Voxels in which some channel is not 0."""
+    nonzero = array[0] != 0
+    for channel in array[1:]:
+        nonzero |= channel != 0
+    return nonzero

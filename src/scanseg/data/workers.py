@@ -1,0 +1,80 @@
+"""Do one thing to every case, in this process or in several."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from scanseg.data.raw import RawCase
+from scanseg.errors import ScansegError, UsageError
+from scanseg.progress import Progress, ProgressListener
+
+Result = TypeVar("Result")
+
+
+def map_cases(
+    function: Callable[[RawCase], Result],
+    cases: Sequence[RawCase],
+    *,
+    num_workers: int,
+    task: str,
+    listen: ProgressListener,
+) -> list[Result]:
+    """Call a function for every case.
+
+    Processes are started afresh (spawned), so a script that asks for workers must keep its own work under
+    `if __name__ == "__main__":`.
+
+    Args:
+        function: What to do; can be pickled.
+        cases: The cases.
+        num_workers: Processes; 0 works in this one.
+        task: What is being done, for the listener.
+        listen: Hears of the start and of each case that is done.
+
+    Returns:
+        The results in the order of the cases.
+
+    Raises:
+        UsageError: `num_workers` is negative.
+        ScansegError: A worker died without a word. What the function raises is raised as it is.
+    """
+    if num_workers < 0:
+        raise UsageError(f"num_workers {num_workers} must be 0 (work in this process) or above.")
+    listen(Progress(task, 0, len(cases)))
+    if num_workers == 0 or not cases:
+        results = []
+        for done, case in enumerate(cases, start=1):
+            results.append(function(case))
+            listen(Progress(task, done, len(cases), case.name))
+        return results
+    return _map_in_processes(function, cases, num_workers=num_workers, task=task, listen=listen)
+
+
+def _map_in_processes(
+    function: Callable[[RawCase], Result],
+    cases: Sequence[RawCase],
+    *,
+    num_workers: int,
+    task: str,
+    listen: ProgressListener,
+) -> list[Result]:
+    """Call a function for every case in spawned processes; the first error stops the rest."""
+    results: dict[str, Result] = {}
+    pool = ProcessPoolExecutor(min(num_workers, len(cases)), mp_context=get_context("spawn"))
+    try:
+        futures: dict[Future[Result], RawCase] = {pool.submit(function, case): case for case in cases}
+        for future in as_completed(futures):
+            case = futures[future]
+            results[case.name] = future.result()
+            listen(Progress(task, len(results), len(cases), case.name))
+    except BrokenProcessPool as error:
+        waiting = [case.name for case in cases if case.name not in results]
+        raise ScansegError(
+            f"{task}: a worker process was ended from outside, at one of the cases {', '.join(waiting[:num_workers])}; "
+            "most often memory ran out: use fewer workers."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [results[case.name] for case in cases]
