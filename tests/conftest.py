@@ -1,6 +1,8 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,29 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Folder of records of the published networks, beside the checkout."""
     return _shared("golden")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a person sees of a command that ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `scanseg WORDS...` in this process."""
+    from scanseg.cli import main
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture

@@ -1,37 +1,13 @@
-"""Running the command inside the test's process, with the Python API replaced."""
+"""Running the command with the Python API replaced."""
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import scanseg
-from scanseg.cli import main
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a person sees of a command that ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run `scanseg WORDS...`."""
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

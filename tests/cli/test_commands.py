@@ -65,7 +65,11 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     assert Plan.read(output) == plan
     assert "64 x 96" in outcome.stdout
     assert fake_api.make_plan.arguments == (Path("folder"),)
-    assert fake_api.make_plan.options == {"recipe": "msvm-unet", "settings": ("a.b=[1, 2]", "c=x")}
+    assert fake_api.make_plan.options == {
+        "recipe": "msvm-unet",
+        "settings": ("a.b=[1, 2]", "c=x"),
+        "num_workers": None,
+    }
 
 
 def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None:
@@ -76,7 +80,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
     )
     outcome = command("train", "plan.json", "-o", "m")
     assert fake_api.train.arguments == (Path("plan.json"), Path("m"))
-    absent = ("recipe", "fold", "epochs", "max_minutes", "batch_size", "lr", "seed", "store")
+    absent = ("recipe", "fold", "epochs", "max_minutes", "batch_size", "lr", "seed", "store", "num_workers")
     assert fake_api.train.options == {
         **dict.fromkeys(absent),
         "device": "auto",
@@ -118,7 +122,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
             "--store",
             "s",
         ),
-        *("--set", "network.variant=bot"),
+        *("--set", "network.variant=bot", "--num-workers", 0),
     )
     assert fake_api.train.options == {
         "recipe": "xlstm-unet",
@@ -132,6 +136,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
         "resume": True,
         "store": Path("s"),
         "settings": ("network.variant=bot",),
+        "num_workers": 0,
     }
 
 

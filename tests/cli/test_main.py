@@ -83,7 +83,7 @@ import sys, time, types
 import scanseg
 from scanseg.cli import main
 
-def check(dataset, *, listen):
+def check(dataset, **options):
     try:
         print("ready", flush=True)
         time.sleep(60)
@@ -101,13 +101,13 @@ sys.exit(main(["check", "folder"]))
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_command_in_order(number: signal.Signals, code: int) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SLEEPING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
     assert (process.returncode, stdout, stderr) == (code, "cleared away\n", "error: interrupted\n")
 
 
@@ -147,12 +147,10 @@ def test_module_runs_as_the_command() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "scanseg", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert "Traceback" not in process.stderr.read()
-    process.stderr.close()
-    process.wait(timeout=30)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""

@@ -4,6 +4,7 @@ A command is a module here: it turns arguments into one call of `scanseg.api`, s
 result on stdout. What is heavy (torch, numpy, pydantic, the rooms) is imported in the function that runs.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(str(error), code=1)
     except Interrupt as interrupt:
         return _report(str(interrupt), code=interrupt.exit_code)
+    except BrokenPipeError:
+        _close_stdout()
+        return 1
     except OSError as error:
         if error.strerror is None:
             raise
@@ -72,6 +76,12 @@ def _build() -> App:
 def _show_default(value: object) -> object:
     """Leave out of the help what a reader takes for granted."""
     return None if value is False or value == () else value
+
+
+def _close_stdout() -> None:
+    """Let what is still to be written to a reader that went away (`scanseg info | head`) vanish."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _report(message: str, *, code: int) -> int:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from scanseg.cli.console import say
+from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
 
 
-def check(dataset: Path, /) -> None:
+def check(dataset: Path, /, *, num_workers: Workers = None) -> None:
     """Read every case of a raw data set and say what is wrong, or what is there.
 
     Args:
@@ -15,6 +16,6 @@ def check(dataset: Path, /) -> None:
     from scanseg import api
 
     with show_progress() as listen:
-        report = api.check(dataset, listen=listen)
+        report = api.check(dataset, num_workers=num_workers, listen=listen)
     for line in report.lines():
         say(line)

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
+from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
 
 
@@ -15,6 +16,7 @@ def evaluate(
     /,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    num_workers: Workers = None,
 ) -> None:
     """Compare label maps with their references: Dice, surface distances, volumes.
 
@@ -28,7 +30,7 @@ def evaluate(
     from scanseg.files import write_text
 
     with show_progress() as listen:
-        report = api.evaluate(predictions, references, listen=listen)
+        report = api.evaluate(predictions, references, num_workers=num_workers, listen=listen)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, report.to_json())
     head, *rows = summary_rows(report)

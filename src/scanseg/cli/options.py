@@ -17,3 +17,10 @@ Settings = Annotated[
         "`training.optimizer.lr=0.01`; may be given again.",
     ),
 ]
+
+Workers = Annotated[
+    int | None,
+    Parameter(
+        help="Processes that read cases; 0 reads in the command's own; one for each core if not given."
+    ),
+]

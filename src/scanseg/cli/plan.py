@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Recipe, Settings
+from scanseg.cli.options import Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def plan(
     *,
     recipe: Recipe,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
     """Measure a data set and decide how to train on it; the plan can be read, changed and trained.
@@ -32,7 +33,9 @@ def plan(
     from scanseg.files import write_text
 
     with show_progress() as listen:
-        made = api.make_plan(dataset, recipe=recipe, settings=settings, listen=listen)
+        made = api.make_plan(
+            dataset, recipe=recipe, settings=settings, num_workers=num_workers, listen=listen
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())
     show_table(("plan", str(output)), _summary(made), align="left")

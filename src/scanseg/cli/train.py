@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import format_duration, format_score, say, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Recipe, Settings
+from scanseg.cli.options import Device, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
 
 
@@ -26,6 +26,7 @@ def train(
     device: Device = "auto",
     resume: bool = False,
     store: Path | None = None,
+    num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
     """Train a network on a raw data set or a plan, and write a model folder.
@@ -64,6 +65,7 @@ def train(
                 resume=resume,
                 store=store,
                 settings=settings,
+                num_workers=num_workers,
                 listen=listen,
             )
         except InterruptionError as error:
