@@ -1,0 +1,51 @@
+"""Modules over the operators: they take plain arguments, and shapes are channels-first."""
+
+from scanseg.layers.causal_convolution import CausalConvolution
+from scanseg.layers.channel_linear import ChannelLinear
+from scanseg.layers.channel_norm import ChannelNorm
+from scanseg.layers.convolution import (
+    ConvNormAct,
+    convolution,
+    instance_norm,
+    leaky_relu,
+    transposed_convolution,
+)
+from scanseg.layers.direction import Direction
+from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
+from scanseg.layers.mamba_block import MambaBlock
+from scanseg.layers.offset_norm import OffsetNorm
+from scanseg.layers.residual_block import BasicBlockD, BasicResBlock
+from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
+from scanseg.layers.ss2d import SS2D
+from scanseg.layers.stochastic_depth import StochasticDepth
+from scanseg.layers.upsampling import ChannelsToPixels, Upsampling, UpsamplingMethod
+from scanseg.layers.vil_block import MLSTMCell, ViLBlock
+from scanseg.layers.vss_block import VSSBlock
+
+__all__ = [
+    "SS2D",
+    "BasicBlockD",
+    "BasicResBlock",
+    "CausalConvolution",
+    "ChannelLinear",
+    "ChannelNorm",
+    "ChannelsToPixels",
+    "ConvNormAct",
+    "Direction",
+    "FeedForward",
+    "MLSTMCell",
+    "MambaBlock",
+    "MultiScaleDepthwise",
+    "OffsetNorm",
+    "SequenceLayer",
+    "StochasticDepth",
+    "TokenAxis",
+    "Upsampling",
+    "UpsamplingMethod",
+    "VSSBlock",
+    "ViLBlock",
+    "convolution",
+    "instance_norm",
+    "leaky_relu",
+    "transposed_convolution",
+]

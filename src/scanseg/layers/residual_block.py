@@ -1,0 +1,90 @@
+"""The two residual blocks of the U-Nets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.layers.convolution import ConvNormAct, convolution, instance_norm, leaky_relu
+
+AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = MappingProxyType({2: nn.AvgPool2d, 3: nn.AvgPool3d})
+
+
+class BasicResBlock(nn.Module):
+    """Two convolutions with instance norm, and a 1x1 convolution with the same stride as shortcut.
+
+    Source: Chen et al. 2024, arXiv:2407.01530.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Kernel per axis, odd.
+        stride: Stride per axis of the first convolution and the shortcut; None: 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        num_axes = len(kernel_size)
+        self.conv1 = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
+        self.norm1 = instance_norm(out_channels, num_axes=num_axes)
+        self.conv2 = convolution(out_channels, out_channels, kernel_size=kernel_size)
+        self.norm2 = instance_norm(out_channels, num_axes=num_axes)
+        self.shortcut = convolution(in_channels, out_channels, kernel_size=(1,) * num_axes, stride=stride)
+
+    def forward(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch out_channel *out_space"]:
+        """Apply the block."""
+        y = leaky_relu(self.norm1(self.conv1(x)))
+        return leaky_relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class BasicBlockD(nn.Module):
+    """Two convolutions with instance norm, added to their input.
+
+    Source: He et al. 2019, arXiv:1812.01187 (ResNet-D), as nnU-Net's residual encoder, arXiv:2404.09556, has
+    it: a stride is average pooling and a change of channels is a 1x1 convolution with norm on the way around.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Kernel per axis, odd.
+        stride: Stride per axis of the first convolution; None: 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
+        self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size=kernel_size, activation=False)
+        num_axes = len(kernel_size)
+        self.pool = (
+            AVERAGE_POOLS[num_axes](tuple(stride))
+            if stride is not None and max(stride) > 1
+            else nn.Identity()
+        )
+        self.shortcut = (
+            ConvNormAct(in_channels, out_channels, kernel_size=(1,) * num_axes, bias=False, activation=False)
+            if in_channels != out_channels
+            else nn.Identity()
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch out_channel *out_space"]:
+        """Apply the block."""
+        return leaky_relu(self.conv2(self.conv1(x)) + self.shortcut(self.pool(x)))

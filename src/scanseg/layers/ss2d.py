@@ -1,0 +1,64 @@
+"""SS2D: a selective scan of an image in four directions, with its projections.
+
+Legend, as in the paper: D channels, N state size, R rank of the step size, A decay, B and C the input and
+output vectors of the state, dt the step size.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scanseg.layers.channel_linear import ChannelLinear
+from scanseg.layers.channel_norm import ChannelNorm
+from scanseg.layers.step_size import initial_step_bias
+from scanseg.ops.ss2d import ss2d_scan
+
+NUM_DIRECTIONS = 4
+
+
+class SS2D(nn.Module):
+    """Mix the pixels of a map by selective scans along rows and columns, each in both orders.
+
+    Source: Liu et al. 2024, arXiv:2401.10166 ("v05_noz": no gate, expansion 1), as MSVM-UNet,
+    arXiv:2408.13735, uses it. Parameters in float32 (`A_log`, `D_skip`, `dt_bias`) take no weight decay.
+
+    Args:
+        dim: Channels D of the map.
+        state_size: Size N of the state of each channel.
+    """
+
+    def __init__(self, dim: int, *, state_size: int = 1) -> None:
+        super().__init__()
+        rank = math.ceil(dim / 16)
+        self.in_proj = ChannelLinear(dim, dim, bias=False)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.x_proj_weight = nn.Parameter(torch.empty(NUM_DIRECTIONS, rank + 2 * state_size, dim))
+        self.dt_weight = nn.Parameter(torch.empty(NUM_DIRECTIONS, dim, rank))
+        self.dt_bias = nn.Parameter(initial_step_bias(NUM_DIRECTIONS, dim))
+        self.A_log = nn.Parameter(
+            torch.arange(1, state_size + 1).float().log().repeat(NUM_DIRECTIONS, dim, 1)
+        )
+        self.D_skip = nn.Parameter(torch.ones(NUM_DIRECTIONS, dim))
+        self.out_norm = ChannelNorm(dim)
+        self.out_proj = ChannelLinear(dim, dim, bias=False)
+        nn.init.uniform_(self.x_proj_weight, -(dim**-0.5), dim**-0.5)
+        nn.init.uniform_(self.dt_weight, -(rank**-0.5), rank**-0.5)
+
+    def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
+        """Mix the pixels of the map."""
+        x = self.in_proj(x).contiguous()
+        x = F.silu(self.conv(x))
+        # The projection acts on single pixels, so one product on the map as it lies serves all four orders.
+        projected = F.conv2d(x, self.x_proj_weight.flatten(0, 1)[:, :, None, None])
+        y = ss2d_scan(
+            x,
+            projected.unflatten(1, self.x_proj_weight.shape[:2]),
+            dt_weight=self.dt_weight,
+            dt_bias=self.dt_bias,
+            A_log=self.A_log,
+            D_skip=self.D_skip,
+        )
+        return self.out_proj(self.out_norm(y).to(x.dtype))
