@@ -1,0 +1,221 @@
+"""MSVM-UNet: a 2D U-Net of VSS blocks. Source: Chen et al. 2024, arXiv:2408.13735."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.errors import InputError
+from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock
+from scanseg.networks.input_check import check_image
+
+STEM_CHANNELS = 3
+STEM_STRIDE = 4
+
+
+class MSVMUNet(nn.Module):
+    """MSVM-UNet, with the ablations of its paper as arguments.
+
+    Logits of the input's size come out, in training and in evaluation. The size of the input is free, as long
+    as both axes are divisible by 32. An image of one channel is repeated to three, so that pretrained
+    encoders serve it; other counts enter as they are.
+
+    Args:
+        in_channels: Channels of the images; a network for 1 or 3 takes both.
+        num_classes: Channels of the logits.
+        dims: Features of the four encoder stages.
+        depths: VSS blocks of the four encoder stages: `MSVMUNet.TINY` or `MSVMUNet.SMALL` of the paper, or
+            others.
+        decoder_depth: VSS blocks of each of the three decoder stages.
+        state_size: Size of the scan's state per channel.
+        ffn_kernels: Kernels of the decoder's multi-scale feed-forward parts, odd; empty for plain ones.
+        upsampling: How the decoder raises resolution; see `scanseg.layers.Upsampling`.
+        sequence_block: `ss2d`, or `none` for VSS blocks without their scan branch.
+        drop_path: Highest rate of stochastic depth; it rises from 0 along the encoder and falls to 0 along
+            the decoder.
+    """
+
+    TINY: ClassVar[tuple[int, ...]] = (2, 2, 8, 2)
+    SMALL: ClassVar[tuple[int, ...]] = (2, 2, 20, 2)
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        dims: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = TINY,
+        decoder_depth: int = 2,
+        state_size: int = 1,
+        ffn_kernels: Sequence[int] = (1, 3, 5),
+        upsampling: UpsamplingMethod = "lkpe",
+        sequence_block: Literal["ss2d", "none"] = "ss2d",
+        drop_path: float = 0.2,
+    ) -> None:
+        super().__init__()
+        _check_shape(dims, depths, ffn_kernels)
+        self.image_channels = frozenset(
+            {1, STEM_CHANNELS} if in_channels in (1, STEM_CHANNELS) else {in_channels}
+        )
+        stem_channels = max(self.image_channels)
+        self.total_stride = (STEM_STRIDE * 2 ** (len(dims) - 1),) * 2
+        scan = sequence_block == "ss2d"
+        self.encoder = MSVMEncoder(
+            stem_channels, dims=dims, depths=depths, state_size=state_size, scan=scan, drop_path=drop_path
+        )
+        self.decoder = MSVMDecoder(
+            num_classes,
+            dims=dims,
+            depth=decoder_depth,
+            state_size=state_size,
+            ffn_kernels=ffn_kernels,
+            upsampling=upsampling,
+            scan=scan,
+            drop_path=drop_path,
+        )
+
+    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch class y x"]:
+        """Return the logits.
+
+        Args:
+            x: Images; y and x divisible by 32.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        check_image(x, network="MSVM-UNet", channels=self.image_channels, total_stride=self.total_stride)
+        if x.shape[1] == 1 < max(self.image_channels):
+            x = x.expand(-1, STEM_CHANNELS, -1, -1)
+        return self.decoder(self.encoder(x))
+
+
+class MSVMEncoder(nn.Module):
+    """The encoder of VMamba V2 ("v05_noz"): a stem of stride 4, then stages of VSS blocks.
+
+    Source: Liu et al. 2024, arXiv:2401.10166.
+
+    Args:
+        in_channels: Channels of the images.
+        dims: Features of the stages.
+        depths: Blocks of the stages.
+        state_size: Size of the scan's state per channel.
+        scan: Whether the blocks have their scan branch.
+        drop_path: Stochastic depth of the last block; it rises linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        state_size: int,
+        scan: bool,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            *_downsampling(in_channels, dims[0] // 2), nn.GELU(), *_downsampling(dims[0] // 2, dims[0])
+        )
+        rates = iter(_linear_rates(0.0, drop_path, sum(depths)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    VSSBlock(dim, state_size=state_size, drop_path=next(rates), scan=scan)
+                    for _ in range(depth)
+                )
+            )
+            for dim, depth in zip(dims, depths, strict=True)
+        )
+        self.downsamples = nn.ModuleList(
+            nn.Sequential(*_downsampling(dim, deeper)) for dim, deeper in pairwise(dims)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channel y x"]
+    ) -> list[Float[Tensor, "batch dim stage_y stage_x"]]:
+        """Return the features of the stages, strides 4, 8, 16 and 32."""
+        x = self.stem(x)
+        features = []
+        for index, stage in enumerate(self.stages):
+            x = stage(self.downsamples[index - 1](x) if index > 0 else x)
+            features.append(x)
+        return features
+
+
+class MSVMDecoder(nn.Module):
+    """The decoder: raise, join the skip, VSS blocks with multi-scale feed-forward parts; a head of factor 4.
+
+    Args:
+        num_classes: Channels of the logits.
+        dims: Features of the encoder stages.
+        depth: Blocks of each stage.
+        state_size: Size of the scan's state per channel.
+        ffn_kernels: Kernels of the feed-forward parts.
+        upsampling: How resolution is raised.
+        scan: Whether the blocks have their scan branch.
+        drop_path: Stochastic depth of the deepest block; it falls linearly to 0.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        dims: Sequence[int],
+        depth: int,
+        state_size: int,
+        ffn_kernels: Sequence[int],
+        upsampling: UpsamplingMethod,
+        scan: bool,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        shallower = list(zip(reversed(dims[1:]), reversed(dims[:-1]), strict=True))
+        rates = iter(_linear_rates(drop_path, 0.0, depth * len(shallower)))
+        self.upsamplings = nn.ModuleList(
+            Upsampling(deep, dim, factor=2, method=upsampling) for deep, dim in shallower
+        )
+        self.joins = nn.ModuleList(ChannelLinear(2 * dim, dim) for _, dim in shallower)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    VSSBlock(
+                        dim, state_size=state_size, ffn_kernels=ffn_kernels, drop_path=next(rates), scan=scan
+                    )
+                    for _ in range(depth)
+                )
+            )
+            for _, dim in shallower
+        )
+        self.head = Upsampling(dims[0], dims[0], factor=STEM_STRIDE, method=upsampling)
+        self.classify = nn.Conv2d(dims[0], num_classes, 1)
+
+    def forward(
+        self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]]
+    ) -> Float[Tensor, "batch class y x"]:
+        """Return the logits from the features of the encoder stages."""
+        *skips, x = features
+        for upsample, join, stage in zip(self.upsamplings, self.joins, self.stages, strict=True):
+            x = stage(join(torch.cat([upsample(x), skips.pop()], dim=1)))
+        return self.classify(self.head(x))
+
+
+def _downsampling(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), ChannelNorm(out_channels)
+
+
+def _linear_rates(first: float, last: float, count: int) -> list[float]:
+    return torch.linspace(first, last, count, dtype=torch.float64).tolist()
+
+
+def _check_shape(dims: Sequence[int], depths: Sequence[int], ffn_kernels: Sequence[int]) -> None:
+    if len(dims) != 4 or len(depths) != 4 or min(*dims, *depths) < 1:
+        raise InputError(
+            f"dims {tuple(dims)} and depths {tuple(depths)} must each give a positive number for four "
+            f"stages, as MSVMUNet.TINY {MSVMUNet.TINY} does."
+        )
+    if any(size % 2 == 0 or size < 1 for size in ffn_kernels):
+        raise InputError(f"ffn_kernels {tuple(ffn_kernels)} must be odd, as (1, 3, 5).")

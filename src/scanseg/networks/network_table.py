@@ -1,0 +1,179 @@
+"""The table of networks: from a description to a module, and what to say about each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from scanseg.errors import InputError
+from scanseg.networks.input_check import check_size
+from scanseg.networks.msvm_unet import MSVMUNet
+from scanseg.networks.nnunet import PlainUNet, ResidualUNet
+from scanseg.networks.xlstm_unet import XLSTMUNet
+from scanseg.specs.network import (
+    MSVMUNetSpec,
+    NetworkSpec,
+    PlainUNetSpec,
+    ResidualUNetSpec,
+    XLSTMUNetSpec,
+)
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One row of the table.
+
+    Attributes:
+        title: Name as its authors write it.
+        summary: What it is, in one line.
+        source: The publication.
+        num_axes: Numbers of spatial axes that it can have.
+        deep_supervision: Whether it can return logits of every decoder stage while it trains.
+        build: From a description, the input channels, the classes and the patch size to a module.
+    """
+
+    title: str
+    summary: str
+    source: str
+    num_axes: tuple[int, ...]
+    deep_supervision: bool
+    build: Callable[[NetworkSpec, int, int, Sequence[int]], nn.Module]
+
+
+def build_network(
+    spec: NetworkSpec, *, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    """Build a network with new weights, drawn from torch's generator.
+
+    Args:
+        spec: The description.
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch.
+
+    Raises:
+        InputError: A count is not positive or the patch size does not fit the network.
+    """
+    if in_channels < 1 or num_classes < 1:
+        raise InputError(
+            f"in_channels {in_channels} and num_classes {num_classes} must both be at least 1 "
+            f"to build {spec.kind}."
+        )
+    return NETWORKS[spec.kind].build(spec, in_channels, num_classes, patch_size)
+
+
+def _build_msvm_unet(
+    spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    assert isinstance(spec, MSVMUNetSpec)
+    network = MSVMUNet(
+        in_channels,
+        num_classes,
+        dims=spec.dims,
+        depths=spec.depths,
+        decoder_depth=spec.decoder_depth,
+        state_size=spec.state_size,
+        ffn_kernels=spec.ffn_kernels,
+        upsampling=spec.upsampling,
+        sequence_block=spec.sequence_block,
+        drop_path=spec.drop_path,
+    )
+    check_size(patch_size, name="patch_size", total_stride=network.total_stride)
+    return network
+
+
+def _build_xlstm_unet(
+    spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    assert isinstance(spec, XLSTMUNetSpec)
+    return XLSTMUNet(
+        in_channels,
+        num_classes,
+        patch_size=patch_size,
+        strides=spec.strides,
+        features=spec.features,
+        kernel_sizes=spec.kernel_sizes,
+        variant=spec.variant,
+        num_blocks_encoder=spec.num_blocks_encoder,
+        num_blocks_decoder=spec.num_blocks_decoder,
+        sequence_block=spec.sequence_block,
+        traversal=spec.traversal,
+        skip_full_resolution=spec.skip_full_resolution,
+        deep_supervision=spec.deep_supervision,
+    )
+
+
+def _build_residual_unet(
+    spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    assert isinstance(spec, ResidualUNetSpec)
+    network = ResidualUNet(
+        in_channels,
+        num_classes,
+        strides=spec.strides,
+        num_blocks_encoder=spec.num_blocks_encoder,
+        features=spec.features,
+        kernel_sizes=spec.kernel_sizes,
+        num_convs_decoder=spec.num_convs_decoder,
+        deep_supervision=spec.deep_supervision,
+    )
+    check_size(patch_size, name="patch_size", total_stride=network.total_stride, min_deepest_voxels=2)
+    return network
+
+
+def _build_plain_unet(
+    spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    assert isinstance(spec, PlainUNetSpec)
+    network = PlainUNet(
+        in_channels,
+        num_classes,
+        strides=spec.strides,
+        features=spec.features,
+        kernel_sizes=spec.kernel_sizes,
+        num_convs_encoder=spec.num_convs_encoder,
+        num_convs_decoder=spec.num_convs_decoder,
+        deep_supervision=spec.deep_supervision,
+    )
+    check_size(patch_size, name="patch_size", total_stride=network.total_stride, min_deepest_voxels=2)
+    return network
+
+
+NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
+    {
+        "msvm-unet": NetworkEntry(
+            title="MSVM-UNet",
+            summary="U-Net of VSS blocks: selective scans in four directions, multi-scale decoder",
+            source="Chen et al. 2024, arXiv:2408.13735",
+            num_axes=(2,),
+            deep_supervision=False,
+            build=_build_msvm_unet,
+        ),
+        "xlstm-unet": NetworkEntry(
+            title="xLSTM-UNet",
+            summary="residual U-Net with mLSTM layers after the encoder (bot) or along it (enc)",
+            source="Chen et al. 2024, arXiv:2407.01530",
+            num_axes=(2, 3),
+            deep_supervision=True,
+            build=_build_xlstm_unet,
+        ),
+        "residual-unet": NetworkEntry(
+            title="nnU-Net ResEnc",
+            summary="U-Net with a residual encoder, a baseline",
+            source="Isensee et al. 2024, arXiv:2404.09556",
+            num_axes=(2, 3),
+            deep_supervision=True,
+            build=_build_residual_unet,
+        ),
+        "plain-unet": NetworkEntry(
+            title="nnU-Net",
+            summary="plain convolutional U-Net, a baseline",
+            source="Isensee et al. 2021, doi:10.1038/s41592-020-01008-z",
+            num_axes=(2, 3),
+            deep_supervision=True,
+            build=_build_plain_unet,
+        ),
+    }
+)
+"""The networks by the kind of their description."""

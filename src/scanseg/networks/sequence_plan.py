@@ -1,0 +1,93 @@
+"""Where the sequence layers of xLSTM-UNet stand, and what their tokens are.
+
+Source: Chen et al. 2024, arXiv:2407.01530.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from scanseg.layers import BasicBlockD, Direction, MambaBlock, SequenceLayer, TokenAxis, ViLBlock
+from scanseg.networks.stage_shapes import StageShapes
+
+SequenceBlock = Literal["vil", "none", "mamba"]
+Traversal = Literal["forward", "backward", "alternate", "bidirectional"]
+StageRole = Literal["sequence", "convolution", "nothing"]
+
+
+def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
+    """Say what follows each encoder stage of the `enc` variant.
+
+    Args:
+        num_stages: Stages of the encoder.
+        num_axes: 2 or 3 spatial axes.
+    """
+    if num_axes == 3:
+        return tuple("sequence" if stage >= 3 else "convolution" for stage in range(num_stages))
+    roles: list[StageRole] = ["nothing"] * num_stages
+    # Every second stage, counted from the last, so that the last has one.
+    for stage in range(num_stages - 1, 1, -2):
+        roles[stage] = "sequence"
+    roles[1] = "convolution"
+    return tuple(roles)
+
+
+def token_axes(shapes: StageShapes, patch_size: Sequence[int]) -> tuple[TokenAxis, ...]:
+    """Say for each stage whether its channels or its voxels are tokens: channels where the map is that small.
+
+    Args:
+        shapes: The stages.
+        patch_size: Voxels per axis of the plan's patch.
+    """
+    return tuple(
+        "channel" if math.prod(size) <= features else "voxel"
+        for size, features in zip(shapes.map_sizes(patch_size), shapes.features, strict=True)
+    )
+
+
+def sequence_layer(
+    block: Literal["vil", "mamba"], *, dim: int, tokens: TokenAxis, traversal: Traversal, index: int
+) -> SequenceLayer:
+    """Return one sequence layer.
+
+    Args:
+        block: The block over tokens.
+        dim: Features of a token.
+        tokens: What the tokens are.
+        traversal: The order in which tokens are read; `alternate` reads every second layer backward.
+        index: Number of the layer among the sequence layers of the network, from 0.
+    """
+    direction: Direction = ("forward", "backward")[index % 2] if traversal == "alternate" else traversal
+    if block == "vil":
+        return SequenceLayer(ViLBlock(dim, direction=direction), tokens=tokens)
+    return SequenceLayer(MambaBlock(dim, direction=direction), tokens=tokens)
+
+
+def encoder_sequence_layers(
+    shapes: StageShapes, *, patch_size: Sequence[int], block: SequenceBlock, traversal: Traversal
+) -> nn.ModuleList:
+    """Return what follows each encoder stage of the `enc` variant: a sequence layer, a block or nothing.
+
+    Args:
+        shapes: The stages.
+        patch_size: Voxels per axis of the plan's patch.
+        block: The block over tokens; `none` puts a residual block in the place of each sequence layer.
+        traversal: The order in which tokens are read.
+    """
+    layers: list[nn.Module] = []
+    roles = stage_roles(num_stages=shapes.num_stages, num_axes=shapes.num_axes)
+    axes, sizes = token_axes(shapes, patch_size), shapes.map_sizes(patch_size)
+    for stage, (role, features) in enumerate(zip(roles, shapes.features, strict=True)):
+        if role == "nothing":
+            layers.append(nn.Identity())
+        elif role == "convolution" or block == "none":
+            layers.append(BasicBlockD(features, features, kernel_size=shapes.kernel_sizes[stage]))
+        else:
+            dim = math.prod(sizes[stage]) if axes[stage] == "channel" else features
+            index = roles[:stage].count("sequence")
+            layers.append(
+                sequence_layer(block, dim=dim, tokens=axes[stage], traversal=traversal, index=index)
+            )
+    return nn.ModuleList(layers)

@@ -1,0 +1,262 @@
+"""xLSTM-UNet: a 2D or 3D residual U-Net with mLSTM layers. Source: Chen et al. 2024, arXiv:2407.01530."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scanseg.errors import InputError
+from scanseg.layers import BasicBlockD, BasicResBlock, SequenceLayer, convolution
+from scanseg.networks.input_check import check_image, check_size
+from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
+from scanseg.networks.stage_logits import stage_logits
+from scanseg.networks.stage_shapes import StageShapes
+
+
+class XLSTMUNet(nn.Module):
+    """xLSTM-UNet, with the ablations of its claim as arguments.
+
+    While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
+    first; otherwise those of the highest resolution alone. The attribute `deep_supervision` may be switched off.
+
+    Images may have any size that is divisible by the total stride, unless a stage has its channels as tokens
+    (`enc`, where the map at the patch size has no more voxels than features): it fixes the size to the patch.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch.
+        strides: Stride with which each stage begins, per axis; that of the first is 1.
+        features: Features of each stage; None: min(32 * 2^stage, 512 in 2D and 320 in 3D).
+        kernel_sizes: Kernel of each stage per axis, odd; None: 3 on every axis.
+        variant: `bot`: one sequence layer after the last encoder stage; `enc`: along the encoder.
+        num_blocks_encoder: Residual blocks of a stage in the first half of the encoder; one in the second.
+        num_blocks_decoder: Residual blocks of a stage in the first half of the decoder; one in the second.
+        sequence_block: `vil`; `mamba`, that of U-Mamba; `none`: in `enc` a residual block in the place of each
+            sequence layer, in `bot` nothing.
+        traversal: Order in which a sequence layer reads its tokens: `forward` as published, `backward`,
+            `alternate` (forward and backward in turn, from layer to layer) or `bidirectional` (both in each
+            layer, averaged).
+        skip_full_resolution: Whether the last decoder stage sees the skip of the first; None: as published
+            (3D yes, 2D no).
+        deep_supervision: Whether there are logits of every decoder stage.
+
+    Raises:
+        InputError: The arguments do not describe a network.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        patch_size: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        features: Sequence[int] | None = None,
+        kernel_sizes: Sequence[Sequence[int]] | None = None,
+        variant: Literal["bot", "enc"] = "enc",
+        num_blocks_encoder: int = 2,
+        num_blocks_decoder: int = 2,
+        sequence_block: SequenceBlock = "vil",
+        traversal: Traversal = "forward",
+        skip_full_resolution: bool | None = None,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
+        check_size(patch_size, name="patch_size", total_stride=shapes.total_stride, min_deepest_voxels=2)
+        self.in_channels = in_channels
+        self.total_stride = shapes.total_stride
+        self.deep_supervision = deep_supervision
+        self.encoder = XLSTMEncoder(in_channels, shapes=shapes, num_blocks=num_blocks_encoder)
+        self.sequence_layers = nn.ModuleList()
+        self.bottleneck: nn.Module = nn.Identity()
+        if variant == "enc":
+            self.sequence_layers = encoder_sequence_layers(
+                shapes, patch_size=patch_size, block=sequence_block, traversal=traversal
+            )
+        elif sequence_block != "none":
+            self.bottleneck = sequence_layer(
+                sequence_block, dim=shapes.features[-1], tokens="voxel", traversal=traversal, index=0
+            )
+        self.fixed_map_sizes = _fixed_map_sizes(self.sequence_layers, shapes.map_sizes(patch_size))
+        self.patch_size = tuple(patch_size)
+        self.decoder = XLSTMDecoder(
+            num_classes,
+            shapes=shapes,
+            num_blocks=num_blocks_decoder,
+            skip_full_resolution=shapes.num_axes == 3
+            if skip_full_resolution is None
+            else skip_full_resolution,
+            deep_supervision=deep_supervision,
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None
+    ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
+        """Return the logits.
+
+        Args:
+            x: Images whose axes are divisible by the total stride.
+            every_stage: Whether to return logits of every decoder stage, the highest resolution first; None:
+                while training with `deep_supervision`.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        check_image(
+            x,
+            network="xLSTM-UNet",
+            channels=(self.in_channels,),
+            total_stride=self.total_stride,
+            min_deepest_voxels=2,
+        )
+        self._check_fixed_sizes(x.shape[2:])
+        skips = self.encoder(x, self.sequence_layers)
+        skips[-1] = self.bottleneck(skips[-1])
+        if every_stage is None:
+            every_stage = self.training and self.deep_supervision
+        return self.decoder(skips, every_stage=every_stage)
+
+    def _check_fixed_sizes(self, size: Sequence[int]) -> None:
+        if self.fixed_map_sizes and tuple(size) != self.patch_size:
+            stages = ", ".join(
+                f"stage {stage} (map {map_size})" for stage, map_size in self.fixed_map_sizes.items()
+            )
+            raise InputError(
+                f"image size {tuple(size)} does not fit: the channels are the tokens of {stages}, which fixes "
+                f"the image size to the patch_size {self.patch_size}. Cut windows of that size, or build the "
+                "network for another patch_size."
+            )
+
+
+class XLSTMEncoder(nn.Module):
+    """A stem and stages of residual blocks, each followed by what the network gives it.
+
+    Args:
+        in_channels: Channels of the images.
+        shapes: The stages.
+        num_blocks: Residual blocks of a stage in the first half; one in the second half.
+    """
+
+    def __init__(self, in_channels: int, *, shapes: StageShapes, num_blocks: int) -> None:
+        super().__init__()
+        half = math.ceil(shapes.num_stages / 2)
+        counts = [num_blocks if stage < half else 1 for stage in range(shapes.num_stages)]
+        self.stem = _residual_stage(
+            in_channels, shapes.features[0], kernel_size=shapes.kernel_sizes[0], num_blocks=counts[0]
+        )
+        inputs = (shapes.features[0], *shapes.features[:-1])
+        self.stages = nn.ModuleList(
+            _residual_stage(
+                inputs[stage],
+                shapes.features[stage],
+                kernel_size=shapes.kernel_sizes[stage],
+                num_blocks=counts[stage],
+                stride=shapes.strides[stage],
+            )
+            for stage in range(shapes.num_stages)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channel *space"], sequence_layers: nn.ModuleList
+    ) -> list[Float[Tensor, "batch feature *stage_space"]]:
+        """Return the skips of the stages.
+
+        Args:
+            x: Images.
+            sequence_layers: What follows each stage; empty: nothing follows any.
+        """
+        x = self.stem(x)
+        skips = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if len(sequence_layers) > 0:
+                x = sequence_layers[index](x)
+            skips.append(x)
+        return skips
+
+
+class XLSTMDecoder(nn.Module):
+    """Raise, join the skip, residual blocks; a 1x1 convolution to logits after each stage or the last.
+
+    Args:
+        num_classes: Channels of the logits.
+        shapes: The stages of the encoder.
+        num_blocks: Residual blocks of a stage in the first half; one in the second half.
+        skip_full_resolution: Whether the last stage joins the skip of the first encoder stage.
+        deep_supervision: Whether every stage has logits, or only the last.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        shapes: StageShapes,
+        num_blocks: int,
+        skip_full_resolution: bool,
+        deep_supervision: bool,
+    ) -> None:
+        super().__init__()
+        num_stages = shapes.num_stages - 1
+        half = math.ceil(num_stages / 2 + 0.5)
+        self.skip_full_resolution = skip_full_resolution
+        self.factors = [tuple(map(float, stride)) for stride in reversed(shapes.strides[1:])]
+        self.projections, self.stages, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        point = (1,) * shapes.num_axes
+        for index in range(num_stages):
+            level = num_stages - 1 - index
+            dim = shapes.features[level]
+            joins = level > 0 or skip_full_resolution
+            self.projections.append(convolution(shapes.features[level + 1], dim, kernel_size=point))
+            self.stages.append(
+                _residual_stage(
+                    2 * dim if joins else dim,
+                    dim,
+                    kernel_size=shapes.kernel_sizes[level],
+                    num_blocks=num_blocks if index < half else 1,
+                )
+            )
+            if deep_supervision or level == 0:
+                self.heads.append(convolution(dim, num_classes, kernel_size=point))
+
+    def forward(
+        self, skips: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
+    ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
+        """Return the logits of the last stage, or of every stage with the highest resolution first."""
+        *skips, x = skips
+        maps = []
+        for projection, stage, factor in zip(self.projections, self.stages, self.factors, strict=True):
+            # The projection acts on single voxels: it commutes with nearest upsampling, and is cheaper first.
+            x = F.interpolate(projection(x), scale_factor=factor, mode="nearest")
+            skip = skips.pop()
+            x = stage(torch.cat([x, skip], dim=1) if skips or self.skip_full_resolution else x)
+            maps.append(x)
+        return stage_logits(self.heads, maps, every_stage=every_stage)
+
+
+def _residual_stage(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: Sequence[int],
+    num_blocks: int,
+    stride: Sequence[int] | None = None,
+) -> nn.Sequential:
+    first = BasicResBlock(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
+    others = (BasicBlockD(out_channels, out_channels, kernel_size=kernel_size) for _ in range(num_blocks - 1))
+    return nn.Sequential(first, *others)
+
+
+def _fixed_map_sizes(
+    layers: nn.ModuleList, map_sizes: Sequence[tuple[int, ...]]
+) -> dict[int, tuple[int, ...]]:
+    return {
+        stage: map_sizes[stage]
+        for stage, layer in enumerate(layers)
+        if isinstance(layer, SequenceLayer) and layer.tokens == "channel"
+    }
