@@ -4,18 +4,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from scanseg.data.raw import RawCase
 from scanseg.errors import ScansegError, UsageError
 from scanseg.progress import Progress, ProgressListener
 
+
+class Named(Protocol):
+    """Anything with the name of a case."""
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+
+
+Case = TypeVar("Case", bound=Named)
 Result = TypeVar("Result")
 
 
 def map_cases(
-    function: Callable[[RawCase], Result],
-    cases: Sequence[RawCase],
+    function: Callable[[Case], Result],
+    cases: Sequence[Case],
     *,
     num_workers: int,
     task: str,
@@ -53,8 +62,8 @@ def map_cases(
 
 
 def _map_in_processes(
-    function: Callable[[RawCase], Result],
-    cases: Sequence[RawCase],
+    function: Callable[[Case], Result],
+    cases: Sequence[Case],
     *,
     num_workers: int,
     task: str,
@@ -64,7 +73,7 @@ def _map_in_processes(
     results: dict[str, Result] = {}
     pool = ProcessPoolExecutor(min(num_workers, len(cases)), mp_context=get_context("spawn"))
     try:
-        futures: dict[Future[Result], RawCase] = {pool.submit(function, case): case for case in cases}
+        futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
         for future in as_completed(futures):
             case = futures[future]
             results[case.name] = future.result()

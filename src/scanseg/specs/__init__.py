@@ -32,6 +32,7 @@ from scanseg.specs.plan import (
     SGDSpec,
     TrainingSpec,
 )
+from scanseg.specs.prediction import PredictedCase, PredictionRecord
 from scanseg.specs.preprocessing import (
     CTNormalization,
     NoNormalization,
@@ -39,6 +40,16 @@ from scanseg.specs.preprocessing import (
     PreprocessingSpec,
     RescaleNormalization,
     ZScoreNormalization,
+)
+from scanseg.specs.report import (
+    CaseReport,
+    EmptyRuleName,
+    LabelReport,
+    LabelSummary,
+    Means,
+    Report,
+    ReportSummary,
+    Statistics,
 )
 from scanseg.specs.run import RunRecord, TrainingState
 from scanseg.specs.store import CaseGeometry, StoredCase, StoreIndex
@@ -52,9 +63,11 @@ __all__ = [
     "CTNormalization",
     "CaseGeometry",
     "CaseMeasures",
+    "CaseReport",
     "ContrastTransform",
     "DatasetSpec",
     "Document",
+    "EmptyRuleName",
     "Fingerprint",
     "Fold",
     "GammaTransform",
@@ -62,16 +75,23 @@ __all__ = [
     "GaussianNoiseTransform",
     "InferenceSpec",
     "IntensityStatistics",
+    "LabelReport",
+    "LabelSummary",
     "LossSpec",
     "LowResolutionTransform",
     "MSVMUNetSpec",
+    "Means",
     "MirrorTransform",
     "NetworkSpec",
     "NoNormalization",
     "Normalization",
     "PlainUNetSpec",
     "Plan",
+    "PredictedCase",
+    "PredictionRecord",
     "PreprocessingSpec",
+    "Report",
+    "ReportSummary",
     "RescaleNormalization",
     "ResidualUNetSpec",
     "RunRecord",
@@ -80,6 +100,7 @@ __all__ = [
     "ScheduleSpec",
     "Splits",
     "StagedSpec",
+    "Statistics",
     "StoreIndex",
     "StoredCase",
     "TrainingSpec",

@@ -1,0 +1,130 @@
+"""Evaluate folders of predicted label maps against folders of references."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from scanseg.data.description import DESCRIPTION_FILE, read_description
+from scanseg.data.faults import refuse_faults
+from scanseg.data.workers import map_cases
+from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
+from scanseg.evaluation.report import CaseScores, make_report
+from scanseg.evaluation.scores import TOLERANCE_MM, score_case, tolerances_of
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.specs import DatasetSpec, EmptyRuleName, Report
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    *,
+    labels: DatasetSpec | None = None,
+    cases: Collection[str] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+    label_tolerances_mm: Mapping[str, float] | None = None,
+    rule: EmptyRuleName = "skip",
+    num_workers: int = 0,
+    listen: ProgressListener = ignore_progress,
+) -> Report:
+    """Score predicted label maps against their references.
+
+    All files are read and checked before the first is scored. Surface distances are in the references' spacing; that
+    of raster images is 1, so that theirs are in pixels.
+
+    Args:
+        predictions: Folder of predicted label maps, or one file.
+        references: Folder of reference label maps of the same names, or one file.
+        labels: What the labels are; None: the `dataset.json` in the folder of the predictions, that of the
+            references or its parent says it. Without any, each value found is a label named by its number.
+        cases: Names of the only cases to score; None: every case must be in both folders.
+        tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
+        label_tolerances_mm: Other tolerances, for labels by name.
+        rule: Name of the rule for empty masks.
+        num_workers: Processes that score; 0 works in this one.
+        listen: Told of progress.
+
+    Raises:
+        InputError: Files are missing, too many, unreadable, no label maps, of another grid than their counterpart,
+            or hold unknown values; all faults are in one message.
+        UsageError: A folder is to be compared with a file.
+    """
+    pairs = find_pairs(predictions, references, cases=cases)
+    described, source = _find_description(predictions, references, labels)
+    found_values = _inspect(
+        pairs,
+        known_values=None if described is None else described.known_values,
+        where=f"{predictions} and {references}",
+        num_workers=num_workers,
+        listen=listen,
+    )
+    names = {str(value): (value,) for value in found_values} if described is None else described.foreground
+    ignore_label = None if described is None else described.ignore_label
+    tolerances = tolerances_of(names, tolerance_mm=tolerance_mm, label_tolerances_mm=label_tolerances_mm)
+    score = partial(_score_pair, labels=names, ignore_label=ignore_label, tolerances_mm=tolerances, rule=rule)
+    return make_report(
+        map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen),
+        labels=names,
+        ignore_label=ignore_label,
+        predictions=str(predictions),
+        references=str(references),
+        labels_from=source,
+        tolerances_mm=tolerances,
+        rule=rule,
+    )
+
+
+def _find_description(
+    predictions: Path, references: Path, labels: DatasetSpec | None
+) -> tuple[DatasetSpec | None, str]:
+    """Return what the labels are, if something says it, and what that is, in words."""
+    if labels is not None:
+        return labels, f"data set {labels.name}"
+    folders = [path if path.is_dir() else path.parent for path in (predictions, references)]
+    for folder in (*folders, folders[1].resolve().parent):
+        if (folder / DESCRIPTION_FILE).is_file():
+            return read_description(folder)[0], str(folder / DESCRIPTION_FILE)
+    return None, f"the values found; there is no {DESCRIPTION_FILE}"
+
+
+def _inspect(
+    pairs: Sequence[Pair],
+    *,
+    known_values: frozenset[int] | None,
+    where: str,
+    num_workers: int,
+    listen: ProgressListener,
+) -> tuple[int, ...]:
+    """Check every pair and return the values other than 0 that occur; raises all faults at once."""
+    inspect = partial(inspect_pair, known_values=known_values)
+    inspections = map_cases(inspect, pairs, num_workers=num_workers, task="checking", listen=listen)
+    faults = [fault for inspection in inspections for fault in inspection.faults]
+    values = sorted(frozenset[int]().union(*(inspection.values for inspection in inspections)))
+    if known_values is None and not values and not faults:
+        faults.append(
+            f"every voxel is background and no {DESCRIPTION_FILE} names labels, so there is nothing to score; put the "
+            f"data set's {DESCRIPTION_FILE} into the folder of the predictions"
+        )
+    refuse_faults(where, faults)
+    return tuple(values)
+
+
+def _score_pair(
+    pair: Pair,
+    *,
+    labels: Mapping[str, tuple[int, ...]],
+    ignore_label: int | None,
+    tolerances_mm: Mapping[str, float],
+    rule: EmptyRuleName,
+) -> CaseScores:
+    """Read and score one case."""
+    prediction, reference = read_pair(pair)
+    scores = score_case(
+        prediction.array[0],
+        reference.array[0],
+        spacing=reference.spacing,
+        labels=labels,
+        ignore_label=ignore_label,
+        label_tolerances_mm=tolerances_mm,
+        rule=rule,
+    )
+    return CaseScores(pair.name, scores)

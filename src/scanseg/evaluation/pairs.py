@@ -1,0 +1,147 @@
+"""Predictions and the references they are scored against: found, and checked against each other."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from scanseg.data.faults import refuse_faults
+from scanseg.errors import InputError, UsageError
+from scanseg.imaging import Image, compare_geometry, read_label_map
+from scanseg.imaging.formats import DECODERS, file_ending
+
+_PIECE = 1 << 22
+"""Voxels that are counted at a time."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted label map and its reference."""
+
+    name: str
+    prediction: Path
+    reference: Path
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look into the files of a pair found."""
+
+    faults: tuple[str, ...]
+    values: frozenset[int]
+    """Values other than 0 of both label maps."""
+
+
+def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | None) -> tuple[Pair, ...]:
+    """Find the reference of every prediction by its name; file endings may differ.
+
+    Args:
+        predictions: Folder of predicted label maps, or one file.
+        references: Folder of reference label maps, or one file, whatever its name.
+        cases: Names of the only cases to compare; None: all in either folder.
+
+    Returns:
+        The pairs, sorted by name.
+
+    Raises:
+        UsageError: One is a folder and the other is not, or cases are named for files.
+        InputError: Nothing is there, or a file has no counterpart; all faults are in one message.
+    """
+    for path in (predictions, references):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+    if predictions.is_dir() != references.is_dir():
+        raise UsageError(f"{predictions} and {references} must be two folders or two files.")
+    if predictions.is_file():
+        if cases is not None:
+            raise UsageError("cases can be named for folders only; two files are one case.")
+        return (Pair(_case_name(predictions), predictions, references),)
+    faults: list[str] = []
+    predicted, referred = (_label_maps(folder, cases, faults) for folder in (predictions, references))
+    wanted = sorted(predicted.keys() | referred.keys() if cases is None else set(cases))
+    faults += [
+        f"case {name}: no {what} in {folder}; {advice}"
+        for what, folder, there, advice in (
+            ("prediction", predictions, predicted, "predict it, or name the cases to compare"),
+            ("reference", references, referred, "remove the prediction, or name the cases to compare"),
+        )
+        for name in wanted
+        if name not in there
+    ]
+    if not wanted:
+        faults.append(f"no label maps in either folder; known endings are {', '.join(DECODERS)}")
+    refuse_faults(f"{predictions} and {references}", faults)
+    return tuple(Pair(name, predicted[name], referred[name]) for name in wanted)
+
+
+def read_pair(pair: Pair) -> tuple[Image, Image]:
+    """Read the prediction and the reference of a pair.
+
+    Raises:
+        InputError: A file cannot be read as a label map.
+    """
+    return read_label_map(pair.prediction), read_label_map(pair.reference)
+
+
+def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspection:
+    """Read a pair and say what is wrong with it.
+
+    Args:
+        pair: The files.
+        known_values: Values that may occur; None: any.
+    """
+    faults, images = [], {}
+    for path in (pair.prediction, pair.reference):
+        try:
+            images[path] = read_label_map(path)
+        except InputError as error:
+            faults.append(f"case {pair.name}: {error}")
+    found = {path: _values(image.array) for path, image in images.items()}
+    for path, values in found.items():
+        unknown = sorted(values - known_values) if known_values is not None else []
+        if unknown:
+            faults.append(
+                f"case {pair.name}: {path} holds the values {unknown}, which are no labels; the labels are "
+                f"{sorted(known_values or ())}: correct the file, or the labels"
+            )
+    if len(images) == 2:
+        differences = compare_geometry(images[pair.prediction], images[pair.reference])
+        faults += [
+            f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {difference}; bring the prediction "
+            "to the reference's grid"
+            for difference in differences
+        ]
+    return Inspection(tuple(faults), frozenset().union(*found.values()) - {0})
+
+
+def _label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:
+    """Return the label maps of a folder by case; adds names that are used twice to the faults."""
+    grouped: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        known = (
+            path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(tuple(DECODERS))
+        )
+        if known and (cases is None or _case_name(path) in cases):
+            grouped[_case_name(path)].append(path)
+    faults += [
+        f"case {name}: {' and '.join(path.name for path in paths)} in {folder}; remove all but one"
+        for name, paths in grouped.items()
+        if len(paths) > 1
+    ]
+    return {name: paths[0] for name, paths in grouped.items()}
+
+
+def _case_name(path: Path) -> str:
+    """Return the name of a label map's case: that of the file without its ending."""
+    return path.name[: -len(file_ending(path))]
+
+
+def _values(label_map: UInt8[np.ndarray, "..."]) -> frozenset[int]:
+    """Return the values of a label map, counted piece by piece to bound the memory."""
+    flat = label_map.reshape(-1)
+    pieces = (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+    counts = sum((np.bincount(piece, minlength=256) for piece in pieces), np.zeros(256, np.int64))
+    return frozenset(np.flatnonzero(counts).tolist())
