@@ -4,9 +4,10 @@ Inside a chunk the quadratic form; between chunks the matrix state. Sequences of
 form only. The states at the ends of the chunks follow from one linear recurrence over the chunks. The backward
 pass keeps the inputs, h and the row sums, and computes the rest again, so that memory is linear in tokens.
 
-The gates enter through D[t,s] = F[t] - F[s] + i[s] alone, so that sums of dL/dD over s and over t are all that their
-gradients need. Between chunks those sums are q[t] . dL/dq[t] and k[s] . dL/dk[s], because the weight of a pair
-multiplies q[t] . k[s].
+The gates enter through D[t,s] = F[t] - F[s] + i[s] alone. The gradient of a log forget gate r is thus the sum of
+dL/dD over the pairs that it lies between, s < r <= t. It is summed from such pairs only: the difference of the sums
+over t and over s that is often used instead leaves rounding errors behind closed gates. Between chunks
+the sums over s and over t are q[t] . dL/dq[t] and k[s] . dL/dk[s], because the weight of a pair multiplies q[t] . k[s].
 
 Names: see the package. Layout: q, k, v, h (row, chunk, token, dim), gates (row, chunk, token), C (row, chunk, dim of
 k, dim of v), n (row, chunk, dim); row = batch * head.
@@ -27,6 +28,8 @@ from scanseg.ops.mlstm.gates import (
     pair_weights,
     running_sum,
     state_weights,
+    sum_across,
+    sum_before,
     writing_and_reading,
 )
 from scanseg.ops.mlstm.reference import EPSILON
@@ -120,14 +123,13 @@ class _Upstream(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients by chunks; those of D summed over s < t (`by_query`), over t > s (`by_key`), and s = t."""
+    """Gradients by chunks, of the log forget gates and of D summed over t (which the input gates get)."""
 
     q: Tensor
     k: Tensor
     v: Tensor
-    by_query: Tensor
+    log_forget: Tensor
     by_key: Tensor
-    diagonal: Tensor
 
 
 def _prepare(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> _Cell:
@@ -160,28 +162,36 @@ def _sums(cell: _Cell) -> tuple[Tensor, Tensor]:
     if cell.q.shape[1] > 1:
         between = state_weights(cell.gates, scale=cell.scale)
         _, readers = writing_and_reading(cell.q.shape[1], reverse=cell.gates.reverse)
-        C, n = _states(cell, between)
+        C, n = _unpacked(_states(cell, between), cell.v.shape[3])
         query = cell.q[:, readers] * between.read[..., None]
         numerator[:, readers].add_(query @ C)
         row_sum[:, readers].add_((query @ n[..., None]).squeeze(-1))
     return numerator, row_sum
 
 
-def _states(cell: _Cell, between: StateWeights) -> tuple[Tensor, Tensor]:
-    """Return C (row, chunk - 1, dim, dim) and n (row, chunk - 1, dim) at the ends of the chunks that write."""
+def _states(cell: _Cell, between: StateWeights) -> Tensor:
+    """Return the states at the ends of the chunks that write one, packed: (row, chunk - 1, dim * dim + dim)."""
     writers, _ = writing_and_reading(cell.k.shape[1], reverse=cell.gates.reverse)
     key = cell.k[:, writers] * between.write[..., None]
-    return _passed_on(
-        key.mT @ cell.v[:, writers], key.sum(2), between.decay, reverse=cell.gates.reverse, adjoint=False
-    )
+    states = _packed(key.mT @ cell.v[:, writers], key.sum(2))
+    _pass_on(states, between.decay, reverse=cell.gates.reverse, adjoint=False)
+    return states
 
 
-def _passed_on(C: Tensor, n: Tensor, decay: Tensor, *, reverse: bool, adjoint: bool) -> tuple[Tensor, Tensor]:
-    """Solve the recurrence over the chunks for C and n in one go."""
-    states = torch.cat((C.flatten(2), n), dim=2)
+def _pass_on(states: Tensor, decay: Tensor, *, reverse: bool, adjoint: bool) -> None:
+    """Solve the recurrence over the chunks, in place."""
     solve_recurrence_(decay[None, ..., None], states[None], [reverse], adjoint)
-    matrix, vector = states.split([C.shape[2] * C.shape[3], n.shape[2]], dim=2)
-    return matrix.unflatten(2, C.shape[2:]), vector
+
+
+def _packed(C: Tensor, n: Tensor) -> Tensor:
+    """Lay C and n side by side, so that one recurrence serves both."""
+    return torch.cat((C.flatten(2), n), dim=2)
+
+
+def _unpacked(states: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """View packed states as C (row, chunk, dim, dim) and n (row, chunk, dim)."""
+    C, n = states.split([dim * dim, dim], dim=2)
+    return C.unflatten(2, (dim, dim)), n
 
 
 def _normalisation(row_sum: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,12 +224,17 @@ def _gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
     grads = _pair_gradients(cell, upstream)
     if cell.q.shape[1] > 1:
         writers, readers = writing_and_reading(cell.q.shape[1], reverse=cell.gates.reverse)
-        grad_q, grad_k, grad_v = _state_gradients(cell, upstream)
-        grads.q[:, readers].add_(grad_q)
-        grads.k[:, writers].add_(grad_k)
-        grads.v[:, writers].add_(grad_v)
-        grads.by_query[:, readers].add_((cell.q[:, readers] * grad_q).sum(-1))
-        grads.by_key[:, writers].add_((cell.k[:, writers] * grad_k).sum(-1))
+        passed = _state_gradients(cell, upstream)
+        by_query = (cell.q[:, readers] * passed.q).sum(-1)
+        by_key = (cell.k[:, writers] * passed.k).sum(-1)
+        grads.q[:, readers].add_(passed.q)
+        grads.k[:, writers].add_(passed.k)
+        grads.v[:, writers].add_(passed.v)
+        grads.by_key[:, writers].add_(by_key)
+        reverse = cell.gates.reverse
+        grads.log_forget[:, readers].add_(running_sum(by_query, reverse=not reverse))
+        grads.log_forget[:, writers].add_(sum_before(by_key, reverse=reverse))
+        grads.log_forget[:, 1:-1].add_(passed.over_chunk[..., None])
     return grads
 
 
@@ -230,37 +245,54 @@ def _pair_gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
     grad_v = scores.mT @ upstream.numerator
     grad_scores = (upstream.numerator @ cell.v.mT).add_(upstream.row_sum[..., None])
     grad_D = scores.mul_(grad_scores)
-    diagonal = grad_D.diagonal(dim1=-2, dim2=-1).clone()
-    # D[t,t] does not depend on forget gates; its terms would drown the others behind closed gates.
-    grad_D.diagonal(dim1=-2, dim2=-1).zero_()
-    by_query, by_key = grad_D.sum(-1), grad_D.sum(-2)
+    by_key = grad_D.sum(-2)
+    log_forget = sum_across(grad_D, reverse=cell.gates.reverse)
     grad_dots = grad_scores.mul_(weights)
-    return _Gradients(grad_dots @ cell.k, grad_dots.mT @ cell.q, grad_v, by_query, by_key, diagonal)
+    return _Gradients(grad_dots @ cell.k, grad_dots.mT @ cell.q, grad_v, log_forget, by_key)
 
 
-def _state_gradients(cell: _Cell, upstream: _Upstream) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q in the chunks that read a state, and of k and v in those that write one."""
+class _StateGradients(NamedTuple):
+    """Gradients through the states: of q where one is read, of k and v where one is written.
+
+    `over_chunk` is the sum of dL/dD over the pairs with a whole chunk between them, for all chunks but the first
+    and the last.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    over_chunk: Tensor
+
+
+def _state_gradients(cell: _Cell, upstream: _Upstream) -> _StateGradients:
+    """Return the gradients through the states between the chunks."""
     reverse = cell.gates.reverse
     writers, readers = writing_and_reading(cell.q.shape[1], reverse=reverse)
     between = state_weights(cell.gates, scale=cell.scale)
-    C, n = _states(cell, between)
-    grad_numerator, grad_row_sum = upstream.numerator[:, readers], upstream.row_sum[:, readers, :, None]
     read, write = between.read[..., None], between.write[..., None]
+    states = _states(cell, between)
+    C, n = _unpacked(states, cell.v.shape[3])
+    grad_numerator, grad_row_sum = upstream.numerator[:, readers], upstream.row_sum[:, readers, :, None]
     grad_q = (grad_numerator @ C.mT).addcmul_(grad_row_sum, n[:, :, None]).mul_(read)
     query = cell.q[:, readers] * read
-    grad_C, grad_n = _passed_on(
-        query.mT @ grad_numerator, (query * grad_row_sum).sum(2), between.decay, reverse=reverse, adjoint=True
-    )
+    grad_states = _packed(query.mT @ grad_numerator, (query * grad_row_sum).sum(2))
+    _pass_on(grad_states, between.decay, reverse=reverse, adjoint=True)
+    grad_C, grad_n = _unpacked(grad_states, cell.v.shape[3])
     grad_k = (cell.v[:, writers] @ grad_C.mT).add_(grad_n[:, :, None]).mul_(write)
     grad_v = (cell.k[:, writers] * write) @ grad_C
-    return grad_q, grad_k, grad_v
+    after, before = (slice(0, -1), slice(1, None)) if reverse else (slice(1, None), slice(0, -1))
+    over_chunk = (grad_states[:, after] * states[:, before]).sum(-1) * between.decay[:, after]
+    return _StateGradients(grad_q, grad_k, grad_v, over_chunk)
 
 
 def _gate_gradients(gates: Gates, upstream: _Upstream, grads: _Gradients) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the input gates and of the log forget gates, (row, token) with padding."""
-    grad_m, by_query, by_key, diagonal = (
-        grad.flatten(1) for grad in (upstream.m, grads.by_query, grads.by_key, grads.diagonal)
-    )
+    """Return the gradients of the input gates and of the log forget gates, (row, token) with padding.
+
+    Adds what comes through m[t] = D[t, strongest[t]] to what comes through the weights.
+    """
+    grad_m = upstream.m.flatten(1)
     from_m = torch.zeros_like(grad_m).scatter_add_(1, gates.strongest, grad_m)
-    grad_F = by_query - by_key + (grad_m - from_m)
-    return by_key + diagonal + from_m, running_sum(grad_F, reverse=not gates.reverse)
+    grad_log_forget = running_sum(grad_m - from_m, reverse=not gates.reverse).add_(
+        grads.log_forget.flatten(1)
+    )
+    return grads.by_key.flatten(1) + from_m, grad_log_forget

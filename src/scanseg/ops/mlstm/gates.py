@@ -103,6 +103,23 @@ def running_sum(tensor: Tensor, *, reverse: bool) -> Tensor:
     return tensor.flip(-1).cumsum(-1).flip(-1) if reverse else tensor.cumsum(-1)
 
 
+def sum_before(tensor: Tensor, *, reverse: bool) -> Tensor:
+    """Sum over the last axis up to each token in reading order, exclusive."""
+    if reverse:
+        return F.pad(running_sum(tensor, reverse=True)[..., 1:], (0, 1))
+    return F.pad(running_sum(tensor, reverse=False)[..., :-1], (1, 0))
+
+
+def sum_across(pairs: Tensor, *, reverse: bool) -> Tensor:
+    """Sum a quantity of pairs [..., t, s] over those that each token r lies between.
+
+    In reading order these are the pairs with s before r, and t at r or after it.
+    """
+    if reverse:
+        return pairs.cumsum(-2).triu_(1).sum(-1)
+    return F.pad(pairs.cumsum(-1).tril_(-1).sum(-2)[..., :-1], (1, 0))
+
+
 def _running_maximum(tensor: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """Return the maximum over the last axis up to each token in reading order, and its index."""
     if not reverse:

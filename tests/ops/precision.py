@@ -1,0 +1,69 @@
+"""How operators are judged: relative errors against the float64 reference, outputs and every gradient."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Inputs = Mapping[str, Tensor]
+Operator = Callable[[Inputs], Tensor]
+
+
+def run(operator: Operator, inputs: Inputs, grad_output: Tensor) -> dict[str, Tensor]:
+    """The output and the gradient of every input, by name."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+    output = operator(leaves)
+    grads = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype))
+    return {
+        "output": output.detach(),
+        **{f"grad {name}": grad for name, grad in zip(leaves, grads, strict=True)},
+    }
+
+
+def cast(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(dtype) for name, tensor in inputs.items()}
+
+
+def relative_errors(results: Inputs, truth: Inputs) -> dict[str, float]:
+    """||y - y64|| / ||y64|| by name.
+
+    A gradient that vanishes by an invariance (h does not change when the gates scale numerator and denominator
+    alike) is pure rounding: it is measured against a hundredth of the largest gradient instead.
+    """
+    norms = {name: tensor.double().norm().item() for name, tensor in truth.items()}
+    largest_grad = max(norm for name, norm in norms.items() if name != "output")
+    errors = {}
+    for name, tensor in truth.items():
+        scale = norms[name] if name == "output" else max(norms[name], 1e-2 * largest_grad)
+        difference = (results[name].double() - tensor.double()).norm().item()
+        errors[name] = difference / scale if scale > 0 else difference
+    return errors
+
+
+def bound(name: str, dtype: torch.dtype, reference_error: float) -> float:
+    """The bounds of CONVENTIONS, "Tests"."""
+    eps = torch.finfo(dtype).eps
+    is_output = name == "output"
+    if dtype == torch.float32:
+        return 2 * reference_error + 128 * eps if is_output else 3 * reference_error + 256 * eps
+    return (2 if is_output else 3) * reference_error + eps / 2
+
+
+def assert_accurate(operator: Operator, reference: Operator, inputs: Inputs, grad_output: Tensor) -> None:
+    """Hold `operator` on `inputs` (of the dtype to test) to the float64 reference on the same numbers."""
+    truth = run(reference, cast(inputs, torch.float64), grad_output.double())
+    results = run(operator, inputs, grad_output)
+    single = run(reference, cast(inputs, torch.float32), grad_output.float())
+    rounded = {name: tensor.to(results[name].dtype) for name, tensor in single.items()}
+    errors, reference_errors = relative_errors(results, truth), relative_errors(rounded, truth)
+    bounds = {name: bound(name, results[name].dtype, reference_errors[name]) for name in errors}
+    exceeded = {name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]}
+    assert not exceeded, f"relative errors and their bounds: {exceeded}"
+
+
+def poisoned(tensor: Tensor) -> Tensor:
+    """The same numbers as a non-contiguous view into memory full of NaN."""
+    memory = torch.full([2 * size + 1 for size in tensor.shape], torch.nan, dtype=tensor.dtype)
+    view = memory[tuple(slice(1, None, 2) for _ in tensor.shape)]
+    view.copy_(tensor)
+    return view

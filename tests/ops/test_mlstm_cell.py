@@ -1,0 +1,231 @@
+"""The mLSTM cell: every backend against the float64 recurrence, and the recurrence against the published formula."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scanseg.errors import InputError, UsageError
+from scanseg.ops.mlstm import BACKENDS, mlstm
+from scanseg.ops.mlstm.chunked import chunk_size
+
+from .precision import assert_accurate, cast, poisoned, relative_errors, run
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+GATES = ("random", "near one", "saturated")
+
+
+def make_inputs(generator, gates, *, batch=2, head=2, token=8, dim=6):
+    """Float64 inputs; q and k of positive mean, since raw h is ill-conditioned where the row sum is near exp(-m)."""
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    uniform = partial(torch.rand, generator=generator, dtype=torch.float64)
+    shape = (batch, head, token)
+    igate, fgate = {
+        "random": lambda: (2 * normal(shape), 3 * normal(shape)),
+        "near one": lambda: (0.5 * normal(shape), 6 + 6 * uniform(shape)),
+        # No ties: the gradient of a maximum is a matter of taste there.
+        "saturated": lambda: (30 * normal(shape).sign() + normal(shape), 60 * normal(shape).sign()),
+    }[gates]()
+    q, k = (normal((*shape, dim)) + 0.7 for _ in range(2))
+    return {"q": q, "k": k, "v": normal((*shape, dim)), "igate": igate, "fgate": fgate}
+
+
+def operator(backend=None, *, reverse=False):
+    return lambda inputs: mlstm(**inputs, reverse=reverse, backend=backend)
+
+
+def published(q, k, v, igate, fgate):
+    """networks.md, section 2.4: the quadratic formula, as published."""
+    token, dim = q.shape[2:]
+    total = F.logsigmoid(fgate).cumsum(-1)
+    read = torch.ones(token, token, dtype=torch.bool).tril()
+    D = (total[..., :, None] - total[..., None, :] + igate[..., None, :]).masked_fill(~read, -math.inf)
+    m = D.amax(-1, keepdim=True)
+    weights = (q @ k.mT / math.sqrt(dim)) * torch.exp(D - m)
+    return weights @ v / (torch.maximum(weights.sum(-1, keepdim=True).abs(), torch.exp(-m)) + 1e-6)
+
+
+@pytest.mark.parametrize("gates", GATES)
+@directions
+def test_recurrence_is_the_published_formula(generator, gates, reverse):
+    inputs = make_inputs(generator, gates, token=41)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
+
+    def formula(tensors):
+        ordered = {name: tensor.flip(2) if reverse else tensor for name, tensor in tensors.items()}
+        h = published(**ordered)
+        return h.flip(2) if reverse else h
+
+    expected = run(formula, inputs, grad)
+    for backend in BACKENDS:
+        errors = relative_errors(run(operator(backend, reverse=reverse), inputs, grad), expected)
+        assert max(errors.values()) < 1e-10, (backend, errors)
+
+
+@backends
+@directions
+@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("token", [1, 2, 127, 128, 129, 197, 384])
+def test_float32_accuracy(generator, backend, gates, token, reverse):
+    inputs = make_inputs(generator, gates, token=token)
+    grad = torch.randn(inputs["q"].shape, generator=generator)
+    assert_accurate(
+        operator(backend, reverse=reverse),
+        operator("reference", reverse=reverse),
+        cast(inputs, torch.float32),
+        grad,
+    )
+
+
+@backends
+@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bit_accuracy(generator, backend, gates, dtype):
+    inputs = cast(make_inputs(generator, gates, token=150), dtype)
+    grad = torch.randn(inputs["q"].shape, generator=generator).to(dtype)
+    assert mlstm(**inputs, backend=backend).dtype == dtype
+    assert_accurate(operator(backend), operator("reference"), inputs, grad)
+
+
+@pytest.mark.parametrize(("token", "dim"), [(140, 1), (150, 25), (136, 160), (300, 33)])
+def test_any_head_size(generator, token, dim):
+    inputs = cast(make_inputs(generator, "random", batch=1, token=token, dim=dim), torch.float32)
+    grad = torch.randn(inputs["q"].shape, generator=generator)
+    assert_accurate(operator("chunked"), operator("reference"), inputs, grad)
+
+
+@backends
+@directions
+def test_strided_inputs_in_poisoned_memory(generator, backend, reverse):
+    inputs = make_inputs(generator, "random", token=131)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
+    strided = {name: poisoned(tensor) for name, tensor in inputs.items()}
+    expected = run(operator(backend, reverse=reverse), inputs, grad)
+    results = run(operator(backend, reverse=reverse), strided, poisoned(grad))
+    assert max(relative_errors(results, expected).values()) < 1e-12
+
+
+@pytest.mark.parametrize("token", [3, 130])
+@directions
+def test_gradcheck(generator, token, reverse):
+    inputs = make_inputs(generator, "random", batch=1, head=1, token=token, dim=2)
+    tensors = [tensor.requires_grad_() for tensor in inputs.values()]
+    function = partial(mlstm, reverse=reverse, backend="chunked")
+    assert torch.autograd.gradcheck(function, tensors, fast_mode=token > 3)
+
+
+@backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_stay_finite_where_the_published_form_overflows(generator, backend, dtype):
+    inputs = make_inputs(generator, "random", token=140)
+    inputs["igate"] = torch.where(torch.arange(140) < 70, -200.0, inputs["igate"])
+    inputs = cast(inputs, dtype)
+    grad = torch.randn(inputs["q"].shape, generator=generator).to(dtype)
+    broken = run(lambda tensors: published(**tensors), cast(inputs, torch.float32), grad.float())
+    assert broken["output"].isfinite().all()
+    assert broken["grad fgate"].isnan().any()
+    assert all(tensor.isfinite().all() for tensor in run(operator(backend), inputs, grad).values())
+    assert_accurate(operator(backend), operator("reference"), inputs, grad)
+
+
+@backends
+@pytest.mark.parametrize("level", [-60000.0, -200.0, 200.0, 60000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_extreme_gates_are_finite(generator, backend, level, dtype):
+    inputs = make_inputs(generator, "random", token=140)
+    for name in ("igate", "fgate"):
+        extreme = cast({**inputs, name: torch.full_like(inputs[name], level)}, dtype)
+        results = run(operator(backend), extreme, torch.ones_like(extreme["q"]))
+        assert all(tensor.isfinite().all() for tensor in results.values())
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the largest number of elements that an operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def test_memory_is_linear_in_tokens(generator):
+    largest, saved = {}, {}
+    for token in (1024, 4096):
+        inputs = cast(make_inputs(generator, "random", batch=1, head=1, token=token, dim=8), torch.float32)
+        kept = []
+
+        def keep(tensor, kept=kept):
+            kept.append(tensor.numel())
+            return tensor
+
+        with LargestTensor() as record, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            run(operator("chunked"), inputs, torch.ones_like(inputs["q"]))
+        largest[token], saved[token] = record.numel, sum(kept)
+    assert largest[1024] <= 1024 * chunk_size(1024, 8)
+    assert largest[4096] == 4 * largest[1024]
+    assert saved[4096] == 4 * saved[1024] == 4 * 1024 * (4 * 8 + 3)
+
+
+# Dynamo itself makes an instance of the autograd function that it traces.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("token", [40, 200])
+def test_compiles_without_graph_breaks(generator, token):
+    inputs = cast(make_inputs(generator, "random", token=token), torch.float32)
+    grad = torch.randn(inputs["q"].shape, generator=generator)
+    compiled = torch.compile(operator(), backend="aot_eager", fullgraph=True)
+    errors = relative_errors(run(compiled, inputs, grad), run(operator(), inputs, grad))
+    assert max(errors.values()) < 1e-5
+
+
+@backends
+def test_autocast_changes_nothing(generator, backend):
+    inputs = cast(make_inputs(generator, "random", token=140), torch.float32)
+    inputs |= cast({name: inputs[name] for name in "qkv"}, torch.bfloat16)
+    grad = torch.randn(inputs["q"].shape, generator=generator).bfloat16()
+    plain = run(operator(backend), inputs, grad)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = run(operator(backend), inputs, grad)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(mixed[name], tensor, rtol=0, atol=0)
+
+
+def test_wrong_shapes_are_named_together(generator):
+    inputs = make_inputs(generator, "random")
+    wrong = {**inputs, "k": inputs["k"][:, :, 1:], "fgate": inputs["fgate"].long()}
+    with pytest.raises(
+        InputError, match=r"k has shape \(2, 2, 7, 6\), not \(2, 2, 8, 6\).*fgate has dtype torch.int64"
+    ):
+        mlstm(**wrong)
+    with pytest.raises(InputError, match="none empty"):
+        mlstm(**{name: tensor[:, :, :0] for name, tensor in inputs.items()})
+
+
+def test_unknown_backend_is_refused(generator):
+    with pytest.raises(UsageError, match="no backend 'cuda'; choose one of: chunked, reference"):
+        mlstm(**make_inputs(generator, "random"), backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("token", "dim", "chunk"),
+    [
+        (1, 64, 1),
+        (128, 8, 128),
+        (15360, 64, 64),
+        (6720, 128, 120),
+        (280, 256, 96),
+        (320, 150, 80),
+        (197, 8, 56),
+    ],
+)
+def test_chunk_size(token, dim, chunk):
+    assert chunk_size(token, dim) == chunk
