@@ -84,3 +84,12 @@ def _missing_mps() -> str:
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether the GPU has bfloat16 units (compute capability 8.0); emulation is slower than float32."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a device's name and what it is, for records."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)

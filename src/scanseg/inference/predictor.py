@@ -1,0 +1,273 @@
+"""A network that segments images: from a file, or an array, to a label map on the same grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, Shaped, UInt8
+from torch import Tensor, nn
+
+from scanseg.data import preprocess_image, separates_z
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.imaging import Image, read_image
+from scanseg.inference.folders import predict_folder
+from scanseg.inference.restoring import resize_labels, restore_label_map, restore_probabilities
+from scanseg.inference.windows import predict_windows
+from scanseg.models import ModelFolder
+from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.specs import CaseGeometry, Plan, PredictionRecord
+
+Source = Path | Sequence[Path] | np.ndarray | Image
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A segmented image."""
+
+    label_map: UInt8[np.ndarray, "*spatial"]
+    """Labels on the grid of the image."""
+    probabilities: Float16[np.ndarray, "output *spatial"] | None
+    """Probability of each label (background first) or region on the grid of the image, if asked for."""
+    image: Image
+    """The image that was segmented."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image, and what the network sees of it."""
+
+    image: Image
+    array: Float32[np.ndarray, "channel z y x"]
+    geometry: CaseGeometry
+
+
+def load(path: Path, *, device: str = "auto") -> "Predictor":
+    """Load a model for prediction.
+
+    Args:
+        path: The model folder.
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+
+    Raises:
+        InputError: The folder is no model, or its training has not finished.
+        UsageError: The device is not there.
+    """
+    folder, chosen = ModelFolder.open(path), choose_device(device)
+    return Predictor(folder.plan, folder.load_network(device=chosen), device=chosen, model=str(path))
+
+
+class Predictor:
+    """A network on its device with the plan that says how to use it."""
+
+    def __init__(
+        self, plan: Plan, network: nn.Module, *, device: torch.device, model: str = "a network in memory"
+    ) -> None:
+        """Take a network into use; it is moved to the device and set to evaluation.
+
+        Args:
+            plan: How images become the network's input, and its output a label map.
+            network: The network of the plan.
+            device: Where to compute.
+            model: Where the network comes from, for the record of predictions.
+        """
+        self.plan = plan
+        self.device = device
+        self.model = model
+        self._autocast_dtype = autocast_dtype(device, plan.training.precision)
+        self._network = network.to(device).eval()
+
+    @property
+    def precision(self) -> str:
+        """Type in which the network computes its products."""
+        return str(self._autocast_dtype or torch.float32).removeprefix("torch.")
+
+    def mirror_axes(self, *, mirror: bool) -> tuple[int, ...]:
+        """Return the patch axes to average flips over.
+
+        Raises:
+            UsageError: Mirroring is asked for, and the plan names no axes.
+        """
+        if mirror and not self.plan.inference.mirror_axes:
+            raise UsageError(
+                "mirroring is asked for, but the plan names no axes to mirror (inference.mirror_axes); leave it out"
+            )
+        return self.plan.inference.mirror_axes if mirror else ()
+
+    def predict(
+        self,
+        source: Source,
+        *,
+        mirror: bool = False,
+        probabilities: bool = False,
+        spacing: Sequence[float] | None = None,
+        listen: ProgressListener = ignore_progress,
+    ) -> Prediction:
+        """Segment one image.
+
+        Args:
+            source: The file of an image; its files, one for each channel; an image that was read; or an array
+                (channel, z, y, x) or (channel, y, x), the channel left out where there is one.
+            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            probabilities: Return the probabilities too.
+            spacing: Millimetres per voxel of an array along its spatial axes.
+            listen: Told of the network's passes.
+
+        Raises:
+            InputError: The image cannot be read, or is not what the plan expects.
+            UsageError: The arguments do not go together.
+            ScansegError: The device's memory does not suffice, or the logits are not finite.
+        """
+        prepared = self.prepare(source, spacing=spacing)
+        return self.predict_prepared(prepared, mirror=mirror, probabilities=probabilities, listen=listen)
+
+    def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
+        """Read and preprocess an image; needs no device. See `predict`."""
+        if isinstance(source, np.ndarray):
+            image = self._image_of_array(source, spacing)
+        elif spacing is not None:
+            raise UsageError("spacing is for arrays; files and images have their own")
+        else:
+            image = source if isinstance(source, Image) else read_image(source)
+        try:
+            array, geometry = preprocess_image(image, self.plan.preprocessing)
+        except InputError as error:
+            raise InputError(f"{_describe(source)}: {error}") from error
+        return PreparedImage(image, array, geometry)
+
+    def predict_prepared(
+        self,
+        prepared: PreparedImage,
+        *,
+        mirror: bool = False,
+        probabilities: bool = False,
+        listen: ProgressListener = ignore_progress,
+    ) -> Prediction:
+        """Segment an image that was prepared. See `predict`."""
+        logits = self._logits(prepared.array, mirror=mirror, listen=listen)
+        restored = None
+        if probabilities:
+            restored = restore_probabilities(
+                logits,
+                prepared.geometry,
+                separate_z=separates_z(prepared.geometry, self.plan.preprocessing),
+                regions=self.plan.dataset.has_regions,
+                device=self.device,
+            )
+        return Prediction(self._label_map(logits, prepared.geometry), restored, prepared.image)
+
+    def predict_preprocessed(
+        self,
+        image: Float32[np.ndarray, "channel z y x"],
+        geometry: CaseGeometry,
+        *,
+        mirror: bool = False,
+        listen: ProgressListener = ignore_progress,
+    ) -> UInt8[np.ndarray, "*source"]:
+        """Segment an image that a store holds, without any image library.
+
+        Args:
+            image: The image on the network's grid.
+            geometry: Where it lies.
+            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            listen: Told of the network's passes.
+
+        Returns:
+            Label map on the source's grid.
+        """
+        return self._label_map(self._logits(image, mirror=mirror, listen=listen), geometry)
+
+    def predict_folder(
+        self,
+        source: Path,
+        output: Path,
+        *,
+        mirror: bool = False,
+        probabilities: bool = False,
+        overwrite: bool = False,
+        listen: ProgressListener = ignore_progress,
+    ) -> PredictionRecord:
+        """Segment every case of a folder; see `scanseg.inference.predict_folder`."""
+        return predict_folder(
+            self,
+            source,
+            output=output,
+            mirror=mirror,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            listen=listen,
+        )
+
+    def _logits(
+        self, array: Float32[np.ndarray, "channel z y x"], *, mirror: bool, listen: ProgressListener
+    ) -> Tensor:
+        """Return the logits on the network's grid."""
+        settings = self.plan.inference
+        try:
+            return predict_windows(
+                self._network,
+                torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)),
+                patch_size=self.plan.sampling.patch_size,
+                num_outputs=self.plan.dataset.num_outputs,
+                overlap=settings.overlap,
+                window_batch=settings.window_batch,
+                mirror_axes=self.mirror_axes(mirror=mirror),
+                device=self.device,
+                autocast_dtype=self._autocast_dtype,
+                listen=listen,
+            )
+        except torch.OutOfMemoryError as error:
+            raise ScansegError(
+                f"the memory of {self.device} does not suffice for an image of {array.shape[1:]} voxels on the "
+                f"network's grid; use another device, or a plan with fewer windows at a time "
+                f"(inference.window_batch, now {settings.window_batch})"
+            ) from error
+
+    def _label_map(self, logits: Tensor, geometry: CaseGeometry) -> UInt8[np.ndarray, "*source"]:
+        """Return the label map on the source's grid."""
+        order = self.plan.dataset.regions_class_order if self.plan.dataset.has_regions else None
+        if self.plan.inference.mode == "slices" and self.plan.inference.slice_restoring == "labels":
+            return resize_labels(logits, geometry, regions_class_order=order)
+        return restore_label_map(
+            logits,
+            geometry,
+            separate_z=separates_z(geometry, self.plan.preprocessing),
+            regions_class_order=order,
+            device=self.device,
+        )
+
+    def _image_of_array(self, array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None) -> Image:
+        """Give an array its place in space."""
+        num_axes = self.plan.num_axes
+        if spacing is None and self.plan.preprocessing.spacing is not None:
+            raise UsageError(
+                f"the plan resamples to {self.plan.preprocessing.spacing} mm, so an array needs its spacing: pass "
+                f"spacing=, {num_axes} numbers in mm per voxel"
+            )
+        channels = array if array.ndim == num_axes + 1 else array[np.newaxis]
+        faults = []
+        if channels.ndim != num_axes + 1 or len(channels) != self.plan.dataset.num_channels:
+            faults.append(
+                f"the array has shape {array.shape}; the model expects {self.plan.dataset.num_channels} channels "
+                f"({', '.join(self.plan.dataset.channel_names)}) before {num_axes} spatial axes"
+            )
+        if array.dtype.kind not in "iufb":
+            faults.append(f"the array holds {array.dtype}; intensities are integers or floats")
+        elif not np.isfinite(array).all():
+            faults.append("the array holds NaN or infinite values; replace them")
+        sizes = (1.0,) * num_axes if spacing is None else tuple(float(size) for size in spacing)
+        if len(sizes) != num_axes or not all(0 < size < np.inf for size in sizes):
+            faults.append(f"spacing {sizes} must be {num_axes} positive numbers of mm")
+        if faults:
+            raise InputError("; ".join(faults))
+        direction = tuple(float(value) for value in np.eye(num_axes).ravel())
+        return Image(channels, spacing=sizes, origin=(0.0,) * num_axes, direction=direction)
+
+
+def _describe(source: Source) -> str:
+    """Return a source in words, for messages."""
+    if isinstance(source, Image | np.ndarray):
+        return "the image"
+    return str(source) if isinstance(source, Path) else ", ".join(str(path) for path in source)
