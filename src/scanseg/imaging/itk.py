@@ -13,7 +13,7 @@ import numpy as np
 
 from scanseg.errors import InputError
 from scanseg.imaging.image import Image
-from scanseg.imaging.nifti import check_complete
+from scanseg.imaging.nifti import check_voxels
 
 _STDERR = 2
 _stderr_lock = threading.Lock()
@@ -26,12 +26,12 @@ def read_itk(path: Path) -> Image:
         path: The file.
 
     Raises:
-        InputError: The file is damaged, or has not two or three spatial axes.
+        InputError: The file is damaged, holds NaN, or has not two or three spatial axes.
     """
     import SimpleITK
 
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        check_complete(path)
+        check_voxels(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     image = _execute(reader.Execute, path)

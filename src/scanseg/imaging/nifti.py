@@ -1,4 +1,4 @@
-"""Find truncated NIfTI files, which SimpleITK reads without a word, as zeros.
+"""Find what SimpleITK reads from NIfTI files without a word: missing voxels and NaN, both as zeros.
 
 Source: NIfTI-1 and NIfTI-2 headers, https://nifti.nimh.nih.gov.
 """
@@ -7,31 +7,52 @@ import gzip
 import math
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from scanseg.errors import InputError
 
-HEADER_BYTES = {1: 348, 2: 540}
-PIECE_BYTES = 1 << 20
-GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_BYTES = {1: 348, 2: 540}
+_PIECE_BYTES = 1 << 22
+_GZIP_MAGIC = b"\x1f\x8b"
+_FLOAT_TYPES = {16: "f4", 64: "f8"}
+"""Codes of the types of voxels that can be NaN."""
 
 
-def check_complete(path: Path) -> None:
-    """Compare the length of a NIfTI file with what its header announces.
+@dataclass(frozen=True)
+class _Layout:
+    """What the header says about the voxels."""
+
+    offset: int
+    """Bytes before the first voxel."""
+    num_bytes: int
+    """Bytes of all voxels."""
+    float_type: str | None
+    """The voxels' type for numpy where it is a float."""
+
+
+def check_voxels(path: Path) -> None:
+    """Refuse a NIfTI file that ends too early or holds NaN or infinities.
 
     Args:
         path: A `.nii` or `.nii.gz` file; what is not NIfTI is left for the decoder to refuse.
 
     Raises:
-        InputError: The file ends too early.
+        InputError: The file ends too early, or holds values that are no numbers.
     """
     with path.open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
+        compressed = file.read(2) == _GZIP_MAGIC
     try:
-        expected = _announced_bytes(path, compressed=compressed)
-        if expected is None:
+        layout = _read_layout(path, compressed=compressed)
+        if layout is None:
             return
-        actual = _contained_bytes(path, expected) if compressed else path.stat().st_size
+        expected = layout.offset + layout.num_bytes
+        if layout.float_type is not None or (compressed and _trailer_bytes(path) != expected % (1 << 32)):
+            actual = _scan(path, layout, compressed=compressed)
+        else:
+            actual = expected if compressed else path.stat().st_size
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); copy or download it again.") from error
     if actual < expected:
@@ -41,35 +62,59 @@ def check_complete(path: Path) -> None:
         )
 
 
-def _announced_bytes(path: Path, *, compressed: bool) -> int | None:
-    """Bytes of header and voxels by the header; None where it is not that of a single NIfTI file."""
+def describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
+    """Say how many voxels are no numbers."""
+    return (
+        f"{path}: {num_nan} voxels are NaN and {num_infinite} infinite, of {num_voxels}; "
+        "replace them by a number (often 0)."
+    )
+
+
+def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:
+    """What the header says; None where it is not that of a single NIfTI file."""
     with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-        header = file.read(HEADER_BYTES[2])
+        header = file.read(_HEADER_BYTES[2])
     for order in "<>":
         size = struct.unpack_from(f"{order}i", header)[0] if len(header) >= 4 else 0
-        if size == HEADER_BYTES[1] and header[344:347] == b"n+1":
+        if size == _HEADER_BYTES[1] and header[344:347] == b"n+1":
             dimensions = struct.unpack_from(f"{order}8h", header, 40)
-            bits = struct.unpack_from(f"{order}h", header, 72)[0]
+            code, bits = struct.unpack_from(f"{order}2h", header, 70)
             offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
-        elif size == HEADER_BYTES[2] and header[4:7] == b"n+2":
+        elif size == _HEADER_BYTES[2] == len(header) and header[4:7] == b"n+2":
             dimensions = struct.unpack_from(f"{order}8q", header, 16)
-            bits = struct.unpack_from(f"{order}h", header, 14)[0]
+            code, bits = struct.unpack_from(f"{order}2h", header, 12)
             offset = struct.unpack_from(f"{order}q", header, 168)[0]
         else:
             continue
-        if 1 <= dimensions[0] <= 7:
-            return offset + math.prod(dimensions[1 : 1 + dimensions[0]]) * bits // 8
+        if 1 <= dimensions[0] <= 7 and offset >= 0:
+            num_bytes = math.prod(dimensions[1 : 1 + dimensions[0]]) * bits // 8
+            float_type = f"{order}{_FLOAT_TYPES[code]}" if code in _FLOAT_TYPES else None
+            return _Layout(offset, num_bytes, float_type)
     return None
 
 
-def _contained_bytes(path: Path, expected: int) -> int:
-    """Bytes after decompression; from the gzip trailer where that says what is expected."""
+def _trailer_bytes(path: Path) -> int:
+    """Bytes after decompression, modulo 2^32, as the end of a gzip file of one member says."""
     with path.open("rb") as file:
         file.seek(-4, 2)
-        if struct.unpack("<I", file.read(4))[0] == expected % (1 << 32):
-            return expected
-    total = 0
-    with gzip.open(path, "rb") as stream:
-        while piece := stream.read(PIECE_BYTES):
+        size: int = struct.unpack("<I", file.read(4))[0]
+    return size
+
+
+def _scan(path: Path, layout: _Layout, *, compressed: bool) -> int:
+    """Count the bytes of a file, and refuse values that are no numbers."""
+    num_nan = num_infinite = 0
+    with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
+        total = len(stream.read(layout.offset))
+        while piece := stream.read(_PIECE_BYTES):
             total += len(piece)
+            if layout.float_type is not None:
+                whole = len(piece) - len(piece) % int(layout.float_type[-1])
+                values = np.frombuffer(piece[:whole], dtype=layout.float_type)
+                if not np.isfinite(values).all():
+                    num_nan += int(np.isnan(values).sum())
+                    num_infinite += int(np.isinf(values).sum())
+    if num_nan or num_infinite:
+        num_voxels = layout.num_bytes // int((layout.float_type or "1")[-1])
+        raise InputError(describe_not_finite(path, num_nan, num_infinite, num_voxels))
     return total

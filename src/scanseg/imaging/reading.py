@@ -10,6 +10,7 @@ from scanseg.errors import InputError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk
+from scanseg.imaging.nifti import describe_not_finite
 from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
 
 HIGHEST_LABEL = 255
@@ -120,10 +121,7 @@ def _check_values(path: Path, image: Image) -> None:
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         num_nan = int(np.isnan(image.array).sum())
         num_infinite = int(np.isinf(image.array).sum())
-        raise InputError(
-            f"{path}: {num_nan} voxels are NaN and {num_infinite} infinite, of {image.array.size}; "
-            "replace them by a number (often 0)."
-        )
+        raise InputError(describe_not_finite(path, num_nan, num_infinite, image.array.size))
 
 
 def _check_channels(paths: Sequence[Path], images: Sequence[Image]) -> None:
