@@ -22,6 +22,20 @@ def lifted_spacing(geometry: CaseGeometry) -> Spacing:
     return z, y, x
 
 
+def target_spacing(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> Spacing:
+    """Return the spacing in mm along z, y, x to which a case is resampled by its spacing.
+
+    Args:
+        geometry: Where the case lies.
+        preprocessing: How it is preprocessed; what it leaves open is as in the source.
+    """
+    source = lifted_spacing(geometry)
+    if preprocessing.spacing is None:
+        return source
+    z, y, x = preprocessing.spacing
+    return (source[0] if z is None else z), y, x
+
+
 def separates_z(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> bool:
     """Whether a case is resampled, there and back, slice by slice.
 
@@ -38,8 +52,8 @@ def separates_z(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> boo
     if preprocessing.spacing is None:
         return False
     source, threshold = lifted_spacing(geometry), preprocessing.anisotropy_threshold
-    decisive = source if max(source) / min(source) > threshold else preprocessing.spacing
-    z, y, x = decisive
+    target = target_spacing(geometry, preprocessing)
+    z, y, x = source if max(source) / min(source) > threshold else target
     return z > max(y, x) and z / min(y, x) > threshold
 
 
@@ -58,7 +72,8 @@ def crop_from_source(
     _check_trailing(array, geometry.source_shape)
     lifted = lift(array, geometry.num_axes)
     permuted = permute(lifted, geometry.axis_order)
-    return permuted[(..., *_crop_slices(geometry))]
+    z, y, x = _crop_slices(geometry)
+    return permuted[..., z, y, x]
 
 
 def place_in_source(
@@ -108,12 +123,12 @@ def permute(array: np.ndarray, axis_order: tuple[int, int, int]) -> np.ndarray:
     return array.transpose(*range(before), *(before + axis for axis in axis_order))
 
 
-def _crop_slices(geometry: CaseGeometry) -> tuple[slice, ...]:
+def _crop_slices(geometry: CaseGeometry) -> list[slice]:
     """The part kept along each permuted axis."""
-    return tuple(
+    return [
         slice(start, start + size)
         for start, size in zip(geometry.crop_start, geometry.crop_shape, strict=True)
-    )
+    ]
 
 
 def _check_trailing(array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from scanseg.data.cropping import find_nonzero_box, find_nonzero_part
-from scanseg.data.geometry import crop_from_source, lift, lifted_spacing, permute, separates_z
+from scanseg.data.geometry import crop_from_source, lift, lifted_spacing, permute, separates_z, target_spacing
 from scanseg.data.normalization import normalize
 from scanseg.errors import InputError
 from scanseg.imaging import Image, resample_image, resample_label_map
@@ -119,12 +119,13 @@ def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> t
     """Voxels after resampling: the same extent in mm, to the nearest voxel; at least one."""
     if preprocessing.slice_size is not None:
         return (geometry.crop_shape[0], *preprocessing.slice_size)
-    if preprocessing.spacing is None:
-        return geometry.crop_shape
     z, y, x = (
         max(1, round(size * spacing / target))
         for size, spacing, target in zip(
-            geometry.crop_shape, lifted_spacing(geometry), preprocessing.spacing, strict=True
+            geometry.crop_shape,
+            lifted_spacing(geometry),
+            target_spacing(geometry, preprocessing),
+            strict=True,
         )
     )
     return (1 if geometry.num_axes == 2 else z), y, x

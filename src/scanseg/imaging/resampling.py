@@ -39,17 +39,10 @@ def resample_image(
     result = array.astype(np.float32, copy=False)
     if result.shape[1:] == tuple(shape):
         return result
-    nearest_axes = (1,) if separate_z else ()
-    axes = [axis for axis in (1, 2, 3) if axis not in nearest_axes]
-    if order == 0:
-        nearest_axes, axes = (1, 2, 3), []
-    if order == 3:
-        bounds = result.min(axis=tuple(axes), keepdims=True), result.max(axis=tuple(axes), keepdims=True)
-    for axis in sorted(axes, key=lambda axis: shape[axis - 1] / array.shape[axis]):
-        result = _interpolate(result, axis, shape[axis - 1], order)
-    if order == 3:
-        result = np.clip(result, *bounds)
-    for axis in nearest_axes:
+    if order != 0:
+        axes = (2, 3) if separate_z else (1, 2, 3)
+        result = _interpolate_within_range(result, shape, axes=axes, order=order)
+    for axis in (1, 2, 3):
         result = _take_nearest(result, axis, shape[axis - 1])
     return np.ascontiguousarray(result)
 
@@ -115,10 +108,18 @@ def _heaviest_label(label_map: np.ndarray, shape: tuple[int, int, int]) -> np.nd
     return result
 
 
-def _interpolate(array: np.ndarray, axis: int, new_size: int, order: int) -> np.ndarray:
-    """Interpolate along one axis."""
-    size = array.shape[axis]
-    return array if size == new_size else _apply(_matrix(size, new_size, order), array, axis)
+def _interpolate_within_range(
+    array: np.ndarray, shape: tuple[int, int, int], *, axes: tuple[int, ...], order: Literal[1, 3]
+) -> np.ndarray:
+    """Interpolate along some axes, those that shrink first, within the range of the input along them."""
+    result = array
+    for axis in sorted(axes, key=lambda axis: shape[axis - 1] / array.shape[axis]):
+        size, new_size = array.shape[axis], shape[axis - 1]
+        if size != new_size:
+            result = _apply(_matrix(size, new_size, order), result, axis)
+    if order == 1 or result is array:
+        return result
+    return np.clip(result, array.min(axis=axes, keepdims=True), array.max(axis=axes, keepdims=True))
 
 
 def _apply(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
@@ -131,7 +132,7 @@ def _apply(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _matrix(size: int, new_size: int, order: int) -> np.ndarray:
+def _matrix(size: int, new_size: int, order: Literal[1, 3]) -> np.ndarray:
     """Weights (new, old) with which each old voxel enters each new one."""
     if size == 1:
         return np.ones((new_size, 1), dtype=np.float32)
