@@ -1,0 +1,113 @@
+import json
+import math
+
+import pytest
+
+from scanseg.evaluation import CaseScores, LabelScores, Report, make_report, summarise, summary_rows
+
+
+def scores(dice, hd95=1.0, nsd=0.5):
+    return LabelScores(dice=dice, hd95_mm=hd95, nsd=nsd, volume_ml=2.0, reference_volume_ml=3.0)
+
+
+CASES = [
+    CaseScores("one", {"liver": scores(0.8, 2.0), "spleen": scores(0.4, 6.0)}),
+    CaseScores("two", {"liver": scores(0.6, 4.0), "spleen": scores(None, None, None)}),
+    CaseScores("three", {"liver": scores(0.0, math.inf, 0.0), "spleen": scores(None, None, None)}),
+]
+LABELS = {"liver": (1,), "spleen": (2,)}
+
+
+def report(cases=CASES):
+    return make_report(
+        cases, labels=LABELS, ignore_label=None, predictions="p", references="r", labels_from="dataset.json"
+    )
+
+
+def test_means_leave_out_what_is_not_counted():
+    summary = summarise(CASES, labels=("liver", "spleen"))
+    liver, spleen = summary.labels["liver"], summary.labels["spleen"]
+    assert liver.dice.mean == pytest.approx(1.4 / 3)
+    assert liver.dice.std == pytest.approx(
+        math.sqrt(((0.8 - 1.4 / 3) ** 2 + (0.6 - 1.4 / 3) ** 2 + (1.4 / 3) ** 2) / 2)
+    )
+    assert liver.dice.count == 3
+    assert (liver.hd95_mm.mean, liver.hd95_mm.count, liver.hd95_infinite) == (3.0, 2, 1)
+    assert (spleen.dice.mean, spleen.dice.std, spleen.dice.count, spleen.hd95_infinite) == (0.4, None, 1, 0)
+    assert summary.label_means() == {"liver": liver.dice.mean, "spleen": 0.4}
+
+
+def test_both_means():
+    summary = summarise(CASES, labels=("liver", "spleen"))
+    assert summary.num_cases == 3
+    assert summary.mean_over_labels.dice == pytest.approx((1.4 / 3 + 0.4) / 2)
+    assert summary.mean_over_cases.dice == pytest.approx((0.6 + 0.6 + 0.0) / 3)
+    assert summary.mean_over_labels.hd95_mm == pytest.approx((3 + 6) / 2)
+    assert summary.mean_over_cases.hd95_mm == pytest.approx((4 + 4) / 2)
+
+
+def test_json_has_what_the_docs_promise():
+    content = json.loads(report().to_json())
+    assert [case["case"] for case in content["cases"]] == ["one", "two", "three"]
+    assert content["cases"][0]["labels"]["liver"] == {
+        "dice": 0.8,
+        "hd95_mm": 2.0,
+        "hd95_infinite": False,
+        "nsd": 0.5,
+        "volume_ml": 2.0,
+        "reference_volume_ml": 3.0,
+    }
+    missed = content["cases"][2]["labels"]["liver"]
+    assert (missed["dice"], missed["hd95_mm"], missed["hd95_infinite"]) == (0.0, None, True)
+    nowhere = content["cases"][2]["labels"]["spleen"]
+    assert (nowhere["dice"], nowhere["hd95_mm"], nowhere["hd95_infinite"]) == (None, None, False)
+    assert content["empty_rule"] == "skip"
+    assert content["tolerances_mm"] == {"liver": 2.0, "spleen": 2.0}
+    assert (content["predictions"], content["references"], content["labels_from"]) == (
+        "p",
+        "r",
+        "dataset.json",
+    )
+    assert set(content["summary"]) == {"num_cases", "labels", "mean_over_labels", "mean_over_cases"}
+
+
+def test_report_comes_back_from_json(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(report().to_json())
+    assert Report.read(path) == report()
+
+
+def test_nothing_counted_has_no_mean():
+    nothing = [CaseScores("one", {name: scores(None, None, None) for name in LABELS})]
+    summary = report(nothing).summary
+    assert summary.mean_over_labels.dice is None
+    assert summary.mean_over_cases.dice is None
+
+
+def test_table():
+    head, *rows = summary_rows(report())
+    assert head == (
+        "label",
+        "Dice",
+        "HD95 (mm)",
+        "infinite HD95",
+        "NSD",
+        "volume (ml)",
+        "reference (ml)",
+        "cases",
+    )
+    assert rows[0] == (
+        "liver",
+        "0.4667 ± 0.4163",
+        "3.00 ± 1.41",
+        "1",
+        "0.3333 ± 0.2887",
+        "2.00 ± 0.00",
+        "3.00 ± 0.00",
+        "3",
+    )
+    assert rows[1][:2] == ("spleen", "0.4000")
+    assert rows[2][:3] == ("mean over labels", "0.4333", "4.50")
+    assert rows[3][:3] == ("mean over cases", "0.4000", "4.00")
+    assert {len(row) for row in rows} == {len(head)}
+    assert summary_rows(report([CASES[2]]))[2][1] == "-"
