@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Inputs = Mapping[str, Tensor]
 Operator = Callable[[Inputs], Tensor]
@@ -67,3 +68,17 @@ def poisoned(tensor: Tensor) -> Tensor:
     view = memory[tuple(slice(1, None, 2) for _ in tensor.shape)]
     view.copy_(tensor)
     return view
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the largest number of elements that an operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, tuple | list) else [result]
+        self.numel = max([self.numel, *(tensor.numel() for tensor in results if isinstance(tensor, Tensor))])
+        return result

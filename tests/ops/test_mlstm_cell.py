@@ -6,13 +6,12 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from scanseg.errors import InputError, UsageError
 from scanseg.ops.mlstm import BACKENDS, mlstm
 from scanseg.ops.mlstm.chunked import chunk_size
 
-from .precision import assert_accurate, cast, poisoned, relative_errors, run
+from .precision import LargestTensor, assert_accurate, cast, poisoned, relative_errors, run
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -66,10 +65,17 @@ def test_recurrence_is_the_published_formula(generator, gates, reverse):
         assert max(errors.values()) < 1e-10, (backend, errors)
 
 
-@backends
+@pytest.mark.parametrize(
+    ("backend", "token"),
+    [
+        (name, token)
+        for name in BACKENDS
+        for token in (1, 2, 127, 128, 129, 197, 384)
+        if name != "reference" or token < 3
+    ],
+)
 @directions
 @pytest.mark.parametrize("gates", GATES)
-@pytest.mark.parametrize("token", [1, 2, 127, 128, 129, 197, 384])
 def test_float32_accuracy(generator, backend, gates, token, reverse):
     inputs = make_inputs(generator, gates, token=token)
     grad = torch.randn(inputs["q"].shape, generator=generator)
@@ -91,7 +97,7 @@ def test_16_bit_accuracy(generator, backend, gates, dtype):
     assert_accurate(operator(backend), operator("reference"), inputs, grad)
 
 
-@pytest.mark.parametrize(("token", "dim"), [(140, 1), (150, 25), (136, 160), (300, 33)])
+@pytest.mark.parametrize(("token", "dim"), [(140, 1), (150, 25), (136, 80), (300, 33)])
 def test_any_head_size(generator, token, dim):
     inputs = cast(make_inputs(generator, "random", batch=1, token=token, dim=dim), torch.float32)
     grad = torch.randn(inputs["q"].shape, generator=generator)
@@ -143,21 +149,6 @@ def test_extreme_gates_are_finite(generator, backend, level, dtype):
         assert all(tensor.isfinite().all() for tensor in results.values())
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the largest number of elements that an operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
-
-
 def test_memory_is_linear_in_tokens(generator):
     largest, saved = {}, {}
     for token in (1024, 4096):
@@ -178,9 +169,8 @@ def test_memory_is_linear_in_tokens(generator):
 
 # Dynamo itself makes an instance of the autograd function that it traces.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("token", [40, 200])
-def test_compiles_without_graph_breaks(generator, token):
-    inputs = cast(make_inputs(generator, "random", token=token), torch.float32)
+def test_compiles_without_graph_breaks(generator):
+    inputs = cast(make_inputs(generator, "random", token=200), torch.float32)
     grad = torch.randn(inputs["q"].shape, generator=generator)
     compiled = torch.compile(operator(), backend="aot_eager", fullgraph=True)
     errors = relative_errors(run(compiled, inputs, grad), run(operator(), inputs, grad))
