@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-# Workers of pytest-xdist share the cores. Numerical libraries read these when they are loaded, after this.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
-        os.environ[name] = "1"
+# Tests share the cores with each other, and their networks are too small for threads. Numerical libraries read these
+# when they are loaded, after this; the processes that tests start inherit them.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
+    os.environ[name] = "1"
 os.environ["MPLBACKEND"] = "agg"
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"

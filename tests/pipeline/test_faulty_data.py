@@ -1,0 +1,264 @@
+"""Faulty data sets, models, records and predictions: one message that names the file, and nothing half written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+IMAGE, LABELS = "imagesTr/case_1_0000.nii.gz", "labelsTr/case_1.nii.gz"
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("no image\n")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def drop_axis(path: Path) -> None:
+    sitk.WriteImage(sitk.ReadImage(str(path))[:, :, 5], str(path))
+
+
+def add_axis(path: Path) -> None:
+    volume = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.JoinSeries([volume, volume]), str(path))
+
+
+def _change(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    before = sitk.ReadImage(str(path))
+    after = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(before)))
+    after.SetSpacing(before.GetSpacing())
+    after.SetOrigin(before.GetOrigin())
+    after.SetDirection(before.GetDirection())
+    sitk.WriteImage(after, str(path))
+
+
+def fill_with_nan(path: Path) -> None:
+    _change(path, lambda array: np.full_like(array, np.nan))
+
+
+def put_one_nan(path: Path) -> None:
+    def change(array: np.ndarray) -> np.ndarray:
+        array[0, 0, 0] = np.nan
+        return array
+
+    _change(path, change)
+
+
+def cut(path: Path) -> None:
+    _change(path, lambda array: array[2:])
+
+
+def stretch_to_255(path: Path) -> None:
+    _change(path, lambda array: (array > 0).astype(np.uint8) * 255)
+
+
+def use_unknown_value(path: Path) -> None:
+    _change(path, lambda array: array + np.uint8(5))
+
+
+def move(path: Path) -> None:
+    volume = sitk.ReadImage(str(path))
+    volume.SetSpacing((3.0, 1.2, 1.5))
+    sitk.WriteImage(volume, str(path))
+
+
+DATA_FAULTS = [
+    (truncate, IMAGE),
+    (truncate, LABELS),
+    (replace_by_text, IMAGE),
+    (replace_by_text, LABELS),
+    (empty, IMAGE),
+    (drop_axis, IMAGE),
+    (add_axis, IMAGE),
+    (fill_with_nan, IMAGE),
+    (put_one_nan, IMAGE),
+    (cut, LABELS),
+    (move, LABELS),
+    (stretch_to_255, LABELS),
+    (use_unknown_value, LABELS),
+    (remove, LABELS),
+    (remove, IMAGE),
+    (remove, "dataset.json"),
+    (replace_by_text, "dataset.json"),
+]
+
+
+def assert_clear(outcome, name: str, *, code: int = 1) -> None:
+    """One message for people, which names the file or its case."""
+    assert outcome.code == code
+    assert outcome.stderr.startswith("error: ")
+    assert outcome.stderr.count("error: ") == 1
+    assert "Traceback" not in outcome.stderr
+    case = name.split("/")[-1].split(".")[0].removesuffix("_0000")
+    assert case in outcome.stderr
+    assert outcome.stdout == ""
+
+
+@pytest.fixture
+def faulty(volume_dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the volumes that a test may damage."""
+    return Path(shutil.copytree(volume_dataset, tmp_path / "faulty"))
+
+
+@pytest.mark.parametrize(("damage", "name"), DATA_FAULTS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_faulty_data_set(command, faulty: Path, tmp_path: Path, damage: Callable, name: str) -> None:
+    damage(faulty / name)
+    plan, model = tmp_path / "plan.json", tmp_path / "model"
+    outcome = command("check", faulty, "--num-workers", 0)
+    assert_clear(outcome, name)
+    assert "NaN" in outcome.stderr or damage not in (fill_with_nan, put_one_nan)
+    assert_clear(command("plan", faulty, "--recipe", "xlstm-unet", "-o", plan, "--num-workers", 0), name)
+    assert_clear(command("train", faulty, "-o", model, "--device", "cpu", "--num-workers", 0), name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faulty"]
+
+
+def test_all_faults_are_in_one_message(command, faulty: Path) -> None:
+    truncate(faulty / IMAGE)
+    stretch_to_255(faulty / "labelsTr/case_2.nii.gz")
+    cut(faulty / "labelsTr/case_3.nii.gz")
+    outcome = command("check", faulty, "--num-workers", 0)
+    assert_clear(outcome, IMAGE)
+    for case in ("case_1", "case_2", "case_3"):
+        assert case in outcome.stderr
+
+
+def test_faults_found_by_worker_processes_read_the_same(command, faulty: Path) -> None:
+    truncate(faulty / IMAGE)
+    alone, workers = (command("check", faulty, "--num-workers", count) for count in (0, 2))
+    assert (workers.code, workers.stdout) == (alone.code, alone.stdout)
+    assert workers.stderr.splitlines()[-1:] == alone.stderr.splitlines()
+
+
+def test_pictures_of_another_kind(command, raster_dataset: Path, tmp_path: Path) -> None:
+    faulty = Path(shutil.copytree(raster_dataset, tmp_path / "faulty"))
+    picture = faulty / "imagesTr" / "case_2_0000.png"
+    with Image.open(picture) as image:
+        gray = image.convert("L")
+    gray.save(picture)
+    assert_clear(command("check", faulty, "--num-workers", 0), picture.name)
+    truncate(picture)
+    assert_clear(command("check", faulty, "--num-workers", 0), picture.name)
+
+
+def test_folders_that_are_not_there(command, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    for words in (
+        ("check", absent),
+        ("plan", absent, "--recipe", "msvm-unet", "-o", tmp_path / "plan.json"),
+        ("train", absent, "-o", tmp_path / "model"),
+        ("predict", absent, absent, "-o", tmp_path / "out"),
+        ("evaluate", absent, absent, "-o", tmp_path / "report.json"),
+        ("weights", "verify", absent),
+    ):
+        assert_clear(command(*words), absent.name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "recipe": "x", "epochs": 3}', "\x00\x01"]
+)
+def test_a_faulty_plan(command, tmp_path: Path, content: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(content)
+    assert_clear(command("train", plan, "-o", tmp_path / "model"), plan.name)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "training.epoch=3"), "training has no 'epoch'"),
+        (("--set", "training.epochs=0"), "training.epochs: Input should be greater than 0"),
+        (("--epochs", "-1"), "training.epochs"),
+        (("--lr", "nan"), "lr"),
+        (("--batch-size", "0"), "batch_size"),
+        (("--device", "gpu"), "device 'gpu' is unknown"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--fold", "17"), "fold"),
+        (("--max-minutes", "0"), "max_minutes"),
+    ],
+)
+def test_options_that_cannot_be_carried_out(
+    command, volume_dataset: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    outcome = command("train", volume_dataset, "-o", tmp_path / "model", "--num-workers", 0, *words)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert message in outcome.stderr
+    assert outcome.stderr.count("\n") <= 2
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("damage", [truncate, replace_by_text, empty], ids=lambda damage: damage.__name__)
+def test_a_faulty_record(command, tmp_path: Path, golden: Path, damage: Callable) -> None:
+    record = Path(shutil.copy(golden / "msvm_unet_2d.safetensors", tmp_path))
+    record.chmod(0o644)
+    damage(record)
+    assert_clear(command("weights", "verify", record), record.name)
+
+
+def test_a_record_is_verified(command, golden: Path) -> None:
+    outcome = command("weights", "verify", golden / "msvm_unet_2d.safetensors")
+    assert outcome.code == 0
+    assert "msvm_unet_2d.safetensors" in outcome.stdout
+
+
+def test_a_record_beyond_its_bounds_fails(command, golden: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(golden / "msvm_unet_2d.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["output.0"][0, 0, 0, 0] += 1e-6
+    save_file(tensors, tmp_path / "changed.safetensors", metadata=metadata)
+    outcome = command("weights", "verify", tmp_path / "changed.safetensors")
+    assert outcome.code == 1
+    assert "FAILED" in outcome.stdout
+
+
+@pytest.fixture
+def predictions(volume_dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the references as predictions that a test may damage."""
+    return Path(shutil.copytree(volume_dataset / "labelsTr", tmp_path / "predictions"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, replace_by_text, empty, drop_axis, cut, move, use_unknown_value, remove],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_faulty_prediction(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path, damage: Callable
+) -> None:
+    damage(predictions / "case_1.nii.gz")
+    report = tmp_path / "report.json"
+    outcome = command("evaluate", predictions, volume_dataset / "labelsTr", "-o", report, "--num-workers", 0)
+    assert_clear(outcome, "case_1.nii.gz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions"]
+
+
+def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predictions: Path) -> None:
+    words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
+    outcome = command(*words, "-o", predictions)
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.stderr
+    assert predictions.name in outcome.stderr
+    report = predictions / "report.json"
+    assert command(*words, "-o", report).code == 0
+    assert json.loads(report.read_text())["summary"]["num_cases"] == 5

@@ -1,0 +1,44 @@
+"""What may be imported without what."""
+
+import subprocess
+import sys
+
+BLOCKED = """
+import importlib.abc
+import sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ImportError(f"{{name}} is blocked by the test")
+
+sys.meta_path.insert(0, Block())
+{code}
+"""
+
+
+def run_without(blocked: tuple[str, ...], code: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BLOCKED.format(blocked=blocked, code=code)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_training_needs_no_image_library() -> None:
+    run_without(("SimpleITK", "PIL", "tifffile", "matplotlib"), "import scanseg.training, scanseg.planning")
+
+
+def test_documents_need_neither_torch_nor_numpy() -> None:
+    run_without(("torch", "numpy"), "import scanseg.specs, scanseg.settings, scanseg.files")
+
+
+def test_networks_need_no_library_of_images_or_stores() -> None:
+    blocked = ("SimpleITK", "PIL", "tifffile", "matplotlib", "blosc2", "nibabel")
+    run_without(blocked, "from scanseg.networks import MSVMUNet, XLSTMUNet")
+
+
+def test_no_optional_library_is_needed() -> None:
+    run_without(("nilearn", "nibabel", "triton", "tensorboard", "monai"), "import scanseg.api, scanseg.cli")
