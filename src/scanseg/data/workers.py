@@ -77,7 +77,8 @@ def _map_in_processes(
     results: dict[str, Result] = {}
     pool = ProcessPoolExecutor(min(num_workers, len(cases)), mp_context=get_context("spawn"))
     try:
-        futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
+        with _one_thread_each():
+            futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
         for future in as_completed(futures):
             case = futures[future]
             results[case.name] = future.result()

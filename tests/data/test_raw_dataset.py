@@ -1,0 +1,233 @@
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import SimpleITK
+
+from scanseg.data import find_cases, open_dataset
+from scanseg.errors import InputError
+
+
+def names(cases):
+    return [case.name for case in cases]
+
+
+def test_raw_layout_of_nnunet(make_dataset):
+    folder = make_dataset(
+        2, num_channels=2, description="text", licence="CC", overwrite_image_reader_writer="X"
+    )
+    dataset = open_dataset(folder)
+    assert dataset.spec.name == "raw"
+    assert dataset.spec.channel_names == ("c0", "c1")
+    assert names(dataset.cases) == ["case_0", "case_1"]
+    assert [path.name for path in dataset.cases[0].images] == ["case_0_0000.nii.gz", "case_0_0001.nii.gz"]
+    assert dataset.cases[0].label_map == folder / "labelsTr/case_0.nii.gz"
+
+
+def test_regions_and_ignore(make_dataset):
+    spec = open_dataset(
+        make_dataset(
+            labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
+            regions_class_order=[1, 2],
+            name="raw",
+        )
+    ).spec
+    assert spec.foreground == {"whole": (1, 2), "core": (2,)}
+    assert spec.ignore_label == 3
+
+
+def test_decathlon_with_channels_in_one_file(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    image = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4, 5), np.float32), isVector=False)
+    SimpleITK.WriteImage(image, str(tmp_path / "imagesTr/BRATS_001.nii.gz"))
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)),
+        str(tmp_path / "labelsTr/BRATS_001.nii.gz"),
+    )
+    content = {
+        "name": "BRATS",
+        "tensorImageSize": "4D",
+        "modality": {"1": "T1", "0": "FLAIR"},
+        "labels": {"0": "background", "1": "edema", "2": "tumour"},
+        "numTest": 1,
+        "training": [{"image": "./imagesTr/BRATS_001.nii.gz", "label": "./labelsTr/BRATS_001.nii.gz"}],
+        "test": ["./imagesTs/BRATS_002.nii.gz"],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path)
+    assert dataset.spec.labels == {"background": 0, "edema": 1, "tumour": 2}
+    assert dataset.spec.channel_names == ("FLAIR", "T1")
+    assert dataset.spec.file_ending == ".nii.gz"
+    assert names(dataset.cases) == ["BRATS_001"]
+    assert dataset.cases[0].images == (tmp_path / "imagesTr/BRATS_001.nii.gz",)
+
+
+def test_older_form_of_nnunet_with_one_file_per_channel(make_dataset):
+    folder = make_dataset(2, num_channels=2)
+    content = {
+        "modality": {"0": "A", "1": "B"},
+        "labels": {"0": "background", "1": "outer", "2": "inner"},
+        "training": [
+            {"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}.nii.gz"} for i in range(2)
+        ],
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset = open_dataset(folder)
+    assert [path.name for path in dataset.cases[1].images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
+    (folder / "imagesTr/case_0_0001.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"case case_0: .*case_0_0001.nii.gz is listed in dataset.json"):
+        open_dataset(folder)
+
+
+def test_cases_listed_by_dataset(make_dataset):
+    folder = make_dataset(2)
+    entries = {"b": {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "labelsTr/case_1.nii.gz"}}
+    content = json.loads((folder / "dataset.json").read_text()) | {"dataset": entries}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset = open_dataset(folder)
+    assert names(dataset.cases) == ["b"]
+    assert dataset.cases[0].label_map == folder / "labelsTr/case_1.nii.gz"
+
+
+def test_every_fault_of_the_files_is_in_one_message(make_dataset):
+    folder = make_dataset(5, num_channels=2)
+    (folder / "imagesTr/case_0_0001.nii.gz").unlink()
+    (folder / "labelsTr/case_1.nii.gz").unlink()
+    for channel in range(2):
+        (folder / f"imagesTr/case_2_{channel:04d}.nii.gz").unlink()
+    (folder / "imagesTr/case_3_0000.nii.gz").rename(folder / "imagesTr/case_3_0007.nii.gz")
+    with pytest.raises(InputError) as caught:
+        open_dataset(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: 5 faults\n")
+    assert "case case_0: missing case_0_0001.nii.gz" in message
+    assert "case case_1: no label map labelsTr/case_1.nii.gz" in message
+    assert "case case_2: label map case_2.nii.gz without an image in imagesTr" in message
+    assert "case case_3: missing case_3_0000.nii.gz" in message
+    assert "case case_3: case_3_0007.nii.gz beyond the 2 channels" in message
+
+
+def test_channel_that_the_description_does_not_name(make_dataset):
+    folder = make_dataset(2, num_channels=2, channel_names={"0": "only"})
+    with pytest.raises(InputError, match=r"case_0_0001.nii.gz, case_1_0001.nii.gz: further channels"):
+        open_dataset(folder)
+
+
+def test_empty_folders_are_both_named(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    content = {"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "imagesTr/a.nii").write_text("")
+    with pytest.raises(InputError) as caught:
+        open_dataset(tmp_path)
+    assert "no file ends in .nii.gz; its files end in .nii" in str(caught.value)
+    assert f"{tmp_path / 'labelsTr'}: no such folder" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "lacks channel_names, labels, file_ending"),
+        ('{"channel_names": {"0": "a", "2": "b"}}', r"numbered \[0, 2\]"),
+        (
+            '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 2}, "file_ending": ".png"}',
+            "consecutive",
+        ),
+        ('{"modality": {"0": "a"}, "labels": {"0": "x", "1": "b", "2": "b"}}', "b are named twice"),
+    ],
+)
+def test_faulty_descriptions(tmp_path, text, words):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        open_dataset(tmp_path)
+    assert "dataset.json" in str(caught.value)
+
+
+def test_no_folder_and_no_description(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        open_dataset(tmp_path / "x")
+    with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["_0000", ""])
+def test_colour_pictures_hold_their_channels_in_one_file(tmp_path, suffix):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        PIL.Image.new("RGB", (4, 4)).save(tmp_path / f"imagesTr/{name}{suffix}.jpg")
+        PIL.Image.new("L", (4, 4)).save(tmp_path / f"labelsTr/{name}.png")
+    content = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "a": 1},
+        "file_ending": ".jpg",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path)
+    assert names(dataset.cases) == ["a", "b"]
+    assert dataset.cases[0].images == (tmp_path / f"imagesTr/a{suffix}.jpg",)
+    assert dataset.cases[0].label_map == tmp_path / "labelsTr/a.png"
+
+
+class TestFindCases:
+    def test_folder_of_nnunet(self, make_dataset):
+        cases = find_cases(
+            make_dataset(2, num_channels=2) / "imagesTr", file_ending=".nii.gz", num_channels=2
+        )
+        assert names(cases) == ["case_0", "case_1"]
+        assert all(case.label_map is None and len(case.images) == 2 for case in cases)
+
+    def test_files_without_number(self, make_dataset):
+        cases = find_cases(make_dataset(2) / "labelsTr", file_ending=".nii.gz", num_channels=1)
+        assert names(cases) == ["case_0", "case_1"]
+
+    def test_frames_of_a_film_keep_their_numbers(self, tmp_path):
+        for number in range(3):
+            PIL.Image.new("RGB", (4, 4)).save(tmp_path / f"frame_{number:04d}.png")
+        cases = find_cases(tmp_path, file_ending=".png", num_channels=3)
+        assert names(cases) == ["frame_0000", "frame_0001", "frame_0002"]
+
+    def test_grey_pictures_as_channels(self, tmp_path):
+        for number in range(3):
+            PIL.Image.new("L", (4, 4)).save(tmp_path / f"frame_{number:04d}.png")
+        cases = find_cases(tmp_path, file_ending=".png", num_channels=3)
+        assert names(cases) == ["frame"]
+
+    def test_one_file(self, make_dataset, tmp_path):
+        folder = make_dataset(2, num_channels=2) / "imagesTr"
+        (case,) = find_cases(folder / "case_1_0000.nii.gz", file_ending=".nii.gz", num_channels=2)
+        assert case.name == "case_1"
+        assert [path.name for path in case.images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
+        (case,) = find_cases(folder / "case_1_0000.nii.gz", file_ending=".png", num_channels=1)
+        assert case.images == (folder / "case_1_0000.nii.gz",)
+        assert case.name == "case_1"
+
+    def test_one_file_that_lacks_channels(self, make_dataset):
+        file = make_dataset(1) / "labelsTr/case_0.nii.gz"
+        with pytest.raises(InputError, match="no channel number and not 2 channels in one file"):
+            find_cases(file, file_ending=".nii.gz", num_channels=2)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(InputError, match="no such file or folder"):
+            find_cases(tmp_path / "x", file_ending=".nii.gz", num_channels=1)
+        with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds no files"):
+            find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
+
+    def test_one_name_for_two_files(self, tmp_path):
+        PIL.Image.new("L", (4, 4)).save(tmp_path / "a.png")
+        PIL.Image.new("L", (4, 4)).save(tmp_path / "a_0000.png")
+        with pytest.raises(InputError, match=r"case a: a.png and a_0000.png have one name"):
+            find_cases(tmp_path, file_ending=".png", num_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_cases", "num_channels"), [("hippocampus", 200, 1), ("brats2015", 3, 2)]
+)
+def test_real_data_sets(shared_data, name, num_cases, num_channels):
+    dataset = open_dataset(shared_data / name)
+    assert len(dataset.cases) == num_cases
+    assert all(len(case.images) == num_channels for case in dataset.cases)

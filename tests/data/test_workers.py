@@ -1,0 +1,76 @@
+import importlib
+import os
+import sys
+from functools import partial
+
+import pytest
+
+from scanseg.data import RawCase
+from scanseg.data.workers import map_cases
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.progress import ignore_progress
+
+CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
+
+
+TREATMENT = """
+import os
+from scanseg.errors import InputError
+
+def treat(case, *, how):
+    if case.name == "case_2":
+        if how == "input":
+            raise InputError(f"case {case.name}: wrong.")
+        if how == "bug":
+            raise ZeroDivisionError("case_2")
+        if how == "death":
+            os._exit(3)
+    return os.environ["OMP_NUM_THREADS"] if how == "threads" else case.name.upper()
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Treat the cases; the function is in a module that workers can import, as they cannot import tests."""
+    (tmp_path / "treatment.py").write_text(TREATMENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "treatment", raising=False)
+
+    def run(how, num_workers, listen=ignore_progress):
+        function = partial(importlib.import_module("treatment").treat, how=how)
+        return map_cases(function, CASES, num_workers=num_workers, task="treating", listen=listen)
+
+    return run
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_results_are_in_the_order_of_the_cases(run, num_workers):
+    heard = []
+    assert run("well", num_workers, heard.append) == ["CASE_0", "CASE_1", "CASE_2", "CASE_3"]
+    assert [(p.task, p.done, p.total) for p in heard] == [("treating", done, 4) for done in range(5)]
+    assert sorted(p.detail for p in heard) == ["", "case_0", "case_1", "case_2", "case_3"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_come_as_themselves(run, num_workers):
+    with pytest.raises(InputError, match=r"case case_2: wrong\."):
+        run("input", num_workers)
+    with pytest.raises(ZeroDivisionError):
+        run("bug", num_workers)
+
+
+def test_a_worker_that_dies_is_told_of(run):
+    with pytest.raises(ScansegError, match="treating: a worker process was ended from outside"):
+        run("death", 1)
+
+
+def test_negative_number_of_workers(run):
+    with pytest.raises(UsageError, match="num_workers -1"):
+        run("well", -1)
+
+
+def test_workers_have_one_thread_each_and_the_environment_is_as_before(run, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    assert run("threads", 1) == ["1"] * 4
+    assert dict(os.environ) == before
