@@ -6,7 +6,7 @@ result on stdout. What is heavy (torch, numpy, pydantic, the rooms) is imported 
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -24,7 +24,7 @@ from scanseg.errors import ScansegError, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = (check, plan, train, predict, evaluate, info, demo)
+_COMMANDS: tuple[Callable[..., object], ...] = (check, plan, train, predict, evaluate, info, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,5 +57,6 @@ def _summary(made: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def _sizes(sizes: tuple[float, ...]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
+def _sizes(sizes: tuple[float | None, ...]) -> str:
+    """Write sizes along the axes; one that is not changed is a dash."""
+    return " x ".join("-" if size is None else f"{size:g}" for size in sizes)
