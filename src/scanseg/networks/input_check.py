@@ -24,7 +24,7 @@ def check_image(
         network: Name of the network, for the message.
         channels: Channel counts that the network takes.
         total_stride: Product of the strides of all stages, per axis.
-        min_deepest_voxels: Voxels that the deepest map must have (2 where instance norm normalises it).
+        min_deepest_voxels: Voxels that the deepest map must have (2 where a norm over voxels acts on it).
 
     Raises:
         InputError: The image does not fit.
@@ -75,7 +75,7 @@ def check_size(
     if _deepest_voxels(size, total_stride) < min_deepest_voxels:
         raise InputError(
             f"{name} {tuple(size)} leaves a single voxel after the network's total stride "
-            f"{tuple(total_stride)}, which instance norm cannot normalise; the nearest is {nearest}."
+            f"{tuple(total_stride)}, which no norm over voxels can take; the nearest is {nearest}."
         )
 
 

@@ -61,6 +61,7 @@ class MSVMUNet(nn.Module):
             {1, STEM_CHANNELS} if in_channels in (1, STEM_CHANNELS) else {in_channels}
         )
         stem_channels = max(self.image_channels)
+        self.batch_normed = upsampling == "lkpe"
         self.total_stride = (STEM_STRIDE * 2 ** (len(dims) - 1),) * 2
         scan = sequence_block == "ss2d"
         self.encoder = MSVMEncoder(
@@ -86,7 +87,13 @@ class MSVMUNet(nn.Module):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        check_image(x, network="MSVM-UNet", channels=self.image_channels, total_stride=self.total_stride)
+        check_image(
+            x,
+            network="MSVM-UNet",
+            channels=self.image_channels,
+            total_stride=self.total_stride,
+            min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1,
+        )
         if x.shape[1] == 1 < max(self.image_channels):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
         return self.decoder(self.encoder(x))
@@ -208,7 +215,7 @@ def _downsampling(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Mo
 
 
 def _linear_rates(first: float, last: float, count: int) -> list[float]:
-    return torch.linspace(first, last, count, dtype=torch.float64).tolist()
+    return [first + (last - first) * index / max(count - 1, 1) for index in range(count)]
 
 
 def _check_shape(dims: Sequence[int], depths: Sequence[int], ffn_kernels: Sequence[int]) -> None:
