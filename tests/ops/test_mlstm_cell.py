@@ -177,6 +177,12 @@ def test_compiles_without_graph_breaks(generator):
     assert max(errors.values()) < 1e-5
 
 
+def test_tensors_without_data(generator):
+    inputs = {name: tensor.to("meta") for name, tensor in make_inputs(generator, "random", token=140).items()}
+    grads = run(operator(), inputs, inputs["q"])
+    assert {name: grads[f"grad {name}"].shape for name in inputs} == {n: t.shape for n, t in inputs.items()}
+
+
 @backends
 def test_autocast_changes_nothing(generator, backend):
     inputs = cast(make_inputs(generator, "random", token=140), torch.float32)

@@ -180,6 +180,13 @@ def test_compiles_without_graph_breaks(generator, operator, make_inputs):
 
 
 @OPERATORS
+def test_tensors_without_data(generator, operator, make_inputs):
+    inputs = {name: tensor.to("meta") for name, tensor in make_inputs(generator, "random").items()}
+    grads = run(operator(), inputs, next(iter(inputs.values())))
+    assert {name: grads[f"grad {name}"].shape for name in inputs} == {n: t.shape for n, t in inputs.items()}
+
+
+@OPERATORS
 @backends
 def test_autocast_changes_nothing(generator, operator, make_inputs, backend):
     inputs = cast(make_inputs(generator, "random"), torch.float32)

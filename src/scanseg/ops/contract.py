@@ -1,5 +1,6 @@
 """What every operator checks about the tensors it is given, before a backend sees them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -53,3 +54,10 @@ def require_shapes(operator: str, *arguments: Expected) -> None:
 def state_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the dtype of states and sums: float64 if any of the tensors is, else float32."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which operations keep the dtypes that they are given, on the device of `tensor`."""
+    kind = tensor.device.type
+    # Tensors without data, on which networks are sized, know no autocast.
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops.contract import state_dtype, without_autocast
 from scanseg.ops.mlstm.gates import (
     Gates,
     StateWeights,
@@ -74,7 +74,7 @@ class _MLSTM(torch.autograd.Function):
         fgate: Tensor,
         reverse: bool,  # noqa: FBT001 (apply takes no keywords)
     ) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             cell = _prepare(q, k, v, igate, fgate, reverse=reverse)
             numerator, row_sum = _sums(cell)
             factor, _ = _normalisation(row_sum, cell.gates.m)
@@ -86,7 +86,7 @@ class _MLSTM(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, igate, fgate, h, row_sum = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             cell = _prepare(q, k, v, igate, fgate, reverse=ctx.reverse)
             upstream = _upstream(cell, grad_h, h, row_sum)
             grads = _gradients(cell, upstream)

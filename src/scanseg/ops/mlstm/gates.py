@@ -7,6 +7,7 @@ say) would otherwise lose all the digits that tell the tokens after it apart.
 Names: see the package. F is the sum inside a chunk unless said otherwise. Layout: (row, chunk, token).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,9 +75,8 @@ def pair_weights(gates: Gates, *, scale: float) -> Tensor:
     """Return scale * exp(D[t,s] - m[t]) inside each chunk, 0 where s is read after t: (row, chunk, t, s)."""
     _, whole, part, m, _, reverse = gates
     weights = whole[..., :, None] - whole[..., None, :]
-    weights.add_((gates.igate - part)[..., None, :]).add_((part - m)[..., :, None]).exp_()
-    weights = weights.triu_() if reverse else weights.tril_()
-    return weights.mul_(scale)
+    weights.add_((gates.igate - part)[..., None, :]).add_((part - m + math.log(scale))[..., :, None]).exp_()
+    return weights.triu_() if reverse else weights.tril_()
 
 
 def state_weights(gates: Gates, *, scale: float) -> StateWeights:

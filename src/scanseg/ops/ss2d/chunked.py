@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops.contract import state_dtype, without_autocast
 from scanseg.ops.selective_scan.chunked import scan, scan_gradients
 
 PASSES = [False, True]  # whether in reverse
@@ -42,7 +42,7 @@ class _SS2DScan(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, projected, dt_weight, dt_bias, A_log, D_skip)
         wide = state_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             u = _map_sequences(x, wide)
             low, B, C = _split(projected, dt_weight, A_log, dtype=wide)
             delta = F.softplus(_step_sizes(low, dt_weight, dt_bias))
@@ -53,7 +53,7 @@ class _SS2DScan(torch.autograd.Function):
     def backward(ctx: Any, grad_merged: Tensor) -> tuple[Tensor, ...]:
         x, projected, dt_weight, dt_bias, A_log, D_skip = ctx.saved_tensors
         wide = state_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             u = _map_sequences(x, wide)
             grad_y = _map_sequences(grad_merged, wide)
             low, B, C = _split(projected, dt_weight, A_log, dtype=wide)
