@@ -150,7 +150,7 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
 
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
-    predict_folder = Call(None)
+    predict_folder = Call(SimpleNamespace(cases=("a", "b"), seconds=3.2, device="cuda:1 (a GPU)"))
     devices = []
 
     def load(model: Path, *, device: str) -> SimpleNamespace:
@@ -162,7 +162,8 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     assert outcome.code == 0
     assert devices == [(Path("m"), "cuda:1")]
     assert predict_folder.arguments == (Path("in"), Path("out"))
-    assert predict_folder.options == {"mirror": True, "probabilities": False}
+    assert predict_folder.options == {"mirror": True, "probabilities": False, "overwrite": False}
+    assert outcome.stdout == "out: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
 
 
 def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from scanseg import __version__
 from scanseg.cli.console import say, show_table
 
-_LIBRARIES = ("torch", "triton", "numpy", "scipy", "SimpleITK", "blosc2", "nilearn")
+_LIBRARIES = ("triton", "scipy", "SimpleITK", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
@@ -63,13 +62,9 @@ def collect() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {name: _installed_version(name) or "not installed" for name in _LIBRARIES}
-    return {
-        "scanseg": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **installed,
-    }
+    from scanseg.models.versions import installed_versions
+
+    return installed_versions() | {name: _installed_version(name) or "not installed" for name in _LIBRARIES}
 
 
 def _installed_version(distribution: str) -> str | None:

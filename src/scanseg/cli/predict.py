@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say
+from scanseg.cli.console import format_duration, say
 from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
 
@@ -18,6 +18,7 @@ def predict(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     mirror: bool = False,
     probabilities: bool = False,
+    overwrite: bool = False,
     device: Device = "auto",
 ) -> None:
     """Segment images with a trained model.
@@ -28,10 +29,18 @@ def predict(
         output: Folder for the label maps, each on the grid of its image.
         mirror: Average over mirrored images too: slower, often a little better.
         probabilities: Write the probabilities of the labels too.
+        overwrite: Replace what an earlier prediction left in the output folder.
     """
     from scanseg import api
 
     with show_progress() as listen:
         predictor = api.load(model, device=device)
-        predictor.predict_folder(inputs, output, mirror=mirror, probabilities=probabilities, listen=listen)
-    say(f"label maps are in {output}")
+        record = predictor.predict_folder(
+            inputs,
+            output,
+            mirror=mirror,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            listen=listen,
+        )
+    say(f"{output}: {len(record.cases)} label maps in {format_duration(record.seconds)} on {record.device}")
