@@ -78,7 +78,7 @@ def test_percentile_by_hand():
 
 def test_surface_dice_by_hand():
     # Two squares of 4 pixels side, one moved by 2 along x. Their outlines pass 16 points between pixels: 12 along
-    # edges, of length 1, and 4 at corners, of length sqrt(1/2). On each of the two edges along x they share 3 points, of
+    # edges, of length 1, and 4 at corners, of length sqrt(1/2). On both edges along x they share 3 points, of
     # which one is a corner of the one square and one of the other.
     prediction, reference = np.zeros((2, 8, 12), bool)
     prediction[2:6, 2:6] = True

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from scanseg.errors import UsageError
-from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.models.device import autocast_dtype, choose_device, describe_device
+from scanseg.models.versions import installed_versions
 
 
 @pytest.fixture
@@ -77,3 +78,15 @@ def test_precision_on_a_gpu_follows_its_capability(two_gpus, monkeypatch, capabi
             autocast_dtype(gpu, "bfloat16")
     else:
         assert autocast_dtype(gpu, "bfloat16") is torch.bfloat16
+
+
+def test_devices_in_words(two_gpus):
+    assert describe_device(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+    assert describe_device(torch.device("cuda", 1)) == "cuda:1 (GPU of a test)"
+    assert describe_device(torch.device("mps")) == "mps"
+
+
+def test_versions():
+    versions = installed_versions()
+    assert list(versions) == ["scanseg", "python", "torch", "numpy", "platform"]
+    assert versions["torch"] == torch.__version__

@@ -37,12 +37,12 @@ def window_starts(
     Args:
         shape: Voxels of the image along each axis, none fewer than the window's.
         patch_size: Voxels of a window along the same axes.
-        overlap: Part of a window, 0 to below 1, that the next one covers again at least.
+        overlap: Part of a window, 0 to below 1, that the next one covers again at least; a step is one voxel or more.
     """
     axes = []
     for size, patch in zip(shape, patch_size, strict=True):
         room = size - patch
-        num_steps = math.ceil(room / (patch * (1 - overlap)) - 1e-9)
+        num_steps = math.ceil(room / max(1, patch * (1 - overlap)) - 1e-9)
         axes.append([round(room * step / max(num_steps, 1)) for step in range(num_steps + 1)])
     return list(itertools.product(*axes))
 

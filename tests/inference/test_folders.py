@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pytest
+from torch import nn
+
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.evaluation import evaluate
+from scanseg.imaging import Image, read_label_map, write_label_map
+from scanseg.specs import PredictionRecord
+
+
+def write(path, array):
+    direction = tuple(np.eye(array.ndim).ravel().tolist())
+    image = Image(array[None], spacing=(1.0,) * array.ndim, origin=(0.0,) * array.ndim, direction=direction)
+    write_label_map(path, array, like=image)
+
+
+@pytest.fixture
+def volumes(tmp_path, rng):
+    """Folder of two cases, and what they hold."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    arrays = {case: rng.integers(0, 2, (5, 6, 7)).astype(np.uint8) for case in ("a", "b")}
+    for case, array in arrays.items():
+        write(folder / f"{case}_0000.nii.gz", array)
+    return folder, arrays
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "new" / "labels"
+    record = make_predictor().predict_folder(folder, output)
+    assert names(output) == ["a.nii.gz", "b.nii.gz", "dataset.json", "prediction.json"]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(output / f"{case}.nii.gz").array[0], array)
+    assert PredictionRecord.read(output / "prediction.json") == record
+    assert [case.case for case in record.cases] == ["a", "b"]
+    assert record.cases[0].images == (str(folder / "a_0000.nii.gz"),)
+    assert (record.cases[0].label_map, record.cases[0].fault) == ("a.nii.gz", None)
+    assert record.versions["scanseg"]
+    assert (record.precision, record.recipe, record.mirror) == ("float32", "test", False)
+
+
+def test_evaluate_finds_the_names(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    make_predictor().predict_folder(folder, tmp_path / "out")
+    (tmp_path / "references").mkdir()
+    for case, array in arrays.items():
+        write(tmp_path / "references" / f"{case}.nii.gz", array)
+    report = evaluate(tmp_path / "out", tmp_path / "references")
+    assert report.summary.label_means() == {"bright": 1.0}
+
+
+def test_one_file_of_another_ending(make_predictor, tmp_path):
+    array = np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0)
+    write(tmp_path / "scan.nrrd", array)
+    make_predictor().predict_folder(tmp_path / "scan.nrrd", tmp_path / "out")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "out" / "scan.nrrd").array[0], array)
+
+
+def test_pictures_as_jpeg_become_png(make_predictor, tmp_path):
+    from PIL import Image as Picture
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(folder / "frame.jpg")
+    predictor = make_predictor(
+        num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".jpg"}
+    )
+    predictor.predict_folder(folder, tmp_path / "out")
+    assert names(tmp_path / "out") == ["dataset.json", "frame.png", "prediction.json"]
+    assert read_label_map(tmp_path / "out" / "frame.png").array.all()
+
+
+def test_probabilities(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    make_predictor().predict_folder(folder, tmp_path / "out", probabilities=True)
+    with np.load(tmp_path / "out" / "a.npz") as stored:
+        probabilities = stored["probabilities"]
+    assert probabilities.shape == (2, 5, 6, 7)
+    np.testing.assert_array_equal(probabilities[1] > 0.5, arrays["a"] == 1)
+
+
+def test_progress(make_predictor, volumes, tmp_path):
+    heard = []
+    make_predictor().predict_folder(volumes[0], tmp_path / "out", listen=heard.append)
+    assert (heard[0].done, heard[0].detail) == (0, "a")
+    assert (heard[-1].done, heard[-1].total, heard[-1].detail) == (2, 2, "b")
+    assert "a, window 1 of 1" in [progress.detail for progress in heard]
+    assert {progress.task for progress in heard} == {"predicting"}
+
+
+def test_a_bad_case_does_not_stop_the_others(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    (folder / "a_0000.nii.gz").write_bytes(b"no image")
+    output = tmp_path / "out"
+    with pytest.raises(InputError, match=r"case a: .*a_0000\.nii\.gz"):
+        make_predictor().predict_folder(folder, output)
+    assert names(output) == ["b.nii.gz", "dataset.json", "prediction.json"]
+    np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], arrays["b"])
+    cases = json.loads((output / "prediction.json").read_text())["cases"]
+    assert cases[0]["label_map"] is None
+    assert "a_0000.nii.gz" in cases[0]["fault"]
+    assert cases[1]["fault"] is None
+
+
+def test_all_bad_cases_are_told(make_predictor, volumes, tmp_path):
+    class Broken(nn.Module):
+        def forward(self, batch):
+            return batch.new_full((len(batch), 2, *batch.shape[2:]), float("nan"))
+
+    with pytest.raises(ScansegError, match=r"case a: .*finite.*\n.*case b: .*finite"):
+        make_predictor(Broken()).predict_folder(volumes[0], tmp_path / "out")
+    assert names(tmp_path / "out") == ["dataset.json", "prediction.json"]
+
+
+def test_a_bug_is_not_hidden(make_predictor, volumes, tmp_path):
+    class Buggy(nn.Module):
+        def forward(self, batch):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_predictor(Buggy()).predict_folder(volumes[0], tmp_path / "out")
+
+
+def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor()
+    predictor.predict_folder(folder, output)
+    write(output / "a.nii.gz", 1 - arrays["a"])
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced.*or overwrite"
+    ):
+        predictor.predict_folder(folder, output)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
+    predictor.predict_folder(folder, output, overwrite=True)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], arrays["a"])
+
+
+def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    array = np.zeros((5, 6, 7), np.uint8)
+    write(folder / "c.nii.gz", array)
+    (folder / "dataset.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"c\.nii\.gz is an image to segment; dataset\.json there was not written by"
+    ):
+        make_predictor().predict_folder(folder, folder, overwrite=True)
+    assert (folder / "dataset.json").read_text() == "{}"
+
+
+def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):
+    predictor = make_predictor()
+    with pytest.raises(UsageError, match="no axes to mirror"):
+        predictor.predict_folder(volumes[0], tmp_path / "out", mirror=True)
+    with pytest.raises(InputError, match="no such file or folder"):
+        predictor.predict_folder(tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        predictor.predict_folder(volumes[0], tmp_path / "file")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,233 @@
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scanseg.data import preprocess_image
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.imaging import Image, write_label_map
+from scanseg.inference import load
+from scanseg.models import ModelFolder
+from scanseg.specs import NoNormalization
+
+
+def image_of(array, spacing=None):
+    num_axes = array.ndim - 1
+    direction = tuple(np.eye(num_axes).ravel().tolist())
+    return Image(array, spacing=spacing or (1.0,) * num_axes, origin=(0.0,) * num_axes, direction=direction)
+
+
+@pytest.fixture
+def volume(rng):
+    return rng.random((11, 13, 9)).astype(np.float32)
+
+
+def test_an_array_without_channel_axis(make_predictor, volume):
+    prediction = make_predictor().predict(volume)
+    assert prediction.label_map.dtype == np.uint8
+    assert prediction.probabilities is None
+    np.testing.assert_array_equal(prediction.label_map, volume > 0.5)
+    np.testing.assert_array_equal(prediction.image.array[0], volume)
+
+
+def test_an_array_with_channels(make_predictor, volume):
+    predictor = make_predictor(dataset={"channel_names": ("T1", "T2")})
+    both = np.stack([volume, 1 - volume])
+    np.testing.assert_array_equal(predictor.predict(both).label_map, volume > 0.5)
+
+
+def test_files(make_predictor, tmp_path, rng):
+    array = rng.integers(0, 2, (6, 7, 8)).astype(np.uint8)
+    paths = [tmp_path / f"case_{number:04d}.nii.gz" for number in range(2)]
+    for path, channel in zip(paths, (array, 1 - array), strict=True):
+        write_label_map(path, channel, like=image_of(array[None], spacing=(3.0, 2.0, 1.0)))
+    one = make_predictor().predict(paths[0])
+    np.testing.assert_array_equal(one.label_map, array)
+    assert one.image.spacing == pytest.approx((3.0, 2.0, 1.0))
+    two = make_predictor(dataset={"channel_names": ("T1", "T2")}).predict(paths)
+    np.testing.assert_array_equal(two.label_map, array)
+
+
+def test_cropping_and_axis_order_are_undone(make_predictor):
+    volume = np.zeros((10, 12, 14), np.float32)
+    volume[2:7, 3:9, 4:5] = 1
+    predictor = make_predictor(preprocessing={"crop_to_nonzero": True, "axis_order": (2, 0, 1)})
+    prediction = predictor.predict(volume, probabilities=True)
+    np.testing.assert_array_equal(prediction.label_map, volume)
+    assert prediction.probabilities.shape == (2, 10, 12, 14)
+    np.testing.assert_array_equal(prediction.probabilities[0][volume == 0], 1)
+
+
+def test_resampling_comes_back_to_the_source_grid(make_predictor):
+    volume = np.zeros((10, 16, 16), np.float32)
+    volume[:, :8] = 1
+    predictor = make_predictor(preprocessing={"spacing": (1.0, 1.0, 1.0), "image_order": 1})
+    prediction = predictor.predict(volume, spacing=(2.0, 0.5, 0.8))
+    np.testing.assert_array_equal(prediction.label_map, volume)
+
+
+def test_a_2d_network_on_a_volume(make_predictor, volume):
+    np.testing.assert_array_equal(make_predictor(patch_size=(8, 8)).predict(volume).label_map, volume > 0.5)
+
+
+def test_pictures(make_predictor, rng):
+    picture = rng.random((3, 20, 17)).astype(np.float32)
+    predictor = make_predictor(num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B")})
+    prediction = predictor.predict(picture, probabilities=True)
+    np.testing.assert_array_equal(prediction.label_map, picture[0] > 0.5)
+    assert prediction.probabilities.shape == (2, 20, 17)
+
+
+@pytest.mark.parametrize("restoring", ["logits", "labels"])
+def test_slices_are_resized_and_back(make_predictor, restoring):
+    predictor = make_predictor(
+        patch_size=(16, 16),
+        preprocessing={"slice_size": (16, 16), "image_order": 1},
+        inference={"mode": "slices", "slice_restoring": restoring},
+        order="every-slice",
+    )
+    volume = np.zeros((3, 40, 24), np.float32)
+    volume[1, 10:30, 6:18] = 1
+    label_map = predictor.predict(volume).label_map
+    assert label_map.shape == volume.shape
+    assert not label_map[[0, 2]].any()
+    inner, outer = np.zeros((2, 40, 24), bool)
+    inner[13:27, 8:16] = True
+    outer[7:33, 4:20] = True
+    assert label_map[1][inner].all()
+    assert not label_map[1][~outer].any()
+
+
+def test_regions(make_predictor, volume):
+    labels = {"background": 0, "whole": (1, 2), "core": (2,)}
+    predictor = make_predictor(nn.Conv3d(1, 2, 1), dataset={"labels": labels, "regions_class_order": (1, 2)})
+    with torch.no_grad():
+        predictor._network.weight.fill_(1)
+        predictor._network.bias.copy_(torch.tensor([-0.3, -0.7]))
+    prediction = predictor.predict(volume, probabilities=True)
+    # Values nearer to a threshold than float32 tells apart are left out.
+    clear = (np.abs(volume - 0.3) > 1e-5) & (np.abs(volume - 0.7) > 1e-5)
+    expected = (volume > 0.3).astype(int) + (volume > 0.7)
+    np.testing.assert_array_equal(prediction.label_map[clear], expected[clear])
+    np.testing.assert_allclose(prediction.probabilities[1], 1 / (1 + np.exp(0.7 - volume)), atol=1e-3)
+
+
+def test_preprocessed_cases_give_the_same(make_predictor, volume):
+    predictor = make_predictor(preprocessing={"spacing": (1.0, 1.0, 1.0)})
+    image = image_of(volume[None], spacing=(2.0, 1.5, 1.0))
+    array, geometry = preprocess_image(image, predictor.plan.preprocessing)
+    np.testing.assert_array_equal(
+        predictor.predict_preprocessed(array, geometry), predictor.predict(image).label_map
+    )
+
+
+def test_mirroring_uses_the_axes_of_the_plan(make_predictor, volume):
+    class LastColumn(nn.Module):
+        def forward(self, batch):
+            logits = torch.zeros(len(batch), 2, *batch.shape[2:])
+            logits[:, 1] = -0.75
+            logits[:, 1, ..., -1] = 1
+            return logits
+
+    one_window = volume[:8, :8, :8]
+    predictor = make_predictor(LastColumn(), inference={"mirror_axes": (2,)})
+    assert predictor.predict(one_window).label_map[..., -1].all()
+    mirrored = predictor.predict(one_window, mirror=True).label_map
+    assert mirrored[..., 0].all()
+    assert mirrored[..., -1].all()
+    assert not mirrored[..., 1:-1].any()
+
+
+def test_mirroring_without_axes_is_refused(make_predictor, volume):
+    with pytest.raises(UsageError, match="names no axes to mirror"):
+        make_predictor().predict(volume, mirror=True)
+
+
+def test_spacing_is_asked_for_where_it_is_needed(make_predictor, volume):
+    predictor = make_predictor(preprocessing={"spacing": (1.0, 1.0, 1.0)})
+    with pytest.raises(UsageError, match=r"resamples to \(1.0, 1.0, 1.0\) mm.*pass spacing="):
+        predictor.predict(volume)
+    with pytest.raises(UsageError, match="spacing is for arrays"):
+        predictor.predict(image_of(volume[None]), spacing=(1, 1, 1))
+
+
+def test_faulty_arrays_are_refused(make_predictor, volume):
+    predictor = make_predictor()
+    with pytest.raises(InputError, match=r"shape \(2, 11, 13, 9\).*1 channels \(MRI\).*spacing \(0.0, 1.0\)"):
+        predictor.predict(np.stack([volume, volume]), spacing=(0, 1))
+    volume[0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        predictor.predict(volume)
+    with pytest.raises(InputError, match="complex64"):
+        predictor.predict(volume.astype(np.complex64))
+
+
+def test_wrong_channels_name_the_file(make_predictor, tmp_path):
+    array = np.ones((6, 7, 8), np.uint8)
+    write_label_map(tmp_path / "case.nii.gz", array, like=image_of(array[None]))
+    predictor = make_predictor(
+        dataset={"channel_names": ("T1", "T2")}, preprocessing={"normalizations": (NoNormalization(),) * 2}
+    )
+    with pytest.raises(InputError, match=r"case\.nii\.gz: image of 1 channels where 2"):
+        predictor.predict(tmp_path / "case.nii.gz")
+
+
+def test_out_of_memory_is_one_message(make_predictor, volume):
+    class Greedy(nn.Module):
+        def forward(self, batch):
+            raise torch.OutOfMemoryError("no")
+
+    with pytest.raises(
+        ScansegError, match=r"memory of cpu does not suffice.*\(11, 13, 9\).*window_batch, now 4"
+    ):
+        make_predictor(Greedy()).predict(volume)
+
+
+def test_the_network_is_set_to_evaluation(make_predictor, volume):
+    predictor = make_predictor(nn.Sequential(nn.Conv3d(1, 2, 1), nn.Dropout(0.9)))
+    first = predictor.predict(volume, probabilities=True).probabilities
+    np.testing.assert_array_equal(predictor.predict(volume, probabilities=True).probabilities, first)
+
+
+def test_load_a_model_folder(make_plan, tmp_path, volume):
+    folder = ModelFolder.create(tmp_path / "model", make_plan())
+    with pytest.raises(InputError, match="has not finished"):
+        load(tmp_path / "model", device="cpu")
+    network = folder.build_network()
+    folder.write_weights(network)
+    predictor = load(tmp_path / "model", device="cpu")
+    assert (predictor.model, predictor.precision, predictor.device.type) == (
+        str(tmp_path / "model"),
+        "float32",
+        "cpu",
+    )
+    first = predictor.predict(volume).label_map
+    np.testing.assert_array_equal(load(tmp_path / "model", device="cpu").predict(volume).label_map, first)
+
+
+def test_stored_cases_need_no_image_library(make_plan, tmp_path):
+    program = """
+        import sys
+        from pathlib import Path
+        for name in ("SimpleITK", "PIL", "tifffile", "matplotlib"):
+            sys.modules[name] = None
+        import numpy, torch
+        from scanseg.evaluation import score_case
+        from scanseg.inference import Predictor
+        from scanseg.specs import CaseGeometry, Plan
+        shape = (6, 7, 8)
+        geometry = CaseGeometry(
+            num_axes=3, source_shape=shape, source_spacing=(1, 1, 1), axis_order=(0, 1, 2), crop_start=(0, 0, 0),
+            crop_shape=shape, shape=shape,
+        )
+        predictor = Predictor(Plan.read(Path(sys.argv[1])), torch.nn.Conv3d(1, 2, 1), device=torch.device("cpu"))
+        label_map = predictor.predict_preprocessed(numpy.zeros((1, *shape), numpy.float32), geometry)
+        score_case(label_map, label_map, spacing=(1, 1, 1), labels={"bright": (1,)})
+    """
+    path = tmp_path / "plan.json"
+    path.write_text(make_plan().to_json())
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=True)

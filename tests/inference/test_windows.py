@@ -1,0 +1,174 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import nn
+
+from scanseg.errors import ScansegError
+from scanseg.inference import gaussian_weights, predict_windows, window_starts, windows
+
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Apply a function; count the calls and the windows."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.calls, self.windows = function, 0, 0
+
+    def forward(self, batch):
+        self.calls += 1
+        self.windows += len(batch)
+        return self.function(batch)
+
+
+def predict(network, image, patch_size, **changes):
+    arguments = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3, "device": CPU}
+    return predict_windows(network, image, patch_size=patch_size, **(arguments | changes))
+
+
+sizes = st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0] + pair[1], pair[0]))
+
+
+@given(st.lists(sizes, min_size=1, max_size=2), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 0.9, 0.99]))
+@settings(deadline=None)
+def test_windows_cover_everything_and_stay_inside(axes, overlap):
+    shape, patch = zip(*axes, strict=True)
+    starts = window_starts(shape, patch_size=patch, overlap=overlap)
+    places = [sorted({start[axis] for start in starts}) for axis in range(len(axes))]
+    assert starts == list(itertools.product(*places))
+    for (size, width), along in zip(axes, places, strict=True):
+        assert (along[0], along[-1]) == (0, size - width)
+        assert all(0 < after - before <= width for before, after in itertools.pairwise(along))
+        assert len(along) == 1 + math.ceil((size - width) / max(1, width * (1 - overlap)) - 1e-9)
+
+
+def test_positions_of_nnunet():
+    # Computed by nnU-Net v2's compute_steps_for_sliding_window.
+    assert window_starts((100,), patch_size=(40,), overlap=0.5) == [(0,), (20,), (40,), (60,)]
+    assert window_starts((128,), patch_size=(50,), overlap=0.5) == [(0,), (20,), (39,), (58,), (78,)]
+    assert window_starts((7, 4), patch_size=(4, 4), overlap=0.5) == [(0, 0), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("patch", [(8, 16), (9, 24, 40), (1, 16, 16)])
+def test_weights_are_nnunets_gaussian(patch):
+    weights = gaussian_weights(patch).numpy()
+    assert weights.shape == patch
+    assert weights.max() == 1
+    assert weights.min() > 0
+    peak = np.zeros(patch)
+    peak[tuple(size // 2 for size in patch)] = 1
+    filtered = ndimage.gaussian_filter(peak, [size / 8 for size in patch], mode="constant")
+    # scipy cuts the Gaussian off at four standard deviations.
+    np.testing.assert_allclose(weights, filtered / filtered.max(), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 31), (3, 40, 5), (1, 1, 1), (8, 8, 8)])
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
+def test_the_identity_is_reproduced_exactly(shape, patch, overlap, generator):
+    image = torch.randn(2, *shape, generator=generator)
+    assert torch.equal(predict(nn.Identity(), image, patch, overlap=overlap), image)
+
+
+def test_windows_that_differ_are_blended_by_their_weights(generator):
+    image = torch.randn(1, 9, 12, 10, generator=generator)
+    patch, numbers = (6, 6, 6), iter(range(1000))
+    network = Counting(
+        lambda batch: torch.stack([torch.full_like(window, next(numbers)) for window in batch])
+    )
+    blended = predict(network, image, patch, window_batch=2)
+    total, weight = torch.zeros(2, *image.shape[1:], dtype=torch.float64)
+    gaussian = gaussian_weights(patch).double()
+    for number, start in enumerate(window_starts(image.shape[1:], patch_size=patch, overlap=0.5)):
+        box = tuple(slice(first, first + 6) for first in start)
+        total[box] += number * gaussian
+        weight[box] += gaussian
+    torch.testing.assert_close(blended[0], (total / weight).float())
+
+
+def test_a_2d_network_sees_each_slice_once_where_it_fits(generator):
+    image = torch.randn(3, 5, 8, 6, generator=generator)
+    network = Counting(lambda batch: batch.mean(dim=(2, 3), keepdim=True).expand_as(batch))
+    result = predict(network, image, (8, 6), window_batch=2)
+    assert (network.calls, network.windows) == (3, 5)
+    torch.testing.assert_close(result, image.mean(dim=(2, 3), keepdim=True).expand_as(image))
+
+
+def test_batch_size_changes_nothing_but_the_passes(generator):
+    image = torch.randn(1, 12, 12, 12, generator=generator)
+    one, many = (Counting(lambda batch: batch.cumsum(-1)) for _ in range(2))
+    assert torch.equal(
+        predict(one, image, (8, 8, 8), window_batch=1), predict(many, image, (8, 8, 8), window_batch=16)
+    )
+    assert (one.calls, many.calls) == (8, 1)
+
+
+def test_small_images_are_padded_with_zeros_on_both_sides():
+    seen = []
+    network = Counting(lambda batch: seen.append(batch) or batch)
+    predict(network, torch.ones(1, 4, 2, 5), (4, 5, 4))
+    assert seen[0].shape[1:] == (1, 4, 5, 4)
+    assert seen[0][0, 0, 0].sum(1).tolist() == [0, 4, 4, 0, 0]
+
+
+@pytest.mark.parametrize(("axes", "passes"), [((), 1), ((0,), 2), ((0, 2), 4), ((0, 1, 2), 8)])
+def test_mirroring_averages_over_all_flips(axes, passes, generator):
+    image = torch.randn(1, 6, 6, 6, generator=generator)
+    ramp = torch.arange(6.0)
+    network = Counting(lambda batch: batch * (ramp[:, None, None] + 10 * ramp[:, None] + 100 * ramp))
+    result = predict(network, image, (6, 6, 6), mirror_axes=axes)
+    assert network.calls == passes
+    flat = [torch.full((6,), 2.5) if axis in axes else ramp for axis in range(3)]
+    expected = image * (flat[0][:, None, None] + 10 * flat[1][:, None] + 100 * flat[2])
+    torch.testing.assert_close(result, expected)
+
+
+def test_mirroring_does_not_change_a_symmetric_network(generator):
+    image = torch.randn(2, 9, 10, 11, generator=generator)
+    network = nn.Conv3d(2, 2, 1)
+    plain = predict(network, image, (8, 8, 8))
+    torch.testing.assert_close(predict(network, image, (8, 8, 8), mirror_axes=(0, 1, 2)), plain)
+
+
+def test_large_logits_are_held_in_half_precision(generator, monkeypatch):
+    image = 5 * torch.randn(1, 20, 20, 20, generator=generator)
+    network = nn.Conv3d(1, 3, 3, padding=1)
+    exact = predict(network, image, (8, 8, 8), num_outputs=3)
+    monkeypatch.setattr(windows, "HOST_FLOAT32_BYTES", 0)
+    result = predict(network, image, (8, 8, 8), num_outputs=3)
+    assert (exact.dtype, result.dtype) == (torch.float32, torch.float16)
+    # Each of up to 27 windows rounds the mean once more; measured 4e-3.
+    torch.testing.assert_close(result.float(), exact, atol=1e-2, rtol=0)
+
+
+def test_autocast_lowers_the_network_only():
+    seen = []
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), Counting(lambda batch: seen.append(batch.dtype) or batch))
+    result = predict(network, torch.ones(1, 4, 4, 4), (4, 4, 4), num_outputs=2, autocast_dtype=torch.bfloat16)
+    assert seen == [torch.bfloat16]
+    assert result.dtype == torch.float32
+
+
+def test_progress_counts_windows():
+    heard = []
+    predict(nn.Identity(), torch.ones(1, 8, 8, 12), (8, 8, 8), window_batch=1, listen=heard.append)
+    assert [(progress.done, progress.total) for progress in heard] == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_network_of_another_shape_is_refused():
+    with pytest.raises(ScansegError, match=r"shape \(1, 1, 4, 4, 4\) instead of \(1, 3, 4, 4, 4\)"):
+        predict(nn.Identity(), torch.ones(1, 4, 4, 4), (4, 4, 4), num_outputs=3)
+
+
+def test_the_image_is_not_changed(generator):
+    image = torch.randn(1, 5, 5, 5, generator=generator)
+    before = image.clone()
+    predict(nn.ReLU(inplace=True), image, (5, 5, 5))
+    assert torch.equal(image, before)
