@@ -1,4 +1,4 @@
-"""Faulty data sets, models, records and predictions: one message that names the file, and nothing half written."""
+"""Faulty inputs to every command: one message that names the file, and nothing half written."""
 
 import json
 import shutil
@@ -262,3 +262,77 @@ def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predicti
     report = predictions / "report.json"
     assert command(*words, "-o", report).code == 0
     assert json.loads(report.read_text())["summary"]["num_cases"] == 5
+
+
+@pytest.fixture(scope="module")
+def untrained(volume_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose network has learnt nothing; not to be changed."""
+    from scanseg import make_plan
+    from scanseg.models import ModelFolder
+
+    settings = (
+        *("sampling.patch_size=[16, 16, 16]", "network.features=[4, 8]"),
+        *("network.strides=[[1, 1, 1], [2, 2, 2]]", "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]"),
+    )
+    plan = make_plan(volume_dataset, recipe="xlstm-unet", settings=settings, num_workers=0)
+    folder = ModelFolder.create(tmp_path_factory.mktemp("untrained") / "model", plan)
+    folder.write_weights(folder.build_network())
+    return folder.path
+
+
+@pytest.fixture
+def unseen(volume_dataset: Path, tmp_path: Path) -> Path:
+    """Two images to segment that a test may damage."""
+    folder = tmp_path / "unseen"
+    folder.mkdir()
+    for case in (1, 2):
+        shutil.copy(volume_dataset / "imagesTr" / f"case_{case}_0000.nii.gz", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, replace_by_text, empty, add_axis, fill_with_nan, put_one_nan],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_faulty_image_to_segment(
+    command, untrained: Path, unseen: Path, tmp_path: Path, damage: Callable
+) -> None:
+    damage(unseen / "case_1_0000.nii.gz")
+    output = tmp_path / "output"
+    outcome = command("predict", untrained, unseen, "-o", output, "--device", "cpu")
+    assert_clear(outcome, "case_1_0000.nii.gz")
+    written = {path.name for path in output.iterdir()} if output.exists() else set()
+    assert written <= {"case_2.nii.gz", "dataset.json", "prediction.json"}
+
+
+def test_images_that_do_not_fit_the_model(
+    command, untrained: Path, raster_dataset: Path, unseen: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    outcome = command("predict", untrained, raster_dataset / "imagesTr", "-o", output)
+    assert_clear(outcome, "imagesTr")
+    picture = raster_dataset / "imagesTr" / "case_1_0000.png"
+    assert_clear(command("predict", untrained, picture, "-o", output, "--device", "cpu"), picture.name)
+    assert not output.exists() or not list(output.glob("case*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (truncate, "model.safetensors"),
+        (empty, "model.safetensors"),
+        (remove, "model.safetensors"),
+        (truncate, "plan.json"),
+        (remove, "plan.json"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_faulty_model(
+    command, untrained: Path, unseen: Path, tmp_path: Path, damage: Callable, name: str
+) -> None:
+    model = Path(shutil.copytree(untrained, tmp_path / "model"))
+    damage(model / name)
+    outcome = command("predict", model, unseen, "-o", tmp_path / "output", "--device", "cpu")
+    assert_clear(outcome, name)
+    assert not (tmp_path / "output").exists()
