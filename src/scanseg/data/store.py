@@ -32,7 +32,12 @@ _HASH_DIGITS = 8
 
 
 class Store:
-    """A finished store, open for reading."""
+    """A finished store, open for reading.
+
+    Attributes:
+        folder: Where it lies.
+        index: Everything but the arrays.
+    """
 
     def __init__(self, folder: Path, index: StoreIndex) -> None:
         self.folder = folder
@@ -77,23 +82,58 @@ class Store:
         return stored
 
     def open_image(self, case: StoredCase) -> Any:
-        """Return the image as a `blosc2.NDArray` float16 (channel, z, y, x): slicing it reads that part."""
+        """Return the image as a `blosc2.NDArray` float16 (channel, z, y, x): slicing it reads that part.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
         return open_array(self._path(case, IMAGE_FILE))
 
     def open_label_map(self, case: StoredCase) -> Any:
-        """Return the label map as a `blosc2.NDArray` uint8 (z, y, x): slicing it reads that part."""
+        """Return the label map as a `blosc2.NDArray` uint8 (z, y, x): slicing it reads that part.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
         return open_array(self._path(case, LABEL_MAP_FILE))
 
     def read_image(self, case: StoredCase) -> Float16[np.ndarray, "channel z y x"]:
-        """Read the whole preprocessed image."""
+        """Read the whole preprocessed image.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
         return read_array(self._path(case, IMAGE_FILE))
 
     def read_label_map(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"]:
-        """Read the whole preprocessed label map."""
+        """Read the whole preprocessed label map.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
         return read_array(self._path(case, LABEL_MAP_FILE))
 
     def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
-        """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated."""
+        """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
         return read_array(self._path(case, REFERENCE_FILE))
 
     @cached_property

@@ -93,7 +93,8 @@ def build_store(
     cases = tuple(stored for stored in records.values() if stored is not None)
     index = wanted.model_copy(update={"cases": cases})
     _remove_other_cases(folder, set(records))
-    write_text(folder / INDEX_FILE, index.to_json())
+    if not (folder / INDEX_FILE).is_file() or StoreIndex.read(folder / INDEX_FILE) != index:
+        write_text(folder / INDEX_FILE, index.to_json())
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
     return Store(folder, index)
 
@@ -197,5 +198,5 @@ def _to_half(array: np.ndarray) -> np.ndarray:
 def _remove_other_cases(folder: Path, names: set[str]) -> None:
     """Remove cases that are no longer in the data set, and what an interruption left half written."""
     for path in (folder / CASES_FOLDER).iterdir():
-        if path.name not in names:
+        if path.is_dir() and path.name not in names:
             shutil.rmtree(path)

@@ -1,6 +1,7 @@
 """Do one thing to every case, in this process or in several."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -75,7 +76,9 @@ def _map_in_processes(
 ) -> list[Result]:
     """Call a function for every case in spawned processes; the first error stops the rest."""
     results: dict[str, Result] = {}
-    pool = ProcessPoolExecutor(min(num_workers, len(cases)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(cases)), mp_context=get_context("spawn"), initializer=_leave_interrupts
+    )
     try:
         with _one_thread_each():
             futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
@@ -92,6 +95,11 @@ def _map_in_processes(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[case.name] for case in cases]
+
+
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the process that the user started; it ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

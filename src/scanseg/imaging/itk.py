@@ -109,13 +109,15 @@ def _execute(action: Any, path: Path) -> Any:
         with _stderr_held_back():
             return action()
     except RuntimeError as error:
-        raise InputError(f"{path}: damaged, or not of the kind its ending says{_reason(error)}.") from error
+        raise InputError(f"{path}: cannot be read or written: {_reason(error)}.") from error
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line of SimpleITK's error, where it says more than its first."""
+    """The last line of SimpleITK's error, where it says something to a person."""
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "").strip()
-    return "" if "Reason:" in last or "Unable to determine ImageIO" in last else f" ({last.rstrip('.')})"
+    if "Reason:" in last or "Unable to determine ImageIO" in last:
+        return "damaged, or not of the kind its ending says"
+    return last.rstrip(".")
 
 
 @contextmanager

@@ -102,11 +102,11 @@ def _trailer_bytes(path: Path) -> int:
 
 
 def _scan(path: Path, layout: _Layout, *, compressed: bool) -> int:
-    """Count the bytes of a file, and refuse values that are no numbers."""
+    """Count the bytes of header and voxels, and refuse values that are no numbers."""
     num_nan = num_infinite = 0
     with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
         total = len(stream.read(layout.offset))
-        while piece := stream.read(_PIECE_BYTES):
+        while piece := stream.read(min(_PIECE_BYTES, layout.offset + layout.num_bytes - total)):
             total += len(piece)
             if layout.float_type is not None:
                 whole = len(piece) - len(piece) % int(layout.float_type[-1])
