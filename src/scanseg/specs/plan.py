@@ -88,6 +88,8 @@ class TrainingSpec(Document):
     """auto: bfloat16 on a GPU that has it, else float32."""
     allow_tf32: bool = True
     """Let a GPU round float32 products to TF32."""
+    cuda_graph: bool = True
+    """Replay forward and backward of a step as one CUDA graph, where the device is a GPU with CUDA."""
     resident: Literal["auto", "device", "host"] = "auto"
     """Where the training cases are held; auto: on the device, if they fit in half of its free memory."""
     checkpoint_seconds: NonNegativeFloat = 30.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scanseg.data.batches import Batch
 from scanseg.models import Checkpoint
 from scanseg.specs import Plan, TrainingState
+from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.losses import segmentation_loss
 from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
 
@@ -40,6 +41,7 @@ class Fit:
         self._autocast_dtype = autocast_dtype
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
+        self._graph: GraphedGradients | None = None
 
     def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
         """Take one step and return the loss, still on the device."""
@@ -47,18 +49,33 @@ class Fit:
         seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done]).integers(2**62)
         torch.manual_seed(int(seed))
         set_learning_rate(self._optimizer, lr)
-        self._optimizer.zero_grad(set_to_none=True)
         self.network.train()
-        with self._autocast():
-            outputs = as_sequence(self.network(batch.images))
-        loss = segmentation_loss(outputs, batch.label_maps, spec=training.loss, dataset=self._plan.dataset)
-        self._scaler.scale(loss).backward()
+        loss = self._gradients(batch)
         if training.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.iterations_done += 1
+        return loss
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Compute the loss of a batch and put its gradients into the parameters."""
+        if self._device.type == "cuda" and self._plan.training.cuda_graph:
+            if self._graph is None:
+                self._graph = GraphedGradients(self._backward, self.network, batch)
+            return self._graph(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        return self._backward(batch)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Run the network forward and backward and return the loss."""
+        with self._autocast():
+            outputs = as_sequence(self.network(batch.images))
+        loss = segmentation_loss(
+            outputs, batch.label_maps, spec=self._plan.training.loss, dataset=self._plan.dataset
+        )
+        self._scaler.scale(loss).backward()
         return loss.detach()
 
     @torch.no_grad()

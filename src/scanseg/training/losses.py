@@ -32,11 +32,19 @@ def encode_targets(label_map: Int[Tensor, "batch *axes"], *, dataset: DatasetSpe
     groups = [(0,), *dataset.foreground.values()]
     if dataset.has_regions:
         groups = groups[1:]
-    masks = torch.stack([torch.isin(label_map, label_map.new_tensor(group)) for group in groups], dim=1)
+    masks = torch.stack([_is_one_of(label_map, group) for group in groups], dim=1)
     valid = None
     if dataset.ignore_label is not None:
         valid = (label_map != dataset.ignore_label).unsqueeze(1).float()
     return Targets(masks.float(), valid)
+
+
+def _is_one_of(label_map: Tensor, values: Sequence[int]) -> Tensor:
+    """Compare with each value; `torch.isin` would move the values to the device, which a CUDA graph cannot hold."""
+    mask = label_map == values[0]
+    for value in values[1:]:
+        mask = mask | (label_map == value)
+    return mask
 
 
 def segmentation_loss(

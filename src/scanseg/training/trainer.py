@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 import scanseg
 from scanseg.data.batches import make_batch
@@ -173,7 +174,7 @@ class _Run:
                     f"learning rate (--lr, now {self._plan.training.optimizer.lr}) or float32 "
                     f"(--set training.precision=float32) may help"
                 )
-            metrics = {
+            metrics: dict[str, JsonValue] = {
                 "epoch": self.epochs_done,
                 "iterations": self.fit.iterations_done,
                 "seconds": round(self.fit.seconds, 2),
@@ -181,7 +182,7 @@ class _Run:
                 "loss": loss,
             }
             if self._validation_cases is not None and self._is_validated():
-                metrics["validation_dice"] = self._patch_dice()
+                metrics["validation_dice"] = {**self._patch_dice()}
             self._folder.append_metrics(metrics)
             if time.monotonic() - self._last_checkpoint >= self._plan.training.checkpoint_seconds:
                 self._save("running")
@@ -194,7 +195,9 @@ class _Run:
 
     def _train_epoch(self, stopped: Callable[[], int | None]) -> tuple[list[torch.Tensor], float]:
         """Take steps to the end of the epoch, or of the time; return the losses and the last learning rate."""
-        training, losses, lr = self._plan.training, [], 0.0
+        training = self._plan.training
+        losses: list[torch.Tensor] = []
+        lr = 0.0
         end = (self.fit.iterations_done // self._iterations + 1) * self._iterations
         before, begin = self.fit.seconds, time.monotonic()
         while self.fit.iterations_done < end and (not losses or self._progress < 1):

@@ -1,0 +1,168 @@
+"""The demo: data set, training, prediction, scores and picture, by the same functions that the commands call."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from scanseg import api
+from scanseg.demo.anatomy import TISSUES, TRAINING_SLABS, UNSEEN_SLABS, make_dataset
+from scanseg.demo.picture import write_picture
+from scanseg.demo.thresholds import apply_thresholds, best_thresholds
+from scanseg.errors import UsageError
+from scanseg.evaluation import score_case
+from scanseg.files import write_text
+from scanseg.imaging import Image, read_image, read_label_map
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.specs import AdamWSpec, ScheduleSpec
+
+DemoRecipe = Literal["xlstm-unet", "msvm-unet"]
+
+_OPTIMIZER = AdamWSpec(lr=2e-3, weight_decay=1e-2).model_dump_json()
+_SCHEDULE = ScheduleSpec(kind="cosine", final_lr=1e-5, warmup_fraction=0.05).model_dump_json()
+_SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
+    "xlstm-unet": (
+        "sampling.patch_size=[32, 48, 48]",
+        "sampling.batch_size=2",
+        "network.features=[12, 24, 48, 64]",
+        "network.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]",
+        "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]",
+        "network.num_blocks_encoder=1",
+        "network.num_blocks_decoder=1",
+        f"training.optimizer={_OPTIMIZER}",
+        f"training.schedule={_SCHEDULE}",
+        "training.epochs=6",
+        "training.iterations_per_epoch=40",
+    ),
+    "msvm-unet": (
+        "preprocessing.axis_order=[1, 0, 2]",
+        "preprocessing.slice_size=[160, 160]",
+        "sampling.patch_size=[160, 160]",
+        "sampling.batch_size=6",
+        "network.dims=[24, 48, 96, 192]",
+        "network.depths=[1, 1, 2, 1]",
+        "network.decoder_depth=1",
+        f"training.optimizer={_OPTIMIZER}",
+        f"training.schedule={_SCHEDULE}",
+        "training.epochs=12",
+    ),
+}
+"""Small networks and short trainings, as changes to the recipes' plans."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo shows."""
+
+    network_dice: dict[str, float]
+    """Mean Dice of each tissue over the unseen slabs."""
+    threshold_dice: dict[str, float]
+    """The same for the two best thresholds."""
+    label_maps: Path
+    """Folder of the predicted label maps (NIfTI)."""
+    picture: Path
+    """Image, reference and prediction of a slice (PNG)."""
+    seconds: float
+
+
+def run(
+    *,
+    recipe: DemoRecipe = "xlstm-unet",
+    output: Path,
+    device: str = "cpu",
+    listen: ProgressListener = ignore_progress,
+) -> DemoResult:
+    """Train a small network on two slabs of a brain, segment two others, and score both against thresholds.
+
+    Args:
+        recipe: Which network.
+        output: Folder to write; what an earlier demo left there is replaced.
+        device: Where to compute.
+        listen: Told of progress.
+
+    Raises:
+        InputError: nilearn is not installed.
+        UsageError: `output` holds something that no demo wrote.
+    """
+    begin = time.monotonic()
+    _clear(output)
+    dataset = make_dataset(output / "dataset")
+    inputs = output / "unseen"
+    inputs.mkdir()
+    for name in UNSEEN_SLABS:
+        shutil.copy(dataset / "imagesTr" / f"{name}_0000.nii.gz", inputs)
+    api.train(
+        dataset,
+        output / "model",
+        recipe=recipe,
+        device=device,
+        settings=_SETTINGS[recipe],
+        num_workers=0,
+        listen=listen,
+    )
+    predictor = api.load(output / "model", device=device)
+    predictor.predict_folder(inputs, output / "predictions", listen=listen)
+    report = api.evaluate(output / "predictions", dataset / "labelsTr", num_workers=0, listen=listen)
+    write_text(output / "report.json", report.to_json())
+    return DemoResult(
+        network_dice=report.summary.label_means(),
+        threshold_dice=_score_thresholds(dataset),
+        label_maps=output / "predictions",
+        picture=_draw(dataset, output, recipe=recipe),
+        seconds=time.monotonic() - begin,
+    )
+
+
+_MARK = "scanseg-demo.txt"
+
+
+def _clear(output: Path) -> None:
+    """Make the folder empty, if it is a demo's."""
+    if output.exists() and any(output.iterdir()) and not (output / _MARK).is_file():
+        raise UsageError(f"{output} holds something that no demo wrote. Choose another folder by -o.")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    write_text(output / _MARK, "Written by `scanseg demo`, which replaces this folder when it runs again.\n")
+
+
+def _read(dataset: Path, name: str) -> tuple[Image, np.ndarray]:
+    """Read a slab and its tissues."""
+    image = read_image(dataset / "imagesTr" / f"{name}_0000.nii.gz")
+    return image, read_label_map(dataset / "labelsTr" / f"{name}.nii.gz").array[0]
+
+
+def _score_thresholds(dataset: Path) -> dict[str, float]:
+    """Find the best thresholds on the training slabs and score them on the unseen ones."""
+    training = [_read(dataset, name) for name in TRAINING_SLABS]
+    thresholds = best_thresholds(
+        [image.array[0] for image, _ in training], [tissues for _, tissues in training]
+    )
+    labels = {name: (value,) for name, value in TISSUES.items()}
+    scores = []
+    for name in UNSEEN_SLABS:
+        image, tissues = _read(dataset, name)
+        predicted = apply_thresholds(image.array[0], thresholds)
+        scores.append(score_case(predicted, tissues, spacing=image.spacing, labels=labels, surface=False))
+    return {tissue: float(np.mean([score[tissue].dice for score in scores])) for tissue in TISSUES}
+
+
+def _draw(dataset: Path, output: Path, *, recipe: str) -> Path:
+    """Draw the middle slice of the first unseen slab."""
+    name = UNSEEN_SLABS[0]
+    image, reference = _read(dataset, name)
+    prediction = read_label_map(output / "predictions" / f"{name}.nii.gz").array[0]
+    middle = image.shape[1] // 2
+    path = output / "picture.png"
+    write_picture(
+        path,
+        image=image.array[0][:, middle],
+        reference=reference[:, middle],
+        prediction=prediction[:, middle],
+        spacing=(image.spacing[0], image.spacing[2]),
+        labels=TISSUES,
+        title=f"{recipe} on a coronal slice that it has not seen (MNI152 template, noise and shading added)",
+    )
+    return path

@@ -1,0 +1,44 @@
+"""Slices of images with their labels."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABEL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Colours of labels 1, 2 ... that colour-blind readers can tell apart. Source: Okabe and Ito 2008."""
+
+
+def draw_slice(
+    axes: "Axes",
+    image: Float[np.ndarray, "row column"],
+    label_map: Integer[np.ndarray, "row column"] | None,
+    *,
+    title: str,
+    spacing: tuple[float, float],
+) -> None:
+    """Draw a slice with its labels over it.
+
+    Args:
+        axes: Where to draw.
+        image: Intensities.
+        label_map: Labels; None: the image alone.
+        title: What is shown.
+        spacing: Millimetres per voxel along rows and columns.
+    """
+    from matplotlib.colors import ListedColormap
+
+    extent = (0.0, image.shape[1] * spacing[1], 0.0, image.shape[0] * spacing[0])
+    axes.imshow(image, cmap="gray", origin="lower", extent=extent)
+    if label_map is not None:
+        colours = ListedColormap(LABEL_COLOURS[: max(int(label_map.max()), 1)])
+        shown = np.ma.masked_equal(label_map, 0)
+        axes.imshow(
+            shown, cmap=colours, vmin=1, origin="lower", extent=extent, alpha=0.75, interpolation="nearest"
+        )
+    axes.set_title(title)
+    axes.set_xlabel("x (mm)")
+    axes.set_ylabel("z (mm)")

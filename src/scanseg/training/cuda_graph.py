@@ -1,0 +1,55 @@
+"""Forward and backward as one CUDA graph: a step's thousand kernels are launched at once.
+
+A step of these networks launches many short kernels; launching them one by one from Python takes longer than running
+them. A graph is captured once for a batch's shape and replayed with new content.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.data.batches import Batch
+
+_WARM_UPS = 3
+"""Runs before the capture, in which libraries choose their kernels and take their workspaces."""
+
+
+class GraphedGradients:
+    """Loss of a batch and gradients of a network's parameters, replayed as a CUDA graph.
+
+    After a call the gradients lie in the parameters' `grad`, which must be left there (not set to None).
+    """
+
+    def __init__(self, compute: Callable[[Batch], Tensor], network: nn.Module, batch: Batch) -> None:
+        """Capture the computation; the network's buffers are what they were afterwards.
+
+        Args:
+            compute: Computes the loss of a batch and its gradients (calls `backward`), without reading a value
+                back to the host.
+            network: The network.
+            batch: A batch of the shape that all others will have, on the GPU.
+        """
+        self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
+        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                network.zero_grad(set_to_none=True)
+                compute(self._batch)
+        torch.cuda.current_stream().wait_stream(side)
+        network.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = compute(self._batch)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    def __call__(self, batch: Batch) -> Float[Tensor, ""]:
+        """Compute the gradients of a batch and return its loss."""
+        self._batch.images.copy_(batch.images)
+        self._batch.label_maps.copy_(batch.label_maps)
+        self._graph.replay()
+        return self._loss.clone()
