@@ -13,8 +13,6 @@ import pytest
 
 import scanseg
 
-pytestmark = pytest.mark.xdist_group("wheel")
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
