@@ -155,6 +155,11 @@ def test_spacing_is_asked_for_where_it_is_needed(make_predictor, volume):
         predictor.predict(image_of(volume[None]), spacing=(1, 1, 1))
 
 
+def test_a_folder_is_refused(make_predictor, tmp_path):
+    with pytest.raises(UsageError, match="is a folder; predict_folder"):
+        make_predictor().predict(tmp_path)
+
+
 def test_faulty_arrays_are_refused(make_predictor, volume):
     predictor = make_predictor()
     with pytest.raises(InputError, match=r"shape \(2, 11, 13, 9\).*1 channels \(MRI\).*spacing \(0.0, 1.0\)"):

@@ -129,6 +129,8 @@ class Predictor:
             image = self._image_of_array(source, spacing)
         elif spacing is not None:
             raise UsageError("spacing is for arrays; files and images have their own")
+        elif isinstance(source, Path) and source.is_dir():
+            raise UsageError(f"{source} is a folder; predict_folder segments all of its cases")
         else:
             image = source if isinstance(source, Image) else read_image(source)
         try:

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import nn
+
+from scanseg.inference import predict_windows, restore_label_map, restore_probabilities, windows
+from scanseg.specs import CaseGeometry
+
+pytestmark = pytest.mark.gpu
+
+GPU = torch.device("cuda")
+GEOMETRY = CaseGeometry(
+    num_axes=3,
+    source_shape=(30, 50, 44),
+    source_spacing=(1.0, 1.0, 1.0),
+    axis_order=(0, 1, 2),
+    crop_start=(0, 0, 0),
+    crop_shape=(30, 50, 44),
+    shape=(18, 30, 30),
+)
+
+
+def predict(network, image, device, **changes):
+    arguments = {
+        "patch_size": (8, 16, 16),
+        "num_outputs": 3,
+        "overlap": 0.5,
+        "window_batch": 4,
+        "mirror_axes": (0, 2),
+    }
+    return predict_windows(network.to(device), image, device=device, **(arguments | changes))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 3, 1))
+
+
+@pytest.fixture
+def image(generator):
+    return torch.randn(1, 18, 30, 30, generator=generator)
+
+
+def test_windows_equal_those_of_the_cpu(network, image):
+    expected = predict(network, image, torch.device("cpu"))
+    result = predict(network, image, GPU)
+    assert (result.device.type, result.dtype) == ("cuda", torch.float32)
+    # Convolutions may round to TF32.
+    torch.testing.assert_close(result.cpu(), expected, atol=5e-3, rtol=0)
+    lowered = predict(network, image, GPU, autocast_dtype=torch.bfloat16)
+    torch.testing.assert_close(lowered.cpu(), expected, atol=5e-2, rtol=0)
+
+
+def test_logits_that_do_not_fit_are_held_by_the_host(network, image, monkeypatch):
+    expected = predict(network, image, GPU)
+    monkeypatch.setattr(windows, "DEVICE_FRACTION", 0.0)
+    result = predict(network, image, GPU)
+    assert (result.device.type, result.dtype) == ("cpu", torch.float16)
+    torch.testing.assert_close(result.float(), expected.cpu(), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("held_on", ["cpu", "cuda"])
+def test_restoring_equals_that_of_the_cpu(held_on, generator):
+    logits = torch.randn(3, *GEOMETRY.shape, generator=generator)
+    cpu = torch.device("cpu")
+    expected = restore_label_map(logits, GEOMETRY, separate_z=False, regions_class_order=None, device=cpu)
+    result = restore_label_map(
+        logits.to(held_on),
+        GEOMETRY,
+        separate_z=False,
+        regions_class_order=None,
+        device=GPU,
+        slab_bytes=200_000,
+    )
+    assert (result != expected).mean() < 1e-4
+    probabilities = [
+        restore_probabilities(logits.to(held_on), GEOMETRY, separate_z=False, regions=False, device=device)
+        for device in (cpu, GPU)
+    ]
+    assert abs(probabilities[0] - probabilities[1]).max() < 2e-3
