@@ -6,7 +6,7 @@ import pytest
 from scanseg.evaluation import surfel_codes, surfel_sizes
 from scanseg.evaluation.surfels import CORNERS
 
-# Area at spacing 1 of the surfel for one code of each of the 22 classes that turning, mirroring and exchanging inside
+# Area at spacing 1 of the surfel for one code of each of the 14 classes that turning, mirroring and exchanging inside
 # and outside leave, from the table of DeepMind's surface-distance (all 256 codes agree with it at any spacing).
 DEEPMIND_AREAS = {
     0: 0.0,
