@@ -56,7 +56,7 @@ WAYS = (
             "sampling.batch_size=8",
             *SLICES,
         ),
-        epochs=8,
+        epochs=14,
         ending=".nii.gz",
     ),
     Way(
@@ -119,7 +119,7 @@ def test_learns_easy_shapes(way: Way, command, tmp_path: Path, request: pytest.F
     cases = json.loads(report.read_text())["cases"]
     assert sorted(case["case"] for case in cases) == sorted(run["validation_cases"])
     dice = [scores["dice"] for case in cases for scores in case["labels"].values()]
-    assert min(dice) > 0.8  # measured: 0.96 and more
+    assert min(dice) > 0.8  # measured: 0.89 and more
     if way.ending == ".nii.gz":
         assert_same_grid(next(references.glob("*.nii.gz")), tmp_path / "predictions")
 
