@@ -175,6 +175,7 @@ def evaluate(
     predictions: Path,
     references: Path,
     *,
+    cases: Sequence[str] | None = None,
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> "Report":
@@ -183,6 +184,7 @@ def evaluate(
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
+        cases: Names of the cases to score; None: all of them, and each must have a prediction.
         num_workers: Processes that score; None: one for each core, at most 16.
         listen: Told of progress.
 
@@ -191,7 +193,7 @@ def evaluate(
     """
     from scanseg.evaluation import evaluate as score
 
-    return score(predictions, references, num_workers=_workers(num_workers), listen=listen)
+    return score(predictions, references, cases=cases, num_workers=_workers(num_workers), listen=listen)
 
 
 def _plan_of(

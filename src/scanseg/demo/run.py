@@ -105,7 +105,9 @@ def run(
     )
     predictor = api.load(output / "model", device=device)
     predictor.predict_folder(inputs, output / "predictions", listen=listen)
-    report = api.evaluate(output / "predictions", dataset / "labelsTr", num_workers=0, listen=listen)
+    report = api.evaluate(
+        output / "predictions", dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, listen=listen
+    )
     write_text(output / "report.json", report.to_json())
     return DemoResult(
         network_dice=report.summary.label_means(),

@@ -1,5 +1,6 @@
 """Optimizers, built from the plan and stored without pickles."""
 
+import json
 from collections.abc import Mapping
 
 import torch
@@ -45,7 +46,7 @@ def store_optimizer(
         for name, value in values.items()
         if isinstance(value, Tensor)
     }
-    return tensors, tuple(state["param_groups"])
+    return tensors, tuple(json.loads(json.dumps(group)) for group in state["param_groups"])
 
 
 def restore_optimizer(

@@ -1,6 +1,5 @@
 """The training loop: from a plan and a store to a model folder."""
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +13,17 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-import scanseg
-from scanseg.data.batches import make_batch
+from scanseg.data.batches import Batch, make_batch
 from scanseg.data.resident import hold_cases, resident_bytes
 from scanseg.data.sampling import TRAINING_STREAM, iterations_per_pass
 from scanseg.data.store import Store
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.models import ModelFolder
-from scanseg.models.device import autocast_dtype
+from scanseg.models.device import autocast_dtype, describe_device
+from scanseg.models.versions import installed_versions
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.specs import Fold, RunRecord
+from scanseg.training.ahead import BatchesAhead
 from scanseg.training.fit import Fit
 from scanseg.training.schedules import learning_rate
 from scanseg.training.signals import InterruptionError
@@ -138,6 +138,7 @@ class _Run:
             self._validation_cases = hold_cases(
                 store, cases.validation, device=held_on, seed=training.seed, listen=listen
             )
+        self._batches = BatchesAhead(self._make_batch, device=device)
         self._iterations = training.iterations_per_epoch or iterations_per_pass(
             self._train_cases, self._plan.sampling
         )
@@ -201,17 +202,10 @@ class _Run:
         end = (self.fit.iterations_done // self._iterations + 1) * self._iterations
         before, begin = self.fit.seconds, time.monotonic()
         while self.fit.iterations_done < end and (not losses or self._progress < 1):
-            batch = make_batch(
-                self._train_cases,
-                self._plan.sampling,
-                transforms=self._plan.augmentation,
-                seed=training.seed,
-                stream=TRAINING_STREAM,
-                iteration=self.fit.iterations_done,
-                device=self._device,
-            )
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
-            losses.append(self.fit.step(batch, lr=lr))
+            losses.append(self.fit.step(self._batches.take(self.fit.iterations_done), lr=lr))
+            if self._device.type == "cuda":
+                self._batches.prepare(self.fit.iterations_done)
             self.fit.seconds = before + time.monotonic() - begin
             self._report(losses)
             if (number := stopped()) is not None:
@@ -224,6 +218,18 @@ class _Run:
             torch.cuda.synchronize(self._device)
         self.fit.seconds = before + time.monotonic() - begin
         return losses, lr
+
+    def _make_batch(self, iteration: int) -> Batch:
+        """Make the training batch of an iteration."""
+        return make_batch(
+            self._train_cases,
+            self._plan.sampling,
+            transforms=self._plan.augmentation,
+            seed=self._plan.training.seed,
+            stream=TRAINING_STREAM,
+            iteration=iteration,
+            device=self._device,
+        )
 
     def _report(self, losses: Sequence[torch.Tensor]) -> None:
         """Tell the listener; the loss is read now and then only, since reading waits for the device."""
@@ -257,13 +263,7 @@ class _Run:
                 validation_cases=self._cases.validation,
                 device=describe_device(self._device),
                 precision=self._precision,
-                versions={
-                    "scanseg": scanseg.__version__,
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                    "platform": platform.platform(),
-                },
+                versions=installed_versions(),
                 command=tuple(sys.argv),
                 started=self._started,
                 epochs_done=self.epochs_done,
@@ -283,15 +283,6 @@ class _Run:
             if 2 * resident_bytes(store, (*self._cases.train, *self._cases.validation)) > free:
                 return torch.device("cpu")
         return self._device
-
-
-def describe_device(device: torch.device) -> str:
-    """Return a device's kind and name."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
-    return str(device)
 
 
 @contextmanager
