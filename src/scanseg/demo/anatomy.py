@@ -79,7 +79,7 @@ def _read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
     tissues = np.zeros(template.shape, dtype=np.uint8)
     for label, tissue in enumerate((grey, white), start=1):
         tissues[tissue.array[0] > tissue.array.max() / 2] = label
-    (box,) = ndimage.find_objects(tissues > 0)
+    (box,) = ndimage.find_objects((tissues > 0).astype(np.uint8))
     intensities = template.array.astype(np.float32) / template.array.max()
     return _cut(replace(template, array=intensities), box), tissues[box]
 

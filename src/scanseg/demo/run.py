@@ -57,7 +57,7 @@ _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
 class DemoResult:
     """What the demo shows."""
 
-    network_dice: dict[str, float]
+    network_dice: dict[str, float | None]
     """Mean Dice of each tissue over the unseen slabs."""
     threshold_dice: dict[str, float]
     """The same for the two best thresholds."""

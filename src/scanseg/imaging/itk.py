@@ -72,17 +72,17 @@ def count_itk_channels(path: Path) -> int:
     return int(reader.GetNumberOfComponents())
 
 
-def write_itk(path: Path, label_map: np.ndarray, like: Image) -> None:
-    """Write a label map, compressed, with the geometry of an image.
+def write_itk(path: Path, array: np.ndarray, like: Image) -> None:
+    """Write an array, compressed, with the geometry of an image.
 
     Args:
         path: The file.
-        label_map: uint8 of shape (z, y, x) or (y, x).
-        like: The image on whose grid the label map lies.
+        array: Labels or intensities of shape (z, y, x) or (y, x).
+        like: The image on whose grid they lie.
     """
     import SimpleITK
 
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(label_map))
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
     image.SetSpacing(like.spacing[::-1])
     image.SetOrigin(like.origin)
     image.SetDirection(like.direction)

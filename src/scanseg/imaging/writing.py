@@ -49,6 +49,26 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
         raise InputError(f"{path}: {ending} cannot hold three axes; use .nii.gz, .nrrd, .mha or .tif.")
 
 
+def write_image(path: Path, image: Image) -> None:
+    """Write one channel of a medical image with its geometry.
+
+    The file appears under its name only once it is complete; one that is there is replaced.
+
+    Args:
+        path: The file, ending in `.nii.gz`, `.nii`, `.nrrd` or `.mha`.
+        image: The image, of one channel.
+
+    Raises:
+        InputError: The ending is another, there are more channels, or the file cannot be written.
+    """
+    ending = file_ending(path)
+    if DECODERS[ending] != "itk" or ending in DETACHED_ENDINGS:
+        raise InputError(f"{path}: images are not written as {ending}; use .nii.gz, .nrrd or .mha.")
+    if image.num_channels != 1:
+        raise InputError(f"{path}: an image of {image.num_channels} channels; write a file for each.")
+    _write(path, lambda target: write_itk(target, image.array[0], image))
+
+
 def write_probabilities(
     path: Path, probabilities: Float[np.ndarray, "output *spatial"], *, like: Image
 ) -> None:
