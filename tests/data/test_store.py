@@ -10,7 +10,7 @@ import pytest
 from scanseg.data import Store, build_store, find_splits, open_dataset, preprocess_case, store_name
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
-from scanseg.specs import NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
+from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
 
 SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 0.4, 0.6))
 
@@ -110,6 +110,43 @@ def test_a_case_that_was_interrupted_midway_leaves_nothing(make_dataset, build, 
     (tmp_path / "store/cases/.writing-1-case_0").mkdir()  # what a killed process leaves
     build(dataset)
     assert sorted(path.name for path in (tmp_path / "store/cases").iterdir()) == ["case_0", "case_1"]
+
+
+def test_processes_that_want_the_same_store_build_it_in_turn(make_dataset, tmp_path):
+    """As when the trainings of two folds are started together."""
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from scanseg.data import build_store, find_splits, open_dataset
+        from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec
+        raw, heard = open_dataset(Path(sys.argv[1])), []
+        build_store(
+            raw,
+            preprocessing=PreprocessingSpec(normalizations=(NoNormalization(),)),
+            splits=find_splits(raw),
+            folder=Path(sys.argv[2]),
+            num_workers=0,
+            listen=lambda progress: heard.append(progress.detail),
+        )
+        print(len(heard))
+        """
+    )
+    command = [sys.executable, "-c", code, str(make_dataset(12)), str(tmp_path / "store")]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    ends = [(*process.communicate(), process.returncode) for process in processes]
+    assert sorted(ends) == [("0\n", "", 0), ("13\n", "", 0)]
+    assert len(Store.open(tmp_path / "store").index.cases) == 12
+
+
+def test_labels_that_the_data_set_does_not_know_are_refused(make_dataset, build):
+    """A plan may be trained after its data set has changed; no check comes before."""
+    dataset = open_dataset(make_dataset(2))
+    fewer = DatasetSpec.model_validate(dataset.spec.model_dump() | {"labels": {"background": 0, "a": 1}})
+    with pytest.raises(InputError, match=r"^case case_0: label map case_0.nii.gz holds unknown values 2"):
+        build(dataclasses.replace(dataset, spec=fewer))
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -43,7 +43,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         _judge_image(image, spec, faults, warnings)
     if label_map is not None:
         counts = count_values(label_map.array)
-        faults += _judge_values(case, counts, spec)
+        faults += judge_values(case, counts, spec)
     if image is not None and label_map is not None:
         differences = compare_geometry(image, label_map)
         if differences:
@@ -108,8 +108,14 @@ def _judge_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: l
         warnings.append(f"channel {name} is {image.array[index].flat[0]:g} everywhere")
 
 
-def _judge_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> list[str]:
-    """Name values of the label map that the data set does not know."""
+def judge_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> list[str]:
+    """Name values of the label map that the data set does not know.
+
+    Args:
+        case: The case.
+        counts: Voxels of each value, see `count_values`.
+        spec: What the data set says about itself.
+    """
     unknown = sorted(counts.keys() - spec.known_values)
     if not unknown:
         return []

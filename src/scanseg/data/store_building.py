@@ -6,12 +6,16 @@ the store is going to be until `store.json` says what it is.
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from scanseg.data.compressed import write_array
+from scanseg.data.faults import refuse_faults
+from scanseg.data.inspection import count_values, judge_values
 from scanseg.data.preprocess import preprocess_case
 from scanseg.data.raw import RawCase, RawDataset, read_case
 from scanseg.data.store import (
@@ -27,7 +31,7 @@ from scanseg.data.workers import map_cases
 from scanseg.errors import InputError
 from scanseg.files import write_text
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
+from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
 
 _RECORD_FILE = "case.json"
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -61,7 +65,7 @@ def build_store(
 
     A finished store of the same content is used as it is, an interrupted one is completed, and cases whose
     source files have changed since (in size or date) are made anew. Folds that have changed replace those of
-    the index.
+    the index. Processes that want the same store build it one after the other.
 
     Args:
         dataset: The data set.
@@ -72,31 +76,40 @@ def build_store(
         listen: Hears of each case that is done.
 
     Raises:
-        InputError: A case cannot be preprocessed, or the folder holds something else or a store of another
-            data set or preprocessing.
+        InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds something
+            else or a store of another data set or preprocessing.
     """
     if not dataset.cases:
         raise InputError(f"{dataset.path}: no cases to store; add images and label maps.")
     wanted = StoreIndex(dataset=dataset.spec, preprocessing=preprocessing, splits=splits, cases=())
-    _claim_folder(folder, wanted)
-    records = {case.name: _read_record(folder, case) for case in dataset.cases}
-    missing = [case for case in dataset.cases if records[case.name] is None]
-    if missing:
-        made = map_cases(
-            partial(_store_case, preprocessing=preprocessing, folder=folder),
-            missing,
-            num_workers=num_workers,
-            task="preprocessing",
-            listen=listen,
-        )
-        records |= {stored.case: stored for stored in made}
-    cases = tuple(stored for stored in records.values() if stored is not None)
-    index = wanted.model_copy(update={"cases": cases})
-    _remove_other_cases(folder, set(records))
-    if not (folder / INDEX_FILE).is_file() or StoreIndex.read(folder / INDEX_FILE) != index:
-        write_text(folder / INDEX_FILE, index.to_json())
-    (folder / UNFINISHED_FILE).unlink(missing_ok=True)
-    return Store(folder, index)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _claim_folder(folder, wanted)
+        records = {case.name: _read_record(folder, case) for case in dataset.cases}
+        missing = [case for case in dataset.cases if records[case.name] is None]
+        if missing:
+            made = map_cases(
+                partial(_store_case, spec=dataset.spec, preprocessing=preprocessing, folder=folder),
+                missing,
+                num_workers=num_workers,
+                task="preprocessing",
+                listen=listen,
+            )
+            records |= {stored.case: stored for stored in made}
+        cases = tuple(stored for stored in records.values() if stored is not None)
+        index = wanted.model_copy(update={"cases": cases})
+        _remove_other_cases(folder, set(records))
+        if not (folder / INDEX_FILE).is_file() or StoreIndex.read(folder / INDEX_FILE) != index:
+            write_text(folder / INDEX_FILE, index.to_json())
+        (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        return Store(folder, index)
+
+
+def _alone(folder: Path) -> AbstractContextManager[object]:
+    """Wait until no other process builds the store, such as the training of another fold."""
+    if not os.access(folder.parent, os.W_OK):
+        return nullcontext()  # where nothing can be written, nothing is built either
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
@@ -153,10 +166,13 @@ def _describe_sources(case: RawCase) -> tuple[_SourceFile, ...]:
     )
 
 
-def _store_case(case: RawCase, *, preprocessing: PreprocessingSpec, folder: Path) -> StoredCase:
+def _store_case(
+    case: RawCase, *, spec: DatasetSpec, preprocessing: PreprocessingSpec, folder: Path
+) -> StoredCase:
     """Preprocess a case and write its folder."""
     sources = _describe_sources(case)
     image, label_map = read_case(case)
+    refuse_faults(f"case {case.name}", judge_values(case, count_values(label_map.array), spec))
     try:
         preprocessed = preprocess_case(image, label_map.array[0], preprocessing)
         array = _to_half(preprocessed.image)
