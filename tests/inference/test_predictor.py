@@ -47,6 +47,7 @@ def test_files(make_predictor, tmp_path, rng):
         write_label_map(path, channel, like=image_of(array[None], spacing=(3.0, 2.0, 1.0)))
     one = make_predictor().predict(paths[0])
     np.testing.assert_array_equal(one.label_map, array)
+    np.testing.assert_array_equal(make_predictor().predict(str(paths[0])).label_map, array)
     assert one.image.spacing == pytest.approx((3.0, 2.0, 1.0))
     two = make_predictor(dataset={"channel_names": ("T1", "T2")}).predict(paths)
     np.testing.assert_array_equal(two.label_map, array)

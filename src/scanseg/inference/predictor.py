@@ -20,7 +20,7 @@ from scanseg.models.device import autocast_dtype, choose_device
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import CaseGeometry, Plan, PredictionRecord
 
-Source = Path | Sequence[Path] | np.ndarray | Image
+Source = str | Path | Sequence[Path] | np.ndarray | Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class PreparedImage:
     geometry: CaseGeometry
 
 
-def load(path: Path, *, device: str = "auto") -> "Predictor":
+def load(path: Path | str, *, device: str = "auto") -> "Predictor":
     """Load a model for prediction.
 
     Args:
@@ -55,7 +55,7 @@ def load(path: Path, *, device: str = "auto") -> "Predictor":
         InputError: The folder is no model, or its training has not finished.
         UsageError: The device is not there.
     """
-    folder, chosen = ModelFolder.open(path), choose_device(device)
+    folder, chosen = ModelFolder.open(Path(path)), choose_device(device)
     return Predictor(folder.plan, folder.load_network(device=chosen), device=chosen, model=str(path))
 
 
@@ -125,6 +125,8 @@ class Predictor:
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image; needs no device. See `predict`."""
+        if isinstance(source, str):
+            source = Path(source)
         if isinstance(source, np.ndarray):
             image = self._image_of_array(source, spacing)
         elif spacing is not None:
@@ -272,4 +274,4 @@ def _describe(source: Source) -> str:
     """Return a source in words, for messages."""
     if isinstance(source, Image | np.ndarray):
         return "the image"
-    return str(source) if isinstance(source, Path) else ", ".join(str(path) for path in source)
+    return str(source) if isinstance(source, str | Path) else ", ".join(str(path) for path in source)
