@@ -1,5 +1,6 @@
 import importlib
 import os
+import subprocess
 import sys
 from functools import partial
 
@@ -74,3 +75,14 @@ def test_workers_have_one_thread_each_and_the_environment_is_as_before(run, monk
     before = dict(os.environ)
     assert run("threads", 1) == ["1"] * 4
     assert dict(os.environ) == before
+
+
+def test_a_plain_script_asks_for_workers(make_dataset, tmp_path):
+    """Without `if __name__ == "__main__":`, as people write five lines of Python."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nimport scanseg\n"
+        f"print(scanseg.check(Path({str(make_dataset(2))!r}), num_workers=2).num_cases)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from types import ModuleType
 from typing import Protocol, TypeVar
 
 from scanseg.errors import ScansegError, UsageError
@@ -37,11 +39,10 @@ def map_cases(
 ) -> list[Result]:
     """Call a function for every case.
 
-    Processes are started afresh (spawned), so a script that asks for workers must keep its own work under
-    `if __name__ == "__main__":`.
+    Processes are started afresh (spawned), without the script of the user, which they would run again.
 
     Args:
-        function: What to do; can be pickled.
+        function: What to do; can be pickled, and does not come from the user's script.
         cases: The cases.
         num_workers: Processes; 0 works in this one.
         task: What is being done, for the listener.
@@ -80,7 +81,7 @@ def _map_in_processes(
         min(num_workers, len(cases)), mp_context=get_context("spawn"), initializer=_leave_interrupts
     )
     try:
-        with _one_thread_each():
+        with _one_thread_each(), _without_script():
             futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
         for future in as_completed(futures):
             case = futures[future]
@@ -100,6 +101,17 @@ def _map_in_processes(
 def _leave_interrupts() -> None:
     """Leave Ctrl-C to the process that the user started; it ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Let processes that start meanwhile not run the user's script; one without `__main__` guard would not end."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextmanager
