@@ -99,6 +99,8 @@ def test_thick_slices_are_never_resampled_finer_than_the_plane():
 
 def test_labels_told_apart_by_side_are_not_mirrored_along_x():
     kidneys = dataset(labels=("left kidney", "right kidney"))
+    hippocampi = dataset(labels=("Left-Hippocampus", "Right-Hippocampus"))
+    ventricles = dataset(labels=("LeftVentricle", "RightVentricle"))
 
     def axes(recipe, spec):
         plan = make_plan(CUBES, spec, recipe=recipe)
@@ -107,6 +109,8 @@ def test_labels_told_apart_by_side_are_not_mirrored_along_x():
 
     assert axes("xlstm-unet", kidneys) == (0, 1)
     assert axes("msvm-unet", kidneys) == (0,)
+    assert axes("xlstm-unet", hippocampi) == axes("xlstm-unet", ventricles) == (0, 1)
+    assert axes("xlstm-unet", dataset(labels=("RV", "Myo", "LV"))) == (0, 1, 2)
     assert axes("xlstm-unet", dataset()) == (0, 1, 2)
 
 

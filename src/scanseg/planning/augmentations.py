@@ -1,5 +1,6 @@
 """Default augmentation of the recipes."""
 
+import re
 from collections.abc import Sequence
 
 from scanseg.specs import (
@@ -17,6 +18,8 @@ from scanseg.specs import (
 
 _FLAT_RATIO = 3.0
 """From this ratio of the longest axis to the first on, a 3D patch is rotated in its plane only."""
+_SIDES = frozenset({"left", "right", "lh", "rh", "l", "r"})
+"""Words in the names of labels that are told apart by their side."""
 _LONG_RATIO = 1.5
 """From this ratio on a 2D patch is too long to be turned around."""
 
@@ -59,7 +62,7 @@ def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]
             translation_probability=often,
             translation_range=(-0.2, 0.2),
         ),
-        GaussianNoiseTransform(probability=often, variance_range=(0.01, 0.01)),
+        GaussianNoiseTransform(probability=often, deviation_range=(0.1, 0.1)),
         GaussianBlurTransform(probability=often, channel_probability=1.0, sigma_range=(1.0, 1.0)),
         ContrastTransform(probability=often, factor_range=(0.5, 1.5)),
         MirrorTransform(probability=2 * often, axes=mirror_axes),
@@ -76,7 +79,12 @@ def mirror_axes(dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_ax
         axis_order: Source axis that became each axis.
         num_patch_axes: 2 or 3.
     """
-    words = {word for name in dataset.foreground for word in name.casefold().replace("_", " ").split()}
-    sided = bool(words & {"left", "right"})
+    sided = bool(_words(dataset) & _SIDES)
     source_axes = axis_order[3 - num_patch_axes :]
     return tuple(axis for axis, source in enumerate(source_axes) if not (sided and source == 2))
+
+
+def _words(dataset: DatasetSpec) -> set[str]:
+    """Return the words of all label names: "LeftVentricle", "left-ventricle" and "ventricle_left" have the same."""
+    names = " ".join(dataset.foreground)
+    return {word.casefold() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", names)}

@@ -48,7 +48,8 @@ class GaussianNoiseTransform(_Transform):
 
     kind: Literal["gaussian-noise"] = "gaussian-noise"
     probability: Probability = 0.1
-    variance_range: Range = (0.0, 0.1)
+    deviation_range: Range = (0.0, 0.1)
+    """Standard deviation, in units of the normalised image."""
 
 
 class GaussianBlurTransform(_Transform):

@@ -18,7 +18,7 @@ from scanseg.specs import (
 )
 
 TRANSFORMS = [
-    GaussianNoiseTransform(probability=0.5, variance_range=(0.1, 0.1)),
+    GaussianNoiseTransform(probability=0.5, deviation_range=(0.3, 0.3)),
     GaussianBlurTransform(probability=0.5),
     BrightnessTransform(probability=0.5),
     ContrastTransform(probability=0.5),
@@ -58,8 +58,8 @@ def test_spatial_transforms_are_refused(images):
         apply(images, AffineTransform())
 
 
-def test_noise_has_the_asked_variance(images):
-    spec = GaussianNoiseTransform(probability=1.0, variance_range=(0.25, 0.25))
+def test_noise_has_the_asked_deviation(images):
+    spec = GaussianNoiseTransform(probability=1.0, deviation_range=(0.5, 0.5))
 
     assert (apply(images, spec) - images).std().item() == pytest.approx(0.5, rel=0.05)
 

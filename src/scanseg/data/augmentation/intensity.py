@@ -54,7 +54,7 @@ def _change(
     """Change every patch of a batch."""
     match spec:
         case GaussianNoiseTransform():
-            deviation = np.sqrt(rng.uniform(*spec.variance_range, size=(images.shape[0], 1)))
+            deviation = rng.uniform(*spec.deviation_range, size=(images.shape[0], 1))
             noise = torch.randn(images.shape, generator=generator, device=images.device)
             return images + noise * _spread(deviation, images)
         case GaussianBlurTransform():
