@@ -17,7 +17,7 @@ from scanseg.specs import AffineTransform, MirrorTransform, SamplingSpec
 CPU = torch.device("cpu")
 
 
-def hold(*label_maps):
+def hold(*label_maps, darkness=0.0, ignored=None):
     """Cases whose image is 10 times the label map plus the case's number, in two channels of opposite sign."""
     shapes = np.array([label_map.shape for label_map in label_maps])
     sizes = shapes.prod(axis=1)
@@ -30,6 +30,8 @@ def hold(*label_maps):
         starts=torch.tensor(np.concatenate([[0], np.cumsum(sizes)[:-1]])),
         shapes=torch.tensor(shapes),
         shapes_host=shapes,
+        darkness=torch.tensor([darkness, darkness]),
+        annotated=None if ignored is None else tuple(np.flatnonzero(m != ignored) for m in label_maps),
         locations=tuple({str(v): np.flatnonzero(m == v) for v in np.unique(m) if v} for m in label_maps),
     )
 
@@ -62,15 +64,18 @@ def test_gathered_patches_are_pieces_of_their_cases():
     assert (images[1, 1].numpy() == -10.0 * first[2:4, 0:3, 1:5]).all()
 
 
-def test_outside_a_case_everything_is_zero():
+@pytest.mark.parametrize("darkness", [0, -1])
+def test_outside_a_case_it_is_dark_and_background(darkness):
     label_map = np.full((2, 3, 3), 5)
-    cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9))
+    cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), darkness=darkness)
 
     images, label_maps = cases.gather(torch.tensor([1]), torch.tensor([[-1, -1, -1]]), (4, 5, 5))
 
     expected = np.pad(label_map, 1)
     assert (label_maps[0].numpy() == expected).all()
-    assert (images[0, 0].numpy() == np.where(expected, 51, 0)).all()
+    assert (images[0, 0].numpy() == np.where(expected, 51, darkness)).all()
+    warped, _ = cases.interpolate(torch.tensor([1]), torch.full((1, 3, 1, 1, 1), -3.5), in_plane=False)
+    assert warped[0, :, 0, 0, 0].tolist() == [darkness, darkness]
 
 
 def test_interpolation_at_voxels_is_gathering_and_halfway_is_the_mean():
@@ -172,3 +177,12 @@ def test_mirroring_flips_images_and_labels_alike():
         next(n for n, flip in enumerate(flips) if torch.equal(flip, patch)) for patch in batch.label_maps
     ]
     assert set(found) == {0, 1, 2, 3}
+
+
+def test_patches_hold_annotated_voxels_where_some_are_ignored():
+    label_map = np.full((30, 30, 30), 9)
+    label_map[3, 4, 5] = 0
+    cases = hold(label_map, ignored=9)
+    sampling = SamplingSpec(patch_size=(3, 3, 3), batch_size=6, foreground_fraction=0.0)
+
+    assert (batch_of(cases, sampling).label_maps.flatten(1) == 0).any(1).all()

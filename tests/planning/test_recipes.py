@@ -136,3 +136,20 @@ def test_msvm_unet_has_the_published_training():
     )
     assert (training.loss.dice_weight, training.loss.cross_entropy_weight) == (0.6, 0.4)
     assert (training.schedule.kind, training.schedule.final_lr, training.epochs) == ("cosine", 1e-6, 300)
+
+
+def test_2d_images_with_a_spacing_are_resampled_in_their_plane():
+    images = fingerprint([(999.0, 0.5, 0.5)] * 3 + [(999.0, 1.0, 1.0)] * 4, [(1, 256, 320)] * 7, num_axes=2)
+
+    assert make_plan(images, dataset(), recipe="xlstm-unet").preprocessing.spacing == (None, 1.0, 1.0)
+
+
+def test_flat_patches_are_augmented_in_their_plane():
+    slabs = fingerprint([(5.0, 0.8, 0.8)] * 9, [(16, 256, 256)] * 9)
+
+    plan = make_plan(slabs, dataset(), recipe="plain-unet")
+
+    affine = plan.augmentation[0]
+    assert affine.in_plane
+    assert affine.rotation_degrees_range == (-180, 180)
+    assert next(t for t in plan.augmentation if t.kind == "low-resolution").in_plane

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from scanseg.data.store import Store
 from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.specs import PreprocessingSpec, RescaleNormalization
 
 _MAX_LOCATIONS = 10_000
-"""Foreground voxels remembered of each label of a case; as many as nnU-Net keeps."""
+"""Voxels remembered of each label of a case; as many as nnU-Net keeps."""
 
 
 @dataclass(frozen=True, eq=False)
 class ResidentCases:
-    """Cases in memory. Axes are z, y, x; a voxel outside its case reads as 0, in image and label map."""
+    """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of darkness."""
 
     names: tuple[str, ...]
     images: Float[Tensor, "channel voxel"]
@@ -33,8 +34,12 @@ class ResidentCases:
     shapes: Int[Tensor, "case 3"]
     shapes_host: np.ndarray
     """The same shapes, where no synchronisation is needed to read them."""
+    darkness: Float[Tensor, " channel"]
+    """Intensity of each channel outside a case."""
     locations: tuple[dict[str, np.ndarray], ...]
     """For each case, label name to flat indices of some of its voxels; only labels that occur."""
+    annotated: tuple[np.ndarray, ...] | None
+    """For each case, flat indices of some voxels that are not ignored; None: there is no ignore label."""
 
     @property
     def device(self) -> torch.device:
@@ -59,8 +64,7 @@ class ResidentCases:
         ]
         z, y, x = position[0][:, :, None, None], position[1][:, None, :, None], position[2][:, None, None, :]
         index, inside = self._index(cases, z, y, x)
-        images = self.images[:, index].float() * inside
-        return images.transpose(0, 1), self.label_maps[index] * inside
+        return self._intensities(index, inside).transpose(0, 1), self.label_maps[index] * inside
 
     def interpolate(
         self, cases: Int[Tensor, " batch"], coordinates: Float[Tensor, "batch 3 z y x"], *, in_plane: bool
@@ -90,8 +94,12 @@ class ResidentCases:
             for axis in axes:
                 weight = weight * (fraction[:, axis] if step[axis] else 1 - fraction[:, axis])
             index, inside = self._index(cases, low[:, 0] + step[0], low[:, 1] + step[1], low[:, 2] + step[2])
-            images = images + self.images[:, index].float() * (weight * inside)
+            images = images + self._intensities(index, inside) * weight
         return images.transpose(0, 1), label_maps
+
+    def _intensities(self, index: Tensor, inside: Tensor) -> Tensor:
+        """Read voxels of every channel, (channel, batch, z, y, x)."""
+        return torch.where(inside, self.images[:, index].float(), self.darkness[:, None, None, None, None])
 
     def _index(self, cases: Tensor, z: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the flat index of voxels and whether they are inside; outside ones index the first voxel."""
@@ -135,7 +143,8 @@ def hold_cases(
         (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=device
     )
     label_maps = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
-    locations = []
+    dataset = store.index.dataset
+    locations, annotated = [], []
     for number, name in enumerate(cases):
         here = slice(int(starts[number]), int(starts[number] + sizes[number]))
         stored = store.case(name)
@@ -143,7 +152,9 @@ def hold_cases(
         images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(device)
         label_maps[here] = torch.from_numpy(label_map).flatten().to(device)
         rng = np.random.default_rng([seed, number])
-        locations.append(_locate(label_map, store.index.dataset.foreground, rng=rng))
+        locations.append(_locate(label_map, dataset.foreground, rng=rng))
+        if dataset.ignore_label is not None:
+            annotated.append(_some(np.flatnonzero(label_map != dataset.ignore_label), rng=rng))
         listen(Progress("loading", number + 1, len(cases), name))
     return ResidentCases(
         names=tuple(cases),
@@ -152,7 +163,19 @@ def hold_cases(
         starts=torch.from_numpy(starts).to(device),
         shapes=torch.from_numpy(shapes).to(device),
         shapes_host=shapes,
+        darkness=_darkness(store.index.preprocessing).to(device),
         locations=tuple(locations),
+        annotated=None if dataset.ignore_label is None else tuple(annotated),
+    )
+
+
+def _darkness(preprocessing: PreprocessingSpec) -> Float[Tensor, " channel"]:
+    """Return what nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
+    return torch.tensor(
+        [
+            normalization.low if isinstance(normalization, RescaleNormalization) else 0.0
+            for normalization in preprocessing.normalizations
+        ]
     )
 
 
@@ -162,9 +185,14 @@ def _locate(
     """Return flat indices of at most `_MAX_LOCATIONS` voxels of each label that occurs."""
     found = {}
     for name, values in labels.items():
-        where = np.flatnonzero(np.isin(label_map, values))
-        if len(where) > _MAX_LOCATIONS:
-            where = rng.choice(where, _MAX_LOCATIONS, replace=False)
+        where = _some(np.flatnonzero(np.isin(label_map, values)), rng=rng)
         if len(where):
             found[name] = where
     return found
+
+
+def _some(indices: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `_MAX_LOCATIONS` of some indices."""
+    if len(indices) <= _MAX_LOCATIONS:
+        return indices
+    return rng.choice(indices, _MAX_LOCATIONS, replace=False)

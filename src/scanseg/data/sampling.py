@@ -55,26 +55,29 @@ def draw_positions(
     size = np.array(box_size(sampling))
     chosen = rng.integers(len(cases.names), size=sampling.batch_size)
     num_foreground = round(sampling.batch_size * sampling.foreground_fraction)
-    corners = [
-        _draw_corner(
-            cases.shapes_host[case],
-            size,
-            around=_draw_foreground(cases, int(case), rng)
-            if number >= sampling.batch_size - num_foreground
-            else None,
-            rng=rng,
-        )
-        for number, case in enumerate(chosen)
-    ]
+    corners = []
+    for number, case in enumerate(chosen):
+        on_foreground = number >= sampling.batch_size - num_foreground
+        around = _draw_centre(cases, int(case), on_foreground=on_foreground, rng=rng)
+        corners.append(_draw_corner(cases.shapes_host[case], size, around=around, rng=rng))
     return PatchPositions(chosen, np.stack(corners))
 
 
-def _draw_foreground(cases: ResidentCases, case: int, rng: np.random.Generator) -> Sequence[int] | None:
-    """Draw a label of a case, then one of its voxels; None where the case has no foreground."""
+def _draw_centre(
+    cases: ResidentCases, case: int, *, on_foreground: bool, rng: np.random.Generator
+) -> Sequence[int] | None:
+    """Draw a voxel to centre a patch on; None: the patch may lie anywhere.
+
+    It is a voxel of a label drawn first, if so asked and the case has any; else, where there is an ignore label,
+    any voxel that is annotated.
+    """
     labels = cases.locations[case]
-    if not labels:
+    if on_foreground and labels:
+        voxels = labels[list(labels)[rng.integers(len(labels))]]
+    elif cases.annotated is not None and len(cases.annotated[case]):
+        voxels = cases.annotated[case]
+    else:
         return None
-    voxels = labels[list(labels)[rng.integers(len(labels))]]
     voxel = int(voxels[rng.integers(len(voxels))])
     return [int(index) for index in np.unravel_index(voxel, tuple(cases.shapes_host[case]))]
 

@@ -26,19 +26,18 @@ _LONG_RATIO = 1.5
 
 def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
     """Return nnU-Net's transforms with its probabilities and ranges, without elastic deformation."""
-    in_plane = len(patch_size) == 2 or max(patch_size) / patch_size[0] > _FLAT_RATIO
-    plane = patch_size[-2:]
-    if not in_plane:
-        degrees = 30.0
+    flat = len(patch_size) == 3 and max(patch_size) / patch_size[0] > _FLAT_RATIO
+    if len(patch_size) == 2:
+        degrees = 15.0 if max(patch_size) / min(patch_size) > _LONG_RATIO else 180.0
     else:
-        degrees = 15.0 if max(plane) / min(plane) > _LONG_RATIO else 180.0
+        degrees = 180.0 if flat else 30.0
     return (
-        AffineTransform(rotation_degrees_range=(-degrees, degrees), in_plane=in_plane),
+        AffineTransform(rotation_degrees_range=(-degrees, degrees), in_plane=flat),
         GaussianNoiseTransform(),
         GaussianBlurTransform(),
         BrightnessTransform(),
         ContrastTransform(),
-        LowResolutionTransform(),
+        LowResolutionTransform(in_plane=flat),
         GammaTransform(probability=0.1, inverted=True),
         GammaTransform(),
         MirrorTransform(axes=mirror_axes),

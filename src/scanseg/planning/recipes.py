@@ -94,8 +94,8 @@ def _planned(kind: str, *, num_patch_axes: int | None = None) -> Callable[[Finge
 def _target_spacing(
     grid: TargetGrid, fingerprint: Fingerprint, *, num_patch_axes: int
 ) -> tuple[float | None, float, float] | None:
-    """Return the spacing to resample to: none for raster images, in the plane only for a 2D network."""
-    if fingerprint.num_axes == 2:
+    """Return the spacing to resample to: in the plane only for a 2D network, none for images without spacing."""
+    if fingerprint.num_axes == 2 and all(case.spacing[1:] == (1.0, 1.0) for case in fingerprint.cases):
         return None
     return (None if num_patch_axes == 2 else grid.spacing[0], grid.spacing[1], grid.spacing[2])
 

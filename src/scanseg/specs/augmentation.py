@@ -85,6 +85,8 @@ class LowResolutionTransform(_Transform):
     probability: Probability = 0.25
     channel_probability: Probability = 0.5
     zoom_range: Range = (0.5, 1.0)
+    in_plane: bool = False
+    """3D patches keep their resolution along z (anisotropic data)."""
 
 
 class GammaTransform(_Transform):

@@ -66,7 +66,7 @@ def _change(
             return stretch(images, rng.uniform(*spec.factor_range, size=images.shape[:2]))
         case LowResolutionTransform():
             chosen, zooms = _draw(spec.zoom_range, images, rng, probability=spec.channel_probability)
-            return torch.where(chosen, lower_resolution(images, zooms), images)
+            return torch.where(chosen, lower_resolution(images, zooms, in_plane=spec.in_plane), images)
         case GammaTransform():
             gammas = rng.uniform(*spec.gamma_range, size=images.shape[:2])
             return -raise_to_gamma(-images, gammas) if spec.inverted else raise_to_gamma(images, gammas)
@@ -133,25 +133,29 @@ def stretch(images: Images, factors: np.ndarray) -> Images:
     return ((images - mean) * _spread(factors, images) + mean).clamp(low, high)
 
 
-def lower_resolution(images: Images, zooms: np.ndarray) -> Images:
+def lower_resolution(images: Images, zooms: np.ndarray, *, in_plane: bool = False) -> Images:
     """Sample each channel down by nearest neighbour and up again linearly.
 
     Args:
         images: Patches.
         zooms: Voxels kept along each axis, as a fraction, (batch, channel).
+        in_plane: Keep all voxels along the first of three axes.
     """
     size = images.shape[2:]
     mode = "bilinear" if len(size) == 2 else "trilinear"
     changed = []
     for patch, zoom in zip(images.flatten(0, 1), zooms.ravel(), strict=True):
-        small = F.interpolate(patch[None, None], size=_zoomed(size, float(zoom)), mode="nearest-exact")
+        small = F.interpolate(
+            patch[None, None], size=_zoomed(size, float(zoom), in_plane=in_plane), mode="nearest-exact"
+        )
         changed.append(F.interpolate(small, size=size, mode=mode, align_corners=False)[0, 0])
     return torch.stack(changed).reshape(images.shape)
 
 
-def _zoomed(size: Sequence[int], zoom: float) -> list[int]:
+def _zoomed(size: Sequence[int], zoom: float, *, in_plane: bool) -> list[int]:
     """Return a smaller size, at least one voxel along each axis."""
-    return [max(1, round(voxels * zoom)) for voxels in size]
+    smaller = [max(1, round(voxels * zoom)) for voxels in size]
+    return [size[0], *smaller[1:]] if in_plane and len(size) == 3 else smaller
 
 
 def raise_to_gamma(images: Images, gammas: np.ndarray) -> Images:
