@@ -292,7 +292,7 @@ def unseen(volume_dataset: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, replace_by_text, empty, add_axis, fill_with_nan, put_one_nan],
+    [truncate, replace_by_text, empty, drop_axis, add_axis, fill_with_nan, put_one_nan],
     ids=lambda damage: damage.__name__,
 )
 def test_a_faulty_image_to_segment(

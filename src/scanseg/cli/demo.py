@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from scanseg.cli.console import format_duration, format_score, say, show_table
+from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
 
 
@@ -13,6 +14,7 @@ def demo(
     *,
     recipe: Literal["xlstm-unet", "msvm-unet"] = "xlstm-unet",
     output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("demo-output"),
+    device: Device = "cpu",
 ) -> None:
     """Train a small network on two slabs of a real brain and segment two that it has not seen.
 
@@ -23,7 +25,7 @@ def demo(
     from scanseg.demo import run
 
     with show_progress() as listen:
-        result = run(recipe=recipe, output=output, listen=listen)
+        result = run(recipe=recipe, output=output, device=device, listen=listen)
     show_table(
         ("Dice on unseen slabs", *result.network_dice),
         [

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_duration, say
+from scanseg.cli.console import format_duration, say, show_table
 from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
 
@@ -43,4 +43,8 @@ def predict(
             overwrite=overwrite,
             listen=listen,
         )
+    show_table(
+        ("case", "label map", "seconds"),
+        [(case.case, case.label_map or "-", f"{case.seconds:.1f}") for case in record.cases],
+    )
     say(f"{output}: {len(record.cases)} label maps in {format_duration(record.seconds)} on {record.device}")

@@ -135,6 +135,7 @@ class Predictor:
             raise UsageError(f"{source} is a folder; predict_folder segments all of its cases")
         else:
             image = source if isinstance(source, Image) else read_image(source)
+        self._check_axes(image, source)
         try:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
@@ -240,6 +241,17 @@ class Predictor:
             separate_z=separates_z(geometry, self.plan.preprocessing),
             regions_class_order=order,
             device=self.device,
+        )
+
+    def _check_axes(self, image: Image, source: Source) -> None:
+        """Refuse an image of other axes than the model learnt; single slices are right for a 2D network."""
+        if image.num_axes == self.plan.num_axes:
+            return
+        if image.num_axes == 2 and len(self.plan.sampling.patch_size) == 2:
+            return
+        raise InputError(
+            f"{_describe(source)}: has {image.num_axes} spatial axes, shape {image.shape}; the model was trained on "
+            f"images of {self.plan.num_axes}. Give it such images."
         )
 
     def _image_of_array(self, array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None) -> Image:
