@@ -150,7 +150,8 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
 
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
-    predict_folder = Call(SimpleNamespace(cases=("a", "b"), seconds=3.2, device="cuda:1 (a GPU)"))
+    cases = [SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6) for name in ("a", "b")]
+    predict_folder = Call(SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)"))
     devices = []
 
     def load(model: Path, *, device: str) -> SimpleNamespace:
@@ -163,7 +164,8 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     assert devices == [(Path("m"), "cuda:1")]
     assert predict_folder.arguments == (Path("in"), Path("out"))
     assert predict_folder.options == {"mirror": True, "probabilities": False, "overwrite": False}
-    assert outcome.stdout == "out: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
+    assert "b.nii.gz" in outcome.stdout
+    assert outcome.stdout.endswith("out: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
 
 
 def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:
@@ -178,7 +180,7 @@ def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:
         )
     )
     outcome = command("demo", "-o", "d")
-    assert room.run.options == {"recipe": "xlstm-unet", "output": Path("d")}
+    assert room.run.options == {"recipe": "xlstm-unet", "output": Path("d"), "device": "cpu"}
     shown = [line.split() for line in outcome.stdout.splitlines()]
     assert ["xlstm-unet", "0.9100", "0.9200"] in shown
     assert ["two", "best", "thresholds", "0.7000", "0.8000"] in shown
