@@ -1,6 +1,5 @@
 """What a data set says about itself: channels, labels, regions."""
 
-from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -54,7 +53,7 @@ class DatasetSpec(Document):
             raise ValueError(f"the ignore label {self.ignore_label} must be the highest label value")
         return self
 
-    @cached_property
+    @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
         """Name of each label or region to segment to the values that make it up."""
         return {
@@ -63,28 +62,28 @@ class DatasetSpec(Document):
             if name not in (BACKGROUND, IGNORE)
         }
 
-    @cached_property
+    @property
     def has_regions(self) -> bool:
         """Whether labels overlap: they are then segmented each by itself (sigmoid)."""
         return any(isinstance(value, tuple) for value in self.labels.values())
 
-    @cached_property
+    @property
     def ignore_label(self) -> int | None:
         """Value of the voxels that no loss and no metric may count, if the data set has one."""
         value = self.labels.get(IGNORE)
         return value if isinstance(value, int) else None
 
-    @cached_property
+    @property
     def num_channels(self) -> int:
         """Input channels of a case."""
         return len(self.channel_names)
 
-    @cached_property
+    @property
     def num_outputs(self) -> int:
         """Outputs of the network: one for each region, or background and one for each label."""
         return len(self.foreground) if self.has_regions else 1 + len(self.foreground)
 
-    @cached_property
+    @property
     def known_values(self) -> frozenset[int]:
         """Every value that may occur in a label map."""
         values = {value for values in self.foreground.values() for value in values} | {0}

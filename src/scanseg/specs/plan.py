@@ -1,10 +1,11 @@
 """The plan: every decision between a raw data set and a scored segmentation."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from scanseg.specs.augmentation import Transform
+from scanseg.specs.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.base import Document
 from scanseg.specs.dataset import DatasetSpec
 from scanseg.specs.network import NetworkSpec
@@ -98,7 +99,7 @@ class TrainingSpec(Document):
     """Epochs between scores on patches of the validation cases."""
     validation_batches: PositiveInt = 20
     """Batches of such a score."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class InferenceSpec(Document):
@@ -136,21 +137,49 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        faults = [*self._size_faults(), *self._slice_faults(), *self._axis_faults()]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _size_faults(self) -> Iterator[str]:
+        """Say what does not fit the network or the images."""
         patch = self.sampling.patch_size
         axes = 2 if self.network.kind == "msvm-unet" else self.network.num_axes
         if len(patch) != axes:
-            raise ValueError(f"patch_size {patch} has {len(patch)} axes, the network {axes}")
+            yield f"patch_size {patch} has {len(patch)} axes, the network {axes}"
         if len(self.preprocessing.normalizations) != self.dataset.num_channels:
-            raise ValueError(
+            yield (
                 f"{len(self.preprocessing.normalizations)} normalizations for "
                 f"{self.dataset.num_channels} channels"
             )
-        if self.preprocessing.slice_size is not None and self.preprocessing.slice_size != patch:
-            raise ValueError(
-                f"slice_size {self.preprocessing.slice_size} and patch_size {patch} must be equal"
-            )
-        if self.sampling.order == "every-slice" and self.preprocessing.slice_size is None:
-            raise ValueError("sampling order every-slice needs preprocessing.slice_size")
         if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
-            raise ValueError("sampling order random-patches needs training.iterations_per_epoch")
-        return self
+            yield "sampling order random-patches needs training.iterations_per_epoch"
+
+    def _slice_faults(self) -> Iterator[str]:
+        """Say what whole slices need and do not have."""
+        slice_size, patch = self.preprocessing.slice_size, self.sampling.patch_size
+        if slice_size is not None and slice_size != patch:
+            yield f"slice_size {slice_size} and patch_size {patch} must be equal"
+        if slice_size is None and self.sampling.order == "every-slice":
+            yield "sampling order every-slice needs preprocessing.slice_size"
+        if slice_size is None and self.inference.mode == "slices":
+            yield "inference mode slices needs preprocessing.slice_size; else choose mode windows"
+        if self.inference.mode != "slices" and self.inference.slice_restoring == "labels":
+            yield (
+                f"inference slice_restoring labels needs mode slices, not {self.inference.mode}; "
+                f"else choose slice_restoring logits"
+            )
+
+    def _axis_faults(self) -> Iterator[str]:
+        """Say which axes the patch does not have, and which transforms stand in the wrong place."""
+        axes = range(len(self.sampling.patch_size))
+        flips = {"inference.mirror_axes": self.inference.mirror_axes}
+        for number, transform in enumerate(self.augmentation):
+            if isinstance(transform, MirrorTransform):
+                flips[f"augmentation.{number}.axes"] = transform.axes
+            if isinstance(transform, AffineTransform) and number > 0:
+                yield f"augmentation.{number} is affine; there may be one affine transform, and it comes first"
+        for name, flipped in flips.items():
+            if not set(flipped) <= set(axes):
+                yield f"{name} {flipped} must be among the axes {tuple(axes)} of the patch"

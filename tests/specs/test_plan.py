@@ -1,0 +1,81 @@
+"""A plan whose parts do not fit each other is refused with the values in question."""
+
+import pytest
+from pydantic import ValidationError
+
+from scanseg.specs import (
+    AffineTransform,
+    DatasetSpec,
+    GammaTransform,
+    InferenceSpec,
+    MirrorTransform,
+    MSVMUNetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    TrainingSpec,
+    ZScoreNormalization,
+)
+
+
+def make_plan(*, slice_size=None, **parts):
+    labels = {"background": 0, "disc": 1}
+    return Plan(
+        recipe="test",
+        dataset=DatasetSpec(name="discs", channel_names=("MRI",), labels=labels, file_ending=".png"),
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=slice_size),
+        sampling=SamplingSpec(patch_size=(64, 64), batch_size=2),
+        network=MSVMUNetSpec(),
+        **{"augmentation": (), **parts},
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"inference": InferenceSpec(mirror_axes=(0, 2))},
+            r"inference.mirror_axes \(0, 2\) .* axes \(0, 1\)",
+        ),
+        ({"inference": InferenceSpec(mirror_axes=(-1,))}, r"inference.mirror_axes \(-1,\)"),
+        ({"augmentation": (GammaTransform(), MirrorTransform(axes=(2,)))}, r"augmentation.1.axes \(2,\)"),
+        ({"inference": InferenceSpec(mode="slices")}, "inference mode slices needs preprocessing.slice_size"),
+        ({"inference": InferenceSpec(slice_restoring="labels")}, "labels needs mode slices, not windows"),
+        ({"augmentation": (GammaTransform(), AffineTransform())}, "augmentation.1 is affine"),
+        ({"augmentation": (AffineTransform(), AffineTransform())}, "augmentation.1 is affine"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(parts, message):
+    with pytest.raises(ValidationError, match=message):
+        make_plan(**parts)
+
+
+def test_parts_that_fit_each_other():
+    make_plan(
+        slice_size=(64, 64),
+        augmentation=(AffineTransform(), MirrorTransform(axes=(0, 1))),
+        inference=InferenceSpec(mode="slices", slice_restoring="labels", mirror_axes=(1,)),
+    )
+
+
+def test_seeds_are_what_torch_takes():
+    assert TrainingSpec(seed=2**63 - 1).seed == 2**63 - 1
+    for seed in (-1, 2**63):
+        with pytest.raises(ValidationError, match="seed"):
+            TrainingSpec(seed=seed)
+
+
+def test_what_follows_from_a_data_set_follows_its_changes():
+    dataset = make_plan().dataset
+    assert (dataset.num_outputs, dataset.num_channels) == (2, 1)
+
+    changed = dataset.model_copy(
+        update={"labels": {"background": 0, "disc": 1, "rim": 2, "ignore": 3}, "channel_names": ("a", "b")}
+    )
+
+    assert (changed.num_outputs, changed.num_channels) == (3, 2)
+    assert list(changed.foreground) == ["disc", "rim"]
+    assert changed.ignore_label == 3
+    assert changed.known_values == {0, 1, 2, 3}
+    assert not changed.has_regions
