@@ -92,6 +92,20 @@ def test_goes_on_exactly_from_a_stored_checkpoint(network, size, optimizer, tmp_
     assert not torch.equal(weights(first), weights(whole))
 
 
+def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
+    plan = make_plan(XLSTM, 16, optimizer=AdamWSpec())
+    first, second = (make_fit(plan, dtype=torch.float16) for _ in range(2))
+    folder = ModelFolder.create(tmp_path / "model", plan)
+    for iteration in range(20):
+        first.step(make_batch(16, iteration), lr=0.001)
+
+    folder.write_checkpoint(first.checkpoint())
+    second.restore(folder.read_checkpoint())
+
+    assert first.checkpoint().state.num_steps_at_loss_scale > 0
+    assert second.checkpoint().state == first.checkpoint().state
+
+
 def test_norms_and_biases_decay_only_if_asked():
     def decays(**fields):
         fit = make_fit(make_plan(MSVM, 64, optimizer=AdamWSpec(weight_decay=0.1, **fields)))
@@ -142,3 +156,22 @@ def test_stochastic_depth_differs_from_replay_to_replay():
     losses = {round(float(fit.step(batch, lr=1e-9)), 6) for _ in range(8)}
 
     assert len(losses) > 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_goes_on_with_the_same_stochastic_depth_on_a_gpu(cuda_graph, dtype, tmp_path):
+    plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3), cuda_graph=cuda_graph)
+    running, restored = (make_fit(plan, device="cuda", dtype=dtype) for _ in range(2))
+    for iteration in range(3):
+        running.step(make_batch(64, iteration, device="cuda"), lr=1e-3)
+    folder = ModelFolder.create(tmp_path / "model", plan)
+    folder.write_checkpoint(running.checkpoint())
+    restored.restore(folder.read_checkpoint())
+
+    batch = make_batch(64, 3, device="cuda")
+    losses = [float(fit.step(batch, lr=1e-3)) for fit in (running, restored)]
+
+    # Atomic additions make a GPU's sums differ in their last bits; another draw of blocks moves the loss by far more.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -41,3 +41,5 @@ class TrainingState(Document):
     """Settings of the optimizer's parameter groups."""
     loss_scale: float | None = None
     """Scale of the loss, when training in float16."""
+    num_steps_at_loss_scale: int | None = None
+    """Steps since that scale has changed."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
+from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
 _WARM_UPS = 3
 """Runs before the capture, in which libraries choose their kernels and take their workspaces."""
@@ -30,6 +31,9 @@ class GraphedGradients:
                 back to the host.
             network: The network.
             batch: A batch of the shape that all others will have, on the GPU.
+
+        Raises:
+            CaptureMemoryError: The memory suffices for the computation, but not for its graph.
         """
         self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
@@ -42,8 +46,13 @@ class GraphedGradients:
         torch.cuda.current_stream().wait_stream(side)
         network.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._loss = compute(self._batch)
+        try:
+            with torch.cuda.graph(self._graph):
+                self._loss = compute(self._batch)
+        except RuntimeError as error:
+            if is_memory_error(error):
+                raise CaptureMemoryError from error
+            raise
         for buffer, before in buffers:
             buffer.copy_(before)
 

@@ -46,10 +46,13 @@ class Fit:
     def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
         """Take one step and return the loss, still on the device."""
         training = self._plan.training
-        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done]).integers(2**62)
-        torch.manual_seed(int(seed))
         set_learning_rate(self._optimizer, lr)
         self.network.train()
+        if self._graph is None and self._device.type == "cuda" and training.cuda_graph:
+            self._graph = GraphedGradients(self._backward, self.network, batch)
+        # The seed comes after the capture, whose warm-ups draw numbers too.
+        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done]).integers(2**62)
+        torch.manual_seed(int(seed))
         loss = self._gradients(batch)
         if training.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
@@ -61,9 +64,7 @@ class Fit:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch and put its gradients into the parameters."""
-        if self._device.type == "cuda" and self._plan.training.cuda_graph:
-            if self._graph is None:
-                self._graph = GraphedGradients(self._backward, self.network, batch)
+        if self._graph is not None:
             return self._graph(batch)
         self._optimizer.zero_grad(set_to_none=True)
         return self._backward(batch)
@@ -88,11 +89,13 @@ class Fit:
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to go on from here."""
         tensors, groups = store_optimizer(self._optimizer)
+        scaler_state = self._scaler.state_dict()
         state = TrainingState(
             iterations_done=self.iterations_done,
             training_seconds=self.seconds,
             optimizer_groups=groups,
-            loss_scale=self._scaler.get_scale() if self._scaler.is_enabled() else None,
+            loss_scale=scaler_state.get("scale"),
+            num_steps_at_loss_scale=scaler_state.get("_growth_tracker"),
         )
         return Checkpoint(state=state, network=self.network.state_dict(), optimizer=tensors)
 
@@ -100,9 +103,12 @@ class Fit:
         """Go to where a checkpoint was written."""
         self.network.load_state_dict(checkpoint.network)
         restore_optimizer(self._optimizer, checkpoint.optimizer, checkpoint.state.optimizer_groups)
-        if checkpoint.state.loss_scale is not None:
-            scaler_state = self._scaler.state_dict()
-            self._scaler.load_state_dict({**scaler_state, "scale": checkpoint.state.loss_scale})
+        if self._scaler.is_enabled():
+            restored = {
+                "scale": checkpoint.state.loss_scale,
+                "_growth_tracker": checkpoint.state.num_steps_at_loss_scale,
+            }
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **restored})
         self.iterations_done = checkpoint.state.iterations_done
         self.seconds = checkpoint.state.training_seconds
 
