@@ -22,7 +22,11 @@ class BatchesAhead:
             device: Where batches are made.
         """
         self._make = make
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+            # What batches are made of may still be being written.
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self._ready: tuple[int, Batch] | None = None
 
     def take(self, iteration: int) -> Batch:
