@@ -218,7 +218,7 @@ def _store_of(
     plan: Plan, source: Path, store: Path, *, num_workers: int | None, listen: ProgressListener
 ) -> Store:
     """Open the store of a plan, or make it; it is a folder in `store` named after what is in it."""
-    folder = store / store_name(plan.dataset.name, plan.preprocessing)
+    folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
     raw = _raw_dataset(plan, source)
     if raw is None:
         return Store.open(folder)

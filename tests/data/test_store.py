@@ -220,11 +220,15 @@ def test_no_store_missing_cases_and_damaged_arrays(make_dataset, build, tmp_path
         Store.open(tmp_path / "store")
 
 
-def test_the_name_tells_data_set_and_preprocessing():
-    name = store_name("Dataset 001/Heart", SPEC)
+def test_the_name_tells_data_set_its_place_and_preprocessing():
+    name = store_name("Dataset 001/Heart", SPEC, source="/data/heart")
     assert name.startswith("Dataset-001-Heart-")
-    assert name == store_name("Dataset 001/Heart", SPEC.model_copy())
-    assert name != store_name("Dataset 001/Heart", SPEC.model_copy(update={"image_order": 1}))
+    assert name == store_name("Dataset 001/Heart", SPEC.model_copy(), source="/data/heart")
+    assert name != store_name("Dataset 001/Heart", SPEC, source="/other/heart")
+    assert name != store_name("Dataset 001/Heart", SPEC, source=None)
+    assert name != store_name(
+        "Dataset 001/Heart", SPEC.model_copy(update={"image_order": 1}), source="/data/heart"
+    )
 
 
 def test_a_store_is_read_without_image_libraries(make_dataset, build, tmp_path):

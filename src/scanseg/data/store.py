@@ -146,12 +146,14 @@ class Store:
         return self.folder / CASES_FOLDER / case.case / name
 
 
-def store_name(dataset_name: str, preprocessing: PreprocessingSpec) -> str:
-    """Return a folder name for a store: the data set's name and a short hash of the preprocessing.
+def store_name(dataset_name: str, preprocessing: PreprocessingSpec, *, source: str | None) -> str:
+    """Return a folder name for a store: the data set's name, and a short hash of where it lies and how it is made.
 
     Args:
         dataset_name: Name of the data set; what a folder's name should not hold becomes `-`.
         preprocessing: How its cases are preprocessed.
+        source: Where the raw data set lies, as its plan says, whether it is there now or not; None: unknown.
     """
-    digest = hashlib.sha256(preprocessing.model_dump_json().encode()).hexdigest()[:_HASH_DIGITS]
+    content = preprocessing.model_dump_json() + ("" if source is None else f"\n{source}")
+    digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_DIGITS]
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset_name).strip('-.') or 'dataset'}-{digest}"
