@@ -3,7 +3,7 @@
 import pytest
 
 from scanseg.errors import UsageError
-from scanseg.settings import apply_settings
+from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
@@ -109,3 +109,15 @@ def test_all_faults_are_one_error(plan: Plan) -> None:
         apply_settings(plan, ["training.epochs=0", "training.seed=-1"])
     assert "training.epochs" in str(caught.value)
     assert "training.seed" in str(caught.value)
+
+
+def test_differences_are_named_by_path_with_both_values(plan: Plan) -> None:
+    assert compare_settings(plan, apply_settings(plan, ["training.epochs=1000"])) == []
+    changed = apply_settings(plan, ["training.epochs=3", "network.depths=[1, 1, 1, 1]"])
+    assert compare_settings(plan, changed) == [
+        "network.depths is [2, 2, 8, 2], not [1, 1, 1, 1]",
+        "training.epochs is 1000, not 3",
+    ]
+    other = apply_settings(plan, ['training.optimizer={"kind": "adamw"}'])
+    (difference,) = compare_settings(plan, other)
+    assert difference.startswith('training.optimizer is {"kind": "sgd"')

@@ -17,10 +17,10 @@ from scanseg.data import (
 )
 from scanseg.data.store import Store
 from scanseg.errors import InputError, UsageError
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, check_network
 from scanseg.models.device import choose_device
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.settings import apply_settings
+from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from scanseg.training import FoldChoice, TrainingResult
 
 DEFAULT_RECIPE = "xlstm-unet"
+AnyPath = str | os.PathLike[str]
 _STORES = "scanseg-stores"
 _MAX_WORKERS = 16
 
 
 def check(
-    dataset: Path, *, num_workers: int | None = None, listen: ProgressListener = ignore_progress
+    dataset: AnyPath, *, num_workers: int | None = None, listen: ProgressListener = ignore_progress
 ) -> CheckReport:
     """Check a raw data set in nnU-Net's layout.
 
@@ -46,11 +47,11 @@ def check(
     Raises:
         InputError: Something is wrong; all faults are in one message.
     """
-    return check_dataset(open_dataset(dataset), num_workers=_workers(num_workers), listen=listen)
+    return check_dataset(open_dataset(Path(dataset)), num_workers=_workers(num_workers), listen=listen)
 
 
 def make_plan(
-    dataset: Path,
+    dataset: AnyPath,
     *,
     recipe: str = DEFAULT_RECIPE,
     settings: Sequence[str] = (),
@@ -67,7 +68,7 @@ def make_plan(
         listen: Told of progress.
 
     Raises:
-        InputError: The data set is faulty.
+        InputError: The data set is faulty, or the network refuses the changes.
         UsageError: The recipe or a setting is unknown or invalid.
     """
     from scanseg.planning import RECIPES
@@ -75,16 +76,18 @@ def make_plan(
 
     if recipe not in RECIPES:
         raise UsageError(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
-    raw = open_dataset(dataset)
+    raw = open_dataset(Path(dataset))
     check_dataset(raw, num_workers=_workers(num_workers), listen=listen)
     fingerprint = measure(raw, num_workers=_workers(num_workers), listen=listen)
-    plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, dataset_path=str(dataset.resolve()))
-    return apply_settings(plan, settings)
+    plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, dataset_path=str(raw.path.resolve()))
+    plan = apply_settings(plan, settings)
+    check_network(plan)
+    return plan
 
 
 def train(
-    source: Path,
-    output: Path,
+    source: AnyPath,
+    output: AnyPath,
     *,
     recipe: str | None = None,
     fold: "FoldChoice | None" = None,
@@ -95,7 +98,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     resume: bool = False,
-    store: Path | None = None,
+    store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
@@ -113,14 +116,15 @@ def train(
         lr: Highest learning rate, instead of the plan's.
         seed: Instead of the plan's.
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        resume: Go on from the last checkpoint in `output`, with the plan there.
+        resume: Go on from the last checkpoint in `output`, with the plan and the cases there; what is given beside
+            must be what the training began with.
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16.
         listen: Told of progress.
 
     Raises:
-        InputError: The data set, plan or store is faulty.
+        InputError: The data set, plan or store is faulty, or lacks cases with which the training began.
         UsageError: The options cannot be carried out together.
         scanseg.training.InterruptionError: SIGINT or SIGTERM came; the training can be resumed.
     """
@@ -136,26 +140,23 @@ def train(
     }
     changes = [*(f"{path}={value}" for path, value in options.items() if value is not None), *settings]
     chosen_device = choose_device(device)
+    source, output = Path(source), Path(output)
+    stores = output.parent / _STORES if store is None else Path(store)
     if resume:
-        if recipe is not None or changes or fold is not None:
-            raise UsageError(
-                f"--resume goes on with the plan and the fold in {output}; leave the other options out."
-            )
-        folder = ModelFolder.open(output)
-        plan, fold = folder.plan, folder.read_run().fold
+        folder = _begun_model(output, recipe=recipe, settings=changes, fold=fold)
+        cases = _store_of(folder.plan, source, stores, num_workers=num_workers, listen=listen)
     else:
         ModelFolder.require_new(output)
         plan = _plan_of(source, recipe=recipe, settings=changes, num_workers=num_workers, listen=listen)
         fold = 0 if fold is None else fold
-    cases = _store_of(plan, source, store or output.parent / _STORES, num_workers=num_workers, listen=listen)
-    choose_fold(cases, fold)
-    if not resume:
+        cases = _store_of(plan, source, stores, num_workers=num_workers, listen=listen)
+        choose_fold(cases, fold)
         folder = ModelFolder.create(output, plan)
     with watch_signals() as stopped:
         return run_training(folder, cases, fold=fold, device=chosen_device, stopped=stopped, listen=listen)
 
 
-def load(model: Path, *, device: str = "auto") -> "Predictor":
+def load(model: AnyPath, *, device: str = "auto") -> "Predictor":
     """Load a model for prediction.
 
     Args:
@@ -168,12 +169,12 @@ def load(model: Path, *, device: str = "auto") -> "Predictor":
     """
     from scanseg.inference import load as load_predictor
 
-    return load_predictor(model, device=device)
+    return load_predictor(Path(model), device=device)
 
 
 def evaluate(
-    predictions: Path,
-    references: Path,
+    predictions: AnyPath,
+    references: AnyPath,
     *,
     cases: Sequence[str] | None = None,
     num_workers: int | None = None,
@@ -193,7 +194,32 @@ def evaluate(
     """
     from scanseg.evaluation import evaluate as score
 
-    return score(predictions, references, cases=cases, num_workers=_workers(num_workers), listen=listen)
+    return score(
+        Path(predictions),
+        Path(references),
+        cases=cases,
+        num_workers=_workers(num_workers),
+        listen=listen,
+    )
+
+
+def _begun_model(
+    path: Path, *, recipe: str | None, settings: Sequence[str], fold: "FoldChoice | None"
+) -> ModelFolder:
+    """Open a model whose training is to go on; refuse what would make it another training."""
+    folder = ModelFolder.open(path)
+    faults = compare_settings(folder.plan, apply_settings(folder.plan, settings))
+    if recipe not in (None, folder.plan.recipe):
+        faults.append(f"recipe is {folder.plan.recipe}, not {recipe}")
+    record = folder.read_run()
+    if record is not None and fold not in (None, record.fold):
+        faults.append(f"fold is {record.fold}, not {fold}")
+    if faults:
+        raise UsageError(
+            f"--resume goes on with the training in {path}, where {'; '.join(faults)}. Leave these options out, or "
+            f"train anew in another folder."
+        )
+    return folder
 
 
 def _plan_of(
@@ -208,7 +234,13 @@ def _plan_of(
     if source.is_file():
         if recipe is not None:
             raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
-        return apply_settings(Plan.read(source), settings)
+        plan = apply_settings(Plan.read(source), settings)
+        check_network(plan)
+        return plan
+    if not source.exists():
+        raise InputError(
+            f"{source}: no such file or folder; give a data set's folder (with dataset.json), or a plan's file."
+        )
     return make_plan(
         source, recipe=recipe or DEFAULT_RECIPE, settings=settings, num_workers=num_workers, listen=listen
     )

@@ -1,7 +1,7 @@
 """Changes to a document by text: `--set path.to.key=value`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -36,6 +36,20 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     except ValidationError as error:
         asked = " ".join(f"--set {setting}" for setting in settings)
         raise UsageError(f"{asked}: {describe_faults(error)}") from error
+
+
+def compare_settings(document: AnyDocument, other: AnyDocument) -> list[str]:
+    """Say in which settings a document differs from another: `path.to.key is value, not other value`."""
+    return list(_differences(document.model_dump(mode="json"), other.model_dump(mode="json"), path=""))
+
+
+def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
+    """Go down to the values that differ."""
+    if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
+        for key in value:
+            yield from _differences(value[key], other[key], path=f"{path}.{key}" if path else key)
+    elif value != other:
+        yield f"{path} is {json.dumps(value)}, not {json.dumps(other)}"
 
 
 def _parse(value: str) -> Any:

@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train a network on a raw data set or a plan, and write a model folder.
 
-    Ctrl-C and SIGTERM save the state first; `scanseg train DATASET_OR_PLAN -o MODEL --resume` goes on from it.
+    Ctrl-C and SIGTERM save the state first; the same command with `--resume` goes on from it.
 
     Args:
         source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
@@ -43,7 +43,8 @@ def train(
         batch_size: Patches or slices in a batch, instead of the plan's.
         lr: Highest learning rate, instead of the plan's.
         seed: Of all that is drawn, instead of the plan's.
-        resume: Go on with the training in the model folder.
+        resume: Go on with the training in the model folder, on its cases; other options need not be given again,
+            and must be those with which it began if they are.
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api

@@ -1,5 +1,5 @@
 """The model folder: written by training, all that prediction needs."""
 
-from scanseg.models.folder import Checkpoint, ModelFolder
+from scanseg.models.folder import Checkpoint, ModelFolder, check_network
 
-__all__ = ["Checkpoint", "ModelFolder"]
+__all__ = ["Checkpoint", "ModelFolder", "check_network"]

@@ -83,12 +83,7 @@ class ModelFolder:
 
     def build_network(self) -> nn.Module:
         """Build the plan's network, freshly initialised from torch's random state."""
-        return build_network(
-            self.plan.network,
-            in_channels=self.plan.dataset.num_channels,
-            num_classes=self.plan.dataset.num_outputs,
-            patch_size=self.plan.sampling.patch_size,
-        )
+        return _build_network(self.plan)
 
     def load_network(self, *, device: torch.device) -> nn.Module:
         """Build the network with the trained weights, ready for prediction.
@@ -114,9 +109,10 @@ class ModelFolder:
         """Write the record of the run."""
         write_text(self.path / _RUN, record.to_json())
 
-    def read_run(self) -> RunRecord:
-        """Read the record of the run."""
-        return RunRecord.read(self.path / _RUN)
+    def read_run(self) -> RunRecord | None:
+        """Read the record of the run; None where the training was stopped before it began."""
+        path = self.path / _RUN
+        return RunRecord.read(path) if path.exists() else None
 
     def append_metrics(self, metrics: Mapping[str, JsonValue]) -> None:
         """Add a line to the metrics."""
@@ -135,18 +131,15 @@ class ModelFolder:
         write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; it takes the place of the last one once it is whole."""
+        """Write a checkpoint; it takes the place of the last one once it is whole.
+
+        One of the same iteration that is there already holds the same state, and is kept.
+        """
         state = self.path / _STATE
         state.mkdir(exist_ok=True)
-        name = f"{_CHECKPOINT}{checkpoint.state.iterations_done:09d}"
-        temporary, final = state / f".writing-{name}", state / name
-        for leftover in (temporary, final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir()
-        save_file(_as_stored(checkpoint.network), temporary / "network.safetensors")
-        save_file(_as_stored(checkpoint.optimizer), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
-        temporary.rename(final)
+        final = state / f"{_CHECKPOINT}{checkpoint.state.iterations_done:09d}"
+        if not _is_whole(final):
+            _replace_checkpoint(final, checkpoint)
         for older in state.iterdir():
             if older != final:
                 shutil.rmtree(older, ignore_errors=True)
@@ -156,11 +149,17 @@ class ModelFolder:
         found = sorted((self.path / _STATE).glob(f"{_CHECKPOINT}*"))
         if not found:
             return None
-        return Checkpoint(
-            state=TrainingState.read(found[-1] / "state.json"),
-            network=_read_tensors(found[-1] / "network.safetensors"),
-            optimizer=_read_tensors(found[-1] / "optimizer.safetensors"),
-        )
+        return _read_whole(found[-1])
+
+
+def check_network(plan: Plan) -> None:
+    """Make sure that the network of a plan can be built, without taking memory for its weights.
+
+    Raises:
+        InputError: The network refuses its description, or the patch size.
+    """
+    with torch.device("meta"):
+        _build_network(plan)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
@@ -180,6 +179,50 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
     if faults:
         raise InputError(f"{source} does not fit the network of its plan: {'; '.join(faults)}")
     network.load_state_dict(weights)
+
+
+def _build_network(plan: Plan) -> nn.Module:
+    """Build a plan's network, on the device that is torch's default."""
+    return build_network(
+        plan.network,
+        in_channels=plan.dataset.num_channels,
+        num_classes=plan.dataset.num_outputs,
+        patch_size=plan.sampling.patch_size,
+    )
+
+
+def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint beside its place, and put it there when it is whole."""
+    temporary = final.with_name(f".writing-{final.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file(_as_stored(checkpoint.network), temporary / "network.safetensors")
+    save_file(_as_stored(checkpoint.optimizer), temporary / "optimizer.safetensors")
+    (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+
+
+def _read_whole(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: A part of it is missing or damaged.
+    """
+    return Checkpoint(
+        state=TrainingState.read(folder / "state.json"),
+        network=_read_tensors(folder / "network.safetensors"),
+        optimizer=_read_tensors(folder / "optimizer.safetensors"),
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all of a checkpoint is there and can be read."""
+    try:
+        _read_whole(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

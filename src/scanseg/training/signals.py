@@ -45,3 +45,17 @@ def watch_signals() -> Iterator[Callable[[], int | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def raise_if_stopped(stopped: Callable[[], int | None], message: str) -> None:
+    """Ask whether a signal came.
+
+    Args:
+        stopped: Gives the number of a signal, or None.
+        message: What has been saved, and how to go on.
+
+    Raises:
+        InterruptionError: One came.
+    """
+    if (number := stopped()) is not None:
+        raise InterruptionError(message, signal_number=number)

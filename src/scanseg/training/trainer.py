@@ -1,11 +1,10 @@
 """The training loop: from a plan and a store to a model folder."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,19 +16,19 @@ from scanseg.data.batches import Batch, make_batch
 from scanseg.data.resident import hold_cases, resident_bytes
 from scanseg.data.sampling import TRAINING_STREAM, iterations_per_pass
 from scanseg.data.store import Store
-from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.errors import InputError, ScansegError
 from scanseg.models import ModelFolder
-from scanseg.models.device import autocast_dtype, describe_device
-from scanseg.models.versions import installed_versions
+from scanseg.models.device import autocast_dtype
 from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.specs import Fold, RunRecord
+from scanseg.specs import Fold
 from scanseg.training.ahead import BatchesAhead
+from scanseg.training.cases import FoldChoice, choose_cases
 from scanseg.training.fit import Fit
+from scanseg.training.memory import explained_memory
+from scanseg.training.records import first_record
 from scanseg.training.schedules import learning_rate
-from scanseg.training.signals import InterruptionError
+from scanseg.training.signals import InterruptionError, raise_if_stopped
 from scanseg.training.validation import patch_dice, validate
-
-FoldChoice = int | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,11 @@ class TrainingResult:
     """Mean over labels; None: there are no validation cases."""
 
 
-def choose_fold(store: Store, fold: FoldChoice) -> Fold:
-    """Return the cases to train and validate on.
-
-    Args:
-        store: The store.
-        fold: Number of a fold, from 0; `all` trains on every case and validates on none.
-
-    Raises:
-        UsageError: There is no such fold.
-    """
-    if fold == "all":
-        return Fold(train=tuple(case.case for case in store.index.cases), validation=())
-    folds = store.index.splits.folds
-    if not 0 <= fold < len(folds):
-        raise UsageError(
-            f"fold {fold} does not exist: {store.index.dataset.name} has folds 0 to {len(folds) - 1} "
-            f"({store.index.splits.source}); or ask for all"
-        )
-    return folds[fold]
-
-
 def train(
     folder: ModelFolder,
     store: Store,
     *,
-    fold: FoldChoice,
+    fold: FoldChoice | None,
     device: torch.device,
     stopped: Callable[[], int | None] = lambda: None,
     listen: ProgressListener = ignore_progress,
@@ -82,25 +60,28 @@ def train(
     Args:
         folder: The model folder; its plan says how.
         store: The preprocessed cases.
-        fold: Which cases to train on, see `choose_fold`.
+        fold: Which cases to train on, see `choose_fold`; None: those with which the training began.
         device: Where to train.
-        stopped: Gives the number of a signal once the training shall stop; asked after every iteration.
+        stopped: Gives the number of a signal once the training shall stop; asked after every iteration and case.
         listen: Told of progress.
 
     Raises:
         InterruptionError: `stopped` gave a signal; the state has been saved.
-        InputError: The store does not fit the plan.
-        ScansegError: The loss is no longer a number.
+        InputError: The store does not fit the plan, or lacks cases with which the training began.
+        UsageError: There is no such fold, or the training began with another.
+        ScansegError: The loss is no longer a number, or the device's memory does not suffice.
     """
     if store.index.preprocessing != folder.plan.preprocessing or store.index.dataset != folder.plan.dataset:
         raise InputError(f"{store.folder} was made for another plan. Choose another store, or leave it out.")
-    cases = choose_fold(store, fold)
+    fold, cases = choose_cases(folder, store, fold=fold)
     with _fast_arithmetic(device, allow_tf32=folder.plan.training.allow_tf32):
-        run = _Run(folder, store, cases, fold=fold, device=device, listen=listen)
-        for _ in run.epochs(stopped):
+        run = _Run(folder, store, cases, fold=fold, device=device, stopped=stopped, listen=listen)
+        for _ in run.epochs():
             pass
         run.finish()
-        report = validate(run.fit.network, folder, store, cases.validation, device=device, listen=listen)
+        report = validate(
+            run.fit.network, folder, store, cases.validation, device=device, stopped=stopped, listen=listen
+        )
     means = report.summary.label_means() if report else {}
     return TrainingResult(
         model=folder.path,
@@ -122,33 +103,46 @@ class _Run:
         *,
         fold: FoldChoice,
         device: torch.device,
+        stopped: Callable[[], int | None],
         listen: ProgressListener,
     ) -> None:
         self._folder, self._plan, self._cases = folder, folder.plan, cases
-        self._fold, self._device, self._listen = fold, device, listen
+        self._device, self._stopped, self._listen = device, stopped, listen
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(device, training.precision)
-        self._precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-        self.fit = Fit(self._plan, folder.build_network().to(device), device=device, autocast_dtype=dtype)
-        held_on = self._choose_residence(store)
-        self._train_cases = hold_cases(store, cases.train, device=held_on, seed=training.seed, listen=listen)
-        self._validation_cases = None
-        if cases.validation:
-            self._validation_cases = hold_cases(
-                store, cases.validation, device=held_on, seed=training.seed, listen=listen
-            )
-        self._batches = BatchesAhead(self._make_batch, device=device)
-        self._iterations = training.iterations_per_epoch or iterations_per_pass(
-            self._train_cases, self._plan.sampling
-        )
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._last_checkpoint = time.monotonic()
+        network = folder.build_network()
+        self._record = first_record(network, cases, fold=fold, device=device, autocast_dtype=dtype)
+        if folder.read_run() is None:
+            folder.write_run(self._record)
+        self.fit = Fit(self._plan, network.to(device), device=device, autocast_dtype=dtype)
         checkpoint = folder.read_checkpoint()
         if checkpoint is not None:
             self.fit.restore(checkpoint)
+        self._load(store)
+        self._batches = BatchesAhead(self._make_batch, device=device)
+        self._last_checkpoint = time.monotonic()
         folder.keep_metrics(self.fit.iterations_done)
         self._write_run("running")
+
+    def _load(self, store: Store) -> None:
+        """Read the cases into memory."""
+        training = self._plan.training
+        held_on = self._choose_residence(store)
+        hold = partial(hold_cases, store, device=held_on, seed=training.seed, listen=self._listen_to_loading)
+        with explained_memory("all cases", advice="--set training.resident=host", device=held_on):
+            self._train_cases = hold(self._cases.train)
+            self._validation_cases = hold(self._cases.validation) if self._cases.validation else None
+        self._iterations = training.iterations_per_epoch or iterations_per_pass(
+            self._train_cases, self._plan.sampling
+        )
+
+    def _listen_to_loading(self, progress: Progress) -> None:
+        """Tell of a case that is loaded, or stop."""
+        self._listen(progress)
+        if self._stopped() is not None and self.fit.iterations_done == 0:
+            self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
+        raise_if_stopped(self._stopped, "stopped while cases were loaded; go on with --resume")
 
     @property
     def epochs_done(self) -> int:
@@ -164,10 +158,10 @@ class _Run:
             done = max(done, self.fit.seconds / (60 * training.max_minutes))
         return min(done, 1.0)
 
-    def epochs(self, stopped: Callable[[], int | None]) -> Iterator[int]:
+    def epochs(self) -> Iterator[int]:
         """Train epoch by epoch; yields the number of each after it is done."""
         while self._progress < 1:
-            losses, lr = self._train_epoch(stopped)
+            losses, lr = self._train_epoch()
             loss = float(torch.stack(losses).mean())
             if not np.isfinite(loss):
                 raise ScansegError(
@@ -194,7 +188,7 @@ class _Run:
         self._folder.write_weights(self.fit.network)
         self._save("finished")
 
-    def _train_epoch(self, stopped: Callable[[], int | None]) -> tuple[list[torch.Tensor], float]:
+    def _train_epoch(self) -> tuple[list[torch.Tensor], float]:
         """Take steps to the end of the epoch, or of the time; return the losses and the last learning rate."""
         training = self._plan.training
         losses: list[torch.Tensor] = []
@@ -203,12 +197,10 @@ class _Run:
         before, begin = self.fit.seconds, time.monotonic()
         while self.fit.iterations_done < end and (not losses or self._progress < 1):
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
-            losses.append(self.fit.step(self._batches.take(self.fit.iterations_done), lr=lr))
-            if self._device.type == "cuda":
-                self._batches.prepare(self.fit.iterations_done)
+            losses.append(self._step(lr))
             self.fit.seconds = before + time.monotonic() - begin
             self._report(losses)
-            if (number := stopped()) is not None:
+            if (number := self._stopped()) is not None:
                 self._save("interrupted")
                 raise InterruptionError(
                     f"stopped after {self.fit.iterations_done} iterations; go on with --resume",
@@ -218,6 +210,23 @@ class _Run:
             torch.cuda.synchronize(self._device)
         self.fit.seconds = before + time.monotonic() - begin
         return losses, lr
+
+    def _step(self, lr: float) -> torch.Tensor:
+        """Learn from one batch, and let the next be made meanwhile; return the loss."""
+        with self._explained_memory():
+            loss = self.fit.step(self._batches.take(self.fit.iterations_done), lr=lr)
+            if self._device.type == "cuda":
+                self._batches.prepare(self.fit.iterations_done)
+        return loss
+
+    def _explained_memory(self) -> AbstractContextManager[None]:
+        """Say what to do where the memory does not suffice for a batch."""
+        sampling = self._plan.sampling
+        return explained_memory(
+            f"a batch of {sampling.batch_size} patches of {sampling.patch_size} voxels",
+            advice="a smaller --batch-size",
+            device=self._device,
+        )
 
     def _make_batch(self, iteration: int) -> Batch:
         """Make the training batch of an iteration."""
@@ -246,7 +255,8 @@ class _Run:
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
-        return patch_dice(self.fit, self._validation_cases, self._plan, device=self._device)
+        with self._explained_memory():
+            return patch_dice(self.fit, self._validation_cases, self._plan, device=self._device)
 
     def _save(self, status: Literal["running", "interrupted", "finished"]) -> None:
         """Write a checkpoint and the run's record."""
@@ -255,23 +265,14 @@ class _Run:
         self._last_checkpoint = time.monotonic()
 
     def _write_run(self, status: Literal["running", "interrupted", "finished"]) -> None:
-        self._folder.write_run(
-            RunRecord(
-                status=status,
-                fold=self._fold,
-                train_cases=self._cases.train,
-                validation_cases=self._cases.validation,
-                device=describe_device(self._device),
-                precision=self._precision,
-                versions=installed_versions(),
-                command=tuple(sys.argv),
-                started=self._started,
-                epochs_done=self.epochs_done,
-                iterations_done=self.fit.iterations_done,
-                training_seconds=round(self.fit.seconds, 2),
-                num_parameters=sum(parameter.numel() for parameter in self.fit.network.parameters()),
-            )
-        )
+        """Write the run's record as it stands."""
+        done = {
+            "status": status,
+            "epochs_done": self.epochs_done,
+            "iterations_done": self.fit.iterations_done,
+            "training_seconds": round(self.fit.seconds, 2),
+        }
+        self._folder.write_run(self._record.model_copy(update=done))
 
     def _choose_residence(self, store: Store) -> torch.device:
         """Decide where the cases are held."""

@@ -1,6 +1,6 @@
 """Scores on the validation cases: quick ones on patches while training, and whole cases at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from scanseg.progress import Progress, ProgressListener
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.fit import Fit
 from scanseg.training.losses import encode_targets
+from scanseg.training.signals import raise_if_stopped
 
 REPORT = "validation.json"
 
@@ -82,6 +83,7 @@ def validate(
     cases: Sequence[str],
     *,
     device: torch.device,
+    stopped: Callable[[], int | None],
     listen: ProgressListener,
 ) -> Report | None:
     """Predict whole validation cases, score them on the source grid, and write the report to the model folder.
@@ -92,17 +94,25 @@ def validate(
         store: Holds the cases and their references.
         cases: Names of the validation cases; none: nothing is written.
         device: Where to predict.
+        stopped: Gives the number of a signal once the validation shall stop; asked while each case is predicted.
         listen: Told of progress.
+
+    Raises:
+        InterruptionError: `stopped` gave a signal; no report has been written.
     """
     if not cases:
         return None
     dataset = folder.plan.dataset
     predictor = Predictor(folder.plan, network, device=device, model=str(folder.path))
     scores = []
+
+    def ask(progress: Progress | None = None) -> None:
+        raise_if_stopped(stopped, "stopped in validation, after the training; --resume validates again")
+
     for number, name in enumerate(cases):
         case = store.case(name)
         image = store.read_image(case).astype(np.float32)
-        label_map = predictor.predict_preprocessed(image, case.geometry)
+        label_map = predictor.predict_preprocessed(image, case.geometry, listen=ask)
         labels = score_case(
             label_map,
             store.read_reference(case),
@@ -112,6 +122,7 @@ def validate(
         )
         scores.append(CaseScores(name, labels))
         listen(Progress("validating", number + 1, len(cases), name))
+        ask()
     report = make_report(
         scores,
         labels=dataset.foreground,

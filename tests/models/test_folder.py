@@ -1,0 +1,106 @@
+"""A model folder keeps its last checkpoint whatever happens, and says what is damaged."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+
+from scanseg.errors import InputError
+from scanseg.models import Checkpoint, ModelFolder, check_network
+from scanseg.specs import (
+    DatasetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    TrainingState,
+    XLSTMUNetSpec,
+    ZScoreNormalization,
+)
+
+
+def make_plan(patch_size=(16, 16)):
+    labels = {"background": 0, "disc": 1}
+    return Plan(
+        recipe="test",
+        dataset=DatasetSpec(name="discs", channel_names=("MRI",), labels=labels, file_ending=".png"),
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
+        sampling=SamplingSpec(patch_size=patch_size, batch_size=2),
+        augmentation=(),
+        network=XLSTMUNetSpec(
+            features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2, num_blocks_encoder=1
+        ),
+    )
+
+
+def checkpoint(iterations, *, value=0.0):
+    state = TrainingState(iterations_done=iterations, training_seconds=1.5, optimizer_groups=({"lr": 0.1},))
+    return Checkpoint(state, network={"a": torch.full((3,), value)}, optimizer={"0.step": torch.ones(())})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return ModelFolder.create(tmp_path / "model", make_plan())
+
+
+@pytest.mark.parametrize("iteration", [7, 8], ids=["same iteration", "later iteration"])
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_last_one(folder, monkeypatch, iteration):
+    folder.write_checkpoint(checkpoint(7, value=7.0))
+
+    def crash(tensors, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scanseg.models.folder.save_file", crash)
+    with contextlib.suppress(KeyboardInterrupt):
+        folder.write_checkpoint(checkpoint(iteration, value=7.0))
+
+    kept = folder.read_checkpoint()
+    assert kept.state.iterations_done == 7
+    assert kept.network["a"].tolist() == [7.0] * 3
+
+
+def test_the_newest_checkpoint_takes_the_place_of_the_others(folder):
+    assert folder.read_checkpoint() is None
+    for iteration in (5, 10, 20):
+        folder.write_checkpoint(checkpoint(iteration, value=iteration))
+
+    assert folder.read_checkpoint().network["a"].tolist() == [20.0] * 3
+    assert [path.name for path in (folder.path / "state").iterdir()] == ["iteration-000000020"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "network.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"rubbish"])
+def test_a_damaged_checkpoint_is_named_and_can_be_replaced(folder, name, content):
+    folder.write_checkpoint(checkpoint(5))
+    path = next((folder.path / "state").iterdir()) / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(InputError, match=name):
+        folder.read_checkpoint()
+    folder.write_checkpoint(checkpoint(5, value=2.0))
+    assert folder.read_checkpoint().network["a"].tolist() == [2.0] * 3
+
+
+def test_metrics_after_the_checkpoint_and_lines_cut_short_are_dropped(folder):
+    assert folder.read_metrics() == []
+    for epoch in (1, 2, 3):
+        folder.append_metrics({"epoch": epoch, "iterations": 10 * epoch})
+    with (folder.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 4, "itera')
+
+    assert [line["epoch"] for line in folder.read_metrics()] == [1, 2, 3]
+    folder.keep_metrics(20)
+
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    folder.append_metrics({"epoch": 3, "iterations": 30})
+    assert [line["epoch"] for line in folder.read_metrics()] == [1, 2, 3]
+
+
+def test_a_network_is_checked_before_it_is_built():
+    check_network(make_plan())
+    with pytest.raises(InputError, match=r"patch_size .*15"):
+        check_network(make_plan(patch_size=(15, 16)))

@@ -1,0 +1,37 @@
+"""Too little memory is explained with the values that decide how much is needed."""
+
+import pytest
+import torch
+
+from scanseg.errors import ScansegError
+from scanseg.training.fit import Fit
+from scanseg.training.memory import CaptureMemoryError, is_memory_error
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CaptureMemoryError()])
+def test_a_batch_that_does_not_fit(train, monkeypatch, error):
+    def step(self, batch, *, lr):
+        raise error
+
+    monkeypatch.setattr(Fit, "step", step)
+    with pytest.raises(ScansegError, match=r"batch of 2 patches of \(16, 16\) voxels") as caught:
+        train()
+
+    assert "--batch-size" in str(caught.value)
+    assert ("--set training.cuda_graph=false" in str(caught.value)) == isinstance(error, CaptureMemoryError)
+
+
+def test_cases_that_do_not_fit(train, monkeypatch):
+    def hold(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("scanseg.training.trainer.hold_cases", hold)
+    with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=host"):
+        train()
+
+
+def test_a_capture_that_ends_badly_for_want_of_memory_is_told_from_others():
+    error = RuntimeError("capture ended")
+    assert not is_memory_error(error)
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory.")
+    assert is_memory_error(error)

@@ -1,0 +1,209 @@
+"""A training that goes on is the training that began."""
+
+import json
+import shutil
+import signal
+
+import pytest
+
+import scanseg
+from scanseg.errors import InputError, UsageError
+from scanseg.training import InterruptionError
+
+from .conftest import SETTINGS, add_case, write_dataset
+
+
+class StoppedError(Exception):
+    """Stands for a process that is killed."""
+
+
+def kill_in(task):
+    """A listener that dies in a task."""
+
+    def listen(progress):
+        if progress.task == task:
+            raise StoppedError
+
+    return listen
+
+
+def signal_in(task):
+    """A listener that has SIGINT sent in a task, once: a second would end the tests."""
+    sent = []
+
+    def listen(progress):
+        if progress.task == task and not sent:
+            sent.append(task)
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Read the run's record."""
+    return lambda: json.loads((tmp_path / "model" / "run.json").read_text())
+
+
+def write_splits(dataset, train, validation):
+    """Write one fold, by the numbers of its cases."""
+    fold = {"train": [f"case_{n}" for n in train], "val": [f"case_{n}" for n in validation]}
+    (dataset / "splits_final.json").write_text(json.dumps([fold]))
+
+
+def test_a_new_division_does_not_bring_validation_cases_into_training(train, dataset, run):
+    write_splits(dataset, (0, 1, 2), (3, 4))
+    with pytest.raises(StoppedError):
+        train(listen=kill_in("training"))
+    write_splits(dataset, (2, 3, 4), (0, 1))
+    add_case(dataset, 7)
+
+    train(resume=True)
+
+    assert run()["train_cases"] == ["case_0", "case_1", "case_2"]
+    assert run()["validation_cases"] == ["case_3", "case_4"]
+    assert run()["status"] == "finished"
+
+
+def test_cases_that_are_gone_are_named(train, dataset, run):
+    write_splits(dataset, (0, 1, 2), (3, 4))
+    with pytest.raises(StoppedError):
+        train(listen=kill_in("training"))
+    before = run()
+    write_splits(dataset, (0,), (2, 3))
+    for number in (1, 4):
+        (dataset / "imagesTr" / f"case_{number}_0000.png").unlink()
+        (dataset / "labelsTr" / f"case_{number}.png").unlink()
+
+    with pytest.raises(InputError, match=r"lacks cases .* case_1, case_4"):
+        train(resume=True)
+    assert run() == before
+
+
+def test_one_that_was_killed_while_cases_were_loaded_goes_on(train, run):
+    with pytest.raises(StoppedError):
+        train(fold=2, listen=kill_in("loading"))
+    assert (run()["fold"], run()["iterations_done"]) == (2, 0)
+
+    assert train(resume=True).epochs_done == 2
+    assert (run()["fold"], run()["status"]) == (2, "finished")
+
+
+def test_one_that_was_killed_before_its_record_is_asked_for_its_fold(train, tmp_path, run):
+    with pytest.raises(StoppedError):
+        train(fold=2, listen=kill_in("loading"))
+    (tmp_path / "model" / "run.json").unlink()
+
+    with pytest.raises(UsageError, match="--fold"):
+        train(resume=True)
+    train(resume=True, fold=2)
+    assert run()["fold"] == 2
+
+    (tmp_path / "model" / "run.json").unlink()
+    with pytest.raises(InputError, match=r"no run\.json"):
+        train(resume=True, fold=2)
+
+
+def test_a_signal_while_cases_are_loaded(train, run):
+    with pytest.raises(InterruptionError, match="--resume"):
+        train(listen=signal_in("loading"))
+    assert (run()["status"], run()["iterations_done"]) == ("interrupted", 0)
+    assert train(resume=True).epochs_done == 2
+
+
+def test_a_signal_in_validation(train, tmp_path, run):
+    with pytest.raises(InterruptionError, match="--resume validates again") as caught:
+        train(listen=signal_in("validating"))
+    assert caught.value.signal_number == signal.SIGINT
+    assert run()["status"] == "finished"
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    assert not (tmp_path / "model" / "validation.json").exists()
+
+    train(resume=True)
+    assert (tmp_path / "model" / "validation.json").is_file()
+
+
+def test_the_same_options_may_be_given_again(train):
+    options = {"fold": 1, "epochs": 3, "lr": 0.01, "settings": ("training.seed=5",)}
+    with pytest.raises(StoppedError):
+        train(**options, listen=kill_in("training"))
+
+    assert train(**options, resume=True).epochs_done == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 4}, "training.epochs is 2, not 4"),
+        ({"fold": 3}, "fold is 0, not 3"),
+        ({"recipe": "plain-unet"}, "recipe is xlstm-unet, not plain-unet"),
+        (
+            {"settings": ("sampling.patch_size=[32, 32]",)},
+            r"sampling.patch_size is \[16, 16\], not \[32, 32\]",
+        ),
+        ({"epochs": 4, "fold": 3}, "training.epochs is 2, not 4; fold is 0, not 3"),
+    ],
+)
+def test_other_options_are_refused_by_name(train, options, message):
+    with pytest.raises(StoppedError):
+        train(listen=kill_in("training"))
+    with pytest.raises(UsageError, match=message):
+        train(**options, resume=True)
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_work_begins(dataset, plan, train, tmp_path):
+    wrong = ("sampling.patch_size=[15, 16]",)
+    with pytest.raises(InputError, match="15"):
+        train(settings=wrong)
+    with pytest.raises(InputError, match="15"):
+        scanseg.make_plan(dataset, settings=(*SETTINGS, *wrong), num_workers=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"disks", "plan.json"}
+
+    train()
+
+
+def test_data_sets_of_one_name_have_stores_of_their_own(tmp_path):
+    folders = [
+        write_dataset(tmp_path / parent / "disks", numbers=numbers)
+        for parent, numbers in (("a", range(4)), ("b", range(4, 8)))
+    ]
+    for folder in folders:
+        scanseg.train(
+            str(folder),
+            str(folder.parent / "model"),
+            store=str(tmp_path / "stores"),
+            settings=SETTINGS,
+            device="cpu",
+            num_workers=0,
+        )
+
+    cases = [
+        {path.name for path in (store / "cases").iterdir()} for store in (tmp_path / "stores").glob("disks-*")
+    ]
+    assert sorted(map(sorted, cases)) == [[f"case_{n}" for n in range(4)], [f"case_{n}" for n in range(4, 8)]]
+
+
+def test_a_plan_trains_from_its_store_alone(train, dataset, tmp_path):
+    train()
+    shutil.rmtree(dataset)
+    shutil.rmtree(tmp_path / "model")
+
+    assert train().epochs_done == 2
+
+
+def test_a_source_that_is_not_there(tmp_path):
+    for name in ("plan.json", "dataset"):
+        with pytest.raises(InputError, match=rf"{name}: no such file or folder"):
+            scanseg.train(tmp_path / name, tmp_path / "model")
+
+
+def test_paths_may_be_text(dataset, plan, train, tmp_path):
+    assert scanseg.check(str(dataset), num_workers=0).num_cases == 5
+    assert scanseg.make_plan(str(dataset), settings=SETTINGS, num_workers=0).to_json() == plan.read_text()
+    train()
+    predictor = scanseg.load(str(tmp_path / "model"), device="cpu")
+    predictor.predict_folder(dataset / "imagesTr", tmp_path / "predictions")
+
+    report = scanseg.evaluate(str(tmp_path / "predictions"), str(dataset / "labelsTr"), num_workers=0)
+
+    assert report.summary.num_cases == 5
