@@ -1,0 +1,57 @@
+"""A training whose end the clock decides."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from scanseg.specs import ScheduleSpec
+from scanseg.training.schedules import learning_rate
+
+
+class Clock:
+    """A clock that goes on by a second each time it is read."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def metrics(train, tmp_path, monkeypatch):
+    """Metrics of a training whose every reading of the clock takes a second."""
+
+    def run(**options):
+        monkeypatch.setattr("scanseg.training.trainer.time", SimpleNamespace(monotonic=Clock().monotonic))
+        result = train(**options)
+        lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+        return result, lines
+
+    return run
+
+
+def test_the_clock_ends_the_training_and_the_learning_rate_falls_with_it(metrics):
+    result, lines = metrics(epochs=1000, max_minutes=0.5, lr=0.01)
+
+    seconds = [line["seconds"] for line in lines]
+    assert 30 <= seconds[-1] <= 33
+    assert seconds[-2] < 30
+    assert result.seconds == pytest.approx(seconds[-1])
+    assert 1 < result.epochs_done == len(lines) < 1000
+    rates = [line["lr"] for line in lines]
+    assert rates == sorted(rates, reverse=True)
+    # An epoch of two steps takes three readings of the clock, and its second step begins after the first of them.
+    last = learning_rate(ScheduleSpec(), lr=0.01, progress=(seconds[-1] - 2) / 30)
+    assert rates[-1] == pytest.approx(last)
+    assert "validation_dice" in lines[-1]
+
+
+def test_epochs_end_it_where_the_clock_would_not(metrics):
+    result, lines = metrics(epochs=3, max_minutes=60.0)
+
+    assert result.epochs_done == len(lines) == 3
+    # Progress is that of the iterations: the last step is the sixth of six.
+    assert lines[-1]["lr"] == pytest.approx(learning_rate(ScheduleSpec(), lr=0.01, progress=5 / 6))

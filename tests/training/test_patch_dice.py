@@ -1,0 +1,100 @@
+"""Dice on validation patches, against sets counted by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from scanseg.data import resident
+from scanseg.specs import (
+    DatasetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    TrainingSpec,
+    XLSTMUNetSpec,
+    ZScoreNormalization,
+)
+from scanseg.training.validation import patch_dice
+
+LABELS = {"background": 0, "a": 1, "b": 2}
+REGIONS = {"background": 0, "whole": (1, 2), "core": 2}
+IGNORING = {"background": 0, "a": 1, "ignore": 2}
+
+
+class OneCase:
+    """A store of one case, all of which is one patch; the image holds what the network is to predict."""
+
+    def __init__(self, label_map, prediction, plan):
+        self._arrays = (np.float16(prediction)[None, None], np.uint8(label_map)[None])
+        self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing)
+
+    def case(self, name):
+        return SimpleNamespace(geometry=SimpleNamespace(shape=self._arrays[1].shape))
+
+    def read_image(self, case):
+        return self._arrays[0]
+
+    def read_label_map(self, case):
+        return self._arrays[1]
+
+
+class Oracle:
+    """Predicts what the image says: a class, or for regions the sum of 1 for the first and 2 for the second."""
+
+    def __init__(self, *, num_outputs, regions):
+        self._num_outputs, self._regions = num_outputs, regions
+
+    def logits(self, batch):
+        values = batch.images[:, 0].long()
+        if self._regions:
+            masks = torch.stack([(values >> bit) & 1 for bit in range(self._num_outputs)], dim=1)
+        else:
+            masks = torch.nn.functional.one_hot(values, self._num_outputs).movedim(-1, 1)
+        return 20.0 * masks - 10
+
+
+def scores(labels, label_map, prediction):
+    regions = (1, 2) if any(isinstance(value, tuple) for value in labels.values()) else None
+    dataset = DatasetSpec(
+        name="set", channel_names=("MRI",), labels=labels, regions_class_order=regions, file_ending=".png"
+    )
+    patch_size = np.shape(label_map)
+    plan = Plan(
+        recipe="test",
+        dataset=dataset,
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
+        sampling=SamplingSpec(patch_size=patch_size, batch_size=2),
+        augmentation=(),
+        network=XLSTMUNetSpec(features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2),
+        training=TrainingSpec(validation_batches=2),
+    )
+    cpu = torch.device("cpu")
+    store = OneCase(label_map, prediction, plan)
+    cases = resident.hold_cases(store, ("only",), device=cpu, seed=0)
+    oracle = Oracle(num_outputs=dataset.num_outputs, regions=dataset.has_regions)
+    return patch_dice(oracle, cases, plan, device=cpu)
+
+
+def test_labels():
+    found = scores(LABELS, [[0, 1, 1], [0, 1, 0]], [[0, 1, 0], [1, 1, 0]])
+
+    assert found == {"a": pytest.approx(2 * 2 / (3 + 3)), "b": None}
+
+
+def test_a_label_that_is_only_predicted():
+    assert scores(LABELS, [[0, 1, 1]], [[0, 1, 2]]) == {"a": pytest.approx(2 / 3), "b": 0}
+
+
+def test_regions_are_counted_each_by_itself():
+    # whole: voxels 1 to 3, predicted 0 to 2; core: voxel 3, predicted 2 and 3 (also where whole is not)
+    found = scores(REGIONS, [[0, 1, 1, 2]], [[1, 1, 3, 2]])
+
+    assert found == {"whole": pytest.approx(2 * 2 / (3 + 3)), "core": pytest.approx(2 * 1 / (1 + 2))}
+
+
+def test_voxels_to_ignore_are_not_counted():
+    # Of the ignored voxels two are predicted as a; of the others, one is right and one is missed.
+    assert scores(IGNORING, [[1, 1, 0, 2, 2, 2]], [[1, 0, 0, 1, 1, 0]]) == {"a": pytest.approx(2 / (2 + 1))}
