@@ -92,6 +92,32 @@ def test_goes_on_exactly_from_a_stored_checkpoint(network, size, optimizer, tmp_
     assert not torch.equal(weights(first), weights(whole))
 
 
+class DrawingGradients:
+    """Stands for a CUDA graph on the CPU: the warm-ups before its capture draw from torch's generator."""
+
+    def __init__(self, compute, network, batch):
+        torch.rand(100)
+        self._compute, self._network = compute, network
+
+    def __call__(self, batch):
+        self._network.zero_grad(set_to_none=True)
+        return self._compute(batch)
+
+
+def test_a_capture_does_not_change_what_the_first_step_draws(monkeypatch):
+    monkeypatch.setattr("scanseg.training.fit.GraphedGradients", DrawingGradients)
+    plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3))
+    running, restored = make_fit(plan), make_fit(plan)
+    for fit in (running, restored):
+        monkeypatch.setattr(fit, "_device", torch.device("cuda"))
+    running.step(make_batch(64, 0), lr=1e-3)
+    restored.restore(running.checkpoint())
+
+    losses = [float(fit.step(make_batch(64, 1), lr=1e-3)) for fit in (running, restored)]
+
+    assert losses[0] == losses[1]
+
+
 def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
     plan = make_plan(XLSTM, 16, optimizer=AdamWSpec())
     first, second = (make_fit(plan, dtype=torch.float16) for _ in range(2))
