@@ -17,27 +17,33 @@ from scanseg.evaluation import score_case
 from scanseg.files import write_text
 from scanseg.imaging import Image, read_image, read_label_map
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import AdamWSpec, ScheduleSpec
 
 DemoRecipe = Literal["xlstm-unet", "msvm-unet"]
 
-_OPTIMIZER = AdamWSpec(lr=2e-3, weight_decay=1e-2).model_dump_json()
-_SCHEDULE = ScheduleSpec(kind="cosine", final_lr=1e-5, warmup_fraction=0.05).model_dump_json()
+_SHARED_SETTINGS = (
+    'preprocessing.normalizations=[{"kind": "none"}]',
+    'augmentation=[{"kind": "brightness", "factor_range": [0.6, 1.4]}, {"kind": "mirror", "axes": [0, 1]}]',
+    'training.optimizer={"kind": "adamw", "lr": 0.004, "weight_decay": 0.01}',
+    'training.schedule={"kind": "cosine", "final_lr": 1e-5, "warmup_fraction": 0.05}',
+    "training.validation_batches=4",
+)
+"""The slabs share one scale of intensities; what differs is the shading, so brightness is what is varied."""
 _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
     "xlstm-unet": (
-        "sampling.patch_size=[32, 48, 48]",
+        *_SHARED_SETTINGS,
+        "sampling.patch_size=[32, 32, 32]",
         "sampling.batch_size=2",
-        "network.features=[12, 24, 48, 64]",
+        "network.variant=bot",
+        "network.features=[16, 32, 48, 64]",
         "network.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]",
         "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]",
         "network.num_blocks_encoder=1",
         "network.num_blocks_decoder=1",
-        f"training.optimizer={_OPTIMIZER}",
-        f"training.schedule={_SCHEDULE}",
         "training.epochs=6",
-        "training.iterations_per_epoch=40",
+        "training.iterations_per_epoch=100",
     ),
     "msvm-unet": (
+        *_SHARED_SETTINGS,
         "preprocessing.axis_order=[1, 0, 2]",
         "preprocessing.slice_size=[160, 160]",
         "sampling.patch_size=[160, 160]",
@@ -45,9 +51,7 @@ _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
         "network.dims=[24, 48, 96, 192]",
         "network.depths=[1, 1, 2, 1]",
         "network.decoder_depth=1",
-        f"training.optimizer={_OPTIMIZER}",
-        f"training.schedule={_SCHEDULE}",
-        "training.epochs=12",
+        "training.epochs=9",
     ),
 }
 """Small networks and short trainings, as changes to the recipes' plans."""

@@ -288,7 +288,7 @@ class _Run:
 
 @contextmanager
 def _fast_arithmetic(device: torch.device, *, allow_tf32: bool) -> Iterator[None]:
-    """Let a GPU choose its convolutions by measuring and, where allowed, round products to TF32; then undo it."""
+    """Make a GPU the current one, let it measure its convolutions and, where allowed, use TF32; then undo it."""
     if device.type != "cuda":
         yield
         return
@@ -296,6 +296,7 @@ def _fast_arithmetic(device: torch.device, *, allow_tf32: bool) -> Iterator[None
     before = (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32)
     cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, allow_tf32, allow_tf32
     try:
-        yield
+        with torch.cuda.device(device):
+            yield
     finally:
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
