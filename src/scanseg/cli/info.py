@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
 
-_LIBRARIES = ("triton", "scipy", "SimpleITK", "blosc2", "nilearn")
+_LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 

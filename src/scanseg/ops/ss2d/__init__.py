@@ -16,13 +16,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.ops.contract import Expected, require_axes, require_shapes
+from scanseg.ops.cpu_threads import MISSING, refuses
 from scanseg.ops.dispatch import Backend, choose
 from scanseg.ops.ss2d.chunked import ss2d_scan_chunked
+from scanseg.ops.ss2d.compiled_cpu import ss2d_scan_compiled_cpu
 from scanseg.ops.ss2d.reference import ss2d_scan_reference
 
 __all__ = ["BACKENDS", "ss2d_scan"]
 
 BACKENDS = {
+    "compiled_cpu": Backend(ss2d_scan_compiled_cpu, refuses, MISSING),
     "chunked": Backend(ss2d_scan_chunked),
     "reference": Backend(ss2d_scan_reference),
 }
