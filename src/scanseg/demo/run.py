@@ -51,7 +51,7 @@ _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
         "network.dims=[24, 48, 96, 192]",
         "network.depths=[1, 1, 2, 1]",
         "network.decoder_depth=1",
-        "training.epochs=11",
+        "training.epochs=24",
     ),
 }
 """Small networks and short trainings, as changes to the recipes' plans."""
