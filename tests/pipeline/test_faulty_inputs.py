@@ -253,6 +253,19 @@ def test_a_faulty_prediction(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions"]
 
 
+def test_cases_without_a_prediction_are_left_out_by_naming_the_others(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path
+) -> None:
+    (predictions / "case_1.nii.gz").unlink()
+    report = tmp_path / "report.json"
+    call = ("evaluate", predictions, volume_dataset / "labelsTr", "-o", report, "--num-workers", 0)
+    refused = command(*call)
+    assert refused.code == 1
+    assert "(--case)" in refused.stderr
+    assert command(*call, "--case", "case_2", "--case", "case_3").code == 0
+    assert [case["case"] for case in json.loads(report.read_text())["cases"]] == ["case_2", "case_3"]
+
+
 def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predictions: Path) -> None:
     words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
     outcome = command(*words, "-o", predictions)

@@ -65,8 +65,13 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
     faults += [
         f"case {name}: no {what} in {folder}; {advice}"
         for what, folder, there, advice in (
-            ("prediction", predictions, predicted, "predict it, or name the cases to compare"),
-            ("reference", references, referred, "remove the prediction, or name the cases to compare"),
+            ("prediction", predictions, predicted, "predict it, or name the cases to compare (--case)"),
+            (
+                "reference",
+                references,
+                referred,
+                "remove the prediction, or name the cases to compare (--case)",
+            ),
         )
         for name in wanted
         if name not in there
