@@ -26,11 +26,13 @@ class Backend(NamedTuple):
             checked.
         refuses: Says in words why it cannot serve a call with these tensors, or None if it can.
         unavailable: Why it can serve no call at all on this machine (with what to install), or None.
+        by_name_only: Whether it serves only calls that ask for it by name.
     """
 
     run: Callable[..., Tensor]
     refuses: Callable[..., str | None] = accepts_all
     unavailable: str | None = None
+    by_name_only: bool = False
 
 
 def choose(
@@ -50,7 +52,11 @@ def choose(
     if name is not None and name not in backends:
         known = ", ".join(backends)
         raise UsageError(f"{operator} has no backend '{name}'; choose one of: {known}.")
-    asked = backends if name is None else {name: backends[name]}
+    asked = (
+        {key: backend for key, backend in backends.items() if not backend.by_name_only}
+        if name is None
+        else {name: backends[name]}
+    )
     refusals = []
     for candidate, backend in asked.items():
         reason = backend.unavailable or backend.refuses(*tensors)
