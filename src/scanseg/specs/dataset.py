@@ -43,6 +43,7 @@ class DatasetSpec(Document):
                     f"regions_class_order has {len(self.regions_class_order)} values for "
                     f"{len(self.foreground)} regions"
                 )
+            self._check_class_order(self.regions_class_order)
         else:
             values = sorted(value for name, value in self.labels.items() if isinstance(value, int))
             if values != list(range(len(values))):
@@ -52,6 +53,18 @@ class DatasetSpec(Document):
         ):
             raise ValueError(f"the ignore label {self.ignore_label} must be the highest label value")
         return self
+
+    def _check_class_order(self, order: tuple[LabelValue, ...]) -> None:
+        """Refuse values that would take a predicted voxel out of the region that wrote it."""
+        strange = [
+            f"{value} is not in {name} {values}"
+            for value, (name, values) in zip(order, self.foreground.items(), strict=True)
+            if value not in values
+        ]
+        if strange:
+            raise ValueError(
+                f"regions_class_order must name a value of each region, in the regions' order: {'; '.join(strange)}"
+            )
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,41 @@
+"""What a data set may say of its labels."""
+
+import pytest
+from pydantic import ValidationError
+
+from scanseg.specs import DatasetSpec
+
+
+def describe(**changes):
+    fields = {
+        "name": "tumours",
+        "channel_names": ("MRI",),
+        "labels": {"background": 0, "whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (4,)},
+        "regions_class_order": (2, 1, 4),
+        "file_ending": ".nii.gz",
+    }
+    return DatasetSpec(**(fields | changes))
+
+
+def test_regions_have_an_output_each():
+    dataset = describe()
+
+    assert (dataset.has_regions, dataset.num_outputs) == (True, 3)
+    assert dataset.known_values == {0, 1, 2, 3, 4}
+
+
+def test_the_order_of_regions_names_values_of_them():
+    with pytest.raises(ValidationError, match=r"2 is not in enhancing \(4,\)"):
+        describe(regions_class_order=(2, 1, 2))
+    with pytest.raises(ValidationError, match="2 values for 3 regions"):
+        describe(regions_class_order=(2, 1))
+
+
+def test_the_ignore_label_has_no_output():
+    dataset = describe(labels={"background": 0, "a": 1, "ignore": 2}, regions_class_order=None)
+
+    assert (dataset.num_outputs, dataset.ignore_label) == (2, 2)
+    with pytest.raises(ValidationError, match="ignore label 2 must be the highest"):
+        describe(labels={"background": 0, "a": 1, "ignore": 2, "b": 3}, regions_class_order=None)
+    regions = describe(labels={"background": 0, "a": (1, 2), "b": 2, "ignore": 3}, regions_class_order=(1, 2))
+    assert (regions.num_outputs, regions.ignore_label) == (2, 3)
