@@ -204,7 +204,7 @@ def test_load_a_model_folder(make_plan, tmp_path, volume):
     with pytest.raises(InputError, match="has not finished"):
         load(tmp_path / "model", device="cpu")
     network = folder.build_network()
-    folder.write_weights(network)
+    folder.write_weights(network.state_dict())
     predictor = load(tmp_path / "model", device="cpu")
     assert (predictor.model, predictor.precision, predictor.device.type) == (
         str(tmp_path / "model"),

@@ -289,7 +289,7 @@ def untrained(volume_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
     )
     plan = make_plan(volume_dataset, recipe="xlstm-unet", settings=settings, num_workers=0)
     folder = ModelFolder.create(tmp_path_factory.mktemp("untrained") / "model", plan)
-    folder.write_weights(folder.build_network())
+    folder.write_weights(folder.build_network().state_dict())
     return folder.path
 
 

@@ -123,8 +123,8 @@ def test_tumours_of_real_brains_by_regions(command, shared_data, tmp_path):
         "network.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]]",
         "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3]]",
         *("network.num_blocks_encoder=1", "network.num_blocks_decoder=1", "augmentation=[]"),
-        *("training.iterations_per_epoch=30", "training.validation_batches=2"),
-        *("sampling.foreground_fraction=1", 'training.optimizer={"kind": "adamw", "lr": 0.003}'),
+        *("training.iterations_per_epoch=80", "training.validation_batches=2"),
+        *("sampling.foreground_fraction=0.5", 'training.optimizer={"kind": "adamw", "lr": 0.003}'),
     )
     dataset, images = shared_data / "brats2015", tmp_path / "images"
 

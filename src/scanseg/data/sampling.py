@@ -4,7 +4,7 @@ Every draw depends on the seed and the number of the iteration alone, so that a 
 as if it had never stopped. Drawing happens on the host; nothing here touches voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,28 +58,43 @@ def draw_positions(
     corners = []
     for number, case in enumerate(chosen):
         on_foreground = number >= sampling.batch_size - num_foreground
-        around = _draw_centre(cases, int(case), on_foreground=on_foreground, rng=rng)
+        around = _draw_centre(
+            cases, int(case), on_foreground=on_foreground, weights=sampling.label_weights, rng=rng
+        )
         corners.append(_draw_corner(cases.shapes_host[case], size, around=around, rng=rng))
     return PatchPositions(chosen, np.stack(corners))
 
 
 def _draw_centre(
-    cases: ResidentCases, case: int, *, on_foreground: bool, rng: np.random.Generator
+    cases: ResidentCases,
+    case: int,
+    *,
+    on_foreground: bool,
+    weights: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> Sequence[int] | None:
     """Draw a voxel to centre a patch on; None: the patch may lie anywhere.
 
-    It is a voxel of a label drawn first, if so asked and the case has any; else, where there is an ignore label,
-    any voxel that is annotated.
+    It is a voxel of a label drawn first, by its weight, if so asked and the case has any; else, where there is an
+    ignore label, any voxel that is annotated.
     """
-    labels = cases.locations[case]
+    labels = [name for name in cases.locations[case] if weights.get(name, 1.0) > 0]
     if on_foreground and labels:
-        voxels = labels[list(labels)[rng.integers(len(labels))]]
+        voxels = cases.locations[case][_draw_label(labels, weights, rng)]
     elif cases.annotated is not None and len(cases.annotated[case]):
         voxels = cases.annotated[case]
     else:
         return None
     voxel = int(voxels[rng.integers(len(voxels))])
     return [int(index) for index in np.unravel_index(voxel, tuple(cases.shapes_host[case]))]
+
+
+def _draw_label(labels: Sequence[str], weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """Draw one of some labels, each as often as its weight says (1 where it has none)."""
+    if not weights:
+        return labels[rng.integers(len(labels))]
+    shares = np.array([weights.get(name, 1.0) for name in labels])
+    return labels[int(rng.choice(len(labels), p=shares / shares.sum()))]
 
 
 def _draw_corner(

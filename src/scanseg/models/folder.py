@@ -1,10 +1,14 @@
-"""A model folder: `plan.json`, `model.safetensors`, `run.json`, `metrics.jsonl` and `state/` for resuming."""
+"""A model folder: `plan.json`, `model.safetensors`, `run.json`, `metrics.jsonl` and `state/` for resuming.
+
+Beside `model.safetensors`, which prediction uses, lie `best.safetensors` or `last.safetensors`, whichever it is not.
+"""
 
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import JsonValue
@@ -24,6 +28,8 @@ _METRICS = "metrics.jsonl"
 _STATE = "state"
 _CHECKPOINT = "iteration-"
 
+Weights = Literal["exported", "last", "best"]
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -34,6 +40,10 @@ class Checkpoint:
     """The network's state dict."""
     optimizer: dict[str, Tensor]
     """The optimizer's tensors by `PARAMETER.NAME`."""
+    average: dict[str, Tensor] | None = None
+    """State dict of the network with averaged weights, where they are averaged."""
+    best: dict[str, Tensor] | None = None
+    """State dict of the network that was best on validation patches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +95,44 @@ class ModelFolder:
         """Build the plan's network, freshly initialised from torch's random state."""
         return _build_network(self.plan)
 
-    def load_network(self, *, device: torch.device) -> nn.Module:
+    def load_network(self, *, device: torch.device, weights: Weights = "exported") -> nn.Module:
         """Build the network with the trained weights, ready for prediction.
+
+        Args:
+            device: Where to predict.
+            weights: Those the training chose to export, the last, or the best on validation patches.
 
         Raises:
             InputError: The weights are missing, damaged, or of another network.
         """
-        path = self.path / _WEIGHTS
-        if not path.is_file():
-            raise InputError(
-                f"{self.path} holds no {_WEIGHTS}: its training has not finished (see --resume)."
-            )
+        path = self.weights_path(weights)
         network = self.build_network()
-        load_weights(network, _read_tensors(path), source=path)
+        load_weights(network, read_tensors(path), source=path)
         return network.to(device).eval()
 
-    def write_weights(self, network: nn.Module) -> None:
-        """Write the weights that prediction uses."""
-        with written_whole(self.path / _WEIGHTS) as temporary:
-            save_file(_as_stored(network.state_dict()), temporary)
+    def weights_path(self, weights: Weights = "exported") -> Path:
+        """Return the file of weights.
+
+        Raises:
+            InputError: There is none.
+        """
+        record = self.read_run()
+        exported = record.exported.checkpoint if record and record.exported else None
+        path = self.path / (_WEIGHTS if weights in ("exported", exported) else f"{weights}.safetensors")
+        if path.is_file():
+            return path
+        if (self.path / _WEIGHTS).is_file():
+            raise InputError(
+                f"{self.path} holds no {path.name}: its training measured nothing on validation patches; "
+                f"leave the choice of weights out."
+            )
+        raise InputError(f"{self.path} holds no {_WEIGHTS}: its training has not finished (see --resume).")
+
+    def write_weights(self, weights: Mapping[str, Tensor], name: Weights = "exported") -> None:
+        """Write weights: those that prediction uses, or others that it can be asked to use."""
+        path = self.path / (_WEIGHTS if name == "exported" else f"{name}.safetensors")
+        with written_whole(path) as temporary:
+            save_file(_as_stored(weights), temporary)
 
     def write_run(self, record: RunRecord) -> None:
         """Write the record of the run."""
@@ -133,12 +162,14 @@ class ModelFolder:
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; it takes the place of the last one once it is whole.
 
-        One of the same iteration that is there already holds the same state, and is kept.
+        One of the same state that is there already is kept.
         """
         state = self.path / _STATE
         state.mkdir(exist_ok=True)
         final = state / f"{_CHECKPOINT}{checkpoint.state.iterations_done:09d}"
-        if not _is_whole(final):
+        while (there := _state_in(final)) is not None and there != checkpoint.state:
+            final = final.with_name(f"{final.name}-more")
+        if there is None:
             _replace_checkpoint(final, checkpoint)
         for older in state.iterdir():
             if older != final:
@@ -198,6 +229,9 @@ def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
     temporary.mkdir()
     save_file(_as_stored(checkpoint.network), temporary / "network.safetensors")
     save_file(_as_stored(checkpoint.optimizer), temporary / "optimizer.safetensors")
+    for name, tensors in (("average", checkpoint.average), ("best", checkpoint.best)):
+        if tensors is not None:
+            save_file(_as_stored(tensors), temporary / f"{name}.safetensors")
     (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
@@ -209,20 +243,22 @@ def _read_whole(folder: Path) -> Checkpoint:
     Raises:
         InputError: A part of it is missing or damaged.
     """
+    average, best = (folder / f"{name}.safetensors" for name in ("average", "best"))
     return Checkpoint(
         state=TrainingState.read(folder / "state.json"),
-        network=_read_tensors(folder / "network.safetensors"),
-        optimizer=_read_tensors(folder / "optimizer.safetensors"),
+        network=read_tensors(folder / "network.safetensors"),
+        optimizer=read_tensors(folder / "optimizer.safetensors"),
+        average=read_tensors(average) if average.exists() else None,
+        best=read_tensors(best) if best.exists() else None,
     )
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether all of a checkpoint is there and can be read."""
+def _state_in(folder: Path) -> TrainingState | None:
+    """Return the state of a checkpoint; None unless all of it is there and can be read."""
     try:
-        _read_whole(folder)
+        return _read_whole(folder).state
     except InputError:
-        return False
-    return True
+        return None
 
 
 def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -230,7 +266,7 @@ def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:

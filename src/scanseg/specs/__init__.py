@@ -14,6 +14,7 @@ from scanseg.specs.augmentation import (
 from scanseg.specs.base import Document, describe_faults
 from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
 from scanseg.specs.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
+from scanseg.specs.label_names import canonical_label
 from scanseg.specs.network import (
     MSVMUNetSpec,
     NetworkSpec,
@@ -24,6 +25,7 @@ from scanseg.specs.network import (
 )
 from scanseg.specs.plan import (
     AdamWSpec,
+    EarlyStopSpec,
     InferenceSpec,
     LossSpec,
     Plan,
@@ -43,15 +45,16 @@ from scanseg.specs.preprocessing import (
 )
 from scanseg.specs.report import (
     CaseReport,
-    EmptyRuleName,
+    DistanceUnit,
     LabelReport,
     LabelSummary,
     Means,
     Report,
     ReportSummary,
+    RuleName,
     Statistics,
 )
-from scanseg.specs.run import RunRecord, TrainingState
+from scanseg.specs.run import ExportedWeights, RunRecord, Standing, TrainingState
 from scanseg.specs.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
@@ -66,8 +69,10 @@ __all__ = [
     "CaseReport",
     "ContrastTransform",
     "DatasetSpec",
+    "DistanceUnit",
     "Document",
-    "EmptyRuleName",
+    "EarlyStopSpec",
+    "ExportedWeights",
     "Fingerprint",
     "Fold",
     "GammaTransform",
@@ -94,12 +99,14 @@ __all__ = [
     "ReportSummary",
     "RescaleNormalization",
     "ResidualUNetSpec",
+    "RuleName",
     "RunRecord",
     "SGDSpec",
     "SamplingSpec",
     "ScheduleSpec",
     "Splits",
     "StagedSpec",
+    "Standing",
     "Statistics",
     "StoreIndex",
     "StoredCase",
@@ -108,5 +115,6 @@ __all__ = [
     "Transform",
     "XLSTMUNetSpec",
     "ZScoreNormalization",
+    "canonical_label",
     "describe_faults",
 ]

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from scanseg.specs.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.base import Document
-from scanseg.specs.dataset import DatasetSpec
+from scanseg.specs.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.network import NetworkSpec
 from scanseg.specs.preprocessing import PreprocessingSpec
 
@@ -20,10 +20,13 @@ class SamplingSpec(Document):
     patch_size: tuple[PositiveInt, ...] = Field(min_length=2, max_length=3)
     """Voxels along z, y, x; along y, x for a 2D network."""
     batch_size: PositiveInt
+    """Patches of one step, over all processes and parts of it."""
     order: Literal["random-patches", "every-slice"] = "random-patches"
     """Patches at random positions, or every slice of every training case once in an epoch."""
     foreground_fraction: Fraction = 0.33
     """Part of a batch whose patches are centred on a random foreground voxel (`random-patches`)."""
+    label_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """How often a label is chosen for such a voxel, beside 1 for each that is not named."""
 
 
 class SGDSpec(Document):
@@ -70,6 +73,19 @@ class LossSpec(Document):
     dice_squared: bool = False
     """Squares in the denominator."""
     dice_smooth: NonNegativeFloat = 1e-5
+    label_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Weight of a label or region (also `background`) in the cross-entropy, beside 1 for each that is not named."""
+
+
+class EarlyStopSpec(Document):
+    """End a training that no longer gets better."""
+
+    measure: Literal["loss", "validation-dice"] = "validation-dice"
+    """Mean loss of an epoch, or mean Dice of its validation patches."""
+    patience_epochs: PositiveInt
+    """Epochs without improvement after which the training ends."""
+    least_improvement: NonNegativeFloat = 0.0
+    """What counts as an improvement: more than this."""
 
 
 class TrainingSpec(Document):
@@ -85,6 +101,15 @@ class TrainingSpec(Document):
     loss: LossSpec = LossSpec()
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient; None: no bound."""
+    accumulation: PositiveInt = 1
+    """Parts of a batch that pass the network one after the other, for one step: less memory, the same batch."""
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and export the running average of the weights (EMA), which keeps this part of itself at a step."""
+    early_stop: EarlyStopSpec | None = None
+    export: Literal["last", "best"] = "last"
+    """Weights that prediction uses: those at the end, or those with the best Dice on validation patches."""
+    score_both: bool = False
+    """Score whole validation cases with the last and with the best weights, not with the exported ones alone."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on a GPU that has it, else float32."""
     allow_tf32: bool = True
@@ -137,7 +162,12 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        faults = [*self._size_faults(), *self._slice_faults(), *self._axis_faults()]
+        faults = [
+            *self._size_faults(),
+            *self._slice_faults(),
+            *self._axis_faults(),
+            *self._label_faults(),
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -155,6 +185,11 @@ class Plan(Document):
             )
         if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
             yield "sampling order random-patches needs training.iterations_per_epoch"
+        if self.sampling.batch_size % self.training.accumulation:
+            yield (
+                f"batch_size {self.sampling.batch_size} is not divisible into training.accumulation "
+                f"{self.training.accumulation} parts"
+            )
 
     def _slice_faults(self) -> Iterator[str]:
         """Say what whole slices need and do not have."""
@@ -170,6 +205,19 @@ class Plan(Document):
                 f"inference slice_restoring labels needs mode slices, not {self.inference.mode}; "
                 f"else choose slice_restoring logits"
             )
+
+    def _label_faults(self) -> Iterator[str]:
+        """Say which weights are of labels that are not there, and which leave nothing."""
+        foreground = set(self.dataset.foreground)
+        classes = foreground if self.dataset.has_regions else foreground | {BACKGROUND}
+        for name, weights, known in (
+            ("sampling.label_weights", self.sampling.label_weights, foreground),
+            ("training.loss.label_weights", self.training.loss.label_weights, classes),
+        ):
+            if not set(weights) <= known:
+                yield f"{name} names {sorted(set(weights) - known)}; the labels are {sorted(known)}"
+            elif set(weights) == known and not any(weights.values()):
+                yield f"{name} is 0 for every label; leave one above 0"
 
     def _axis_faults(self) -> Iterator[str]:
         """Say which axes the patch does not have, and which transforms stand in the wrong place."""

@@ -7,6 +7,19 @@ from pydantic import JsonValue
 from scanseg.specs.base import Document
 
 
+class ExportedWeights(Document):
+    """Which of a training's weights prediction uses."""
+
+    checkpoint: Literal["last", "best"]
+    """`best`: those with the best Dice on validation patches."""
+    iterations: int
+    """Steps after which these weights were there."""
+    averaged: bool
+    """They are the running average over steps."""
+    patch_dice: float | None
+    """Mean Dice of their labels on validation patches, where it was measured."""
+
+
 class RunRecord(Document):
     """Written beside the weights when a run starts and at every checkpoint."""
 
@@ -29,6 +42,28 @@ class RunRecord(Document):
     training_seconds: float
     """Time spent in training epochs, over all resumptions."""
     num_parameters: int
+    num_processes: int = 1
+    """Processes that shared each batch."""
+    initial_weights: str | None = None
+    """Model folder whose weights the network began with; None: random ones."""
+    exported: ExportedWeights | None = None
+    """What `model.safetensors` holds; None until the training is finished."""
+
+
+class Standing(Document):
+    """What a training has reached, beside its weights."""
+
+    epochs_done: int = 0
+    """Epochs that ended with a line of metrics."""
+    losses: tuple[float, ...] = ()
+    """Losses of the steps since."""
+    best_iterations: int | None = None
+    """Steps after which the Dice of validation patches was best."""
+    best_dice: float | None = None
+    watched: float | None = None
+    """Best value of the measure that early stopping watches."""
+    watched_epoch: int = 0
+    """Epoch in which it was reached."""
 
 
 class TrainingState(Document):
@@ -43,3 +78,4 @@ class TrainingState(Document):
     """Scale of the loss, when training in float16."""
     num_steps_at_loss_scale: int | None = None
     """Steps since that scale has changed."""
+    standing: Standing = Standing()

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from scanseg.data.batches import Batch
 from scanseg.models import Checkpoint
 from scanseg.specs import Plan, TrainingState
+from scanseg.training.averaging import AveragedNetwork
 from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.losses import segmentation_loss
 from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
+from scanseg.training.processes import ALONE, Processes
 
 _STREAM = 4
 """Number of the random stream from which the network's own draws (stochastic depth) are seeded."""
@@ -23,7 +25,13 @@ class Fit:
     """One network in training. What a step does depends on the state and the iteration's number alone."""
 
     def __init__(
-        self, plan: Plan, network: nn.Module, *, device: torch.device, autocast_dtype: torch.dtype | None
+        self,
+        plan: Plan,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        autocast_dtype: torch.dtype | None,
+        processes: Processes = ALONE,
     ) -> None:
         """Begin at iteration 0.
 
@@ -32,35 +40,73 @@ class Fit:
             network: Freshly initialised, on the device.
             device: Where to train.
             autocast_dtype: Type for matrix products and convolutions; None: float32.
+            processes: Those that share each batch.
         """
         self.network = network
+        self.averaged: AveragedNetwork | None = None
+        if plan.training.average_decay is not None:
+            self.averaged = AveragedNetwork(network, decay=plan.training.average_decay)
         self.iterations_done = 0
         self.seconds = 0.0
         self._plan = plan
         self._device = device
+        self._processes = processes
         self._autocast_dtype = autocast_dtype
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and exported: with averaged weights, where they are averaged."""
+        return self.network if self.averaged is None else self.averaged.network
+
     def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
-        """Take one step and return the loss, still on the device."""
+        """Take one step and return the loss, still on the device; of several processes, that of this one's part."""
         training = self._plan.training
         set_learning_rate(self._optimizer, lr)
         self.network.train()
-        if self._graph is None and self._device.type == "cuda" and training.cuda_graph:
-            self._graph = GraphedGradients(self._backward, self.network, batch)
+        parts = _split(batch, training.accumulation)
+        if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
+            self._graph = GraphedGradients(self._backward, self.network, parts[0])
         # The seed comes after the capture, whose warm-ups draw numbers too.
-        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done]).integers(2**62)
-        torch.manual_seed(int(seed))
-        loss = self._gradients(batch)
+        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._processes.rank])
+        torch.manual_seed(int(seed.integers(2**62)))
+        loss = self._accumulated_gradients(parts)
+        self._processes.average_gradients(list(self.network.parameters()))
         if training.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.iterations_done += 1
+        if self.averaged is not None:
+            self.averaged.follow(self.network, steps=self.iterations_done)
         return loss
+
+    def _can_be_graph(self) -> bool:
+        """Whether a step may be captured: not where its loss is summed over processes."""
+        training, dataset = self._plan.training, self._plan.dataset
+        summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
+        return training.cuda_graph and not (self._processes.count > 1 and summed)
+
+    def _accumulated_gradients(self, parts: Sequence[Batch]) -> Tensor:
+        """Put the mean of the gradients of all parts into the parameters, and return their mean loss."""
+        if len(parts) == 1:
+            return self._gradients(parts[0])
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        losses, total = [], None
+        for part in parts:
+            losses.append(self._gradients(part))
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            if total is None:
+                total = [gradient.clone() for gradient in gradients]
+            else:
+                torch._foreach_add_(total, gradients)
+        assert total is not None
+        torch._foreach_div_(total, len(parts))
+        torch._foreach_copy_(gradients, total)
+        return torch.stack(losses).mean()
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch and put its gradients into the parameters."""
@@ -74,17 +120,21 @@ class Fit:
         with self._autocast():
             outputs = as_sequence(self.network(batch.images))
         loss = segmentation_loss(
-            outputs, batch.label_maps, spec=self._plan.training.loss, dataset=self._plan.dataset
+            outputs,
+            batch.label_maps,
+            spec=self._plan.training.loss,
+            dataset=self._plan.dataset,
+            total=self._processes.sum,
         )
         self._scaler.scale(loss).backward()
         return loss.detach()
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
-        """Return the logits of a batch at full resolution, without learning from it."""
-        self.network.eval()
+        """Return the logits of the judged network at full resolution, without learning from the batch."""
+        network = self.judged.eval()
         with self._autocast():
-            return as_sequence(self.network(batch.images))[0].float()
+            return as_sequence(network(batch.images))[0].float()
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to go on from here."""
@@ -97,11 +147,14 @@ class Fit:
             loss_scale=scaler_state.get("scale"),
             num_steps_at_loss_scale=scaler_state.get("_growth_tracker"),
         )
-        return Checkpoint(state=state, network=self.network.state_dict(), optimizer=tensors)
+        average = None if self.averaged is None else self.averaged.network.state_dict()
+        return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, average=average)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go to where a checkpoint was written."""
         self.network.load_state_dict(checkpoint.network)
+        if self.averaged is not None and checkpoint.average is not None:
+            self.averaged.restore(checkpoint.average)
         restore_optimizer(self._optimizer, checkpoint.optimizer, checkpoint.state.optimizer_groups)
         if self._scaler.is_enabled():
             restored = {
@@ -117,6 +170,12 @@ class Fit:
         if self._autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+def _split(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into parts of equal size."""
+    pairs = zip(batch.images.chunk(count), batch.label_maps.chunk(count), strict=True)
+    return [Batch(images, label_maps) for images, label_maps in pairs]
 
 
 def as_sequence(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

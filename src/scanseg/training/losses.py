@@ -4,7 +4,7 @@ Source: Dice with cross-entropy as in nnU-Net (Isensee et al. 2021) and, with sq
 MSVM-UNet (Chen et al. 2024, arXiv:2408.13735); `LossSpec` holds what differs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanseg.specs import DatasetSpec, LossSpec
+from scanseg.specs import BACKGROUND, DatasetSpec, LossSpec
 
 Logits = Float[Tensor, "batch output *axes"]
 
@@ -47,8 +47,22 @@ def _is_one_of(label_map: Tensor, values: Sequence[int]) -> Tensor:
     return mask
 
 
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes that share a batch."""
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return the sum over one process."""
+    return tensor
+
+
 def segmentation_loss(
-    outputs: Sequence[Logits], label_map: Int[Tensor, "batch *axes"], *, spec: LossSpec, dataset: DatasetSpec
+    outputs: Sequence[Logits],
+    label_map: Int[Tensor, "batch *axes"],
+    *,
+    spec: LossSpec,
+    dataset: DatasetSpec,
+    total: Total = _alone,
 ) -> Float[Tensor, ""]:
     """Return the loss over all outputs of a network.
 
@@ -58,17 +72,21 @@ def segmentation_loss(
         label_map: Integer labels at the highest resolution.
         spec: Weights and form of the loss.
         dataset: Which values make up which output.
+        total: Sums over the processes that share the batch, so that what is summed over the batch is so over all of
+            it. The mean of the processes' losses is that of the whole batch.
     """
     weights = [0.5**level for level in range(len(outputs))]
     if len(weights) > 1:
         weights[-1] = 0.0
-    total = sum(weights)
+    whole = sum(weights)
+    names = list(dataset.foreground) if dataset.has_regions else [BACKGROUND, *dataset.foreground]
+    label_weights = [spec.label_weights.get(name, 1.0) for name in names]
     loss = torch.zeros((), device=label_map.device)
     for weight, logits in zip(weights, outputs, strict=True):
         if weight:
             targets = encode_targets(_resize(label_map, logits.shape[2:]), dataset=dataset)
-            loss = loss + weight / total * _single_loss(
-                logits.float(), targets, spec, regions=dataset.has_regions
+            loss = loss + weight / whole * _single_loss(
+                logits.float(), targets, spec, label_weights, regions=dataset.has_regions, total=total
             )
     return loss
 
@@ -82,19 +100,34 @@ def _resize(label_map: Tensor, size: Sequence[int]) -> Tensor:
     )
 
 
-def _single_loss(logits: Logits, targets: Targets, spec: LossSpec, *, regions: bool) -> Tensor:
+def _single_loss(
+    logits: Logits,
+    targets: Targets,
+    spec: LossSpec,
+    label_weights: Sequence[float],
+    *,
+    regions: bool,
+    total: Total,
+) -> Tensor:
     """Return the loss of one output."""
     loss = torch.zeros((), device=logits.device)
     if spec.dice_weight:
         probabilities = logits.sigmoid() if regions else logits.softmax(1)
-        loss = loss + spec.dice_weight * dice_loss(probabilities, targets, spec, regions=regions)
+        loss = loss + spec.dice_weight * dice_loss(probabilities, targets, spec, regions=regions, total=total)
     if spec.cross_entropy_weight:
-        loss = loss + spec.cross_entropy_weight * _cross_entropy(logits, targets, regions=regions)
+        loss = loss + spec.cross_entropy_weight * _cross_entropy(
+            logits, targets, label_weights, regions=regions, total=total
+        )
     return loss
 
 
 def dice_loss(
-    probabilities: Float[Tensor, "batch output *axes"], targets: Targets, spec: LossSpec, *, regions: bool
+    probabilities: Float[Tensor, "batch output *axes"],
+    targets: Targets,
+    spec: LossSpec,
+    *,
+    regions: bool,
+    total: Total = _alone,
 ) -> Float[Tensor, ""]:
     """Return one minus the soft Dice coefficient, averaged over outputs (and patches, unless over the batch).
 
@@ -103,6 +136,7 @@ def dice_loss(
         targets: Masks of the same shape.
         spec: Form of the denominator, smoothing, background.
         regions: The outputs are regions: there is no background among them.
+        total: Sums over the processes that share the batch.
     """
     masks = targets.masks
     if not spec.dice_background and not regions:
@@ -115,17 +149,41 @@ def dice_loss(
     overlap = (probabilities * masks).sum(axes)
     predicted = (probabilities.square() if spec.dice_squared else probabilities).sum(axes)
     size = predicted + masks.sum(axes)
+    if spec.dice_over_batch:
+        overlap, size = total(overlap), total(size)
     return 1 - ((2 * overlap + spec.dice_smooth) / (size + spec.dice_smooth).clamp_min(1e-8)).mean()
 
 
-def _cross_entropy(logits: Logits, targets: Targets, *, regions: bool) -> Tensor:
-    """Return the mean cross-entropy over the voxels that count; binary over regions."""
+def _cross_entropy(
+    logits: Logits, targets: Targets, weights: Sequence[float], *, regions: bool, total: Total
+) -> Tensor:
+    """Return the mean cross-entropy over the voxels that count; binary over regions.
+
+    Args:
+        logits: Of each output.
+        targets: Masks of the same shape.
+        weights: How much each output counts; numbers, since a CUDA graph cannot hold their copy to the device.
+        regions: The outputs are regions.
+        total: Sums over the processes that share the batch.
+    """
+    even = all(weight == weights[0] for weight in weights)
+    counted = targets.valid
     if regions:
-        losses = F.binary_cross_entropy_with_logits(logits, targets.masks, reduction="none").mean(
-            1, keepdim=True
-        )
+        binary = F.binary_cross_entropy_with_logits(logits, targets.masks, reduction="none")
+        losses = binary.mean(1, keepdim=True) if even else _weighted(binary, weights) / sum(weights)
     else:
         losses = F.cross_entropy(logits, targets.masks.argmax(1), reduction="none").unsqueeze(1)
-    if targets.valid is None:
+        if not even:
+            of_voxels = _weighted(targets.masks, weights)
+            counted = of_voxels if counted is None else counted * of_voxels
+    if counted is None:
         return losses.mean()
-    return (losses * targets.valid).sum() / targets.valid.sum().clamp_min(1)
+    return total((losses * counted).sum()) / total(counted.sum()).clamp_min(1e-8)
+
+
+def _weighted(maps: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the weighted sum of the maps of all outputs, (batch, 1, *axes)."""
+    return sum(
+        (weight * channel for weight, channel in zip(weights, maps.split(1, dim=1), strict=True)),
+        start=torch.zeros((), device=maps.device),
+    )

@@ -185,7 +185,7 @@ class _Run:
 
     def finish(self) -> None:
         """Write the weights and the last checkpoint."""
-        self._folder.write_weights(self.fit.network)
+        self._folder.write_weights(self.fit.judged.state_dict())
         self._save("finished")
 
     def _train_epoch(self) -> tuple[list[torch.Tensor], float]:
