@@ -1,7 +1,7 @@
 """What the commands do, as functions: from a data set to a scored segmentation."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from scanseg.models import ModelFolder, check_network
 from scanseg.models.device import choose_device
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
-from scanseg.specs import Plan
+from scanseg.specs import DistanceUnit, Plan, RuleName
 
 if TYPE_CHECKING:
     from scanseg.evaluation import Report
@@ -181,6 +181,11 @@ def evaluate(
     references: AnyPath,
     *,
     cases: Sequence[str] | None = None,
+    rule: RuleName = "skip",
+    distance_unit: DistanceUnit = "mm",
+    tolerance_mm: float = 2.0,
+    label_tolerances_mm: Mapping[str, float] | None = None,
+    tolerance_preset: str | None = None,
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> "Report":
@@ -190,6 +195,11 @@ def evaluate(
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
         cases: Names of the cases to score; None: all of them, and each must have a prediction.
+        rule: Name of the metric rule, see `scanseg.evaluation.METRIC_RULES`.
+        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing.
+        tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
+        label_tolerances_mm: Other tolerances, for labels by name.
+        tolerance_preset: Tolerances of a protocol, see `scanseg.evaluation.TOLERANCE_PRESETS`.
         num_workers: Processes that score; None: one for each core, at most 16.
         listen: Told of progress.
 
@@ -202,6 +212,11 @@ def evaluate(
         Path(predictions),
         Path(references),
         cases=cases,
+        rule=rule,
+        distance_unit=distance_unit,
+        tolerance_mm=tolerance_mm,
+        label_tolerances_mm=label_tolerances_mm,
+        tolerance_preset=tolerance_preset,
         num_workers=_workers(num_workers),
         listen=listen,
     )

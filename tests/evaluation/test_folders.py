@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_arrays(folders):
     )
     for name, label in report.cases[0].labels.items():
         assert label.dice == expected[name].dice
-        assert label.hd95_mm == pytest.approx(expected[name].hd95_mm)
+        assert label.hd95 == pytest.approx(expected[name].hd95)
         assert label.nsd == expected[name].nsd
         assert label.volume_ml == pytest.approx(expected[name].volume_ml)
     assert report.labels == SPEC.foreground
@@ -138,7 +138,7 @@ def test_pictures(tmp_path):
         write(folder / "image.png", label_map)
     label = evaluate(*folders).cases[0].labels["1"]
     assert label.dice == pytest.approx(2 * 30 / 72)
-    assert label.hd95_mm == 1
+    assert label.hd95 == 1
     assert label.volume_ml is None
 
 

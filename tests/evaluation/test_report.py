@@ -7,7 +7,8 @@ from scanseg.evaluation import CaseScores, LabelScores, Report, make_report, sum
 
 
 def scores(dice, hd95=1.0, nsd=0.5):
-    return LabelScores(dice=dice, hd95_mm=hd95, nsd=nsd, volume_ml=2.0, reference_volume_ml=3.0)
+    asd = None if hd95 is None else hd95 / 2
+    return LabelScores(dice=dice, hd95=hd95, asd=asd, nsd=nsd, volume_ml=2.0, reference_volume_ml=3.0)
 
 
 CASES = [
@@ -32,7 +33,7 @@ def test_means_leave_out_what_is_not_counted():
         math.sqrt(((0.8 - 1.4 / 3) ** 2 + (0.6 - 1.4 / 3) ** 2 + (1.4 / 3) ** 2) / 2)
     )
     assert liver.dice.count == 3
-    assert (liver.hd95_mm.mean, liver.hd95_mm.count, liver.hd95_infinite) == (3.0, 2, 1)
+    assert (liver.hd95.mean, liver.hd95.count, liver.hd95_infinite) == (3.0, 2, 1)
     assert (spleen.dice.mean, spleen.dice.std, spleen.dice.count, spleen.hd95_infinite) == (0.4, None, 1, 0)
     assert summary.label_means() == {"liver": liver.dice.mean, "spleen": 0.4}
 
@@ -42,8 +43,10 @@ def test_both_means():
     assert summary.num_cases == 3
     assert summary.mean_over_labels.dice == pytest.approx((1.4 / 3 + 0.4) / 2)
     assert summary.mean_over_cases.dice == pytest.approx((0.6 + 0.6 + 0.0) / 3)
-    assert summary.mean_over_labels.hd95_mm == pytest.approx((3 + 6) / 2)
-    assert summary.mean_over_cases.hd95_mm == pytest.approx((4 + 4) / 2)
+    assert summary.mean_over_labels.hd95 == pytest.approx((3 + 6) / 2)
+    assert summary.mean_over_labels.asd == pytest.approx((1.5 + 3) / 2)
+    assert summary.mean_over_cases.asd == pytest.approx((2 + 2) / 2)
+    assert summary.mean_over_cases.hd95 == pytest.approx((4 + 4) / 2)
 
 
 def test_json_has_what_the_docs_promise():
@@ -51,17 +54,18 @@ def test_json_has_what_the_docs_promise():
     assert [case["case"] for case in content["cases"]] == ["one", "two", "three"]
     assert content["cases"][0]["labels"]["liver"] == {
         "dice": 0.8,
-        "hd95_mm": 2.0,
+        "hd95": 2.0,
+        "asd": 1.0,
         "hd95_infinite": False,
         "nsd": 0.5,
         "volume_ml": 2.0,
         "reference_volume_ml": 3.0,
     }
     missed = content["cases"][2]["labels"]["liver"]
-    assert (missed["dice"], missed["hd95_mm"], missed["hd95_infinite"]) == (0.0, None, True)
+    assert (missed["dice"], missed["hd95"], missed["hd95_infinite"]) == (0.0, None, True)
     nowhere = content["cases"][2]["labels"]["spleen"]
-    assert (nowhere["dice"], nowhere["hd95_mm"], nowhere["hd95_infinite"]) == (None, None, False)
-    assert content["empty_rule"] == "skip"
+    assert (nowhere["dice"], nowhere["hd95"], nowhere["hd95_infinite"]) == (None, None, False)
+    assert (content["rule"], content["distance_unit"]) == ("skip", "mm")
     assert content["tolerances_mm"] == {"liver": 2.0, "spleen": 2.0}
     assert (content["predictions"], content["references"], content["labels_from"]) == (
         "p",
@@ -91,6 +95,7 @@ def test_table():
         "Dice",
         "HD95 (mm)",
         "infinite HD95",
+        "ASD (mm)",
         "NSD",
         "volume (ml)",
         "reference (ml)",
@@ -101,6 +106,7 @@ def test_table():
         "0.4667 ± 0.4163",
         "3.00 ± 1.41",
         "1",
+        "1.50 ± 0.71",
         "0.3333 ± 0.2887",
         "2.00 ± 0.00",
         "3.00 ± 0.00",

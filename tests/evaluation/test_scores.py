@@ -27,7 +27,7 @@ def test_scores_equal_brute_force(rng):
     for name, (value,) in LABELS.items():
         masks = prediction == value, reference == value
         assert scores[name].dice == pytest.approx(brute_force.dice(*masks), abs=1e-12)
-        assert scores[name].hd95_mm == pytest.approx(brute_force.hausdorff_95(*masks, spacing), abs=1e-9)
+        assert scores[name].hd95 == pytest.approx(brute_force.hausdorff_95(*masks, spacing), abs=1e-9)
         assert scores[name].nsd == surface_dice(*masks, spacing=spacing, tolerance_mm=1.0)
         assert scores[name].volume_ml == pytest.approx(masks[0].sum() * 0.002)
         assert scores[name].reference_volume_ml == pytest.approx(masks[1].sum() * 0.002)
@@ -40,14 +40,14 @@ def test_regions_overlap(rng):
     for name, values in labels.items():
         masks = np.isin(prediction, values), np.isin(reference, values)
         assert scores[name].dice == pytest.approx(brute_force.dice(*masks))
-        assert scores[name].hd95_mm == hausdorff_95(*masks, spacing=(1, 1, 1))
+        assert scores[name].hd95 == hausdorff_95(*masks, spacing=(1, 1, 1))
 
 
 def test_images_of_two_axes_have_distances_in_pixels_and_no_volume(rng):
     prediction, reference = label_maps(rng, shape=(20, 24))
     scores = score_case(prediction, reference, spacing=(1, 1), labels=LABELS)["liver"]
     masks = prediction == 1, reference == 1
-    assert scores.hd95_mm == pytest.approx(brute_force.hausdorff_95(*masks, (1, 1)))
+    assert scores.hd95 == pytest.approx(brute_force.hausdorff_95(*masks, (1, 1)))
     assert scores.volume_ml is None
     assert scores.reference_volume_ml is None
 
@@ -58,7 +58,7 @@ def test_without_surfaces(rng):
     scores = score_case(prediction, reference, spacing=(1, 1, 1), labels=LABELS, surface=False)
     full = score_case(prediction, reference, spacing=(1, 1, 1), labels=LABELS)
     assert [score.dice for score in scores.values()] == [score.dice for score in full.values()]
-    assert all(score.hd95_mm is None and score.nsd is None for score in scores.values())
+    assert all(score.hd95 is None and score.asd is None and score.nsd is None for score in scores.values())
 
 
 def test_skip_counts_an_empty_pair_not_and_a_miss_as_worst():
@@ -66,9 +66,9 @@ def test_skip_counts_an_empty_pair_not_and_a_miss_as_worst():
     prediction[0], reference[1] = 1, 2
     labels = {"false": (1,), "missed": (2,), "nowhere": (3,)}
     scores = score_case(prediction, reference, spacing=(1, 1, 1), labels=labels)
-    assert (scores["nowhere"].dice, scores["nowhere"].hd95_mm, scores["nowhere"].nsd) == (None, None, None)
-    assert (scores["false"].dice, scores["false"].hd95_mm, scores["false"].nsd) == (0, math.inf, 0)
-    assert (scores["missed"].dice, scores["missed"].hd95_mm, scores["missed"].nsd) == (0, math.inf, 0)
+    assert (scores["nowhere"].dice, scores["nowhere"].hd95, scores["nowhere"].nsd) == (None, None, None)
+    assert (scores["false"].dice, scores["false"].hd95, scores["false"].nsd) == (0, math.inf, 0)
+    assert (scores["missed"].dice, scores["missed"].hd95, scores["missed"].nsd) == (0, math.inf, 0)
     assert scores["nowhere"].volume_ml == 0
     assert scores["false"].volume_ml == pytest.approx(0.009)
     assert scores["false"].reference_volume_ml == 0
@@ -88,7 +88,7 @@ def test_ignored_voxels_count_nowhere():
     scores = score_case(prediction, reference, spacing=(1, 1), labels={"liver": (1,)}, ignore_label=9)[
         "liver"
     ]
-    assert (scores.dice, scores.hd95_mm, scores.nsd) == (1, 0, 1)
+    assert (scores.dice, scores.hd95, scores.nsd) == (1, 0, 1)
     wrong = score_case(prediction, reference, spacing=(1, 1), labels={"liver": (1,)})["liver"]
     assert wrong.dice == pytest.approx(2 * 16 / (24 + 16))
 

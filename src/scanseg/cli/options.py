@@ -7,6 +7,9 @@ from cyclopts import Parameter
 Recipe = Literal["xlstm-unet", "xlstm-unet-2d", "msvm-unet", "residual-unet", "plain-unet"]
 """The names of `scanseg.planning.RECIPES`, whose import takes a second (a test compares them)."""
 
+Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
+"""The names of `scanseg.evaluation.METRIC_RULES` (a test compares them)."""
+
 Device = Annotated[str, Parameter(help="`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first that is there.")]
 
 Settings = Annotated[

@@ -3,30 +3,41 @@
 from scanseg.evaluation.folders import evaluate
 from scanseg.evaluation.overlap import Overlap, count_overlaps
 from scanseg.evaluation.report import CaseScores, make_report, summarise
-from scanseg.evaluation.rules import EMPTY_RULES, Agreement, EmptyRule
-from scanseg.evaluation.scores import TOLERANCE_MM, LabelScores, score_case
-from scanseg.evaluation.surface import hausdorff_95, surface_dice
+from scanseg.evaluation.rules import METRIC_RULES, Agreement, MetricRule
+from scanseg.evaluation.scores import LabelScores, score_case
+from scanseg.evaluation.surface import SurfaceDistances, hausdorff_95, surface_dice, surface_distances
 from scanseg.evaluation.surfels import surfel_codes, surfel_sizes
 from scanseg.evaluation.table import summary_rows
+from scanseg.evaluation.tolerances import (
+    TOLERANCE_MM,
+    TOLERANCE_PRESETS,
+    parse_tolerances,
+    preset_tolerances,
+)
 from scanseg.specs import Report
 
 __all__ = [
-    "EMPTY_RULES",
+    "METRIC_RULES",
     "TOLERANCE_MM",
+    "TOLERANCE_PRESETS",
     "Agreement",
     "CaseScores",
-    "EmptyRule",
     "LabelScores",
+    "MetricRule",
     "Overlap",
     "Report",
+    "SurfaceDistances",
     "count_overlaps",
     "evaluate",
     "hausdorff_95",
     "make_report",
+    "parse_tolerances",
+    "preset_tolerances",
     "score_case",
     "summarise",
     "summary_rows",
     "surface_dice",
+    "surface_distances",
     "surfel_codes",
     "surfel_sizes",
 ]

@@ -9,9 +9,10 @@ from scanseg.data.faults import refuse_faults
 from scanseg.data.workers import map_cases
 from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
 from scanseg.evaluation.report import CaseScores, make_report
-from scanseg.evaluation.scores import TOLERANCE_MM, score_case, tolerances_of
+from scanseg.evaluation.scores import score_case
+from scanseg.evaluation.tolerances import TOLERANCE_MM, preset_tolerances, tolerances_of
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import DatasetSpec, EmptyRuleName, Report
+from scanseg.specs import DatasetSpec, DistanceUnit, Report, RuleName
 
 
 def evaluate(
@@ -22,7 +23,9 @@ def evaluate(
     cases: Collection[str] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     label_tolerances_mm: Mapping[str, float] | None = None,
-    rule: EmptyRuleName = "skip",
+    tolerance_preset: str | None = None,
+    rule: RuleName = "skip",
+    distance_unit: DistanceUnit = "mm",
     num_workers: int = 0,
     listen: ProgressListener = ignore_progress,
 ) -> Report:
@@ -39,7 +42,10 @@ def evaluate(
         cases: Names of the only cases to score; None: every case must be in both folders.
         tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
         label_tolerances_mm: Other tolerances, for labels by name.
-        rule: Name of the rule for empty masks.
+        tolerance_preset: Tolerances of a protocol by its name in `TOLERANCE_PRESETS`, for the labels that it knows
+            and that have none by name.
+        rule: Name of the metric rule, see `METRIC_RULES`.
+        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing. NSD is always in mm.
         num_workers: Processes that score; 0 works in this one.
         listen: Told of progress.
 
@@ -59,8 +65,18 @@ def evaluate(
     )
     names = {str(value): (value,) for value in found_values} if described is None else described.foreground
     ignore_label = None if described is None else described.ignore_label
-    tolerances = tolerances_of(names, tolerance_mm=tolerance_mm, label_tolerances_mm=label_tolerances_mm)
-    score = partial(_score_pair, labels=names, ignore_label=ignore_label, tolerances_mm=tolerances, rule=rule)
+    preset = {} if tolerance_preset is None else preset_tolerances(tolerance_preset, tuple(names))
+    tolerances = tolerances_of(
+        names, tolerance_mm=tolerance_mm, label_tolerances_mm=preset | dict(label_tolerances_mm or {})
+    )
+    score = partial(
+        _score_pair,
+        labels=names,
+        ignore_label=ignore_label,
+        tolerances_mm=tolerances,
+        rule=rule,
+        distance_unit=distance_unit,
+    )
     return make_report(
         map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen),
         labels=names,
@@ -70,6 +86,7 @@ def evaluate(
         labels_from=source,
         tolerances_mm=tolerances,
         rule=rule,
+        distance_unit=distance_unit,
     )
 
 
@@ -114,7 +131,8 @@ def _score_pair(
     labels: Mapping[str, tuple[int, ...]],
     ignore_label: int | None,
     tolerances_mm: Mapping[str, float],
-    rule: EmptyRuleName,
+    rule: RuleName,
+    distance_unit: DistanceUnit,
 ) -> CaseScores:
     """Read and score one case."""
     prediction, reference = read_pair(pair)
@@ -126,5 +144,6 @@ def _score_pair(
         ignore_label=ignore_label,
         label_tolerances_mm=tolerances_mm,
         rule=rule,
+        distance_unit=distance_unit,
     )
     return CaseScores(pair.name, scores)

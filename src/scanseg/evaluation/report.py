@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanseg.evaluation.scores import TOLERANCE_MM, LabelScores
+from scanseg.evaluation.scores import LabelScores
+from scanseg.evaluation.tolerances import TOLERANCE_MM
 from scanseg.specs import (
     CaseReport,
-    EmptyRuleName,
+    DistanceUnit,
     LabelReport,
     LabelSummary,
     Means,
     Report,
     ReportSummary,
+    RuleName,
     Statistics,
 )
 
@@ -36,7 +38,8 @@ def make_report(
     references: str,
     labels_from: str,
     tolerances_mm: Mapping[str, float] | None = None,
-    rule: EmptyRuleName = "skip",
+    rule: RuleName = "skip",
+    distance_unit: DistanceUnit = "mm",
 ) -> Report:
     """Make the report of some cases.
 
@@ -48,7 +51,8 @@ def make_report(
         references: Where the references come from.
         labels_from: Where the names of the labels come from.
         tolerances_mm: Tolerance of each label's NSD with which the cases were scored; None: 2 mm for all.
-        rule: Rule for empty masks with which the cases were scored.
+        rule: Metric rule with which the cases were scored.
+        distance_unit: Unit of their HD95 and ASD.
     """
     return Report(
         predictions=predictions,
@@ -56,7 +60,8 @@ def make_report(
         labels=dict(labels),
         labels_from=labels_from,
         ignore_label=ignore_label,
-        empty_rule=rule,
+        rule=rule,
+        distance_unit=distance_unit,
         tolerances_mm=dict(tolerances_mm or dict.fromkeys(labels, TOLERANCE_MM)),
         cases=tuple(
             CaseReport(case=case.case, labels={name: _label_report(case.labels[name]) for name in labels})
@@ -79,22 +84,25 @@ def summarise(cases: Sequence[CaseScores], *, labels: Sequence[str]) -> ReportSu
         labels=summaries,
         mean_over_labels=Means(
             dice=_mean([label.dice.mean for label in summaries.values()]),
-            hd95_mm=_mean([label.hd95_mm.mean for label in summaries.values()]),
+            hd95=_mean([label.hd95.mean for label in summaries.values()]),
+            asd=_mean([label.asd.mean for label in summaries.values()]),
             nsd=_mean([label.nsd.mean for label in summaries.values()]),
         ),
         mean_over_cases=Means(
             dice=_mean_of_cases(cases, labels, lambda scores: scores.dice),
-            hd95_mm=_mean_of_cases(cases, labels, lambda scores: scores.hd95_mm),
+            hd95=_mean_of_cases(cases, labels, lambda scores: scores.hd95),
+            asd=_mean_of_cases(cases, labels, lambda scores: scores.asd),
             nsd=_mean_of_cases(cases, labels, lambda scores: scores.nsd),
         ),
     )
 
 
 def _label_report(scores: LabelScores) -> LabelReport:
-    infinite = scores.hd95_mm == math.inf
+    infinite = scores.hd95 == math.inf
     return LabelReport(
         dice=scores.dice,
-        hd95_mm=None if infinite else scores.hd95_mm,
+        hd95=None if infinite else scores.hd95,
+        asd=None if scores.asd == math.inf else scores.asd,
         hd95_infinite=infinite,
         nsd=scores.nsd,
         volume_ml=scores.volume_ml,
@@ -105,8 +113,9 @@ def _label_report(scores: LabelScores) -> LabelReport:
 def _summarise_label(scores: Sequence[LabelScores]) -> LabelSummary:
     return LabelSummary(
         dice=_statistics([score.dice for score in scores]),
-        hd95_mm=_statistics([score.hd95_mm for score in scores]),
-        hd95_infinite=sum(score.hd95_mm == math.inf for score in scores),
+        hd95=_statistics([score.hd95 for score in scores]),
+        hd95_infinite=sum(score.hd95 == math.inf for score in scores),
+        asd=_statistics([score.asd for score in scores]),
         nsd=_statistics([score.nsd for score in scores]),
         volume_ml=_statistics([score.volume_ml for score in scores]),
         reference_volume_ml=_statistics([score.reference_volume_ml for score in scores]),

@@ -1,4 +1,4 @@
-"""Scores of one case: Dice, HD95, NSD and volumes of every label."""
+"""Scores of one case: Dice, HD95, ASD, NSD and volumes of every label."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,10 @@ from scipy import ndimage
 
 from scanseg.errors import InputError
 from scanseg.evaluation.overlap import Overlap, count_overlaps
-from scanseg.evaluation.rules import EMPTY_RULES, Agreement
-from scanseg.evaluation.surface import hausdorff_95, surface_dice
-from scanseg.specs import EmptyRuleName
-
-TOLERANCE_MM = 2.0
-"""Distance, in mm, up to which surfaces agree, unless another is asked for."""
+from scanseg.evaluation.rules import METRIC_RULES, NOT_COUNTED, Agreement, MetricRule
+from scanseg.evaluation.surface import surface_dice, surface_distances
+from scanseg.evaluation.tolerances import TOLERANCE_MM, tolerances_of
+from scanseg.specs import DistanceUnit, RuleName
 
 MAX_VALUE = 255
 """Highest value of a label."""
@@ -26,8 +24,10 @@ class LabelScores:
 
     dice: float | None
     """0 to 1; None: not counted."""
-    hd95_mm: float | None
+    hd95: float | None
     """None: not counted, or not asked for; `inf`, by the rule `skip`: only one of the masks is empty."""
+    asd: float | None
+    """Mean surface distance of both directions; None and `inf` as for HD95."""
     nsd: float | None
     """0 to 1; None: not counted, or not asked for."""
     volume_ml: float | None
@@ -45,7 +45,8 @@ def score_case(
     ignore_label: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     label_tolerances_mm: Mapping[str, float] | None = None,
-    rule: EmptyRuleName = "skip",
+    rule: RuleName = "skip",
+    distance_unit: DistanceUnit = "mm",
     surface: bool = True,
 ) -> dict[str, LabelScores]:
     """Score a predicted label map against its reference.
@@ -58,8 +59,9 @@ def score_case(
         ignore_label: Value of the reference; where it stands, both label maps count as background.
         tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
         label_tolerances_mm: Other tolerances, for labels by name.
-        rule: Name of the rule for empty masks.
-        surface: Whether HD95 and NSD are computed; they take most of the time.
+        rule: Name of the metric rule.
+        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing. NSD is always in mm.
+        surface: Whether HD95, ASD and NSD are computed; they take most of the time.
 
     Returns:
         Scores of every label by name.
@@ -72,26 +74,68 @@ def score_case(
     ignored = None if ignore_label is None else reference == ignore_label
     maps = _LabelMaps(_clear(prediction, ignored), _clear(reference, ignored))
     overlaps = count_overlaps(*maps.crop(range(1, MAX_VALUE + 1)), labels=labels)
+    measure = _Surfaces(tuple(spacing), distance_unit) if surface else None
     scores = {}
     for name, values in labels.items():
-        overlap = overlaps[name]
-        agreement = _agreement(overlap, rule=rule, surface=surface)
-        if surface and overlap.prediction and overlap.reference:
-            masks = [_mask(label_map, values) for label_map in maps.crop(values)]
-            agreement = replace(
-                agreement,
-                hd95_mm=hausdorff_95(*masks, spacing=spacing),
-                nsd=surface_dice(*masks, spacing=spacing, tolerance_mm=tolerances[name]),
-            )
-        scores[name] = _with_volumes(agreement, overlap, spacing)
+        agreement = _score_label(
+            name,
+            [_mask(label_map, values) for label_map in maps.crop(values)],
+            overlap=overlaps[name],
+            rule=METRIC_RULES[rule],
+            surfaces=measure,
+            tolerance_mm=tolerances[name],
+        )
+        scores[name] = _with_volumes(agreement, overlaps[name], spacing)
     return scores
 
 
-def tolerances_of(
-    labels: Iterable[str], *, tolerance_mm: float, label_tolerances_mm: Mapping[str, float] | None
-) -> dict[str, float]:
-    """Return the tolerance in mm of every label."""
-    return dict.fromkeys(labels, tolerance_mm) | dict(label_tolerances_mm or {})
+@dataclass(frozen=True)
+class _Surfaces:
+    """How surfaces are measured."""
+
+    spacing: tuple[float, ...]
+    distance_unit: DistanceUnit
+
+    def add(
+        self, agreement: Agreement, masks: Sequence[Bool[np.ndarray, "*box"]], *, tolerance_mm: float
+    ) -> Agreement:
+        """Return the agreement of two masks that are not empty with their surface scores."""
+        prediction, reference = masks
+        steps = self.spacing if self.distance_unit == "mm" else (1.0,) * reference.ndim
+        distances = surface_distances(prediction, reference, spacing=steps)
+        nsd = surface_dice(prediction, reference, spacing=self.spacing, tolerance_mm=tolerance_mm)
+        return replace(agreement, hd95=distances.hd95, asd=distances.asd, nsd=nsd)
+
+
+def _score_label(
+    name: str,
+    masks: Sequence[Bool[np.ndarray, "*box"]],
+    *,
+    overlap: Overlap,
+    rule: MetricRule,
+    surfaces: _Surfaces | None,
+    tolerance_mm: float,
+) -> Agreement:
+    """Score the masks of one label, cut to a box that holds both, by a rule."""
+    if rule.scores_in_z_range(name) and masks[1].ndim == 3 and overlap.reference:
+        masks, overlap = _in_z_range(masks)
+        if not overlap.reference:
+            return NOT_COUNTED
+    if not (overlap.prediction and overlap.reference):
+        by_rule = rule.apply(prediction_voxels=overlap.prediction, reference_voxels=overlap.reference)
+        return by_rule if surfaces else replace(by_rule, hd95=None, asd=None, nsd=None)
+    agreement = replace(NOT_COUNTED, dice=overlap.dice)
+    return surfaces.add(agreement, masks, tolerance_mm=tolerance_mm) if surfaces else agreement
+
+
+def _in_z_range(
+    masks: Sequence[Bool[np.ndarray, "z y x"]],
+) -> tuple[list[Bool[np.ndarray, "range y x"]], Overlap]:
+    """Cut masks to the slices of the reference, the last one left out (off by one, as published)."""
+    slices = np.flatnonzero(masks[1].any(axis=(1, 2)))
+    cut = [mask[slices[0] : slices[-1]] for mask in masks]
+    counts = (np.count_nonzero(mask) for mask in (*cut, cut[0] & cut[1]))
+    return cut, Overlap(*map(int, counts))
 
 
 class _LabelMaps:
@@ -178,21 +222,12 @@ def _mask(label_map: UInt8[np.ndarray, "*spatial"], values: tuple[int, ...]) -> 
     return label_map == values[0] if len(values) == 1 else np.isin(label_map, values)
 
 
-def _agreement(overlap: Overlap, *, rule: EmptyRuleName, surface: bool) -> Agreement:
-    """Return what the voxel counts tell: Dice, or what the rule gives for empty masks."""
-    if overlap.prediction and overlap.reference:
-        return Agreement(dice=overlap.dice, hd95_mm=None, nsd=None)
-    by_rule = EMPTY_RULES[rule].apply(
-        prediction_voxels=overlap.prediction, reference_voxels=overlap.reference
-    )
-    return by_rule if surface else replace(by_rule, hd95_mm=None, nsd=None)
-
-
 def _with_volumes(agreement: Agreement, overlap: Overlap, spacing: Sequence[float]) -> LabelScores:
     voxel_ml = float(np.prod(spacing)) / 1000 if len(spacing) == 3 else None
     return LabelScores(
         dice=agreement.dice,
-        hd95_mm=agreement.hd95_mm,
+        hd95=agreement.hd95,
+        asd=agreement.asd,
         nsd=agreement.nsd,
         volume_ml=None if voxel_ml is None else overlap.prediction * voxel_ml,
         reference_volume_ml=None if voxel_ml is None else overlap.reference * voxel_ml,

@@ -1,12 +1,13 @@
-"""Distances between the surfaces of two masks: HD95 and surface Dice (NSD), in millimetres.
+"""Distances between the surfaces of two masks: HD95, mean distance (ASD) and surface Dice (NSD).
 
 Neither mask may be empty; what an empty mask scores is a rule (`scanseg.evaluation.rules`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from scanseg.errors import InputError
 from scanseg.evaluation.distances import nearest_distances
@@ -16,32 +17,59 @@ ROUNDING = 1e-9
 """Relative room for rounding when a distance is compared with a tolerance: 3 voxels of 0.1 mm are within 0.3 mm."""
 
 
-def hausdorff_95(
+@dataclass(frozen=True, eq=False)
+class SurfaceDistances:
+    """Distances of the surface voxels of two masks from the other's surface, in the unit of the spacing."""
+
+    from_prediction: Float[np.ndarray, " point"]
+    from_reference: Float[np.ndarray, " point"]
+
+    @property
+    def hd95(self) -> float:
+        """95th percentile of the distances of both surfaces, pooled before the percentile is taken."""
+        return float(np.percentile(np.concatenate([self.from_prediction, self.from_reference]), 95))
+
+    @property
+    def asd(self) -> float:
+        """Mean of all distances, both directions pooled (MedPy's `assd` since 0.5)."""
+        return float(np.concatenate([self.from_prediction, self.from_reference]).mean())
+
+
+def surface_distances(
     prediction: Bool[np.ndarray, "*spatial"],
     reference: Bool[np.ndarray, "*spatial"],
     *,
     spacing: Sequence[float],
-) -> float:
-    """Return the 95th percentile of the distances of both surfaces from each other.
+) -> SurfaceDistances:
+    """Measure the distances of both surfaces from each other.
 
     MedPy's definition: a surface is the voxels of a mask that erosion by one voxel along the axes removes (voxels at
-    the array's border among them); the distances of both directions are pooled before the percentile is taken.
+    the array's border among them).
 
     Args:
         prediction: Mask of two or three axes, not empty.
         reference: Mask of the same shape, not empty.
-        spacing: Millimetres per voxel along the axes.
-
-    Returns:
-        Distance in mm.
+        spacing: Millimetres per voxel along the axes; 1 for distances in voxels.
 
     Raises:
         InputError: The masks cannot be compared.
     """
     _check(prediction, reference, spacing)
     borders = _border(prediction), _border(reference)
-    distances = [nearest_distances(*pair, spacing=spacing) for pair in (borders, borders[::-1])]
-    return float(np.percentile(np.concatenate(distances), 95))
+    return SurfaceDistances(
+        from_prediction=nearest_distances(*borders, spacing=spacing),
+        from_reference=nearest_distances(*borders[::-1], spacing=spacing),
+    )
+
+
+def hausdorff_95(
+    prediction: Bool[np.ndarray, "*spatial"],
+    reference: Bool[np.ndarray, "*spatial"],
+    *,
+    spacing: Sequence[float],
+) -> float:
+    """Return the 95th percentile of the distances of both surfaces from each other (`surface_distances`), in mm."""
+    return surface_distances(prediction, reference, spacing=spacing).hd95
 
 
 def surface_dice(

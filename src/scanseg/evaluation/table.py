@@ -3,7 +3,6 @@
 from scanseg.specs import LabelSummary, Means, Report, Statistics
 
 _ABSENT = "-"
-_HEAD = ("label", "Dice", "HD95 (mm)", "infinite HD95", "NSD", "volume (ml)", "reference (ml)", "cases")
 
 
 def summary_rows(report: Report) -> list[tuple[str, ...]]:
@@ -15,17 +14,21 @@ def summary_rows(report: Report) -> list[tuple[str, ...]]:
         report: The report.
     """
     summary = report.summary
+    unit = report.distance_unit
+    volumes = ("volume (ml)", "reference (ml)")
+    head = ("label", "Dice", f"HD95 ({unit})", "infinite HD95", f"ASD ({unit})", "NSD", *volumes, "cases")
     rows = [_label_row(name, label) for name, label in summary.labels.items()]
     means = (("mean over labels", summary.mean_over_labels), ("mean over cases", summary.mean_over_cases))
-    return [_HEAD, *rows, *(_mean_row(name, mean, num_cases=summary.num_cases) for name, mean in means)]
+    return [head, *rows, *(_mean_row(name, mean, num_cases=summary.num_cases) for name, mean in means)]
 
 
 def _label_row(name: str, label: LabelSummary) -> tuple[str, ...]:
     return (
         name,
         _with_spread(label.dice, digits=4),
-        _with_spread(label.hd95_mm, digits=2),
+        _with_spread(label.hd95, digits=2),
         str(label.hd95_infinite),
+        _with_spread(label.asd, digits=2),
         _with_spread(label.nsd, digits=4),
         _with_spread(label.volume_ml, digits=2),
         _with_spread(label.reference_volume_ml, digits=2),
@@ -36,8 +39,9 @@ def _label_row(name: str, label: LabelSummary) -> tuple[str, ...]:
 def _mean_row(name: str, means: Means, *, num_cases: int) -> tuple[str, ...]:
     scores = (
         _number(means.dice, digits=4),
-        _number(means.hd95_mm, digits=2),
+        _number(means.hd95, digits=2),
         "",
+        _number(means.asd, digits=2),
         _number(means.nsd, digits=4),
     )
     return (name, *scores, "", "", str(num_cases))

@@ -7,15 +7,21 @@ from pydantic import NonNegativeFloat
 from scanseg.specs.base import Document
 from scanseg.specs.dataset import LabelValue
 
-EmptyRuleName = Literal["skip"]
+RuleName = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
+"""What empty masks score, and in which slices labels are scored; see `scanseg.evaluation.METRIC_RULES`."""
+
+DistanceUnit = Literal["mm", "voxels"]
+"""Unit of surface distances: with the spacing, or as MSVM-UNet's tables, without."""
 
 
 class LabelReport(Document):
     """Scores of one label in one case; null is not counted (or was not asked for)."""
 
     dice: float | None
-    hd95_mm: float | None
-    """95th percentile of the surface distances in mm; null also where it is infinite."""
+    hd95: float | None
+    """95th percentile of the surface distances, in the report's unit; null also where it is infinite."""
+    asd: float | None = None
+    """Mean surface distance of both directions, in the report's unit; null also where it is infinite."""
     hd95_infinite: bool = False
     """Only one of prediction and reference has the label; such a HD95 is left out of means and counted."""
     nsd: float | None
@@ -46,9 +52,10 @@ class LabelSummary(Document):
     """One label over all cases."""
 
     dice: Statistics
-    hd95_mm: Statistics
+    hd95: Statistics
     hd95_infinite: int
     """Cases whose HD95 is infinite; they are in no mean of it."""
+    asd: Statistics
     nsd: Statistics
     volume_ml: Statistics
     reference_volume_ml: Statistics
@@ -58,7 +65,8 @@ class Means(Document):
     """Means over labels and cases; None: nothing was counted."""
 
     dice: float | None
-    hd95_mm: float | None
+    hd95: float | None
+    asd: float | None
     nsd: float | None
 
 
@@ -90,8 +98,10 @@ class Report(Document):
     labels_from: str
     """Where the names of the labels come from: a file, or how they were made."""
     ignore_label: LabelValue | None
-    empty_rule: EmptyRuleName
-    """What empty masks score."""
+    rule: RuleName
+    """What empty masks score, and in which slices labels are scored."""
+    distance_unit: DistanceUnit = "mm"
+    """Unit of HD95 and ASD; NSD is always in mm."""
     tolerances_mm: dict[str, NonNegativeFloat]
     """Tolerance of each label's NSD."""
     cases: tuple[CaseReport, ...]
