@@ -1,6 +1,6 @@
 """Batches: positions drawn, patches gathered, augmented, shaped for the network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.data.augmentation import Warps, apply_intensity, draw_warps, mirror, warped_coordinates
+from scanseg.data.disk import Boxes, DiskCases
+from scanseg.data.parts import WHOLE, Part
 from scanseg.data.resident import ResidentCases
 from scanseg.data.sampling import PatchPositions, box_size, draw_positions
 from scanseg.specs import AffineTransform, MirrorTransform, SamplingSpec, Transform
+
+TrainingCases = ResidentCases | DiskCases
+
+_MARGIN = 2
+"""Voxels read around what a warped patch reaches: its neighbours, and rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +29,32 @@ class Batch:
     label_maps: Int[Tensor, "batch *axes"]
 
 
+@dataclass(frozen=True, eq=False)
+class _Patches:
+    """Where the patches of a batch lie, before anything is read."""
+
+    positions: PatchPositions
+    warps: Warps | None
+    """How some of them are warped; None: no transform warps."""
+    in_plane: bool
+    """The warps leave z alone."""
+    size: tuple[int, int, int]
+
+    def boxes(self, shapes: np.ndarray) -> Boxes:
+        """Return the parts of the cases that the patches need."""
+        low, high = self.positions.corners.copy(), self.positions.corners + np.array(self.size)
+        if self.warps is not None and len(self.warps.patches):
+            warped = self.warps.patches
+            lowest, highest = self.warps.reach(self.positions.corners[warped], size=self.size)
+            low[warped] = np.floor(lowest).astype(np.int64) - _MARGIN
+            high[warped] = np.ceil(highest).astype(np.int64) + _MARGIN + 1
+        limits = shapes[self.positions.cases]
+        low = np.clip(low, 0, limits - 1)
+        return Boxes(self.positions.cases, low, np.clip(high, low + 1, limits))
+
+
 def make_batch(
-    cases: ResidentCases,
+    cases: TrainingCases,
     sampling: SamplingSpec,
     *,
     transforms: Sequence[Transform],
@@ -31,8 +62,9 @@ def make_batch(
     stream: int,
     iteration: int,
     device: torch.device,
+    part: Part = WHOLE,
 ) -> Batch:
-    """Make the batch of one iteration; the same arguments give the same batch.
+    """Make the batch of one iteration, or a part of it; the same arguments give the same batch.
 
     Args:
         cases: The cases to draw from.
@@ -42,67 +74,73 @@ def make_batch(
         stream: Which sequence of draws, see `scanseg.data.sampling`.
         iteration: Number of the batch in this sequence.
         device: Where the batch is wanted; patches are gathered where the cases are, and augmented here.
+        part: The part; it holds the same patches, changed in the same way, as there in the whole batch.
     """
-    positions = draw_positions(cases, sampling, seed=seed, stream=stream, iteration=iteration)
-    size = box_size(sampling)
-    images, label_maps = _extract(
-        cases,
-        positions,
-        size=size,
-        transforms=transforms,
-        rng=np.random.default_rng([seed, stream, iteration, 1]),
-    )
+
+    def draw(number: int) -> _Patches:
+        numbers = [seed, stream, number]
+        return _draw_patches(cases, sampling, numbers=numbers, transforms=transforms, part=part)
+
+    images, label_maps = _read_patches(cases, iteration, draw)
     images, label_maps = images.to(device), label_maps.to(device)
     if len(sampling.patch_size) == 2:
         images, label_maps = images.squeeze(2), label_maps.squeeze(1)
-    generator = torch.Generator(device)
-    generator.manual_seed(int(np.random.default_rng([seed, stream, iteration, 2]).integers(2**62)))
     for number, spec in enumerate(transforms):
         rng = np.random.default_rng([seed, stream, iteration, 3, number])
         if isinstance(spec, MirrorTransform):
-            images, label_maps = mirror(images, label_maps, spec=spec, rng=rng)
+            images, label_maps = mirror(images, label_maps, spec=spec, rng=rng, part=part)
         elif not isinstance(spec, AffineTransform):
-            images = apply_intensity(images, spec, rng=rng, generator=generator)
+            noise_seed = np.random.default_rng([seed, stream, iteration, 2, number]).integers(2**62)
+            generator = torch.Generator(device).manual_seed(int(noise_seed))
+            images = apply_intensity(images, spec, rng=rng, generator=generator, part=part)
     return Batch(images.contiguous(), label_maps.contiguous())
 
 
-def _extract(
-    cases: ResidentCases,
-    positions: PatchPositions,
+def _draw_patches(
+    cases: TrainingCases,
+    sampling: SamplingSpec,
     *,
-    size: Sequence[int],
+    numbers: list[int],
     transforms: Sequence[Transform],
-    rng: np.random.Generator,
+    part: Part,
+) -> _Patches:
+    """Draw where the patches of a batch lie; of a part, as in the whole."""
+    seed, stream, iteration = numbers
+    positions = draw_positions(cases, sampling, seed=seed, stream=stream, iteration=iteration)
+    size, here = box_size(sampling), part.of(sampling.batch_size)
+    warps, in_plane = None, False
+    for spec in transforms:
+        if isinstance(spec, AffineTransform):
+            rng = np.random.default_rng([*numbers, 1])
+            drawn = draw_warps(spec, batch_size=sampling.batch_size, size=size, rng=rng)
+            warps, in_plane = drawn.within(here), spec.in_plane or size[0] == 1
+    return _Patches(positions.within(here), warps, in_plane, size)
+
+
+def _read_patches(
+    cases: TrainingCases, iteration: int, draw: Callable[[int], _Patches]
 ) -> tuple[Tensor, Tensor]:
     """Cut out the patches, each straight or through its warp."""
+    patches = draw(iteration)
+    positions, warps = patches.positions, patches.warps
+    offsets = np.zeros_like(positions.corners)
+    if isinstance(cases, DiskCases):
+        shapes = cases.shapes_host
+        offsets = patches.boxes(shapes).low
+        cases = cases.fetch(iteration, lambda number: draw(number).boxes(shapes))
+        positions = PatchPositions(np.arange(len(offsets)), positions.corners)
     index = torch.from_numpy(positions.cases).to(cases.device)
-    corners = torch.from_numpy(positions.corners).to(cases.device)
-    images, label_maps = cases.gather(index, corners, size)
-    for spec in transforms:
-        if not isinstance(spec, AffineTransform):
-            continue
-        warps = draw_warps(spec, batch_size=len(positions.cases), size=size, rng=rng)
-        if len(warps.patches):
-            images, label_maps = _replace_warped(
-                cases, positions, warps, images, label_maps, in_plane=spec.in_plane or size[0] == 1
-            )
-    return images, label_maps
-
-
-def _replace_warped(
-    cases: ResidentCases,
-    positions: PatchPositions,
-    warps: Warps,
-    images: Tensor,
-    label_maps: Tensor,
-    *,
-    in_plane: bool,
-) -> tuple[Tensor, Tensor]:
-    """Read the warped patches from their cases and put them into the batch."""
+    corners = torch.from_numpy(positions.corners - offsets).to(cases.device)
+    images, label_maps = cases.gather(index, corners, patches.size)
+    if warps is None or not len(warps.patches):
+        return images, label_maps
     where = torch.from_numpy(warps.patches).to(cases.device)
     coordinates = warped_coordinates(
-        warps, positions.corners[warps.patches], size=tuple(images.shape[2:]), device=cases.device
+        warps, positions.corners[warps.patches], size=patches.size, device=cases.device
     )
-    chosen = torch.from_numpy(positions.cases[warps.patches]).to(cases.device)
-    new_images, new_label_maps = cases.interpolate(chosen, coordinates, in_plane=in_plane)
+    # Whole numbers are taken away after the rounding to float32, so that the fractions are those in the whole case.
+    coordinates = (
+        coordinates - torch.from_numpy(offsets[warps.patches]).to(coordinates)[..., None, None, None]
+    )
+    new_images, new_label_maps = cases.interpolate(index[where], coordinates, in_plane=patches.in_plane)
     return images.index_copy(0, where, new_images), label_maps.index_copy(0, where, new_label_maps)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scanseg.data.store import Store
 from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.specs import PreprocessingSpec, RescaleNormalization
+from scanseg.specs import DatasetSpec, PreprocessingSpec, RescaleNormalization
 
 _MAX_LOCATIONS = 10_000
 """Voxels remembered of each label of a case; as many as nnU-Net keeps."""
@@ -152,9 +152,10 @@ def hold_cases(
         images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(device)
         label_maps[here] = torch.from_numpy(label_map).flatten().to(device)
         rng = np.random.default_rng([seed, number])
-        locations.append(_locate(label_map, dataset.foreground, rng=rng))
-        if dataset.ignore_label is not None:
-            annotated.append(_some(np.flatnonzero(label_map != dataset.ignore_label), rng=rng))
+        where, known = locate_voxels(label_map, dataset, rng=rng)
+        locations.append(where)
+        if known is not None:
+            annotated.append(known)
         listen(Progress("loading", number + 1, len(cases), name))
     return ResidentCases(
         names=tuple(cases),
@@ -163,13 +164,13 @@ def hold_cases(
         starts=torch.from_numpy(starts).to(device),
         shapes=torch.from_numpy(shapes).to(device),
         shapes_host=shapes,
-        darkness=_darkness(store.index.preprocessing).to(device),
+        darkness=darkness_of(store.index.preprocessing).to(device),
         locations=tuple(locations),
         annotated=None if dataset.ignore_label is None else tuple(annotated),
     )
 
 
-def _darkness(preprocessing: PreprocessingSpec) -> Float[Tensor, " channel"]:
+def darkness_of(preprocessing: PreprocessingSpec) -> Float[Tensor, " channel"]:
     """Return what nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
     return torch.tensor(
         [
@@ -177,6 +178,26 @@ def _darkness(preprocessing: PreprocessingSpec) -> Float[Tensor, " channel"]:
             for normalization in preprocessing.normalizations
         ]
     )
+
+
+def locate_voxels(
+    label_map: np.ndarray, dataset: DatasetSpec, *, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Find voxels of a case around which patches may be cut.
+
+    Args:
+        label_map: The case's label map.
+        dataset: Its labels.
+        rng: Chooses where there are too many to remember.
+
+    Returns:
+        Label to flat indices of some of its voxels; and indices of some voxels that are not to be ignored, None where
+        there is no ignore label.
+    """
+    locations = _locate(label_map, dataset.foreground, rng=rng)
+    if dataset.ignore_label is None:
+        return locations, None
+    return locations, _some(np.flatnonzero(label_map != dataset.ignore_label), rng=rng)
 
 
 def _locate(

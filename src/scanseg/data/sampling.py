@@ -6,10 +6,10 @@ as if it had never stopped. Drawing happens on the host; nothing here touches vo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from scanseg.data.resident import ResidentCases
 from scanseg.specs import SamplingSpec
 
 TRAINING_STREAM = 0
@@ -25,6 +25,30 @@ class PatchPositions:
     corners: np.ndarray
     """First voxel of each patch along z, y, x, (batch, 3); may be negative where a case is smaller."""
 
+    def within(self, here: slice) -> "PatchPositions":
+        """Return the patches of a part of the batch."""
+        return PatchPositions(self.cases[here], self.corners[here])
+
+
+class SampledCases(Protocol):
+    """What drawing needs to know of cases, wherever they are held."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the cases."""
+
+    @property
+    def shapes_host(self) -> np.ndarray:
+        """Voxels of each case along z, y, x, (case, 3)."""
+
+    @property
+    def locations(self) -> tuple[dict[str, np.ndarray], ...]:
+        """For each case, label name to flat indices of some of its voxels; only labels that occur."""
+
+    @property
+    def annotated(self) -> tuple[np.ndarray, ...] | None:
+        """For each case, flat indices of some voxels that are not ignored; None: there is no ignore label."""
+
 
 def box_size(sampling: SamplingSpec) -> tuple[int, int, int]:
     """Return the patch along z, y, x; a 2D patch is one slice thick."""
@@ -32,13 +56,13 @@ def box_size(sampling: SamplingSpec) -> tuple[int, int, int]:
     return (1, patch[0], patch[1]) if len(patch) == 2 else (patch[0], patch[1], patch[2])
 
 
-def iterations_per_pass(cases: ResidentCases, sampling: SamplingSpec) -> int:
+def iterations_per_pass(cases: SampledCases, sampling: SamplingSpec) -> int:
     """Return how many batches hold every slice of the cases once."""
     return -(-int(cases.shapes_host[:, 0].sum()) // sampling.batch_size)
 
 
 def draw_positions(
-    cases: ResidentCases, sampling: SamplingSpec, *, seed: int, stream: int, iteration: int
+    cases: SampledCases, sampling: SamplingSpec, *, seed: int, stream: int, iteration: int
 ) -> PatchPositions:
     """Draw the patches of one batch.
 
@@ -66,7 +90,7 @@ def draw_positions(
 
 
 def _draw_centre(
-    cases: ResidentCases,
+    cases: SampledCases,
     case: int,
     *,
     on_foreground: bool,
@@ -92,7 +116,7 @@ def _draw_centre(
 def _draw_label(labels: Sequence[str], weights: Mapping[str, float], rng: np.random.Generator) -> str:
     """Draw one of some labels, each as often as its weight says (1 where it has none)."""
     if not weights:
-        return labels[rng.integers(len(labels))]
+        return labels[int(rng.integers(len(labels)))]
     shares = np.array([weights.get(name, 1.0) for name in labels])
     return labels[int(rng.choice(len(labels), p=shares / shares.sum()))]
 
@@ -109,7 +133,7 @@ def _draw_corner(
 
 
 def _next_slices(
-    cases: ResidentCases, sampling: SamplingSpec, *, seed: int, stream: int, iteration: int
+    cases: SampledCases, sampling: SamplingSpec, *, seed: int, stream: int, iteration: int
 ) -> PatchPositions:
     """Return the next batch of a shuffled pass over every slice; the last one is filled up from the first."""
     depths = cases.shapes_host[:, 0]

@@ -103,6 +103,14 @@ class Store:
         """
         return open_array(self._path(case, LABEL_MAP_FILE))
 
+    def array_files(self, case: StoredCase) -> tuple[Path, Path]:
+        """Return the files of the image and of the label map, for processes that read parts of them.
+
+        Args:
+            case: A case of this store.
+        """
+        return self._path(case, IMAGE_FILE), self._path(case, LABEL_MAP_FILE)
+
     def read_image(self, case: StoredCase) -> Float16[np.ndarray, "channel z y x"]:
         """Read the whole preprocessed image.
 

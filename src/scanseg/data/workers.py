@@ -24,6 +24,7 @@ class Named(Protocol):
 
 
 Case = TypeVar("Case", bound=Named)
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -96,6 +97,29 @@ def _map_in_processes(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[case.name] for case in cases]
+
+
+class WorkerPool:
+    """Processes that do one thing after the other, started afresh at the first."""
+
+    def __init__(self, num_workers: int) -> None:
+        """Start nothing yet.
+
+        Args:
+            num_workers: Processes, one at least.
+        """
+        self._pool = ProcessPoolExecutor(
+            num_workers, mp_context=get_context("spawn"), initializer=_leave_interrupts
+        )
+
+    def submit(self, function: Callable[[Argument], Result], argument: Argument) -> "Future[Result]":
+        """Have a function called; what it raises is raised by the future's `result`."""
+        with _one_thread_each(), _without_script():
+            return self._pool.submit(function, argument)
+
+    def close(self) -> None:
+        """End the processes; what they have not begun is left."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_interrupts() -> None:

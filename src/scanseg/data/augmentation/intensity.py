@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.data.parts import WHOLE, Part
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
@@ -27,59 +29,86 @@ _TRUNCATE = 4.0
 """Standard deviations after which a Gaussian kernel ends."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """Draws for the patches of a whole batch that are changed, of which some are here.
+
+    All are drawn wherever the batch is, so that its parts, each made elsewhere, are those of the whole.
+    """
+
+    rng: np.random.Generator
+    num_channels: int
+    here: np.ndarray
+    """Which of the changed patches are here, (changed,)."""
+
+    def uniform(self, bounds: tuple[float, float], *, num_channels: int | None = None) -> np.ndarray:
+        """Draw a number for each channel of each patch."""
+        return self.rng.uniform(*bounds, size=self._size(num_channels))[self.here]
+
+    def chosen(self, probability: float) -> np.ndarray:
+        """Draw which channels of each patch are changed."""
+        return (self.rng.random(self._size(None)) < probability)[self.here]
+
+    def noise(self, images: Images, generator: torch.Generator) -> Images:
+        """Draw normal noise for each voxel."""
+        noise = torch.randn((len(self.here), *images.shape[1:]), generator=generator, device=images.device)
+        return noise if self.here.all() else noise[torch.from_numpy(self.here).to(images.device)]
+
+    def _size(self, num_channels: int | None) -> tuple[int, int]:
+        return len(self.here), num_channels or self.num_channels
+
+
 def apply_intensity(
-    images: Images, spec: Transform, *, rng: np.random.Generator, generator: torch.Generator
+    images: Images,
+    spec: Transform,
+    *,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    part: Part = WHOLE,
 ) -> Images:
-    """Apply one transform to a batch.
+    """Apply one transform to a batch, or to a part of it as it is applied to the whole.
 
     Args:
-        images: Patches; not changed.
+        images: Patches of the part; not changed.
         spec: The transform, a change of intensities.
         rng: Decides which patches are changed, and the parameters.
         generator: Source of noise, on the device of the patches.
+        part: Which part of the batch the patches are.
 
     Returns:
         The patches after the transform.
     """
-    patches = np.flatnonzero(rng.random(images.shape[0]) < spec.probability)
-    if not len(patches):
+    patches = np.flatnonzero(rng.random(len(images) * part.count) < spec.probability)
+    here = (patches >= part.index * len(images)) & (patches < (part.index + 1) * len(images))
+    if not here.any():
         return images
-    where = torch.from_numpy(patches).to(images.device)
-    return images.index_copy(0, where, _change(images[where], spec, rng=rng, generator=generator))
+    where = torch.from_numpy(patches[here] - part.index * len(images)).to(images.device)
+    draws = _Draws(rng, num_channels=images.shape[1], here=here)
+    return images.index_copy(0, where, _change(images[where], spec, draws, generator))
 
 
-def _change(
-    images: Images, spec: Transform, *, rng: np.random.Generator, generator: torch.Generator
-) -> Images:
-    """Change every patch of a batch."""
+def _change(images: Images, spec: Transform, draws: _Draws, generator: torch.Generator) -> Images:
+    """Change every patch that is given."""
     match spec:
         case GaussianNoiseTransform():
-            deviation = rng.uniform(*spec.deviation_range, size=(images.shape[0], 1))
-            noise = torch.randn(images.shape, generator=generator, device=images.device)
-            return images + noise * _spread(deviation, images)
+            deviation = draws.uniform(spec.deviation_range, num_channels=1)
+            return images + draws.noise(images, generator) * _spread(deviation, images)
         case GaussianBlurTransform():
-            chosen, sigmas = _draw(spec.sigma_range, images, rng, probability=spec.channel_probability)
-            return torch.where(chosen, blur(images, np.maximum(sigmas, 1e-3)), images)
+            chosen, sigmas = draws.chosen(spec.channel_probability), draws.uniform(spec.sigma_range)
+            return torch.where(_spread(chosen, images), blur(images, np.maximum(sigmas, 1e-3)), images)
         case BrightnessTransform():
-            return images * _spread(rng.uniform(*spec.factor_range, size=images.shape[:2]), images)
+            return images * _spread(draws.uniform(spec.factor_range), images)
         case ContrastTransform():
-            return stretch(images, rng.uniform(*spec.factor_range, size=images.shape[:2]))
+            return stretch(images, draws.uniform(spec.factor_range))
         case LowResolutionTransform():
-            chosen, zooms = _draw(spec.zoom_range, images, rng, probability=spec.channel_probability)
-            return torch.where(chosen, lower_resolution(images, zooms, in_plane=spec.in_plane), images)
+            chosen, zooms = draws.chosen(spec.channel_probability), draws.uniform(spec.zoom_range)
+            lowered = lower_resolution(images, zooms, in_plane=spec.in_plane)
+            return torch.where(_spread(chosen, images), lowered, images)
         case GammaTransform():
-            gammas = rng.uniform(*spec.gamma_range, size=images.shape[:2])
+            gammas = draws.uniform(spec.gamma_range)
             return -raise_to_gamma(-images, gammas) if spec.inverted else raise_to_gamma(images, gammas)
         case AffineTransform() | MirrorTransform():
             raise TypeError(f"{spec.kind} does not change intensities")
-
-
-def _draw(
-    bounds: tuple[float, float], images: Images, rng: np.random.Generator, *, probability: float
-) -> tuple[Tensor, np.ndarray]:
-    """Draw which channels of each patch are changed (spread over them) and one parameter for each."""
-    chosen = rng.random(images.shape[:2]) < probability
-    return _spread(chosen, images), rng.uniform(*bounds, size=images.shape[:2])
 
 
 def _spread(values: np.ndarray, images: Images) -> Tensor:
@@ -99,6 +128,8 @@ def blur(images: Images, sigmas: np.ndarray) -> Images:
     radius = max(1, math.ceil(_TRUNCATE * float(sigmas.max())))
     taps = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (taps / sigmas[..., None]) ** 2)
+    # Each kernel ends by its own deviation, so that it does not depend on the other patches.
+    weights *= np.abs(taps) <= np.maximum(1, np.ceil(_TRUNCATE * sigmas[..., None]))
     weights /= weights.sum(axis=-1, keepdims=True)
     for axis in range(2, images.ndim):
         if images.shape[axis] == 1:

@@ -22,6 +22,26 @@ class Warps:
     shifts: np.ndarray
     """Where the centre moves, in voxels, (patch, 3)."""
 
+    def within(self, here: slice) -> "Warps":
+        """Return the warps of the patches of a part of the batch, numbered from the part's first."""
+        chosen = (self.patches >= here.start) & (self.patches < here.stop)
+        return Warps(self.patches[chosen] - here.start, self.matrices[chosen], self.shifts[chosen])
+
+    def reach(self, corners: np.ndarray, *, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest and the highest position that each warped patch reads.
+
+        Args:
+            corners: First voxel of each of these patches before warping, (patch, 3).
+            size: Voxels of a patch along z, y, x.
+
+        Returns:
+            Positions along z, y, x, (patch, 3) each.
+        """
+        middle = (np.array(size) - 1) / 2
+        extent = np.abs(self.matrices) @ middle
+        centres = corners + middle + self.shifts
+        return centres - extent, centres + extent
+
 
 def draw_warps(
     spec: AffineTransform, *, batch_size: int, size: Sequence[int], rng: np.random.Generator
