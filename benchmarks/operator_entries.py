@@ -1,0 +1,275 @@
+"""Entries of the operators: the SS2D core and the mLSTM cell, at the shapes at which the networks call them."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
+from benchmarks.gates import GateReport, check_operator
+from benchmarks.roofline import mlstm_work, ss2d_core_work
+from scanseg.layers.ss2d import SS2D
+from scanseg.ops.mlstm import mlstm
+from scanseg.ops.ss2d import ss2d_scan
+
+_SEED = 0
+_REFERENCE_TOKENS = 1024
+"""The recurrence goes token by token: longer sequences are held to it up to here, to the chunked form throughout."""
+
+
+class MapShape(NamedTuple):
+    """Size of a map that SS2D scans."""
+
+    batch: int
+    dim: int
+    height: int
+    width: int
+
+
+class CellShape(NamedTuple):
+    """Size of what an mLSTM reads."""
+
+    batch: int
+    head: int
+    token: int
+    dim: int
+
+
+SS2D_SHAPES: Mapping[str, MapShape] = {
+    "S1": MapShape(32, 96, 56, 56),
+    "S2": MapShape(32, 192, 28, 28),
+    "S3": MapShape(32, 384, 14, 14),
+    "S4": MapShape(32, 768, 7, 7),
+}
+"""The four stages of MSVM-UNet at a batch of 32 images of 224x224."""
+
+MLSTM_SHAPES = (
+    CellShape(2, 4, 6720, 128),
+    CellShape(12, 4, 4096, 128),
+    CellShape(1, 4, 15360, 64),
+    CellShape(13, 4, 15360, 64),
+    CellShape(2, 4, 840, 160),
+    CellShape(32, 4, 196, 96),
+)
+"""Batch, heads, tokens, features of a head: voxels as tokens in xLSTM-UNet Enc, and two short ones."""
+
+
+def ss2d_core(layer: SS2D, x: Tensor) -> Tensor:
+    """Project, scan, merge and normalise: SS2D without its outer projections and its depthwise convolution."""
+    projected = F.conv2d(x, layer.x_proj_weight.flatten(0, 1)[:, :, None, None])
+    y = ss2d_scan(
+        x,
+        projected.unflatten(1, layer.x_proj_weight.shape[:2]),
+        dt_weight=layer.dt_weight,
+        dt_bias=layer.dt_bias,
+        A_log=layer.A_log,
+        D_skip=layer.D_skip,
+    )
+    return layer.out_norm(y).to(x.dtype)
+
+
+def operator_entries() -> tuple[Entry, ...]:
+    """Return the entries of both operators."""
+    maps = tuple(
+        Entry(
+            name=f"ss2d-core/{stage}/{precision}",
+            precision=precision,
+            device="cuda",
+            build=partial(_build_core, shape, precision),
+            check=partial(_check_scan, shape, precision),
+            check_key=f"ss2d {shape} {precision}",
+        )
+        for precision in ("bfloat16", "tf32")
+        for stage, shape in SS2D_SHAPES.items()
+    )
+    cells = tuple(
+        _cell_entry(shape, precision, device="cuda")
+        for precision in ("bfloat16", "tf32")
+        for shape in MLSTM_SHAPES
+    )
+    scan_on_cpu = Entry(
+        name="ss2d-scan/96x56x56/float32",
+        precision="float32",
+        device="cpu",
+        build=partial(_build_scan, MapShape(1, 96, 56, 56), "float32"),
+        check=partial(_check_scan, MapShape(1, 96, 56, 56), "float32"),
+        check_key="ss2d on the CPU",
+    )
+    return (*maps, *cells, scan_on_cpu, _cell_entry(CellShape(1, 4, 4096, 64), "float32", device="cpu"))
+
+
+def _cell_entry(shape: CellShape, precision: PrecisionName, *, device: str) -> Entry:
+    return Entry(
+        name=f"mlstm/{'x'.join(map(str, shape))}/{precision}",
+        precision=precision,
+        device="cpu" if device == "cpu" else "cuda",
+        build=partial(_build_cell, shape, precision),
+        check=partial(_check_cell, shape, precision),
+        check_key=f"mlstm {shape} {precision}",
+    )
+
+
+def _tiny_map(shape: MapShape) -> MapShape:
+    return MapShape(2, 16, min(shape.height, 6), min(shape.width, 5))
+
+
+def _tiny_cell(shape: CellShape) -> CellShape:
+    return CellShape(1, 2, min(shape.token, 40), 8)
+
+
+def _layer(shape: MapShape, device: torch.device) -> SS2D:
+    torch.manual_seed(_SEED)
+    return SS2D(shape.dim).to(device)
+
+
+def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
+    shape, dtype = (_tiny_map(shape) if tiny else shape), DTYPES[precision]
+    layer = _layer(shape, device)
+    generator = torch.Generator(device).manual_seed(_SEED)
+    x = F.silu(torch.randn(shape, generator=generator, device=device)).to(dtype).requires_grad_()
+    grad_output = torch.randn(shape, generator=generator, device=device).to(dtype)
+    leaves = [x, layer.x_proj_weight, layer.dt_weight, layer.dt_bias, layer.A_log, layer.D_skip]
+    leaves += [*layer.out_norm.parameters()]
+    autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    def forward() -> Tensor:
+        with torch.no_grad(), autocast():
+            return ss2d_core(layer, x)
+
+    def forward_and_backward() -> tuple[Tensor, ...]:
+        with autocast():
+            y = ss2d_core(layer, x)
+        return torch.autograd.grad(y, leaves, grad_output)
+
+    work = partial(
+        ss2d_core_work,
+        shape.batch,
+        shape.dim,
+        shape.height * shape.width,
+        rank=layer.dt_weight.shape[2],
+        state=1,
+        itemsize=dtype.itemsize,
+    )
+    return Workload(
+        calls={
+            "forward": TimedCall(forward, work(backward=False), flush=True),
+            "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
+        },
+        settings={"shape": shape, "memory": "x contiguous, channels first"},
+    )
+
+
+def _scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """What the scan gets within the core: products in the type of x, parameters in float32."""
+    layer = _layer(shape, device)
+    generator = torch.Generator(device).manual_seed(_SEED)
+    x = F.silu(torch.randn(shape, generator=generator, device=device))
+    projected = F.conv2d(x, layer.x_proj_weight.flatten(0, 1)[:, :, None, None]).detach()
+    parameters = {name: getattr(layer, name).detach() for name in ("dt_weight", "dt_bias", "A_log", "D_skip")}
+    projected = projected.unflatten(1, layer.x_proj_weight.shape[:2])
+    return {"x": x.to(dtype), "projected": projected.to(dtype), **parameters}
+
+
+def _check_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
+    shape = (_tiny_map(shape) if tiny else shape)._replace(batch=2)
+    inputs = _scan_inputs(shape, DTYPES[precision], device)
+    generator = torch.Generator(device).manual_seed(_SEED + 1)
+    return check_operator(
+        lambda tensors: ss2d_scan(**tensors),
+        lambda tensors: ss2d_scan(**tensors, backend="reference"),
+        inputs,
+        grad_output=torch.randn(shape, generator=generator, device=device),
+        tf32=precision == "tf32",
+    )
+
+
+def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
+    """The scan alone, every backend that serves here: for CPUs."""
+    shape = _tiny_map(shape) if tiny else shape
+    inputs = _scan_inputs(shape, DTYPES[precision], device)
+
+    def forward(backend: str | None) -> Tensor:
+        with torch.no_grad():
+            return ss2d_scan(**inputs, backend=backend)
+
+    return Workload(
+        calls={
+            "forward": TimedCall(partial(forward, None)),
+            "forward-chunked": TimedCall(partial(forward, "chunked")),
+        },
+        settings={"shape": shape, "threads": torch.get_num_threads()},
+    )
+
+
+def _cell_inputs(shape: CellShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Random q, k, v in the layout of the layer, and gates near those of a fresh layer.
+
+    The mean of q and k is positive, since raw h is ill-conditioned where the row sum is near exp(-m).
+    """
+    generator = torch.Generator(device).manual_seed(_SEED)
+    batch, head, token, dim = shape
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, device=device)
+
+    q, k, v = (normal(batch, token, head, dim).transpose(1, 2) for _ in range(3))
+    forget = torch.linspace(3, 6, head, device=device)[:, None] + 0.5 * normal(batch, head, token)
+    return {
+        "q": (q + 0.7).to(dtype),
+        "k": (k + 0.7).to(dtype),
+        "v": v.to(dtype),
+        "igate": 0.5 * normal(batch, head, token),
+        "fgate": forget,
+    }
+
+
+def _build_cell(shape: CellShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
+    shape, dtype = (_tiny_cell(shape) if tiny else shape), DTYPES[precision]
+    inputs = {name: tensor.requires_grad_() for name, tensor in _cell_inputs(shape, dtype, device).items()}
+    generator = torch.Generator(device).manual_seed(_SEED + 1)
+    grad_output = torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return mlstm(**inputs)
+
+    def forward_and_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(mlstm(**inputs), list(inputs.values()), grad_output)
+
+    work = partial(mlstm_work, shape, itemsize=dtype.itemsize)
+    return Workload(
+        calls={
+            "forward": TimedCall(forward, work(backward=False), flush=True),
+            "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
+        },
+        settings={"shape": shape, "threads": torch.get_num_threads()},
+    )
+
+
+def _check_cell(shape: CellShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
+    """Hold the first tokens to the recurrence, and all of them to the chunked form in float64."""
+    shape = _tiny_cell(shape) if tiny else shape
+    inputs = _cell_inputs(shape, DTYPES[precision], device)
+    generator = torch.Generator(device).manual_seed(_SEED + 1)
+    grad_output = torch.randn(shape, generator=generator, device=device)
+    errors: dict[str, float] = {}
+    bounds: dict[str, float] = {}
+    # A count that is no multiple of a chunk, so that the last chunk is partly masked.
+    first = min(shape.token, _REFERENCE_TOKENS + 5)
+    for name, token, batch in (
+        ("reference", first, min(shape.batch, 2)),
+        ("chunked", shape.token, shape.batch),
+    ):
+        report = check_operator(
+            lambda tensors: mlstm(**tensors),
+            lambda tensors, name=name: mlstm(**tensors, backend=name),  # type: ignore[misc]
+            {key: tensor[:batch, :, :token] for key, tensor in inputs.items()},
+            grad_output=grad_output[:batch, :, :token],
+            tf32=precision == "tf32",
+        )
+        errors |= {f"{key} against {name}": value for key, value in report.errors.items()}
+        bounds |= {f"{key} against {name}": value for key, value in report.bounds.items()}
+    return GateReport(errors, bounds)

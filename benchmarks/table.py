@@ -1,0 +1,10 @@
+"""The table of entries."""
+
+from benchmarks.entries import Entry
+from benchmarks.network_entries import network_entries
+from benchmarks.operator_entries import operator_entries
+
+
+def all_entries() -> tuple[Entry, ...]:
+    """Return every entry, in the order in which they run: the most important first."""
+    return (*operator_entries(), *network_entries())
