@@ -21,7 +21,7 @@ from scanseg.models import ModelFolder, check_network
 from scanseg.models.device import choose_device
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
-from scanseg.specs import DistanceUnit, Plan, RuleName
+from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, RuleName
 
 if TYPE_CHECKING:
     from scanseg.evaluation import Report
@@ -217,6 +217,86 @@ def evaluate(
         tolerance_mm=tolerance_mm,
         label_tolerances_mm=label_tolerances_mm,
         tolerance_preset=tolerance_preset,
+        num_workers=_workers(num_workers),
+        listen=listen,
+    )
+
+
+def evaluate_instances(
+    predictions: AnyPath,
+    references: AnyPath,
+    *,
+    instances: InstanceSource = "numbers",
+    iou: float = 0.5,
+    border: int = 2,
+    cases: Sequence[str] | None = None,
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> InstanceReport:
+    """Score the objects of predictions against instance maps: those found, missed and false, and their F1.
+
+    Args:
+        predictions: Folder of predicted maps, or one file.
+        references: Folder of instance maps of the same names, or one file.
+        instances: How the predictions say which voxels are one object: `numbers`, `components` or `grown`.
+        iou: Least intersection over union of a matched pair.
+        border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
+        cases: Names of the cases to score; None: all of them, and each must have a prediction.
+        num_workers: Processes that score; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
+    """
+    from scanseg.evaluation import evaluate_instances as score
+
+    return score(
+        Path(predictions),
+        Path(references),
+        instances=instances,
+        iou=iou,
+        border=border,
+        cases=cases,
+        num_workers=_workers(num_workers),
+        listen=listen,
+    )
+
+
+def convert_to_instances(
+    predictions: AnyPath,
+    output: AnyPath,
+    *,
+    interior: int = 1,
+    boundary: int | None = 2,
+    grow: int = 1,
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> tuple[Path, ...]:
+    """Number the objects of label maps of interior and boundary.
+
+    Args:
+        predictions: Folder of label maps, or one file.
+        output: Folder to write the instance maps to, under the same names.
+        interior: Value of the voxels whose connected components are the objects.
+        boundary: Value of the voxels by which objects grow; None: no value.
+        grow: How far, in voxels; 1 undoes the boundary that converters draw.
+        num_workers: Processes that convert; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: Files cannot be read or written; all are named.
+    """
+    from scanseg.evaluation import convert_to_instances as convert
+
+    return convert(
+        Path(predictions),
+        Path(output),
+        interior=interior,
+        boundary=boundary,
+        grow=grow,
         num_workers=_workers(num_workers),
         listen=listen,
     )

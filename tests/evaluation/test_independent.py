@@ -105,9 +105,10 @@ def test_empty_masks_as_the_other_implementations_have_them(rng, monkeypatch):
         with pytest.raises(RuntimeError):
             medpy.hd95(prediction, reference)
     # Both empty: DeepMind's surface Dice is 0 / 0, which only a rule can settle.
+    theirs = deepmind.compute_surface_distances(empty, empty, (1, 1, 1))
     with pytest.warns(RuntimeWarning, match="invalid value"):
-        theirs = deepmind.compute_surface_distances(empty, empty, (1, 1, 1))
-        assert math.isnan(deepmind.compute_surface_dice_at_tolerance(theirs, 2))
+        surface_dice_of_nothing = deepmind.compute_surface_dice_at_tolerance(theirs, 2)
+    assert math.isnan(surface_dice_of_nothing)
     assert METRIC_RULES["skip"].both_empty.nsd is None
 
 

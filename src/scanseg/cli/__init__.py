@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from scanseg import __version__
+from scanseg.cli import data
 from scanseg.cli.check import check
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
@@ -70,6 +71,9 @@ def _build() -> App:
     weights = App(name="weights", help="Weights of the published networks.", sort_key=len(_COMMANDS))
     weights.command(verify)
     app.command(weights)
+    named = App(name="data", help="Data sets that have names, and objects.", sort_key=len(_COMMANDS))
+    named.command(data.instances)
+    app.command(named)
     return app
 
 

@@ -1,6 +1,8 @@
 """Scores of segmentations against references: overlap, surface distances, volumes, and their report."""
 
 from scanseg.evaluation.folders import evaluate
+from scanseg.evaluation.instance_folders import convert_to_instances, evaluate_instances, instance_rows
+from scanseg.evaluation.instances import InstanceScores, find_instances, score_instances
 from scanseg.evaluation.overlap import Overlap, count_overlaps
 from scanseg.evaluation.report import CaseScores, make_report, summarise
 from scanseg.evaluation.rules import METRIC_RULES, Agreement, MetricRule
@@ -22,18 +24,24 @@ __all__ = [
     "TOLERANCE_PRESETS",
     "Agreement",
     "CaseScores",
+    "InstanceScores",
     "LabelScores",
     "MetricRule",
     "Overlap",
     "Report",
     "SurfaceDistances",
+    "convert_to_instances",
     "count_overlaps",
     "evaluate",
+    "evaluate_instances",
+    "find_instances",
     "hausdorff_95",
+    "instance_rows",
     "make_report",
     "parse_tolerances",
     "preset_tolerances",
     "score_case",
+    "score_instances",
     "summarise",
     "summary_rows",
     "surface_dice",

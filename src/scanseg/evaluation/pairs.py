@@ -58,9 +58,9 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
     if predictions.is_file():
         if cases is not None:
             raise UsageError("cases can be named for folders only; two files are one case.")
-        return (Pair(_case_name(predictions), predictions, references),)
+        return (Pair(case_name(predictions), predictions, references),)
     faults: list[str] = []
-    predicted, referred = (_label_maps(folder, cases, faults) for folder in (predictions, references))
+    predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
     wanted = sorted(predicted.keys() | referred.keys() if cases is None else set(cases))
     faults += [
         f"case {name}: no {what} in {folder}; {advice}"
@@ -122,15 +122,21 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
     return Inspection(tuple(faults), frozenset().union(*found.values()) - {0})
 
 
-def _label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:
-    """Return the label maps of a folder by case; adds names that are used twice to the faults."""
+def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:
+    """Return the label maps of a folder by case; adds names that are used twice to the faults.
+
+    Args:
+        folder: The folder.
+        cases: Names of the only cases to list; None: all.
+        faults: What is wrong so far.
+    """
     grouped: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         known = (
             path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(tuple(DECODERS))
         )
-        if known and (cases is None or _case_name(path) in cases):
-            grouped[_case_name(path)].append(path)
+        if known and (cases is None or case_name(path) in cases):
+            grouped[case_name(path)].append(path)
     faults += [
         f"case {name}: {' and '.join(path.name for path in paths)} in {folder}; remove all but one"
         for name, paths in grouped.items()
@@ -139,7 +145,7 @@ def _label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) 
     return {name: paths[0] for name, paths in grouped.items()}
 
 
-def _case_name(path: Path) -> str:
+def case_name(path: Path) -> str:
     """Return the name of a label map's case: that of the file without its ending."""
     return path.name[: -len(file_ending(path))]
 

@@ -86,11 +86,11 @@ def count_tiff_channels(path: Path) -> int:
     return max(1, sizes[0] - has_alpha) if sizes else 1
 
 
-def write_pillow(path: Path, label_map: np.ndarray) -> None:
-    """Write a label map of two axes as a grey picture."""
+def write_pillow(path: Path, pixels: np.ndarray) -> None:
+    """Write an array (y, x) as a grey picture, or (y, x, 3) as a colour picture."""
     import PIL.Image
 
-    PIL.Image.fromarray(label_map).save(path)
+    PIL.Image.fromarray(pixels).save(path)
 
 
 def write_tiff(path: Path, label_map: np.ndarray) -> None:

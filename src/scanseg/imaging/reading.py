@@ -14,6 +14,7 @@ from scanseg.imaging.nifti import describe_not_finite
 from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
 
 HIGHEST_LABEL = 255
+HIGHEST_INSTANCE = 2**31 - 1
 
 
 def read_image(paths: Path | Sequence[Path]) -> Image:
@@ -54,26 +55,55 @@ def read_label_map(path: Path) -> Image:
         InputError: As `read_image`; or values are not whole, negative, above 255, the channels differ, or
             the format loses values.
     """
-    if file_ending(path) in LOSSY_ENDINGS:
-        raise InputError(f"{path}: JPEG changes values and cannot hold a label map; save it as PNG.")
-    image = _read_file(path, indices=True)
-    array = image.array[:1]
-    if image.num_channels > 1 and not (image.array == array).all():
-        raise InputError(
-            f"{path}: a label map of {image.num_channels} channels that differ; save one integer per voxel."
-        )
-    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
-        wrong = array[array != np.rint(array)]
-        raise InputError(
-            f"{path}: {wrong.size} label values are not whole, such as {wrong.flat[0]}; "
-            "save labels as integers, without interpolation."
-        )
+    image = _read_whole_numbers(path, what="label")
+    array = image.array
     if array.min() < 0 or array.max() > HIGHEST_LABEL:
         raise InputError(
             f"{path}: label values from {array.min():g} to {array.max():g}; they must be from 0 to "
             f"{HIGHEST_LABEL}: number the labels anew."
         )
     return replace(image, array=array.astype(np.uint8))
+
+
+def read_instance_map(path: Path) -> Image:
+    """Read an instance map: one number for each object, 0 for none.
+
+    Args:
+        path: The file; floats are accepted where all of them are whole, several channels where they are equal.
+
+    Returns:
+        The instance map as int32 of shape (1, z, y, x) or (1, y, x), with its place in space.
+
+    Raises:
+        InputError: As `read_image`; or values are not whole, negative, or the format loses values.
+    """
+    image = _read_whole_numbers(path, what="instance")
+    array = image.array
+    if array.min() < 0 or array.max() > HIGHEST_INSTANCE:
+        raise InputError(
+            f"{path}: instance numbers from {array.min():g} to {array.max():g}; they must be from 0 to "
+            f"{HIGHEST_INSTANCE}: number the instances anew."
+        )
+    return replace(image, array=array.astype(np.int32))
+
+
+def _read_whole_numbers(path: Path, *, what: str) -> Image:
+    """Read a map of whole numbers: one channel, in the type of the file."""
+    if file_ending(path) in LOSSY_ENDINGS:
+        raise InputError(f"{path}: JPEG changes values and cannot hold a {what} map; save it as PNG.")
+    image = _read_file(path, indices=True)
+    array = image.array[:1]
+    if image.num_channels > 1 and not (image.array == array).all():
+        raise InputError(
+            f"{path}: a {what} map of {image.num_channels} channels that differ; save one integer per voxel."
+        )
+    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
+        wrong = array[array != np.rint(array)]
+        raise InputError(
+            f"{path}: {wrong.size} {what} values are not whole, such as {wrong.flat[0]}; "
+            f"save {what}s as integers, without interpolation."
+        )
+    return replace(image, array=array)
 
 
 def count_channels(path: Path) -> int:

@@ -1,0 +1,236 @@
+"""Folders of instances: scored against references, and made from label maps of interior and boundary."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median, stdev
+
+from scanseg.data.faults import refuse_faults
+from scanseg.data.workers import map_cases
+from scanseg.errors import InputError, UsageError
+from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
+from scanseg.evaluation.instances import InstanceScores as Scores
+from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
+from scanseg.imaging import (
+    Image,
+    compare_geometry,
+    read_instance_map,
+    read_label_map,
+    write_instance_map,
+)
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
+
+INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
+"""Folders of label maps in a converted data set to those of its instance maps."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One image: its scores, or what is wrong with its files."""
+
+    name: str
+    scores: Scores | None
+    faults: tuple[str, ...]
+
+
+def evaluate_instances(
+    predictions: Path,
+    references: Path,
+    *,
+    instances: InstanceSource = "numbers",
+    iou: float = IOU,
+    border: int = BORDER,
+    cases: Collection[str] | None = None,
+    num_workers: int = 0,
+    listen: ProgressListener = ignore_progress,
+) -> InstanceReport:
+    """Score the objects of predictions against instance maps.
+
+    Args:
+        predictions: Folder of predicted maps, or one file.
+        references: Folder of instance maps of the same names, or one file: a number for each object.
+        instances: How the predictions say which voxels are one object: `numbers`, a number for each; `components`, the
+            connected components of label 1, as published; `grown`, these with the voxels of label 2 next to them.
+        iou: Least intersection over union of a matched pair.
+        border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
+        cases: Names of the only cases to score; None: every case must be in both folders.
+        num_workers: Processes that score; 0 works in this one.
+        listen: Told of progress.
+
+    Raises:
+        InputError: Files are missing, too many, unreadable or of another grid; all faults are in one message.
+        UsageError: A folder is to be compared with a file, or the references are label maps of interior and boundary.
+    """
+    _refuse_label_maps(references)
+    pairs = find_pairs(predictions, references, cases=cases)
+    score = partial(_score_pair, instances=instances, iou=iou, border=border)
+    scored = map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen)
+    refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
+    found = {case.name: case.scores for case in scored if case.scores is not None}
+    return InstanceReport(
+        predictions=str(predictions),
+        references=str(references),
+        instances=instances,
+        iou=iou,
+        border=border,
+        cases=tuple(_case_report(name, scores) for name, scores in found.items()),
+        summary=_summarise(list(found.values())),
+    )
+
+
+def convert_to_instances(
+    predictions: Path,
+    output: Path,
+    *,
+    interior: int = INTERIOR,
+    boundary: int | None = BOUNDARY,
+    grow: int = 1,
+    num_workers: int = 0,
+    listen: ProgressListener = ignore_progress,
+) -> tuple[Path, ...]:
+    """Write an instance map for every label map of interior and boundary in a folder.
+
+    Args:
+        predictions: Folder of label maps, or one file.
+        output: Folder to write the instance maps to, under the same names.
+        interior: Value of the voxels whose connected components are the objects.
+        boundary: Value of the voxels by which objects grow; None: no value.
+        grow: How far, in voxels.
+        num_workers: Processes that convert; 0 works in this one.
+        listen: Told of progress.
+
+    Returns:
+        The files written, sorted by name.
+
+    Raises:
+        InputError: Files cannot be read or written; all are named, and the others are converted.
+    """
+    if not predictions.exists():
+        raise InputError(f"{predictions}: no such file or folder.")
+    if output.resolve() == (predictions if predictions.is_dir() else predictions.parent).resolve():
+        raise UsageError(f"{output}: instance maps would replace the label maps; name another folder.")
+    faults: list[str] = []
+    if predictions.is_dir():
+        files = list_label_maps(predictions, None, faults)
+    else:
+        files = {case_name(predictions): predictions}
+    if not files and not faults:
+        faults.append("no label maps")
+    refuse_faults(predictions, faults)
+    output.mkdir(parents=True, exist_ok=True)
+    tasks = [Pair(name, path, output / path.name) for name, path in files.items()]
+    convert = partial(_convert, interior=interior, boundary=boundary, grow=grow)
+    done = map_cases(convert, tasks, num_workers=num_workers, task="converting", listen=listen)
+    refuse_faults(predictions, [fault for fault in done if fault is not None])
+    return tuple(task.reference for task in tasks)
+
+
+def _convert(task: Pair, *, interior: int, boundary: int | None, grow: int) -> str | None:
+    """Write the instances of one label map; returns what is wrong with it."""
+    try:
+        image = read_label_map(task.prediction)
+        instances = find_instances(image.array[0], interior=interior, boundary=boundary, grow=grow)
+        write_instance_map(task.reference, instances, like=image)
+    except InputError as error:
+        return f"case {task.name}: {error}"
+    return None
+
+
+def _refuse_label_maps(references: Path) -> None:
+    """Refuse the label maps of a converted data set, beside which its instance maps lie."""
+    folder = references if references.is_dir() else references.parent
+    other = folder.with_name(INSTANCE_FOLDERS.get(folder.name, folder.name))
+    if other != folder and other.is_dir():
+        raise UsageError(
+            f"{references}: label maps of interior and boundary, without a number for each object; the instance maps "
+            f"lie in {other}."
+        )
+
+
+def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: int) -> _Scored:
+    """Read and score one image."""
+    faults: list[str] = []
+    images: list[Image] = []
+    readers = (read_instance_map if instances == "numbers" else read_label_map, read_instance_map)
+    for path, read in zip((pair.prediction, pair.reference), readers, strict=True):
+        try:
+            images.append(read(path))
+        except InputError as error:
+            faults.append(f"case {pair.name}: {error}")
+    if len(images) < 2:
+        return _Scored(pair.name, None, tuple(faults))
+    differences = compare_geometry(*images)
+    if differences:
+        fault = f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {', '.join(differences)}"
+        return _Scored(pair.name, None, (f"{fault}; bring the prediction to the reference's grid",))
+    prediction, reference = (image.array[0] for image in images)
+    if instances != "numbers":
+        prediction = find_instances(prediction, grow=1 if instances == "grown" else 0)
+    return _Scored(pair.name, score_instances(prediction, reference, iou=iou, border=border), ())
+
+
+def _case_report(name: str, scores: Scores) -> InstanceCase:
+    return InstanceCase(
+        case=name,
+        true_positives=scores.true_positives,
+        false_positives=scores.false_positives,
+        false_negatives=scores.false_negatives,
+        f1=scores.f1,
+        precision=scores.precision,
+        recall=scores.recall,
+        mean_iou=scores.mean_iou,
+        panoptic_quality=scores.panoptic_quality,
+    )
+
+
+def _summarise(cases: Sequence[Scores]) -> InstanceSummary:
+    """Return means over the images with an object, and the F1 of all objects."""
+    scores = [case.f1 for case in cases if case.f1 is not None]
+    pooled = sum(cases, Scores(0, 0, 0, 0.0))
+    return InstanceSummary(
+        num_cases=len(cases),
+        f1=_statistics(scores),
+        median_f1=median(scores) if scores else None,
+        pooled_f1=pooled.f1,
+        panoptic_quality=_statistics(
+            [case.panoptic_quality for case in cases if case.panoptic_quality is not None]
+        ),
+    )
+
+
+def _statistics(values: Sequence[float]) -> Statistics:
+    return Statistics(
+        mean=mean(values) if values else None,
+        std=stdev(values) if len(values) > 1 else None,
+        count=len(values),
+    )
+
+
+def instance_rows(report: InstanceReport) -> list[tuple[str, ...]]:
+    """Return the summary of a report as a table: its head and one row.
+
+    Args:
+        report: The report.
+    """
+    summary = report.summary
+    counts = (
+        sum(case.true_positives for case in report.cases),
+        sum(case.false_positives for case in report.cases),
+        sum(case.false_negatives for case in report.cases),
+    )
+    scores = (
+        summary.f1.mean,
+        summary.f1.std,
+        summary.median_f1,
+        summary.pooled_f1,
+        summary.panoptic_quality.mean,
+    )
+    head = ("images", "mean F1", "std", "median F1", "pooled F1", "mean PQ", "found", "false", "missed")
+    row = (
+        str(summary.num_cases),
+        *("-" if score is None else f"{score:.4f}" for score in scores),
+        *map(str, counts),
+    )
+    return [head, row]
