@@ -6,12 +6,12 @@ running weighted mean, so that it is exact where the windows agree, and stays in
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from scanseg.errors import ScansegError
@@ -62,7 +62,7 @@ def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
 
 @torch.inference_mode()
 def predict_windows(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     image: Float[Tensor, "channel z y x"],
     *,
     patch_size: Sequence[int],
@@ -189,7 +189,9 @@ def _combinations(mirror_axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _average_flips(
-    network: nn.Module, windows: Float[Tensor, "batch channel *patch"], flips: Sequence[tuple[int, ...]]
+    network: Callable[[Tensor], Tensor],
+    windows: Float[Tensor, "batch channel *patch"],
+    flips: Sequence[tuple[int, ...]],
 ) -> Float[Tensor, "batch output *patch"]:
     """Return the mean over flips of the logits of flipped windows, flipped back."""
     total = network(windows).float()
