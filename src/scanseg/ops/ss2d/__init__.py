@@ -21,10 +21,13 @@ from scanseg.ops.dispatch import Backend, choose
 from scanseg.ops.ss2d.chunked import ss2d_scan_chunked
 from scanseg.ops.ss2d.compiled_cpu import ss2d_scan_compiled_cpu
 from scanseg.ops.ss2d.reference import ss2d_scan_reference
+from scanseg.ops.ss2d.triton_gpu import ss2d_scan_triton
+from scanseg.ops.triton_support import triton_backend
 
 __all__ = ["BACKENDS", "ss2d_scan"]
 
 BACKENDS = {
+    "triton": triton_backend(ss2d_scan_triton),
     "compiled_cpu": Backend(ss2d_scan_compiled_cpu, refuses, MISSING),
     "chunked": Backend(ss2d_scan_chunked),
     "reference": Backend(ss2d_scan_reference),
