@@ -25,7 +25,7 @@ def metrics(train, tmp_path, monkeypatch):
     """Metrics of a training whose every reading of the clock takes a second."""
 
     def run(**options):
-        monkeypatch.setattr("scanseg.training.trainer.time", SimpleNamespace(monotonic=Clock().monotonic))
+        monkeypatch.setattr("scanseg.training.run.time", SimpleNamespace(monotonic=Clock().monotonic))
         result = train(**options)
         lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
         return result, lines

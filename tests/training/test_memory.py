@@ -25,8 +25,8 @@ def test_cases_that_do_not_fit(train, monkeypatch):
     def hold(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("scanseg.training.trainer.hold_cases", hold)
-    with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=host"):
+    monkeypatch.setattr("scanseg.training.residence.hold_cases", hold)
+    with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=disk"):
         train()
 
 

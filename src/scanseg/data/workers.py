@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from types import ModuleType
 from typing import Protocol, TypeVar
 
+from scanseg.data.raw import RawDataset
 from scanseg.errors import ScansegError, UsageError
 from scanseg.progress import Progress, ProgressListener
 
@@ -27,7 +28,26 @@ Case = TypeVar("Case", bound=Named)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+_MAX_WORKERS = 16
+_WORTH_WORKERS_BYTES = 4 * 2**20
+"""Image files below this are read sooner than processes start (2 to 3 seconds)."""
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def choose_workers(wanted: int | None, dataset: RawDataset | None = None) -> int:
+    """Return how many processes to use.
+
+    Args:
+        wanted: What the user asked for; None: one for each core, at most 16.
+        dataset: None: do not ask whether its images are large enough to pay for the start of processes.
+    """
+    if wanted is not None:
+        return wanted
+    if dataset is not None:
+        num_bytes = sum(image.stat().st_size for case in dataset.cases for image in case.images)
+        if num_bytes < _WORTH_WORKERS_BYTES:
+            return 0
+    return min(os.cpu_count() or 1, _MAX_WORKERS)
 
 
 def map_cases(

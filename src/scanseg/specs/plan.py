@@ -116,8 +116,8 @@ class TrainingSpec(Document):
     """Let a GPU round float32 products to TF32."""
     cuda_graph: bool = True
     """Replay forward and backward of a step as one CUDA graph, where the device is a GPU with CUDA."""
-    resident: Literal["auto", "device", "host"] = "auto"
-    """Where the training cases are held; auto: on the device, if they fit in half of its free memory."""
+    resident: Literal["auto", "device", "host", "disk"] = "auto"
+    """Where the cases are held; auto: the first of these where they take at most half of the free memory."""
     checkpoint_seconds: NonNegativeFloat = 30.0
     """Least time between checkpoints, which are written after epochs; 0: after every epoch."""
     validate_every: PositiveInt = 5

@@ -46,6 +46,10 @@ class RunRecord(Document):
     """Processes that shared each batch."""
     initial_weights: str | None = None
     """Model folder whose weights the network began with; None: random ones."""
+    renewed_parameters: tuple[str, ...] = ()
+    """Parameters that were not taken from there, since the labels differ."""
+    resident: Literal["device", "host", "disk"] | None = None
+    """Where the cases were held."""
     exported: ExportedWeights | None = None
     """What `model.safetensors` holds; None until the training is finished."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
 from scanseg.models import Checkpoint
+from scanseg.networks import place_network
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.averaging import AveragedNetwork
 from scanseg.training.cuda_graph import GraphedGradients
@@ -37,12 +38,12 @@ class Fit:
 
         Args:
             plan: Loss, optimizer and seed are taken from it.
-            network: Freshly initialised, on the device.
+            network: Freshly initialised; it is moved to the device.
             device: Where to train.
             autocast_dtype: Type for matrix products and convolutions; None: float32.
             processes: Those that share each batch.
         """
-        self.network = network
+        self.network = network = place_network(network, device)
         self.averaged: AveragedNetwork | None = None
         if plan.training.average_decay is not None:
             self.averaged = AveragedNetwork(network, decay=plan.training.average_decay)

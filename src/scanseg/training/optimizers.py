@@ -60,6 +60,11 @@ def restore_optimizer(
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": list(groups)})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # Fused steps want the memory format of the parameter; files know one format only.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

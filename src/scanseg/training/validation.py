@@ -1,30 +1,42 @@
 """Scores on the validation cases: quick ones on patches while training, and whole cases at the end."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from scanseg.data.batches import make_batch
-from scanseg.data.resident import ResidentCases
+from scanseg.data.batches import TrainingCases, make_batch
+from scanseg.data.compressed import write_array
 from scanseg.data.sampling import VALIDATION_STREAM
 from scanseg.data.store import Store
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
-from scanseg.files import write_text
+from scanseg.files import write_text, written_whole
 from scanseg.inference import Predictor
 from scanseg.models import ModelFolder
 from scanseg.progress import Progress, ProgressListener
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.fit import Fit
 from scanseg.training.losses import encode_targets
+from scanseg.training.processes import ALONE, Processes
 from scanseg.training.signals import raise_if_stopped
 
 REPORT = "validation.json"
+OTHER_REPORT = "validation-{}.json"
+"""Report of the weights that are not exported: `last` or `best`."""
+PREDICTIONS = "validation"
+"""Folder of the validation cases' label maps, where they are kept."""
 
 
 def patch_dice(
-    fit: Fit, cases: ResidentCases, plan: Plan, *, device: torch.device
+    fit: Fit,
+    cases: TrainingCases,
+    plan: Plan,
+    *,
+    device: torch.device,
+    processes: Processes = ALONE,
 ) -> dict[str, float | None]:
     """Return the Dice of each label over some patches of the validation cases, taken together.
 
@@ -35,12 +47,13 @@ def patch_dice(
         cases: The validation cases.
         plan: How patches are drawn, and how many.
         device: Where the network is.
+        processes: Those that share the batches.
 
     Returns:
         Label to Dice; None where the label is neither there nor predicted.
     """
     counts = torch.zeros(3, len(plan.dataset.foreground), device=device)
-    for iteration in range(plan.training.validation_batches):
+    for iteration in range(processes.rank, plan.training.validation_batches, processes.count):
         batch = make_batch(
             cases,
             plan.sampling,
@@ -51,7 +64,7 @@ def patch_dice(
             device=device,
         )
         counts += _count(fit.logits(batch), batch.label_maps, plan.dataset)
-    overlap, predicted, real = counts.cpu().tolist()
+    overlap, predicted, real = processes.sum(counts).cpu().tolist()
     return {
         name: 2 * overlap[number] / (predicted[number] + real[number])
         if predicted[number] + real[number]
@@ -83,10 +96,15 @@ def validate(
     cases: Sequence[str],
     *,
     device: torch.device,
+    processes: Processes,
+    name: str,
+    keep_predictions: bool,
     stopped: Callable[[], int | None],
     listen: ProgressListener,
 ) -> Report | None:
     """Predict whole validation cases, score them on the source grid, and write the report to the model folder.
+
+    Of several processes each takes some of the cases.
 
     Args:
         network: The trained network.
@@ -94,6 +112,9 @@ def validate(
         store: Holds the cases and their references.
         cases: Names of the validation cases; none: nothing is written.
         device: Where to predict.
+        processes: Those that share the cases.
+        name: Name of the report's file.
+        keep_predictions: Write the label maps too.
         stopped: Gives the number of a signal once the validation shall stop; asked while each case is predicted.
         listen: Told of progress.
 
@@ -104,13 +125,14 @@ def validate(
         return None
     dataset = folder.plan.dataset
     predictor = Predictor(folder.plan, network, device=device, model=str(folder.path))
+    shared = cases[processes.rank :: processes.count]
     scores = []
 
     def ask(progress: Progress | None = None) -> None:
         raise_if_stopped(stopped, "stopped in validation, after the training; --resume validates again")
 
-    for number, name in enumerate(cases):
-        case = store.case(name)
+    for number, case_name in enumerate(shared):
+        case = store.case(case_name)
         image = store.read_image(case).astype(np.float32)
         label_map = predictor.predict_preprocessed(image, case.geometry, listen=ask)
         labels = score_case(
@@ -120,16 +142,33 @@ def validate(
             labels=dataset.foreground,
             ignore_label=dataset.ignore_label,
         )
-        scores.append(CaseScores(name, labels))
-        listen(Progress("validating", number + 1, len(cases), name))
+        scores.append(CaseScores(case_name, labels))
+        if keep_predictions:
+            write_prediction(folder, case_name, label_map)
+        listen(Progress("validating", number + 1, len(shared), case_name))
         ask()
+    everywhere = {score.case: score for part in processes.gather(scores) for score in part}
     report = make_report(
-        scores,
+        [everywhere[case_name] for case_name in cases],
         labels=dataset.foreground,
         ignore_label=dataset.ignore_label,
         predictions=str(folder.path),
         references=str(store.folder),
         labels_from="the plan",
     )
-    write_text(folder.path / REPORT, report.to_json())
+    if processes.is_first:
+        write_text(folder.path / name, report.to_json())
     return report
+
+
+def write_prediction(folder: ModelFolder, case: str, label_map: UInt8[np.ndarray, "*source"]) -> None:
+    """Keep the label map of a validation case in the model folder."""
+    path = prediction_path(folder, case)
+    path.parent.mkdir(exist_ok=True)
+    with written_whole(path) as temporary:
+        write_array(temporary, label_map)
+
+
+def prediction_path(folder: ModelFolder, case: str) -> Path:
+    """Return where the label map of a validation case is kept."""
+    return folder.path / PREDICTIONS / f"{case}.b2nd"

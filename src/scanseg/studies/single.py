@@ -1,0 +1,153 @@
+"""One training, from a data set or a plan to a model folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scanseg.data.store import Store
+from scanseg.data.workers import choose_workers
+from scanseg.errors import UsageError
+from scanseg.models import ModelFolder
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.settings import apply_settings, compare_settings
+from scanseg.studies.preparation import plan_of, store_of
+from scanseg.training import FoldChoice, TrainingResult, choose_fold, watch_signals
+from scanseg.training import train as run_training
+from scanseg.training.processes import Processes, join_processes
+
+_STORES = "scanseg-stores"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a person may say of a training, beside its data and its fold."""
+
+    recipe: str | None = None
+    """How to plan, where the source is a data set; None: `xlstm-unet`."""
+    settings: tuple[str, ...] = ()
+    """Changes to the plan."""
+    initial_weights: Path | None = None
+    """Folder of a model whose weights, and for a data set whose plan, the training begins with."""
+    device: str = "auto"
+    store: Path | None = None
+    """Folder of the stores; None: beside the output."""
+    num_workers: int | None = None
+
+
+def train(
+    source: Path,
+    output: Path,
+    options: TrainingOptions,
+    *,
+    fold: FoldChoice | None,
+    resume: bool,
+    keep_predictions: bool = False,
+    listen: ProgressListener = ignore_progress,
+) -> TrainingResult:
+    """Train a network and score it on the validation cases of its fold. See `scanseg.train`."""
+    with join_processes(options.device) as (processes, device):
+        if not processes.is_first:
+            listen = ignore_progress
+        folder, store, fold = processes.on_first(
+            lambda: _prepare(source, output, options, fold=fold, resume=resume, listen=listen)
+        )
+        with watch_signals() as stopped:
+            return run_training(
+                folder,
+                store,
+                fold=fold,
+                device=device,
+                processes=processes,
+                initial_weights=options.initial_weights,
+                num_workers=_workers_of(options, processes),
+                keep_predictions=keep_predictions,
+                stopped=stopped,
+                listen=listen,
+            )
+
+
+def _prepare(
+    source: Path,
+    output: Path,
+    options: TrainingOptions,
+    *,
+    fold: FoldChoice | None,
+    resume: bool,
+    listen: ProgressListener,
+) -> tuple[ModelFolder, Store, FoldChoice | None]:
+    """Open or make the model folder and the store, and decide on the fold."""
+    stores = output.parent / _STORES if options.store is None else options.store
+    if resume:
+        folder = begun_model(output, options, fold=fold)
+        store = store_of(folder.plan, source, stores, num_workers=options.num_workers, listen=listen)
+        return folder, store, fold
+    ModelFolder.require_new(output)
+    plan = plan_of(
+        source,
+        recipe=options.recipe,
+        like=options.initial_weights,
+        settings=options.settings,
+        num_workers=options.num_workers,
+        listen=listen,
+    )
+    fold = 0 if fold is None else fold
+    store = store_of(plan, source, stores, num_workers=options.num_workers, listen=listen)
+    choose_fold(store, fold)
+    return ModelFolder.create(output, plan), store, fold
+
+
+def begun_model(path: Path, options: TrainingOptions, *, fold: FoldChoice | None) -> ModelFolder:
+    """Open a model whose training is to go on; refuse what would make it another training.
+
+    Args:
+        path: The model folder.
+        options: What was said now; what is said must be what the training began with.
+        fold: The fold, if it was said.
+
+    Raises:
+        InputError: There is no model.
+        UsageError: Something else was said.
+    """
+    folder = ModelFolder.open(path)
+    faults = compare_settings(folder.plan, apply_settings(folder.plan, options.settings))
+    if options.recipe not in (None, folder.plan.recipe):
+        faults.append(f"recipe is {folder.plan.recipe}, not {options.recipe}")
+    record = folder.read_run()
+    if record is not None and fold not in (None, record.fold):
+        faults.append(f"fold is {record.fold}, not {fold}")
+    if record is not None and options.initial_weights is not None:
+        begun_with = None if record.initial_weights is None else Path(record.initial_weights)
+        if begun_with != options.initial_weights:
+            faults.append(f"the weights to begin with were {begun_with}, not {options.initial_weights}")
+    if faults:
+        raise UsageError(
+            f"--resume goes on with the training in {path}, where {'; '.join(faults)}. Leave these options out, or "
+            f"train anew in another folder."
+        )
+    return folder
+
+
+def plan_settings(
+    *,
+    epochs: int | None,
+    max_minutes: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    settings: Sequence[str],
+) -> tuple[str, ...]:
+    """Return the changes to a plan that options with names of their own and others ask for."""
+    named = {
+        "training.epochs": epochs,
+        "training.max_minutes": max_minutes,
+        "sampling.batch_size": batch_size,
+        "training.optimizer.lr": lr,
+        "training.seed": seed,
+    }
+    return (*(f"{path}={value}" for path, value in named.items() if value is not None), *settings)
+
+
+def _workers_of(options: TrainingOptions, processes: Processes) -> int:
+    """Return how many processes read cases for each of those that train."""
+    workers = choose_workers(options.num_workers)
+    return workers if processes.count == 1 else -(-workers // processes.count)

@@ -1,0 +1,83 @@
+"""Where the cases of a training are held: on the device, in host memory, or on disk."""
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from scanseg.data.batches import TrainingCases
+from scanseg.data.disk import open_cases
+from scanseg.data.resident import hold_cases, resident_bytes
+from scanseg.data.store import Store
+from scanseg.progress import ProgressListener
+from scanseg.training.memory import explained_memory
+
+Residence = Literal["device", "host", "disk"]
+
+_PART_OF_MEMORY = 0.5
+"""Part of the free memory that cases may take when the place is chosen for them."""
+
+
+def choose_residence(
+    wanted: Literal["auto", "device", "host", "disk"],
+    store: Store,
+    cases: Sequence[str],
+    *,
+    device: torch.device,
+    num_sharing: int = 1,
+) -> Residence:
+    """Decide where cases are held.
+
+    Args:
+        wanted: A plan's `training.resident`; `auto`: the first of device, host and disk where they take at most half
+            of the free memory.
+        store: The store.
+        cases: Names of all cases that are needed.
+        device: Where the network is.
+        num_sharing: Processes that share the host's memory, each with cases of its own.
+    """
+    if wanted != "auto":
+        return wanted
+    needed = resident_bytes(store, cases)
+    if device.type == "cuda" and needed <= _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    if needed * num_sharing <= _PART_OF_MEMORY * free_host_bytes():
+        return "host"
+    return "disk"
+
+
+def free_host_bytes() -> int:
+    """Return how much of the host's memory is free."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def hold(
+    store: Store,
+    cases: Sequence[str],
+    residence: Residence,
+    *,
+    device: torch.device,
+    seed: int,
+    num_workers: int,
+    listen: ProgressListener,
+) -> TrainingCases:
+    """Bring cases to where they are held.
+
+    Args:
+        store: The store.
+        cases: Names of the cases; at least one.
+        residence: Where.
+        device: Where the network is.
+        seed: Seed of the run.
+        num_workers: Processes that read from disk.
+        listen: Told of progress.
+
+    Raises:
+        ScansegError: The memory does not suffice.
+    """
+    if residence == "disk":
+        return open_cases(store, cases, device=device, seed=seed, num_workers=num_workers, listen=listen)
+    held_on = device if residence == "device" else torch.device("cpu")
+    with explained_memory("all cases", advice="--set training.resident=disk", device=held_on):
+        return hold_cases(store, cases, device=held_on, seed=seed, listen=listen)
