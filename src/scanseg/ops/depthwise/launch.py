@@ -1,0 +1,240 @@
+"""Launching the kernels of the depthwise convolution: tile sizes, grids, and the adding up of partial sums.
+
+Maps are (batch, height, width, channel), contiguous.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanseg.ops.triton_support import INTERPRETED
+
+
+class Tile(NamedTuple):
+    """How a kernel divides its work.
+
+    Attributes:
+        vector: Neighbouring channels of a thread.
+        group: Rows whose loads are issued together.
+        warps: Warps of a program.
+    """
+
+    vector: int
+    group: int
+    warps: int
+
+
+FORWARD = {1: Tile(4, 4, 4), 3: Tile(4, 3, 4), 5: Tile(2, 4, 4), 7: Tile(1, 3, 4)}
+"""Tiles of the convolution by size of its kernel; larger vectors would spill."""
+
+BACKWARD = {1: Tile(4, 4, 4), 3: Tile(4, 3, 4), 5: Tile(2, 2, 4), 7: Tile(1, 1, 4)}
+"""Tiles of its gradients."""
+
+FORWARD_PROGRAMS = 1056
+"""Programs at which maps need not be cut into strips of rows: 8 for each multiprocessor of an H100."""
+
+BACKWARD_PROGRAMS = 528
+"""Programs that share the work of the gradients, and so, roughly, the partial sums of all channels."""
+
+SHORTEST_STRIP = 7
+"""Rows: below, strips would load mostly the rows of their neighbours."""
+
+
+class Before(NamedTuple):
+    """What stands before the convolution: `relu((x - mean) * scale + shift)`; each has one number a channel."""
+
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class Sums(NamedTuple):
+    """Gradients that are sums over the map, in the dtype of accumulation.
+
+    Attributes:
+        taps: Those of the taps, (size * size, channel).
+        bias: That of the bias, (channel), or None.
+        shift: Sum of the gradient after `Before`, where it is not 0, or None.
+        scale: Sum of the same times (x - mean), or None.
+    """
+
+    taps: Tensor
+    bias: Tensor | None
+    shift: Tensor | None
+    scale: Tensor | None
+
+
+class _Grid(NamedTuple):
+    columns: int
+    block_columns: int
+    block_channels: int
+    blocks: int
+    tiles: int
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    before: Before | None,
+    silu: bool,
+    residual: bool,
+    save_pre: bool,
+) -> tuple[Tensor, Tensor]:
+    """Convolve the map.
+
+    Args:
+        x: The map.
+        weight: Kernels, (channel, 1, size, size).
+        bias: One number a channel, or None.
+        before: What is applied to the map first, or None.
+        silu: Whether SiLU is applied to the result.
+        residual: Whether the map (after `before`) is added to its convolution.
+        save_pre: Whether the result before SiLU is returned too.
+
+    Returns:
+        The result and the result before SiLU (empty where it is not kept), in the dtype of the map.
+    """
+    import triton
+
+    from scanseg.ops.depthwise.gpu_kernels import convolve_maps
+
+    size = weight.shape[-1]
+    tile = FORWARD[size]
+    grid = _grid(x, tile)
+    height = x.shape[1]
+    strips = max(1, min(triton.cdiv(FORWARD_PROGRAMS, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
+    out = torch.empty_like(x)
+    pre = torch.empty_like(x) if silu and save_pre else x.new_empty(0)
+    strip = triton.cdiv(height, strips)
+    with torch.cuda.device_of(x):
+        convolve_maps[(grid.blocks * grid.tiles, triton.cdiv(height, strip))](
+            x,
+            _tap_major(weight),
+            x if bias is None else bias.contiguous(),
+            *(before or (x, x, x)),
+            out,
+            pre,
+            grid.columns,
+            height,
+            x.shape[2],
+            x.shape[3],
+            strip,
+            K=size,
+            INPUT="norm_relu" if before else "none",
+            HAS_BIAS=bias is not None,
+            SILU=silu,
+            SAVE_PRE=pre.numel() > 0,
+            RESIDUAL=residual,
+            GROUP=tile.group,
+            BLOCK_COLUMNS=grid.block_columns,
+            BLOCK_CHANNELS=grid.block_channels,
+            ACC=_accumulator(x),
+            num_warps=tile.warps,
+        )
+    return out, pre
+
+
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    pre: Tensor | None,
+    weight: Tensor,
+    *,
+    before: Before | None,
+    gelu: bool,
+    has_bias: bool,
+    residual: bool,
+) -> tuple[Tensor, Sums]:
+    """Return the gradient of the map, and those of the parameters.
+
+    Args:
+        grad: Gradient of the result.
+        x: The map.
+        pre: The result before SiLU; None without SiLU.
+        weight: Kernels, (channel, 1, size, size).
+        before: What is applied to the map first, or None. The gradient returned for the map is then that of
+            (x - mean) * scale + shift.
+        gelu: Whether GELU is applied to the map first.
+        has_bias: Whether the gradient of a bias is wanted.
+        residual: Whether the map is added to its convolution.
+    """
+    import triton
+
+    from scanseg.ops.depthwise.gpu_kernels import convolve_maps_gradients
+
+    size = weight.shape[-1]
+    tile = BACKWARD[size]
+    grid = _grid(x, tile)
+    height = x.shape[1]
+    strips = max(1, min(triton.cdiv(BACKWARD_PROGRAMS, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
+    strip = triton.cdiv(height, strips)
+    strips = triton.cdiv(height, strip)
+    programs = min(grid.tiles * strips, triton.cdiv(BACKWARD_PROGRAMS, grid.blocks))
+    grad_x = torch.empty_like(x)
+    slots = size * size + int(has_bias) + (2 if before else 0)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    partial = x.new_empty((programs, slots, x.shape[3]), dtype=wide)
+    with torch.cuda.device_of(x):
+        convolve_maps_gradients[(grid.blocks * programs,)](
+            grad,
+            x,
+            x if pre is None else pre,
+            _tap_major(weight),
+            *(before or (x, x, x)),
+            grad_x,
+            partial,
+            grid.columns,
+            height,
+            x.shape[2],
+            x.shape[3],
+            strip,
+            strips,
+            grid.tiles * strips,
+            programs,
+            K=size,
+            INPUT="norm_relu" if before else "gelu" if gelu else "none",
+            HAS_BIAS=has_bias,
+            SILU=pre is not None,
+            RESIDUAL=residual,
+            GROUP=tile.group,
+            BLOCK_COLUMNS=grid.block_columns,
+            BLOCK_CHANNELS=grid.block_channels,
+            ACC=_accumulator(x),
+            num_warps=tile.warps,
+        )
+    sums = partial.sum(0)
+    taps = size * size
+    return grad_x, Sums(
+        sums[:taps],
+        sums[taps] if has_bias else None,
+        sums[-2] if before else None,
+        sums[-1] if before else None,
+    )
+
+
+def _grid(x: Tensor, tile: Tile) -> _Grid:
+    """Divide columns of all images, and channels, into tiles."""
+    batch, _, width, channels = x.shape
+    block_channels = 64 if channels % 64 == 0 else 32
+    block_columns = tile.vector * 32 * tile.warps // block_channels
+    if INTERPRETED:  # its time is that of the number of programs
+        block_channels, block_columns = 8, 16
+    columns = batch * width
+    return _Grid(
+        columns, block_columns, block_channels, -(-channels // block_channels), -(-columns // block_columns)
+    )
+
+
+def _tap_major(weight: Tensor) -> Tensor:
+    """Lay the taps out so that neighbouring channels are neighbours in memory."""
+    return weight.flatten(1).t().contiguous()
+
+
+def _accumulator(x: Tensor) -> object:
+    """Return Triton's name of the dtype in which sums are kept."""
+    import triton.language as tl
+
+    return tl.float64 if x.dtype == torch.float64 else tl.float32
