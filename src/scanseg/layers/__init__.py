@@ -3,15 +3,10 @@
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
-from scanseg.layers.convolution import (
-    ConvNormAct,
-    convolution,
-    instance_norm,
-    leaky_relu,
-    transposed_convolution,
-)
+from scanseg.layers.convolution import ConvNormAct, convolution, transposed_convolution
 from scanseg.layers.direction import Direction
 from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
+from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
 from scanseg.layers.offset_norm import OffsetNorm
 from scanseg.layers.residual_block import BasicBlockD, BasicResBlock
@@ -33,6 +28,7 @@ __all__ = [
     "ConvNormAct",
     "Direction",
     "FeedForward",
+    "InstanceNorm",
     "MLSTMCell",
     "MambaBlock",
     "MultiScaleDepthwise",
@@ -45,7 +41,5 @@ __all__ = [
     "VSSBlock",
     "ViLBlock",
     "convolution",
-    "instance_norm",
-    "leaky_relu",
     "transposed_convolution",
 ]

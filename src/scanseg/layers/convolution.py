@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from scanseg.layers.instance_norm import InstanceNorm
 
 NEGATIVE_SLOPE = 0.01
 # Explicit value types: mypy joins Conv2d and Conv3d to a base without constructor.
@@ -14,9 +18,6 @@ CONVOLUTIONS: Mapping[int, Callable[..., nn.Conv2d | nn.Conv3d]] = MappingProxyT
 )
 TRANSPOSED: Mapping[int, Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]] = MappingProxyType(
     {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-)
-INSTANCE_NORMS: Mapping[int, Callable[..., nn.InstanceNorm2d | nn.InstanceNorm3d]] = MappingProxyType(
-    {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 )
 
 
@@ -27,7 +28,7 @@ def convolution(
     kernel_size: Sequence[int],
     stride: Sequence[int] | None = None,
     bias: bool = True,
-) -> nn.Module:
+) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution that pads kernel // 2, with He-normal weights (a = 0.01) and zero bias.
 
     Args:
@@ -62,27 +63,49 @@ def transposed_convolution(in_channels: int, out_channels: int, *, stride: Seque
     return layer
 
 
-def instance_norm(num_channels: int, *, num_axes: int) -> nn.Module:
-    """Return an instance norm with scale and bias (eps 1e-5) for maps of 2 or 3 axes.
+def convolve_without_bias(
+    layer: nn.Conv2d | nn.Conv3d, x: Float[Tensor, "batch channel *space"]
+) -> Float[Tensor, "batch out_channel *out_space"]:
+    """Convolve and leave the bias to the pass that follows: adding it would be one more pass over the map.
 
     Args:
-        num_channels: Channels of the map.
-        num_axes: 2 or 3 spatial axes.
+        layer: The convolution.
+        x: The map.
     """
-    return INSTANCE_NORMS[num_axes](num_channels, eps=1e-5, affine=True)
+    convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
+    return convolve(x, layer.weight, stride=layer.stride, padding=layer.padding)
 
 
-def leaky_relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Apply LeakyReLU(0.01) in place, to the result of a norm or a sum: neither needs it for its gradient.
+def convolve_before_norm(
+    layer: nn.Conv2d | nn.Conv3d, x: Float[Tensor, "batch channel *space"]
+) -> Float[Tensor, "batch out_channel *out_space"]:
+    """Convolve for an instance norm, which takes any bias away again: it is not added, and its gradient is 0.
+
+    Computed, that gradient is rounding noise, and costs a pass over the map.
 
     Args:
-        x: Any tensor; it is overwritten.
+        layer: The convolution.
+        x: The map.
     """
-    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
+    y = convolve_without_bias(layer, x)
+    return y if layer.bias is None else _WithoutEffect.apply(y, layer.bias)
+
+
+class _WithoutEffect(torch.autograd.Function):
+    """Return the first argument; the gradient of the second is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
+        ctx.shape, ctx.dtype = parameter.shape, parameter.dtype
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return grads[0], grads[0].new_zeros(ctx.shape, dtype=ctx.dtype)
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, instance norm and, unless left out, leaky ReLU.
+    """Convolution, instance norm, the sum with a shortcut if one is given and, unless left out, leaky ReLU.
 
     Args:
         in_channels: Channels of the input.
@@ -105,15 +128,18 @@ class ConvNormAct(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
-        self.norm = instance_norm(out_channels, num_axes=len(kernel_size))
-        self.activation = activation
+        self.norm = InstanceNorm(out_channels)
+        self.negative_slope = NEGATIVE_SLOPE if activation else None
 
     def forward(
-        self, x: Float[Tensor, "batch channel *space"]
+        self,
+        x: Float[Tensor, "batch channel *space"],
+        *,
+        residual: Float[Tensor, "batch out_channel *out_space"] | None = None,
     ) -> Float[Tensor, "batch out_channel *out_space"]:
-        """Convolve, normalise, activate."""
-        x = self.norm(self.conv(x))
-        return leaky_relu(x) if self.activation else x
+        """Convolve, normalise, add `residual`, activate."""
+        y = convolve_before_norm(self.conv, x)
+        return self.norm(y, residual=residual, negative_slope=self.negative_slope)
 
 
 def _initialise(weight: Tensor, bias: Tensor | None) -> None:

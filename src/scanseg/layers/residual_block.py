@@ -6,7 +6,14 @@ from types import MappingProxyType
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanseg.layers.convolution import ConvNormAct, convolution, instance_norm, leaky_relu
+from scanseg.layers.convolution import (
+    NEGATIVE_SLOPE,
+    ConvNormAct,
+    convolution,
+    convolve_before_norm,
+    convolve_without_bias,
+)
+from scanseg.layers.instance_norm import InstanceNorm
 
 AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = MappingProxyType({2: nn.AvgPool2d, 3: nn.AvgPool3d})
 
@@ -34,17 +41,22 @@ class BasicResBlock(nn.Module):
         super().__init__()
         num_axes = len(kernel_size)
         self.conv1 = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.norm1 = instance_norm(out_channels, num_axes=num_axes)
+        self.norm1 = InstanceNorm(out_channels)
         self.conv2 = convolution(out_channels, out_channels, kernel_size=kernel_size)
-        self.norm2 = instance_norm(out_channels, num_axes=num_axes)
+        self.norm2 = InstanceNorm(out_channels)
         self.shortcut = convolution(in_channels, out_channels, kernel_size=(1,) * num_axes, stride=stride)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        y = leaky_relu(self.norm1(self.conv1(x)))
-        return leaky_relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = self.norm1(convolve_before_norm(self.conv1, x), negative_slope=NEGATIVE_SLOPE)
+        return self.norm2(
+            convolve_before_norm(self.conv2, y),
+            residual=convolve_without_bias(self.shortcut, x),
+            residual_bias=self.shortcut.bias,
+            negative_slope=NEGATIVE_SLOPE,
+        )
 
 
 class BasicBlockD(nn.Module):
@@ -70,7 +82,7 @@ class BasicBlockD(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size=kernel_size, activation=False)
+        self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size=kernel_size)
         num_axes = len(kernel_size)
         self.pool = (
             AVERAGE_POOLS[num_axes](tuple(stride))
@@ -87,4 +99,4 @@ class BasicBlockD(nn.Module):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        return leaky_relu(self.conv2(self.conv1(x)) + self.shortcut(self.pool(x)))
+        return self.conv2(self.conv1(x), residual=self.shortcut(self.pool(x)))

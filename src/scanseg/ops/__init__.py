@@ -1,7 +1,9 @@
-"""Operators on plain tensors, each with several backends: `selective_scan`, `ss2d_scan`, `mlstm`."""
+"""Operators on plain tensors, each with several backends: `selective_scan`, `ss2d_scan`, `mlstm`, `instance_norm`."""
 
 from typing import NamedTuple
 
+from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
+from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
@@ -9,7 +11,7 @@ from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
 
-__all__ = ["BackendStatus", "describe_backends", "mlstm", "selective_scan", "ss2d_scan"]
+__all__ = ["BackendStatus", "describe_backends", "instance_norm", "mlstm", "selective_scan", "ss2d_scan"]
 
 
 class BackendStatus(NamedTuple):
@@ -28,7 +30,12 @@ class BackendStatus(NamedTuple):
 
 def describe_backends() -> list[BackendStatus]:
     """List every backend of every operator in order of preference, and why it is unavailable if it is."""
-    tables = {"selective_scan": _SELECTIVE_SCAN, "ss2d_scan": _SS2D, "mlstm": _MLSTM}
+    tables = {
+        "selective_scan": _SELECTIVE_SCAN,
+        "ss2d_scan": _SS2D,
+        "mlstm": _MLSTM,
+        "instance_norm": _INSTANCE_NORM,
+    }
     return [
         BackendStatus(operator, name, backend.unavailable)
         for operator, table in tables.items()

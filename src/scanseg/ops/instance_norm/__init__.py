@@ -1,0 +1,80 @@
+"""Instance norm of a map with what follows it in a U-Net: the sum with a shortcut and leaky ReLU.
+
+    y = act((x - mean) * rstd * weight + bias + residual),   rstd = 1 / sqrt(variance + eps)
+
+Mean and (biased) variance are those of the voxels of one channel of one instance. Source: Ulyanov et al. 2016,
+arXiv:1607.08022.
+"""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.errors import InputError
+from scanseg.ops.contract import Expected, require_shapes
+from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.instance_norm.pytorch import instance_norm_pytorch
+from scanseg.ops.instance_norm.reference import instance_norm_reference
+from scanseg.ops.instance_norm.triton_gpu import instance_norm_triton, refuses
+from scanseg.ops.triton_support import INTERPRETED, MISSING
+
+__all__ = ["BACKENDS", "instance_norm"]
+
+BACKENDS = {
+    "triton": Backend(instance_norm_triton, refuses, MISSING, by_name_only=INTERPRETED),
+    "pytorch": Backend(instance_norm_pytorch),
+    "reference": Backend(instance_norm_reference),
+}
+
+
+def instance_norm(
+    x: Float[Tensor, "batch channel *space"],
+    weight: Float[Tensor, " channel"],
+    bias: Float[Tensor, " channel"],
+    *,
+    eps: float = 1e-5,
+    residual: Float[Tensor, "batch channel *space"] | None = None,
+    negative_slope: float | None = None,
+    backend: str | None = None,
+) -> Float[Tensor, "batch channel *space"]:
+    """Normalise every channel of every instance, add a shortcut, activate.
+
+    Args:
+        x: The map, with one to three spatial axes.
+        weight: Scale of each channel.
+        bias: Offset of each channel.
+        eps: Added to the variance.
+        residual: What is added before the activation; None: nothing.
+        negative_slope: Slope of the leaky ReLU at negative values, 0 or more; None: no activation.
+        backend: Name of the backend that must serve; None for the first that accepts.
+
+    Returns:
+        A map of the dtype and (except for backend `pytorch`, which writes channels first) the memory format of `x`.
+        Statistics are computed in float32 at least.
+
+    Raises:
+        InputError: If shapes, dtypes or devices do not fit together, or the slope is negative.
+        UsageError: If the backend asked for is unknown or refuses.
+        ValueError: If an instance has a single voxel, which has no variance.
+    """
+    if not 3 <= x.ndim <= 5 or x.numel() == 0:
+        raise InputError(
+            f"instance_norm: x has shape {tuple(x.shape)}; pass a map (batch, channel, *space) with one to three "
+            "spatial axes, none empty."
+        )
+    channels = (x.shape[1],)
+    expected = [
+        Expected("x", x, "batch, channel, *space", tuple(x.shape)),
+        Expected("weight", weight, "channel", channels),
+        Expected("bias", bias, "channel", channels),
+    ]
+    if residual is not None:
+        expected.append(Expected("residual", residual, "batch, channel, *space", tuple(x.shape)))
+    require_shapes("instance_norm", *expected)
+    if negative_slope is not None and negative_slope < 0:
+        raise InputError(f"instance_norm: negative_slope {negative_slope} must be 0 or more, or None.")
+    if math.prod(x.shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {x.size()}")
+    chosen = choose("instance_norm", BACKENDS, backend, x, weight, bias, residual)
+    return chosen.run(x, weight, bias, residual, eps, negative_slope)

@@ -1,0 +1,13 @@
+"""Nearest upsampling and concatenation by PyTorch's own operators."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def upsample_join_pytorch(x: Tensor, skip: Tensor | None, factors: Sequence[int]) -> Tensor:
+    """Interpolate and concatenate; arguments as `upsample_join`."""
+    raised = F.interpolate(x, scale_factor=[float(factor) for factor in factors], mode="nearest")
+    return raised if skip is None else torch.cat([raised, skip], dim=1)
