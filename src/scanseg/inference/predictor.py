@@ -18,6 +18,7 @@ from scanseg.inference.restoring import resize_labels, restore_label_map, restor
 from scanseg.inference.windows import predict_windows
 from scanseg.models import ModelFolder
 from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.networks import place_network
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import CaseGeometry, Plan, PredictionRecord
 
@@ -89,7 +90,7 @@ class Predictor:
         self.device = device
         self.model = model
         self._autocast_dtype = autocast_dtype(device, plan.training.precision)
-        self._network = network.to(device).eval()
+        self._network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
         self._run = ReplayedNetwork(self._network) if replayed else self._network
 

@@ -4,6 +4,7 @@ from scanseg.networks.input_check import nearest_size
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, NetworkEntry, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
+from scanseg.networks.placement import place_network, set_channels_last
 from scanseg.networks.verification import VerificationResult, verify_record
 from scanseg.networks.weight_decay import split_weight_decay
 from scanseg.networks.weight_maps import WEIGHT_MAPS, load_official, official_to_ours, ours_to_official
@@ -23,6 +24,8 @@ __all__ = [
     "nearest_size",
     "official_to_ours",
     "ours_to_official",
+    "place_network",
+    "set_channels_last",
     "split_weight_decay",
     "verify_record",
 ]

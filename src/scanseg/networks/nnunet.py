@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from scanseg.errors import InputError
 from scanseg.layers import BasicBlockD, ConvNormAct, convolution, transposed_convolution
 from scanseg.networks.input_check import check_image
+from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.stage_logits import stage_logits
 from scanseg.networks.stage_shapes import StageShapes
 
 
-class PlainUNet(nn.Module):
+class PlainUNet(ConvolutionalNetwork):
     """The plain convolutional U-Net of nnU-Net. Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z.
 
     While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
@@ -83,10 +84,10 @@ class PlainUNet(nn.Module):
         _check(x, network="Plain U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(_run_stages(self.encoder, x), every_stage=every_stage)
+        return self.decoder(_run_stages(self.encoder, self.lay_out(x)), every_stage=every_stage)
 
 
-class ResidualUNet(nn.Module):
+class ResidualUNet(ConvolutionalNetwork):
     """The residual-encoder U-Net of nnU-Net. Source: Isensee et al. 2024, arXiv:2404.09556.
 
     While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
@@ -160,7 +161,7 @@ class ResidualUNet(nn.Module):
         _check(x, network="Residual U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(_run_stages(self.encoder, self.stem(x)), every_stage=every_stage)
+        return self.decoder(_run_stages(self.encoder, self.stem(self.lay_out(x))), every_stage=every_stage)
 
 
 class UNetDecoder(nn.Module):

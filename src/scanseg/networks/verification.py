@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.networks.msvm_unet import MSVMUNet
+from scanseg.networks.placement import place_network
 from scanseg.networks.weight_maps import load_official, official_to_ours
 from scanseg.networks.xlstm_unet import XLSTMUNet
 
@@ -112,7 +113,7 @@ def verify_record(
         raise InputError(f"{path}: the config {dict(record.config)} lacks or garbles {error}.") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    network = network.eval().to(device=device, dtype=dtype)
+    network = place_network(network.eval().to(dtype), torch.device(device))
     with _without_tf32():
         outputs, gradients = _run(network, record, dtype=dtype, device=device)
     return VerificationResult(

@@ -4,20 +4,20 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scanseg.errors import InputError
 from scanseg.layers import BasicBlockD, BasicResBlock, SequenceLayer, convolution
 from scanseg.networks.input_check import check_image, check_size
+from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
 from scanseg.networks.stage_logits import stage_logits
 from scanseg.networks.stage_shapes import StageShapes
+from scanseg.ops.upsample_join import upsample_join
 
 
-class XLSTMUNet(nn.Module):
+class XLSTMUNet(ConvolutionalNetwork):
     """xLSTM-UNet, with the ablations of its claim as arguments.
 
     While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
@@ -116,7 +116,7 @@ class XLSTMUNet(nn.Module):
             min_deepest_voxels=2,
         )
         self._check_fixed_sizes(x.shape[2:])
-        skips = self.encoder(x, self.sequence_layers)
+        skips = self.encoder(self.lay_out(x), self.sequence_layers)
         skips[-1] = self.bottleneck(skips[-1])
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
@@ -205,7 +205,7 @@ class XLSTMDecoder(nn.Module):
         num_stages = shapes.num_stages - 1
         half = math.ceil(num_stages / 2 + 0.5)
         self.skip_full_resolution = skip_full_resolution
-        self.factors = [tuple(map(float, stride)) for stride in reversed(shapes.strides[1:])]
+        self.factors = tuple(reversed(shapes.strides[1:]))
         self.projections, self.stages, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         point = (1,) * shapes.num_axes
         for index in range(num_stages):
@@ -232,9 +232,9 @@ class XLSTMDecoder(nn.Module):
         maps = []
         for projection, stage, factor in zip(self.projections, self.stages, self.factors, strict=True):
             # The projection acts on single voxels: it commutes with nearest upsampling, and is cheaper first.
-            x = F.interpolate(projection(x), scale_factor=factor, mode="nearest")
             skip = skips.pop()
-            x = stage(torch.cat([x, skip], dim=1) if skips or self.skip_full_resolution else x)
+            joined = skip if skips or self.skip_full_resolution else None
+            x = stage(upsample_join(projection(x), joined, factors=factor))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)
 

@@ -1,0 +1,128 @@
+"""The memory format of a network's maps: one place decides, and all else follows the weights."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from scanseg.layers import InstanceNorm, SequenceLayer
+from scanseg.networks import PlainUNet, ResidualUNet, XLSTMUNet, place_network, set_channels_last
+
+STRIDES = {2: ((1, 1), (2, 2), (2, 2), (1, 2)), 3: ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 1, 2))}
+SIZES = {2: (16, 32), 3: (4, 8, 16)}
+FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+NETWORKS = {
+    "xlstm-enc": lambda axes: XLSTMUNet(
+        1, 2, patch_size=SIZES[axes], strides=STRIDES[axes], features=(4, 6, 8, 12)
+    ),
+    "xlstm-bot": lambda axes: XLSTMUNet(
+        3, 2, patch_size=SIZES[axes], strides=STRIDES[axes], features=(4, 6, 8, 12), variant="bot"
+    ),
+    "plain": lambda axes: PlainUNet(1, 2, strides=STRIDES[axes], features=(4, 6, 8, 12)),
+    "residual": lambda axes: ResidualUNet(
+        1, 2, strides=STRIDES[axes], features=(4, 6, 8, 12), num_blocks_encoder=(1, 1, 1, 1)
+    ),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+every_rank = pytest.mark.parametrize("axes", [2, 3])
+
+
+def built(name, axes, *, channels_last):
+    torch.manual_seed(0)
+    network = NETWORKS[name](axes)
+    set_channels_last(network, channels_last=channels_last)
+    return network
+
+
+def images(network, axes):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, network.in_channels, *SIZES[axes], generator=generator)
+
+
+def results(network, x):
+    outputs = network(x)
+    sum(output.square().mean() for output in outputs).backward()
+    return [output.detach() for output in outputs], [parameter.grad for parameter in network.parameters()]
+
+
+@every_network
+@every_rank
+def test_channels_last_gives_the_same_numbers(name, axes):
+    first, last = (built(name, axes, channels_last=channels_last).double() for channels_last in (False, True))
+    x = images(first, axes).double()
+    for ours, theirs in zip(results(last, x), results(first, x), strict=True):
+        for tensor, expected in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(tensor, expected, check_stride=False)
+
+
+@every_network
+@every_rank
+def test_norms_see_and_return_channels_last_maps(name, axes, monkeypatch):
+    """As on a GPU, where the fused norm keeps the format; PyTorch's own returns channels-first maps."""
+    from scanseg.ops.instance_norm import BACKENDS, instance_norm_reference
+
+    keeps_format = BACKENDS["reference"]._replace(run=_like_input(instance_norm_reference))
+    monkeypatch.setitem(BACKENDS, "pytorch", keeps_format)
+    network, seen = built(name, axes, channels_last=True), []
+
+    def watch(module, arguments, output):
+        seen.extend(tensor.is_contiguous(memory_format=FORMATS[axes]) for tensor in (*arguments, output))
+
+    for key, module in network.named_modules():
+        # Where channels are tokens the map is turned around, and PyTorch's average pooling of 3D maps turns it; both
+        # are small.
+        by_voxels = isinstance(module, SequenceLayer) and module.tokens == "voxel"
+        if (isinstance(module, InstanceNorm) and "shortcut" not in key) or by_voxels:
+            module.register_forward_hook(watch)
+    with torch.no_grad():
+        network.eval()(images(network, axes))
+    assert len(seen) >= 20
+    assert all(seen)
+
+
+def _like_input(norm):
+    def run(x, *arguments):
+        return torch.empty_like(x).copy_(norm(x, *arguments))
+
+    return run
+
+
+@every_network
+def test_copies_and_loaded_weights_keep_the_format(name):
+    network = built(name, 3, channels_last=True)
+    strides = [parameter.stride() for parameter in network.parameters()]
+    network.load_state_dict(built(name, 3, channels_last=False).state_dict())
+    copy = deepcopy(network)
+    assert copy.channels_last
+    assert [parameter.stride() for parameter in network.parameters()] == strides
+    assert [parameter.stride() for parameter in copy.parameters()] == strides
+    optimizer = torch.optim.AdamW(copy.parameters())
+    results(copy, images(copy, 3))
+    optimizer.step()
+    averages = [optimizer.state[parameter]["exp_avg"].stride() for parameter in copy.parameters()]
+    assert averages == strides
+
+
+@every_network
+def test_maps_stay_channels_first_on_the_cpu(name):
+    network = place_network(NETWORKS[name](2), torch.device("cpu"))
+    assert not network.channels_last
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+
+@pytest.mark.gpu
+@every_network
+@every_rank
+def test_on_a_gpu_every_map_is_channels_last_and_the_numbers_are_those_of_the_cpu(name, axes):
+    cuda = torch.device("cuda")
+    network = NETWORKS[name](axes)
+    placed = place_network(deepcopy(network), cuda)
+    assert placed.channels_last
+    x = images(network, axes)
+    expected, gradients = results(network, x)
+    outputs, found = results(placed, x.to(cuda))
+    for output, tensor in zip(outputs, expected, strict=True):
+        # Convolutions may round to TF32.
+        torch.testing.assert_close(output.cpu(), tensor, atol=5e-2, rtol=5e-2, check_stride=False)
+    ours, theirs = (torch.cat([grad.flatten().cpu() for grad in grads]) for grads in (found, gradients))
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
