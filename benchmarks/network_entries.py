@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_network
 from benchmarks.neighbours import NEIGHBOURS
-from scanseg.networks import MSVMUNet, PlainUNet, XLSTMUNet
+from scanseg.networks import MSVMUNet, PlainUNet, XLSTMUNet, place_network
 from scanseg.planning.topology import choose_topology
 from scanseg.specs import DatasetSpec, LossSpec
 from scanseg.training.losses import segmentation_loss
@@ -154,7 +154,7 @@ def build_network(name: str, shape: ImageShape) -> nn.Module:
 
 def _check(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
     shape = row.shape.tiny() if tiny else row.shape
-    network = build_network(row.name, shape).to(device)
+    network = place_network(build_network(row.name, shape), device)
     generator = torch.Generator(device).manual_seed(_SEED)
     images = torch.randn(2, shape.channels, *shape.patch_size, generator=generator, device=device)
     return check_network(network, images, autocast_dtype=_autocast_dtype(precision))
@@ -166,7 +166,7 @@ def _autocast_dtype(precision: PrecisionName) -> torch.dtype | None:
 
 def _build(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
     shape = row.shape.tiny() if tiny else row.shape
-    network = build_network(row.name, shape).to(device)
+    network = place_network(build_network(row.name, shape), device)
     generator = torch.Generator(device).manual_seed(_SEED)
     size = (shape.batch, shape.channels, *shape.patch_size)
     images = torch.randn(size, generator=generator, device=device)

@@ -62,6 +62,11 @@ class Fit:
         """The network that is validated and exported: with averaged weights, where they are averaged."""
         return self.network if self.averaged is None else self.averaged.network
 
+    @property
+    def loss_scale(self) -> float | None:
+        """Factor of the loss in float16, or None in other precisions; reading it waits for the device."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
     def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
         """Take one step and return the loss, still on the device; of several processes, that of this one's part."""
         training = self._plan.training

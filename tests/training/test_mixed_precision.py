@@ -1,0 +1,196 @@
+"""Training in 16 bits: both networks stay finite, also with gates that break the published form of the mLSTM."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scanseg.data.batches import Batch
+from scanseg.networks import build_network
+from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
+from scanseg.ops.mlstm import mlstm
+from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
+from scanseg.ops.ss2d import ss2d_scan
+from scanseg.specs import (
+    AdamWSpec,
+    DatasetSpec,
+    MSVMUNetSpec,
+    Plan,
+    PreprocessingSpec,
+    SamplingSpec,
+    TrainingSpec,
+    XLSTMUNetSpec,
+    ZScoreNormalization,
+)
+from scanseg.training.fit import Fit
+
+STAGES = {"features": (4, 8, 12), "strides": ((1, 1), (2, 2), (2, 2)), "kernel_sizes": ((3, 3),) * 3}
+SPECS = {
+    "xlstm-enc": (XLSTMUNetSpec(**STAGES, num_blocks_encoder=1), 16),
+    "xlstm-bot": (XLSTMUNetSpec(**STAGES, num_blocks_encoder=1, variant="bot"), 16),
+    "msvm": (MSVMUNetSpec(dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), decoder_depth=1), 64),
+}
+HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+BREAKING_GATES = {
+    # m < -88: exp(-m) of the published form overflows in float32, and its gradients are NaN.
+    "very negative input gates": (-120.0, 4.0),
+    "beyond float16's exponents": (-14.0, 4.0),
+    "very positive input gates": (200.0, 4.0),
+    "closed forget gates": (0.0, -300.0),
+    "open forget gates": (5.0, 300.0),
+    "all closed": (-500.0, -500.0),
+}
+
+
+def make_fit(name, dtype):
+    spec, size = SPECS[name]
+    plan = Plan(
+        recipe="test",
+        dataset=DatasetSpec(
+            name="discs", channel_names=("MRI",), labels={"background": 0, "disc": 1}, file_ending=".png"
+        ),
+        num_axes=2,
+        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
+        sampling=SamplingSpec(patch_size=(size, size), batch_size=2),
+        augmentation=(),
+        network=spec,
+        training=TrainingSpec(optimizer=AdamWSpec()),
+    )
+    torch.manual_seed(0)
+    network = build_network(spec, in_channels=1, num_classes=2, patch_size=(size, size))
+    return Fit(plan, network, device=torch.device("cpu"), autocast_dtype=dtype), size
+
+
+def make_batch(size, iteration):
+    generator = torch.Generator().manual_seed(iteration)
+    label_maps = torch.zeros(2, size, size, dtype=torch.uint8)
+    label_maps[:, : size // 2, iteration % 4 : size // 2] = 1
+    images = label_maps.unsqueeze(1) * 2.0 + 0.3 * torch.randn(2, 1, size, size, generator=generator)
+    return Batch(images, label_maps)
+
+
+def is_finite(fit):
+    return all(parameter.isfinite().all() for parameter in fit.network.parameters())
+
+
+@HALVES
+@pytest.mark.parametrize("name", SPECS)
+def test_both_networks_train_in_16_bits(name, dtype):
+    fit, size = make_fit(name, dtype)
+
+    losses = [float(fit.step(make_batch(size, iteration), lr=3e-3)) for iteration in range(12)]
+
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert is_finite(fit)
+
+
+@HALVES
+def test_a_network_whose_gates_break_the_published_form_trains(dtype):
+    fit, size = make_fit("xlstm-bot", dtype)
+    biases = [p for n, p in fit.network.named_parameters() if n.endswith("igate.bias")]
+    assert biases
+    with torch.no_grad():
+        for bias in biases:
+            bias.fill_(-150.0)
+
+    losses = [float(fit.step(make_batch(size, iteration), lr=1e-3)) for iteration in range(12)]
+
+    assert all(math.isfinite(loss) for loss in losses)
+    assert is_finite(fit)
+    # The scale falls by half in each of the first steps in float16, until the gradients fit; here it has settled.
+    assert dtype == torch.bfloat16 or fit.loss_scale >= 2.0**8
+    assert all(p.grad.isfinite().all() for p in fit.network.parameters() if p.grad is not None)
+
+
+def cell_inputs(generator, gates, dtype, *, token=70):
+    igate, fgate = gates
+    shape = (1, 2, token)
+    # Of positive mean: else a row sum may be so near 0 that the true gradients are beyond float16.
+    q, k = ((0.5 * torch.randn(*shape, 8, generator=generator) + 1).to(dtype) for _ in range(2))
+    v = torch.randn(*shape, 8, generator=generator).to(dtype)
+    return {
+        "q": q,
+        "k": k,
+        "v": v,
+        "igate": (igate + torch.randn(shape, generator=generator)).to(dtype),
+        "fgate": (fgate + torch.randn(shape, generator=generator)).to(dtype),
+    }
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+)
+@pytest.mark.parametrize("backend", MLSTM_BACKENDS)
+@pytest.mark.parametrize("gates", BREAKING_GATES.values(), ids=BREAKING_GATES)
+def test_gates_that_break_the_published_form_stay_finite(generator, backend, gates, dtype):
+    inputs = {name: x.requires_grad_() for name, x in cell_inputs(generator, gates, dtype).items()}
+
+    h = mlstm(**inputs, backend=backend)
+    gradients = torch.autograd.grad(h, list(inputs.values()), torch.ones_like(h))
+
+    assert h.isfinite().all()
+    for name, gradient in zip(inputs, gradients, strict=True):
+        assert gradient.isfinite().all(), name
+
+
+def test_the_published_form_breaks_there(generator):
+    """The test above has a reason: the formula as published gives NaN gradients where m < -88."""
+    inputs = cell_inputs(generator, BREAKING_GATES["very negative input gates"], torch.float32)
+    q, k, v, igate, fgate = (x.requires_grad_() for x in inputs.values())
+    token, dim = q.shape[2:]
+    total = F.logsigmoid(fgate).cumsum(-1)
+    read = torch.ones(token, token, dtype=torch.bool).tril()
+    D = (total[..., :, None] - total[..., None, :] + igate[..., None, :]).masked_fill(~read, -math.inf)
+    m = D.amax(-1, keepdim=True)
+    weights = (q @ k.mT / math.sqrt(dim)) * torch.exp(D - m)
+    h = weights @ v / (torch.maximum(weights.sum(-1, keepdim=True).abs(), torch.exp(-m)) + 1e-6)
+
+    gradients = torch.autograd.grad(h, [q, k, v, igate, fgate], torch.ones_like(h))
+
+    assert h.isfinite().all()
+    assert not all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+)
+@pytest.mark.parametrize("backend", SS2D_BACKENDS)
+@pytest.mark.parametrize("bias", [-300.0, -20.0, 20.0, 300.0])
+def test_any_step_size_of_the_scan_stays_finite(generator, backend, bias, dtype):
+    normal = lambda *size: torch.randn(size, generator=generator)  # noqa: E731
+    inputs = {
+        "x": normal(1, 4, 5, 6).to(dtype),
+        "projected": normal(1, 4, 4, 5, 6).to(dtype),
+        "dt_weight": normal(4, 4, 2),
+        "dt_bias": torch.full((4, 4), bias),
+        "A_log": torch.zeros(4, 4, 1),
+        "D_skip": torch.ones(4, 4),
+    }
+    leaves = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+    y = ss2d_scan(**leaves, backend=backend)
+    gradients = torch.autograd.grad(y, list(leaves.values()), torch.ones_like(y))
+
+    assert y.isfinite().all()
+    for name, gradient in zip(leaves, gradients, strict=True):
+        assert gradient.isfinite().all(), name
+
+
+def test_a_run_in_float16_is_finite_from_its_start_to_its_end(tmp_path):
+    """The program of the 1000 steps, a few of them."""
+    from benchmarks.fp16_run import run_steps
+
+    fit, size = make_fit("xlstm-enc", torch.float16)
+    record = run_steps(fit, lambda iteration: make_batch(size, iteration), num_steps=8, lr=lambda part: 1e-3)
+
+    assert json.loads(json.dumps(record))["num_steps"] == 8
+    assert record["all_losses_finite"]
+    assert record["all_parameters_finite"]
+    assert len(record["loss"]) == len(record["loss_scale"]) == 8
+    # The scale begins high: the first steps are skipped until the gradients fit, and say so.
+    skipped = record["num_skipped_steps"]
+    assert skipped == sum(count > 0 for count in record["nonfinite_gradients"])
+    assert record["loss_scale"][-1] == pytest.approx(65536.0 / 2**skipped)
