@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from scanseg.layers import ChannelsToPixels, Upsampling
+from scanseg.layers import Upsampling
+from scanseg.ops.channel_norm import channels_to_pixels
 
 
 def test_channels_become_pixels_with_the_row_offset_slowest():
     p, c, h, w = 2, 3, 4, 5
     x = torch.randn(1, p * p * c, h, w)
-    y = ChannelsToPixels(p)(x)
+    y = channels_to_pixels(x, p)
     assert y.shape == (1, c, h * p, w * p)
     for row in range(p):
         for column in range(p):

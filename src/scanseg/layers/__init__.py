@@ -13,9 +13,9 @@ from scanseg.layers.residual_block import BasicBlockD, BasicResBlock
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
-from scanseg.layers.upsampling import ChannelsToPixels, Upsampling, UpsamplingMethod
+from scanseg.layers.upsampling import Upsampling, UpsamplingMethod
 from scanseg.layers.vil_block import MLSTMCell, ViLBlock
-from scanseg.layers.vss_block import VSSBlock
+from scanseg.layers.vss_block import VSSBlock, VSSStage
 
 __all__ = [
     "SS2D",
@@ -24,7 +24,6 @@ __all__ = [
     "CausalConvolution",
     "ChannelLinear",
     "ChannelNorm",
-    "ChannelsToPixels",
     "ConvNormAct",
     "Direction",
     "FeedForward",
@@ -39,6 +38,7 @@ __all__ = [
     "Upsampling",
     "UpsamplingMethod",
     "VSSBlock",
+    "VSSStage",
     "ViLBlock",
     "convolution",
     "transposed_convolution",

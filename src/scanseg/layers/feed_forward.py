@@ -1,6 +1,7 @@
 """The feed-forward part of a VSS block, plain or with several scales."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scanseg.layers.channel_linear import ChannelLinear
+from scanseg.ops.depthwise import depthwise_conv
 
 
 class FeedForward(nn.Module):
@@ -25,12 +27,15 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, *, expansion: int = 4, kernels: Sequence[int] = ()) -> None:
         super().__init__()
         self.fc1 = ChannelLinear(dim, expansion * dim)
-        self.multi_scale = MultiScaleDepthwise(expansion * dim, kernels) if kernels else nn.Identity()
+        self.multi_scale = MultiScaleDepthwise(expansion * dim, kernels) if kernels else None
         self.fc2 = ChannelLinear(expansion * dim, dim)
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Map the channels of every pixel, seeing its neighbours when there are kernels."""
-        return self.fc2(self.multi_scale(F.gelu(self.fc1(x))))
+        hidden = self.fc1(x)
+        if self.multi_scale is None:
+            return self.fc2(F.gelu(hidden))
+        return self.fc2(self.multi_scale(hidden, input_activation="gelu"))
 
 
 class MultiScaleDepthwise(nn.Module):
@@ -52,9 +57,11 @@ class MultiScaleDepthwise(nn.Module):
         )
         self.largest = max(kernels)
 
-    def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
-        """Add the convolutions to the map."""
-        return x + F.conv2d(x, self.merged_kernel(), padding=self.largest // 2, groups=x.shape[1])
+    def forward(
+        self, x: Float[Tensor, "batch dim y x"], *, input_activation: Literal["gelu"] | None = None
+    ) -> Float[Tensor, "batch dim y x"]:
+        """Add the convolutions to the map, after `input_activation` of it."""
+        return depthwise_conv(x, self.merged_kernel(), input_activation=input_activation, residual=True)
 
     def merged_kernel(self) -> Float[Tensor, "dim 1 largest largest"]:
         """Return the one kernel that does what all kernels do together."""

@@ -1,5 +1,6 @@
 """Raising the resolution of a map: LKPE and the ways that MSVM-UNet compares it with."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
+from scanseg.ops.normed_depthwise import normed_depthwise_conv
 
 UpsamplingMethod = Literal["lkpe", "patch-expand", "transposed-convolution", "bilinear"]
 
@@ -34,7 +36,7 @@ class Upsampling(nn.Module):
     ) -> None:
         super().__init__()
         self.expand = METHODS[method](in_channels, out_channels, factor)
-        self.norm = ChannelNorm(out_channels)
+        self.norm = ChannelNorm(out_channels, factor=factor if method in CHANNELS_TO_PIXELS else 1)
 
     def forward(
         self, x: Float[Tensor, "batch channel y x"]
@@ -43,24 +45,37 @@ class Upsampling(nn.Module):
         return self.norm(self.expand(x))
 
 
-class ChannelsToPixels(nn.Module):
-    """Rearrange channels, split as (row offset, column offset, channel) with the first slowest, to pixels.
+class NormedExpansion(nn.Sequential):
+    """Linear map over channels, BatchNorm, ReLU, depthwise 3x3 convolution; the last three are one operator.
 
     Args:
-        factor: Pixels out for each pixel in, per axis.
+        in_channels: Channels of the input.
+        out_channels: Channels of the result.
     """
 
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        conv = nn.Conv2d(out_channels, out_channels, 3, padding=1, groups=out_channels)
+        # Number 2 is the ReLU, which has no parameters.
+        named = {"0": ChannelLinear(in_channels, out_channels), "1": nn.BatchNorm2d(out_channels), "3": conv}
+        super().__init__(OrderedDict(named))
 
-    def forward(
-        self, x: Float[Tensor, "batch channel y x"]
-    ) -> Float[Tensor, "batch out_channel out_y out_x"]:
-        """Rearrange; the result is laid out with channels last."""
-        p = self.factor
-        tiles = x.permute(0, 2, 3, 1).unflatten(3, (p, p, -1))
-        return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch out_channel y x"]:
+        """Expand the channels."""
+        linear, norm, conv = self.children()
+        assert isinstance(norm, nn.BatchNorm2d)
+        if norm.training:
+            norm.get_buffer("num_batches_tracked").add_(1)
+        return normed_depthwise_conv(
+            linear(x),
+            conv.get_parameter("weight"),
+            conv.get_parameter("bias"),
+            norm_weight=norm.weight,
+            norm_bias=norm.bias,
+            running_mean=norm.get_buffer("running_mean"),
+            running_var=norm.get_buffer("running_var"),
+            momentum=norm.momentum if norm.training else None,
+            eps=norm.eps,
+        )
 
 
 class Bilinear(nn.Module):
@@ -80,20 +95,11 @@ class Bilinear(nn.Module):
 
 
 def _lkpe(in_channels: int, out_channels: int, factor: int) -> nn.Module:
-    hidden = out_channels * factor**2
-    return nn.Sequential(
-        ChannelLinear(in_channels, hidden),
-        nn.BatchNorm2d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-        ChannelsToPixels(factor),
-    )
+    return NormedExpansion(in_channels, out_channels * factor**2)
 
 
 def _patch_expand(in_channels: int, out_channels: int, factor: int) -> nn.Module:
-    return nn.Sequential(
-        ChannelLinear(in_channels, out_channels * factor**2, bias=False), ChannelsToPixels(factor)
-    )
+    return nn.Sequential(ChannelLinear(in_channels, out_channels * factor**2, bias=False))
 
 
 def _transposed_convolution(in_channels: int, out_channels: int, factor: int) -> nn.Module:
@@ -112,3 +118,6 @@ METHODS: Mapping[str, Callable[[int, int, int], nn.Module]] = MappingProxyType(
         "bilinear": _bilinear,
     }
 )
+
+CHANNELS_TO_PIXELS: frozenset[UpsamplingMethod] = frozenset({"lkpe", "patch-expand"})
+"""Methods whose pixels come out as channels; the norm rearranges them on its way."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanseg.layers.branch import Branch
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.feed_forward import FeedForward
 from scanseg.layers.ss2d import SS2D
@@ -42,6 +43,41 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the pixels, then the channels."""
+        x, branch = self.branches(x, None)
+        return branch.added_to(x)
+
+    def branches(
+        self, x: Float[Tensor, "batch dim y x"], pending: Branch | None
+    ) -> tuple[Float[Tensor, "batch dim y x"], Branch]:
+        """Do the block's work but for its last addition.
+
+        Args:
+            x: The map.
+            pending: The branch of the block before, still to be added to it: the first norm does that on its way.
+
+        Returns:
+            The map after the first branch, and the second branch.
+        """
         if self.scan is not None and self.scan_norm is not None:
-            x = x + self.drop_path(self.scan(self.scan_norm(x)))
-        return x + self.drop_path(self.ffn(self.ffn_norm(x)))
+            x, normed = self.scan_norm.after(x, pending)
+            pending = self._branch(self.scan(normed))
+        x, normed = self.ffn_norm.after(x, pending)
+        return x, self._branch(self.ffn(normed))
+
+    def _branch(self, value: Tensor) -> Branch:
+        return Branch(value, self.drop_path.sample_scale(value))
+
+
+class VSSStage(nn.Sequential):
+    """VSS blocks one after the other; each adds its last branch in the first norm of the next."""
+
+    def __init__(self, *blocks: VSSBlock) -> None:
+        super().__init__(*blocks)
+
+    def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
+        """Apply the blocks."""
+        branch = None
+        for block in self.children():
+            assert isinstance(block, VSSBlock)
+            x, branch = block.branches(x, branch)
+        return x if branch is None else branch.added_to(x)

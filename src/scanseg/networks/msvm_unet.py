@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock
+from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
 from scanseg.networks.input_check import check_image
 
 STEM_CHANNELS = 3
@@ -125,11 +125,13 @@ class MSVMEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            *_downsampling(in_channels, dims[0] // 2), nn.GELU(), *_downsampling(dims[0] // 2, dims[0])
+            *_downsampling(in_channels, dims[0] // 2),
+            nn.GELU(),
+            *_downsampling(dims[0] // 2, dims[0], starts_stream=True),
         )
         rates = iter(_linear_rates(0.0, drop_path, sum(depths)))
         self.stages = nn.ModuleList(
-            nn.Sequential(
+            VSSStage(
                 *(
                     VSSBlock(dim, state_size=state_size, drop_path=next(rates), scan=scan)
                     for _ in range(depth)
@@ -138,7 +140,7 @@ class MSVMEncoder(nn.Module):
             for dim, depth in zip(dims, depths, strict=True)
         )
         self.downsamples = nn.ModuleList(
-            nn.Sequential(*_downsampling(dim, deeper)) for dim, deeper in pairwise(dims)
+            nn.Sequential(*_downsampling(dim, deeper, starts_stream=True)) for dim, deeper in pairwise(dims)
         )
 
     def forward(
@@ -187,7 +189,7 @@ class MSVMDecoder(nn.Module):
         )
         self.joins = nn.ModuleList(ChannelLinear(2 * dim, dim) for _, dim in shallower)
         self.stages = nn.ModuleList(
-            nn.Sequential(
+            VSSStage(
                 *(
                     VSSBlock(
                         dim, state_size=state_size, ffn_kernels=ffn_kernels, drop_path=next(rates), scan=scan
@@ -206,12 +208,17 @@ class MSVMDecoder(nn.Module):
         """Return the logits from the features of the encoder stages."""
         *skips, x = features
         for upsample, join, stage in zip(self.upsamplings, self.joins, self.stages, strict=True):
-            x = stage(join(torch.cat([upsample(x), skips.pop()], dim=1)))
+            raised = upsample(x)
+            # Under autocast the encoder's features are float32; what joins them is not.
+            x = stage(join(torch.cat([raised, skips.pop().to(raised.dtype)], dim=1)))
         return self.classify(self.head(x))
 
 
-def _downsampling(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), ChannelNorm(out_channels)
+def _downsampling(
+    in_channels: int, out_channels: int, *, starts_stream: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    norm = ChannelNorm(out_channels, starts_stream=starts_stream)
+    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), norm
 
 
 def _linear_rates(first: float, last: float, count: int) -> list[float]:

@@ -1,0 +1,25 @@
+"""A residual branch that has not been added yet, so that the norm that comes next can add it."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Branch(NamedTuple):
+    """What is to be added to a map.
+
+    Attributes:
+        value: The branch.
+        sample_scale: Its factor for each sample, from stochastic depth; None for 1.
+    """
+
+    value: Float[Tensor, "batch channel *space"]
+    sample_scale: Float[Tensor, " batch"] | None
+
+    def added_to(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch channel *space"]:
+        """Return the sum of a map and the branch."""
+        if self.sample_scale is None:
+            return x + self.value
+        scale = self.sample_scale.to(self.value.dtype)
+        return x + self.value * scale.view(-1, *(1,) * (x.ndim - 1))

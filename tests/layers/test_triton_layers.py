@@ -1,0 +1,93 @@
+"""The layers of MSVM-UNet on Triton's kernels do what they do on PyTorch's: results, gradients, buffers, dtypes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from scanseg.layers import FeedForward, Upsampling, VSSBlock, VSSStage
+from scanseg.layers.channel_norm import ChannelNorm
+from scanseg.networks.msvm_unet import MSVMUNet
+from scanseg.ops import channel_norm, depthwise, normed_depthwise
+
+
+@pytest.fixture
+def on_triton(monkeypatch):
+    """Makes Triton serve unasked, as on a GPU."""
+    if torch.cuda.is_available():
+        pytest.skip("without the interpreter Triton serves no tensors on the CPU")
+
+    def choose():
+        for operator in (channel_norm, depthwise, normed_depthwise):
+            serving = operator.BACKENDS["triton"]._replace(by_name_only=False)
+            monkeypatch.setitem(operator.BACKENDS, "triton", serving)
+
+    return choose
+
+
+def stage(dim):
+    return VSSStage(
+        *(VSSBlock(dim, ffn_kernels=kernels, drop_path=0.5, scan=False) for kernels in ((), (1, 3, 5)))
+    )
+
+
+LAYERS = {
+    "lkpe": lambda: Upsampling(6, 5, factor=2),
+    "flkpe": lambda: Upsampling(4, 3, factor=4),
+    "patch-expand": lambda: Upsampling(6, 5, factor=2, method="patch-expand"),
+    "ms-ffn": lambda: FeedForward(5, expansion=2, kernels=(1, 3, 5)),
+    "stage": lambda: stage(6),
+}
+
+
+def results(layer, x):
+    """Output, gradients and buffers after two steps of training, and the output in evaluation."""
+    torch.manual_seed(1)
+    x = x.clone().requires_grad_()
+    for _ in range(2):
+        y = layer(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
+    evaluated = copy.deepcopy(layer).eval()(x)
+    grads = {name: parameter.grad for name, parameter in layer.named_parameters()}
+    return {"y": y, "grad": x.grad, "evaluated": evaluated, **grads, **dict(layer.named_buffers())}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_agree(generator, on_triton, name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    x = torch.randn(2, next(layer.parameters()).shape[-1], 3, 4, generator=generator)
+    expected = results(copy.deepcopy(layer), x)
+    on_triton()
+    for key, tensor in results(layer, x).items():
+        torch.testing.assert_close(
+            tensor, expected[key], atol=1e-4, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def test_dtypes_under_autocast(generator, on_triton):
+    on_triton()
+    x = torch.randn(2, 6, 3, 4, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ChannelNorm(6)(x).dtype == torch.bfloat16
+        stream = ChannelNorm(6, starts_stream=True)(x.bfloat16())
+        assert stream.dtype == torch.float32
+        assert stage(6)(stream).dtype == torch.float32
+        assert stage(6)(x.bfloat16()).dtype == torch.bfloat16
+        assert Upsampling(6, 5)(x).dtype == torch.bfloat16
+
+
+def test_the_network_trains_and_traces(generator, on_triton):
+    on_triton()
+    torch.manual_seed(0)
+    sizes = {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "decoder_depth": 1, "sequence_block": "none"}
+    network = MSVMUNet(1, 2, **sizes)
+    x = torch.randn(2, 1, 32, 32, generator=generator)
+    compiled = torch.compile(network.eval(), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), network(x))
+    network.train()(x).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert all(
+        module.num_batches_tracked == 1 for module in network.modules() if isinstance(module, nn.BatchNorm2d)
+    )
