@@ -1,17 +1,38 @@
-"""Operators on plain tensors, each with several backends: `selective_scan`, `ss2d_scan`, `mlstm`, `instance_norm`."""
+"""Operators on plain tensors, each with several backends.
+
+`selective_scan`, `ss2d_scan` and `mlstm` read sequences; `instance_norm`, `channel_norm`, `depthwise_conv` and
+`normed_depthwise_conv` are what stands around them in the networks.
+"""
 
 from typing import NamedTuple
 
+from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
+from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
+from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
+from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
 from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
+from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
+from scanseg.ops.normed_depthwise import normed_depthwise_conv
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
 
-__all__ = ["BackendStatus", "describe_backends", "instance_norm", "mlstm", "selective_scan", "ss2d_scan"]
+__all__ = [
+    "BackendStatus",
+    "channel_norm",
+    "depthwise_conv",
+    "describe_backends",
+    "instance_norm",
+    "mlstm",
+    "normed_depthwise_conv",
+    "residual_channel_norm",
+    "selective_scan",
+    "ss2d_scan",
+]
 
 
 class BackendStatus(NamedTuple):
@@ -35,6 +56,9 @@ def describe_backends() -> list[BackendStatus]:
         "ss2d_scan": _SS2D,
         "mlstm": _MLSTM,
         "instance_norm": _INSTANCE_NORM,
+        "channel_norm": _CHANNEL_NORM,
+        "depthwise_conv": _DEPTHWISE,
+        "normed_depthwise_conv": _NORMED_DEPTHWISE,
     }
     return [
         BackendStatus(operator, name, backend.unavailable)

@@ -15,27 +15,31 @@ class Tile(NamedTuple):
     """How a kernel divides its work.
 
     Attributes:
-        vector: Neighbouring channels of a thread.
+        vector: Neighbouring channels of a thread; larger ones would spill.
         group: Rows whose loads are issued together.
         warps: Warps of a program.
+        channels: Channels of a program, where they divide those of the map.
+        programs: Programs to aim at, by cutting maps into strips of rows; backward also by taking several strips, so
+            that there are fewer partial sums.
     """
 
     vector: int
     group: int
-    warps: int
+    warps: int = 4
+    channels: int = 64
+    programs: int = 1056
 
 
-FORWARD = {1: Tile(4, 4, 4), 3: Tile(4, 3, 4), 5: Tile(2, 4, 4), 7: Tile(1, 3, 4)}
-"""Tiles of the convolution by size of its kernel; larger vectors would spill."""
+FORWARD = {1: Tile(4, 4), 3: Tile(4, 3), 5: Tile(2, 4), 7: Tile(1, 3)}
+"""Tiles of the convolution by size of its kernel, for an H100 with its 132 multiprocessors."""
 
-BACKWARD = {1: Tile(4, 4, 4), 3: Tile(4, 3, 4), 5: Tile(2, 2, 4), 7: Tile(1, 1, 4)}
+BACKWARD = {
+    1: Tile(4, 4, programs=528),
+    3: Tile(4, 3, programs=528),
+    5: Tile(2, 2, programs=528),
+    7: Tile(1, 1, programs=528),
+}
 """Tiles of its gradients."""
-
-FORWARD_PROGRAMS = 1056
-"""Programs at which maps need not be cut into strips of rows: 8 for each multiprocessor of an H100."""
-
-BACKWARD_PROGRAMS = 528
-"""Programs that share the work of the gradients, and so, roughly, the partial sums of all channels."""
 
 SHORTEST_STRIP = 7
 """Rows: below, strips would load mostly the rows of their neighbours."""
@@ -82,6 +86,7 @@ def convolve(
     silu: bool,
     residual: bool,
     save_pre: bool,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Convolve the map.
 
@@ -93,6 +98,7 @@ def convolve(
         silu: Whether SiLU is applied to the result.
         residual: Whether the map (after `before`) is added to its convolution.
         save_pre: Whether the result before SiLU is returned too.
+        tile: How the work is divided; None for the table's way.
 
     Returns:
         The result and the result before SiLU (empty where it is not kept), in the dtype of the map.
@@ -102,10 +108,10 @@ def convolve(
     from scanseg.ops.depthwise.gpu_kernels import convolve_maps
 
     size = weight.shape[-1]
-    tile = FORWARD[size]
+    tile = tile or FORWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
-    strips = max(1, min(triton.cdiv(FORWARD_PROGRAMS, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
+    strips = max(1, min(triton.cdiv(tile.programs, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
     out = torch.empty_like(x)
     pre = torch.empty_like(x) if silu and save_pre else x.new_empty(0)
     strip = triton.cdiv(height, strips)
@@ -147,6 +153,7 @@ def gradients(
     gelu: bool,
     has_bias: bool,
     residual: bool,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Sums]:
     """Return the gradient of the map, and those of the parameters.
 
@@ -160,19 +167,20 @@ def gradients(
         gelu: Whether GELU is applied to the map first.
         has_bias: Whether the gradient of a bias is wanted.
         residual: Whether the map is added to its convolution.
+        tile: How the work is divided; None for the table's way.
     """
     import triton
 
     from scanseg.ops.depthwise.gpu_kernels import convolve_maps_gradients
 
     size = weight.shape[-1]
-    tile = BACKWARD[size]
+    tile = tile or BACKWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
-    strips = max(1, min(triton.cdiv(BACKWARD_PROGRAMS, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
+    strips = max(1, min(triton.cdiv(tile.programs, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
     strip = triton.cdiv(height, strips)
     strips = triton.cdiv(height, strip)
-    programs = min(grid.tiles * strips, triton.cdiv(BACKWARD_PROGRAMS, grid.blocks))
+    programs = min(grid.tiles * strips, triton.cdiv(tile.programs, grid.blocks))
     grad_x = torch.empty_like(x)
     slots = size * size + int(has_bias) + (2 if before else 0)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -218,7 +226,7 @@ def gradients(
 def _grid(x: Tensor, tile: Tile) -> _Grid:
     """Divide columns of all images, and channels, into tiles."""
     batch, _, width, channels = x.shape
-    block_channels = 64 if channels % 64 == 0 else 32
+    block_channels = tile.channels if channels % tile.channels == 0 else 32
     block_columns = tile.vector * 32 * tile.warps // block_channels
     if INTERPRETED:  # its time is that of the number of programs
         block_channels, block_columns = 8, 16
