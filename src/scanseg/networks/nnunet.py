@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from scanseg.networks.input_check import check_image
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.stage_logits import stage_logits
 from scanseg.networks.stage_shapes import StageShapes
+from scanseg.ops.upsample_join import upsample_join
 
 
 class PlainUNet(ConvolutionalNetwork):
@@ -205,7 +205,8 @@ class UNetDecoder(nn.Module):
         *skips, x = skips
         maps = []
         for upsample, stage in zip(self.upsamplings, self.stages, strict=True):
-            x = stage(torch.cat([upsample(x), skips.pop()], dim=1))
+            raised = upsample(x)
+            x = stage(upsample_join(raised, skips.pop(), factors=(1,) * (raised.ndim - 2)))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)
 

@@ -9,5 +9,6 @@ from torch.nn import functional as F
 
 def upsample_join_pytorch(x: Tensor, skip: Tensor | None, factors: Sequence[int]) -> Tensor:
     """Interpolate and concatenate; arguments as `upsample_join`."""
-    raised = F.interpolate(x, scale_factor=[float(factor) for factor in factors], mode="nearest")
-    return raised if skip is None else torch.cat([raised, skip], dim=1)
+    if max(factors) > 1:
+        x = F.interpolate(x, scale_factor=[float(factor) for factor in factors], mode="nearest")
+    return x if skip is None else torch.cat([x, skip], dim=1)
