@@ -61,6 +61,7 @@ def test_holds_the_package_and_its_type_marker_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "scanseg/py.typed" in names
     assert "scanseg/cli/__init__.py" in names
+    assert "scanseg/datasets/splits/acdc.json" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"scanseg"}
 
 

@@ -11,6 +11,7 @@ from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, RuleName
 
 if TYPE_CHECKING:
+    from scanseg.datasets import Conversion
     from scanseg.evaluation import Report
     from scanseg.inference import Predictor
     from scanseg.training import FoldChoice, TrainingResult
@@ -277,6 +278,41 @@ def convert_to_instances(
         interior=interior,
         boundary=boundary,
         grow=grow,
+        num_workers=choose_workers(num_workers),
+        listen=listen,
+    )
+
+
+def convert(
+    name: str,
+    source: AnyPath,
+    output: AnyPath,
+    *,
+    test_fraction: float | None = None,
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> "Conversion":
+    """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
+
+    Args:
+        name: Name of the data set, see `scanseg.datasets.NAMED_DATASETS`.
+        source: Folder in which it lies, in a form in which people have it.
+        output: Folder to write; it appears when all is done.
+        test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
+        num_workers: Processes that convert; None: one for each core, at most 16.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The source is in no known form, or faulty; all faults are in one message, and nothing is written.
+        UsageError: The name is unknown, or the output is there already.
+    """
+    from scanseg.datasets import convert_dataset, find_dataset
+
+    return convert_dataset(
+        find_dataset(name),
+        Path(source),
+        Path(output),
+        test_fraction=test_fraction,
         num_workers=choose_workers(num_workers),
         listen=listen,
     )

@@ -72,7 +72,9 @@ def _build() -> App:
     weights.command(verify)
     app.command(weights)
     named = App(name="data", help="Data sets that have names, and objects.", sort_key=len(_COMMANDS))
-    named.command(data.instances)
+    named.command(data.list_datasets, name="list", sort_key=0)
+    named.command(data.convert, sort_key=1)
+    named.command(data.instances, sort_key=2)
     app.command(named)
     return app
 

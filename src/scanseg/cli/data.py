@@ -5,9 +5,48 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say
+from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
+
+
+def list_datasets() -> None:
+    """List the data sets that can be converted, where they are had, and their splits."""
+    from scanseg.datasets import NAMED_DATASETS
+
+    rows = [(one.name, one.content, one.split, one.homepage) for one in NAMED_DATASETS.values()]
+    show_table(("name", "content", "split", "had from"), rows, align="left")
+
+
+def convert(
+    name: str,
+    source: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    test_fraction: float | None = None,
+    num_workers: Workers = None,
+) -> None:
+    """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
+
+    All that is wrong with the source is said at once, and nothing is written then.
+
+    Args:
+        name: Name of the data set, see `scanseg data list`.
+        source: Folder in which it lies, in a form in which people have it.
+        output: Folder to write, new.
+        test_fraction: Part of the cases to draw as a test set, where the data set has none of its own.
+    """
+    from scanseg import api
+
+    with show_progress() as listen:
+        result = api.convert(
+            name, source, output, test_fraction=test_fraction, num_workers=num_workers, listen=listen
+        )
+    for note in result.notes:
+        say(f"note: {note}")
+    counts = ", ".join(f"{number} {part}" for part, number in result.num_cases.items())
+    say(f"{result.folder}: {result.dataset}, {counts} cases; from {result.layout}")
 
 
 def instances(

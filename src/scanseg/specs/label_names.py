@@ -5,6 +5,9 @@ _SYNONYMS = {
     "adrenal left": ("adrenal gland left", "lag"),
     "esophagus": ("oesophagus",),
     "gallbladder": ("bladder gall",),
+    "interior": ("cell", "cell interior"),
+    "myocardium": ("mlv", "myo"),
+    "probe ultrasound": ("other", "drop in probe ultrasound"),
     "ivc": ("cava inferior vena", "postcava", "post cava"),
 }
 """Words of a name, in alphabetical order, to those of its other names."""
