@@ -22,6 +22,9 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 followers = pytest.mark.parametrize(
     ("has_residual", "slope"), [(False, None), (False, 0.01), (True, None), (True, 0.01), (True, 0.0)]
 )
+main_followers = pytest.mark.parametrize(
+    ("has_residual", "slope"), [(False, 0.01), (True, 0.01), (True, None)]
+)
 formats = pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
 SHAPES = [
     (2, 5, 1, 2),
@@ -100,7 +103,7 @@ def test_tiles_and_their_borders(generator, size, channels_last):
 
 
 @pytest.mark.parametrize("backend", ["triton", "pytorch"])
-@pytest.mark.parametrize(("has_residual", "slope"), [(False, 0.01), (True, 0.01), (True, None)])
+@main_followers
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @formats
 def test_16_bit_accuracy(generator, way, backend, dtype, has_residual, slope, channels_last):
@@ -171,7 +174,7 @@ def test_gradcheck(generator, way, has_residual, slope, channels_last):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 2, 3, 4)])
-@followers
+@main_followers
 @formats
 def test_is_a_sound_operator(generator, shape, has_residual, slope, channels_last):
     inputs = norm_inputs(generator, shape, has_residual=has_residual)
@@ -194,7 +197,7 @@ def test_results_are_the_same_each_time(generator, way):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@followers
+@main_followers
 def test_compiles_without_graph_breaks(generator, has_residual, slope):
     inputs = in_format(
         cast(norm_inputs(generator, (2, 3, 4, 5), has_residual=has_residual), torch.float32), True
