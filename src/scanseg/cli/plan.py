@@ -17,7 +17,8 @@ def plan(
     dataset: Path,
     /,
     *,
-    recipe: Recipe,
+    recipe: Recipe | None = None,
+    like: Path | None = None,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     num_workers: Workers = None,
     settings: Settings = (),
@@ -26,7 +27,8 @@ def plan(
 
     Args:
         dataset: Folder in nnU-Net's raw layout.
-        recipe: The way to plan.
+        recipe: The way to plan; `xlstm-unet` where it is not given.
+        like: Model folder whose plan the data set takes over instead, to be trained from its weights.
         output: File to write the plan to, JSON.
     """
     from scanseg import api
@@ -34,7 +36,7 @@ def plan(
 
     with show_progress() as listen:
         made = api.make_plan(
-            dataset, recipe=recipe, settings=settings, num_workers=num_workers, listen=listen
+            dataset, recipe=recipe, like=like, settings=settings, num_workers=num_workers, listen=listen
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())

@@ -18,6 +18,7 @@ def train(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     recipe: Recipe | None = None,
     fold: int | Literal["all"] | None = None,
+    initial_weights: Path | None = None,
     epochs: int | None = None,
     max_minutes: float | None = None,
     batch_size: int | None = None,
@@ -38,6 +39,8 @@ def train(
         output: The model folder to write.
         recipe: The way to plan, for a data set; a plan has its own.
         fold: Number of the fold, or `all`: every case trains and none validates; 0 where it is not given.
+        initial_weights: Model folder to begin with (fine-tuning); a data set takes over its plan too. Where the
+            labels differ the head begins anew.
         epochs: Instead of the plan's.
         max_minutes: End after this time; the learning rate falls with the clock.
         batch_size: Patches or slices in a batch, instead of the plan's.
@@ -57,6 +60,7 @@ def train(
                 output,
                 recipe=recipe,
                 fold=fold,
+                initial_weights=initial_weights,
                 epochs=epochs,
                 max_minutes=max_minutes,
                 batch_size=batch_size,
@@ -71,6 +75,11 @@ def train(
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
+    if not result.speaks:
+        return
+    if result.renewed_parameters:
+        number = len(result.renewed_parameters)
+        say(f"the labels are not those of {initial_weights}: {number} tensors of the head began anew")
     if result.mean_dice is not None:
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])

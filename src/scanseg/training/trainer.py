@@ -34,6 +34,8 @@ class TrainingResult:
     """Mean over labels; None: there are no validation cases."""
     renewed_parameters: tuple[str, ...] = ()
     """Parameters that were not taken from the initial weights, since the labels differ."""
+    speaks: bool = True
+    """Whether this process tells of it; of several the first does."""
 
 
 def train(
@@ -112,6 +114,7 @@ def train(
         scores=means,
         mean_dice=report.summary.mean_over_labels.dice if report else None,
         renewed_parameters=run.record.renewed_parameters,
+        speaks=processes.is_first,
     )
 
 

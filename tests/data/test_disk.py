@@ -1,0 +1,165 @@
+"""Patches read from the store are those of cases in memory, and what goes wrong in a worker is told as it is."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from scanseg.data import build_store, find_splits, open_dataset
+from scanseg.data import disk as disk_module
+from scanseg.data.batches import make_batch
+from scanseg.data.disk import open_cases
+from scanseg.data.parts import Part
+from scanseg.data.resident import hold_cases
+from scanseg.errors import InputError, ScansegError
+from scanseg.specs import (
+    AffineTransform,
+    BrightnessTransform,
+    GaussianBlurTransform,
+    GaussianNoiseTransform,
+    MirrorTransform,
+    PreprocessingSpec,
+    RescaleNormalization,
+    SamplingSpec,
+)
+
+CPU = torch.device("cpu")
+TRANSFORMS = (
+    AffineTransform(
+        rotation_probability=0.5,
+        scale_probability=0.5,
+        translation_probability=0.5,
+        translation_range=(-1, 1),
+    ),
+    GaussianNoiseTransform(probability=0.5),
+    GaussianBlurTransform(probability=0.5),
+    BrightnessTransform(probability=0.5),
+    MirrorTransform(axes=(0, 1)),
+)
+SAMPLINGS = {
+    "3d": SamplingSpec(patch_size=(4, 8, 6), batch_size=6),
+    "larger than the case": SamplingSpec(patch_size=(9, 16, 8), batch_size=6),
+    "slices": SamplingSpec(patch_size=(8, 6), batch_size=6),
+}
+IN_PLANE = {"3d": False, "larger than the case": True, "slices": True}
+
+
+@pytest.fixture
+def store(make_dataset, tmp_path):
+    dataset = open_dataset(make_dataset(4, num_channels=2, shape=(7, 20, 18)))
+    preprocessing = PreprocessingSpec(normalizations=(RescaleNormalization(low=-1, high=1),) * 2)
+    return build_store(
+        dataset,
+        preprocessing=preprocessing,
+        splits=find_splits(dataset),
+        folder=tmp_path / "store",
+        num_workers=0,
+    )
+
+
+@pytest.fixture
+def names(store):
+    return [case.case for case in store.index.cases]
+
+
+def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, part=None):
+    options = {} if part is None else {"part": part}
+    numbers = {"seed": 3, "stream": 0, "iteration": iteration}
+    return make_batch(cases, sampling, transforms=transforms, device=CPU, **numbers, **options)
+
+
+@pytest.mark.parametrize(("kind", "num_workers"), [(kind, 0) for kind in SAMPLINGS] + [("3d", 2)], ids=str)
+def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
+    held = hold_cases(store, names, device=CPU, seed=3)
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
+    affine = TRANSFORMS[0].model_copy(update={"in_plane": IN_PLANE[kind]})
+    transforms = (affine, *TRANSFORMS[1:])
+
+    for iteration in (0, 1, 2, 7, 0):
+        ours = batch_of(on_disk, SAMPLINGS[kind], iteration=iteration, transforms=transforms)
+        theirs = batch_of(held, SAMPLINGS[kind], iteration=iteration, transforms=transforms)
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.label_maps, theirs.label_maps)
+    on_disk.close()
+
+
+@pytest.mark.parametrize("kind", SAMPLINGS)
+def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
+    held = hold_cases(store, names, device=CPU, seed=3)
+
+    for iteration in range(10):
+        whole = batch_of(held, SAMPLINGS[kind], iteration=iteration)
+        parts = [batch_of(held, SAMPLINGS[kind], iteration=iteration, part=Part(n, 3)) for n in range(3)]
+        assert torch.equal(torch.cat([part.label_maps for part in parts]), whole.label_maps)
+        torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images)
+
+
+def test_only_what_a_batch_needs_is_read(store, names, monkeypatch):
+    read = []
+    monkeypatch.setattr(disk_module, "open_array", lambda path: Spy(path, read))
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=0)
+    read.clear()
+
+    batch_of(on_disk, SamplingSpec(patch_size=(3, 4, 5), batch_size=2), transforms=())
+
+    assert sorted(read) == [(2, 3, 4, 5), (2, 3, 4, 5), (3, 4, 5), (3, 4, 5)]
+
+
+class Spy:
+    """An array that notes how much of it is read."""
+
+    def __init__(self, path, read):
+        from scanseg.data.compressed import open_array
+
+        self._array, self._read = open_array(path), read
+
+    def __getitem__(self, box):
+        part = self._array[box]
+        self._read.append(part.shape)
+        return part
+
+
+def test_few_batches_wait(store, names):
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+
+    for iteration in (0, 1, 100, 5):
+        batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
+        waiting = list(on_disk._waiting)
+        assert waiting == list(range(iteration + 1, iteration + 3))
+    on_disk.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_array_is_named(store, names, num_workers):
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
+    for stored in store.index.cases:
+        image, _ = store.array_files(stored)
+        image.write_bytes(image.read_bytes()[:60])
+
+    with pytest.raises(InputError, match=r"image\.b2nd: damaged"):
+        batch_of(on_disk, SAMPLINGS["3d"])
+    on_disk.close()
+
+
+def test_a_worker_that_is_killed_is_told_of(store, names):
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    batch_of(on_disk, SAMPLINGS["3d"])
+    for process in on_disk._pool._pool._processes.values():
+        os.kill(process.pid, signal.SIGKILL)
+
+    with pytest.raises(ScansegError, match="ended from outside.*--num-workers"):
+        for iteration in range(1, 9):
+            batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
+    on_disk.close()
+
+
+def test_labels_are_found_as_in_memory(store, names):
+    held = hold_cases(store, names, device=CPU, seed=3)
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=0)
+
+    for ours, theirs in zip(on_disk.locations, held.locations, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert (np.asarray(on_disk.shapes_host) == held.shapes_host).all()
