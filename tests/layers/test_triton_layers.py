@@ -9,7 +9,9 @@ from torch import nn
 from scanseg.layers import FeedForward, Upsampling, VSSBlock, VSSStage
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.networks.msvm_unet import MSVMUNet
-from scanseg.ops import channel_norm, depthwise, normed_depthwise
+from scanseg.ops.channel_norm import BACKENDS as CHANNEL_NORM
+from scanseg.ops.depthwise import BACKENDS as DEPTHWISE
+from scanseg.ops.normed_depthwise import BACKENDS as NORMED_DEPTHWISE
 
 
 @pytest.fixture
@@ -19,9 +21,8 @@ def on_triton(monkeypatch):
         pytest.skip("without the interpreter Triton serves no tensors on the CPU")
 
     def choose():
-        for operator in (channel_norm, depthwise, normed_depthwise):
-            serving = operator.BACKENDS["triton"]._replace(by_name_only=False)
-            monkeypatch.setitem(operator.BACKENDS, "triton", serving)
+        for table in (CHANNEL_NORM, DEPTHWISE, NORMED_DEPTHWISE):
+            monkeypatch.setitem(table, "triton", table["triton"]._replace(by_name_only=False))
 
     return choose
 
@@ -81,11 +82,12 @@ def test_dtypes_under_autocast(generator, on_triton):
 def test_the_network_trains_and_traces(generator, on_triton):
     on_triton()
     torch.manual_seed(0)
-    sizes = {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "decoder_depth": 1, "sequence_block": "none"}
-    network = MSVMUNet(1, 2, **sizes)
+    sizes = {"dims": (4, 4, 4, 4), "depths": (1, 1, 1, 1), "decoder_depth": 1, "ffn_kernels": (1, 3)}
+    network = MSVMUNet(1, 2, **sizes, sequence_block="none").eval()
     x = torch.randn(2, 1, 32, 32, generator=generator)
-    compiled = torch.compile(network.eval(), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), network(x))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), network(x))
     network.train()(x).square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
     assert all(

@@ -96,6 +96,8 @@ class MSVMUNet(nn.Module):
         )
         if x.shape[1] == 1 < max(self.image_channels):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
+        if x.is_cuda:  # where all that follows has its channels last
+            x = x.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(x))
 
 

@@ -24,9 +24,9 @@ def sum_shares(
     ACC: tl.constexpr,
 ):
     """Compute mean and sum of squared differences from it of one share of the rows, for a block of channels."""
-    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     known = channel < channels
-    first = tl.program_id(0).to(tl.int64) * share
+    first = tl.program_id(1).to(tl.int64) * share
     end = tl.minimum(first + share, rows)
     origin = tl.load(x_ptr + first * channels + channel, mask=known, other=0.0).to(ACC)[None, :]
     sums = tl.zeros([BLOCK_ROWS, BLOCK_CHANNELS], ACC)
@@ -40,7 +40,7 @@ def sum_shares(
         squares += difference * difference
     count = (end - first).to(ACC)
     total = tl.sum(sums, axis=0)
-    place = partial_ptr + tl.program_id(0) * 2 * channels + channel
+    place = partial_ptr + tl.program_id(1) * 2 * channels + channel
     mean = total / count
     tl.store(place, mean + tl.sum(origin, axis=0), mask=known)
     tl.store(place + channels, tl.sum(squares, axis=0) - total * mean, mask=known)
@@ -92,9 +92,10 @@ def add_statistics_gradient(
     ACC: tl.constexpr,
 ):
     """Replace the gradient g after the normalisation by scale * g - constant - slope * (x - mean), in place."""
-    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
+    blocks = tl.cdiv(channels, BLOCK_CHANNELS)
+    channel = (tl.program_id(0) % blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     known = channel < channels
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = (tl.program_id(0) // blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
     mask = (row < rows) & known
     place = row.to(tl.int64) * channels + channel
     grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(ACC)

@@ -77,7 +77,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     partial = x.new_empty((shares, 2, channels), dtype=wide)
     mean, variance = (x.new_empty(channels, dtype=wide) for _ in range(2))
     with torch.cuda.device_of(x):
-        sum_shares[(shares, blocks)](
+        sum_shares[(blocks, shares)](
             x,
             partial,
             rows,
@@ -239,7 +239,7 @@ def _add_statistics_gradient(
     channels = x.shape[-1]
     rows = x.numel() // channels
     with torch.cuda.device_of(x):
-        add_statistics_gradient[(triton.cdiv(rows, BLOCK_ROWS), triton.cdiv(channels, BLOCK_CHANNELS))](
+        add_statistics_gradient[(triton.cdiv(rows, BLOCK_ROWS) * triton.cdiv(channels, BLOCK_CHANNELS),)](
             grad,
             x,
             mean,

@@ -1,0 +1,131 @@
+"""The kernels around the scans compile for an H100 (sm_90), without one: no spills, few enough instructions."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+# Runs in a process of its own: here the kernels are the interpreter's.
+COMPILE = """
+import sys, warnings
+warnings.filterwarnings("ignore")
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from scanseg.ops.channel_norm import gpu_kernels as norm
+from scanseg.ops.channel_norm.triton_gpu import _block
+from scanseg.ops.depthwise import gpu_kernels as depthwise
+from scanseg.ops.depthwise.launch import BACKWARD, FORWARD
+from scanseg.ops.normed_depthwise import gpu_kernels as normed
+import torch
+
+MAPS = {"x_ptr", "out_ptr", "pre_ptr", "grad_ptr", "grad_x_ptr"}
+MAPS |= {"added_ptr", "sum_ptr", "grad_sum_ptr", "grad_added_ptr"}
+
+def compiled(kernel, constants, warps, map_type):
+    def type_of(name):
+        if name in constants:
+            return "constexpr"
+        if name in MAPS:
+            return map_type
+        return "*fp32" if name.endswith("_ptr") else "fp32" if name == "eps" else "i32"
+    signature = {name: type_of(name) for name in kernel.arg_names}
+    aligned = [index for index, name in enumerate(kernel.arg_names) if name.endswith("_ptr") or name == "channels"]
+    attributes = {(index,): [["tt.divisibility", 16]] for index in aligned if kernel.arg_names[index] not in constants}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"]
+
+folder = sys.argv[1]
+def keep(name, *arguments):
+    with open(f"{folder}/{name}.cubin", "wb") as file:
+        file.write(compiled(*arguments))
+
+def convolution(direction, size, around, map_type):
+    tile = (FORWARD if direction == "forward" else BACKWARD)[size]
+    constants = {
+        "K": size,
+        "INPUT": "norm_relu" if around == "normed" else "none",
+        "HAS_BIAS": around == "normed",
+        "SILU": around == "silu",
+        "RESIDUAL": around == "multi-scale",
+        "GROUP": tile.group,
+        "BLOCK_COLUMNS": tile.vector * 32 * tile.warps // tile.channels,
+        "BLOCK_CHANNELS": tile.channels,
+        "ACC": tl.float32,
+    }
+    if direction == "backward" and around == "multi-scale":
+        constants["INPUT"] = "gelu"
+    if direction == "forward":
+        constants["SAVE_PRE"] = around == "silu"
+    kernel = depthwise.convolve_maps if direction == "forward" else depthwise.convolve_maps_gradients
+    keep(f"{direction}-{size}-{around}-{map_type[1:]}", kernel, constants, tile.warps, map_type)
+
+for size, around in ((3, "silu"), (3, "normed"), (5, "multi-scale")):
+    convolution("forward", size, around, "*bf16")
+    convolution("backward", size, around, "*bf16")
+convolution("backward", 5, "multi-scale", "*fp32")
+convolution("backward", 7, "multi-scale", "*bf16")
+
+block_rows, block_channels, warps = _block(torch.empty(384))
+tile = {"channels": 384, "ADDED": True, "SCALED": True, "FACTOR": 1, "BLOCK_ROWS": block_rows}
+tile |= {"BLOCK_CHANNELS": block_channels, "ACC": tl.float32}
+keep("norm", norm.normalise_rows, tile, warps, "*bf16")
+keep("norm-gradients", norm.normalise_rows_gradients, {**tile, "GRAD_ADDED": True}, warps, "*bf16")
+
+tile = {"BLOCK_ROWS": 32, "BLOCK_CHANNELS": 64, "ACC": tl.float32}
+keep("sums", normed.sum_shares, tile, 4, "*bf16")
+keep("statistics-gradient", normed.add_statistics_gradient, tile, 4, "*bf16")
+"""
+
+LONGEST = {"forward-3-normed-bf16": 800, "backward-3-normed-bf16": 1900, "forward-5-multi-scale-bf16": 1000}
+"""Instructions of whole kernels; measured 640, 1490 and 750."""
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """Resource usage and instructions of each compiled kernel, by name."""
+    folder = tmp_path_factory.mktemp("cubins")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", COMPILE, str(folder)], check=True, env=environment, timeout=280)
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    found = {}
+    for file in folder.glob("*.cubin"):
+        usage = subprocess.run(
+            [tools / "cuobjdump", "-res-usage", file], check=True, capture_output=True, text=True
+        )
+        code = subprocess.run([tools / "nvdisasm", "-c", file], check=True, capture_output=True, text=True)
+        numbers = {
+            key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage.stdout)
+        }
+        found[file.stem] = {
+            **numbers,
+            "code": re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);", code.stdout, re.MULTILINE),
+        }
+    return found
+
+
+def test_nothing_spills(kernels):
+    assert len(kernels) == 12
+    spilling = {name: usage for name, usage in kernels.items() if usage["STACK"] or usage["LOCAL"]}
+    assert not {name: (usage["STACK"], usage["LOCAL"]) for name, usage in spilling.items()}
+    assert not [name for name, usage in kernels.items() if any("STL" in line for line in usage["code"])]
+
+
+def test_loads_of_16_bit_maps_are_vectors(kernels):
+    """Four neighbouring channels of a 3x3 convolution are one load of 8 bytes."""
+    loads = [line for line in kernels["forward-3-normed-bf16"]["code"] if "LDG" in line]
+    assert sum("LDG.E.64" in line for line in loads) >= 9
+    assert not [line for line in loads if ".U16" in line]
+
+
+def test_instructions_stay_few(kernels):
+    lengths = {name: len(kernels[name]["code"]) for name in LONGEST}
+    assert {name: length for name, length in lengths.items() if length > LONGEST[name]} == {}
