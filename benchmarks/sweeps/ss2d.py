@@ -45,7 +45,9 @@ def run(inputs: list[Tensor], grad: Tensor, *, backend: str) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))]
 
 
-def errors(*, dtype: torch.dtype, state: int, tf32: bool, size: tuple[int, int] = (23, 31)) -> dict[str, float]:
+def errors(
+    *, dtype: torch.dtype, state: int, tf32: bool, size: tuple[int, int] = (23, 31)
+) -> dict[str, float]:
     """Relative errors against the float64 form, by name."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     inputs = make_inputs(72, 1, batch=2, dtype=dtype, state=state)

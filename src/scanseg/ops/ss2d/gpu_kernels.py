@@ -14,8 +14,7 @@ Step sizes are in base 2: with z = log2(e) (dt_weight dt_low + dt_bias), delta /
 2^((delta / ln 2) A).
 
 Names: see the package; T tokens of a segment, BD channels of a program, RP and CP are R + 1 and R + 2N padded for products, `steps` is
-delta / ln 2, `g` the gradient that later tokens pass to a state. `channel_stride` is 1: as a number that the compiler
-does not know it keeps each thread to one channel.
+delta / ln 2, `g` the gradient that later tokens pass to a state.
 """
 
 import torch
@@ -157,6 +156,17 @@ def _measure(a, b, T: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
 
 
 @triton.jit
+def _total(v, ROWS: tl.constexpr, BD: tl.constexpr):
+    """The sum over the rows of a tile (BD)."""
+    if ROWS == LANES:
+        result = tl.sum(v, axis=0)
+    else:
+        first, second = _halves(v, ROWS, BD)
+        result = _total(first + second, ROWS // 2, BD)
+    return result
+
+
+@triton.jit
 def _places(segment, column, length, height, width, T: tl.constexpr):
     """The raster indices of the tokens of a segment by rows or by columns, and which of them exist."""
     row = tl.arange(0, T)
@@ -198,7 +208,7 @@ def _state_inputs(
     return A[None, :], B[:, None], C[:, None]
 
 
-_UNKNOWN = ["batch", "length", "height", "width", "channel_stride", "segments", "column"]
+_UNKNOWN = ["batch", "length", "height", "width", "segments", "column"]
 
 
 @triton.jit(do_not_specialize=_UNKNOWN)
@@ -214,7 +224,6 @@ def measure_segments(
     height,
     width,
     dim,
-    channel_stride,
     segments,
     R: tl.constexpr,
     RP: tl.constexpr,
@@ -230,7 +239,7 @@ def measure_segments(
     STATE: tl.constexpr = states.dtype.element_ty
     channels = block * BD + tl.arange(0, BD)
     place, exists = _places(segment, column, length, height, width, T)
-    at = place[:, None] * dim + (channels * channel_stride)[None, :]
+    at = place[:, None] * dim + channels[None, :]
     mask = exists[:, None] & (channels < dim)[None, :]
     values = tl.load(x + image * length * dim + at, mask=mask, other=0.0).to(STATE)
     projected += image * length * 4 * (R + 2 * N)
@@ -251,12 +260,11 @@ def measure_segments(
             tl.store(states + to, last, mask=(channels < dim)[None, :])
 
 
-@triton.jit(do_not_specialize=["segments", "channel_stride"])
+@triton.jit(do_not_specialize=["segments"])
 def join_segments(
     products,  # (batch, 4, segment, lane); lane = state number and channel
     states,  # overwritten by the states at the starts of the segments
     lanes,
-    channel_stride,
     segments,
     T: tl.constexpr,
     BD: tl.constexpr,
@@ -271,7 +279,7 @@ def join_segments(
         mask = (s < segments)[:, None] & (lane < lanes)[None, :]
         if descending:
             s = segments - 1 - s
-        at = (row * segments + s)[:, None] * lanes + (lane * channel_stride)[None, :]
+        at = (row * segments + s)[:, None] * lanes + lane[None, :]
         a = tl.load(products + at, mask=mask, other=0.0)
         b = tl.load(states + at, mask=mask, other=0.0)
         before, state = _walk(a, b, state, T, 1, BD, False)
@@ -299,7 +307,6 @@ def scan_segments(
     height,
     width,
     dim,
-    channel_stride,
     segments,
     column,
     R: tl.constexpr,
@@ -314,7 +321,7 @@ def scan_segments(
     STATE: tl.constexpr = merged.dtype.element_ty
     channels = block * BD + tl.arange(0, BD)
     place, exists = _places(segment, column, length, height, width, T)
-    at = place[:, None] * dim + (channels * channel_stride)[None, :]
+    at = place[:, None] * dim + channels[None, :]
     mask = exists[:, None] & (channels < dim)[None, :]
     merged += image * length * dim
     projected += image * length * 4 * (R + 2 * N)
@@ -356,7 +363,6 @@ def scan_segments_backward(
     height,
     width,
     dim,
-    channel_stride,
     segments,
     column,
     batch,
@@ -375,7 +381,7 @@ def scan_segments_backward(
     channels = block * BD + tl.arange(0, BD)
     within = channels < dim
     place, exists = _places(segment, column, length, height, width, T)
-    at = place[:, None] * dim + (channels * channel_stride)[None, :]
+    at = place[:, None] * dim + channels[None, :]
     mask = exists[:, None] & within[None, :]
     parameters = grad_parameters + (image * segments + segment) * (4 * dim * (R + 1 + N) + dim)
     x += image * length * dim
@@ -416,7 +422,7 @@ def scan_segments_backward(
             d_steps += decayed * A
             tl.store(
                 parameters + 4 * dim * (R + 1) + (k * N + n) * dim + channels,
-                tl.sum(decayed * steps, axis=0) * LN_2,
+                _total(decayed * steps, T, BD) * LN_2,
                 mask=within,
             )
         dx = written * (steps * LN_2)
@@ -424,7 +430,7 @@ def scan_segments_backward(
             dx += tl.load(grad_x + at, mask=mask, other=0.0)
         else:
             dx += dy * tl.load(skips + channels, mask=within, other=0.0)[None, :]
-            tl.store(parameters + 4 * dim * (R + 1 + N) + channels, tl.sum(dy * values, axis=0), mask=within)
+            tl.store(parameters + 4 * dim * (R + 1 + N) + channels, _total(dy * values, T, BD), mask=within)
         tl.store(grad_x + at, dx, mask=mask)
         dz = ((d_steps + written * values) * (e * _reciprocal(1.0 + e))).to(OPERAND)
         wide = tl.load(

@@ -23,10 +23,12 @@ class Tile(NamedTuple):
     Attributes:
         tokens: Tokens of a segment.
         channels: Channels.
+        registers: Most registers of a thread; fewer let more programs run at once, which pays for some spilling.
     """
 
     tokens: int
     channels: int
+    registers: int | None = None
 
 
 FORWARD = Tile(32, 32)
@@ -64,6 +66,7 @@ def _scan(
                 T=FORWARD.tokens,
                 BD=FORWARD.channels,
                 num_warps=1,
+                maxnreg=FORWARD.registers,
             )
     return merged, states
 
@@ -124,6 +127,7 @@ def _scan_backward(
                 BD=BACKWARD.channels,
                 OPERAND=gpu_kernels.operand(x.dtype, call.wide),
                 num_warps=1,
+                maxnreg=BACKWARD.registers,
             )
     weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
     grad_weight = weights.view(4, dim, rank + 1)
@@ -211,9 +215,9 @@ class _Call(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Tokens, height, width, channels, distance of channels, segments."""
+        """Tokens, height, width, channels, segments."""
         _, height, width, dim = self.x.shape
-        return (height * width, height, width, dim, 1, self.segments)
+        return (height * width, height, width, dim, self.segments)
 
     def grid(self, channels: int) -> tuple[int, int, int]:
         """Return the programs of one pair of directions when each has so many channels."""
@@ -256,7 +260,6 @@ class _Call(NamedTuple):
                 products,
                 states,
                 state * dim,
-                1,
                 self.segments,
                 T=JOIN.tokens,
                 BD=JOIN.channels,
