@@ -19,10 +19,13 @@ from scanseg.ops.contract import Expected, require_axes, require_shapes
 from scanseg.ops.dispatch import Backend, choose
 from scanseg.ops.mlstm.chunked import mlstm_chunked
 from scanseg.ops.mlstm.reference import mlstm_reference
+from scanseg.ops.mlstm.triton_gpu import mlstm_triton
+from scanseg.ops.triton_support import triton_backend
 
 __all__ = ["BACKENDS", "mlstm"]
 
 BACKENDS = {
+    "triton": triton_backend(mlstm_triton),
     "chunked": Backend(mlstm_chunked),
     "reference": Backend(mlstm_reference),
 }
