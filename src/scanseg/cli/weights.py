@@ -1,11 +1,11 @@
-"""`scanseg weights verify`."""
+"""`scanseg weights`: verify and import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import show_table
+from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
@@ -47,6 +47,33 @@ def verify(
         [_row(record.name, result) for record, result in zip(records, results, strict=True)],
     )
     return 0 if all(result.passed for result in results) else 1
+
+
+def import_weights(
+    checkpoint: Path,
+    /,
+    *,
+    network: Literal["msvm-unet", "xlstm-unet", "vmamba"],
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    plan: Path | None = None,
+) -> None:
+    """Bring a checkpoint of a published code into a model that predicts; nothing in the file is run.
+
+    Names that are missing or unexpected are all listed, and nothing is written then.
+
+    Args:
+        checkpoint: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's ImageNet `.pth`, or a plain state
+            dict.
+        network: What the weights are of; `vmamba` fits the encoder of an MSVM-UNet.
+        output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
+        plan: The plan with which the model predicts, made by `scanseg plan`; not for `vmamba`.
+    """
+    from scanseg import api
+
+    record = api.import_weights(checkpoint, output, network=network, plan=plan)
+    if record.left_out:
+        say(f"note: left out, since they are not the network's: {', '.join(record.left_out)}")
+    say(f"{output}: {record.num_tensors} tensors of {record.network} from {record.source} ({record.form})")
 
 
 def _row(name: str, result: "VerificationResult") -> tuple[str, ...]:

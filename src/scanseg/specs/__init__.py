@@ -14,6 +14,7 @@ from scanseg.specs.augmentation import (
 from scanseg.specs.base import Document, describe_faults
 from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
 from scanseg.specs.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
+from scanseg.specs.imports import ImportRecord
 from scanseg.specs.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
 from scanseg.specs.label_names import canonical_label
 from scanseg.specs.network import (
@@ -79,6 +80,7 @@ __all__ = [
     "GammaTransform",
     "GaussianBlurTransform",
     "GaussianNoiseTransform",
+    "ImportRecord",
     "InferenceSpec",
     "InstanceCase",
     "InstanceReport",

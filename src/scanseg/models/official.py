@@ -1,0 +1,257 @@
+"""Checkpoints of the published codes: read without running what they hold, and written as models.
+
+Known are Lightning's `.ckpt` (MSVM-UNet), nnU-Net's `checkpoint_final.pth` (xLSTM-UNet), VMamba's ImageNet `.pth`, and
+plain state dicts.
+"""
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from scanseg.errors import InputError, UsageError
+from scanseg.files import write_text, written_whole
+from scanseg.models.folder import ModelFolder, read_tensors
+from scanseg.networks import MSVMUNet, load_official
+from scanseg.specs import ImportRecord, Plan
+
+Form = Literal["lightning", "nnunet", "vmamba", "state-dict"]
+
+RECORD_FILE = "import.json"
+ENCODER_KIND = "vmamba"
+"""Kind of weights that fit the encoder of an MSVM-UNet alone."""
+_LIGHTNING_PREFIX = "_model."
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before names."""
+_FORMS: tuple[tuple[str, Form], ...] = (
+    ("network_weights", "nnunet"),
+    ("state_dict", "lightning"),
+    ("model", "vmamba"),
+)
+"""Key under which the weights lie, to the form."""
+
+
+@dataclass(frozen=True, eq=False)
+class OfficialCheckpoint:
+    """Weights of a published code, under their official names."""
+
+    form: Form
+    weights: dict[str, Tensor]
+    left_out: tuple[str, ...]
+    """Tensors beside those of the network, such as buffers of a loss."""
+    sha256: str
+    """Of the file."""
+
+
+def read_official(path: Path) -> OfficialCheckpoint:
+    """Read the weights of a checkpoint; nothing in it is run.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, damaged, holds objects other than tensors, numbers and containers, or has no
+            weights where a known form has them.
+    """
+    content = _load(path)
+    form, state = _find_weights(path, content)
+    weights = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if not weights:
+        raise InputError(f"{path}: holds no tensors where its weights should be.")
+    left_out: tuple[str, ...] = ()
+    for prefix in _WRAPPER_PREFIXES:
+        weights = _without_prefix(weights, prefix)
+    if any(name.startswith(_LIGHTNING_PREFIX) for name in weights):
+        left_out = tuple(sorted(name for name in weights if not name.startswith(_LIGHTNING_PREFIX)))
+        weights = _without_prefix({n: t for n, t in weights.items() if n not in left_out}, _LIGHTNING_PREFIX)
+    for prefix in _WRAPPER_PREFIXES:
+        weights = _without_prefix(weights, prefix)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return OfficialCheckpoint(form, weights, left_out, digest)
+
+
+def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRecord:
+    """Write the weights of a published network as a model folder that can predict.
+
+    Args:
+        path: The checkpoint.
+        output: The model folder, new.
+        plan: How images are prepared, and what the labels are; its network must be the checkpoint's.
+        kind: `msvm-unet` or `xlstm-unet`.
+
+    Returns:
+        What was imported, as it is written beside the weights.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or does not fit the plan's network; all names are listed, and nothing
+            has been written.
+        UsageError: The plan is for another network, or the output is there already.
+    """
+    if plan.network.kind != kind:
+        raise UsageError(f"the plan is for {plan.network.kind}, not {kind}; make it with a recipe of {kind}")
+    ModelFolder.require_new(output)
+    checkpoint = read_official(path)
+    network = ModelFolder(output, plan).build_network()
+    _load_into(network, checkpoint.weights, kind=kind, path=path)
+    folder = ModelFolder.create(output, plan)
+    folder.write_weights(network.state_dict())
+    record = _record(path, checkpoint, kind=kind, num_tensors=len(network.state_dict()))
+    write_text(output / RECORD_FILE, record.to_json())
+    return record
+
+
+def import_encoder(path: Path, output: Path) -> ImportRecord:
+    """Write VMamba's ImageNet weights as a safetensors file for the encoder of an MSVM-UNet.
+
+    Args:
+        path: The checkpoint, of VMamba-T (V2).
+        output: The file to write, ending in `.safetensors`.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or is of another network; all names are listed.
+        UsageError: The output is there already, or has another ending.
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: encoder weights are one file, ending in .safetensors")
+    if output.exists():
+        raise UsageError(f"{output} is there already; remove it, or name another file")
+    checkpoint = read_official(path)
+    encoder = MSVMUNet(3, 2).encoder
+    _load_into(encoder, checkpoint.weights, kind=ENCODER_KIND, path=path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(output) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, temporary)
+    return _record(path, checkpoint, kind=ENCODER_KIND, num_tensors=len(encoder.state_dict()))
+
+
+def load_encoder(network: MSVMUNet, path: Path) -> None:
+    """Put ImageNet weights into the encoder of an MSVM-UNet.
+
+    Args:
+        network: The network.
+        path: VMamba's checkpoint, or what `import_encoder` made of it.
+
+    Raises:
+        InputError: The file is missing, or its weights do not fit; all names are listed.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file. The encoder's ImageNet weights are VMamba's vssm1_tiny_0230s_ckpt_epoch_264.pth, "
+            "from the releases of https://github.com/MzeroMiko/VMamba; a training without them must say so "
+            "(--from-scratch)."
+        )
+    if path.suffix != ".safetensors":
+        _load_into(network.encoder, read_official(path).weights, kind=ENCODER_KIND, path=path)
+        return
+    weights, wanted = read_tensors(path), network.encoder.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in wanted]
+    faults += [
+        f"{name} has shape {tuple(weights[name].shape)}, the network {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        raise InputError(f"{path}: does not fit the encoder: {'; '.join(faults)}.")
+    network.encoder.load_state_dict(weights)
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """Unpickle what torch deems harmless, and numpy's scalars."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        with torch.serialization.safe_globals(_harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(_refusal(path, error)) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a checkpoint of torch, or damaged ({reason}).") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}, where a checkpoint is a dictionary.")
+    return content
+
+
+def _harmless() -> list[Any]:
+    """Return the classes and functions beyond torch's own that checkpoints may name; none of them runs code."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    dtypes = [
+        type(np.dtype(name))
+        for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    ]
+    return [
+        *dtypes,
+        np.dtype,
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        argparse.Namespace,
+    ]
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Say which objects in a file are refused, and how to get at the weights."""
+    known = {
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+        "argparse.Namespace",
+    }
+    try:
+        unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
+    except (RuntimeError, ValueError, pickle.UnpicklingError, OSError):
+        unsafe = []
+    if not unsafe:
+        return f"{path}: not a checkpoint of torch, or damaged ({str(error).splitlines()[-1]})."
+    return (
+        f"{path}: holds objects whose loading could run code, and is refused: {', '.join(unsafe)}. Where it was made, "
+        "and if you trust it, save its weights alone: "
+        'torch.save({"state_dict": checkpoint["state_dict"]}, "weights.pth"), or the same with `model` or '
+        "`network_weights`."
+    )
+
+
+def _find_weights(path: Path, content: Mapping[str, Any]) -> tuple[Form, Mapping[str, Any]]:
+    """Return the form of a checkpoint and the dictionary of its weights."""
+    for key, form in _FORMS:
+        if isinstance(content.get(key), Mapping):
+            return form, content[key]
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return "state-dict", content
+    keys = ", ".join(map(str, list(content)[:12])) or "nothing"
+    wanted = ", ".join(key for key, _ in _FORMS)
+    raise InputError(f"{path}: no weights under {wanted}, and no plain state dict; it holds {keys}.")
+
+
+def _without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove a prefix that all names have."""
+    if not all(name.startswith(prefix) for name in weights):
+        return weights
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def _load_into(network: nn.Module, weights: Mapping[str, Tensor], *, kind: str, path: Path) -> None:
+    try:
+        load_official(network, weights, kind=kind)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _record(path: Path, checkpoint: OfficialCheckpoint, *, kind: str, num_tensors: int) -> ImportRecord:
+    return ImportRecord(
+        source=path.name,
+        sha256=checkpoint.sha256,
+        form=checkpoint.form,
+        network=kind,
+        num_tensors=num_tensors,
+        left_out=checkpoint.left_out,
+    )
