@@ -13,6 +13,7 @@ from scanseg.data.batches import make_batch
 from scanseg.data.disk import open_cases
 from scanseg.data.parts import Part
 from scanseg.data.resident import hold_cases
+from scanseg.data.workers import WorkerEndedError, WorkerPool
 from scanseg.errors import InputError, ScansegError
 from scanseg.specs import (
     AffineTransform,
@@ -131,6 +132,18 @@ def test_few_batches_wait(store, names):
     on_disk.close()
 
 
+def test_a_worker_that_is_killed_while_it_sends_is_told_of():
+    """The part of a result that is in the pipe already is not waited upon."""
+    pool = WorkerPool(1)
+    ticket = pool.submit(np.zeros, 10_000_000)
+    pool._workers[0][1].poll(60)
+    pool.processes[0].kill()
+
+    with pytest.raises(WorkerEndedError):
+        pool.take(ticket)
+    pool.close()
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_array_is_named(store, names, num_workers):
     on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
@@ -146,12 +159,15 @@ def test_a_damaged_array_is_named(store, names, num_workers):
 def test_a_worker_that_is_killed_is_told_of(store, names):
     on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
     batch_of(on_disk, SAMPLINGS["3d"])
-    for process in on_disk._pool._pool._processes.values():
+    for process in on_disk._pool.processes:
         os.kill(process.pid, signal.SIGKILL)
 
-    with pytest.raises(ScansegError, match="ended from outside.*--num-workers"):
+    def go_on():
         for iteration in range(1, 9):
             batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
+
+    with pytest.raises(ScansegError, match=r"ended from outside.*--num-workers"):
+        go_on()
     on_disk.close()
 
 

@@ -45,7 +45,7 @@ def test_parts_of_a_batch_teach_what_the_whole_does(dataset, tmp_path):
     whole, parts = (load_file(tmp_path / f"m{count}" / "model.safetensors") for count in (1, 4))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5)  # float32 sums in another order
-    with pytest.raises(UsageError, match="batch_size 4 is not divisible into training.accumulation 3"):
+    with pytest.raises(UsageError, match=r"batch_size 4 is not divisible into training.accumulation 3"):
         train_in(dataset, tmp_path / "m3", *settings, "training.accumulation=3")
 
 
@@ -216,14 +216,14 @@ def test_a_training_killed_before_its_first_checkpoint_still_begins_with_the_oth
 
     whole, pieces = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "pieces"))
     assert all(torch.equal(pieces[name], whole[name]) for name in whole)
-    with pytest.raises(UsageError, match="weights to begin with were .*first, not .*whole"):
+    with pytest.raises(UsageError, match=r"weights to begin with were .*first, not .*whole"):
         train_in(dataset, tmp_path / "pieces", initial_weights=tmp_path / "whole", resume=True)
 
 
 def test_weights_of_another_network_are_refused(dataset, plan, tmp_path):
     train_in(dataset, tmp_path / "first")
 
-    with pytest.raises(InputError, match="another network .* has shape .*--like"):
+    with pytest.raises(InputError, match=r"another network .* has shape .*--like"):
         scanseg.train(
             plan,
             tmp_path / "second",

@@ -4,10 +4,7 @@ Processes read ahead of the training, whole batches each, since decompression do
 held at a time is a few batches, whatever the size of the data set.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +17,7 @@ from torch import Tensor
 from scanseg.data.compressed import open_array
 from scanseg.data.resident import ResidentCases, darkness_of, locate_voxels
 from scanseg.data.store import Store
-from scanseg.data.workers import WorkerPool, map_cases
+from scanseg.data.workers import Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.errors import InputError, ScansegError
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import DatasetSpec
@@ -65,7 +62,8 @@ class DiskCases:
     _files: tuple[_ArrayFiles, ...]
     _pool: WorkerPool | None
     _depth: int
-    _waiting: "OrderedDict[int, Future[list[_Part]]]" = field(default_factory=OrderedDict)
+    _waiting: "dict[int, Ticket[list[_Part]]]" = field(default_factory=dict)
+    """Batches that are being read, by their iteration."""
 
     def fetch(self, iteration: int, boxes_of: Callable[[int], Boxes]) -> ResidentCases:
         """Return the boxes of a batch as if each were a case, and have the next batches read meanwhile.
@@ -82,14 +80,14 @@ class DiskCases:
             return self._join(_read_boxes(self._tasks(boxes_of(iteration))))
         ahead = range(iteration, iteration + self._depth)
         for other in [number for number in self._waiting if number not in ahead]:
-            self._waiting.pop(other).cancel()
-        for number in ahead:
-            if number not in self._waiting:
-                tasks = self._tasks(boxes_of(number))
-                self._waiting[number] = self._pool.submit(_read_boxes, tasks)
+            del self._waiting[other]
         try:
-            parts = self._waiting.pop(iteration).result()
-        except BrokenProcessPool as error:
+            for number in ahead:
+                if number not in self._waiting:
+                    tasks = self._tasks(boxes_of(number))
+                    self._waiting[number] = self._pool.submit(_read_boxes, tasks)
+            parts = self._pool.take(self._waiting.pop(iteration))
+        except WorkerEndedError as error:
             raise ScansegError(
                 "a process that reads training patches was ended from outside; most often memory ran out: use fewer "
                 "workers (--num-workers), and go on with --resume"

@@ -1,5 +1,6 @@
 """Do one thing to every case, in this process or in several."""
 
+import itertools
 import os
 import signal
 import sys
@@ -7,9 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from scanseg.data.raw import RawDataset
 from scanseg.errors import ScansegError, UsageError
@@ -120,7 +124,11 @@ def _map_in_processes(
 
 
 class WorkerPool:
-    """Processes that do one thing after the other, started afresh at the first."""
+    """Processes that do one thing after the other for this one, started afresh when they are first needed.
+
+    Each has a pipe of its own: what it sends waits in it until it is taken, so that little is done ahead, and the end
+    of a process, even in the midst of sending, is noticed where its next result is taken.
+    """
 
     def __init__(self, num_workers: int) -> None:
         """Start nothing yet.
@@ -128,18 +136,98 @@ class WorkerPool:
         Args:
             num_workers: Processes, one at least.
         """
-        self._pool = ProcessPoolExecutor(
-            num_workers, mp_context=get_context("spawn"), initializer=_leave_interrupts
-        )
+        self._num_workers = num_workers
+        self._workers: list[tuple[BaseProcess, Connection]] = []
+        self._tickets = itertools.count()
 
-    def submit(self, function: Callable[[Argument], Result], argument: Argument) -> "Future[Result]":
-        """Have a function called; what it raises is raised by the future's `result`."""
-        with _one_thread_each(), _without_script():
-            return self._pool.submit(function, argument)
+    @property
+    def processes(self) -> tuple[BaseProcess, ...]:
+        """The processes that have been started."""
+        return tuple(process for process, _ in self._workers)
+
+    def submit(self, function: Callable[[Argument], Result], argument: Argument) -> "Ticket[Result]":
+        """Have a function called, by each of the processes in turn; what it returns is to be taken in this order.
+
+        Args:
+            function: Can be pickled, and does not come from the user's script.
+            argument: Can be pickled.
+
+        Raises:
+            WorkerEndedError: The process was ended from outside.
+        """
+        number = next(self._tickets)
+        if len(self._workers) < self._num_workers:
+            self._start()
+        worker = number % self._num_workers
+        try:
+            self._workers[worker][1].send((number, function, argument))
+        except OSError as error:
+            raise WorkerEndedError from error
+        return Ticket(number, worker)
+
+    def take(self, ticket: "Ticket[Result]") -> Result:
+        """Wait for a result; those of earlier tickets of the same process are lost.
+
+        Raises:
+            WorkerEndedError: The process was ended from outside. What the function raises is raised as it is.
+        """
+        number = None
+        while number != ticket.number:
+            try:
+                number, result, error = self._workers[ticket.worker][1].recv()
+            except (EOFError, OSError) as ended:
+                raise WorkerEndedError from ended
+        if error is not None:
+            raise error
+        return result
 
     def close(self) -> None:
-        """End the processes; what they have not begun is left."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the processes."""
+        for process, connection in self._workers:
+            connection.close()
+            process.terminate()
+            process.join()
+        self._workers = []
+
+    def _start(self) -> None:
+        """Start one more process."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with _one_thread_each(), _without_script():
+            process.start()
+        theirs.close()
+        self._workers.append((process, ours))
+
+
+@dataclass(frozen=True)
+class Ticket(Generic[Result]):
+    """For a result that is to come."""
+
+    number: int
+    worker: int
+
+
+class WorkerEndedError(Exception):
+    """A worker process was ended from outside."""
+
+
+def _serve(connection: Connection) -> None:
+    """Do what comes through a pipe, until it is closed."""
+    _leave_interrupts()
+    while True:
+        try:
+            number, function, argument = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[int, object, Exception | None] = (number, function(argument), None)
+        except Exception as error:  # what it is, the process that takes the result will see
+            answer = (number, None, error)
+        try:
+            connection.send(answer)
+        except OSError:
+            return
 
 
 def _leave_interrupts() -> None:

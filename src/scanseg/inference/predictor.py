@@ -13,14 +13,16 @@ from scanseg.data import preprocess_image, separates_z
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import Image, read_image
 from scanseg.inference.folders import predict_folder
+from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.replay import ReplayedNetwork
 from scanseg.inference.restoring import resize_labels, restore_label_map, restore_probabilities
 from scanseg.inference.windows import predict_windows
-from scanseg.models import ModelFolder
+from scanseg.models import load_model
 from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.models.folder import Weights
 from scanseg.networks import place_network
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import CaseGeometry, Plan, PredictionRecord
+from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
 
 Source = str | Path | Sequence[Path] | np.ndarray | Image
 
@@ -46,11 +48,14 @@ class PreparedImage:
     geometry: CaseGeometry
 
 
-def load(path: Path | str, *, device: str = "auto", cuda_graph: bool = True) -> "Predictor":
+def load(
+    path: Path | str, *, device: str = "auto", weights: Weights = "exported", cuda_graph: bool = True
+) -> "Predictor":
     """Load a model for prediction.
 
     Args:
-        path: The model folder.
+        path: The model folder, or that of a cross-validation, whose models predict as one.
+        weights: Those that the training chose to export, the last, or the best on validation patches.
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
         cuda_graph: See `Predictor`.
 
@@ -58,9 +63,16 @@ def load(path: Path | str, *, device: str = "auto", cuda_graph: bool = True) -> 
         InputError: The folder is no model, or its training has not finished.
         UsageError: The device is not there.
     """
-    folder, chosen = ModelFolder.open(Path(path)), choose_device(device)
-    network = folder.load_network(device=chosen)
-    return Predictor(folder.plan, network, device=chosen, model=str(path), cuda_graph=cuda_graph)
+    chosen = choose_device(device)
+    model = load_model(Path(path), device=chosen, weights=weights)
+    return Predictor(
+        model.plan,
+        model.network,
+        device=chosen,
+        model=str(path),
+        postprocessing=model.postprocessing,
+        cuda_graph=cuda_graph,
+    )
 
 
 class Predictor:
@@ -73,6 +85,7 @@ class Predictor:
         *,
         device: torch.device,
         model: str = "a network in memory",
+        postprocessing: PostprocessingSpec = NOTHING,
         cuda_graph: bool = True,
     ) -> None:
         """Take a network into use; it is moved to the device and set to evaluation.
@@ -82,6 +95,7 @@ class Predictor:
             network: The network of the plan.
             device: Where to compute.
             model: Where the network comes from, for the record of predictions.
+            postprocessing: What is removed from label maps.
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
                 sooner at small batches, for the memory of a pass. Where a pass cannot be captured, the reason is
                 logged and passes run directly.
@@ -89,6 +103,7 @@ class Predictor:
         self.plan = plan
         self.device = device
         self.model = model
+        self.postprocessing = postprocessing
         self._autocast_dtype = autocast_dtype(device, plan.training.precision)
         self._network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
@@ -176,7 +191,12 @@ class Predictor:
                 regions=self.plan.dataset.has_regions,
                 device=self.device,
             )
-        return Prediction(self._label_map(logits, prepared.geometry), restored, prepared.image)
+        label_map = postprocess(
+            self._label_map(logits, prepared.geometry),
+            self.postprocessing,
+            labels=self.plan.dataset.foreground,
+        )
+        return Prediction(label_map, restored, prepared.image)
 
     def predict_preprocessed(
         self,

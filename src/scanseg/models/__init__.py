@@ -1,5 +1,18 @@
 """The model folder: written by training, all that prediction needs."""
 
+from scanseg.models.ensemble import LoadedModel, load_model, write_ensemble
 from scanseg.models.folder import Checkpoint, ModelFolder, check_network
+from scanseg.models.official import import_encoder, import_model, load_encoder, read_official
 
-__all__ = ["Checkpoint", "ModelFolder", "check_network"]
+__all__ = [
+    "Checkpoint",
+    "LoadedModel",
+    "ModelFolder",
+    "check_network",
+    "import_encoder",
+    "import_model",
+    "load_encoder",
+    "load_model",
+    "read_official",
+    "write_ensemble",
+]

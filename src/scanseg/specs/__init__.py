@@ -13,6 +13,13 @@ from scanseg.specs.augmentation import (
 )
 from scanseg.specs.base import Document, describe_faults
 from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
+from scanseg.specs.ensemble import (
+    ConfigurationOutcome,
+    CrossValidationRecord,
+    EnsembleSpec,
+    FoldOutcome,
+    PostprocessingSpec,
+)
 from scanseg.specs.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
 from scanseg.specs.imports import ImportRecord
 from scanseg.specs.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
@@ -69,14 +76,18 @@ __all__ = [
     "CaseGeometry",
     "CaseMeasures",
     "CaseReport",
+    "ConfigurationOutcome",
     "ContrastTransform",
+    "CrossValidationRecord",
     "DatasetSpec",
     "DistanceUnit",
     "Document",
     "EarlyStopSpec",
+    "EnsembleSpec",
     "ExportedWeights",
     "Fingerprint",
     "Fold",
+    "FoldOutcome",
     "GammaTransform",
     "GaussianBlurTransform",
     "GaussianNoiseTransform",
@@ -99,6 +110,7 @@ __all__ = [
     "Normalization",
     "PlainUNetSpec",
     "Plan",
+    "PostprocessingSpec",
     "PredictedCase",
     "PredictionRecord",
     "PreprocessingSpec",

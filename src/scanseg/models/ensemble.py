@@ -1,0 +1,79 @@
+"""A model of several models: a folder with `ensemble.json`, which names them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.errors import InputError
+from scanseg.files import write_text
+from scanseg.models.folder import ModelFolder, Weights
+from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
+
+FILE = "ensemble.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """What prediction needs of a model folder, of one network or several."""
+
+    plan: Plan
+    network: nn.Module
+    postprocessing: PostprocessingSpec
+
+
+class MeanNetwork(nn.Module):
+    """Several networks whose logits are averaged."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Float[Tensor, "batch channel *axes"]) -> Float[Tensor, "batch output *axes"]:
+        """Return the mean logits."""
+        total = self.networks[0](images).float()
+        for network in list(self.networks)[1:]:
+            total = total + network(images).float()
+        return total / len(self.networks)
+
+
+def load_model(path: Path, *, device: torch.device, weights: Weights = "exported") -> LoadedModel:
+    """Load a model folder, or a folder of several.
+
+    Args:
+        path: The folder.
+        device: Where to predict.
+        weights: Those that the trainings chose to export, the last, or the best on validation patches.
+
+    Raises:
+        InputError: It is no model, a training has not finished, or the models do not predict in the same way.
+    """
+    if not (path / FILE).is_file():
+        folder = ModelFolder.open(path)
+        network = folder.load_network(device=device, weights=weights)
+        return LoadedModel(folder.plan, network, PostprocessingSpec())
+    spec = EnsembleSpec.read(path / FILE)
+    folders = [ModelFolder.open(path / member) for member in spec.members]
+    plan = folders[0].plan
+    for folder in folders[1:]:
+        differing = [
+            name
+            for name in ("dataset", "num_axes", "preprocessing", "inference")
+            if getattr(folder.plan, name) != getattr(plan, name)
+        ]
+        if folder.plan.sampling.patch_size != plan.sampling.patch_size:
+            differing.append("sampling.patch_size")
+        if differing:
+            raise InputError(
+                f"{folder.path} cannot predict together with {folders[0].path}: their plans differ in "
+                f"{', '.join(differing)}. Predict with each, or make an ensemble of models of one plan."
+            )
+    networks = [folder.load_network(device=device, weights=weights) for folder in folders]
+    return LoadedModel(plan, MeanNetwork(networks).eval(), spec.postprocessing)
+
+
+def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
+    """Make a folder a model of the models that it holds."""
+    write_text(path / FILE, spec.to_json())

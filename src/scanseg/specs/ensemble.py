@@ -1,0 +1,69 @@
+"""Several models that predict as one, what is done to their label maps, and the study that chose both."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from scanseg.specs.base import Document
+
+
+class PostprocessingSpec(Document):
+    """What is removed from a predicted label map, in this order."""
+
+    largest_foreground: bool = False
+    """Keep the largest connected component of all that is not background."""
+    largest_component: tuple[str, ...] = ()
+    """Labels, or regions, of which the largest connected component is kept."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether label maps stay as they are."""
+        return not self.largest_foreground and not self.largest_component
+
+
+class EnsembleSpec(Document):
+    """Written as `ensemble.json` into a folder that is then a model of several models."""
+
+    format: Literal[1] = 1
+    members: tuple[str, ...] = Field(min_length=1)
+    """Model folders, relative to this one; their logits are averaged."""
+    postprocessing: PostprocessingSpec = PostprocessingSpec()
+
+
+class FoldOutcome(Document):
+    """One training of a cross-validation."""
+
+    fold: int
+    model: str
+    """Its model folder, relative to the study's."""
+    epochs_done: int
+    seconds: float
+    mean_dice: float | None
+    """Mean over labels of the Dice of its validation cases."""
+
+
+class ConfigurationOutcome(Document):
+    """All folds of one way to plan."""
+
+    name: str
+    """Name of the recipe, or of the plan's file."""
+    folds: tuple[FoldOutcome, ...]
+    labels: dict[str, float | None]
+    """Mean Dice of each label over the validation cases of all folds."""
+    mean_dice: float | None
+    postprocessing: PostprocessingSpec
+    """What raised the mean Dice of these cases without lowering that of any label."""
+    postprocessed_labels: dict[str, float | None]
+    postprocessed_mean_dice: float | None
+
+
+class CrossValidationRecord(Document):
+    """Written as `crossval.json`."""
+
+    format: Literal[1] = 1
+    dataset: str
+    num_cases: PositiveInt
+    """Validation cases of all folds."""
+    configurations: tuple[ConfigurationOutcome, ...]
+    chosen: str
+    """Name of the configuration with the highest mean Dice after postprocessing; its folds are the ensemble."""
