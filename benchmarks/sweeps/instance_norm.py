@@ -184,6 +184,10 @@ def main() -> None:
         for shape in (NARROW[0], WIDE[1]):
             call = partial(times, shape, backend="triton", residual=True, channels_last=True)
             attempt(f"{shape} {programs} programs", call, record["tiles"])
+    gpu_launch.NUM_PROGRAMS = 1056
+    gpu_launch.COMBINE = Tile(512, 16, 16)
+    call = partial(times, NARROW[0], backend="triton", residual=True, channels_last=True)
+    attempt(f"{NARROW[0]} up to 512 chunks", call, record["tiles"])
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(json.dumps(record, indent=2) + "\n")
 

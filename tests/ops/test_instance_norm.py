@@ -26,15 +26,7 @@ main_followers = pytest.mark.parametrize(
     ("has_residual", "slope"), [(False, 0.01), (True, 0.01), (True, None)]
 )
 formats = pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
-SHAPES = [
-    (2, 5, 1, 2),
-    (1, 3, 7, 5),
-    (2, 17, 3, 3),
-    (2, 3, 11, 13),
-    (2, 35, 4, 5),
-    (3, 4, 3, 5, 2),
-    (1, 2, 2, 9, 8),
-]
+SHAPES = [(2, 5, 1, 2), (2, 17, 3, 3), (1, 3, 7, 11), (3, 4, 3, 5, 2)]
 
 
 @pytest.fixture(params=["whole", "by chunks"])
@@ -116,7 +108,7 @@ def test_16_bit_accuracy(generator, way, backend, dtype, has_residual, slope, ch
 @pytest.mark.parametrize("outlier", [False, True])
 @formats
 def test_a_large_mean_cancels_nothing(generator, way, outlier, channels_last):
-    inputs = norm_inputs(generator, (2, 3, 20, 20), mean=1e3, std=1.0)
+    inputs = norm_inputs(generator, (1, 2, 12, 11), mean=1e3, std=1.0)
     if outlier:
         # What begins a map may be far from all the rest: the border of an image, say.
         inputs["x"][..., 0, :4] = 0

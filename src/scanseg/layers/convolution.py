@@ -88,7 +88,9 @@ def convolve_before_norm(
         x: The map.
     """
     y = convolve_without_bias(layer, x)
-    return y if layer.bias is None else _WithoutEffect.apply(y, layer.bias)
+    if layer.bias is None or not torch.is_grad_enabled():
+        return y
+    return _WithoutEffect.apply(y, layer.bias)
 
 
 class _WithoutEffect(torch.autograd.Function):

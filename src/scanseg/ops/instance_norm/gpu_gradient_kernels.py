@@ -41,7 +41,7 @@ def _grad_of_sum(
     return g
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_voxels"])
 def whole_backward_kernel(
     grad,
     x,
@@ -104,7 +104,7 @@ def whole_backward_kernel(
     tl.store(sums + num_instances * num_channels + slot, product, mask=in_range)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_per_chunk"])
 def gradient_sums_kernel(
     grad,
     x,

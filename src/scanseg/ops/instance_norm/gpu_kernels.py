@@ -41,7 +41,7 @@ def _activate(value, slope):
     return tl.where(value > 0, value, value * slope)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_voxels"])
 def whole_forward_kernel(
     x,
     residual,
@@ -85,7 +85,7 @@ def whole_forward_kernel(
     tl.store(stats + num_instances * num_channels + slot, rstd, mask=in_range)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_per_chunk"])
 def moments_kernel(
     x,
     partial,

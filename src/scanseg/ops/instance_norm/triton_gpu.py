@@ -43,15 +43,16 @@ def _normalise(
     from scanseg.ops.instance_norm.gpu_launch import normalise
 
     x, channels_last = _dense(x)
-    return normalise(
-        x,
-        weight.contiguous(),
-        bias.contiguous(),
-        None if residual is None else _as_dense(residual, x, channels_last=channels_last),
-        eps=eps,
-        negative_slope=negative_slope,
-        channels_last=channels_last,
-    )
+    with torch.cuda.device_of(x):
+        return normalise(
+            x,
+            weight.contiguous(),
+            bias.contiguous(),
+            None if residual is None else _as_dense(residual, x, channels_last=channels_last),
+            eps=eps,
+            negative_slope=negative_slope,
+            channels_last=channels_last,
+        )
 
 
 @_normalise.register_fake
@@ -79,16 +80,17 @@ def _gradients(
     from scanseg.ops.instance_norm.gpu_launch import gradients
 
     x, channels_last = _dense(x)
-    return gradients(
-        _as_dense(grad, x, channels_last=channels_last),
-        x,
-        None if y is None else _as_dense(y, x, channels_last=channels_last),
-        weight.contiguous(),
-        bias.contiguous(),
-        stats,
-        negative_slope=negative_slope,
-        channels_last=channels_last,
-    )
+    with torch.cuda.device_of(x):
+        return gradients(
+            _as_dense(grad, x, channels_last=channels_last),
+            x,
+            None if y is None else _as_dense(y, x, channels_last=channels_last),
+            weight.contiguous(),
+            bias.contiguous(),
+            stats,
+            negative_slope=negative_slope,
+            channels_last=channels_last,
+        )
 
 
 @_gradients.register_fake

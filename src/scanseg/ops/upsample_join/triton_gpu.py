@@ -34,9 +34,10 @@ def _join(x: Tensor, skip: Tensor | None, factors: list[int]) -> Tensor:
     from scanseg.ops.upsample_join.gpu_launch import write_raised
 
     joined = _empty_joined(x, skip, factors)
-    write_raised(_dense(x), joined, first_channel=0, factors=factors)
-    if skip is not None:
-        write_raised(_dense(skip), joined, first_channel=x.shape[1], factors=[1] * len(factors))
+    with torch.cuda.device_of(x):
+        write_raised(_dense(x), joined, first_channel=0, factors=factors)
+        if skip is not None:
+            write_raised(_dense(skip), joined, first_channel=x.shape[1], factors=[1] * len(factors))
     return joined
 
 
@@ -50,7 +51,8 @@ def _part(grad: Tensor, first_channel: int, num_channels: int, factors: list[int
     from scanseg.ops.upsample_join.gpu_launch import sum_lowered
 
     lowered = _empty_part(grad, num_channels, factors)
-    sum_lowered(_dense(grad), lowered, first_channel=first_channel, factors=factors)
+    with torch.cuda.device_of(grad):
+        sum_lowered(_dense(grad), lowered, first_channel=first_channel, factors=factors)
     return lowered
 
 
