@@ -20,6 +20,8 @@ from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
+from scanseg.ops.upsample_join import upsample_join
 
 __all__ = [
     "BackendStatus",
@@ -32,6 +34,7 @@ __all__ = [
     "residual_channel_norm",
     "selective_scan",
     "ss2d_scan",
+    "upsample_join",
 ]
 
 
@@ -56,6 +59,7 @@ def describe_backends() -> list[BackendStatus]:
         "ss2d_scan": _SS2D,
         "mlstm": _MLSTM,
         "instance_norm": _INSTANCE_NORM,
+        "upsample_join": _UPSAMPLE_JOIN,
         "channel_norm": _CHANNEL_NORM,
         "depthwise_conv": _DEPTHWISE,
         "normed_depthwise_conv": _NORMED_DEPTHWISE,
