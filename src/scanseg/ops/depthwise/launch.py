@@ -229,7 +229,7 @@ def _grid(x: Tensor, tile: Tile) -> _Grid:
     block_channels = tile.channels if channels % tile.channels == 0 else 32
     block_columns = tile.vector * 32 * tile.warps // block_channels
     if INTERPRETED:  # its time is that of the number of programs
-        block_channels, block_columns = 8, 16
+        block_channels, block_columns = 16, 32
     columns = batch * width
     return _Grid(
         columns, block_columns, block_channels, -(-channels // block_channels), -(-columns // block_columns)
