@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scanseg.api import check, evaluate, load, make_plan, train
+    from scanseg.api import check, cross_validate, evaluate, load, make_plan, train
 
-__all__ = ["__version__", "check", "evaluate", "load", "make_plan", "train"]
+__all__ = ["__version__", "check", "cross_validate", "evaluate", "load", "make_plan", "train"]
 
 
 def __getattr__(name: str) -> Any:

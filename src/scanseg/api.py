@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scanseg.datasets import Conversion
     from scanseg.evaluation import Report
     from scanseg.inference import Predictor
+    from scanseg.studies.crossval import CrossValidationResult
     from scanseg.training import FoldChoice, TrainingResult
 
 AnyPath = str | os.PathLike[str]
@@ -86,6 +87,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     resume: bool = False,
+    keep_predictions: bool = False,
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
@@ -109,6 +111,7 @@ def train(
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
         resume: Go on from the last checkpoint in `output`, with the plan and the cases there; what is given beside
             must be what the training began with.
+        keep_predictions: Keep the label maps of the validation cases in the model folder, as `validation/CASE.b2nd`.
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
@@ -138,7 +141,67 @@ def train(
         store=None if store is None else Path(store),
         num_workers=num_workers,
     )
-    return run_training(Path(source), Path(output), options, fold=fold, resume=resume, listen=listen)
+    return run_training(
+        Path(source),
+        Path(output),
+        options,
+        fold=fold,
+        resume=resume,
+        keep_predictions=keep_predictions,
+        listen=listen,
+    )
+
+
+def cross_validate(
+    source: AnyPath,
+    output: AnyPath,
+    *,
+    recipes: Sequence[str] = (),
+    devices: Sequence[str] = (),
+    initial_weights: AnyPath | None = None,
+    resume: bool = False,
+    store: AnyPath | None = None,
+    settings: Sequence[str] = (),
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> "CrossValidationResult":
+    """Train every fold; choose recipe and postprocessing by the validation cases of all; make the folds one model.
+
+    Args:
+        source: Folder of a raw data set, or a plan's file.
+        output: Folder of the study; `load` takes it as a model.
+        recipes: Ways to plan that compete, where `source` is a data set; none: `xlstm-unet`.
+        devices: Devices that train folds at the same time, each one at a time; none: the first that is there.
+        initial_weights: Folder of a model to begin with; a data set takes over its plan too.
+        resume: Go on with the study in `output`: folds that are done are kept.
+        store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
+        settings: Changes to the plans, each `path.to.key=value`.
+        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The data set or plan is faulty.
+        UsageError: The options cannot be carried out together.
+        ScansegError: A training failed; those that are done are kept for `resume`.
+    """
+    from scanseg.studies.crossval import cross_validate as run_study
+    from scanseg.studies.single import TrainingOptions
+
+    options = TrainingOptions(
+        settings=tuple(settings),
+        initial_weights=None if initial_weights is None else Path(initial_weights),
+        store=None if store is None else Path(store),
+        num_workers=num_workers,
+    )
+    return run_study(
+        Path(source),
+        Path(output),
+        options,
+        recipes=recipes,
+        devices=devices,
+        resume=resume,
+        listen=listen,
+    )
 
 
 def load(model: AnyPath, *, device: str = "auto", cuda_graph: bool = True) -> "Predictor":

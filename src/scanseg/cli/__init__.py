@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from scanseg import __version__
 from scanseg.cli import data
 from scanseg.cli.check import check
+from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
 from scanseg.cli.info import info
@@ -25,7 +26,7 @@ from scanseg.errors import ScansegError, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS: tuple[Callable[..., object], ...] = (check, plan, train, predict, evaluate, info, demo)
+_COMMANDS: tuple[Callable[..., object], ...] = (check, plan, train, crossval, predict, evaluate, info, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ def train(
     seed: int | None = None,
     device: Device = "auto",
     resume: bool = False,
+    keep_predictions: bool = False,
     store: Path | None = None,
     num_workers: Workers = None,
     settings: Settings = (),
@@ -48,6 +49,7 @@ def train(
         seed: Of all that is drawn, instead of the plan's.
         resume: Go on with the training in the model folder, on its cases; other options need not be given again,
             and must be those with which it began if they are.
+        keep_predictions: Keep the label maps of the validation cases in the model folder.
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api
@@ -68,6 +70,7 @@ def train(
                 seed=seed,
                 device=device,
                 resume=resume,
+                keep_predictions=keep_predictions,
                 store=store,
                 settings=settings,
                 num_workers=num_workers,

@@ -76,7 +76,7 @@ def _prepare(
     listen: ProgressListener,
 ) -> tuple[ModelFolder, Store, FoldChoice | None]:
     """Open or make the model folder and the store, and decide on the fold."""
-    stores = output.parent / _STORES if options.store is None else options.store
+    stores = stores_of(output, options)
     if resume:
         folder = begun_model(output, options, fold=fold)
         store = store_of(folder.plan, source, stores, num_workers=options.num_workers, listen=listen)
@@ -94,6 +94,16 @@ def _prepare(
     store = store_of(plan, source, stores, num_workers=options.num_workers, listen=listen)
     choose_fold(store, fold)
     return ModelFolder.create(output, plan), store, fold
+
+
+def stores_of(output: Path, options: TrainingOptions) -> Path:
+    """Return the folder of the stores: as wanted, or beside the output.
+
+    Args:
+        output: Folder to which a training or a study is written.
+        options: What was said.
+    """
+    return output.parent / _STORES if options.store is None else options.store
 
 
 def begun_model(path: Path, options: TrainingOptions, *, fold: FoldChoice | None) -> ModelFolder:

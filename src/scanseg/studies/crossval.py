@@ -1,0 +1,297 @@
+"""Cross-validation: every fold of one or more ways to plan, the best of them, and its folds as one model."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+
+from scanseg.data.store import Store
+from scanseg.data.workers import choose_workers
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.files import write_text
+from scanseg.models import ModelFolder, write_ensemble
+from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.specs import (
+    ConfigurationOutcome,
+    CrossValidationRecord,
+    EnsembleSpec,
+    FoldOutcome,
+    Plan,
+    Report,
+    RunRecord,
+)
+from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing, mean, report_of
+from scanseg.studies.preparation import DEFAULT_RECIPE, plan_of, store_of
+from scanseg.studies.single import TrainingOptions, stores_of, train
+from scanseg.training.validation import REPORT, prediction_path
+
+RECORD = "crossval.json"
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class CrossValidationResult:
+    """What a cross-validation gives."""
+
+    model: Path
+    """The study's folder, which predicts as one model."""
+    record: CrossValidationRecord
+
+
+@dataclass(frozen=True, eq=False)
+class _Configuration:
+    """One way to plan, and where its folds are trained."""
+
+    name: str
+    folder: Path
+    plan: Plan
+    store: Store
+
+    @property
+    def folds(self) -> range:
+        """Numbers of the folds."""
+        return range(len(self.store.index.splits.folds))
+
+    def model(self, fold: int) -> Path:
+        """Return the model folder of a fold."""
+        return self.folder / f"fold_{fold}"
+
+
+def cross_validate(
+    source: Path,
+    output: Path,
+    options: TrainingOptions,
+    *,
+    recipes: Sequence[str],
+    devices: Sequence[str],
+    resume: bool,
+    listen: ProgressListener = ignore_progress,
+) -> CrossValidationResult:
+    """Train every fold and make of them one model. See `scanseg.cross_validate`."""
+    if source.is_file() and recipes:
+        raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
+    if len(set(recipes)) < len(recipes):
+        raise UsageError(f"recipes {', '.join(recipes)}: one is given twice")
+    if not resume:
+        ModelFolder.require_new(output)
+    output.mkdir(parents=True, exist_ok=True)
+    names = recipes or ([source.stem] if source.is_file() else [options.recipe or DEFAULT_RECIPE])
+    options = replace(options, store=stores_of(output, options))
+    configurations = [
+        _configure(
+            source,
+            output / name if len(names) > 1 else output,
+            name,
+            replace(options, recipe=None if source.is_file() else name),
+            resume=resume,
+            listen=listen,
+        )
+        for name in names
+    ]
+    _train_all(configurations, options, devices=devices, listen=listen)
+    workers = choose_workers(options.num_workers)
+    outcomes = [_judge(each, num_workers=workers, listen=listen) for each in configurations]
+    best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
+    chosen, outcome = configurations[best], outcomes[best]
+    report = report_of(
+        _predicted(chosen), chosen.store, outcome.postprocessing, num_workers=workers, listen=listen
+    )
+    write_text(output / REPORT, report.to_json())
+    record = CrossValidationRecord(
+        dataset=chosen.plan.dataset.name,
+        num_cases=report.summary.num_cases,
+        configurations=tuple(outcomes),
+        chosen=chosen.name,
+    )
+    members = tuple(chosen.model(fold).relative_to(output).as_posix() for fold in chosen.folds)
+    write_ensemble(output, EnsembleSpec(members=members, postprocessing=outcome.postprocessing))
+    write_text(output / RECORD, record.to_json())
+    return CrossValidationResult(output, record)
+
+
+def _configure(
+    source: Path,
+    folder: Path,
+    name: str,
+    options: TrainingOptions,
+    *,
+    resume: bool,
+    listen: ProgressListener,
+) -> _Configuration:
+    """Make a configuration's plan and store; one that goes on has its plan."""
+    folder.mkdir(exist_ok=True)
+    path = folder / _PLAN
+    if resume and path.is_file():
+        plan = Plan.read(path)
+    else:
+        plan = plan_of(
+            source,
+            recipe=options.recipe,
+            like=options.initial_weights,
+            settings=options.settings,
+            num_workers=options.num_workers,
+            listen=listen,
+        )
+        write_text(path, plan.to_json())
+    assert options.store is not None
+    store = store_of(plan, source, options.store, num_workers=options.num_workers, listen=listen)
+    return _Configuration(name, folder, plan, store)
+
+
+def _train_all(
+    configurations: Sequence[_Configuration],
+    options: TrainingOptions,
+    *,
+    devices: Sequence[str],
+    listen: ProgressListener,
+) -> None:
+    """Train every fold that is not done, one after the other or each device one at a time."""
+    waiting = [(each, fold) for each in configurations for fold in each.folds if not _is_done(each, fold)]
+    if len(devices) < 2:
+        options = replace(options, device=devices[0]) if devices else options
+        for each, fold in waiting:
+            model = each.model(fold)
+            train(
+                each.folder / _PLAN,
+                model,
+                replace(options, recipe=None, settings=()),
+                fold=fold,
+                resume=(model / _PLAN).is_file(),
+                keep_predictions=True,
+                listen=_named(listen, f"{each.name} fold {fold}"),
+            )
+        return
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in devices:
+        free.put(device)
+    commands = [_command(each, fold, options) for each, fold in waiting]
+    listen(Progress("folds", 0, len(commands)))
+    with ThreadPoolExecutor(len(devices)) as threads:
+        done = threads.map(lambda command: _run_on_free_device(command, free), commands)
+        for number, _ in enumerate(_until_failure(done, threads)):
+            each, fold = waiting[number]
+            listen(Progress("folds", number + 1, len(commands), f"{each.name} fold {fold}"))
+
+
+def _command(configuration: _Configuration, fold: int, options: TrainingOptions) -> list[str]:
+    """Return the command that trains a fold."""
+    model = configuration.model(fold)
+    words = [sys.executable, "-m", "scanseg", "train", str(configuration.folder / _PLAN), "-o", str(model)]
+    words += ["--fold", str(fold), "--store", str(options.store), "--keep-predictions"]
+    if options.num_workers is not None:
+        words += ["--num-workers", str(options.num_workers)]
+    if options.initial_weights is not None:
+        words += ["--initial-weights", str(options.initial_weights)]
+    return [*words, "--resume"] if (model / _PLAN).is_file() else words
+
+
+def _run_on_free_device(command: Sequence[str], free: "SimpleQueue[str]") -> None:
+    """Run a training on the next device that is free.
+
+    Raises:
+        ScansegError: It failed; with what it said.
+    """
+    device = free.get()
+    try:
+        done = subprocess.run(
+            [*command, "--device", device], check=False, capture_output=True, text=True, encoding="utf-8"
+        )
+    finally:
+        free.put(device)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("error: ")
+        raise ScansegError(f"the training in {command[6]} on {device} ended with {done.returncode}: {said}")
+
+
+def _until_failure(done: Iterable[None], threads: ThreadPoolExecutor) -> Iterable[None]:
+    """Pass on what is done; after a failure let what runs end, and begin nothing more."""
+    try:
+        yield from done
+    except BaseException:
+        threads.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _named(listen: ProgressListener, name: str) -> ProgressListener:
+    """Return a listener that says of which training it hears."""
+
+    def hear(progress: Progress) -> None:
+        listen(replace(progress, detail=f"{name}, {progress.detail}" if progress.detail else name))
+
+    return hear
+
+
+def _is_done(configuration: _Configuration, fold: int) -> bool:
+    """Whether a fold is trained, its validation cases predicted and scored."""
+    path = configuration.model(fold)
+    if not (path / _PLAN).is_file() or not (path / REPORT).is_file():
+        return False
+    folder = ModelFolder.open(path)
+    record = folder.read_run()
+    return (
+        record is not None
+        and record.status == "finished"
+        and all(prediction_path(folder, case).is_file() for case in record.validation_cases)
+    )
+
+
+def _predicted(configuration: _Configuration) -> list[PredictedCase]:
+    """Return the validation cases of all folds with their label maps."""
+    folders = [ModelFolder.open(configuration.model(fold)) for fold in configuration.folds]
+    cases = [
+        PredictedCase(case, prediction_path(folder, case))
+        for folder in folders
+        for case in _record_of(folder).validation_cases
+    ]
+    if not cases:
+        raise InputError(f"{configuration.store.folder}: no fold has validation cases; give the folds some.")
+    return cases
+
+
+def _record_of(folder: ModelFolder) -> RunRecord:
+    """Return the record of a training.
+
+    Raises:
+        InputError: It is gone.
+    """
+    record = folder.read_run()
+    if record is None:
+        raise InputError(
+            f"{folder.path}: its run.json is gone; delete the folder, and train the fold again by --resume."
+        )
+    return record
+
+
+def _judge(
+    configuration: _Configuration, *, num_workers: int, listen: ProgressListener
+) -> ConfigurationOutcome:
+    """Score a configuration by the validation cases of all its folds."""
+    choice = choose_postprocessing(
+        _predicted(configuration), configuration.store, num_workers=num_workers, listen=listen
+    )
+    outcomes = []
+    for fold in configuration.folds:
+        folder = ModelFolder.open(configuration.model(fold))
+        record = _record_of(folder)
+        report = Report.read(folder.path / REPORT)
+        outcomes.append(
+            FoldOutcome(
+                fold=fold,
+                model=folder.path.name,
+                epochs_done=record.epochs_done,
+                seconds=record.training_seconds,
+                mean_dice=report.summary.mean_over_labels.dice,
+            )
+        )
+    return ConfigurationOutcome(
+        name=configuration.name,
+        folds=tuple(outcomes),
+        labels=dict(choice.before),
+        mean_dice=mean(list(choice.before.values())),
+        postprocessing=choice.postprocessing,
+        postprocessed_labels=dict(choice.after),
+        postprocessed_mean_dice=mean(list(choice.after.values())),
+    )

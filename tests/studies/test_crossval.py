@@ -1,0 +1,132 @@
+"""Cross-validation, from a data set to one model of all folds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import scanseg
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.inference import windows
+
+from .conftest import SETTINGS
+
+OPTIONS = {"settings": SETTINGS, "num_workers": 0, "devices": ["cpu"]}
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_all_folds_become_one_model(dataset, tmp_path, command):
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    study = tmp_path / "study"
+
+    outcome = command("crossval", dataset, "-o", study, "--devices", "cpu", "--num-workers", 0, *words)
+
+    assert outcome.code == 0, outcome.stderr
+    assert "disk" in outcome.stdout
+    record = read(study, "crossval.json")
+    assert (record["num_cases"], record["chosen"]) == (4, "xlstm-unet")
+    folds = record["configurations"][0]["folds"]
+    assert [fold["model"] for fold in folds] == ["fold_0", "fold_1"]
+    # Two cases in each fold, and one label: the mean over all cases is that of the folds.
+    assert record["configurations"][0]["mean_dice"] == pytest.approx(
+        np.mean([fold["mean_dice"] for fold in folds])
+    )
+    report = read(study, "validation.json")
+    assert sorted(case["case"] for case in report["cases"]) == [f"case_{number}" for number in range(4)]
+    assert report["summary"]["mean_over_labels"]["dice"] == pytest.approx(
+        record["configurations"][0]["postprocessed_mean_dice"]
+    )
+    outcome = command(
+        "predict", study, dataset / "imagesTr", "-o", tmp_path / "predictions", "--device", "cpu"
+    )
+    assert outcome.code == 0, outcome.stderr
+    predicted, real = (
+        np.stack([np.asarray(Image.open(folder / f"case_{number}.png")) for number in range(4)])
+        for folder in (tmp_path / "predictions", dataset / "labelsTr")
+    )
+    assert 2 * (predicted & real).sum() / (predicted.sum() + real.sum()) > 0.8  # measured: 0.95
+
+
+def test_the_logits_of_the_folds_are_averaged(dataset, tmp_path, monkeypatch):
+    study = tmp_path / "study"
+    scanseg.cross_validate(dataset, study, **OPTIONS)
+    image = dataset / "imagesTr" / "case_0_0000.png"
+    seen = []
+    keep = windows._average_flips
+    monkeypatch.setattr(windows, "_average_flips", lambda *given: seen.append(keep(*given)) or seen[-1])
+
+    for path in (study, study / "fold_0", study / "fold_1"):
+        scanseg.load(path, device="cpu").predict(image)
+
+    together, first, second = seen
+    torch.testing.assert_close(together, (first + second) / 2)
+    assert not torch.allclose(first, second)
+
+
+def test_recipes_compete(dataset, tmp_path):
+    result = scanseg.cross_validate(
+        dataset, tmp_path / "study", recipes=("xlstm-unet", "xlstm-unet-2d"), **OPTIONS
+    )
+
+    names = [each.name for each in result.record.configurations]
+    dice = [each.postprocessed_mean_dice for each in result.record.configurations]
+    assert names == ["xlstm-unet", "xlstm-unet-2d"]
+    assert result.record.chosen == names[int(np.argmax(dice))]
+    members = read(tmp_path / "study", "ensemble.json")["members"]
+    assert members == [f"{result.record.chosen}/fold_{fold}" for fold in range(2)]
+
+
+def test_devices_train_folds_at_the_same_time(dataset, tmp_path):
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    scanseg.cross_validate(dataset, alone, **OPTIONS)
+    scanseg.cross_validate(dataset, spread, **(OPTIONS | {"devices": ["cpu", "cpu"]}))
+
+    for fold in ("fold_0", "fold_1"):
+        ours, theirs = (load_file(folder / fold / "model.safetensors") for folder in (spread, alone))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_fold_that_fails_elsewhere_is_told_of(dataset, tmp_path):
+    options = OPTIONS | {"devices": ["cpu", "cuda:77"]}
+    with pytest.raises(ScansegError, match=r"fold_\d on cuda:77 ended with 2: device 'cuda:77' is not there"):
+        scanseg.cross_validate(dataset, tmp_path / "study", **options)
+
+
+class StoppedError(Exception):
+    """Stands for a process that is killed."""
+
+
+def test_what_is_done_is_kept(dataset, tmp_path):
+    study = tmp_path / "study"
+
+    def stop(progress):
+        if progress.task == "training" and "fold 1" in progress.detail:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop)
+    before = (study / "fold_0" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(UsageError, match="--resume"):
+        scanseg.cross_validate(dataset, study, **OPTIONS)
+
+    result = scanseg.cross_validate(dataset, study, **OPTIONS, resume=True)
+
+    assert (study / "fold_0" / "model.safetensors").stat().st_mtime_ns == before
+    assert len(result.record.configurations[0].folds) == 2
+
+
+def test_members_that_do_not_predict_alike_are_refused(dataset, tmp_path):
+    study = tmp_path / "study"
+    scanseg.cross_validate(dataset, study, **OPTIONS)
+    plan = read(study / "fold_1", "plan.json")
+    plan["preprocessing"]["crop_to_nonzero"] = not plan["preprocessing"]["crop_to_nonzero"]
+    (study / "fold_1" / "plan.json").write_text(json.dumps(plan))
+
+    with pytest.raises(InputError, match=r"fold_1 cannot predict together with .*preprocessing"):
+        scanseg.load(study, device="cpu")
