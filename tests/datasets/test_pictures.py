@@ -5,7 +5,8 @@ import pytest
 
 from scanseg.datasets import NAMED_DATASETS, convert_dataset, interior_and_boundary
 from scanseg.errors import UsageError
-from scanseg.imaging import read_image, read_instance_map, read_label_map
+from scanseg.evaluation import find_instances
+from scanseg.imaging import read_image, read_instance_map, read_label_map, write_instance_map
 
 from . import forms
 from .forms import convert, label_map, names, refused
@@ -153,6 +154,26 @@ def test_dsb2018_with_its_own_test_part(tmp_path):
     assert (names(dataset), result.num_cases) == (["train1"], {"train": 1, "test": 1})
     with pytest.raises(UsageError, match="a split of its own"):
         convert_dataset(NAMED_DATASETS["dsb2018"], tmp_path / "source", tmp_path / "x", test_fraction=0.5)
+
+
+def test_objects_in_volumes(tmp_path):
+    numbers = np.zeros((7, 12, 16), np.int32)
+    numbers[1:6, 2:7, 2:7], numbers[1:6, 2:7, 7:12] = 5, 600
+    labels = (numbers > 0).astype(np.uint8)
+    source = tmp_path / "source"
+    forms.write_pair(source / "images" / "a.nii.gz", tmp_path / "a.nii.gz", labels, spacing=(3, 1, 1))
+    (source / "instances").mkdir()
+    write_instance_map(source / "instances" / "a.nii.gz", numbers, like=read_image(tmp_path / "a.nii.gz"))
+    forms.write_pair(source / "images" / "b.nii.gz", tmp_path / "b.nii.gz", labels, spacing=(3, 1, 1))
+    write_instance_map(source / "instances" / "b.nii.gz", numbers, like=read_image(tmp_path / "b.nii.gz"))
+    _, dataset = convert("objects-3d", source, tmp_path / "out")
+    assert read_image(dataset.cases[0].images).spacing == (3, 1, 1)
+    found = label_map(tmp_path / "out", "a")
+    assert (found == 1).sum() == 2 * 3**3
+    assert ((found > 0) == (numbers > 0)).all()
+    grown = find_instances(found, grow=1)
+    assert all(len(np.unique(grown[numbers == number])) == 1 for number in (5, 600))
+    assert ((grown > 0) == (numbers > 0)).all()
 
 
 def test_masks_are_no_objects_and_objects_no_masks(tmp_path):

@@ -137,11 +137,11 @@ def test_real_masks(shared_data):
 
 
 def organs(shape, num_labels, *, shift):
-    """A label map with large round organs."""
+    """A label map with large round organs: 12 million voxels of them in the shape below."""
     label_map = np.zeros(shape, np.uint8)
     rng = np.random.default_rng(3)
     for label in range(1, num_labels + 1):
-        radius = rng.uniform(18, 55, 3)
+        radius = rng.uniform((15, 20, 20), (90, 120, 120))
         middle = np.array([rng.uniform(60, size - 60) for size in shape]) + shift
         box = tuple(
             slice(max(0, int(m - r)), min(size, int(m + r) + 1))
@@ -159,8 +159,8 @@ def test_a_large_case_takes_less_than_20_seconds():
     prediction, reference = (organs(shape, num_labels, shift=shift) for shift in (0, 3))
     labels = {str(value): (value,) for value in range(1, num_labels + 1)}
     assert all(overlap.both for overlap in count_overlaps(prediction, reference, labels=labels).values())
-    start = time.perf_counter()
+    start = time.process_time()  # one thread scores; other work on the machine does not count
     scores = score_case(prediction, reference, spacing=(2.5, 0.8, 0.8), labels=labels)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert all(score.hd95 > 0 and 0 < score.nsd < 1 for score in scores.values())
     assert seconds < 20, f"{seconds:.1f} s"

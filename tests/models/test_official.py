@@ -276,6 +276,15 @@ def test_wrong_use(imagenet, tmp_path, command):
         import_model(path, tmp_path, plan=msvm_plan(), kind="msvm-unet")
 
 
+def test_the_command_names_every_kind():
+    from typing import get_args, get_type_hints
+
+    from scanseg.cli.weights import import_weights
+    from scanseg.networks.weight_maps import WEIGHT_MAPS
+
+    assert set(get_args(get_type_hints(import_weights)["network"])) == set(WEIGHT_MAPS)
+
+
 def test_the_record_is_plain_json(imagenet, tmp_path):
     record = import_encoder(imagenet[0], tmp_path / "encoder.safetensors")
     assert json.loads(record.to_json())["network"] == "vmamba"

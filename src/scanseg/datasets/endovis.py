@@ -35,10 +35,11 @@ _OTHER = "other"
 
 
 def find_videos(source: Path) -> Found | None:
-    """Find `instrument_dataset_N/left_frames/frameNNN.png` in any folder of the source, with their masks."""
+    """Find `instrument_dataset_N/left_frames/frameNNN.png` up to two folders below the source, with their masks."""
     videos = sorted(
         path
-        for path in source.rglob("instrument_dataset_*")
+        for pattern in ("", "*/", "*/*/")
+        for path in source.glob(f"{pattern}instrument_dataset_*")
         if path.is_dir() and _VIDEO.fullmatch(path.name) and (path / "left_frames").is_dir()
     )
     if not videos:

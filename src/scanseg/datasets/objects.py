@@ -1,6 +1,6 @@
 """Data sets of objects, each with its number: cells (NeurIPS 2022), nuclei (Data Science Bowl 2018)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,15 @@ def find_numbered(source: Path) -> Found | None:
     return Found(tuple(cases), tuple(faults)) if cases or faults else None
 
 
+def find_volumes(source: Path) -> Found | None:
+    """Find volumes `images/NAME.*` with `instances/NAME.*`: a number for each object in three axes."""
+    if not all((source / folder).is_dir() for folder in ("images", "instances")):
+        return None
+    readers, faults = _pair(source / "images", source / "instances", suffix="", read=_read_volume)
+    cases = tuple(SourceCase(name, "train", read) for name, read in readers.items())
+    return Found(cases, tuple(faults)) if cases or faults else None
+
+
 def find_bowl(source: Path) -> Found | None:
     """Find `ID/images/ID.png` with `ID/masks/*.png`, one mask for each nucleus, as Kaggle gives them."""
     root = first_folder(source, ("stage1_train", "."), ("",))
@@ -95,7 +104,9 @@ def find_bowl(source: Path) -> Found | None:
     return Found(tuple(cases), tuple(faults))
 
 
-def _pair(images: Path, instances: Path, *, suffix: str) -> tuple[dict[str, partial[Sample]], list[str]]:
+def _pair(
+    images: Path, instances: Path, *, suffix: str, read: Callable[[Path, Path], Sample] | None = None
+) -> tuple[dict[str, partial[Sample]], list[str]]:
     """Pair the pictures of two folders by name; returns readers by case, and what is missing."""
     by_name: list[dict[str, Path]] = []
     faults: list[str] = []
@@ -115,7 +126,7 @@ def _pair(images: Path, instances: Path, *, suffix: str) -> tuple[dict[str, part
     ]
     faults += [f"{numbers[name].name}: no image in {images.name}" for name in numbers if name not in pictures]
     both = sorted(pictures.keys() & numbers.keys())
-    return {name: partial(_read_numbered, pictures[name], numbers[name]) for name in both}, faults
+    return {name: partial(read or _read_numbered, pictures[name], numbers[name]) for name in both}, faults
 
 
 def _read_numbered(image: Path, instances: Path) -> Sample:
@@ -123,6 +134,10 @@ def _read_numbered(image: Path, instances: Path) -> Sample:
     if set(np.unique(numbers.array)) == {0, 255}:
         raise InputError(f"{instances}: holds 0 and 255 alone: a mask, and not a number for each object.")
     return _sample(image, numbers)
+
+
+def _read_volume(image: Path, instances: Path) -> Sample:
+    return _label(read_image(image), read_instance_map(instances), ())
 
 
 def _read_masks(image: Path, masks: Sequence[Path]) -> Sample:
@@ -140,9 +155,14 @@ def _read_masks(image: Path, masks: Sequence[Path]) -> Sample:
 def _sample(path: Path, instances: Image) -> Sample:
     """Return a colour picture with its objects, and what is lost of them."""
     picture, notes = as_colour(read_image(path))
+    return _label(picture, instances, notes)
+
+
+def _label(image: Image, instances: Image, notes: tuple[str, ...]) -> Sample:
+    """Return an image with its objects as interior and boundary."""
     labels = interior_and_boundary(instances.array[0])[np.newaxis]
     all_objects = np.unique(instances.array[instances.array > 0])
     thin = len(all_objects) - len(np.unique(instances.array[labels == INTERIOR]))
     if thin:
         notes = (*notes, f"{thin} of {len(all_objects)} objects are too thin to have an interior")
-    return Sample(picture, replace(instances, array=labels), instances, notes)
+    return Sample(image, replace(instances, array=labels), instances, notes)

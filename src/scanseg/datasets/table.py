@@ -45,6 +45,7 @@ _ABDOMEN_CT = _spec("abdomen-ct", ("CT",), abdomen.ORGANS)
 _ENDOVIS = _spec("endovis17", _COLOURS, endovis.INSTRUMENTS, file_ending=".png")
 _CELLS = _spec("neurips-cell", _COLOURS, objects.LABELS, file_ending=".png")
 _NUCLEI = _spec("dsb2018", _COLOURS, objects.LABELS, file_ending=".png")
+_OBJECTS = _spec("objects-3d", ("intensity",), objects.LABELS)
 _POLYPS = _spec("kvasir-seg", _COLOURS, {"polyp": 1}, file_ending=".png")
 _HIPPOCAMPUS = _spec("hippocampus", ("MRI",), {"anterior": 1, "posterior": 2})
 _BRATS = DatasetSpec(
@@ -192,6 +193,14 @@ _ALL = (
         ),
         spec=_NUCLEI,
         test_fraction=0.25,
+    ),
+    NamedDataset(
+        name="objects-3d",
+        content="any volumes of one channel with numbered objects; interior and boundary from objects",
+        homepage="your own disk",
+        split=_NO_SPLIT,
+        layouts=(Layout("images/NAME.*, instances/NAME.*: a number for each object", objects.find_volumes),),
+        spec=_OBJECTS,
     ),
     NamedDataset(
         name="kvasir-seg",
