@@ -149,6 +149,7 @@ def replayed(call: Callable[[], object]) -> float:
 def kernel_calls(case: Case, inputs: dict[str, Tensor]) -> dict[str, Callable[[Tile], object]]:
     """Return the launches of the convolution and of its gradients, each of a tile."""
     x, grad = (inputs[name].permute(0, 2, 3, 1) for name in ("x", "grad"))
+    taps = inputs["weight"].flatten(1).t().contiguous()
     before = None
     if case.kind == "normed":
         before = Before(inputs["bias"], inputs["norm_weight"], inputs["norm_bias"])
@@ -158,7 +159,7 @@ def kernel_calls(case: Case, inputs: dict[str, Tensor]) -> dict[str, Callable[[T
     def forward(tile: Tile) -> object:
         return convolve(
             x,
-            inputs["weight"],
+            taps,
             inputs.get("bias"),
             before=before,
             silu=pre is not None,
@@ -172,7 +173,7 @@ def kernel_calls(case: Case, inputs: dict[str, Tensor]) -> dict[str, Callable[[T
             grad,
             x,
             pre,
-            inputs["weight"],
+            taps,
             before=before,
             gelu=residual,
             has_bias=before is not None,

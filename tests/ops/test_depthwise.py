@@ -127,12 +127,12 @@ def test_is_a_sound_operator(generator, around, bias):
         "silu": "activation" in options,
         "residual": "residual" in options,
     }
-    arguments = (x, weight, inputs["bias"].requires_grad_() if bias else None)
+    taps = weight.flatten(1).t().contiguous().detach().requires_grad_()
+    arguments = (x, taps, inputs["bias"].requires_grad_() if bias else None)
     torch.library.opcheck(_convolve, arguments, {**flags, "save_pre": True})
     pre = torch.randn(x.shape) if flags["silu"] else torch.empty(0)
-    detached = [None if tensor is None else tensor.detach() for tensor in arguments]
-    grad = torch.randn(x.shape)
-    torch.library.opcheck(_convolve_backward, (grad, detached[0], pre, *detached[1:]), flags)
+    given = (torch.randn(x.shape), x.detach(), pre, taps.detach())
+    torch.library.opcheck(_convolve_backward, given, {**flags, "has_bias": bias})
 
 
 def test_traces_as_one_graph(generator):
@@ -149,8 +149,9 @@ def test_nothing_is_kept_for_gradients_that_nobody_wants(generator):
     inputs = conv_inputs(generator, size=3)
     x = inputs["x"].permute(0, 2, 3, 1).contiguous()
     flags = {"gelu": False, "silu": True, "residual": False}
-    assert _convolve(x, inputs["weight"], None, **flags, save_pre=False)[1].numel() == 0
-    assert _convolve(x, inputs["weight"], None, **flags, save_pre=True)[1].shape == x.shape
+    taps = inputs["weight"].flatten(1).t().contiguous()
+    assert _convolve(x, taps, None, **flags, save_pre=False)[1].numel() == 0
+    assert _convolve(x, taps, None, **flags, save_pre=True)[1].shape == x.shape
 
 
 def test_nan_is_passed_on(generator):

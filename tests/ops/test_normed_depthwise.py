@@ -139,12 +139,14 @@ def test_is_a_sound_operator(generator, of_batch):
     inputs = head_inputs(generator, channels=3)
     x = inputs["x"].permute(0, 2, 3, 1).contiguous()
     torch.library.opcheck(_statistics, (x,))
+    inputs["weight"] = inputs["weight"].flatten(1).t().contiguous()
     parameters = [tensor.requires_grad_() for name, tensor in inputs.items() if name != "x"]
     arguments = [x.requires_grad_(), *parameters, *_statistics(x.detach())]
     options = {"eps": 1e-5, "of_batch": of_batch}
     # The gradient holds for statistics that follow the map: checked as a whole above, not by this operator's inputs.
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(_convolve_normed, tuple(arguments), options, test_utils=tests)
+    del arguments[2]
     detached = [tensor.detach() for tensor in arguments]
     torch.library.opcheck(_convolve_normed_backward, (torch.randn(x.shape), *detached), options)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops import triton_support
+from scanseg.ops.contract import state_dtype
 
 MOST_CHANNELS = 8192
 """A row must fit into the registers of one program."""
@@ -116,15 +117,14 @@ def _normalise_backward(
     factor: int,
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     from scanseg.ops.channel_norm.gpu_kernels import normalise_rows_gradients
 
     grad_x, grad_added = _input_gradients(total, sample_scale, x_dtype, added_dtype)
     rows, rows_per_sample = _rows(total, weight)
     block_rows, block_channels, warps = _block(weight)
     programs = min(-(-rows // block_rows), GRADIENT_PROGRAMS)
-    wide = torch.float64 if total.dtype == torch.float64 else torch.float32
-    partial = total.new_empty((programs, 2, weight.numel()), dtype=wide)
+    partial = total.new_empty((programs, 2, weight.numel()), dtype=state_dtype(total))
     with torch.cuda.device_of(total):
         normalise_rows_gradients[(programs,)](
             grad.contiguous(),
@@ -150,8 +150,7 @@ def _normalise_backward(
             ACC=_accumulator(total),
             num_warps=warps,
         )
-    grad_weight, grad_bias = partial.sum(0)
-    return grad_x, grad_added, grad_weight.to(weight.dtype, copy=True), grad_bias.to(weight.dtype, copy=True)
+    return grad_x, grad_added, partial.sum(0)
 
 
 @_normalise_backward.register_fake
@@ -165,9 +164,9 @@ def _(
     factor: int,
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     grads = _input_gradients(total, sample_scale, x_dtype, added_dtype)
-    return *grads, weight.new_empty(weight.shape), weight.new_empty(weight.shape)
+    return *grads, total.new_empty((2, weight.numel()), dtype=state_dtype(total))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -178,9 +177,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
     total, sample_scale, weight = ctx.saved_tensors
-    grad_x, grad_added, grad_weight, grad_bias = _normalise_backward(
+    grad_x, grad_added, sums = _normalise_backward(
         grad_total, grad, total, sample_scale, weight, *ctx.settings
     )
+    grad_weight, grad_bias = sums.to(weight.dtype)
     added_dtype = ctx.settings[-1]
     of_added = None if added_dtype is None else grad_added if grad_added.numel() else grad_x
     return grad_x, of_added, None, grad_weight, grad_bias, None, None, None

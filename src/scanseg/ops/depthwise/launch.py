@@ -3,6 +3,7 @@
 Maps are (batch, height, width, channel), contiguous.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,22 +54,6 @@ class Before(NamedTuple):
     shift: Tensor
 
 
-class Sums(NamedTuple):
-    """Gradients that are sums over the map, in the dtype of accumulation.
-
-    Attributes:
-        taps: Those of the taps, (size * size, channel).
-        bias: That of the bias, (channel), or None.
-        shift: Sum of the gradient after `Before`, where it is not 0, or None.
-        scale: Sum of the same times (x - mean), or None.
-    """
-
-    taps: Tensor
-    bias: Tensor | None
-    shift: Tensor | None
-    scale: Tensor | None
-
-
 class _Grid(NamedTuple):
     columns: int
     block_columns: int
@@ -79,7 +64,7 @@ class _Grid(NamedTuple):
 
 def convolve(
     x: Tensor,
-    weight: Tensor,
+    taps: Tensor,
     bias: Tensor | None,
     *,
     before: Before | None,
@@ -92,7 +77,7 @@ def convolve(
 
     Args:
         x: The map.
-        weight: Kernels, (channel, 1, size, size).
+        taps: Kernels, (size * size, channel), contiguous.
         bias: One number a channel, or None.
         before: What is applied to the map first, or None.
         silu: Whether SiLU is applied to the result.
@@ -107,7 +92,7 @@ def convolve(
 
     from scanseg.ops.depthwise.gpu_kernels import convolve_maps
 
-    size = weight.shape[-1]
+    size = math.isqrt(taps.shape[0])
     tile = tile or FORWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
@@ -118,7 +103,7 @@ def convolve(
     with torch.cuda.device_of(x):
         convolve_maps[(grid.blocks * grid.tiles, triton.cdiv(height, strip))](
             x,
-            _tap_major(weight),
+            taps,
             x if bias is None else bias.contiguous(),
             *(before or (x, x, x)),
             out,
@@ -147,33 +132,37 @@ def gradients(
     grad: Tensor,
     x: Tensor,
     pre: Tensor | None,
-    weight: Tensor,
+    taps: Tensor,
     *,
     before: Before | None,
     gelu: bool,
     has_bias: bool,
     residual: bool,
     tile: Tile | None = None,
-) -> tuple[Tensor, Sums]:
-    """Return the gradient of the map, and those of the parameters.
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the map, and those of the parameters, in the dtype of accumulation.
 
     Args:
         grad: Gradient of the result.
         x: The map.
         pre: The result before SiLU; None without SiLU.
-        weight: Kernels, (channel, 1, size, size).
+        taps: Kernels, (size * size, channel), contiguous.
         before: What is applied to the map first, or None. The gradient returned for the map is then that of
             (x - mean) * scale + shift.
         gelu: Whether GELU is applied to the map first.
         has_bias: Whether the gradient of a bias is wanted.
         residual: Whether the map is added to its convolution.
         tile: How the work is divided; None for the table's way.
+
+    Returns:
+        The gradient of the map, and rows of one number a channel: the gradients of the taps; with a bias its own; with
+        `before` the sum of the gradient after it, where that is not 0, and the sum of this times (x - mean).
     """
     import triton
 
     from scanseg.ops.depthwise.gpu_kernels import convolve_maps_gradients
 
-    size = weight.shape[-1]
+    size = math.isqrt(taps.shape[0])
     tile = tile or BACKWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
@@ -190,7 +179,7 @@ def gradients(
             grad,
             x,
             x if pre is None else pre,
-            _tap_major(weight),
+            taps,
             *(before or (x, x, x)),
             grad_x,
             partial,
@@ -213,14 +202,7 @@ def gradients(
             ACC=_accumulator(x),
             num_warps=tile.warps,
         )
-    sums = partial.sum(0)
-    taps = size * size
-    return grad_x, Sums(
-        sums[:taps],
-        sums[taps] if has_bias else None,
-        sums[-2] if before else None,
-        sums[-1] if before else None,
-    )
+    return grad_x, partial.sum(0)
 
 
 def _grid(x: Tensor, tile: Tile) -> _Grid:
@@ -234,11 +216,6 @@ def _grid(x: Tensor, tile: Tile) -> _Grid:
     return _Grid(
         columns, block_columns, block_channels, -(-channels // block_channels), -(-columns // block_columns)
     )
-
-
-def _tap_major(weight: Tensor) -> Tensor:
-    """Lay the taps out so that neighbouring channels are neighbours in memory."""
-    return weight.flatten(1).t().contiguous()
 
 
 def _accumulator(x: Tensor) -> object:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scanseg.ops import triton_support
+from scanseg.ops.contract import state_dtype
 from scanseg.ops.depthwise.launch import FORWARD, convolve, gradients
 
 
@@ -30,25 +31,26 @@ def depthwise_conv_triton(
     tensors = (x, weight) if bias is None else (x, weight, bias)
     save_pre = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     rows = x.permute(0, 2, 3, 1).contiguous()
+    taps = weight.flatten(1).t().contiguous()
     gelu, silu = input_activation == "gelu", activation == "silu"
-    result: Tensor = _convolve(
-        rows, weight, bias, gelu=gelu, silu=silu, residual=residual, save_pre=save_pre
-    )[0]
+    result: Tensor = _convolve(rows, taps, bias, gelu=gelu, silu=silu, residual=residual, save_pre=save_pre)[
+        0
+    ]
     return result.permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("scanseg::depthwise_conv_triton", mutates_args=())
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
+    x: Tensor, taps: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
 ) -> tuple[Tensor, Tensor]:
     # Each element is read once for each column of the kernel: GELU is cheaper in a pass of its own.
     h = F.gelu(x) if gelu else x
-    return convolve(h, weight, bias, before=None, silu=silu, residual=residual, save_pre=save_pre)
+    return convolve(h, taps, bias, before=None, silu=silu, residual=residual, save_pre=save_pre)
 
 
 @_convolve.register_fake
 def _(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
+    x: Tensor, taps: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(x) if silu and save_pre else x.new_empty(0)
 
@@ -58,27 +60,23 @@ def _convolve_backward(
     grad: Tensor,
     x: Tensor,
     pre: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    taps: Tensor,
     *,
+    has_bias: bool,
     gelu: bool,
     silu: bool,
     residual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x, sums = gradients(
+) -> tuple[Tensor, Tensor]:
+    return gradients(
         grad.contiguous(),
         x,
         pre if silu else None,
-        weight,
+        taps,
         before=None,
         gelu=gelu,
-        has_bias=bias is not None,
+        has_bias=has_bias,
         residual=residual,
     )
-    grad_weight = sums.taps.t().contiguous().view(weight.shape).to(weight.dtype)
-    if bias is None or sums.bias is None:
-        return grad_x, grad_weight, x.new_empty(0)
-    return grad_x, grad_weight, sums.bias.to(bias.dtype, copy=True)
 
 
 @_convolve_backward.register_fake
@@ -86,25 +84,23 @@ def _(
     grad: Tensor,
     x: Tensor,
     pre: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    taps: Tensor,
     *,
+    has_bias: bool,
     gelu: bool,
     silu: bool,
     residual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x),
-        weight.new_empty(weight.shape),
-        x.new_empty(0) if bias is None else bias.new_empty(bias.shape),
-    )
+) -> tuple[Tensor, Tensor]:
+    slots = taps.shape[0] + int(has_bias)
+    return torch.empty_like(x), x.new_empty((slots, x.shape[3]), dtype=state_dtype(x))
 
 
 def _keep(
     ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, bool], output: tuple[Tensor, Tensor]
 ) -> None:
-    x, weight, bias = inputs
-    ctx.save_for_backward(x, output[1], weight, bias)
+    x, taps, bias = inputs
+    ctx.save_for_backward(x, output[1], taps)
+    ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.flags = {name: keyword_only_inputs[name] for name in ("gelu", "silu", "residual")}
     ctx.set_materialize_grads(False)
 
@@ -112,9 +108,11 @@ def _keep(
 def _gradients(ctx: Any, grad: Tensor | None, grad_pre: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return None, None, None
-    x, pre, weight, bias = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = _convolve_backward(grad, x, pre, weight, bias, **ctx.flags)
-    return grad_x, grad_weight, None if bias is None else grad_bias
+    x, pre, taps = ctx.saved_tensors
+    has_bias = ctx.bias_dtype is not None
+    grad_x, sums = _convolve_backward(grad, x, pre, taps, has_bias=has_bias, **ctx.flags)
+    grad_bias = sums[-1].to(ctx.bias_dtype) if has_bias else None
+    return grad_x, sums[: taps.shape[0]].to(taps.dtype), grad_bias
 
 
 _convolve.register_autograd(_gradients, setup_context=_keep)

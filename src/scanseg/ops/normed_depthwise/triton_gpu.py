@@ -43,6 +43,7 @@ def normed_depthwise_conv_triton(
 ) -> Tensor:
     """Normalise, rectify and convolve; arguments as `normed_depthwise_conv`."""
     rows = x.permute(0, 2, 3, 1).contiguous()
+    taps = weight.flatten(1).t().contiguous()
     if momentum is None:
         wide = state_dtype(x)
         mean, variance = running_mean.to(wide, copy=True), running_var.to(wide, copy=True)
@@ -55,7 +56,7 @@ def normed_depthwise_conv_triton(
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     of_batch = momentum is not None
     result: Tensor = _convolve_normed(
-        rows, weight, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
+        rows, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
     )
     return result.permute(0, 3, 1, 2)
 
@@ -113,7 +114,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("scanseg::normed_depthwise_conv_triton", mutates_args=())
 def _convolve_normed(
     x: Tensor,
-    weight: Tensor,
+    taps: Tensor,
     bias: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
@@ -125,13 +126,13 @@ def _convolve_normed(
 ) -> Tensor:
     scale = norm_weight * torch.rsqrt(variance + eps)
     before = Before(mean, scale, norm_bias.contiguous())
-    return convolve(x, weight, bias, before=before, silu=False, residual=False, save_pre=False)[0]
+    return convolve(x, taps, bias, before=before, silu=False, residual=False, save_pre=False)[0]
 
 
 @_convolve_normed.register_fake
 def _(
     x: Tensor,
-    weight: Tensor,
+    taps: Tensor,
     bias: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
@@ -148,8 +149,7 @@ def _(
 def _convolve_normed_backward(
     grad: Tensor,
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    taps: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
     mean: Tensor,
@@ -157,46 +157,33 @@ def _convolve_normed_backward(
     *,
     eps: float,
     of_batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the map, and by rows those of taps, bias, `norm_bias` and `norm_weight`."""
     inverse = torch.rsqrt(variance + eps)
     scale = norm_weight * inverse
     grad_x, sums = gradients(
         grad.contiguous(),
         x,
         None,
-        weight,
+        taps,
         before=Before(mean, scale, norm_bias.contiguous()),
         gelu=False,
         has_bias=True,
         residual=False,
     )
-    assert sums.shift is not None
-    assert sums.scale is not None
-    assert sums.bias is not None
+    sums[-1] *= inverse
+    # The rows' sums over pixels, as means: what the batch's own statistics take from every pixel.
     count = x.numel() // x.shape[-1] if of_batch else torch.inf
-    _add_statistics_gradient(
-        grad_x,
-        x,
-        mean,
-        scale,
-        constant=scale * sums.shift / count,
-        slope=scale * sums.scale * inverse.square() / count,
-    )
-    return (
-        grad_x,
-        sums.taps.t().contiguous().view(weight.shape).to(weight.dtype),
-        sums.bias.to(bias.dtype, copy=True),
-        (sums.scale * inverse).to(norm_weight.dtype),
-        sums.shift.to(norm_bias.dtype, copy=True),
-    )
+    shifts = sums[-2:] * (scale / count)
+    _add_statistics_gradient(grad_x, x, mean, scale, constant=shifts[0], slope=shifts[1] * inverse)
+    return grad_x, sums
 
 
 @_convolve_normed_backward.register_fake
 def _(
     grad: Tensor,
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    taps: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
     mean: Tensor,
@@ -204,24 +191,31 @@ def _(
     *,
     eps: float,
     of_batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x),
-        weight.new_empty(weight.shape),
-        bias.new_empty(bias.shape),
-        norm_weight.new_empty(norm_weight.shape),
-        norm_bias.new_empty(norm_bias.shape),
-    )
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty((taps.shape[0] + 3, x.shape[3]), dtype=state_dtype(x))
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    x, taps, bias, *rest = inputs
+    ctx.save_for_backward(x, taps, *rest)
+    ctx.bias_dtype = bias.dtype
     ctx.options = keyword_only_inputs
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _convolve_normed_backward(grad, *ctx.saved_tensors, **ctx.options)
-    return *grads, None, None
+    x, taps, norm_weight, norm_bias, mean, variance = ctx.saved_tensors
+    grad_x, sums = _convolve_normed_backward(
+        grad, x, taps, norm_weight, norm_bias, mean, variance, **ctx.options
+    )
+    return (
+        grad_x,
+        sums[:-3].to(taps.dtype),
+        sums[-3].to(ctx.bias_dtype),
+        sums[-1].to(norm_weight.dtype),
+        sums[-2].to(norm_bias.dtype),
+        None,
+        None,
+    )
 
 
 _convolve_normed.register_autograd(_gradients, setup_context=_keep)
