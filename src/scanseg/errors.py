@@ -11,3 +11,7 @@ class InputError(ScansegError):
 
 class UsageError(ScansegError):
     """The command or function was called in a way that cannot be carried out (exit 2)."""
+
+
+class OtherProcessError(ScansegError):
+    """Another of the processes that work together failed, and says why itself."""

@@ -1,6 +1,5 @@
 """Training in 16 bits: both networks stay finite, also with gates that break the published form of the mLSTM."""
 
-import json
 import math
 
 import pytest
@@ -177,20 +176,3 @@ def test_any_step_size_of_the_scan_stays_finite(generator, backend, bias, dtype)
     assert y.isfinite().all()
     for name, gradient in zip(leaves, gradients, strict=True):
         assert gradient.isfinite().all(), name
-
-
-def test_a_run_in_float16_is_finite_from_its_start_to_its_end(tmp_path):
-    """The program of the 1000 steps, a few of them."""
-    from benchmarks.fp16_run import run_steps
-
-    fit, size = make_fit("xlstm-enc", torch.float16)
-    record = run_steps(fit, lambda iteration: make_batch(size, iteration), num_steps=8, lr=lambda part: 1e-3)
-
-    assert json.loads(json.dumps(record))["num_steps"] == 8
-    assert record["all_losses_finite"]
-    assert record["all_parameters_finite"]
-    assert len(record["loss"]) == len(record["loss_scale"]) == 8
-    # The scale begins high: the first steps are skipped until the gradients fit, and say so.
-    skipped = record["num_skipped_steps"]
-    assert skipped == sum(count > 0 for count in record["nonfinite_gradients"])
-    assert record["loss_scale"][-1] == pytest.approx(65536.0 / 2**skipped)

@@ -22,7 +22,7 @@ from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
 from scanseg.cli.train import train
 from scanseg.cli.weights import import_weights, verify
-from scanseg.errors import ScansegError, UsageError
+from scanseg.errors import OtherProcessError, ScansegError, UsageError
 
 __all__ = ["main"]
 
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (CycloptsError, UsageError) as error:
         return _report(str(error), code=2)
+    except OtherProcessError:
+        return 1
     except ScansegError as error:
         return _report(str(error), code=1)
     except Interrupt as interrupt:

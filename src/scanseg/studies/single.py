@@ -1,17 +1,19 @@
 """One training, from a data set or a plan to a model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
-from scanseg.errors import UsageError
+from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
+from scanseg.specs import Plan
 from scanseg.studies.preparation import plan_of, store_of
-from scanseg.training import FoldChoice, TrainingResult, choose_fold, watch_signals
+from scanseg.training import FoldChoice, InterruptionError, TrainingResult, choose_fold, watch_signals
 from scanseg.training import train as run_training
 from scanseg.training.processes import Processes, join_processes
 
@@ -49,9 +51,11 @@ def train(
         if not processes.is_first:
             listen = ignore_progress
         folder, store, fold = processes.on_first(
-            lambda: _prepare(source, output, options, fold=fold, resume=resume, listen=listen)
+            lambda: _prepare(
+                source, output, options, fold=fold, resume=resume, processes=processes, listen=listen
+            )
         )
-        with watch_signals() as stopped:
+        with watch_signals() as stopped, _told_once(processes):
             return run_training(
                 folder,
                 store,
@@ -73,12 +77,14 @@ def _prepare(
     *,
     fold: FoldChoice | None,
     resume: bool,
+    processes: Processes,
     listen: ProgressListener,
 ) -> tuple[ModelFolder, Store, FoldChoice | None]:
     """Open or make the model folder and the store, and decide on the fold."""
     stores = stores_of(output, options)
     if resume:
         folder = begun_model(output, options, fold=fold)
+        _check_batch(folder.plan, processes)
         store = store_of(folder.plan, source, stores, num_workers=options.num_workers, listen=listen)
         return folder, store, fold
     ModelFolder.require_new(output)
@@ -90,10 +96,27 @@ def _prepare(
         num_workers=options.num_workers,
         listen=listen,
     )
+    _check_batch(plan, processes)
     fold = 0 if fold is None else fold
     store = store_of(plan, source, stores, num_workers=options.num_workers, listen=listen)
     choose_fold(store, fold)
     return ModelFolder.create(output, plan), store, fold
+
+
+def _check_batch(plan: Plan, processes: Processes) -> None:
+    """Make sure that the processes can share the plan's batches."""
+    processes.check_batch(plan.sampling.batch_size, accumulation=plan.training.accumulation)
+
+
+@contextmanager
+def _told_once(processes: Processes) -> Iterator[None]:
+    """Let the first process alone say that a signal stopped all of them."""
+    try:
+        yield
+    except InterruptionError as error:
+        if processes.is_first:
+            raise
+        raise OtherProcessError(str(error)) from error
 
 
 def stores_of(output: Path, options: TrainingOptions) -> Path:

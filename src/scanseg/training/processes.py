@@ -15,17 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from scanseg.errors import ScansegError, UsageError
+from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models.device import choose_device
 
 Result = TypeVar("Result")
 
 _PATIENCE = timedelta(hours=24)
 """How long processes wait for the first one, which may be preprocessing a large data set."""
-
-
-class OtherProcessError(ScansegError):
-    """The first process failed; it says why itself."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,23 @@ class Processes:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def share(self, total: int) -> int:
-        """Return how many of a batch's patches a process takes.
+    def check_batch(self, batch_size: int, *, accumulation: int) -> None:
+        """Make sure that a batch can be shared.
+
+        Args:
+            batch_size: Patches of a step.
+            accumulation: Parts in which each process has its share pass the network.
 
         Raises:
-            UsageError: They cannot be divided evenly.
+            UsageError: The patches cannot be divided evenly.
         """
-        if total % self.count:
+        parts = self.count * accumulation
+        if batch_size % parts:
+            in_parts = f", each with {accumulation} parts in turn" if accumulation > 1 else ""
             raise UsageError(
-                f"batch_size {total} is not divisible by {self.count} processes; "
-                f"--batch-size {total + self.count - total % self.count} is"
+                f"batch_size {batch_size} is not divisible by {self.count} processes{in_parts}; "
+                f"--batch-size {batch_size + parts - batch_size % parts} is"
             )
-        return total // self.count
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes; gradients flow to each of them."""

@@ -58,7 +58,6 @@ class Run:
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._device, self._processes, self._stopped, self._listen = device, processes, stopped, listen
         self._part = Part(processes.rank, processes.count)
-        processes.share(self._plan.sampling.batch_size // self._plan.training.accumulation)
         if self._plan.training.export == "best" and not cases.validation:
             raise UsageError(
                 f"training.export best needs validation cases; fold {fold} has none. Choose last."

@@ -1,0 +1,105 @@
+"""Two processes that share each batch learn what one does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import scanseg
+
+from .conftest import SETTINGS
+
+SHARED = (
+    *SETTINGS,
+    *(
+        "sampling.batch_size=4",
+        "training.epochs=3",
+        "training.validate_every=1",
+        "training.checkpoint_seconds=0",
+    ),
+    'training.optimizer={"kind": "sgd", "lr": 0.01, "momentum": 0.9}',
+    'augmentation=[{"kind": "affine", "rotation_probability": 1.0}, {"kind": "gaussian-noise", "probability": 0.5},'
+    ' {"kind": "mirror", "axes": [0, 1]}]',
+)
+
+
+def torchrun(*words, count=2, **options):
+    """Start `scanseg train WORDS...` in several processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    command = [*launcher, f"--master-port={port}", "-m", "scanseg", "train", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
+
+
+def words_of(dataset, model, *settings):
+    chosen = [word for setting in (*SHARED, *settings) for word in ("--set", setting)]
+    return (dataset, "-o", model, "--device", "cpu", "--num-workers", 0, *chosen)
+
+
+@pytest.mark.parametrize("over_batch", [True, False])
+def test_two_processes_train_like_one(dataset, tmp_path, over_batch):
+    setting = f"training.loss.dice_over_batch={str(over_batch).lower()}"
+    one, two = tmp_path / "one", tmp_path / "two"
+    scanseg.train(dataset, one, settings=(*SHARED, setting), device="cpu", num_workers=0)
+
+    process = torchrun(*words_of(dataset, two, setting))
+    said, complained = process.communicate(timeout=240)
+
+    assert process.returncode == 0, complained
+    assert said.count("validation Dice") == 1
+    assert json.loads((two / "run.json").read_text())["num_processes"] == 2
+    ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)  # float32 sums in another order
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (one, two)]
+    for alone, together in zip(*(map(json.loads, each) for each in lines), strict=True):
+        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+        assert together["validation_dice"]["disk"] == pytest.approx(
+            alone["validation_dice"]["disk"], abs=0.01
+        )
+    reports = [json.loads((folder / "validation.json").read_text()) for folder in (one, two)]
+    assert [case["case"] for case in reports[0]["cases"]] == [case["case"] for case in reports[1]["cases"]]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_once(dataset, tmp_path):
+    process = torchrun(*words_of(dataset, tmp_path / "model", "sampling.batch_size=3"))
+    _, complained = process.communicate(timeout=240)
+
+    assert process.returncode != 0
+    assert complained.count("batch_size 3 is not divisible by 2 processes; --batch-size 4 is") == 1
+
+
+def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
+    model = tmp_path / "model"
+    long = ("training.epochs=400",)
+    process = torchrun(*words_of(dataset, model, *long), start_new_session=True)
+    while not (model / "metrics.jsonl").is_file() or not (model / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    run = json.loads((model / "run.json").read_text())
+    assert run["status"] == "interrupted"
+    assert 0 < run["iterations_done"] < 800
+
+    plan = json.loads((model / "plan.json").read_text())
+    plan["training"]["epochs"] = run["epochs_done"] + 2
+    (model / "plan.json").write_text(json.dumps(plan))
+    resumed = torchrun(dataset, "-o", model, "--resume", "--device", "cpu", "--num-workers", 0)
+    _, complained = resumed.communicate(timeout=240)
+
+    assert resumed.returncode == 0, complained
+    finished = json.loads((model / "run.json").read_text())
+    assert (finished["status"], finished["epochs_done"]) == ("finished", run["epochs_done"] + 2)
