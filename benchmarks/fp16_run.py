@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.fp16_run PLAN STORE --device cuda -o benchmarks/results/NAME.json [--steps 1000]
 
-The steps are those of `scanseg train`: autocast, a scaled loss, gradient clipping, forward and backward one CUDA graph. A
+The steps are those of `scanseg train`: autocast, a scaled loss, gradient clipping, one CUDA graph. A
 step whose gradients are not finite is skipped and halves the scale, as it should early on. Exit 1 where a loss or
 a parameter is not finite, the scale has fallen below 1, or more than one step in fifty was skipped.
 """

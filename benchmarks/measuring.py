@@ -11,6 +11,8 @@ Call = Callable[[], object]
 
 FLUSH_BYTES = 256 << 20
 """Written between the repetitions of a small call, so that its inputs are not found in the cache."""
+MIN_CALLS = 5
+"""Timed however long they take."""
 _WARM_UPS = 3
 
 
@@ -49,7 +51,8 @@ def measure(call: Call, device: torch.device, *, seconds: float, flush: bool) ->
 
 def _host_times(call: Call, seconds: float) -> list[float]:
     times: list[float] = []
-    while len(times) < 5 or sum(times) < seconds:
+    end_of_measuring = time.perf_counter() + seconds
+    while len(times) < MIN_CALLS or time.perf_counter() < end_of_measuring:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
@@ -61,7 +64,7 @@ def _event_times(call: Call, device: torch.device, *, seconds: float, flush: boo
     cache = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device) if flush else None
     times: list[float] = []
     end_of_measuring = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end_of_measuring:
+    while len(times) < MIN_CALLS or time.perf_counter() < end_of_measuring:
         if cache is not None:
             cache.zero_()
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))

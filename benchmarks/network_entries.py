@@ -16,7 +16,7 @@ from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_network
 from benchmarks.neighbours import NEIGHBOURS
 from scanseg.networks import MSVMUNet, PlainUNet, XLSTMUNet, place_network
-from scanseg.planning.topology import choose_topology
+from scanseg.planning.topology import Topology, choose_topology
 from scanseg.specs import DatasetSpec, LossSpec
 from scanseg.training.losses import segmentation_loss
 
@@ -31,6 +31,7 @@ class ImageShape:
         patch_size: Voxels along (z,) y, x.
         spacing: By which the stages are planned.
         num_classes: With background.
+        small: Build networks of few features: for tests.
     """
 
     batch: int
@@ -38,6 +39,7 @@ class ImageShape:
     patch_size: tuple[int, ...]
     spacing: tuple[float, ...]
     num_classes: int
+    small: bool = False
 
     def __str__(self) -> str:
         return "x".join(map(str, (self.batch, self.channels, *self.patch_size)))
@@ -45,7 +47,7 @@ class ImageShape:
     def tiny(self) -> "ImageShape":
         """Return a size that a test has time for; it keeps the axes."""
         size = (32, 32) if len(self.patch_size) == 2 else (8, 16, 16)
-        return ImageShape(2, self.channels, size, self.spacing, 3)
+        return ImageShape(2, self.channels, size, self.spacing, 3, small=True)
 
 
 SYNAPSE = ImageShape(32, 3, (224, 224), (1.0, 1.0), 9)
@@ -109,6 +111,8 @@ def _entry(row: NetworkRow, precision: PrecisionName) -> Entry:
 
 
 def _msvm_unet(shape: ImageShape) -> nn.Module:
+    if shape.small:
+        return MSVMUNet(shape.channels, shape.num_classes, dims=(8, 16, 24, 32), depths=(1, 1, 1, 1))
     return MSVMUNet(shape.channels, shape.num_classes)
 
 
@@ -120,6 +124,7 @@ def _xlstm_unet(shape: ImageShape, variant: Literal["enc", "bot"]) -> nn.Module:
         patch_size=shape.patch_size,
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
+        features=_features(shape, topology),
         variant=variant,
     )
 
@@ -127,8 +132,17 @@ def _xlstm_unet(shape: ImageShape, variant: Literal["enc", "bot"]) -> nn.Module:
 def _plain_unet(shape: ImageShape) -> nn.Module:
     topology = choose_topology(shape.spacing, shape.patch_size)
     return PlainUNet(
-        shape.channels, shape.num_classes, strides=topology.strides, kernel_sizes=topology.kernel_sizes
+        shape.channels,
+        shape.num_classes,
+        strides=topology.strides,
+        kernel_sizes=topology.kernel_sizes,
+        features=_features(shape, topology),
     )
+
+
+def _features(shape: ImageShape, topology: Topology) -> tuple[int, ...] | None:
+    """Return the features of the stages; None: the usual."""
+    return tuple(4 * 2**stage for stage in range(len(topology.strides))) if shape.small else None
 
 
 NETWORKS: dict[str, Callable[[ImageShape], nn.Module]] = {

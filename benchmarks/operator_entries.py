@@ -162,7 +162,7 @@ def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device,
     )
 
 
-def _scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """What the scan gets within the core: products in the type of x, parameters in float32."""
     layer = _layer(shape, device)
     generator = torch.Generator(device).manual_seed(_SEED)
@@ -175,7 +175,7 @@ def _scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> d
 
 def _check_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
     shape = (_tiny_map(shape) if tiny else shape)._replace(batch=2)
-    inputs = _scan_inputs(shape, DTYPES[precision], device)
+    inputs = scan_inputs(shape, DTYPES[precision], device)
     generator = torch.Generator(device).manual_seed(_SEED + 1)
     return check_operator(
         lambda tensors: ss2d_scan(**tensors),
@@ -189,7 +189,7 @@ def _check_scan(shape: MapShape, precision: PrecisionName, device: torch.device,
 def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
     """The scan alone, every backend that serves here: for CPUs."""
     shape = _tiny_map(shape) if tiny else shape
-    inputs = _scan_inputs(shape, DTYPES[precision], device)
+    inputs = scan_inputs(shape, DTYPES[precision], device)
 
     def forward(backend: str | None) -> Tensor:
         with torch.no_grad():
@@ -204,7 +204,7 @@ def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device,
     )
 
 
-def _cell_inputs(shape: CellShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def cell_inputs(shape: CellShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Random q, k, v in the layout of the layer, and gates near those of a fresh layer.
 
     The mean of q and k is positive, since raw h is ill-conditioned where the row sum is near exp(-m).
@@ -228,7 +228,7 @@ def _cell_inputs(shape: CellShape, dtype: torch.dtype, device: torch.device) -> 
 
 def _build_cell(shape: CellShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
     shape, dtype = (_tiny_cell(shape) if tiny else shape), DTYPES[precision]
-    inputs = {name: tensor.requires_grad_() for name, tensor in _cell_inputs(shape, dtype, device).items()}
+    inputs = {name: tensor.requires_grad_() for name, tensor in cell_inputs(shape, dtype, device).items()}
     generator = torch.Generator(device).manual_seed(_SEED + 1)
     grad_output = torch.randn(shape, generator=generator, device=device).to(dtype)
 
@@ -252,7 +252,7 @@ def _build_cell(shape: CellShape, precision: PrecisionName, device: torch.device
 def _check_cell(shape: CellShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
     """Hold the first tokens to the recurrence, and all of them to the chunked form in float64."""
     shape = _tiny_cell(shape) if tiny else shape
-    inputs = _cell_inputs(shape, DTYPES[precision], device)
+    inputs = cell_inputs(shape, DTYPES[precision], device)
     generator = torch.Generator(device).manual_seed(_SEED + 1)
     grad_output = torch.randn(shape, generator=generator, device=device)
     errors: dict[str, float] = {}

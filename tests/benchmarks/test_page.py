@@ -1,0 +1,153 @@
+"""The performance page: it is what its records say, and it says where we lose."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.page import PAGE, main, make_page
+from benchmarks.shortfalls import ANALYSIS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def timing(ms, peak=1.0):
+    return {"median_ms": ms, "p20_ms": 0.9 * ms, "p80_ms": 1.1 * ms, "num_calls": 5, "peak_gib": peak}
+
+
+def row(entry, call, eager, replay=None, *, peak=1.0, floor=None):
+    return {
+        "entry": entry,
+        "call": call,
+        "status": "measured",
+        "eager": timing(eager, peak),
+        "replay": timing(replay) if replay else None,
+        "floor_ms": floor,
+    }
+
+
+@pytest.fixture
+def write_record(tmp_path):
+    def write(*rows, name="gpu.json", tiny=False):
+        record = {
+            "device": "NVIDIA H100 80GB HBM3",
+            "device_type": "cuda",
+            "threads": 8,
+            "versions": {"torch": "2.11", "triton": "3.6"},
+            "commit": "abc123",
+            "source_digest": "0123456789abcdef",
+            "date": "2026-11-24T15:00:00+00:00",
+            "settings": {"tiny": tiny},
+            "golden": [{"record": "a", "passed": True}, {"record": "b", "passed": True}],
+            "rows": list(rows),
+        }
+        path = tmp_path / name
+        path.write_text(json.dumps(record))
+        return path
+
+    return write
+
+
+def page_of(*records):
+    return make_page(records, page=records[0].parent / "performance.md")
+
+
+def section(page, title):
+    return page.split(f"## {title}")[1].split("\n## ")[0]
+
+
+def test_the_committed_page_is_what_the_generator_makes_of_its_records():
+    page = ROOT / PAGE
+    text = page.read_text(encoding="utf-8")
+    records = [
+        page.parent / link for link in re.findall(r"^- Record: \[[^]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    ]
+    assert make_page(records, page=page) == text, (
+        "run python -m benchmarks.page with the records named in the page"
+    )
+
+
+def test_a_row_shows_all_that_is_known(write_record):
+    page = page_of(
+        write_record(row("ss2d-core/S1/bfloat16", "forward+backward", 0.5, 0.4, peak=0.25, floor=0.1))
+    )
+    assert (
+        "| ss2d-core/S1/bfloat16 forward+backward | 0.5 (0.45 to 0.55) | 0.4 | 0.25 | 3.71 |  | 0.9 | 0.1 | 5.0 | 7.4 |"
+        in page
+    )
+    assert "[gpu.json](gpu.json): NVIDIA H100 80GB HBM3, 8 threads, 2026-11-24T15:00:00+00:00" in page
+    assert "2 of 2 golden records verified" in page
+
+
+def test_where_we_lose_names_missed_targets_slower_rows_and_memory(write_record):
+    step = "xlstm-unet-enc/2x1x48x160x224/bfloat16"
+    page = page_of(
+        write_record(
+            row("ss2d-core/S1/bfloat16", "forward+backward", 1.8, 0.8, floor=0.1),
+            row("mlstm/2x4x6720x128/bfloat16", "forward+backward", 3.0),
+            row(step, "step", 130.0, 100.0, peak=9.5),
+            row("nnunet-plain-conv-unet/2x1x48x160x224/bfloat16", "step", 70.0, 60.0),
+            row("msvm-unet/32x3x224x224/bfloat16", "step", 40.0, 30.0, peak=6.0),
+        )
+    )
+    lost = section(page, "Where we lose")
+    # Operators count as launched, networks as replayed.
+    assert "ss2d-core/S1/bfloat16 forward+backward misses its target of 0.9 ms: 1.8 ms, 2.00 times" in lost
+    assert "mlstm/2x4x6720x128/bfloat16 forward+backward misses its target of 1.2 ms" in lost
+    assert "mlstm/2x4x6720x128/bfloat16 forward+backward is slower than the best public 2.4 ms" in lost
+    assert f"{step} step takes more memory than its target of 9 GiB: 9.50 GiB" in lost
+    assert f"{step} step is slower than nnunet-plain-conv-unet at the same input: 100 against 60 ms" in lost
+    assert f"{step} step misses" not in lost
+    assert "msvm-unet" not in lost
+    assert "\n- nnunet" not in lost
+
+
+def test_a_row_that_wins_everywhere_is_not_lost(write_record):
+    page = page_of(write_record(row("msvm-unet/32x3x224x224/bfloat16", "step", 40.0, 30.0, peak=6.0)))
+    assert "Nowhere among the rows that were measured." in section(page, "Where we lose")
+
+
+def test_rows_without_a_number_are_named_with_the_reason(write_record):
+    failed = {
+        "entry": "msvm-unet/32x3x224x224/tf32",
+        "status": "out of memory",
+        "reason": "CUDA out of memory",
+    }
+    skipped = {
+        "entry": "monai-segresnet/32x3x224x224/bfloat16",
+        "status": "skipped",
+        "reason": "pip install monai",
+    }
+    page = page_of(write_record(failed, skipped))
+    missing = section(page, "Without a number")
+    assert "- msvm-unet/32x3x224x224/tf32: out of memory: CUDA out of memory." in missing
+    assert "- monai-segresnet/32x3x224x224/bfloat16: skipped: pip install monai." in missing
+    assert "- ss2d-core/S1/bfloat16 forward+backward: not measured." in missing
+    assert "msvm-unet/32x3x224x224/tf32 step: not measured" not in missing
+
+
+def test_the_last_record_of_a_row_counts(write_record):
+    first = write_record(row("ss2d-core/S1/bfloat16", "forward", 5.0), name="first.json")
+    second = write_record(row("ss2d-core/S1/bfloat16", "forward", 0.3), name="second.json")
+    page = page_of(first, second)
+    assert "| ss2d-core/S1/bfloat16 forward | 0.3 (0.27 to 0.33) |" in page
+    assert "5 (4.5" not in page
+
+
+def test_shrunken_records_are_refused(write_record):
+    with pytest.raises(ValueError, match="shrunk"):
+        page_of(write_record(tiny=True))
+
+
+def test_the_program_writes_the_page(write_record, tmp_path):
+    record, output = write_record(row("ss2d-core/S1/bfloat16", "forward", 0.3)), tmp_path / "performance.md"
+    assert main([str(record), "-o", str(output)]) == 0
+    assert output.read_text(encoding="utf-8") == page_of(record)
+
+
+def test_analyses_are_of_rows_that_exist():
+    from benchmarks.table import all_entries
+
+    names = {entry.name for entry in all_entries()}
+    assert {key.split(" ")[0] for key in json.loads(ANALYSIS.read_text())} <= names
