@@ -62,9 +62,9 @@ def test_layers_agree(generator, on_triton, name):
     expected = results(copy.deepcopy(layer), x)
     on_triton()
     for key, tensor in results(layer, x).items():
-        torch.testing.assert_close(
-            tensor, expected[key], atol=1e-4, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
-        )
+        # A bias before a batch norm has gradient 0, and what is there is rounding.
+        bound = 1e-2 if key == "expand.0.bias" and "lkpe" in name else 1e-4
+        assert torch.allclose(tensor, expected[key], atol=bound, rtol=1e-4), key
 
 
 def test_dtypes_under_autocast(generator, on_triton):
