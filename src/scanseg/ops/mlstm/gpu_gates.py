@@ -117,16 +117,49 @@ def _leads(planes, plane, frames, t, exists, padded):
     return (own >= tl.maximum(frame, peak)) | (exists == 0)
 
 
-@triton.jit(do_not_specialize=["S", "num_chunks", "blocks", "parts", "slices"])
+@triton.jit(do_not_specialize=["blocks", "parts", "slices"])
+def sum_around_blocks(
+    across, beyond, over, around, blocks, parts, slices, BLOCKS: tl.constexpr, SLICES: tl.constexpr
+):
+    """Sum dL/dD over the pairs of tokens with a whole block between them; grid (chunk, row).
+
+    Args:
+        across: Sums of a block of t with all that is read before a block, (part, row, block, block of the chunk).
+        beyond: Sums of a block of s with later chunks, (part, row, block).
+        over: Sums over the pairs around a chunk, (slice, row, chunk).
+        around: Result, (row, block).
+        blocks: Blocks of a chunk.
+        parts: Parts of the features.
+        slices: Parts of the states.
+        BLOCKS: `blocks`, rounded up to a power of two.
+        SLICES: `slices`, rounded up to a power of two.
+    """
+    chunk, num_chunks, row, rows = tl.program_id(0), tl.num_programs(0), tl.program_id(1), tl.num_programs(1)
+    other, block = tl.arange(0, BLOCKS)[:, None], tl.arange(0, BLOCKS)[None, :]
+    later, earlier = (other < blocks) & (other > block), (block < blocks) & (other < block)
+    total = tl.zeros((BLOCKS, BLOCKS), around.dtype.element_ty)
+    for part in range(parts):
+        pair = ((part * rows + row) * num_chunks + chunk) * blocks + other
+        total += tl.load(across + pair * blocks + block, mask=later, other=0.0)
+        total += tl.load(beyond + pair + tl.zeros_like(block), mask=earlier, other=0.0)
+    index = tl.arange(0, SLICES)
+    # Nothing is read before the first chunk, or after the last.
+    inner = tl.where((chunk > 0) & (chunk < num_chunks - 1), slices, 0)
+    over += (index * rows + row) * num_chunks + chunk
+    over_chunk = tl.sum(tl.load(over, mask=index < inner, other=0.0), 0)
+    at = tl.arange(0, BLOCKS)
+    around += (row * num_chunks + chunk) * blocks + at
+    tl.store(around, tl.sum(total, 0) + over_chunk, mask=at < blocks)
+
+
+@triton.jit(do_not_specialize=["S", "num_chunks", "blocks", "parts"])
 def gate_gradients(
     planes,
     frames,
     upstream,
     by_query,
     by_key,
-    across,
-    beyond,
-    over,
+    around,
     fgate,
     grad_igate,
     grad_fgate,
@@ -140,7 +173,6 @@ def gate_gradients(
     plane,
     blocks,
     parts,
-    slices,
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -148,18 +180,16 @@ def gate_gradients(
     """Sum what the other kernels found to the gradients of the gates; grid (row,).
 
     The gradient of a log forget gate r is the sum over pairs s < r <= t, here by where s and t lie: both in the block
-    of r or t in it (`by_query`), s in it (`by_key`), neither but in the chunk (`across`, `beyond`), neither in the
-    chunk (`over`). To both gates comes what flows through m[t] = D[t, s*], a sum over the tokens t that share s*.
+    of r or t in it (`by_query`), s in it (`by_key`), neither (`around`). To both gates comes what flows through
+    m[t] = D[t, s*], a sum over the tokens t that share s*.
 
     Args:
         planes: See the module.
         frames: See the module.
-        upstream: See `upstream_gradients`; plane 2 is the gradient of m.
+        upstream: See `upstream_gradients`; plane 3 is the gradient of m.
         by_query: For each part of the features a plane of sums for r = t; then one for r = t + 1 in the same block.
         by_key: For each part a plane of gradients of the input gates; then for each one of sums for r = s + 1.
-        across: Sums of a block of t with all that is read before a block, (part, row, block, block of the chunk).
-        beyond: Sums of a block of s with later chunks, (part, row, block).
-        over: Sums over the pairs around a chunk, (slice, row, chunk).
+        around: See `sum_around_blocks`.
         fgate: The forget gates.
         grad_igate: Result, contiguous.
         grad_fgate: Result, contiguous.
@@ -173,12 +203,11 @@ def gate_gradients(
         plane: Elements of a plane.
         blocks: Blocks of a chunk.
         parts: Parts of the features.
-        slices: Parts of the states.
         BLOCK: Tokens of a block.
         STEP: Tokens at a step.
         REVERSE: Whether tokens are read from the last to the first.
     """
-    row, rows = tl.program_id(0), tl.num_programs(0)
+    row = tl.program_id(0)
     tokens = num_chunks * padded
     offset = row.to(tl.int64) * tokens
     planes += offset
@@ -187,6 +216,7 @@ def gate_gradients(
     by_key += offset
     frames += row * (num_chunks + 1)
     fgate += head_offset(row, num_heads, stride_fb, stride_fh)
+    around += row * (num_chunks * blocks)
     results = row.to(tl.int64) * S
     dtype: tl.constexpr = planes.dtype.element_ty
     carry = tl.full((), 0.0, dtype)
@@ -194,25 +224,16 @@ def gate_gradients(
         first = (tl.cdiv(S, STEP) - 1 - index) * STEP
         t = first + tl.arange(0, STEP)
         exists = t < S
-        chunk, block = t // padded, (t % padded) // BLOCK
         inner = exists & (t % BLOCK != 0)
         by_i = tl.zeros((STEP,), dtype)
         by_f = tl.load(by_query + parts * plane + t - 1, mask=inner, other=0.0)
+        by_f += tl.load(around + (t // padded) * blocks + (t % padded) // BLOCK, mask=exists, other=0.0)
         for part in range(parts):
             at = part * plane + t
             by_i += tl.load(by_key + at, mask=exists, other=0.0)
             by_f += tl.load(by_query + at, mask=exists, other=0.0)
             by_f += tl.load(by_key + parts * plane + at - 1, mask=inner, other=0.0)
-            strip = (part * rows + row) * (num_chunks * blocks)
-            for other in range(blocks):
-                pair = strip + chunk * blocks + other
-                later, earlier = exists & (other > block), exists & (other < block)
-                by_f += tl.load(across + pair * blocks + block, mask=later, other=0.0)
-                by_f += tl.load(beyond + pair, mask=earlier, other=0.0)
-        for index_slice in range(slices):
-            around = (index_slice * rows + row) * num_chunks + chunk
-            by_f += tl.load(over + around, mask=exists & (chunk > 0) & (chunk < num_chunks - 1), other=0.0)
-        grad_m = tl.load(upstream + 2 * plane + t, mask=exists, other=0.0)
+        grad_m = tl.load(upstream + 3 * plane + t, mask=exists, other=0.0)
         next_leads = _leads(planes, plane, frames, t + 1, t + 1 < S, padded)
         keep, total = tl.associative_scan(
             (tl.where(next_leads, 0.0, 1.0).to(dtype), grad_m), 0, _after, reverse=True

@@ -1,10 +1,10 @@
 """Triton kernels for the gradients of queries, keys and values of the mLSTM, and for the sums that its gates need.
 
-Scores are computed again from q and k. With P the weighted scores and G the gradient of P, dL/dD = P G for a pair of
-tokens. Those of a log forget gate r are summed from pairs s < r <= t only (see `chunked`), by the blocks in which s and
-t lie; `gate_gradients` says which kernel sums what.
+Scores are computed again from q and k. With P the weighted scores (here with the factor c of the query, see
+`upstream_gradients`) and G the gradient of P / c before c, dL/dD = P G for a pair of tokens. Those of a log forget
+gate r are summed from pairs s < r <= t only (see `chunked`), by the blocks in which s and t lie: see `gate_gradients`.
 
-Names and planes: see `gpu_gates` and `gpu_outputs`.
+Names and planes: see `gpu_gates` and `gpu_outputs`; g is the gradient of h.
 """
 
 import triton
@@ -28,7 +28,7 @@ def query_gradients(
     q,
     k,
     v,
-    grad_h,
+    g,
     planes,
     frames,
     upstream,
@@ -62,7 +62,6 @@ def query_gradients(
     COLS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
-    LOG_SCALE: tl.constexpr,
     CHUNKED: tl.constexpr,
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -73,7 +72,7 @@ def query_gradients(
     q += head_offset(row, num_heads, stride_qb, stride_qh)
     k += head_offset(row, num_heads, stride_kb, stride_kh)
     v += head_offset(row, num_heads, stride_vb, stride_vh)
-    grad_h += head_offset(row, num_heads, stride_gb, stride_gh)
+    g += head_offset(row, num_heads, stride_gb, stride_gh)
     grad_q += head_offset(row, num_heads, stride_rb, stride_rh)
     offset = row.to(tl.int64) * (num_chunks * padded)
     planes += offset
@@ -83,10 +82,10 @@ def query_gradients(
     dtype: tl.constexpr = planes.dtype.element_ty
     first, inside = chunk * padded, tl.arange(0, BLOCK)
     t = first + own * BLOCK + inside
-    multiple, remainder = tl.load(upstream + 3 * plane + t), tl.load(planes + plane + t) + LOG_SCALE
-    factor, grad_sum = tl.load(upstream + t), tl.load(upstream + plane + t)
+    multiple, remainder = tl.load(upstream + t), tl.load(upstream + plane + t)
+    grad_sum = tl.load(upstream + 2 * plane + t)
     q_block = load_block(q, t, part * COLS, stride_qt, S, DIM, COLS, REVERSE)
-    g_block = load_block(grad_h, t, 0, stride_gt, S, DIM, COLS, REVERSE)
+    g_block = load_block(g, t, 0, stride_gt, S, DIM, COLS, REVERSE)
     grad, earlier = tl.zeros((BLOCK, COLS), dtype), tl.zeros((BLOCK,), dtype)
     if CHUNKED:
         state = row.to(tl.int64) * (num_chunks - 1) + tl.maximum(chunk - 1, 0)
@@ -95,12 +94,12 @@ def query_gradients(
         for index in range(PARTS):
             g_part = g_block
             if PARTS > 1:
-                g_part = load_block(grad_h, t, index * COLS, stride_gt, S, DIM, COLS, REVERSE)
+                g_part = load_block(g, t, index * COLS, stride_gt, S, DIM, COLS, REVERSE)
             matrix = load_matrix(matrices, part * COLS, index * COLS, DIM, COLS)
             grad = product(g_part, tl.trans(matrix), grad, PRECISION)
         # The first chunk reads no state: its frame is -inf.
         read = tl.exp((multiple + rounded(tl.load(frames + row * (num_chunks + 1) + chunk))) + remainder)
-        grad = (grad * factor[:, None] + grad_sum[:, None] * normaliser[None, :]) * read[:, None]
+        grad = (grad + grad_sum[:, None] * normaliser[None, :]) * read[:, None]
         earlier = tl.sum(q_block * grad, 1)
     # Pairs inside the chunk are counted once, by the first part.
     counts = tl.where(part == 0, 1.0, 0.0).to(dtype)
@@ -111,11 +110,11 @@ def query_gradients(
             q_block, q, k, t, s, stride_qt, stride_kt, part, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
         )
         G, _ = products(
-            g_block, grad_h, v, t, s, stride_gt, stride_vt, 0, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
+            g_block, g, v, t, s, stride_gt, stride_vt, 0, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
         )
         level, key = tl.load(planes + 2 * plane + s), tl.load(planes + 3 * plane + s)
         weights = tl.exp((multiple[:, None] + level[None, :]) + (remainder[:, None] + key[None, :]))
-        G = weights * (factor[:, None] * G + grad_sum[:, None])
+        G = weights * (G + grad_sum[:, None])
         earlier += counts * tl.sum(scores * G, 1)
         grad = product(as_operand(G, k_block), k_block, grad, PRECISION)
     s = t
@@ -123,12 +122,12 @@ def query_gradients(
         q_block, q, k, t, s, stride_qt, stride_kt, part, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
     )
     G, _ = products(
-        g_block, grad_h, v, t, s, stride_gt, stride_vt, 0, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
+        g_block, g, v, t, s, stride_gt, stride_vt, 0, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
     )
     level, key = tl.load(planes + 2 * plane + s), tl.load(planes + 3 * plane + s)
     D = (multiple[:, None] + level[None, :]) + (remainder[:, None] + key[None, :])
     weights = tl.exp(tl.where(inside[:, None] >= inside[None, :], D, float("-inf")))
-    G = weights * (factor[:, None] * G + grad_sum[:, None])
+    G = weights * (G + grad_sum[:, None])
     grad = product(as_operand(G, k_block), k_block, grad, PRECISION)
     store_block(grad_q, grad, t, part * COLS, stride_rt, S, DIM, COLS, REVERSE)
     tl.store(by_query + part * plane + t, tl.cumsum(earlier, 0, reverse=True))
@@ -143,7 +142,7 @@ def key_gradients(
     q,
     k,
     v,
-    grad_h,
+    g,
     planes,
     frames,
     upstream,
@@ -178,7 +177,6 @@ def key_gradients(
     COLS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
-    LOG_SCALE: tl.constexpr,
     CHUNKED: tl.constexpr,
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -189,7 +187,7 @@ def key_gradients(
     q += head_offset(row, num_heads, stride_qb, stride_qh)
     k += head_offset(row, num_heads, stride_kb, stride_kh)
     v += head_offset(row, num_heads, stride_vb, stride_vh)
-    grad_h += head_offset(row, num_heads, stride_gb, stride_gh)
+    g += head_offset(row, num_heads, stride_gb, stride_gh)
     grad_k += head_offset(row, num_heads, stride_rb, stride_rh)
     grad_v += head_offset(row, num_heads, stride_rb, stride_rh)
     offset = row.to(tl.int64) * (num_chunks * padded)
@@ -199,7 +197,7 @@ def key_gradients(
     dtype: tl.constexpr = planes.dtype.element_ty
     first, inside = chunk * padded, tl.arange(0, BLOCK)
     s = first + own * BLOCK + inside
-    level, key = tl.load(planes + 2 * plane + s), tl.load(planes + 3 * plane + s) + LOG_SCALE
+    level, key = tl.load(planes + 2 * plane + s), tl.load(planes + 3 * plane + s)
     k_block = load_block(k, s, part * COLS, stride_kt, S, DIM, COLS, REVERSE)
     v_block = load_block(v, s, 0, stride_vt, S, DIM, COLS, REVERSE)
     by_later, grad_key = tl.zeros((BLOCK,), dtype), tl.zeros((BLOCK, COLS), dtype)
@@ -219,7 +217,7 @@ def key_gradients(
             grad_value = product(k_part, across_keys, grad_value, PRECISION)
         last = first + padded - 1
         end = tl.load(planes + last) - rounded(tl.load(frames + row * (num_chunks + 1) + chunk + 1))
-        write = tl.exp((end + level) + (tl.load(planes + plane + last) + (key - LOG_SCALE)))
+        write = tl.exp((end + level) + (tl.load(planes + plane + last) + key))
         # The last chunk writes no state.
         write = tl.where(chunk < num_chunks - 1, write, 0.0)
         grad_key = (grad_key + grad_normaliser[None, :]) * write[:, None]
@@ -234,30 +232,15 @@ def key_gradients(
         scores, q_block = products(
             k_block, k, q, s, t, stride_kt, stride_qt, part, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
         )
-        G, g_block = products(
-            v_block,
-            v,
-            grad_h,
-            s,
-            t,
-            stride_vt,
-            stride_gt,
-            part,
-            S,
-            dtype,
-            DIM,
-            COLS,
-            PARTS,
-            REVERSE,
-            PRECISION,
-        )
-        multiple, remainder = tl.load(upstream + 3 * plane + t), tl.load(planes + plane + t)
-        factor = tl.load(upstream + t)
+        multiple, remainder = tl.load(upstream + t), tl.load(upstream + plane + t)
         D = (multiple[None, :] + level[:, None]) + (remainder[None, :] + key[:, None])
         weights = tl.exp(tl.where(s[:, None] <= t[None, :], D, float("-inf")))
         scores *= weights
-        grad_value = product(as_operand(scores * factor[None, :], g_block), g_block, grad_value, PRECISION)
-        G = factor[None, :] * G + tl.load(upstream + plane + t)[None, :]
+        G, g_block = products(
+            v_block, v, g, s, t, stride_vt, stride_gt, part, S, dtype, DIM, COLS, PARTS, REVERSE, PRECISION
+        )
+        grad_value = product(as_operand(scores, g_block), g_block, grad_value, PRECISION)
+        G += tl.load(upstream + 2 * plane + t)[None, :]
         total = counts * tl.sum(scores * G, 1)
         by_own += tl.where(index == own, total, 0.0)
         by_later += tl.where(index == own, 0.0, total)

@@ -4,21 +4,36 @@ Imported on first use, since the kernels import Triton.
 """
 
 import math
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
-from scanseg.ops.mlstm.gpu_gates import gate_gradients, scan_frames, sum_gates
+from scanseg.ops.mlstm.gpu_gates import gate_gradients, scan_frames, sum_around_blocks, sum_gates
 from scanseg.ops.mlstm.gpu_gradients import key_gradients, query_gradients
 from scanseg.ops.mlstm.gpu_outputs import outputs, upstream_gradients
 from scanseg.ops.mlstm.gpu_states import scan_state_gradients, scan_states, state_updates
 from scanseg.ops.mlstm.triton_gpu import Layout, like_tokens
 from scanseg.ops.triton_support import INTERPRETED, dot_precision
 
-SLICE = 1024
+SLICE = 512
 """Elements of a state that one program of a scan carries."""
+
+
+Step = Literal["updates", "outputs", "queries", "keys"]
+
+
+def launch_options(step: Step, cols: int) -> dict[str, int]:
+    """Return how the kernel of a step on blocks of tokens is launched.
+
+    Accumulators of 128 features need the registers of eight warps.
+
+    Args:
+        step: The step.
+        cols: Features of a part.
+    """
+    return {"num_warps": 8 if cols == 128 else 4, "num_stages": 2}
 
 
 class Launcher(NamedTuple):
@@ -110,9 +125,9 @@ class Launcher(NamedTuple):
             self.plane,
             layout.blocks,
             **self._block_constants,
+            LOG_SCALE=self._log_scale,
             CHUNKED=self._is_chunked,
-            num_warps=self._block_warps,
-            num_stages=2,
+            **launch_options("outputs", self.layout.cols),
         )
         return h, row_sums
 
@@ -138,7 +153,8 @@ class Launcher(NamedTuple):
         pairs = (q, k, v, grad_h, planes, frames, upstream)
         grad_q, by_query, across = self._query_gradients(*pairs, states)
         grad_k, grad_v, by_key, beyond = self._key_gradients(*pairs, grad_states)
-        sums = (planes, frames, upstream, by_query, by_key, across, beyond, over)
+        around = self._around(across, beyond, over)
+        sums = (planes, frames, upstream, by_query, by_key, around)
         return (grad_q, grad_k, grad_v, *self._gate_gradients(fgate, *sums))
 
     @property
@@ -146,9 +162,8 @@ class Launcher(NamedTuple):
         return self.layout.num_chunks > 1
 
     @property
-    def _block_warps(self) -> int:
-        """Warps that work on a block of tokens: accumulators of 128 features need the registers of eight."""
-        return 8 if self.layout.cols == 128 else 4
+    def _log_scale(self) -> float:
+        return -0.5 * math.log(self.dim)
 
     @property
     def _block_constants(self) -> dict[str, Any]:
@@ -158,7 +173,6 @@ class Launcher(NamedTuple):
             "COLS": self.layout.cols,
             "PARTS": self.layout.parts,
             "BLOCK": self.layout.block,
-            "LOG_SCALE": -0.5 * math.log(self.dim),
             "REVERSE": self.reverse,
             "PRECISION": self.precision,
         }
@@ -185,8 +199,7 @@ class Launcher(NamedTuple):
             **self._block_constants,
             PADDED=self.layout.padded,
             ADJOINT=upstream is not None,
-            num_warps=self._block_warps,
-            num_stages=2,
+            **launch_options("updates", self.layout.cols),
         )
         return updates
 
@@ -265,6 +278,7 @@ class Launcher(NamedTuple):
             COLS=layout.cols,
             PARTS=layout.parts,
             BLOCK=layout.block,
+            LOG_SCALE=self._log_scale,
             REVERSE=self.reverse,
             num_warps=4,
         )
@@ -301,8 +315,7 @@ class Launcher(NamedTuple):
             *self._pair_sizes(q, k, v, grad_h, grad_q),
             **self._block_constants,
             CHUNKED=self._is_chunked,
-            num_warps=self._block_warps,
-            num_stages=2,
+            **launch_options("queries", self.layout.cols),
         )
         return grad_q, by_query, across
 
@@ -338,8 +351,7 @@ class Launcher(NamedTuple):
             *self._pair_sizes(q, k, v, grad_h, grad_k),
             **self._block_constants,
             CHUNKED=self._is_chunked,
-            num_warps=self._block_warps,
-            num_stages=2,
+            **launch_options("keys", self.layout.cols),
         )
         return grad_k, grad_v, by_key, beyond
 
@@ -356,6 +368,24 @@ class Launcher(NamedTuple):
             self.plane,
             layout.blocks,
         )
+
+    def _around(self, across: Tensor, beyond: Tensor, over: Tensor) -> Tensor:
+        """Return the sums over the pairs of tokens around each block."""
+        layout, slices = self.layout, self.slices if self._is_chunked else 0
+        around = across.new_empty((self.rows, layout.num_chunks * layout.blocks))
+        sum_around_blocks[(layout.num_chunks, self.rows)](
+            across,
+            beyond,
+            over,
+            around,
+            layout.blocks,
+            layout.parts,
+            slices,
+            BLOCKS=_power_of_two(layout.blocks, largest=1024),
+            SLICES=_power_of_two(max(slices, 1), largest=4096),
+            num_warps=1,
+        )
+        return around
 
     def _gate_gradients(self, fgate: Tensor, *sums: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of the gates."""
@@ -374,7 +404,6 @@ class Launcher(NamedTuple):
             self.plane,
             layout.blocks,
             layout.parts,
-            self.slices if self._is_chunked else 0,
             BLOCK=layout.block,
             STEP=_power_of_two(self.token, largest=2048),
             REVERSE=self.reverse,

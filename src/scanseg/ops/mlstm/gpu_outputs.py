@@ -26,7 +26,7 @@ EPSILON = tl.constexpr(_EPSILON)
 
 @triton.jit
 def normalisation(row_sum, m):
-    """Return h / numerator, whether |row sum| exceeds exp(-m), and what stands for the 1e-6.
+    """Return p and d with h = numerator * p / d, whether |row sum| exceeds exp(-m), and what stands for the 1e-6.
 
     Both sides of the fraction are multiplied by p = exp(min(m, 0)), so that exp(-m) cannot overflow. Numerator and row
     sum are weighted with the rounded m; the 1e-6 beside them is brought there from the exact one.
@@ -34,7 +34,7 @@ def normalisation(row_sum, m):
     frame = rounded(m)
     p, floor = tl.exp(tl.minimum(frame, 0.0)), tl.exp(-tl.maximum(frame, 0.0))
     magnitude, epsilon = p * tl.abs(row_sum), tl.exp(m - frame) * EPSILON
-    return p / (tl.maximum(magnitude, floor) + p * epsilon), magnitude > floor, epsilon
+    return p, tl.maximum(magnitude, floor) + p * epsilon, magnitude > floor, epsilon
 
 
 @triton.jit(do_not_specialize=["S", "num_chunks", "padded", "blocks"])
@@ -117,8 +117,8 @@ def outputs(
         row_sum += tl.sum(scores, 1)
         v_block = load_block(v, s, part * COLS, stride_vt, S, DIM, COLS, REVERSE)
         numerator = product(as_operand(scores, v_block), v_block, numerator, PRECISION)
-    factor, _, _ = normalisation(row_sum, m)
-    store_block(h, numerator * factor[:, None], t, part * COLS, stride_ht, S, DIM, COLS, REVERSE)
+    p, denominator, _, _ = normalisation(row_sum, m)
+    store_block(h, numerator * (p / denominator)[:, None], t, part * COLS, stride_ht, S, DIM, COLS, REVERSE)
     if part == 0:
         tl.store(row_sums + row.to(tl.int64) * S + t, row_sum, mask=t < S)
 
@@ -146,12 +146,14 @@ def upstream_gradients(
     COLS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
+    LOG_SCALE: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
     """Carry the gradient of h through the normalisation; grid (block, row).
 
-    Planes of `upstream`: 0 gradient of the numerator / gradient of h, 1 gradient of the row sum, 2 gradient of m (which
-    enters through the 1e-6 alone), 3 multiple of F - m.
+    With c = the gradient of the numerator / the gradient of h, planes of `upstream`: 0 multiple and 1 remainder of
+    F - m + log c + LOG_SCALE (-inf beyond the last token), 2 gradient of the row sum / c, 3 gradient of m (which enters
+    through the 1e-6 alone).
     """
     row = tl.program_id(1)
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -168,10 +170,11 @@ def upstream_gradients(
         dot += tl.sum(h_part * load_block(grad_h, t, index * COLS, stride_gt, S, DIM, COLS, REVERSE), 1)
     m = stabiliser(planes, plane, t, tl.load(frames + row * (num_chunks + 1) + t // padded))
     row_sum = tl.load(row_sums + row.to(tl.int64) * S + t, mask=exists, other=1.0)
-    factor, exceeds, epsilon = normalisation(row_sum, m)
-    scaled = -factor * dot  # Gradient of the denominator before the factor p.
-    sign = tl.where(row_sum > 0, 1.0, tl.where(row_sum < 0, -1.0, 0.0))
-    tl.store(upstream, tl.where(exists, factor, 0.0))
-    tl.store(upstream + plane, tl.where(exceeds & exists, scaled * sign, 0.0))
-    tl.store(upstream + 2 * plane, scaled * epsilon)
-    tl.store(upstream + 3 * plane, tl.load(planes + t) - rounded(m))
+    p, denominator, exceeds, epsilon = normalisation(row_sum, m)
+    log_c = tl.minimum(rounded(m), 0.0) - tl.log(denominator)
+    multiple = tl.load(planes + t) - rounded(m) + rounded(log_c)
+    sign = tl.where(row_sum > 0, -1.0, tl.where(row_sum < 0, 1.0, 0.0))
+    tl.store(upstream, tl.where(exists, multiple, float("-inf")))
+    tl.store(upstream + plane, tl.load(planes + plane + t) + (log_c - rounded(log_c)) + LOG_SCALE)
+    tl.store(upstream + 2 * plane, tl.where(exceeds & exists, dot * sign, 0.0))
+    tl.store(upstream + 3 * plane, tl.where(exists, -epsilon * p / denominator * dot, 0.0))

@@ -14,7 +14,6 @@ from scanseg.ops.mlstm.gpu_blocks import (
     load_block,
     product,
     rounded,
-    stabiliser,
     to_nearest,
 )
 
@@ -48,7 +47,6 @@ def state_updates(
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PADDED: tl.constexpr,
-    LOG_SCALE: tl.constexpr,
     ADJOINT: tl.constexpr,
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -82,11 +80,8 @@ def state_updates(
         x_block = load_block(x, t, part_x * COLS, stride_xt, S, DIM, COLS, REVERSE)
         y_block = _operand(load_block(y, t, part_y * COLS, stride_yt, S, DIM, COLS, REVERSE), dtype)
         if ADJOINT:
-            m = rounded(stabiliser(planes, plane, t, frame))
-            multiple = tl.load(planes + t) - m + rounded(frame)
-            read = tl.exp(multiple + (tl.load(planes + plane + t) + LOG_SCALE))
-            weight = read * tl.load(upstream + t)
-            vector += tl.sum(x_block * (read * tl.load(upstream + plane + t))[:, None], 0)
+            weight = tl.exp((tl.load(upstream + t) + rounded(frame)) + tl.load(upstream + plane + t))
+            vector += tl.sum(x_block * (weight * tl.load(upstream + 2 * plane + t))[:, None], 0)
         else:
             level, key = tl.load(planes + 2 * plane + t), tl.load(planes + 3 * plane + t)
             weight = tl.exp((multiple_end + level) + (remainder_end + key))
