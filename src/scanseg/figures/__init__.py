@@ -1,5 +1,6 @@
 """Figures: functions of data and of the axes to draw on."""
 
+from scanseg.figures.curves import draw_loss, draw_validation_dice
 from scanseg.figures.slices import LABEL_COLOURS, draw_slice
 
-__all__ = ["LABEL_COLOURS", "draw_slice"]
+__all__ = ["LABEL_COLOURS", "draw_loss", "draw_slice", "draw_validation_dice"]

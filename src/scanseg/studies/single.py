@@ -12,6 +12,7 @@ from scanseg.models import ModelFolder
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
+from scanseg.studies.curves import write_curves
 from scanseg.studies.preparation import plan_of, store_of
 from scanseg.training import FoldChoice, InterruptionError, TrainingResult, choose_fold, watch_signals
 from scanseg.training import train as run_training
@@ -56,7 +57,7 @@ def train(
             )
         )
         with watch_signals() as stopped, _told_once(processes):
-            return run_training(
+            result = run_training(
                 folder,
                 store,
                 fold=fold,
@@ -68,6 +69,9 @@ def train(
                 stopped=stopped,
                 listen=listen,
             )
+        if processes.is_first:
+            write_curves(folder)
+        return result
 
 
 def _prepare(
@@ -167,6 +171,7 @@ def plan_settings(
     batch_size: int | None,
     lr: float | None,
     seed: int | None,
+    precision: str | None,
     settings: Sequence[str],
 ) -> tuple[str, ...]:
     """Return the changes to a plan that options with names of their own and others ask for."""
@@ -176,6 +181,7 @@ def plan_settings(
         "sampling.batch_size": batch_size,
         "training.optimizer.lr": lr,
         "training.seed": seed,
+        "training.precision": precision,
     }
     return (*(f"{path}={value}" for path, value in named.items() if value is not None), *settings)
 

@@ -32,6 +32,7 @@ from scanseg.training.residence import choose_residence, hold
 from scanseg.training.schedules import learning_rate
 from scanseg.training.signals import InterruptionError, raise_if_stopped
 from scanseg.training.standing import Progression, mean_dice
+from scanseg.training.tensorboard import TensorBoardLog
 from scanseg.training.validation import patch_dice
 
 Status = Literal["running", "interrupted", "finished"]
@@ -67,8 +68,10 @@ class Run:
         self._load(store, num_workers)
         self._batches = BatchesAhead(self._make_batch, device=device)
         self._last_checkpoint = time.monotonic()
+        self._log: TensorBoardLog | None = None
         if processes.is_first:
             folder.keep_metrics(self.fit.iterations_done)
+            self._log = TensorBoardLog(folder.path, iterations_done=self.fit.iterations_done)
         self._write_run("running")
 
     def _begin(self, fold: FoldChoice, initial_weights: Path | None) -> None:
@@ -143,7 +146,9 @@ class Run:
         raise_if_stopped(self._stopped, "stopped while cases were loaded; go on with --resume")
 
     def close(self) -> None:
-        """End the processes that read cases."""
+        """End the processes that read cases, and close the log."""
+        if self._log is not None:
+            self._log.close()
         for cases in (self._train_cases, self._validation_cases):
             if isinstance(cases, DiskCases):
                 cases.close()
@@ -192,8 +197,9 @@ class Run:
             self._progression.end_epoch(
                 loss=loss, dice=dice, iterations=self.fit.iterations_done, network=self.fit.judged
             )
-            if self._processes.is_first:
+            if self._log is not None:
                 self._folder.append_metrics(metrics)
+                self._log.write(metrics)
             if self._is_checkpoint_due():
                 self._save("running")
             yield self.epochs_done

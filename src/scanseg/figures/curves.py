@@ -1,0 +1,49 @@
+"""How a training went: loss and validation Dice over its epochs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scanseg.figures.slices import LABEL_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def draw_loss(axes: "Axes", metrics: Metrics) -> None:
+    """Draw the mean loss of every epoch.
+
+    Args:
+        axes: Where to draw.
+        metrics: The lines of `metrics.jsonl`.
+    """
+    axes.plot([line["epoch"] for line in metrics], [line["loss"] for line in metrics], color="#000000")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss")
+
+
+def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
+    """Draw the Dice of each label on validation patches, where it was measured.
+
+    Args:
+        axes: Where to draw.
+        metrics: The lines of `metrics.jsonl`.
+    """
+    measured = [line for line in metrics if "validation_dice" in line]
+    names = list(measured[0]["validation_dice"]) if measured else []
+    for number, name in enumerate(names):
+        points = [
+            (line["epoch"], line["validation_dice"][name])
+            for line in measured
+            if line["validation_dice"][name] is not None
+        ]
+        colour = LABEL_COLOURS[number % len(LABEL_COLOURS)]
+        style = ("-", "--", ":", "-.")[number // len(LABEL_COLOURS) % 4]
+        epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]
+        axes.plot(epochs, dice, color=colour, linestyle=style, marker=".", label=name)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("Dice on validation patches")
+    if names:
+        axes.legend(frameon=False, fontsize="small")

@@ -1,0 +1,51 @@
+"""What a person looks at while and after a training."""
+
+import json
+
+import pytest
+from PIL import Image
+
+
+def test_a_picture_of_the_curves(train, tmp_path):
+    train(settings=("training.validate_every=1",))
+
+    with Image.open(tmp_path / "model" / "curves.png") as picture:
+        assert picture.size == (1000, 400)
+
+
+def test_curves_show_the_numbers_of_the_metrics():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from scanseg.figures import draw_loss, draw_validation_dice
+
+    metrics = [
+        {"epoch": 1, "loss": 1.5},
+        {"epoch": 2, "loss": 0.5, "validation_dice": {"a": None, "b": 0.25}},
+        {"epoch": 3, "loss": 0.25, "validation_dice": {"a": 0.75, "b": 0.5}},
+    ]
+    left, right = figure.subplots(1, 2)
+    draw_loss(left, metrics)
+    draw_validation_dice(right, metrics)
+
+    assert left.lines[0].get_xydata().tolist() == [[1, 1.5], [2, 0.5], [3, 0.25]]
+    assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
+        "a": [[3, 0.75]],
+        "b": [[2, 0.25], [3, 0.5]],
+    }
+    assert (right.get_xlabel(), left.get_ylabel()) == ("epoch", "training loss")
+
+
+def test_tensorboard_reads_the_same_numbers(train, tmp_path):
+    pytest.importorskip(
+        "tensorboard", reason="TensorBoard is not installed: pip install 'scanseg[tensorboard]'"
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(settings=("training.validate_every=1",))
+
+    events = EventAccumulator(str(tmp_path / "model" / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == [(line["iterations"], pytest.approx(line["loss"])) for line in lines]
+    dice = [event.value for event in events.Scalars("validation_dice/disk")]
+    assert dice == [pytest.approx(line["validation_dice"]["disk"]) for line in lines]
