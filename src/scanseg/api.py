@@ -314,6 +314,7 @@ def convert_to_instances(
     interior: int = 1,
     boundary: int | None = 2,
     grow: int = 1,
+    min_voxels: int = 0,
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> tuple[Path, ...]:
@@ -325,6 +326,7 @@ def convert_to_instances(
         interior: Value of the voxels whose connected components are the objects.
         boundary: Value of the voxels by which objects grow; None: no value.
         grow: How far, in voxels; 1 undoes the boundary that converters draw.
+        min_voxels: Objects with fewer voxels are left out.
         num_workers: Processes that convert; None: one for each core, at most 16.
         listen: Told of progress.
 
@@ -342,6 +344,7 @@ def convert_to_instances(
         interior=interior,
         boundary=boundary,
         grow=grow,
+        min_voxels=min_voxels,
         num_workers=choose_workers(num_workers),
         listen=listen,
     )

@@ -153,11 +153,27 @@ def test_corners_connect_and_other_values_do_not():
     assert find_instances(np.zeros((3, 3), np.uint8), grow=2).max() == 0
 
 
+def test_small_objects_can_be_left_out():
+    label_map = np.zeros((9, 20), np.uint8)
+    label_map[4, 2], label_map[2:5, 6:8], label_map[2:7, 11:16] = 1, 1, 2
+    label_map[3:6, 12:15] = 1
+    assert find_instances(label_map).max() == 3
+    large = find_instances(label_map, min_voxels=7)
+    assert (large.max(), (large > 0).sum()) == (1, 9)
+    # Sizes are those after growing, numbers have no gaps.
+    grown = find_instances(label_map, grow=1, min_voxels=10)
+    assert (grown.max(), (grown > 0).sum()) == (1, 25)
+    assert find_instances(label_map, min_voxels=6).max() == 2
+    assert find_instances(label_map, min_voxels=100).max() == 0
+
+
 def test_faults():
     with pytest.raises(InputError) as caught:
         score_instances(np.zeros((2, 3)), np.full((2, 4), -1), iou=0, border=-1)
     for part in ("(2, 3)", "(2, 4)", "float64", "-1", "iou 0", "border -1"):
         assert part in str(caught.value)
+    with pytest.raises(InputError, match="min_voxels -1"):
+        find_instances(np.zeros((2, 2), int), min_voxels=-1)
     with pytest.raises(InputError, match="interior 2, boundary 2"):
         find_instances(np.zeros((2, 2), int), interior=2)
 
@@ -225,7 +241,10 @@ def test_command(folders, command, tmp_path):
 
 
 def test_converted_predictions_are_scored_as_numbers(folders, command, tmp_path):
-    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects")
+    none = command("data", "instances", folders[0], "-o", tmp_path / "none", "--min-voxels", 50)
+    assert none.code == 0, none.stderr
+    assert read_instance_map(tmp_path / "none" / "a.png").array.max() == 0
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--min-voxels", 49)
     assert outcome.code == 0, outcome.stderr
     assert read_instance_map(tmp_path / "objects" / "a.png").array.max() == 3
     report = evaluate_instances(tmp_path / "objects", folders[1], iou=1.0)

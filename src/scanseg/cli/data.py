@@ -57,6 +57,7 @@ def instances(
     interior: int = 1,
     boundary: int = 2,
     grow: int = 1,
+    min_voxels: int = 0,
     num_workers: Workers = None,
 ) -> None:
     """Number the objects in label maps of interior and boundary, 2D or 3D.
@@ -67,6 +68,7 @@ def instances(
         interior: Value of the voxels whose connected parts are the objects.
         boundary: Value of the voxels by which objects grow.
         grow: How far, in voxels; 1 undoes the boundary that `data convert` draws, 0 is as published.
+        min_voxels: Objects with fewer voxels are left out.
     """
     from scanseg import api
 
@@ -77,6 +79,7 @@ def instances(
             interior=interior,
             boundary=boundary,
             grow=grow,
+            min_voxels=min_voxels,
             num_workers=num_workers,
             listen=listen,
         )

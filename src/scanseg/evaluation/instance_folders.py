@@ -1,10 +1,12 @@
 """Folders of instances: scored against references, and made from label maps of interior and boundary."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
+
+import numpy as np
 
 from scanseg.data.faults import refuse_faults
 from scanseg.data.workers import map_cases
@@ -87,6 +89,7 @@ def convert_to_instances(
     interior: int = INTERIOR,
     boundary: int | None = BOUNDARY,
     grow: int = 1,
+    min_voxels: int = 0,
     num_workers: int = 0,
     listen: ProgressListener = ignore_progress,
 ) -> tuple[Path, ...]:
@@ -98,6 +101,7 @@ def convert_to_instances(
         interior: Value of the voxels whose connected components are the objects.
         boundary: Value of the voxels by which objects grow; None: no value.
         grow: How far, in voxels.
+        min_voxels: Objects with fewer voxels are left out.
         num_workers: Processes that convert; 0 works in this one.
         listen: Told of progress.
 
@@ -121,18 +125,18 @@ def convert_to_instances(
     refuse_faults(predictions, faults)
     output.mkdir(parents=True, exist_ok=True)
     tasks = [Pair(name, path, output / path.name) for name, path in files.items()]
-    convert = partial(_convert, interior=interior, boundary=boundary, grow=grow)
+    find = partial(find_instances, interior=interior, boundary=boundary, grow=grow, min_voxels=min_voxels)
+    convert = partial(_convert, find=find)
     done = map_cases(convert, tasks, num_workers=num_workers, task="converting", listen=listen)
     refuse_faults(predictions, [fault for fault in done if fault is not None])
     return tuple(task.reference for task in tasks)
 
 
-def _convert(task: Pair, *, interior: int, boundary: int | None, grow: int) -> str | None:
+def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | None:
     """Write the instances of one label map; returns what is wrong with it."""
     try:
         image = read_label_map(task.prediction)
-        instances = find_instances(image.array[0], interior=interior, boundary=boundary, grow=grow)
-        write_instance_map(task.reference, instances, like=image)
+        write_instance_map(task.reference, find(image.array[0]), like=image)
     except InputError as error:
         return f"case {task.name}: {error}"
     return None

@@ -79,6 +79,7 @@ def find_instances(
     interior: int = INTERIOR,
     boundary: int | None = BOUNDARY,
     grow: int = 0,
+    min_voxels: int = 0,
 ) -> Int32[np.ndarray, "*spatial"]:
     """Number the objects of a label map of interior and boundary, in two or three axes.
 
@@ -88,26 +89,41 @@ def find_instances(
         boundary: Value of the voxels by which objects grow; None: no value.
         grow: Largest distance in voxels, along axes and diagonals, of a boundary voxel that joins the nearest object. 1
             undoes a boundary that is one voxel thick.
+        min_voxels: Objects with fewer voxels, after they have grown, are left out.
 
     Returns:
-        Numbers from 1, 0 for no object.
+        Numbers from 1 without gaps, 0 for no object.
 
     Raises:
-        InputError: `grow` is negative, or the two values are one.
+        InputError: `grow` or `min_voxels` is negative, or the two values are one.
     """
-    if grow < 0 or interior == boundary:
+    if grow < 0 or min_voxels < 0 or interior == boundary:
         raise InputError(
-            f"interior {interior}, boundary {boundary}, grow {grow}: values must differ, grow must be 0 or above"
+            f"interior {interior}, boundary {boundary}, grow {grow}, min_voxels {min_voxels}: the values must differ, "
+            "grow and min_voxels must be 0 or above"
         )
     instances, _ = ndimage.label(label_map == interior, structure=np.ones((3,) * label_map.ndim))
     numbers = instances.astype(np.int32, copy=False)
-    if grow == 0 or boundary is None or not numbers.any():
-        return numbers
+    if grow and boundary is not None and numbers.any():
+        numbers = _grown(numbers, label_map == boundary, grow)
+    return _large(numbers, min_voxels) if min_voxels > 1 else numbers
+
+
+def _grown(
+    numbers: Int32[np.ndarray, "*spatial"], boundary: Bool[np.ndarray, "*spatial"], grow: int
+) -> Int32[np.ndarray, "*spatial"]:
+    """Let voxels of the boundary join the nearest object, up to a distance along axes and diagonals."""
     distances, nearest = ndimage.distance_transform_cdt(
         numbers == 0, metric="chessboard", return_indices=True
     )
-    joins = (label_map == boundary) & (distances <= grow)
-    return np.where(joins, numbers[tuple(nearest)], numbers)
+    return np.where(boundary & (distances <= grow), numbers[tuple(nearest)], numbers)
+
+
+def _large(numbers: Int32[np.ndarray, "*spatial"], min_voxels: int) -> Int32[np.ndarray, "*spatial"]:
+    """Leave out small objects and number the others without gaps."""
+    kept = np.bincount(numbers.ravel()) >= min_voxels
+    kept[0] = False
+    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[numbers]
 
 
 def score_instances(
