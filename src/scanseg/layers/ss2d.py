@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
+from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.ss2d import ss2d_scan
 
 NUM_DIRECTIONS = 4
@@ -49,10 +50,17 @@ class SS2D(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the pixels of the map."""
-        x = self.in_proj(x).contiguous()
-        x = F.silu(self.conv(x))
+        x = self.in_proj(x)
+        if not x.is_cuda:
+            x = x.contiguous()  # the CPU's kernels read channel by channel
+        x = depthwise_conv(x, self.conv.weight, activation="silu")
         # The projection acts on single pixels, so one product on the map as it lies serves all four orders.
-        projected = F.conv2d(x, self.x_proj_weight.flatten(0, 1)[:, :, None, None])
+        weight = self.x_proj_weight.flatten(0, 1)
+        projected = (
+            F.linear(x.movedim(1, -1), weight).movedim(-1, 1)
+            if x.is_cuda
+            else F.conv2d(x, weight[:, :, None, None])
+        )
         y = ss2d_scan(
             x,
             projected.unflatten(1, self.x_proj_weight.shape[:2]),

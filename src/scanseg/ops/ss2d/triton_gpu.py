@@ -241,7 +241,7 @@ class _Call(NamedTuple):
         batch, _, _, dim = self.x.shape
         state = self.rates.shape[1]
         shape = (batch, 4, self.segments, state, dim)
-        products, states = self.x.new_empty((2, *shape), dtype=self.wide)
+        products, states = (self.x.new_empty(shape, dtype=self.wide) for _ in range(2))
         if self.segments > 1:
             segments, blocks, _ = self.grid(FORWARD.channels)
             gpu_kernels.measure_segments[(segments, blocks, 2 * batch)](
