@@ -120,6 +120,11 @@ def _tiny_cell(shape: CellShape) -> CellShape:
     return CellShape(1, 2, min(shape.token, 40), 8)
 
 
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """Return how the layer's convolution leaves its result on a device."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def _layer(shape: MapShape, device: torch.device) -> SS2D:
     torch.manual_seed(_SEED)
     return SS2D(shape.dim).to(device)
@@ -129,8 +134,10 @@ def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device,
     shape, dtype = (_tiny_map(shape) if tiny else shape), DTYPES[precision]
     layer = _layer(shape, device)
     generator = torch.Generator(device).manual_seed(_SEED)
-    x = F.silu(torch.randn(shape, generator=generator, device=device)).to(dtype).requires_grad_()
-    grad_output = torch.randn(shape, generator=generator, device=device).to(dtype)
+    memory = _memory_format(device)
+    x = F.silu(torch.randn(shape, generator=generator, device=device)).to(dtype, memory_format=memory)
+    x.requires_grad_()
+    grad_output = torch.randn(shape, generator=generator, device=device).to(dtype, memory_format=memory)
     leaves = [x, layer.x_proj_weight, layer.dt_weight, layer.dt_bias, layer.A_log, layer.D_skip]
     leaves += [*layer.out_norm.parameters()]
     autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
@@ -158,7 +165,7 @@ def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device,
             "forward": TimedCall(forward, work(backward=False), flush=True),
             "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
         },
-        settings={"shape": shape, "memory": "x contiguous, channels first"},
+        settings={"shape": shape, "memory_format": str(memory)},
     )
 
 
@@ -170,7 +177,11 @@ def scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> di
     projected = F.conv2d(x, layer.x_proj_weight.flatten(0, 1)[:, :, None, None]).detach()
     parameters = {name: getattr(layer, name).detach() for name in ("dt_weight", "dt_bias", "A_log", "D_skip")}
     projected = projected.unflatten(1, layer.x_proj_weight.shape[:2])
-    return {"x": x.to(dtype), "projected": projected.to(dtype), **parameters}
+    return {
+        "x": x.to(dtype, memory_format=_memory_format(device)),
+        "projected": projected.to(dtype),
+        **parameters,
+    }
 
 
 def _check_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scanseg.datasets import Conversion
     from scanseg.evaluation import Report
     from scanseg.inference import Predictor
+    from scanseg.models.device import Precision
     from scanseg.studies.crossval import CrossValidationResult
     from scanseg.training import FoldChoice, TrainingResult
 
@@ -85,6 +86,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
+    precision: "Precision | None" = None,
     device: str = "auto",
     resume: bool = False,
     keep_predictions: bool = False,
@@ -108,6 +110,7 @@ def train(
         batch_size: Instead of the plan's.
         lr: Highest learning rate, instead of the plan's.
         seed: Instead of the plan's.
+        precision: Of products, instead of the plan's: `auto`, `float32`, `bfloat16` or `float16` (with a scaled loss).
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
         resume: Go on from the last checkpoint in `output`, with the plan and the cases there; what is given beside
             must be what the training began with.
@@ -134,6 +137,7 @@ def train(
             batch_size=batch_size,
             lr=lr,
             seed=seed,
+            precision=precision,
             settings=settings,
         ),
         initial_weights=None if initial_weights is None else Path(initial_weights),

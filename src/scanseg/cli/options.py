@@ -10,6 +10,9 @@ Recipe = Literal["xlstm-unet", "xlstm-unet-2d", "msvm-unet", "residual-unet", "p
 Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
 """The names of `scanseg.evaluation.METRIC_RULES` (a test compares them)."""
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""The values of a plan's `training.precision`."""
+
 Device = Annotated[str, Parameter(help="`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first that is there.")]
 
 Settings = Annotated[

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import format_duration, format_score, say, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Recipe, Settings, Workers
+from scanseg.cli.options import Device, Precision, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
 
 
@@ -24,6 +24,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
+    precision: Precision | None = None,
     device: Device = "auto",
     resume: bool = False,
     keep_predictions: bool = False,
@@ -47,6 +48,8 @@ def train(
         batch_size: Patches or slices in a batch, instead of the plan's.
         lr: Highest learning rate, instead of the plan's.
         seed: Of all that is drawn, instead of the plan's.
+        precision: Of products, instead of the plan's. `auto` is bfloat16 on a GPU that has it, else float32; float16
+            is for older GPUs, its loss is scaled so that small gradients are not lost.
         resume: Go on with the training in the model folder, on its cases; other options need not be given again,
             and must be those with which it began if they are.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
@@ -68,6 +71,7 @@ def train(
                 batch_size=batch_size,
                 lr=lr,
                 seed=seed,
+                precision=precision,
                 device=device,
                 resume=resume,
                 keep_predictions=keep_predictions,
