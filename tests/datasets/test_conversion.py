@@ -72,6 +72,25 @@ def test_command(command, tmp_path):
     assert "'kvasir' is unknown; choose one of synapse" in unknown.stderr
 
 
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    from scanseg.datasets import conversion
+
+    for number in range(3):
+        forms.picture(tmp_path / "source" / "images" / f"{number}.png")
+        forms.mask(tmp_path / "source" / "masks" / f"{number}.png", np.ones((20, 24), bool))
+    write = conversion.write_sample
+
+    def interrupted(folder, case, sample, *, file_ending):
+        write(folder, case, sample, file_ending=file_ending)
+        if case.name == "1":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion, "write_sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_dataset(NAMED_DATASETS["kvasir-seg"], tmp_path / "source", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_in_worker_processes(tmp_path):
     for number in range(3):
         forms.picture(tmp_path / "source" / "images" / f"{number}.png")

@@ -205,6 +205,10 @@ def test_abdomen_mr_of_amos(tmp_path):
     assert label_map(tmp_path / "out", "amos_0507").reshape(-1)[:16].tolist() == expected
     (root / "labelsVa" / "amos_0510.nii.gz").unlink()
     assert "no label map labelsVa/amos_0510.nii.gz" in refused("abdomen-mr", root, tmp_path / "again")
+    (root / "labelsVa").rmdir()
+    result, dataset = convert("abdomen-mr", root, tmp_path / "again")
+    assert names(dataset) == ["amos_0507"]
+    assert "imagesVa is left out: there is no labelsVa" in result.notes
 
 
 def test_abdomen_mr_in_the_raw_layout(tmp_path):

@@ -34,9 +34,11 @@ def test_endovis17(tmp_path):
     }
     video(tmp_path / "source" / "instrument_1_4_training", 1, (0, 224, 225), masks=masks)
     video(tmp_path / "source" / "test", 9, (0,), masks={"Maryland_Bipolar_Forceps_labels": left})
+    video(tmp_path / "source" / "test", 10, (0, 1), masks={})
     result, dataset = convert("endovis17", tmp_path / "source", tmp_path / "out")
     assert names(dataset) == ["video01_frame000", "video01_frame224"]
     assert result.num_cases == {"train": 2, "test": 2}
+    assert result.notes == ("no masks, left out: instrument_dataset_10",)
     expected = np.zeros((20, 24), int)
     expected[left], expected[right], expected[other] = 2, 3, 7
     found = label_map(tmp_path / "out", "video01_frame000", ending=".png")
@@ -65,13 +67,15 @@ def test_endovis17_with_faults(tmp_path):
     video(tmp_path / "source", 1, (0, 1), masks={"Left_Spoon_labels": inside})
     video(tmp_path / "source", 2, (0,), masks={"Prograsp_Forceps_labels": inside[:10]})
     video(tmp_path / "source", 3, (0, 1), masks={"Prograsp_Forceps_labels": inside})
+    video(tmp_path / "source", 4, (0,), masks={})
     (tmp_path / "source/instrument_dataset_3/ground_truth/Prograsp_Forceps_labels/frame001.png").unlink()
     message = refused("endovis17", tmp_path / "source", tmp_path / "out")
     for part in (
         "unknown instruments: Left_Spoon_labels",
         "shape (10, 24)",
         "no mask ground_truth/Prograsp",
-        "4 faults",
+        "no mask in ground_truth or gt/TypeSegmentation",
+        "5 faults",
     ):
         assert part in message, part
 
@@ -117,6 +121,11 @@ def test_neurips_cell(tmp_path):
     np.testing.assert_array_equal(read_instance_map(out / "instancesTr" / "cell_00001.png").array[0], cells)
     np.testing.assert_array_equal(label_map(out, "cell_00001", ending=".png"), interior_and_boundary(cells))
     assert (out / "instancesTs" / "cell_00001_t.png").is_file()
+    (root / "Tuning" / "labels").rename(tmp_path / "kept")
+    result, _ = convert("neurips-cell", root, tmp_path / "train-only")
+    assert result.num_cases == {"train": 3}
+    assert "Tuning/labels is not there: there is no test part" in result.notes
+    (tmp_path / "kept").rename(root / "Tuning" / "labels")
     (root / "Tuning" / "labels" / "cell_00001_t_label.tiff").unlink()
     forms.numbers(root / "Training-labeled" / "labels" / "cell_00009_label.tiff", cells)
     message = refused("neurips-cell", root, tmp_path / "again")

@@ -54,22 +54,27 @@ def find_amos(source: Path) -> Found | None:
     )
     if root is None or not any(_AMOS.fullmatch(path.name) for path in visible_files(root / "imagesTr")):
         return None
-    cases, faults, num_ct = [], [], 0
-    for part in ("Tr", "Va"):
-        for image in visible_files(root / f"images{part}"):
-            match = _AMOS.fullmatch(image.name)
-            if match is None or int(match["case"]) < FIRST_MRI:
-                num_ct += match is not None
-                continue
-            label_map = root / f"labels{part}" / image.name
-            if label_map.is_file():
-                cases.append(
-                    SourceCase(f"amos_{match['case']}", "train", partial(_read_amos, image, label_map))
-                )
-            else:
-                faults.append(f"{image.name}: no label map labels{part}/{label_map.name}")
-    notes = (f"{num_ct} CT cases (numbers below {FIRST_MRI}) are left out",) if num_ct else ()
-    return Found(tuple(cases), tuple(faults), notes)
+    images = [
+        (part, image, int(match["case"]))
+        for part in ("Tr", "Va")
+        for image in visible_files(root / f"images{part}")
+        if (match := _AMOS.fullmatch(image.name))
+    ]
+    cases, faults, notes = [], [], []
+    for part, image, number in images:
+        label_map = root / f"labels{part}" / image.name
+        if number < FIRST_MRI or not label_map.parent.is_dir():
+            continue
+        if label_map.is_file():
+            cases.append(SourceCase(f"amos_{number:04d}", "train", partial(_read_amos, image, label_map)))
+        else:
+            faults.append(f"{image.name}: no label map labels{part}/{label_map.name}")
+    num_ct = sum(number < FIRST_MRI for _, _, number in images)
+    if num_ct:
+        notes.append(f"{num_ct} CT cases (numbers below {FIRST_MRI}) are left out")
+    unlabelled = sorted({part for part, _, _ in images if not (root / f"labels{part}").is_dir()})
+    notes += [f"images{part} is left out: there is no labels{part}" for part in unlabelled]
+    return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
 def find_flare(source: Path) -> Found | None:

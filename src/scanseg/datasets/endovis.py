@@ -44,38 +44,54 @@ def find_videos(source: Path) -> Found | None:
     )
     if not videos:
         return None
-    cases: list[SourceCase] = []
-    faults: list[str] = []
-    for video in videos:
-        for frame in visible_files(video / "left_frames"):
-            if match := _FRAME.fullmatch(frame.name):
-                _add_frame(video, frame, int(match["frame"]), cases, faults)
-    return Found(tuple(cases), tuple(faults))
+    found = [_frame(video, frame) for video in videos for frame in visible_files(video / "left_frames")]
+    unlabelled = [video.name for video in videos if _is_unlabelled_test(video)]
+    notes = (f"no masks, left out: {', '.join(unlabelled)}",) if unlabelled else ()
+    return Found(
+        cases=tuple(one for one in found if isinstance(one, SourceCase)),
+        faults=tuple(one for one in found if isinstance(one, str)),
+        notes=notes,
+    )
 
 
-def _add_frame(video: Path, frame: Path, index: int, cases: list[SourceCase], faults: list[str]) -> None:
-    """Add a frame with its masks to the cases, or what is missing to the faults."""
-    match = _VIDEO.fullmatch(video.name)
-    number = int(match["video"]) if match else 0
-    name = f"video{number:02d}_frame{index:03d}"
+def _frame(video: Path, frame: Path) -> SourceCase | str | None:
+    """Return the case of a frame, what is wrong with its masks, or None where it is no frame or has none to have."""
+    match, index = _VIDEO.fullmatch(video.name), _FRAME.fullmatch(frame.name)
+    if match is None or index is None or _is_unlabelled_test(video):
+        return None
+    number = int(match["video"])
+    name = f"video{number:02d}_frame{index['frame']}"
+    part = _part(number, int(index["frame"]))
     typed = video / "gt" / "TypeSegmentation" / frame.name
-    part: Part = "test" if number in TEST_VIDEOS or index >= FIRST_TEST_FRAME else "train"
     if typed.is_file():
-        cases.append(SourceCase(name, part, partial(_read_typed, frame, typed)))
-        return
+        return SourceCase(name, part, partial(_read_typed, frame, typed))
     folders = sorted(path for path in (video / "ground_truth").glob("*") if path.is_dir())
     masks = [(_instrument(folder.name), folder / frame.name) for folder in folders]
     unknown = [folder.name for folder, (label, _) in zip(folders, masks, strict=True) if label is None]
     missing = [str(path.relative_to(video)) for _, path in masks if not path.is_file()]
-    if not masks or unknown or missing:
-        what = (
-            f"no mask {', '.join(missing)}" if missing else "no masks in ground_truth or gt/TypeSegmentation"
+    where = f"{video.name}, {frame.name}"
+    if unknown:
+        return (
+            f"{where}: masks of unknown instruments: {', '.join(unknown)}; known are {', '.join(INSTRUMENTS)}"
         )
-        what = f"masks of unknown instruments: {', '.join(unknown)}" if unknown else what
-        faults.append(f"{video.name}, {frame.name}: {what}")
-        return
+    if missing or not masks:
+        return f"{where}: no mask {', '.join(missing) or 'in ground_truth or gt/TypeSegmentation'}"
     known = tuple((label, path) for label, path in masks if label is not None)
-    cases.append(SourceCase(name, part, partial(_read_masks, frame, known)))
+    return SourceCase(name, part, partial(_read_masks, frame, known))
+
+
+def _part(video: int, frame: int) -> Part:
+    """Return the published part of a frame."""
+    return "test" if video in TEST_VIDEOS or frame >= FIRST_TEST_FRAME else "train"
+
+
+def _is_unlabelled_test(video: Path) -> bool:
+    """Whether a folder of frames has no masks at all and need not have them: every frame is a test frame."""
+    if (video / "ground_truth").is_dir() or (video / "gt").is_dir():
+        return False
+    number = int(video.name.rpartition("_")[2])
+    frames = [_FRAME.fullmatch(path.name) for path in visible_files(video / "left_frames")]
+    return all(_part(number, int(frame["frame"])) == "test" for frame in frames if frame)
 
 
 def _instrument(folder: str) -> int | None:

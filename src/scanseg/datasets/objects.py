@@ -44,12 +44,15 @@ def find_neurips(source: Path) -> Found | None:
     cases: list[SourceCase] = []
     faults: list[str] = []
     parts: tuple[tuple[str, Part], ...] = (("Training-labeled", "train"), ("Tuning", "test"))
+    notes = []
     for folder, part in parts:
+        if part == "test" and not (root / folder / "labels").is_dir():
+            notes.append(f"{folder}/labels is not there: there is no test part")
+            continue
         found = _pair(root / folder / "images", root / folder / "labels", suffix="_label")
-        cases += [SourceCase(f"{name}", part, read) for name, read in found[0].items()]
+        cases += [SourceCase(name, part, read) for name, read in found[0].items()]
         faults += [f"{folder}: {fault}" for fault in found[1]]
-    notes = () if (root / "Tuning").is_dir() else ("no folder Tuning: there is no test part",)
-    return Found(tuple(cases), tuple(faults), notes)
+    return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
 def find_numbered(source: Path) -> Found | None:
