@@ -12,7 +12,10 @@ from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_operator
 from benchmarks.roofline import mlstm_work, ss2d_core_work
 from scanseg.layers.ss2d import SS2D
+from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
+from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
 from scanseg.ops.ss2d import ss2d_scan
 
 _SEED = 0
@@ -58,8 +61,16 @@ MLSTM_SHAPES = (
 
 
 def ss2d_core(layer: SS2D, x: Tensor) -> Tensor:
-    """Project, scan, merge and normalise: SS2D without its outer projections and its depthwise convolution."""
-    projected = F.conv2d(x, layer.x_proj_weight.flatten(0, 1)[:, :, None, None])
+    """Project, scan, merge and normalise: SS2D without its outer projections and its depthwise convolution.
+
+    A test holds it to the layer.
+    """
+    weight = layer.x_proj_weight.flatten(0, 1)
+    projected = (
+        F.linear(x.movedim(1, -1), weight).movedim(-1, 1)
+        if x.is_cuda
+        else F.conv2d(x, weight[:, :, None, None])
+    )
     y = ss2d_scan(
         x,
         projected.unflatten(1, layer.x_proj_weight.shape[:2]),
@@ -110,6 +121,12 @@ def _cell_entry(shape: CellShape, precision: PrecisionName, *, device: str) -> E
         check=partial(_check_cell, shape, precision),
         check_key=f"mlstm {shape} {precision}",
     )
+
+
+def _serving(operator: str, backends: Mapping[str, Backend], inputs: Mapping[str, Tensor]) -> str:
+    """Return the name of the backend that serves a call that asks for none."""
+    chosen = choose(operator, backends, None, *inputs.values())
+    return next(name for name, backend in backends.items() if backend is chosen)
 
 
 def _tiny_map(shape: MapShape) -> MapShape:
@@ -165,7 +182,11 @@ def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device,
             "forward": TimedCall(forward, work(backward=False), flush=True),
             "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
         },
-        settings={"shape": shape, "memory_format": str(memory)},
+        settings={
+            "shape": shape,
+            "memory_format": str(memory),
+            "backend": _serving("ss2d_scan", SS2D_BACKENDS, scan_inputs(shape, dtype, device)),
+        },
     )
 
 
@@ -211,7 +232,7 @@ def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device,
             "forward": TimedCall(partial(forward, None)),
             "forward-chunked": TimedCall(partial(forward, "chunked")),
         },
-        settings={"shape": shape, "threads": torch.get_num_threads()},
+        settings={"shape": shape, "backend": _serving("ss2d_scan", SS2D_BACKENDS, inputs)},
     )
 
 
@@ -256,7 +277,7 @@ def _build_cell(shape: CellShape, precision: PrecisionName, device: torch.device
             "forward": TimedCall(forward, work(backward=False), flush=True),
             "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
         },
-        settings={"shape": shape, "threads": torch.get_num_threads()},
+        settings={"shape": shape, "backend": _serving("mlstm", MLSTM_BACKENDS, inputs)},
     )
 
 

@@ -10,9 +10,11 @@ import torch
 from benchmarks import run as program
 from benchmarks.entries import Entry, TimedCall, UnavailableError, Workload
 from benchmarks.gates import GateReport
+from benchmarks.operator_entries import ss2d_core
 from benchmarks.rows import PUBLISHED
 from benchmarks.running import Runner
 from benchmarks.table import all_entries
+from scanseg.layers.ss2d import SS2D
 
 CPU = torch.device("cpu")
 PASSED = GateReport({"output": 0.0}, {"output": 1.0})
@@ -96,6 +98,19 @@ def test_neighbours_run_where_they_are_installed():
                 assert {row["call"] for row in rows} == {"step", "inference", "inference-batch-1"}
     if skipped:
         pytest.skip(f"{skipped} packages of other networks are not installed")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_core_that_is_timed_is_that_of_the_layer(device, generator):
+    layer = SS2D(16).to(device)
+    kernel = torch.zeros_like(layer.conv.weight)
+    kernel[:, :, 1, 1] = 1
+    with torch.no_grad():
+        layer.conv.weight.copy_(kernel)
+        for projection in (layer.in_proj, layer.out_proj):
+            projection.weight.copy_(torch.eye(16).view_as(projection.weight))
+    x = torch.randn(2, 16, 5, 7, generator=generator).to(device)
+    torch.testing.assert_close(ss2d_core(layer, torch.nn.functional.silu(x)), layer(x), atol=2e-3, rtol=2e-3)
 
 
 def test_what_fails_its_check_is_never_timed():
