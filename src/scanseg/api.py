@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from scanseg.data import CheckReport, check_dataset, open_dataset
 from scanseg.data.workers import choose_workers
-from scanseg.errors import UsageError
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import DistanceUnit, ImportRecord, InstanceReport, InstanceSource, Plan, RuleName
+from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, RuleName
 
 if TYPE_CHECKING:
     from scanseg.datasets import Conversion
@@ -311,49 +310,6 @@ def evaluate_instances(
     )
 
 
-def convert_to_instances(
-    predictions: AnyPath,
-    output: AnyPath,
-    *,
-    interior: int = 1,
-    boundary: int | None = 2,
-    grow: int = 1,
-    min_voxels: int = 0,
-    num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
-) -> tuple[Path, ...]:
-    """Number the objects of label maps of interior and boundary.
-
-    Args:
-        predictions: Folder of label maps, or one file.
-        output: Folder to write the instance maps to, under the same names.
-        interior: Value of the voxels whose connected components are the objects.
-        boundary: Value of the voxels by which objects grow; None: no value.
-        grow: How far, in voxels; 1 undoes the boundary that converters draw.
-        min_voxels: Objects with fewer voxels are left out.
-        num_workers: Processes that convert; None: one for each core, at most 16.
-        listen: Told of progress.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: Files cannot be read or written; all are named.
-    """
-    from scanseg.evaluation import convert_to_instances as convert
-
-    return convert(
-        Path(predictions),
-        Path(output),
-        interior=interior,
-        boundary=boundary,
-        grow=grow,
-        min_voxels=min_voxels,
-        num_workers=choose_workers(num_workers),
-        listen=listen,
-    )
-
-
 def convert(
     name: str,
     source: AnyPath,
@@ -387,35 +343,3 @@ def convert(
         num_workers=choose_workers(num_workers),
         listen=listen,
     )
-
-
-def import_weights(
-    checkpoint: AnyPath, output: AnyPath, *, network: str, plan: AnyPath | None = None
-) -> ImportRecord:
-    """Bring a checkpoint of a published code into our form; nothing in it is run.
-
-    Args:
-        checkpoint: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's `.pth`, or a plain state dict.
-        output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
-        network: `msvm-unet`, `xlstm-unet`, or `vmamba` (ImageNet weights for the encoder of an MSVM-UNet).
-        plan: File of the plan with which the model predicts: its labels, preprocessing and network; not for `vmamba`.
-
-    Raises:
-        InputError: The checkpoint cannot be read, or its names and shapes do not fit; all are listed.
-        UsageError: The network is unknown, or the plan is missing or of another network.
-    """
-    from scanseg.models.official import ENCODER_KIND, import_encoder, import_model
-    from scanseg.networks import WEIGHT_MAPS
-
-    if network not in WEIGHT_MAPS:
-        raise UsageError(f"network {network!r} is unknown; choose one of {', '.join(WEIGHT_MAPS)}")
-    if network == ENCODER_KIND:
-        if plan is not None:
-            raise UsageError("vmamba is an encoder's weights and has no plan; leave the plan out")
-        return import_encoder(Path(checkpoint), Path(output))
-    if plan is None:
-        raise UsageError(
-            f"a model of {network} needs a plan, which a checkpoint does not hold: labels, preprocessing, sizes. Make "
-            "it by scanseg plan DATASET --recipe RECIPE -o plan.json and give it as --plan plan.json"
-        )
-    return import_model(Path(checkpoint), Path(output), plan=Plan.read(Path(plan)), kind=network)

@@ -279,10 +279,10 @@ def test_wrong_use(imagenet, tmp_path, command):
 def test_the_command_names_every_kind():
     from typing import get_args, get_type_hints
 
-    from scanseg.cli.weights import import_weights
+    from scanseg.cli.weights import import_checkpoint
     from scanseg.networks.weight_maps import WEIGHT_MAPS
 
-    assert set(get_args(get_type_hints(import_weights)["network"])) == set(WEIGHT_MAPS)
+    assert set(get_args(get_type_hints(import_checkpoint)["network"])) == set(WEIGHT_MAPS)
 
 
 def test_the_record_is_plain_json(imagenet, tmp_path):

@@ -21,7 +21,7 @@ from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
 from scanseg.cli.train import train
-from scanseg.cli.weights import import_weights, verify
+from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 
 __all__ = ["main"]
@@ -73,7 +73,7 @@ def _build() -> App:
         app.command(command, sort_key=number)
     weights = App(name="weights", help="Weights of the published networks.", sort_key=len(_COMMANDS))
     weights.command(verify)
-    weights.command(import_weights, name="import")
+    weights.command(import_checkpoint, name="import")
     app.command(weights)
     named = App(name="data", help="Data sets that have names, and objects.", sort_key=len(_COMMANDS))
     named.command(data.list_datasets, name="list", sort_key=0)

@@ -70,17 +70,18 @@ def instances(
         grow: How far, in voxels; 1 undoes the boundary that `data convert` draws, 0 is as published.
         min_voxels: Objects with fewer voxels are left out.
     """
-    from scanseg import api
+    from scanseg.data.workers import choose_workers
+    from scanseg.evaluation import convert_to_instances
 
     with show_progress() as listen:
-        files = api.convert_to_instances(
+        files = convert_to_instances(
             predictions,
             output,
             interior=interior,
             boundary=boundary,
             grow=grow,
             min_voxels=min_voxels,
-            num_workers=num_workers,
+            num_workers=choose_workers(num_workers),
             listen=listen,
         )
     say(f"{output}: {len(files)} instance maps")

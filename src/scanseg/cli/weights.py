@@ -49,7 +49,7 @@ def verify(
     return 0 if all(result.passed for result in results) else 1
 
 
-def import_weights(
+def import_checkpoint(
     checkpoint: Path,
     /,
     *,
@@ -68,9 +68,9 @@ def import_weights(
         output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
         plan: The plan with which the model predicts, made by `scanseg plan`; not for `vmamba`.
     """
-    from scanseg import api
+    from scanseg.models.official import import_weights
 
-    record = api.import_weights(checkpoint, output, network=network, plan=plan)
+    record = import_weights(checkpoint, output, kind=network, plan=plan)
     if record.left_out:
         say(f"note: left out, since they are not the network's: {', '.join(record.left_out)}")
     say(f"{output}: {record.num_tensors} tensors of {record.network} from {record.source} ({record.form})")

@@ -2,7 +2,7 @@
 
 from scanseg.models.ensemble import LoadedModel, load_model, write_ensemble
 from scanseg.models.folder import Checkpoint, ModelFolder, check_network
-from scanseg.models.official import import_encoder, import_model, load_encoder, read_official
+from scanseg.models.official import import_encoder, import_model, import_weights, load_encoder, read_official
 
 __all__ = [
     "Checkpoint",
@@ -11,6 +11,7 @@ __all__ = [
     "check_network",
     "import_encoder",
     "import_model",
+    "import_weights",
     "load_encoder",
     "load_model",
     "read_official",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
 from scanseg.models.folder import ModelFolder, read_tensors
-from scanseg.networks import MSVMUNet, load_official
+from scanseg.networks import WEIGHT_MAPS, MSVMUNet, load_official
 from scanseg.specs import ImportRecord, Plan
 
 Form = Literal["lightning", "nnunet", "vmamba", "state-dict"]
@@ -77,6 +77,33 @@ def read_official(path: Path) -> OfficialCheckpoint:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return OfficialCheckpoint(form, weights, left_out, digest)
+
+
+def import_weights(path: Path, output: Path, *, kind: str, plan: Path | None = None) -> ImportRecord:
+    """Bring a checkpoint of a published code into our form; nothing in it is run.
+
+    Args:
+        path: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's `.pth`, or a plain state dict.
+        output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
+        kind: `msvm-unet`, `xlstm-unet`, or `vmamba` (ImageNet weights for the encoder of an MSVM-UNet).
+        plan: File of the plan with which the model predicts: its labels, preprocessing and network; not for `vmamba`.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or its names and shapes do not fit; all are listed.
+        UsageError: The network is unknown, or the plan is missing or of another network.
+    """
+    if kind not in WEIGHT_MAPS:
+        raise UsageError(f"network {kind!r} is unknown; choose one of {', '.join(WEIGHT_MAPS)}")
+    if kind == ENCODER_KIND:
+        if plan is not None:
+            raise UsageError("vmamba is an encoder's weights and has no plan; leave the plan out")
+        return import_encoder(path, output)
+    if plan is None:
+        raise UsageError(
+            f"a model of {kind} needs a plan, which a checkpoint does not hold: labels, preprocessing, sizes. Make "
+            "it by scanseg plan DATASET --recipe RECIPE -o plan.json and give it as --plan plan.json"
+        )
+    return import_model(path, output, plan=Plan.read(plan), kind=kind)
 
 
 def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRecord:
