@@ -192,7 +192,7 @@ def _build(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny
         "step": TimedCall(partial(_step, network, images, label_maps, loss=_loss(shape), dtype=dtype)),
         "inference": TimedCall(partial(_infer, network, images, dtype=dtype)),
     }
-    if shape.batch > 1:
+    if shape.batch > 1 and row.name in NETWORKS:
         calls["inference-batch-1"] = TimedCall(partial(_infer, network, images[:1], dtype=dtype))
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     settings = {"input": size, "classes": shape.num_classes, "parameters": num_parameters}

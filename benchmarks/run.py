@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     runner = Runner(
         device,
         device_name=str(record["device"]),
-        seconds=0.2 if arguments.quick else arguments.seconds,
+        seconds=0.05 if arguments.quick else arguments.seconds,
         end=time.monotonic() + 60 * arguments.max_minutes,
         tiny=arguments.tiny,
     )
@@ -62,8 +62,8 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", "-o", type=Path, default=Path("benchmarks/results/latest.json"))
     parser.add_argument("--entries", nargs="+", default=["*"], help="patterns of names, as *xlstm*bfloat16*")
     parser.add_argument("--golden", type=Path, help="folder of records of the published networks")
-    parser.add_argument("--seconds", type=float, default=0.7, help="of timed calls for each row")
-    parser.add_argument("--quick", action="store_true", help="0.2 seconds for each row")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of timed calls for each row")
+    parser.add_argument("--quick", action="store_true", help="0.05 seconds for each row")
     parser.add_argument("--max-minutes", type=float, default=6.0, help="no entry begins after this time")
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--commit", help="of the code, where there is no git")

@@ -50,7 +50,7 @@ class Runner:
             return [{**base, "status": "not run", "reason": "the time limit of the run was reached"}]
         begin = time.monotonic()
         try:
-            with _tf32(entry.precision == "tf32"):
+            with _settings(tf32=entry.precision == "tf32", benchmark=True):
                 rows = [{**base, **row} for row in self._run(entry)]
         except UnavailableError as error:
             rows = [{**base, "status": "skipped", "reason": str(error)}]
@@ -81,7 +81,9 @@ class Runner:
         if entry.check is None:
             return None
         if entry.check_key not in self._checks:
-            self._checks[entry.check_key] = entry.check(self.device, self.tiny)
+            # Choosing convolution kernels for float64 by measuring takes longer than the check.
+            with _settings(tf32=entry.precision == "tf32", benchmark=False):
+                self._checks[entry.check_key] = entry.check(self.device, self.tiny)
             self._free()
         return self._checks[entry.check_key]
 
@@ -138,11 +140,11 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:  # noqa: FBT001
-    """Allow TF32, or not, in this block, and let cuDNN choose its kernels by measuring."""
+def _settings(*, tf32: bool, benchmark: bool) -> Iterator[None]:
+    """Allow TF32, or not, in this block, and let cuDNN choose its kernels by measuring, or by rule."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = allowed, allowed, True
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = tf32, tf32, benchmark
     try:
         yield
     finally:

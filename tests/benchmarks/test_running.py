@@ -95,7 +95,7 @@ def test_neighbours_run_where_they_are_installed():
             if rows[0]["status"] == "skipped":
                 assert "pip install" in rows[0]["reason"]
             else:
-                assert {row["call"] for row in rows} == {"step", "inference", "inference-batch-1"}
+                assert {row["call"] for row in rows} == {"step", "inference"}
     if skipped:
         pytest.skip(f"{skipped} packages of other networks are not installed")
 
