@@ -121,6 +121,24 @@ def test_what_is_done_is_kept(dataset, tmp_path):
     assert len(result.record.configurations[0].folds) == 2
 
 
+def test_folds_trained_apart_are_made_one_model(dataset, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    plan = study / "plan.json"
+    plan.write_text(scanseg.make_plan(dataset, settings=SETTINGS, num_workers=0).to_json())
+    options = {"device": "cpu", "num_workers": 0, "store": tmp_path / "stores", "keep_predictions": True}
+    for fold in range(2):
+        scanseg.train(plan, study / f"fold_{fold}", fold=fold, **options)
+    before = [(study / f"fold_{fold}" / "run.json").read_text() for fold in range(2)]
+
+    scanseg.cross_validate(
+        plan, study, resume=True, store=tmp_path / "stores", devices=["cpu"], num_workers=0
+    )
+
+    assert before == [(study / f"fold_{fold}" / "run.json").read_text() for fold in range(2)]
+    assert scanseg.load(study, device="cpu").plan.dataset.name == "disks"
+
+
 def test_members_that_do_not_predict_alike_are_refused(dataset, tmp_path):
     study = tmp_path / "study"
     scanseg.cross_validate(dataset, study, **OPTIONS)

@@ -59,11 +59,11 @@ class GaussianBlurTransform(_Transform):
     probability: Probability = 0.2
     channel_probability: Probability = 0.5
     sigma_range: Range = (0.5, 1.0)
-    """Standard deviation in voxels."""
+    """Standard deviation in voxels, drawn for each axis."""
 
 
 class BrightnessTransform(_Transform):
-    """Multiply intensities."""
+    """Multiply intensities; half of the factors are below 1, as for contrast and gamma."""
 
     kind: Literal["brightness"] = "brightness"
     probability: Probability = 0.15

@@ -45,6 +45,16 @@ class _Draws:
         """Draw a number for each channel of each patch."""
         return self.rng.uniform(*bounds, size=self._size(num_channels))[self.here]
 
+    def factor(self, bounds: tuple[float, float]) -> np.ndarray:
+        """Draw a factor for each channel of each patch: as often below 1 as above, where the bounds hold 1."""
+        low, high = bounds
+        if not low < 1 < high:
+            return self.uniform(bounds)
+        size = self._size(None)
+        below = self.rng.random(size) < 0.5
+        drawn = np.where(below, self.rng.uniform(low, 1, size=size), self.rng.uniform(1, high, size=size))
+        return drawn[self.here]
+
     def chosen(self, probability: float) -> np.ndarray:
         """Draw which channels of each patch are changed."""
         return (self.rng.random(self._size(None)) < probability)[self.here]
@@ -94,18 +104,20 @@ def _change(images: Images, spec: Transform, draws: _Draws, generator: torch.Gen
             deviation = draws.uniform(spec.deviation_range, num_channels=1)
             return images + draws.noise(images, generator) * _spread(deviation, images)
         case GaussianBlurTransform():
-            chosen, sigmas = draws.chosen(spec.channel_probability), draws.uniform(spec.sigma_range)
-            return torch.where(_spread(chosen, images), blur(images, np.maximum(sigmas, 1e-3)), images)
+            chosen = draws.chosen(spec.channel_probability)
+            axes = [draws.uniform(spec.sigma_range) for _ in range(2, images.ndim)]
+            sigmas = np.maximum(np.stack(axes, axis=-1), 1e-3)
+            return torch.where(_spread(chosen, images), blur(images, sigmas), images)
         case BrightnessTransform():
-            return images * _spread(draws.uniform(spec.factor_range), images)
+            return images * _spread(draws.factor(spec.factor_range), images)
         case ContrastTransform():
-            return stretch(images, draws.uniform(spec.factor_range))
+            return stretch(images, draws.factor(spec.factor_range))
         case LowResolutionTransform():
             chosen, zooms = draws.chosen(spec.channel_probability), draws.uniform(spec.zoom_range)
             lowered = lower_resolution(images, zooms, in_plane=spec.in_plane)
             return torch.where(_spread(chosen, images), lowered, images)
         case GammaTransform():
-            gammas = draws.uniform(spec.gamma_range)
+            gammas = draws.factor(spec.gamma_range)
             return -raise_to_gamma(-images, gammas) if spec.inverted else raise_to_gamma(images, gammas)
         case AffineTransform() | MirrorTransform():
             raise TypeError(f"{spec.kind} does not change intensities")
@@ -123,26 +135,31 @@ def blur(images: Images, sigmas: np.ndarray) -> Images:
 
     Args:
         images: Patches.
-        sigmas: Standard deviations in voxels, (batch, channel).
+        sigmas: Standard deviations in voxels along each axis, (batch, channel, axis); or one for all, (batch, channel).
     """
+    if sigmas.ndim == 2:
+        sigmas = np.repeat(sigmas[..., None], images.ndim - 2, axis=2)
+    for axis in range(2, images.ndim):
+        if images.shape[axis] > 1:
+            images = _blur_axis(images, sigmas[..., axis - 2], axis)
+    return images
+
+
+def _blur_axis(images: Images, sigmas: np.ndarray, axis: int) -> Images:
+    """Convolve along one axis; each kernel ends by its own deviation, so that patches do not depend on each other."""
     radius = max(1, math.ceil(_TRUNCATE * float(sigmas.max())))
     taps = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (taps / sigmas[..., None]) ** 2)
-    # Each kernel ends by its own deviation, so that it does not depend on the other patches.
     weights *= np.abs(taps) <= np.maximum(1, np.ceil(_TRUNCATE * sigmas[..., None]))
     weights /= weights.sum(axis=-1, keepdims=True)
-    for axis in range(2, images.ndim):
-        if images.shape[axis] == 1:
-            continue
-        padded = _extend(images, axis, radius)
-        images = sum(
-            (
-                padded.narrow(axis, tap, images.shape[axis]) * _spread(weights[..., tap], images)
-                for tap in range(2 * radius + 1)
-            ),
-            start=torch.zeros((), device=images.device),
-        )
-    return images
+    padded = _extend(images, axis, radius)
+    return sum(
+        (
+            padded.narrow(axis, tap, images.shape[axis]) * _spread(weights[..., tap], images)
+            for tap in range(2 * radius + 1)
+        ),
+        start=torch.zeros((), device=images.device),
+    )
 
 
 def _extend(images: Images, axis: int, radius: int) -> Images:
