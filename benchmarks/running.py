@@ -93,7 +93,11 @@ class Runner:
             eager = measure(timed.call, self.device, seconds=self.seconds, flush=timed.flush)
         except torch.OutOfMemoryError as error:
             return {"status": "out of memory", "reason": _first_line(error)}
-        row: Row = {"status": "measured", "eager": asdict(eager), "floor_ms": self._floor_ms(entry, timed)}
+        row: Row = {"status": "measured", "eager": asdict(eager), "floor_ms": None}
+        try:
+            row["floor_ms"] = self._floor_ms(entry, timed)
+        except Exception as error:  # the times stand without a floor
+            row["floor_reason"] = f"{type(error).__name__}: {_first_line(error)}"
         if self.device.type == "cuda":
             self._free()
             row.update(self._time_replay(timed))
