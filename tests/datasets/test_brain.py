@@ -92,6 +92,7 @@ def test_msd_with_channels_as_a_fourth_axis(tmp_path):
     forms.describe(
         root,
         name="PROSTATE",
+        licence="CC-BY-SA 4.0",
         modality={"0": "T2", "1": "ADC"},
         labels={"0": "background", "1": "PZ", "2": "TZ"},
         training=[{"image": "./imagesTr/p_00.nii.gz", "label": "./labelsTr/p_00.nii.gz"}],
@@ -100,6 +101,9 @@ def test_msd_with_channels_as_a_fourth_axis(tmp_path):
     _, dataset = convert("msd", root, tmp_path / "out")
     assert [image.name for image in dataset.cases[0].images] == ["p_00_0000.nii.gz", "p_00_0001.nii.gz"]
     assert dataset.spec.labels == {"background": 0, "PZ": 1, "TZ": 2}
+    description = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert description["licence"] == "CC-BY-SA 4.0"
+    assert description["reference"] == "http://medicaldecathlon.com"
     np.testing.assert_array_equal(read_image(dataset.cases[0].images).array, np.concatenate(channels))
 
 

@@ -110,7 +110,8 @@ def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:
         else:
             patients.append(match["patient"])
             cases.append(SourceCase(case.name, split[match["patient"]], case.read))
-    return Found(tuple(cases), tuple(faults), (*found.notes, *_notes(patients, beyond)))
+    notes = (*found.notes, *_notes(patients, beyond))
+    return Found(tuple(cases), tuple(faults), notes, about=found.about)
 
 
 def _notes(patients: Iterable[str], beyond: Iterable[str]) -> tuple[str, ...]:

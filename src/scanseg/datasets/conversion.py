@@ -103,7 +103,7 @@ def convert_dataset(
             {part: counts[part] for part in ("train", "validation", "test") if counts[part]},
             notes,
         )
-        _write_documents(folder, named, spec, cases=cases, folds=found.folds, source=source, result=result)
+        _write_documents(folder, named, spec, cases=cases, found=found, source=source, result=result)
     return result
 
 
@@ -209,7 +209,7 @@ def _write_documents(
     spec: DatasetSpec,
     *,
     cases: tuple[SourceCase, ...],
-    folds: tuple[Fold, ...],
+    found: Found,
     source: Path,
     result: Conversion,
 ) -> None:
@@ -223,8 +223,10 @@ def _write_documents(
         "numTraining": len(training),
         "file_ending": spec.file_ending,
         "reference": named.homepage,
+        **found.about,
     }
     _write_json(folder / DESCRIPTION_FILE, description)
+    folds = found.folds
     validation = sorted(case.name for case in cases if case.part == "validation")
     if validation:
         train = [name for name in training if name not in set(validation)]

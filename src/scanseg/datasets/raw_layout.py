@@ -1,5 +1,6 @@
 """Data sets that somebody has brought into nnU-Net's layout already, or the Decathlon's, from which it comes."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from scanseg.imaging import read_image, read_label_map
 from scanseg.imaging.formats import DECODERS, file_ending
 from scanseg.specs import DatasetSpec, Fold
 
+ABOUT = ("description", "reference", "licence", "license", "release")
+"""Entries of `dataset.json` that are for people, and kept."""
 TEST_IMAGES, TEST_LABELS = "imagesTs", "labelsTs"
 
 
@@ -35,7 +38,7 @@ def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
     test, notes = _test_cases(source, dataset.spec, faults)
     cases += [SourceCase(case.name, "test", partial(read_raw_case, case)) for case in test]
     written = _written_spec(dataset.spec) if spec is None else None
-    return Found(tuple(cases), tuple(faults), notes, spec=written, folds=folds)
+    return Found(tuple(cases), tuple(faults), notes, spec=written, folds=folds, about=_about(source))
 
 
 def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
@@ -47,6 +50,12 @@ def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
     except InputError as error:
         faults.append(str(error))
         return ()
+
+
+def _about(source: Path) -> dict[str, str]:
+    """Return what `dataset.json` says about licence and origin."""
+    content = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    return {key: content[key] for key in ABOUT if isinstance(content.get(key), str)}
 
 
 def _written_spec(spec: DatasetSpec) -> DatasetSpec:

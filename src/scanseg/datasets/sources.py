@@ -1,7 +1,7 @@
 """What a converter finds in a source, and what a data set with a name is."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,8 @@ class Found:
     """What the labels are, where the source itself says it."""
     folds: tuple[Fold, ...] = ()
     """Folds that the source itself has."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the source's description says to people, such as its licence."""
 
 
 @dataclass(frozen=True)
