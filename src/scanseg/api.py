@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scanseg.evaluation import Report
     from scanseg.inference import Predictor
     from scanseg.models.device import Precision
+    from scanseg.models.folder import Weights
     from scanseg.studies.crossval import CrossValidationResult
     from scanseg.training import FoldChoice, TrainingResult
 
@@ -207,11 +208,14 @@ def cross_validate(
     )
 
 
-def load(model: AnyPath, *, device: str = "auto", cuda_graph: bool = True) -> "Predictor":
+def load(
+    model: AnyPath, *, device: str = "auto", weights: "Weights" = "exported", cuda_graph: bool = True
+) -> "Predictor":
     """Load a model for prediction.
 
     Args:
-        model: The model folder.
+        model: The model folder, or that of a cross-validation, whose models predict as one.
+        weights: Those that the training chose to export, the last, or the best on validation patches.
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
         cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph; see `scanseg.inference.Predictor`.
 
@@ -221,7 +225,7 @@ def load(model: AnyPath, *, device: str = "auto", cuda_graph: bool = True) -> "P
     """
     from scanseg.inference import load as load_predictor
 
-    return load_predictor(Path(model), device=device, cuda_graph=cuda_graph)
+    return load_predictor(Path(model), device=device, weights=weights, cuda_graph=cuda_graph)
 
 
 def evaluate(

@@ -86,6 +86,24 @@ def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
     on_disk.close()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", SAMPLINGS)
+def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
+    cuda = torch.device("cuda")
+    held = hold_cases(store, names, device=cuda, seed=3)
+    on_disk = open_cases(store, names, device=cuda, seed=3, num_workers=2)
+
+    for iteration in range(5):
+        numbers = {"seed": 3, "stream": 0, "iteration": iteration}
+        ours, theirs = (
+            make_batch(cases, SAMPLINGS[kind], transforms=TRANSFORMS, device=cuda, **numbers)
+            for cases in (on_disk, held)
+        )
+        torch.testing.assert_close(ours.images, theirs.images)
+        assert torch.equal(ours.label_maps, theirs.label_maps)
+    on_disk.close()
+
+
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
     held = hold_cases(store, names, device=CPU, seed=3)

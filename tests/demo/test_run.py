@@ -12,7 +12,7 @@ from scanseg.imaging import read_image, read_label_map
 
 @pytest.fixture
 def coarse_brain(monkeypatch):
-    read_template = anatomy._read_template
+    read_template = anatomy.read_template
 
     def read_coarsely():
         brain, tissues = read_template()
@@ -20,7 +20,7 @@ def coarse_brain(monkeypatch):
         spacing = tuple(4 * size for size in brain.spacing)
         return replace(brain, array=brain.array[(slice(None), *coarse)], spacing=spacing), tissues[coarse]
 
-    monkeypatch.setattr(anatomy, "_read_template", read_coarsely)
+    monkeypatch.setattr(anatomy, "read_template", read_coarsely)
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def test_what_is_not_annotated_is_learnt_from_what_is(command, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_tumours_of_real_brains_by_regions(command, shared_data, tmp_path):
     """brats2015: the values overlap, and the order of the regions is not that of their values."""
     settings = (
@@ -124,7 +125,8 @@ def test_tumours_of_real_brains_by_regions(command, shared_data, tmp_path):
         "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3]]",
         *("network.num_blocks_encoder=1", "network.num_blocks_decoder=1", "augmentation=[]"),
         *("training.iterations_per_epoch=80", "training.validation_batches=2"),
-        *("sampling.foreground_fraction=0.5", 'training.optimizer={"kind": "adamw", "lr": 0.003}'),
+        *("inference.overlap=0.1", "sampling.foreground_fraction=0.5"),
+        'training.optimizer={"kind": "adamw", "lr": 0.003}',
     )
     dataset, images = shared_data / "brats2015", tmp_path / "images"
 

@@ -174,6 +174,19 @@ def test_a_graph_trains_like_single_launches(network, size, dtype):
 
 
 @pytest.mark.gpu
+def test_parts_of_a_batch_and_averages_go_through_a_graph_too():
+    def train(*, cuda_graph):
+        fields = {"accumulation": 2, "average_decay": 0.9, "cuda_graph": cuda_graph}
+        fit = make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3), **fields), device="cuda")
+        for iteration in range(5):
+            fit.step(make_batch(16, iteration, device="cuda"), lr=1e-3)
+        return weights(fit), torch.cat([p.flatten() for p in fit.judged.parameters()])
+
+    for graphed, launched in zip(train(cuda_graph=True), train(cuda_graph=False), strict=True):
+        torch.testing.assert_close(graphed, launched, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.gpu
 def test_stochastic_depth_differs_from_replay_to_replay():
     plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-9))
     fit = make_fit(plan, device="cuda")

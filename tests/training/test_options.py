@@ -95,6 +95,12 @@ def test_the_best_weights_are_kept_and_can_be_exported(dataset, tmp_path):
     folder = ModelFolder.open(tmp_path / "last")
     assert folder.weights_path("last").name == "model.safetensors"
     assert folder.weights_path("best").name == "best.safetensors"
+    images = [dataset / "imagesTr" / "case_0_0000.png"]
+    ours, theirs = (
+        scanseg.load(tmp_path / name, device="cpu", weights=weights).predict(images, probabilities=True)
+        for name, weights in (("last", "best"), ("best", "exported"))
+    )
+    assert (ours.probabilities == theirs.probabilities).all()
 
 
 def test_best_without_validation_cases_is_refused(dataset, tmp_path):

@@ -1,7 +1,7 @@
 """`scanseg predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ def predict(
     /,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    weights: Literal["exported", "last", "best"] = "exported",
     mirror: bool = False,
     probabilities: bool = False,
     overwrite: bool = False,
@@ -24,9 +25,10 @@ def predict(
     """Segment images with a trained model.
 
     Args:
-        model: Model folder that `scanseg train` wrote.
+        model: Model folder that `scanseg train` wrote, or the folder of a `scanseg crossval`.
         inputs: Folder of images named as for training (CASE_0000.nii.gz and so on), or one image.
         output: Folder for the label maps, each on the grid of its image.
+        weights: Those that the training chose to export, the last, or the best on validation patches.
         mirror: Average over mirrored images too: slower, often a little better.
         probabilities: Write the probabilities of the labels too.
         overwrite: Replace what an earlier prediction left in the output folder.
@@ -34,7 +36,7 @@ def predict(
     from scanseg import api
 
     with show_progress() as listen:
-        predictor = api.load(model, device=device)
+        predictor = api.load(model, device=device, weights=weights)
         record = predictor.predict_folder(
             inputs,
             output,

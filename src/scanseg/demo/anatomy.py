@@ -43,7 +43,7 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     Raises:
         InputError: nilearn, which holds the template, is not installed.
     """
-    brain, tissues = _read_template()
+    brain, tissues = read_template()
     rng = np.random.default_rng(seed)
     names = sorted(TRAINING_SLABS + UNSEEN_SLABS)
     edges = np.linspace(0, brain.shape[_CORONAL_AXIS], len(names) + 1).round().astype(int)
@@ -69,7 +69,7 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
+def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
     """Read the brain and its tissues, cut to the box that holds them; intensities are 0 to 1."""
     package = find_spec("nilearn")
     if package is None or package.origin is None:

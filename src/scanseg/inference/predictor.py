@@ -69,7 +69,7 @@ def load(
         model.plan,
         model.network,
         device=chosen,
-        model=str(path),
+        model=str(path) if weights == "exported" else f"{path} ({weights} weights)",
         postprocessing=model.postprocessing,
         cuda_graph=cuda_graph,
     )

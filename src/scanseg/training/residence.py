@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from scanseg.training.memory import explained_memory
 
 Residence = Literal["device", "host", "disk"]
 
+_MEMINFO = Path("/proc/meminfo")
 _PART_OF_MEMORY = 0.5
 """Part of the free memory that cases may take when the place is chosen for them."""
 
@@ -43,13 +45,27 @@ def choose_residence(
     if device.type == "cuda" and needed <= _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return "device"
     if needed * num_sharing <= _PART_OF_MEMORY * free_host_bytes():
-        return "host"
+        return "device" if device.type == "mps" else "host"  # mps computes in the host's memory
     return "disk"
 
 
 def free_host_bytes() -> int:
-    """Return how much of the host's memory is free."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return how much memory a process may still take: of the host, or of the container it runs in."""
+    free = [_available_bytes()]
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
+        free.append(max(0, int(text) - int(used.read_text())))
+    return min(free)
+
+
+def _available_bytes() -> int:
+    """Return what the system would give away, caches of files among it."""
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                return 1024 * int(amount.split()[0])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def hold(
