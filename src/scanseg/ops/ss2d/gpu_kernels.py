@@ -170,12 +170,16 @@ def _total(v, ROWS: tl.constexpr, BD: tl.constexpr):
 def _places(segment, column, length, height, width, T: tl.constexpr):
     """The raster indices of the tokens of a segment by rows or by columns, and which of them exist."""
     row = tl.arange(0, T)
-    t = segment * T + row % LANES * (T // LANES) + row // LANES
+    first = segment * T
+    offset = row % LANES * (T // LANES) + row // LANES
+    place = first + offset
+    exists = place < length
     if column != 0:
-        place = (t % height) * width + t // height
-    else:
-        place = t
-    return place, t < length
+        # One whole division for the segment; its tokens by a reciprocal, exact for numbers this small.
+        y = first % height + offset
+        x = ((y.to(tl.float32) + 0.5) * (1.0 / height)).to(tl.int32)
+        place = (y - x * height) * width + first // height + x
+    return place, exists
 
 
 @triton.jit
@@ -356,7 +360,8 @@ def scan_segments_backward(
     skips,
     states,  # as in `scan_segments`
     arriving,  # g at the ends of the segments, laid out as states
-    grad_x,  # result (batch, token, dim), in the dtype of the state: written by rows, added to by columns
+    sums,  # of grad_x over the directions so far (batch, token, dim), in the dtype of the state
+    grad_x,  # result (batch, token, dim), written by the last direction
     grad_projected,  # result (block of channels, batch, token, 4, R + 2N): a part of each block
     grad_parameters,  # result (batch, segment, *): (4, dim, R + 1) of dt_weight and dt_bias, (4, N, dim) of A, (dim) of skips
     length,
@@ -386,6 +391,7 @@ def scan_segments_backward(
     parameters = grad_parameters + (image * segments + segment) * (4 * dim * (R + 1 + N) + dim)
     x += image * length * dim
     grad += image * length * dim
+    sums += image * length * dim
     grad_x += image * length * dim
     projected += image * length * 4 * (R + 2 * N)
     grad_projected += (block.to(tl.int64) * batch + image) * length * 4 * (R + 2 * N)
@@ -427,11 +433,14 @@ def scan_segments_backward(
             )
         dx = written * (steps * LN_2)
         if (column != 0) | (reverse == 1):
-            dx += tl.load(grad_x + at, mask=mask, other=0.0)
+            dx += tl.load(sums + at, mask=mask, other=0.0)
         else:
             dx += dy * tl.load(skips + channels, mask=within, other=0.0)[None, :]
             tl.store(parameters + 4 * dim * (R + 1 + N) + channels, _total(dy * values, T, BD), mask=within)
-        tl.store(grad_x + at, dx, mask=mask)
+        if (column != 0) & (reverse == 1):
+            tl.store(grad_x + at, dx.to(grad_x.dtype.element_ty), mask=mask)
+        else:
+            tl.store(sums + at, dx, mask=mask)
         dz = ((d_steps + written * values) * (e * _reciprocal(1.0 + e))).to(OPERAND)
         wide = tl.load(
             dt_weight + (k * dim + channels)[:, None] * R + c[None, :],

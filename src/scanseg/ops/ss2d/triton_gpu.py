@@ -103,7 +103,7 @@ def _scan_backward(
     grad = grad_merged.permute(0, 2, 3, 1).contiguous()
     grid = call.grid(BACKWARD.channels)
     segments, blocks, _ = grid
-    grad_x = _empty_map(call.x, dtype=call.wide)
+    sums, grad_x = _empty_map(call.x, dtype=call.wide), _empty_map(call.x, dtype=x.dtype)
     grad_projected = call.projected.new_empty((blocks, *call.projected.shape))
     parameters = x.new_empty((batch * segments, 4 * dim * (rank + 1 + state) + dim), dtype=call.wide)
     with _on(x.device):
@@ -115,6 +115,7 @@ def _scan_backward(
                 call.skips,
                 states,
                 arriving,
+                sums,
                 grad_x,
                 grad_projected,
                 parameters,
@@ -133,7 +134,7 @@ def _scan_backward(
     grad_weight = weights.view(4, dim, rank + 1)
     grad_A_log = decays.view(4, state, dim) * call.rates
     return (
-        grad_x.to(x.dtype),
+        grad_x,
         _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
         _copied(grad_weight[..., :rank], dt_weight.dtype),
         _copied(grad_weight[..., rank], dt_bias.dtype),
