@@ -127,6 +127,27 @@ def test_a_third_of_the_patches_is_centred_on_foreground():
     assert batch_of(cases, sampling).label_maps[-1, 1, 1, 1] == 1
 
 
+def test_labels_are_drawn_by_their_weights():
+    label_map = np.zeros((20, 20, 20), dtype=int)
+    label_map[3, 3, 3], label_map[10, 10, 10], label_map[16, 16, 16] = 1, 2, 3
+    cases = hold(label_map)
+
+    def shares(weights):
+        sampling = SamplingSpec(
+            patch_size=(3, 3, 3), batch_size=200, foreground_fraction=1, label_weights=weights
+        )
+        batch = batch_of(cases, sampling)
+        return [int((batch.label_maps.flatten(1) == value).any(1).sum()) for value in (1, 2, 3)]
+
+    assert shares({"2": 0}) == [pytest.approx(100, abs=30), 0, pytest.approx(100, abs=30)]
+    assert shares({"1": 8}) == [
+        pytest.approx(160, abs=25),
+        pytest.approx(20, abs=20),
+        pytest.approx(20, abs=20),
+    ]
+    assert shares({"1": 0, "2": 0}) == [0, 0, 200]
+
+
 def test_patches_stay_inside_large_cases_and_are_centred_on_small_ones():
     cases = hold(numbered(4, 30, 30))
     sampling = SamplingSpec(patch_size=(8, 10, 10), batch_size=50)

@@ -77,6 +77,57 @@ def test_uncertain_cross_entropy_by_hand():
     assert regions.item() == pytest.approx(2 * math.log(2))
 
 
+def test_weighted_labels_by_hand():
+    """Logits that give each class of three the same probability but for one voxel of label b."""
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 2, 1, 1] = math.log(2)  # probabilities 1/4, 1/4, 1/2
+    spec = LossSpec(dice_weight=0, label_weights={"b": 3.0, "background": 0.0})
+
+    loss = segmentation_loss([logits], LABELS, spec=spec, dataset=ORGANS)
+
+    # Voxels: background (weight 0), a (1), b (3), b (3) with losses ln 3, ln 3, ln 3, ln 2.
+    assert loss.item() == pytest.approx((math.log(3) + 3 * math.log(3) + 3 * math.log(2)) / 7)
+
+
+def test_weighted_regions_by_hand():
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[:, 1] = -100  # core: nowhere, though it is in two of four voxels
+    spec = LossSpec(dice_weight=0, label_weights={"core": 3.0})
+
+    loss = segmentation_loss([logits], LABELS, spec=spec, dataset=REGIONS)
+
+    assert loss.item() == pytest.approx((math.log(2) + 3 * 100 / 2) / 4)
+
+
+def test_weights_leave_ignored_voxels_out():
+    logits = torch.zeros(1, 2, 2, 2)
+    spec = LossSpec(dice_weight=0, label_weights={"a": 5.0})
+
+    assert segmentation_loss([logits], LABELS, spec=spec, dataset=PARTLY).item() == pytest.approx(math.log(2))
+
+
+def test_losses_of_parts_are_that_of_the_whole_batch():
+    """What each of two processes computes, with sums over both of them."""
+    generator = torch.Generator().manual_seed(0)
+    label_map = torch.randint(0, 3, (4, 6, 6), generator=generator)
+    logits = torch.randn(4, 2, 6, 6, generator=generator)
+    spec = LossSpec(label_weights={"a": 2.0})
+    whole = segmentation_loss([logits], label_map, spec=spec, dataset=PARTLY)
+    heard: list[list[torch.Tensor]] = [[], []]
+    halves = [(logits[:2], label_map[:2]), (logits[2:], label_map[2:])]
+
+    for number, (part, labels) in enumerate(halves):
+        note = heard[number].append
+        segmentation_loss([part], labels, spec=spec, dataset=PARTLY, total=lambda x, note=note: note(x) or x)
+    sums = [first + second for first, second in zip(*heard, strict=True)]
+    for part, labels in halves:
+        left = iter(sums)
+        loss = segmentation_loss(
+            [part], labels, spec=spec, dataset=PARTLY, total=lambda x, left=left: next(left)
+        )
+        assert loss.item() == pytest.approx(whole.item())
+
+
 def test_ignored_voxels_change_nothing():
     label_map = torch.tensor([[[0, 1], [2, 2]]])
     logits = torch.tensor([[[[1.0, -1.0], [0.3, 0.2]], [[0.0, 0.5], [0.1, 0.7]]]], requires_grad=True)
