@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops.mlstm import BACKENDS, mlstm, triton_gpu
+from scanseg.ops.mlstm import BACKENDS, gpu_layout, mlstm, triton_gpu
 from scanseg.ops.mlstm.chunked import chunk_size
 
 from .precision import LargestTensor, assert_accurate, cast, poisoned, relative_errors, run
@@ -28,7 +28,7 @@ def small_layout(monkeypatch):
         chunks = -(-token // 32)
         padded = 32 if token > 16 else 16
         blocks = 2 if token > 32 else -(-token // 16)
-        return triton_gpu.Layout(chunks, padded, 16, blocks, 16, -(-dim // 16))
+        return gpu_layout.Layout(chunks, padded, 16, blocks, 16, -(-dim // 16))
 
     monkeypatch.setattr(triton_gpu, "lay_out", lay_out)
 
@@ -127,13 +127,95 @@ def test_strided_inputs_in_poisoned_memory(generator, backend, reverse):
     assert max(relative_errors(results, expected).values()) < 1e-12
 
 
-@pytest.mark.parametrize("token", [3, 130])
+@pytest.mark.parametrize(
+    ("backend", "token"), [("chunked", 3), ("chunked", 130), ("triton", 3), ("triton", 70)]
+)
 @directions
-def test_gradcheck(generator, token, reverse):
+@pytest.mark.usefixtures("small_layout")
+def test_gradcheck(generator, backend, token, reverse):
     inputs = make_inputs(generator, "random", batch=1, head=1, token=token, dim=2)
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
-    function = partial(mlstm, reverse=reverse, backend="chunked")
-    assert torch.autograd.gradcheck(function, tensors, fast_mode=token > 3)
+    function = partial(mlstm, reverse=reverse, backend=backend)
+    assert torch.autograd.gradcheck(function, tensors, fast_mode=token > 3 or backend == "triton")
+
+
+@pytest.mark.usefixtures("small_layout")
+def test_triton_sums_the_gradients_of_forget_gates_over_features_blocks_and_chunks(generator):
+    """Pairs of tokens far apart, through several parts of the features: chunks as shipped and small ones agree."""
+    inputs = make_inputs(generator, "near one", batch=1, head=2, token=101, dim=35)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
+    errors = relative_errors(run(operator("triton"), inputs, grad), run(operator("chunked"), inputs, grad))
+    assert max(errors.values()) < 1e-12
+    norms = run(operator("chunked"), inputs, grad)
+    assert norms["grad fgate"].norm() > 0
+
+
+@directions
+def test_triton_with_the_layout_as_shipped(generator, reverse, monkeypatch):
+    monkeypatch.setattr(gpu_layout, "LONGEST_SINGLE_CHUNK", 100)
+    inputs = make_inputs(generator, "random", batch=1, head=1, token=290, dim=33)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
+    result = run(operator("triton", reverse=reverse), inputs, grad)
+    errors = relative_errors(result, run(operator("chunked", reverse=reverse), inputs, grad))
+    assert max(errors.values()) < 1e-12
+
+
+@pytest.mark.parametrize("token", [20, 40])
+@pytest.mark.usefixtures("small_layout")
+def test_triton_operators_are_sound(generator, token):
+    inputs = cast(make_inputs(generator, "random", batch=1, token=token, dim=3), torch.float32)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs.values()]
+    torch.library.opcheck(triton_gpu.run_forward, (*leaves, False))
+    results = triton_gpu.run_forward(*inputs.values(), False)
+    q, k, v, _, fgate = inputs.values()
+    torch.library.opcheck(triton_gpu.run_backward, (torch.ones_like(q), q, k, v, fgate, *results, False))
+
+
+@pytest.mark.parametrize("token", [7, 40, 101])
+@directions
+@pytest.mark.usefixtures("small_layout")
+def test_triton_reads_nothing_that_it_did_not_write(generator, token, reverse):
+    inputs = make_inputs(generator, "random", batch=1, head=1, token=token, dim=5)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
+    expected = run(operator("chunked", reverse=reverse), inputs, grad)
+    torch.use_deterministic_algorithms(True)  # Fills new memory with NaN.
+    try:
+        results = run(operator("triton", reverse=reverse), inputs, grad)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert max(relative_errors(results, expected).values()) < 1e-12
+
+
+@pytest.mark.usefixtures("small_layout")
+def test_triton_compiles_without_graph_breaks(generator):
+    inputs = cast(make_inputs(generator, "random", batch=1, token=40, dim=3), torch.float32)
+    grad = torch.randn(inputs["q"].shape, generator=generator)
+    compiled = torch.compile(operator("triton"), backend="aot_eager", fullgraph=True)
+    expected, results = (run(function, inputs, grad) for function in (operator("triton"), compiled))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(results[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("small_layout")
+def test_heads_of_triton_results_lie_side_by_side(generator):
+    """So that joining the heads, and the gradient of parting them, copies nothing."""
+    q, k, v, igate, fgate = cast(make_inputs(generator, "random", token=9), torch.float32).values()
+    leaves = [x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in (q, k, v)]
+    h = mlstm(*leaves, igate, fgate, backend="triton")
+    for tensor in (h, *torch.autograd.grad(h.sum(), leaves)):
+        assert tensor.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.usefixtures("small_layout")
+def test_triton_computes_in_the_widest_dtype_of_q_k_and_v(generator):
+    inputs = cast(make_inputs(generator, "random", batch=1, token=20), torch.float32)
+    grad = torch.randn(inputs["q"].shape, generator=generator)
+    mixed = {**inputs, "k": inputs["k"].bfloat16()}
+    widened = {**inputs, "k": mixed["k"].float()}
+    results, expected = (run(operator("triton"), tensors, grad) for tensors in (mixed, widened))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(results[name], tensor.to(results[name].dtype), rtol=0, atol=0)
+    assert results["grad k"].dtype == torch.bfloat16
 
 
 @backends

@@ -6,7 +6,7 @@ and beside large ones. m is rounded to such a multiple where weights are made, t
 
 Planes, each (row, chunk * padded chunk length): 0 multiple of F, 1 remainder of F, 2 multiple of i - F (-inf beyond
 the last token), 3 remainder of i - F, 4 maximum of i - F over the tokens of the chunk read so far. Frames, (row,
-chunk + 1): m at the starts of the chunks; the first is -inf.
+chunk): m at the starts of the chunks; the first is -inf.
 
 A handful of numbers per token; a kernel with one program per row takes 2048 tokens or 1024 chunks at a step.
 """
@@ -84,15 +84,15 @@ def sum_gates(
     tl.store(planes + 3 * plane, key)
     tl.store(planes + 4 * plane, tl.associative_scan(level + key, 0, _larger))
     if chunk == 0:
-        tl.store(frames + row * (num_chunks + 1), float("-inf"))
+        tl.store(frames + row * num_chunks, float("-inf"))
 
 
 @triton.jit(do_not_specialize=["num_chunks", "padded"])
 def scan_frames(planes, frames, num_chunks, padded, plane, STEP: tl.constexpr):
-    """Write m at the ends of the chunks; grid (row,)."""
+    """Write m at the starts of all chunks but the first; grid (row,)."""
     row = tl.program_id(0)
     planes += row.to(tl.int64) * (num_chunks * padded)
-    frames += row * (num_chunks + 1)
+    frames += row * num_chunks
     dtype: tl.constexpr = planes.dtype.element_ty
     carry = tl.full((), -1e30, dtype)
     for first in range(0, num_chunks, STEP):
@@ -103,7 +103,7 @@ def scan_frames(planes, frames, num_chunks, padded, plane, STEP: tl.constexpr):
         peak = tl.load(planes + 4 * plane + end, mask=exists, other=-1e30)
         shift, level = tl.associative_scan((total, total + peak), 0, _then)
         m = tl.maximum(carry + shift, level)
-        tl.store(frames + 1 + chunk, m, mask=exists)
+        tl.store(frames + 1 + chunk, m, mask=chunk < num_chunks - 1)
         carry = tl.sum(tl.where(chunk == first + STEP - 1, m, 0.0), 0)
 
 
@@ -214,7 +214,7 @@ def gate_gradients(
     upstream += offset
     by_query += offset
     by_key += offset
-    frames += row * (num_chunks + 1)
+    frames += row * num_chunks
     fgate += head_offset(row, num_heads, stride_fb, stride_fh)
     around += row * (num_chunks * blocks)
     results = row.to(tl.int64) * S

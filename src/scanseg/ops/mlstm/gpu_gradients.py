@@ -98,7 +98,7 @@ def query_gradients(
             matrix = load_matrix(matrices, part * COLS, index * COLS, DIM, COLS)
             grad = product(g_part, tl.trans(matrix), grad, PRECISION)
         # The first chunk reads no state: its frame is -inf.
-        read = tl.exp((multiple + rounded(tl.load(frames + row * (num_chunks + 1) + chunk))) + remainder)
+        read = tl.exp((multiple + rounded(tl.load(frames + row * num_chunks + chunk))) + remainder)
         grad = (grad + grad_sum[:, None] * normaliser[None, :]) * read[:, None]
         earlier = tl.sum(q_block * grad, 1)
     # Pairs inside the chunk are counted once, by the first part.
@@ -216,10 +216,11 @@ def key_gradients(
             across_keys = load_matrix(grad_matrices, index * COLS, part * COLS, DIM, COLS)
             grad_value = product(k_part, across_keys, grad_value, PRECISION)
         last = first + padded - 1
-        end = tl.load(planes + last) - rounded(tl.load(frames + row * (num_chunks + 1) + chunk + 1))
-        write = tl.exp((end + level) + (tl.load(planes + plane + last) + key))
+        frame = tl.load(frames + row * num_chunks + tl.minimum(chunk + 1, num_chunks - 1))
+        multiple = (tl.load(planes + last) - rounded(frame)) + level
         # The last chunk writes no state.
-        write = tl.where(chunk < num_chunks - 1, write, 0.0)
+        multiple = tl.where(chunk < num_chunks - 1, multiple, float("-inf"))
+        write = tl.exp(multiple + (tl.load(planes + plane + last) + key))
         grad_key = (grad_key + grad_normaliser[None, :]) * write[:, None]
         grad_value *= write[:, None]
         by_later = tl.sum(k_block * grad_key, 1)

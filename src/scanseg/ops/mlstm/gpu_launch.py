@@ -4,7 +4,7 @@ Imported on first use, since the kernels import Triton.
 """
 
 import math
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -12,28 +12,13 @@ from torch import Tensor
 from scanseg.ops.contract import state_dtype
 from scanseg.ops.mlstm.gpu_gates import gate_gradients, scan_frames, sum_around_blocks, sum_gates
 from scanseg.ops.mlstm.gpu_gradients import key_gradients, query_gradients
+from scanseg.ops.mlstm.gpu_layout import Layout, launch_options, like_tokens, power_of_two
 from scanseg.ops.mlstm.gpu_outputs import outputs, upstream_gradients
 from scanseg.ops.mlstm.gpu_states import scan_state_gradients, scan_states, state_updates
-from scanseg.ops.mlstm.triton_gpu import Layout, like_tokens
 from scanseg.ops.triton_support import INTERPRETED, dot_precision
 
 SLICE = 512
 """Elements of a state that one program of a scan carries."""
-
-
-Step = Literal["updates", "outputs", "queries", "keys"]
-
-
-def launch_options(step: Step, cols: int) -> dict[str, int]:
-    """Return how the kernel of a step on blocks of tokens is launched.
-
-    Accumulators of 128 features need the registers of eight warps.
-
-    Args:
-        step: The step.
-        cols: Features of a part.
-    """
-    return {"num_warps": 8 if cols == 128 else 4, "num_stages": 2}
 
 
 class Launcher(NamedTuple):
@@ -75,7 +60,7 @@ class Launcher(NamedTuple):
         """Return the planes and frames of the gates."""
         chunks, padded = self.layout.num_chunks, self.layout.padded
         planes = igate.new_empty((5, self.rows, chunks * padded), dtype=self.wide)
-        frames = igate.new_empty((self.rows, chunks + 1), dtype=self.wide)
+        frames = igate.new_empty((self.rows, chunks), dtype=self.wide)
         sum_gates[(chunks, self.rows)](
             igate,
             fgate,
@@ -91,7 +76,7 @@ class Launcher(NamedTuple):
             num_warps=max(1, min(4, padded // 128)),
         )
         if chunks > 1:
-            step = _power_of_two(chunks, largest=1024)
+            step = power_of_two(chunks, largest=1024)
             scan_frames[(self.rows,)](
                 planes, frames, chunks, padded, self.plane, STEP=step, num_warps=max(1, min(4, step // 128))
             )
@@ -127,7 +112,7 @@ class Launcher(NamedTuple):
             **self._block_constants,
             LOG_SCALE=self._log_scale,
             CHUNKED=self._is_chunked,
-            **launch_options("outputs", self.layout.cols),
+            **launch_options("outputs", self.layout),
         )
         return h, row_sums
 
@@ -199,7 +184,7 @@ class Launcher(NamedTuple):
             **self._block_constants,
             PADDED=self.layout.padded,
             ADJOINT=upstream is not None,
-            **launch_options("updates", self.layout.cols),
+            **launch_options("updates", self.layout),
         )
         return updates
 
@@ -315,7 +300,7 @@ class Launcher(NamedTuple):
             *self._pair_sizes(q, k, v, grad_h, grad_q),
             **self._block_constants,
             CHUNKED=self._is_chunked,
-            **launch_options("queries", self.layout.cols),
+            **launch_options("queries", self.layout),
         )
         return grad_q, by_query, across
 
@@ -351,7 +336,7 @@ class Launcher(NamedTuple):
             *self._pair_sizes(q, k, v, grad_h, grad_k),
             **self._block_constants,
             CHUNKED=self._is_chunked,
-            **launch_options("keys", self.layout.cols),
+            **launch_options("keys", self.layout),
         )
         return grad_k, grad_v, by_key, beyond
 
@@ -381,8 +366,8 @@ class Launcher(NamedTuple):
             layout.blocks,
             layout.parts,
             slices,
-            BLOCKS=_power_of_two(layout.blocks, largest=1024),
-            SLICES=_power_of_two(max(slices, 1), largest=4096),
+            BLOCKS=power_of_two(layout.blocks, largest=1024),
+            SLICES=power_of_two(max(slices, 1), largest=4096),
             num_warps=1,
         )
         return around
@@ -405,13 +390,8 @@ class Launcher(NamedTuple):
             layout.blocks,
             layout.parts,
             BLOCK=layout.block,
-            STEP=_power_of_two(self.token, largest=2048),
+            STEP=power_of_two(self.token, largest=2048),
             REVERSE=self.reverse,
             num_warps=8,
         )
         return grad_igate, grad_fgate
-
-
-def _power_of_two(number: int, *, largest: int) -> int:
-    """Return the next power of two, at least 16 and at most `largest`."""
-    return min(largest, max(16, 1 << (number - 1).bit_length()))

@@ -86,7 +86,7 @@ def outputs(
     dtype: tl.constexpr = planes.dtype.element_ty
     first, inside = chunk * padded, tl.arange(0, BLOCK)
     t = first + own * BLOCK + inside
-    frame = tl.load(frames + row * (num_chunks + 1) + chunk)
+    frame = tl.load(frames + row * num_chunks + chunk)
     m = stabiliser(planes, plane, t, frame)
     multiple, remainder = tl.load(planes + t) - rounded(m), tl.load(planes + plane + t) + LOG_SCALE
     numerator, row_sum = tl.zeros((BLOCK, COLS), dtype), tl.zeros((BLOCK,), dtype)
@@ -168,7 +168,7 @@ def upstream_gradients(
     for index in range(PARTS):
         h_part = load_block(h, t, index * COLS, stride_ht, S, DIM, COLS, REVERSE).to(dtype)
         dot += tl.sum(h_part * load_block(grad_h, t, index * COLS, stride_gt, S, DIM, COLS, REVERSE), 1)
-    m = stabiliser(planes, plane, t, tl.load(frames + row * (num_chunks + 1) + t // padded))
+    m = stabiliser(planes, plane, t, tl.load(frames + row * num_chunks + t // padded))
     row_sum = tl.load(row_sums + row.to(tl.int64) * S + t, mask=exists, other=1.0)
     p, denominator, exceeds, epsilon = normalisation(row_sum, m)
     log_c = tl.minimum(rounded(m), 0.0) - tl.log(denominator)

@@ -64,7 +64,7 @@ def state_updates(
     offset = row.to(tl.int64) * (num_chunks * PADDED)
     planes += offset
     upstream += offset
-    frames += row * (num_chunks + 1)
+    frames += row * num_chunks
     dtype: tl.constexpr = planes.dtype.element_ty
     first = chunk * PADDED
     if ADJOINT:
@@ -129,7 +129,7 @@ def scan_states(
     matrices += states * size
     normalisers += states * DIM
     planes += row.to(tl.int64) * (num_chunks * padded)
-    frames += row * (num_chunks + 1)
+    frames += row * num_chunks
     carry = tl.zeros((SLICE,), planes.dtype.element_ty)
     for state in tl.range(num_chunks - 1, num_stages=4):
         update = tl.load(updates + state * (size + DIM) + element, mask=exists, other=0.0)
@@ -172,7 +172,7 @@ def scan_state_gradients(
     grad_matrices += states * size
     grad_normalisers += states * DIM
     planes += row.to(tl.int64) * (num_chunks * padded)
-    frames += row * (num_chunks + 1)
+    frames += row * num_chunks
     over += (index * tl.num_programs(1) + row) * num_chunks
     dtype: tl.constexpr = planes.dtype.element_ty
     carry = tl.zeros((SLICE,), dtype)
@@ -181,7 +181,8 @@ def scan_state_gradients(
         update = tl.load(updates + state * (size + DIM) + element, mask=exists, other=0.0)
         matrix = tl.load(matrices + state * size + element, mask=in_matrix, other=0.0).to(dtype)
         normaliser = tl.load(normalisers + state * DIM + (element - size), mask=in_normaliser, other=0.0)
-        passed = _decay(planes, plane, frames, state + 1, padded) * carry
+        # No state passes the last chunk.
+        passed = _decay(planes, plane, frames, tl.minimum(state + 1, num_chunks - 2), padded) * carry
         tl.store(over + state + 1, tl.sum(passed * (matrix + normaliser), 0))
         carry = passed + update
         grad = to_nearest(carry, grad_matrices.dtype.element_ty)

@@ -8,51 +8,13 @@ five numbers per token of the gates, and computes the states again.
 Names: see the package; kernels and their modules are imported on first use.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
-
-LONGEST_SINGLE_CHUNK = 1024
-"""Tokens; the products inside grow with the square, but two kernels less are launched each way."""
-
-
-class Layout(NamedTuple):
-    """How the tokens of a call are cut.
-
-    Attributes:
-        num_chunks: Chunks.
-        padded: Tokens of a chunk, rounded up to a power of two where there is one chunk only.
-        block: Tokens of a block, which one program works on.
-        blocks: Blocks of a chunk that hold tokens.
-        cols: Features of a part, a power of two.
-        parts: Parts that make up the features.
-    """
-
-    num_chunks: int
-    padded: int
-    block: int
-    blocks: int
-    cols: int
-    parts: int
-
-
-def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
-    """Choose the layout for a number of tokens, a head size and the dtype of q.
-
-    Products of float32 take three times the registers of 16-bit ones: their blocks are smaller.
-    """
-    is_short = dtype.itemsize == 2
-    largest = 32 if not is_short else 128 if dim <= 128 else 64
-    cols = next((size for size in (16, 32, 64, 128) if size >= dim and size <= largest), largest)
-    block = next((size for size in (16, 32) if token <= size), 64 if is_short else 32)
-    if token <= LONGEST_SINGLE_CHUNK:
-        padded = next(size for size in (16, 32, 64, 128, 256, 512, 1024) if size >= token)
-        return Layout(1, padded, block, -(-token // block), cols, -(-dim // cols))
-    chunk = 128 if dim <= 64 else 256
-    return Layout(-(-token // chunk), chunk, block, chunk // block, cols, -(-dim // cols))
+from scanseg.ops.mlstm.gpu_layout import lay_out, like_tokens
 
 
 def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
@@ -61,12 +23,12 @@ def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, 
     common = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if state_dtype(q, k, v, igate, fgate) == torch.float64:
         common = torch.float64
-    h: Tensor = _forward(q.to(common), k.to(common), v.to(common), igate, fgate, reverse)[0]
+    h: Tensor = run_forward(q.to(common), k.to(common), v.to(common), igate, fgate, reverse)[0]
     return h.to(dtype)
 
 
 @torch.library.custom_op("scanseg::mlstm_triton", mutates_args=())
-def _forward(
+def run_forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -74,6 +36,7 @@ def _forward(
     fgate: Tensor,
     reverse: bool,  # noqa: FBT001 (part of the operator's schema)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return h, and what the backward pass keeps beside the inputs: row sums, planes and frames of the gates."""
     from scanseg.ops.mlstm.gpu_launch import Launcher
 
     q, k, v = (_with_adjacent_features(tensor) for tensor in (q, k, v))
@@ -83,7 +46,7 @@ def _forward(
     return h, row_sums, planes, frames
 
 
-@_forward.register_fake
+@run_forward.register_fake
 def _(
     q: Tensor,
     k: Tensor,
@@ -99,12 +62,12 @@ def _(
         like_tokens(q),
         q.new_empty((rows, token), dtype=wide),
         q.new_empty((5, rows, layout.num_chunks * layout.padded), dtype=wide),
-        q.new_empty((rows, layout.num_chunks + 1), dtype=wide),
+        q.new_empty((rows, layout.num_chunks), dtype=wide),
     )
 
 
 @torch.library.custom_op("scanseg::mlstm_triton_backward", mutates_args=())
-def _backward(
+def run_backward(
     grad_h: Tensor,
     q: Tensor,
     k: Tensor,
@@ -116,6 +79,7 @@ def _backward(
     frames: Tensor,
     reverse: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k, v and, in the dtype of the state, of igate and fgate."""
     from scanseg.ops.mlstm.gpu_launch import Launcher
 
     q, k, v, h, grad_h = (_with_adjacent_features(tensor) for tensor in (q, k, v, h, grad_h))
@@ -123,7 +87,7 @@ def _backward(
     return launcher.gradients(grad_h, q, k, v, fgate, h, row_sums, planes, frames)
 
 
-@_backward.register_fake
+@run_backward.register_fake
 def _(
     grad_h: Tensor,
     q: Tensor,
@@ -146,12 +110,6 @@ def _(
     )
 
 
-def like_tokens(tensor: Tensor) -> Tensor:
-    """Return an empty tensor (batch, head, token, dim) whose heads lie side by side in memory, token by token."""
-    batch, head, token, dim = tensor.shape
-    return tensor.new_empty((batch, token, head, dim)).transpose(1, 2)
-
-
 def _with_adjacent_features(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()
 
@@ -167,9 +125,9 @@ def _gradients(ctx: Any, grad_h: Tensor | None, *others: Tensor | None) -> tuple
     if grad_h is None:
         return (None,) * 6
     q, k, v, fgate, h, row_sums, planes, frames = ctx.saved_tensors
-    grads = _backward(grad_h, q, k, v, fgate, h, row_sums, planes, frames, ctx.reverse)
+    grads = run_backward(grad_h, q, k, v, fgate, h, row_sums, planes, frames, ctx.reverse)
     grad_q, grad_k, grad_v, grad_igate, grad_fgate = grads
     return grad_q, grad_k, grad_v, grad_igate.to(ctx.igate_dtype), grad_fgate.to(fgate.dtype), None
 
 
-_forward.register_autograd(_gradients, setup_context=_keep)
+run_forward.register_autograd(_gradients, setup_context=_keep)

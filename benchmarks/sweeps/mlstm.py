@@ -1,0 +1,222 @@
+"""Sweep of the layouts of the mLSTM's Triton kernels: accuracy first, then times.
+
+Usage: python benchmarks/sweeps/mlstm.py RESULT.json
+
+Candidates are compiled by several processes before they are timed one after another.
+"""
+
+import itertools
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from triton.testing import do_bench
+
+from scanseg.ops.mlstm import gpu_launch, gpu_layout, mlstm, triton_gpu
+
+NAMES = ("output", "q", "k", "v", "igate", "fgate")
+STEPS = {
+    "gates": ("sum_gates", "scan_frames"),
+    "updates": ("state_updates",),
+    "scans": ("scan_states", "scan_state_gradients"),
+    "outputs": ("outputs",),
+    "upstream": ("upstream_gradients",),
+    "queries": ("query_gradients",),
+    "keys": ("key_gradients",),
+    "gate grads": ("sum_around_blocks", "gate_gradients"),
+}
+Shape = tuple[int, int, int, int]
+Candidate = Mapping[str, int]
+"""Fields of the layout that differ (`chunk` stands for the tokens of a chunk), and `num_warps` and `num_stages`."""
+
+WIDE: list[Candidate] = [
+    {},
+    {"chunk": 128},
+    {"chunk": 512},
+    {"cols": 64, "num_warps": 4},
+    {"cols": 64, "num_warps": 4, "chunk": 128},
+    {"num_warps": 4},
+    {"num_stages": 1},
+    {"num_stages": 3},
+]
+NARROW: list[Candidate] = [
+    {},
+    {"chunk": 64},
+    {"chunk": 256},
+    {"num_warps": 8},
+    {"num_stages": 1},
+    {"num_stages": 3},
+]
+SHORT: list[Candidate] = [{}, {"num_stages": 1}, {"num_warps": 8}, {"block": 32}, {"cols": 32}]
+TIMED: dict[Shape, list[Candidate]] = {
+    (2, 4, 6720, 128): WIDE,
+    (12, 4, 4096, 128): WIDE,
+    (1, 4, 15360, 64): NARROW,
+    (13, 4, 15360, 64): NARROW,
+    (2, 4, 840, 160): [*SHORT, {"chunk": 256}, {"cols": 128, "num_warps": 8}],
+    (32, 4, 196, 96): [*SHORT, {"num_warps": 4}],
+    (2, 2, 320, 210): [{}, {"block": 32}, {"cols": 128, "num_warps": 8}],
+    (13, 4, 60, 256): [{}, {"block": 32}, {"cols": 128, "num_warps": 8}],
+    (12, 4, 512, 32): [{}, {"block": 32}, {"num_warps": 8}, {"chunk": 128}],
+}
+
+lay_out_as_shipped, options_as_shipped = gpu_layout.lay_out, gpu_layout.launch_options
+
+
+def use(candidate: Candidate) -> None:
+    """Make the kernels use a candidate from now on."""
+
+    def lay_out(token: int, dim: int, dtype: torch.dtype) -> gpu_layout.Layout:
+        layout = lay_out_as_shipped(token, dim, dtype)
+        block = candidate.get("block", layout.block)
+        cols = candidate.get("cols", layout.cols)
+        layout = layout._replace(block=block, cols=cols, parts=-(-dim // cols))
+        chunk = candidate.get("chunk", layout.padded)
+        if layout.num_chunks == 1 and "chunk" not in candidate:
+            return layout._replace(blocks=-(-token // block))
+        return layout._replace(num_chunks=-(-token // chunk), padded=chunk, blocks=chunk // block)
+
+    def launch_options(step: gpu_layout.Step, layout: gpu_layout.Layout) -> dict[str, int]:
+        options = options_as_shipped(step, layout)
+        return {name: candidate.get(name, value) for name, value in options.items()}
+
+    triton_gpu.lay_out, gpu_launch.launch_options = lay_out, launch_options
+
+
+def make_inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
+    """Draw inputs as the ViL block makes them: heads side by side in memory, forget gates near one."""
+    batch, head, token, dim = shape
+    normal = partial(torch.randn, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    q, k, v = (normal(batch, token, head, dim).transpose(1, 2).to(dtype) for _ in range(3))
+    igate, fgate = normal(batch, token, 2 * head).transpose(1, 2).chunk(2, dim=1)
+    return [q + 0.5, k + 0.5, v, igate, fgate + 4]
+
+
+def run(inputs: list[Tensor], grad: Tensor, *, backend: str, reverse: bool = False) -> list[Tensor]:
+    """Return the output and every gradient."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    h = mlstm(*leaves, reverse=reverse, backend=backend)
+    return [h.detach(), *torch.autograd.grad(h, leaves, grad)]
+
+
+def errors(shape: Shape, *, dtype: torch.dtype, tf32: bool, reverse: bool = False) -> dict[str, float]:
+    """Relative errors against float64 (the chunked form), by name; repeated runs must agree bit for bit."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    inputs = make_inputs(shape, dtype)
+    grad = torch.randn_like(inputs[0])
+    result = run(inputs, grad, backend="triton", reverse=reverse)
+    repeated = run(inputs, grad, backend="triton", reverse=reverse)
+    assert all(torch.equal(a, b) for a, b in zip(result, repeated, strict=True)), "not deterministic"
+    truth = run([tensor.double() for tensor in inputs], grad.double(), backend="chunked", reverse=reverse)
+    return {
+        name: ((ours.double() - true).norm() / true.norm()).item()
+        for name, ours, true in zip(NAMES, result, truth, strict=True)
+    }
+
+
+def replayed(call: Callable[[], object]) -> float:
+    """Median milliseconds of a CUDA graph's replay."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return do_bench(graph.replay, warmup=10, rep=40, return_mode="median")
+
+
+def profiled(call: Callable[[], object]) -> dict[str, float]:
+    """Microseconds of each step, forward and backward together."""
+    call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(5):
+            call()
+        torch.cuda.synchronize()
+    times = dict.fromkeys([*STEPS, "other"], 0.0)
+    for event in profiler.key_averages():
+        step = next((step for step, kernels in STEPS.items() if event.key in kernels), "other")
+        times[step] += event.self_device_time_total / 5
+    return {step: round(time, 1) for step, time in times.items()}
+
+
+def measure(shape: Shape, candidate: Candidate) -> dict[str, object]:
+    """Times of a candidate, bfloat16; or why it failed."""
+    use(candidate)
+    row: dict[str, object] = {"shape": shape, "candidate": candidate}
+    try:
+        inputs = make_inputs(shape, torch.bfloat16)
+        grad = torch.randn_like(inputs[0])
+        both = partial(run, inputs, grad, backend="triton")
+        row["forward_ms"] = replayed(lambda: mlstm(*inputs, backend="triton"))
+        row["forward_backward_ms"] = replayed(both)
+        row["eager_forward_backward_ms"] = do_bench(both, warmup=10, rep=40, return_mode="median")
+        row["microseconds"] = profiled(both)
+    except Exception as error:  # A candidate that fails is reported, and the sweep goes on.
+        row["failed"] = f"{type(error).__name__}: {error}"[-300:]
+    return row
+
+
+def compile_candidate(task: tuple[Shape, Candidate]) -> None:
+    """Fill the cache of compiled kernels, on one image of the shape; `measure` reports what fails."""
+    (_, head, token, dim), candidate = task
+    use(candidate)
+    inputs = make_inputs((1, head, token, dim), torch.bfloat16)
+    try:
+        run(inputs, torch.randn_like(inputs[0]), backend="triton")
+    except Exception as error:
+        print("compiling", task, f"{type(error).__name__}: {error}"[-200:], flush=True)
+
+
+def describe(row: Mapping[str, object]) -> str:
+    """One line of the table."""
+    name = " ".join(f"{key}={value}" for key, value in row["candidate"].items()) or "shipped"
+    if "failed" in row:
+        return f"{row['shape']!s:22} {name:36} {row['failed']}"
+    steps = " ".join(f"{step} {time:.0f}" for step, time in row["microseconds"].items() if time)
+    forward, both, eager = (
+        row[f"{kind}_ms"] for kind in ("forward", "forward_backward", "eager_forward_backward")
+    )
+    return f"{row['shape']!s:22} {name:36} {forward:7.3f} {both:7.3f} (eager {eager:.3f}) | {steps}"
+
+
+def main() -> None:
+    """Check, time, write."""
+    record: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    tasks = [(shape, candidate) for shape, candidates in TIMED.items() for candidate in candidates]
+    with multiprocessing.get_context("spawn").Pool(14) as pool:
+        compiled = pool.map_async(compile_candidate, tasks, chunksize=1)
+        checks = {}
+        settings = (
+            (torch.float32, False),
+            (torch.float32, True),
+            (torch.bfloat16, True),
+            (torch.float16, True),
+        )
+        shapes = ((1, 2, 1500, 64), (1, 2, 1500, 128), (2, 2, 531, 160), (2, 2, 61, 25))
+        for (dtype, tf32), shape in itertools.product(settings, shapes):
+            name = f"{dtype} tf32={tf32} {shape}"
+            try:
+                checks[name] = errors(shape, dtype=dtype, tf32=tf32, reverse=shape[3] == 128)
+                print(name, {key: f"{value:.1e}" for key, value in checks[name].items()}, flush=True)
+            except Exception as error:  # As in `measure`.
+                print(name, f"FAILED {type(error).__name__}: {error}"[-300:], flush=True)
+        compiled.wait(240)
+    record["errors"] = checks
+    torch.backends.cuda.matmul.allow_tf32 = True
+    print("shape, candidate, forward and forward + backward in ms (graph), microseconds of the steps")
+    rows = []
+    for shape, candidate in tasks:
+        rows.append(measure(shape, candidate))
+        print(describe(rows[-1]), flush=True)
+    record["rows"] = rows
+    path = Path(sys.argv[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
