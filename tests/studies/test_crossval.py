@@ -148,3 +148,21 @@ def test_members_that_do_not_predict_alike_are_refused(dataset, tmp_path):
 
     with pytest.raises(InputError, match=r"fold_1 cannot predict together with .*preprocessing"):
         scanseg.load(study, device="cpu")
+
+
+def test_a_study_in_several_processes_is_refused(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(UsageError, match="without torchrun, and with --devices"):
+        scanseg.cross_validate(dataset, tmp_path / "study", **OPTIONS)
+
+
+def test_a_plan_with_a_recipe_and_a_recipe_twice_are_refused(dataset, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(scanseg.make_plan(dataset, settings=SETTINGS, num_workers=0).to_json())
+
+    with pytest.raises(UsageError, match="is a plan and has its recipe"):
+        scanseg.cross_validate(plan, tmp_path / "study", recipes=("xlstm-unet",), **OPTIONS)
+    with pytest.raises(UsageError, match="one is given twice"):
+        scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",) * 2, **OPTIONS)

@@ -26,6 +26,7 @@ from scanseg.specs import (
 from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing, mean, report_of
 from scanseg.studies.preparation import DEFAULT_RECIPE, plan_of, store_of
 from scanseg.studies.single import TrainingOptions, stores_of, train
+from scanseg.training.processes import count_launched
 from scanseg.training.validation import REPORT, prediction_path
 
 RECORD = "crossval.json"
@@ -75,6 +76,8 @@ def cross_validate(
         raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
     if len(set(recipes)) < len(recipes):
         raise UsageError(f"recipes {', '.join(recipes)}: one is given twice")
+    if count_launched() > 1:
+        raise UsageError("a cross-validation is one process: start it without torchrun, and with --devices")
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,11 @@ class _Sum(torch.autograd.Function):
         return total
 
 
+def count_launched() -> int:
+    """Return how many processes `torchrun` started; 1 where it did not start this one."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 @contextmanager
 def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that `torchrun` started, if it did, and choose this one's device.
@@ -147,7 +152,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     Raises:
         UsageError: The device is not there, or cannot be that of several processes.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if count_launched() == 1:
         yield ALONE, choose_device(device)
         return
     rank, count, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
