@@ -67,6 +67,7 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     assert fake_api.make_plan.arguments == (Path("folder"),)
     assert fake_api.make_plan.options == {
         "recipe": "msvm-unet",
+        "like": None,
         "settings": ("a.b=[1, 2]", "c=x"),
         "num_workers": None,
     }
@@ -75,16 +76,26 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
 def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None:
     fake_api.train = Call(
         SimpleNamespace(
-            model=Path("m"), epochs_done=3, seconds=3725.0, scores={"disk": 0.5, "hole": None}, mean_dice=0.5
+            model=Path("m"),
+            epochs_done=3,
+            seconds=3725.0,
+            scores={"disk": 0.5, "hole": None},
+            mean_dice=0.5,
+            renewed_parameters=(),
+            speaks=True,
         )
     )
     outcome = command("train", "plan.json", "-o", "m")
     assert fake_api.train.arguments == (Path("plan.json"), Path("m"))
-    absent = ("recipe", "fold", "epochs", "max_minutes", "batch_size", "lr", "seed", "store", "num_workers")
+    absent = (
+        *("recipe", "fold", "initial_weights", "epochs", "max_minutes", "batch_size", "lr", "seed", "store"),
+        *("precision", "num_workers"),
+    )
     assert fake_api.train.options == {
         **dict.fromkeys(absent),
         "device": "auto",
         "resume": False,
+        "keep_predictions": False,
         "settings": (),
     }
     assert [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")] == [
@@ -134,6 +145,9 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
         "seed": 5,
         "device": "cpu",
         "resume": True,
+        "keep_predictions": False,
+        "initial_weights": None,
+        "precision": None,
         "store": Path("s"),
         "settings": ("network.variant=bot",),
         "num_workers": 0,
@@ -142,11 +156,23 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
 
 def test_a_fold_is_a_number(command, fake_api) -> None:
     fake_api.train = Call(
-        SimpleNamespace(model=Path("m"), epochs_done=1, seconds=1.0, scores={}, mean_dice=None)
+        SimpleNamespace(
+            model=Path("m"),
+            epochs_done=1,
+            seconds=1.0,
+            scores={},
+            mean_dice=None,
+            renewed_parameters=("head.weight",),
+            speaks=True,
+        )
     )
-    outcome = command("train", "folder", "-o", "m", "--fold", "3")
+    outcome = command("train", "folder", "-o", "m", "--fold", "3", "--initial-weights", "other")
     assert fake_api.train.options["fold"] == 3
-    assert outcome.stdout == "m: 1 epochs in 0:00:01\n"
+    assert fake_api.train.options["initial_weights"] == Path("other")
+    assert outcome.stdout.splitlines() == [
+        "the labels are not those of other: 1 tensors of the head began anew",
+        "m: 1 epochs in 0:00:01",
+    ]
 
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
@@ -154,14 +180,14 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     predict_folder = Call(SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)"))
     devices = []
 
-    def load(model: Path, *, device: str) -> SimpleNamespace:
-        devices.append((model, device))
+    def load(model: Path, *, device: str, weights: str) -> SimpleNamespace:
+        devices.append((model, device, weights))
         return SimpleNamespace(predict_folder=predict_folder)
 
     fake_api.load = load
     outcome = command("predict", "m", "in", "-o", "out", "--mirror", "--device", "cuda:1")
     assert outcome.code == 0
-    assert devices == [(Path("m"), "cuda:1")]
+    assert devices == [(Path("m"), "cuda:1", "exported")]
     assert predict_folder.arguments == (Path("in"), Path("out"))
     assert predict_folder.options == {"mirror": True, "probabilities": False, "overwrite": False}
     assert "b.nii.gz" in outcome.stdout
@@ -207,8 +233,33 @@ def test_info_says_the_same_as_text_and_as_json(command) -> None:
     assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras"}
     assert "cpu" in facts["devices"]
     assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
-    assert {row["operator"] for row in facts["backends"]} == {"selective_scan", "ss2d_scan", "mlstm"}
+    assert {"selective_scan", "ss2d_scan", "mlstm"} <= {row["operator"] for row in facts["backends"]}
     assert facts["extras"]["demo"]["install"] == 'pip install "scanseg[demo]"'
     text = command("info").stdout
     for name in (*facts["versions"].values(), *facts["networks"], *facts["recipes"], *facts["extras"]):
         assert name in text
+
+
+def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
+    dice = {"disk": 0.5, "hole": None}
+    outcome_of_recipe = SimpleNamespace(
+        name="xlstm-unet",
+        labels=dice,
+        mean_dice=0.5,
+        postprocessed_labels=dice | {"disk": 0.625},
+        postprocessed_mean_dice=0.625,
+        postprocessing=SimpleNamespace(largest_foreground=True, largest_component=("disk",)),
+    )
+    record = SimpleNamespace(configurations=(outcome_of_recipe,), chosen="xlstm-unet")
+    fake_api.cross_validate = Call(SimpleNamespace(record=record))
+
+    outcome = command(
+        "crossval", "folder", "-o", "study", "--recipe", "xlstm-unet", "--devices", "cuda:0, cuda:1"
+    )
+
+    assert outcome.code == 0, outcome.stderr
+    assert fake_api.cross_validate.options["devices"] == ["cuda:0", "cuda:1"]
+    assert fake_api.cross_validate.options["recipes"] == ("xlstm-unet",)
+    lines = [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")]
+    assert lines[1:4] == [["disk", "0.5000", "0.6250"], ["hole", "-", "-"], ["mean", "0.5000", "0.6250"]]
+    assert "the largest component is kept of all foreground, disk" in outcome.stdout
