@@ -115,7 +115,19 @@ def test_what_is_done_is_kept(dataset, tmp_path):
     with pytest.raises(UsageError, match="--resume"):
         scanseg.cross_validate(dataset, study, **OPTIONS)
 
-    result = scanseg.cross_validate(dataset, study, **OPTIONS, resume=True)
+    with pytest.raises(
+        UsageError, match=r"training\.epochs is 3, not 4; recipe is xlstm-unet, not plain-unet"
+    ):
+        scanseg.cross_validate(
+            dataset,
+            study,
+            recipes=("plain-unet",),
+            settings=("training.epochs=4",),
+            devices=["cpu"],
+            resume=True,
+        )
+
+    result = scanseg.cross_validate(dataset, study, num_workers=0, devices=["cpu"], resume=True)
 
     assert (study / "fold_0" / "model.safetensors").stat().st_mtime_ns == before
     assert len(result.record.configurations[0].folds) == 2

@@ -14,6 +14,7 @@ from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
 from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
     ConfigurationOutcome,
     CrossValidationRecord,
@@ -81,7 +82,7 @@ def cross_validate(
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)
-    names = recipes or ([source.stem] if source.is_file() else [options.recipe or DEFAULT_RECIPE])
+    names = recipes or [source.stem if source.is_file() else _begun_recipe(output) or DEFAULT_RECIPE]
     options = replace(options, store=stores_of(output, options))
     configurations = [
         _configure(
@@ -115,6 +116,11 @@ def cross_validate(
     return CrossValidationResult(output, record)
 
 
+def _begun_recipe(output: Path) -> str | None:
+    """Return the recipe of a study of one configuration that goes on; None where there is none yet."""
+    return Plan.read(output / _PLAN).recipe if (output / _PLAN).is_file() else None
+
+
 def _configure(
     source: Path,
     folder: Path,
@@ -128,7 +134,7 @@ def _configure(
     folder.mkdir(exist_ok=True)
     path = folder / _PLAN
     if resume and path.is_file():
-        plan = Plan.read(path)
+        plan = _begun_plan(path, options)
     else:
         plan = plan_of(
             source,
@@ -142,6 +148,20 @@ def _configure(
     assert options.store is not None
     store = store_of(plan, source, options.store, num_workers=options.num_workers, listen=listen)
     return _Configuration(name, folder, plan, store)
+
+
+def _begun_plan(path: Path, options: TrainingOptions) -> Plan:
+    """Read the plan of a study that goes on; refuse what would make it another study."""
+    plan = Plan.read(path)
+    faults = compare_settings(plan, apply_settings(plan, options.settings))
+    if options.recipe not in (None, plan.recipe):
+        faults.append(f"recipe is {plan.recipe}, not {options.recipe}")
+    if faults:
+        raise UsageError(
+            f"--resume goes on with the study of {path}, where {'; '.join(faults)}. Leave these options out, or "
+            f"begin anew in another folder."
+        )
+    return plan
 
 
 def _train_all(
