@@ -88,7 +88,7 @@ def test_recurrence_is_the_published_formula(generator, gates, reverse):
 @pytest.mark.parametrize("gates", GATES)
 @pytest.mark.usefixtures("small_layout")
 def test_float32_accuracy(generator, backend, gates, token, reverse):
-    inputs = make_inputs(generator, gates, token=token)
+    inputs = make_inputs(generator, gates, head=1, token=token)
     grad = torch.randn(inputs["q"].shape, generator=generator)
     assert_accurate(
         operator(backend, reverse=reverse),
@@ -141,13 +141,11 @@ def test_gradcheck(generator, backend, token, reverse):
 
 @pytest.mark.usefixtures("small_layout")
 def test_triton_sums_the_gradients_of_forget_gates_over_features_blocks_and_chunks(generator):
-    """Pairs of tokens far apart, through several parts of the features: chunks as shipped and small ones agree."""
-    inputs = make_inputs(generator, "near one", batch=1, head=2, token=101, dim=35)
+    """Pairs of tokens within a block, a chunk, and across chunks; forget gates near one let all of them count."""
+    inputs = make_inputs(generator, "near one", batch=1, head=1, token=101, dim=20)
     grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
-    errors = relative_errors(run(operator("triton"), inputs, grad), run(operator("chunked"), inputs, grad))
-    assert max(errors.values()) < 1e-12
-    norms = run(operator("chunked"), inputs, grad)
-    assert norms["grad fgate"].norm() > 0
+    expected, results = (run(operator(name), inputs, grad)["grad fgate"] for name in ("chunked", "triton"))
+    torch.testing.assert_close(results, expected, rtol=1e-9, atol=1e-12 * expected.abs().max().item())
 
 
 @directions

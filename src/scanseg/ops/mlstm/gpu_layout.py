@@ -35,10 +35,11 @@ class Layout(NamedTuple):
 def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
     """Choose the layout for a number of tokens, a head size and the dtype of q.
 
-    Products of float32 take three times the registers of 16-bit ones: their blocks are smaller.
+    Products of float32 take three times the registers of 16-bit ones: their blocks are smaller. float16 goes into
+    states as float32.
     """
     is_short = dtype.itemsize == 2
-    largest = 32 if not is_short else 128 if dim <= 128 else 64
+    largest = 32 if not is_short else 128 if dim <= 128 and dtype == torch.bfloat16 else 64
     cols = next((size for size in (16, 32, 64, 128) if size >= dim and size <= largest), largest)
     block = next((size for size in (16, 32) if token <= size), 64 if is_short else 32)
     if token <= LONGEST_SINGLE_CHUNK:
