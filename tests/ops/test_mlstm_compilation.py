@@ -89,6 +89,7 @@ def compile_kernels(shape, dtype):
         ((1, 4, 15360, 64), "bfloat16"),
         ((2, 4, 840, 160), "bfloat16"),
         ((2, 2, 320, 25), "float16"),
+        ((2, 2, 320, 210), "bfloat16"),
     ],
     ids=str,
 )

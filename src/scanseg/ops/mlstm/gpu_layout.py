@@ -36,12 +36,12 @@ def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
     """Choose the layout for a number of tokens, a head size and the dtype of q.
 
     Products of float32 take three times the registers of 16-bit ones: their blocks are smaller. float16 goes into
-    states as float32.
+    states as float32. Rows that are no multiple of 16 features are loaded one by one, each with an address of its own.
     """
-    is_short = dtype.itemsize == 2
-    largest = 32 if not is_short else 128 if dim <= 128 and dtype == torch.bfloat16 else 64
+    is_small = dtype.itemsize > 2 or (dim > 32 and dim % 16 != 0)
+    largest = 32 if is_small else 128 if dim <= 128 and dtype == torch.bfloat16 else 64
     cols = next((size for size in (16, 32, 64, 128) if size >= dim and size <= largest), largest)
-    block = next((size for size in (16, 32) if token <= size), 64 if is_short else 32)
+    block = next((size for size in (16, 32) if token <= size), 32 if is_small else 64)
     if token <= LONGEST_SINGLE_CHUNK:
         padded = next(size for size in (16, 32, 64, 128, 256, 512, 1024) if size >= token)
         return Layout(1, padded, block, -(-token // block), cols, -(-dim // cols))
