@@ -4,7 +4,21 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-Recipe = Literal["xlstm-unet", "xlstm-unet-2d", "msvm-unet", "residual-unet", "plain-unet"]
+Recipe = Literal[
+    "xlstm-unet",
+    "xlstm-unet-2d",
+    "xlstm-unet-low",
+    "msvm-unet",
+    "residual-unet",
+    "residual-unet-low",
+    "plain-unet",
+    "plain-unet-2d",
+    "plain-unet-low",
+    "dynunet",
+    "segresnet",
+    "unetr",
+    "swin-unetr",
+]
 """The names of `scanseg.planning.RECIPES`, whose import takes a second (a test compares them)."""
 
 Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]

@@ -8,14 +8,19 @@ from torch import nn
 
 from scanseg.errors import InputError
 from scanseg.networks.input_check import check_size
+from scanseg.networks.monai_networks import build_dynunet, build_segresnet, build_swin_unetr, build_unetr
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
 from scanseg.networks.xlstm_unet import XLSTMUNet
 from scanseg.specs.network import (
+    DynUNetSpec,
     MSVMUNetSpec,
     NetworkSpec,
     PlainUNetSpec,
     ResidualUNetSpec,
+    SegResNetSpec,
+    SwinUNETRSpec,
+    UNETRSpec,
     XLSTMUNetSpec,
 )
 
@@ -140,6 +145,22 @@ def _build_plain_unet(
     return network
 
 
+def _build_baseline(
+    spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
+) -> nn.Module:
+    """Build a network that MONAI brings."""
+    match spec:
+        case DynUNetSpec():
+            return build_dynunet(spec, in_channels, num_classes, patch_size)
+        case SegResNetSpec():
+            return build_segresnet(spec, in_channels, num_classes, patch_size)
+        case UNETRSpec():
+            return build_unetr(spec, in_channels, num_classes, patch_size)
+        case _:
+            assert isinstance(spec, SwinUNETRSpec)
+            return build_swin_unetr(spec, in_channels, num_classes, patch_size)
+
+
 NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
     {
         "msvm-unet": NetworkEntry(
@@ -173,6 +194,38 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             num_axes=(2, 3),
             deep_supervision=True,
             build=_build_plain_unet,
+        ),
+        "dynunet": NetworkEntry(
+            title="DynUNet",
+            summary="MONAI's U-Net with nnU-Net's stages, a baseline (extra `baselines`)",
+            source="Isensee et al. 2021; MONAI, arXiv:2211.02701",
+            num_axes=(2, 3),
+            deep_supervision=True,
+            build=_build_baseline,
+        ),
+        "segresnet": NetworkEntry(
+            title="SegResNet",
+            summary="residual convolutional encoder and decoder, a baseline (extra `baselines`)",
+            source="Myronenko 2018, arXiv:1810.11654",
+            num_axes=(2, 3),
+            deep_supervision=False,
+            build=_build_baseline,
+        ),
+        "unetr": NetworkEntry(
+            title="UNETR",
+            summary="transformer encoder, convolutional decoder, a baseline (extra `baselines`)",
+            source="Hatamizadeh et al. 2022, arXiv:2103.10504",
+            num_axes=(2, 3),
+            deep_supervision=False,
+            build=_build_baseline,
+        ),
+        "swin-unetr": NetworkEntry(
+            title="SwinUNETR",
+            summary="shifted-window transformer encoder, convolutional decoder, a baseline (extra `baselines`)",
+            source="Hatamizadeh et al. 2022, arXiv:2201.01266",
+            num_axes=(2, 3),
+            deep_supervision=False,
+            build=_build_baseline,
         ),
     }
 )

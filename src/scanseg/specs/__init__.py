@@ -25,11 +25,15 @@ from scanseg.specs.imports import ImportRecord
 from scanseg.specs.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
 from scanseg.specs.label_names import canonical_label
 from scanseg.specs.network import (
+    DynUNetSpec,
     MSVMUNetSpec,
     NetworkSpec,
     PlainUNetSpec,
     ResidualUNetSpec,
+    SegResNetSpec,
     StagedSpec,
+    SwinUNETRSpec,
+    UNETRSpec,
     XLSTMUNetSpec,
 )
 from scanseg.specs.plan import (
@@ -82,6 +86,7 @@ __all__ = [
     "DatasetSpec",
     "DistanceUnit",
     "Document",
+    "DynUNetSpec",
     "EarlyStopSpec",
     "EnsembleSpec",
     "ExportedWeights",
@@ -123,15 +128,18 @@ __all__ = [
     "SGDSpec",
     "SamplingSpec",
     "ScheduleSpec",
+    "SegResNetSpec",
     "Splits",
     "StagedSpec",
     "Standing",
     "Statistics",
     "StoreIndex",
     "StoredCase",
+    "SwinUNETRSpec",
     "TrainingSpec",
     "TrainingState",
     "Transform",
+    "UNETRSpec",
     "XLSTMUNetSpec",
     "ZScoreNormalization",
     "canonical_label",

@@ -116,6 +116,98 @@ class MSVMUNetSpec(Document):
     """Highest rate of stochastic depth."""
 
 
+class DynUNetSpec(StagedSpec):
+    """MONAI's U-Net with nnU-Net's stages. Source: Isensee et al. 2021; MONAI, arXiv:2211.02701."""
+
+    kind: Literal["dynunet"] = "dynunet"
+    residual_blocks: bool = False
+    """Residual blocks instead of two plain convolutions."""
+    dropout: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _check_depth(self) -> Self:
+        if len(self.features) < 3:
+            raise ValueError(
+                f"features {self.features} describe {len(self.features)} stages; DynUNet has at least 3"
+            )
+        return self
+
+
+class SegResNetSpec(Document):
+    """SegResNet, from MONAI. Source: Myronenko 2018, arXiv:1810.11654."""
+
+    kind: Literal["segresnet"] = "segresnet"
+    num_axes: Literal[2, 3]
+    features: Annotated[int, Field(gt=0, multiple_of=8)] = 32
+    """Features of the first stage, doubled from stage to stage; norms are over 8 groups of them."""
+    blocks_encoder: tuple[PositiveInt, ...] = Field(default=(1, 2, 2, 4), min_length=2)
+    """Residual blocks of each encoder stage."""
+    blocks_decoder: tuple[PositiveInt, ...] = (1, 1, 1)
+    """Residual blocks of each decoder stage, the deepest first."""
+    dropout: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> Self:
+        if len(self.blocks_decoder) != len(self.blocks_encoder) - 1:
+            raise ValueError(
+                f"blocks_decoder {self.blocks_decoder} must have one stage less than blocks_encoder "
+                f"{self.blocks_encoder}"
+            )
+        return self
+
+
+class UNETRSpec(Document):
+    """UNETR, from MONAI. Source: Hatamizadeh et al. 2022, arXiv:2103.10504."""
+
+    kind: Literal["unetr"] = "unetr"
+    num_axes: Literal[2, 3]
+    features: PositiveInt = 16
+    """Features of the highest resolution."""
+    hidden_size: PositiveInt = 768
+    """Features of a token."""
+    mlp_dim: PositiveInt = 3072
+    num_heads: PositiveInt = 12
+    dropout: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        return self
+
+
+class SwinUNETRSpec(Document):
+    """SwinUNETR, from MONAI. Source: Hatamizadeh et al. 2022, arXiv:2201.01266."""
+
+    kind: Literal["swin-unetr"] = "swin-unetr"
+    num_axes: Literal[2, 3]
+    features: Annotated[int, Field(gt=0, multiple_of=12)] = 48
+    """Features of the first stage, doubled from stage to stage."""
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    """Transformer blocks of each stage."""
+    num_heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24)
+    window_size: Annotated[int, Field(ge=2)] = 7
+    """Tokens along each axis of an attention window."""
+    drop_path: Rate = 0.0
+    version2: bool = False
+    """A residual convolution at the beginning of each stage (Swin-UNETR-V2)."""
+    checkpointing: bool = False
+    """Compute the encoder again in the backward pass: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        for stage, heads in enumerate(self.num_heads):
+            if (self.features * 2**stage) % heads:
+                raise ValueError(
+                    f"stage {stage} has {self.features * 2**stage} features, not divisible by its num_heads {heads}"
+                )
+        return self
+
+
+BaselineSpec = DynUNetSpec | SegResNetSpec | UNETRSpec | SwinUNETRSpec
+"""Networks that MONAI brings (`pip install "scanseg[baselines]"`)."""
+
 NetworkSpec = Annotated[
-    XLSTMUNetSpec | MSVMUNetSpec | ResidualUNetSpec | PlainUNetSpec, Field(discriminator="kind")
+    XLSTMUNetSpec | MSVMUNetSpec | ResidualUNetSpec | PlainUNetSpec | BaselineSpec,
+    Field(discriminator="kind"),
 ]
