@@ -2,7 +2,7 @@
 
 import pytest
 
-from scanseg.errors import UsageError
+from scanseg.errors import InputError, UsageError
 from scanseg.planning import RECIPES, make_plan
 from scanseg.planning.spacing import choose_grid
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
@@ -39,16 +39,19 @@ def dataset(channels=("MRI",), labels=("organ",)):
 CUBES = fingerprint([(1.0, 1.0, 1.0)] * 30, [(40, 50, 60)] * 30)
 
 
+LARGE = fingerprint([(1.0, 0.8, 0.8)] * 30, [(480, 512, 512)] * 30)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_plans_volumes_and_writes_a_document(recipe):
-    plan = make_plan(CUBES, dataset(), recipe=recipe, dataset_path="raw")
+    plan = make_plan(LARGE, dataset(), recipe=recipe, dataset_path="raw")
 
     assert plan.recipe == recipe
     assert plan.dataset_path == "raw"
     assert type(plan).model_validate_json(plan.to_json()) == plan
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.endswith("-low")])
 def test_every_recipe_plans_colour_images(recipe):
     images = fingerprint([(999.0, 1.0, 1.0)] * 40, [(1, 256, 320)] * 40, num_axes=2, num_channels=3)
 
@@ -62,6 +65,16 @@ def test_every_recipe_plans_colour_images(recipe):
 def test_unknown_recipe_is_refused_with_the_names_there_are():
     with pytest.raises(UsageError, match="'u-net' is unknown; choose one of xlstm-unet, "):
         make_plan(CUBES, dataset(), recipe="u-net")
+
+
+def test_a_low_resolution_is_for_large_volumes():
+    plan = make_plan(LARGE, dataset(), recipe="xlstm-unet-low")
+    assert all(low > full for low, full in zip(plan.preprocessing.spacing, (1.0, 0.8, 0.8), strict=True))
+    with pytest.raises(InputError, match=r"needs no low resolution: .* a patch of \(40, 56, 64\) voxels"):
+        make_plan(CUBES, dataset(), recipe="xlstm-unet-low")
+    pictures = fingerprint([(999.0, 1.0, 1.0)] * 4, [(1, 2560, 3200)] * 4, num_axes=2)
+    with pytest.raises(InputError, match="has images of two axes"):
+        make_plan(pictures, dataset(), recipe="plain-unet-low")
 
 
 def test_ct_is_normalised_by_the_data_set():

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from scanseg.errors import UsageError
+from scanseg.errors import InputError, UsageError
 from scanseg.planning.augmentations import mirror_axes, nnunet_augmentation, slice_augmentation
-from scanseg.planning.memory import PatchPlan, choose_patch
+from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
+from scanseg.planning.patches import choose_patch
 from scanseg.planning.spacing import TargetGrid, choose_grid
+from scanseg.planning.stages import Stage, choose_stages
 from scanseg.specs import (
     AdamWSpec,
     DatasetSpec,
@@ -15,19 +18,18 @@ from scanseg.specs import (
     InferenceSpec,
     LossSpec,
     MSVMUNetSpec,
-    PlainUNetSpec,
     Plan,
     PreprocessingSpec,
-    ResidualUNetSpec,
     SamplingSpec,
     ScheduleSpec,
     TrainingSpec,
-    XLSTMUNetSpec,
 )
 
+_Resolution = Literal["full", "2d", "low"]
+
 _SLICE_SIZE = (224, 224)
-_RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
-"""Blocks of each encoder stage of nnU-Net's residual-encoder U-Net."""
+_SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
+"""Attention and nnU-Net's learning rate of 0.01 do not go together; SegResNet's authors use Adam at this rate too."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,15 @@ def make_plan(
     return plan.model_copy(update={"recipe": recipe, "dataset_path": dataset_path})
 
 
-def _planned(kind: str, *, num_patch_axes: int | None = None) -> Callable[[Fingerprint, DatasetSpec], Plan]:
-    """Return a recipe whose patches are planned as nnU-Net does, with one of the staged networks."""
+def _planned(
+    kind: PlannedKind, *, resolution: _Resolution = "full", training: TrainingSpec | None = None
+) -> Callable[[Fingerprint, DatasetSpec], Plan]:
+    """Return a recipe whose patches are planned as nnU-Net does, with any network but MSVM-UNet."""
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
-        grid = choose_grid(fingerprint)
-        axes = num_patch_axes or fingerprint.num_axes
-        patch = choose_patch(
-            grid.spacing[3 - axes :],
-            grid.median_shape[3 - axes :],
-            num_channels=dataset.num_channels,
-            num_outputs=1 + len(dataset.foreground),
-            num_voxels=grid.num_voxels,
-        )
+        stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
+        grid, axes = stage.grid, len(stage.patch.topology.patch_size)
+        network, size = planned_network(kind, stage.patch)
         flips = mirror_axes(dataset, axis_order=grid.axis_order, num_patch_axes=axes)
         return Plan(
             recipe="",
@@ -81,14 +79,48 @@ def _planned(kind: str, *, num_patch_axes: int | None = None) -> Callable[[Finge
                 normalizations=nnunet_normalizations(dataset, fingerprint),
                 spacing=_target_spacing(grid, fingerprint, num_patch_axes=axes),
             ),
-            sampling=SamplingSpec(patch_size=patch.topology.patch_size, batch_size=patch.batch_size),
-            augmentation=nnunet_augmentation(patch.topology.patch_size, mirror_axes=flips),
-            network=_staged_network(kind, patch),
-            training=TrainingSpec(loss=LossSpec(dice_over_batch=axes == 2)),
+            sampling=SamplingSpec(patch_size=size, batch_size=stage.patch.batch_size),
+            augmentation=nnunet_augmentation(size, mirror_axes=flips),
+            network=network,
+            training=(training or TrainingSpec()).model_copy(
+                update={"loss": LossSpec(dice_over_batch=batch_dice)}
+            ),
             inference=InferenceSpec(mirror_axes=flips),
         )
 
     return make
+
+
+def _choose_stage(
+    fingerprint: Fingerprint, dataset: DatasetSpec, *, resolution: _Resolution
+) -> tuple[Stage, bool]:
+    """Return the grid and the patch of a resolution, and whether nnU-Net sums the Dice loss over the batch there.
+
+    Raises:
+        InputError: The data set has no such resolution.
+    """
+    num_outputs = len(dataset.labels)
+    if resolution == "2d" or fingerprint.num_axes == 2:
+        if resolution == "low":
+            raise InputError(
+                f"{dataset.name} has images of two axes; choose a recipe without a low resolution."
+            )
+        grid = choose_grid(fingerprint)
+        patch = choose_patch(
+            grid.spacing[1:], grid.median_shape[1:], num_outputs=num_outputs, num_voxels=grid.num_voxels
+        )
+        return Stage(grid, patch), True
+    stages = choose_stages(fingerprint, num_outputs=num_outputs)
+    if resolution == "full":
+        return stages.full, stages.low is not None
+    if stages.low is None:
+        size = stages.full.patch.topology.patch_size
+        raise InputError(
+            f"{dataset.name} needs no low resolution: at full resolution a patch of {size} voxels shows enough of the "
+            f"median case of {tuple(round(voxels) for voxels in stages.full.grid.median_shape)}; choose a recipe "
+            f"without it."
+        )
+    return stages.low, False
 
 
 def _target_spacing(
@@ -98,33 +130,6 @@ def _target_spacing(
     if fingerprint.num_axes == 2 and all(case.spacing[1:] == (1.0, 1.0) for case in fingerprint.cases):
         return None
     return (None if num_patch_axes == 2 else grid.spacing[0], grid.spacing[1], grid.spacing[2])
-
-
-def _staged_network(kind: str, patch: PatchPlan) -> XLSTMUNetSpec | ResidualUNetSpec | PlainUNetSpec:
-    """Return the description of a network for planned stages."""
-    features, kernels, strides = patch.features, patch.topology.kernel_sizes, patch.topology.strides
-    decoder_stages = len(features) - 1
-    match kind:
-        case "xlstm-unet":
-            return XLSTMUNetSpec(features=features, kernel_sizes=kernels, strides=strides)
-        case "residual-unet":
-            return ResidualUNetSpec(
-                features=features,
-                kernel_sizes=kernels,
-                strides=strides,
-                num_blocks_encoder=tuple(_RESIDUAL_BLOCKS[min(s, 7)] for s in range(len(features))),
-                num_convs_decoder=(1,) * decoder_stages,
-            )
-        case "plain-unet":
-            return PlainUNetSpec(
-                features=features,
-                kernel_sizes=kernels,
-                strides=strides,
-                num_convs_encoder=(2,) * len(features),
-                num_convs_decoder=(2,) * decoder_stages,
-            )
-        case _:
-            raise ValueError(f"no planned network {kind!r}")
 
 
 def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
@@ -166,10 +171,31 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) on planned patches, 3D or 2D as the images are", _planned("xlstm-unet")
     ),
     "xlstm-unet-2d": Recipe(
-        "xLSTM-UNet (Enc) on planned patches of slices", _planned("xlstm-unet", num_patch_axes=2)
+        "xLSTM-UNet (Enc) on planned patches of slices", _planned("xlstm-unet", resolution="2d")
+    ),
+    "xlstm-unet-low": Recipe(
+        "xLSTM-UNet (Enc) at a low resolution, for volumes of which a patch shows little",
+        _planned("xlstm-unet", resolution="low"),
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
+    "residual-unet-low": Recipe(
+        "nnU-Net's residual-encoder U-Net at a low resolution", _planned("residual-unet", resolution="low")
+    ),
     "plain-unet": Recipe("nnU-Net's plain U-Net on planned patches", _planned("plain-unet")),
+    "plain-unet-2d": Recipe(
+        "nnU-Net's plain U-Net on planned patches of slices", _planned("plain-unet", resolution="2d")
+    ),
+    "plain-unet-low": Recipe(
+        "nnU-Net's plain U-Net at a low resolution", _planned("plain-unet", resolution="low")
+    ),
+    "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
+    "segresnet": Recipe(
+        "MONAI's SegResNet on planned patches, AdamW", _planned("segresnet", training=_SLOW_TRAINING)
+    ),
+    "unetr": Recipe("MONAI's UNETR on planned patches, AdamW", _planned("unetr", training=_SLOW_TRAINING)),
+    "swin-unetr": Recipe(
+        "MONAI's SwinUNETR on planned patches, AdamW", _planned("swin-unetr", training=_SLOW_TRAINING)
+    ),
 }
 """Name to recipe; the names that `--recipe` takes."""

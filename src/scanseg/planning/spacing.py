@@ -46,7 +46,7 @@ def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
         finer = float(np.percentile(spacings[:, worst], 10))
         target[worst] = max(finer, target[others].max() + 1e-5) if finer < target[others].max() else finer
     order = (worst, *others)
-    resampled = np.round(shapes * spacings / target)[:, order]
+    resampled = np.round(spacings / target * shapes)[:, order]
     median = np.median(resampled, axis=0)
     return TargetGrid(
         axis_order=(order[0], order[1], order[2]),

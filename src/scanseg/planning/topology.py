@@ -23,7 +23,7 @@ class Topology:
         return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
 
 
-def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topology:
+def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
     """Choose strides and kernels by which voxels become isotropic while the network descends.
 
     Each stage halves the axes that are within a factor of 2 of the finest one and large enough; an axis has kernel
@@ -31,7 +31,7 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topo
 
     Args:
         spacing: Millimetres per voxel along the patch's axes.
-        patch_size: Wanted voxels along them.
+        patch_size: Wanted voxels along them, not always whole.
     """
     num_axes = len(patch_size)
     sizes, spacings = [float(size) for size in patch_size], list(spacing)
@@ -47,12 +47,11 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topo
             spacings[axis] *= 2
             sizes[axis] = math.ceil(sizes[axis] / 2)
     kernels.append((3,) * num_axes)
-    topology = Topology(tuple(patch_size), tuple(strides), tuple(kernels))
+    total_stride = [math.prod(axis) for axis in zip(*strides, strict=True)]
     rounded = tuple(
-        math.ceil(size / stride) * stride
-        for size, stride in zip(patch_size, topology.total_stride, strict=True)
+        math.ceil(size / stride) * stride for size, stride in zip(patch_size, total_stride, strict=True)
     )
-    return Topology(rounded, topology.strides, topology.kernel_sizes)
+    return Topology(rounded, tuple(strides), tuple(kernels))
 
 
 def _axes_to_halve(sizes: Sequence[float], spacings: Sequence[float]) -> list[int]:

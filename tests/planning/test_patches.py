@@ -4,19 +4,18 @@ import math
 
 import pytest
 
-from scanseg.planning.memory import choose_patch, stage_features
+from scanseg.planning.patches import choose_patch, stage_features
 
 
 @pytest.mark.parametrize(
-    ("spacing", "median_shape", "channels", "outputs", "cases", "patch", "batch", "strides"),
+    ("spacing", "median_shape", "outputs", "cases", "patch", "batch", "strides"),
     [
         # Task04 hippocampus, 3d_fullres
-        ((1, 1, 1), (36, 50, 35), 1, 3, 260, (40, 56, 40), 9, [(1, 1, 1)] + [(2, 2, 2)] * 3),
+        ((1, 1, 1), (36, 50, 35), 3, 260, (40, 56, 40), 9, [(1, 1, 1)] + [(2, 2, 2)] * 3),
         # Task05 prostate, 3d_fullres: thick slices
         (
             (3.6, 0.625, 0.625),
             (20, 320, 319),
-            2,
             3,
             32,
             (20, 320, 256),
@@ -24,14 +23,14 @@ from scanseg.planning.memory import choose_patch, stage_features
             [(1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2)],
         ),
         # Task03 liver, 3d_fullres: large CT
-        ((1, 0.767, 0.767), (482, 512, 512), 1, 3, 131, (128, 128, 128), 2, [(1, 1, 1)] + [(2, 2, 2)] * 5),
+        ((1, 0.767, 0.767), (482, 512, 512), 3, 131, (128, 128, 128), 2, [(1, 1, 1)] + [(2, 2, 2)] * 5),
     ],
     ids=["hippocampus", "prostate", "liver"],
 )
-def test_patches_are_those_of_nnunet(spacing, median_shape, channels, outputs, cases, patch, batch, strides):
+def test_patches_are_those_of_nnunet(spacing, median_shape, outputs, cases, patch, batch, strides):
     voxels = cases * median_shape[0] * median_shape[1] * median_shape[2]
 
-    plan = choose_patch(spacing, median_shape, num_channels=channels, num_outputs=outputs, num_voxels=voxels)
+    plan = choose_patch(spacing, median_shape, num_outputs=outputs, num_voxels=voxels)
 
     assert plan.topology.patch_size == patch
     assert plan.batch_size == batch
@@ -40,9 +39,7 @@ def test_patches_are_those_of_nnunet(spacing, median_shape, channels, outputs, c
 
 def test_less_memory_gives_a_smaller_patch():
     def plan(memory_gb):
-        return choose_patch(
-            (1, 1, 1), (256, 256, 256), num_channels=1, num_outputs=2, num_voxels=1e9, memory_gb=memory_gb
-        )
+        return choose_patch((1, 1, 1), (256, 256, 256), num_outputs=2, num_voxels=1e9, memory_gb=memory_gb)
 
     assert math.prod(plan(4.0).topology.patch_size) < math.prod(plan(8.0).topology.patch_size)
 

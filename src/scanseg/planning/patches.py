@@ -1,4 +1,4 @@
-"""Patch and batch size for a memory budget."""
+"""Patch and batch size for nnU-Net's memory budget, which counts the feature values of its plain U-Net."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,6 @@ def choose_patch(
     spacing: Sequence[float],
     median_shape: Sequence[float],
     *,
-    num_channels: int,
     num_outputs: int,
     num_voxels: float,
     memory_gb: float = _REFERENCE_GB,
@@ -52,7 +51,6 @@ def choose_patch(
     Args:
         spacing: Millimetres per voxel along the patch's axes.
         median_shape: Voxels of the median case along them.
-        num_channels: Input channels.
         num_outputs: Outputs of the network.
         num_voxels: Voxels of the whole data set.
         memory_gb: Memory that training may take; the estimate is that of nnU-Net's plain U-Net.
@@ -65,7 +63,7 @@ def choose_patch(
         features = stage_features(len(topology.strides), max_features=reference.max_features)
         return _feature_values(topology, features, num_outputs=num_outputs)
 
-    while estimate() > budget:
+    while estimate() * _MIN_BATCH / reference.batch_size > budget:
         patch = list(topology.patch_size)
         largest = max(range(len(patch)), key=lambda axis: (patch[axis] / median_shape[axis], axis))
         smaller = list(patch)
@@ -86,22 +84,24 @@ def stage_features(num_stages: int, *, max_features: int) -> tuple[int, ...]:
     return tuple(min(BASE_FEATURES * 2**stage, max_features) for stage in range(num_stages))
 
 
-def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels: int) -> list[int]:
-    """Return a patch of equal extent in mm along every axis, but not larger than the median case."""
+def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels: int) -> list[float]:
+    """Return a patch of equal extent in mm along every axis, but not larger than the median case.
+
+    A median of two cases may be half a voxel; it is rounded where strides are, as nnU-Net does.
+    """
     per_mm = [1 / value for value in spacing]
     scale = (voxels / math.prod(per_mm)) ** (1 / len(per_mm))
-    return [int(min(round(axis * scale), median)) for axis, median in zip(per_mm, median_shape, strict=True)]
+    return [min(round(axis * scale), median) for axis, median in zip(per_mm, median_shape, strict=True)]
 
 
 def _feature_values(topology: Topology, features: Sequence[int], *, num_outputs: int) -> float:
-    """Count the feature values that a plain U-Net computes for one patch."""
+    """Count the feature values that a plain U-Net computes for one patch; logits at full resolution alone."""
     sizes, size = [], list(topology.patch_size)
     for stride in topology.strides:
         size = [voxels // step for voxels, step in zip(size, stride, strict=True)]
         sizes.append(math.prod(size))
     encoder = sum(_BLOCKS * count * voxels for count, voxels in zip(features, sizes, strict=True))
     decoder = sum(
-        ((_BLOCKS + 1) * count + num_outputs) * voxels
-        for count, voxels in zip(features[:-1], sizes[:-1], strict=True)
+        (_BLOCKS + 1) * count * voxels for count, voxels in zip(features[:-1], sizes[:-1], strict=True)
     )
-    return float(encoder + decoder)
+    return float(encoder + decoder + num_outputs * sizes[0])
