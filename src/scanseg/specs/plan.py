@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scanseg.specs.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.base import Document
@@ -99,6 +99,8 @@ class TrainingSpec(Document):
     optimizer: Annotated[SGDSpec | AdamWSpec, Field(discriminator="kind")] = SGDSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     loss: LossSpec = LossSpec()
+    frozen_encoder_epochs: NonNegativeInt = 0
+    """Epochs in which the encoder stays as it began, for encoders that come with weights."""
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient; None: no bound."""
     accumulation: PositiveInt = 1

@@ -1,7 +1,7 @@
 """A network being fitted: the parameters, the optimizer, and how far it has come."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
+from scanseg.errors import UsageError
 from scanseg.models import Checkpoint
 from scanseg.networks import place_network
 from scanseg.specs import Plan, TrainingState
@@ -67,8 +68,14 @@ class Fit:
         """Factor of the loss in float16, or None in other precisions; reading it waits for the device."""
         return self._scaler.get_scale() if self._scaler.is_enabled() else None
 
-    def step(self, batch: Batch, *, lr: float) -> Float[Tensor, ""]:
-        """Take one step and return the loss, still on the device; of several processes, that of this one's part."""
+    def step(self, batch: Batch, *, lr: float, encoder_frozen: bool = False) -> Float[Tensor, ""]:
+        """Take one step and return the loss, still on the device; of several processes, that of this one's part.
+
+        Args:
+            batch: What to learn from.
+            lr: Learning rate of the step.
+            encoder_frozen: Leave the network's encoder as it is.
+        """
         training = self._plan.training
         set_learning_rate(self._optimizer, lr)
         self.network.train()
@@ -80,15 +87,29 @@ class Fit:
         torch.manual_seed(int(seed.integers(2**62)))
         loss = self._accumulated_gradients(parts)
         self._processes.average_gradients(list(self.network.parameters()))
-        if training.gradient_clip is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        with _without_gradients(self._encoder_parameters() if encoder_frozen else []):
+            if training.gradient_clip is not None:
+                self._scaler.unscale_(self._optimizer)
+                nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self.iterations_done += 1
         if self.averaged is not None:
             self.averaged.follow(self.network, steps=self.iterations_done)
         return loss
+
+    def _encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the network's encoder.
+
+        Raises:
+            UsageError: The network has no part of that name.
+        """
+        encoder = getattr(self.network, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise UsageError(
+                f"training.frozen_encoder_epochs: {self._plan.network.kind} has no encoder apart; set it to 0"
+            )
+        return list(encoder.parameters())
 
     def _can_be_graph(self) -> bool:
         """Whether a step may be captured: not where its loss is summed over processes."""
@@ -176,6 +197,20 @@ class Fit:
         if self._autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+@contextmanager
+def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Take gradients away from the optimizer, which then leaves parameters and their state alone.
+
+    They are put back afterwards: a CUDA graph writes to the same memory at the next step.
+    """
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    yield
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def _split(batch: Batch, count: int) -> list[Batch]:

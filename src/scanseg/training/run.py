@@ -280,7 +280,9 @@ class Run:
     def _step(self, lr: float) -> torch.Tensor:
         """Learn from one batch, and let the next be made meanwhile; return the loss."""
         with self._explained_memory():
-            loss = self.fit.step(self._batches.take(self.fit.iterations_done), lr=lr)
+            frozen = self.fit.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
+            batch = self._batches.take(self.fit.iterations_done)
+            loss = self.fit.step(batch, lr=lr, encoder_frozen=frozen)
             if self._device.type == "cuda":
                 self._batches.prepare(self.fit.iterations_done)
         return loss
