@@ -3,7 +3,7 @@
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
-from scanseg.layers.convolution import ConvNormAct, convolution, transposed_convolution
+from scanseg.layers.convolution import ConvNormAct, convolution, convolve, transposed_convolution
 from scanseg.layers.direction import Direction
 from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
 from scanseg.layers.instance_norm import InstanceNorm
@@ -41,5 +41,6 @@ __all__ = [
     "VSSStage",
     "ViLBlock",
     "convolution",
+    "convolve",
     "transposed_convolution",
 ]

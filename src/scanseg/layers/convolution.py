@@ -72,8 +72,30 @@ def convolve_without_bias(
         layer: The convolution.
         x: The map.
     """
-    convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
-    return convolve(x, layer.weight, stride=layer.stride, padding=layer.padding)
+    return _convolve(layer, x, None)
+
+
+def convolve(
+    layer: nn.Module, x: Float[Tensor, "batch channel *space"]
+) -> Float[Tensor, "batch out_channel *out_space"]:
+    """Convolve, as a call of the layer does, kernels of one voxel on CUDA as a matrix product.
+
+    Args:
+        layer: The convolution.
+        x: The map.
+    """
+    assert isinstance(layer, nn.Conv2d | nn.Conv3d)
+    return _convolve(layer, x, layer.bias)
+
+
+def _convolve(layer: nn.Conv2d | nn.Conv3d, x: Tensor, bias: Tensor | None) -> Tensor:
+    if x.is_cuda and max(layer.kernel_size) == 1:
+        # Measured on an H100 in bfloat16: cuDNN takes 4.5 ms for a 3D map that the product takes 0.1 ms for.
+        steps = tuple(slice(None, None, step) for step in layer.stride)
+        voxels = x[(slice(None), slice(None), *steps)].movedim(1, -1)
+        return F.linear(voxels, layer.weight.flatten(1), bias).movedim(-1, 1)
+    operator = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
+    return operator(x, layer.weight, bias, stride=layer.stride, padding=layer.padding)
 
 
 def convolve_before_norm(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import BasicBlockD, BasicResBlock, SequenceLayer, convolution
+from scanseg.layers import BasicBlockD, BasicResBlock, SequenceLayer, convolution, convolve
 from scanseg.networks.input_check import check_image, check_size
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
@@ -234,7 +234,7 @@ class XLSTMDecoder(nn.Module):
             # The projection acts on single voxels: it commutes with nearest upsampling, and is cheaper first.
             skip = skips.pop()
             joined = skip if skips or self.skip_full_resolution else None
-            x = stage(upsample_join(projection(x), joined, factors=factor))
+            x = stage(upsample_join(convolve(projection, x), joined, factors=factor))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)
 

@@ -47,10 +47,11 @@ def ss2d_scan_triton(
 @torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())
 def _scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from scanseg.ops.ss2d import gpu_kernels
 
-    call = _Call.of(x, projected, dt_weight, dt_bias, A_log, D_skip, tokens=FORWARD.tokens)
+    rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
+    call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=FORWARD.tokens)
     merged = _empty_map(call.x, dtype=call.wide)
     with _on(x.device):
         states = call.states(call.x, backward=False)
@@ -68,19 +69,21 @@ def _scan(
                 num_warps=1,
                 maxnreg=FORWARD.registers,
             )
-    return merged, states
+    return merged, states, rates, skips
 
 
 @_scan.register_fake
 def _(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, dim, height, width = x.shape
     segments = -(-height * width // FORWARD.tokens)
     wide = state_dtype(x)
     return (
         x.new_empty((batch, height, width, dim), dtype=wide).permute(0, 3, 1, 2),
         x.new_empty((batch, 4, segments, A_log.shape[2], dim), dtype=wide),
+        x.new_empty((4, A_log.shape[2], dim), dtype=wide),
+        x.new_empty((dim,), dtype=wide),
     )
 
 
@@ -94,11 +97,13 @@ def _scan_backward(
     A_log: Tensor,
     D_skip: Tensor,
     states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from scanseg.ops.ss2d import gpu_kernels
 
-    call = _Call.of(x, projected, dt_weight, dt_bias, A_log, D_skip, tokens=BACKWARD.tokens)
-    batch, dim, height, width = x.shape
+    call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)
+    batch, dim = x.shape[:2]
     rank, state = dt_weight.shape[2], A_log.shape[2]
     grad = grad_merged.permute(0, 2, 3, 1).contiguous()
     grid = call.grid(BACKWARD.channels)
@@ -132,13 +137,12 @@ def _scan_backward(
             )
     weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
     grad_weight = weights.view(4, dim, rank + 1)
-    grad_A_log = decays.view(4, state, dim) * call.rates
     return (
         grad_x,
         _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
         _copied(grad_weight[..., :rank], dt_weight.dtype),
         _copied(grad_weight[..., rank], dt_bias.dtype),
-        _copied(grad_A_log.mT, A_log.dtype),
+        _copied(decays.view(4, state, dim).mT, A_log.dtype),
         _copied(skip.expand(4, -1), D_skip.dtype),
     )
 
@@ -153,6 +157,8 @@ def _(
     A_log: Tensor,
     D_skip: Tensor,
     states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, dim, height, width = x.shape
     channels = projected.shape[2]
@@ -166,12 +172,12 @@ def _(
     )
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, output[1])
+    ctx.save_for_backward(*inputs, *output[1:])
 
 
-def _differentiate(ctx: Any, grad_merged: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad_merged: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_merged is None:
         return (None,) * 6
     gradients: tuple[Tensor, ...] = _scan_backward(grad_merged, *ctx.saved_tensors)
@@ -194,17 +200,26 @@ class _Call(NamedTuple):
     segments: int
 
     @classmethod
-    def of(cls, x: Tensor, projected: Tensor, *parameters: Tensor, tokens: int) -> "_Call":
+    def of(
+        cls,
+        x: Tensor,
+        projected: Tensor,
+        dt_weight: Tensor,
+        dt_bias: Tensor,
+        rates: Tensor,
+        skips: Tensor,
+        *,
+        tokens: int,
+    ) -> "_Call":
         """Lay the arguments out for segments of so many tokens."""
         wide = state_dtype(x)
-        dt_weight, dt_bias, A_log, D_skip = parameters
         return cls(
             x.permute(0, 2, 3, 1).contiguous(),
             projected.permute(0, 3, 4, 1, 2).contiguous(),
             dt_weight.to(wide).contiguous(),
             dt_bias.to(wide).contiguous(),
-            -torch.exp(A_log.to(wide)).mT.contiguous(),
-            D_skip.to(wide).sum(0),
+            rates,
+            skips,
             wide,
             -(-x.shape[2] * x.shape[3] // tokens),
         )
@@ -268,6 +283,26 @@ class _Call(NamedTuple):
                 num_warps=1,
             )
         return states
+
+
+def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return A (4, N, dim) and the sum of the four D (dim)."""
+    from scanseg.ops.ss2d import gpu_kernels
+
+    _, dim, state = A_log.shape
+    rates, skips = A_log.new_empty((4, state, dim), dtype=dtype), A_log.new_empty((dim,), dtype=dtype)
+    with _on(A_log.device):
+        gpu_kernels.prepare_parameters[(-(-dim // 32),)](
+            A_log.to(dtype).contiguous(),
+            D_skip.to(dtype).contiguous(),
+            rates,
+            skips,
+            dim,
+            N=state,
+            BD=32,
+            num_warps=1,
+        )
+    return rates, skips
 
 
 def _padded(columns: int) -> int:
