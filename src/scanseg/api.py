@@ -209,7 +209,12 @@ def cross_validate(
 
 
 def load(
-    model: AnyPath, *, device: str = "auto", weights: "Weights" = "exported", cuda_graph: bool = True
+    model: AnyPath,
+    *,
+    device: str = "auto",
+    weights: "Weights" = "exported",
+    precision: "Precision | None" = None,
+    cuda_graph: bool = True,
 ) -> "Predictor":
     """Load a model for prediction.
 
@@ -217,6 +222,7 @@ def load(
         model: The model folder, or that of a cross-validation, whose models predict as one.
         weights: Those that the training chose to export, the last, or the best on validation patches.
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+        precision: Of the network's products; None: that of the plan's training.
         cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph; see `scanseg.inference.Predictor`.
 
     Raises:
@@ -225,7 +231,9 @@ def load(
     """
     from scanseg.inference import load as load_predictor
 
-    return load_predictor(Path(model), device=device, weights=weights, cuda_graph=cuda_graph)
+    return load_predictor(
+        Path(model), device=device, weights=weights, precision=precision, cuda_graph=cuda_graph
+    )
 
 
 def evaluate(

@@ -176,20 +176,31 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
 
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
-    cases = [SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6) for name in ("a", "b")]
+    cases = [
+        SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6, skipped=False)
+        for name in ("a", "b")
+    ]
     predict_folder = Call(SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)"))
     devices = []
 
-    def load(model: Path, *, device: str, weights: str) -> SimpleNamespace:
-        devices.append((model, device, weights))
+    def load(model: Path, *, device: str, weights: str, precision: str | None) -> SimpleNamespace:
+        devices.append((model, device, weights, precision))
         return SimpleNamespace(predict_folder=predict_folder)
 
     fake_api.load = load
-    outcome = command("predict", "m", "in", "-o", "out", "--mirror", "--device", "cuda:1")
+    outcome = command(
+        "predict", "m", "in", "more", "-o", "out", "--mirror", "--device", "cuda:1", "--precision", "float32"
+    )
     assert outcome.code == 0
-    assert devices == [(Path("m"), "cuda:1", "exported")]
-    assert predict_folder.arguments == (Path("in"), Path("out"))
-    assert predict_folder.options == {"mirror": True, "probabilities": False, "overwrite": False}
+    assert devices == [(Path("m"), "cuda:1", "exported", "float32")]
+    assert predict_folder.arguments == ((Path("in"), Path("more")), Path("out"))
+    assert predict_folder.options == {
+        "mirror": True,
+        "probabilities": False,
+        "uncertainty": False,
+        "overwrite": False,
+        "skip_existing": False,
+    }
     assert "b.nii.gz" in outcome.stdout
     assert outcome.stdout.endswith("out: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
 

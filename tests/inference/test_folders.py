@@ -2,12 +2,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
-from scanseg.imaging import Image, read_label_map, write_label_map
+from scanseg.imaging import Image, read_image, read_label_map, write_label_map
 from scanseg.specs import PredictionRecord
+
+
+class Threshold(nn.Module):
+    """Label 1 where the image is above one half."""
+
+    def forward(self, batch):
+        return torch.cat((torch.zeros_like(batch), batch - 0.5), dim=1)
 
 
 def write(path, array):
@@ -165,3 +173,120 @@ def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):
     with pytest.raises(InputError, match="is a file"):
         predictor.predict_folder(volumes[0], tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_sources(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    (tmp_path / "other").mkdir()
+    (folder / "b_0000.nii.gz").rename(tmp_path / "other" / "b_0000.nii.gz")
+    predictor = make_predictor()
+    record = predictor.predict_folder(
+        [folder, str(tmp_path / "other" / "b_0000.nii.gz")], str(tmp_path / "out")
+    )
+    assert [case.case for case in record.cases] == ["a", "b"]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
+    with pytest.raises(InputError, match="a there more than once"):
+        predictor.predict_folder([folder, folder], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_the_next_case_is_prepared_while_one_is_segmented(make_predictor, volumes, tmp_path):
+    from threading import Event
+
+    prepared = {"a": Event(), "b": Event()}
+
+    class Waiting(nn.Module):
+        def forward(self, batch):
+            assert prepared["b"].wait(30), "the second case is read only after the first is segmented"
+            return Threshold()(batch)
+
+    predictor = make_predictor(Waiting())
+    prepare = predictor.prepare
+
+    def watched(source, **options):
+        result = prepare(source, **options)
+        prepared[source[0].name[0]].set()
+        return result
+
+    predictor.prepare = watched
+    record = predictor.predict_folder(volumes[0], tmp_path / "out")
+    assert [case.fault for case in record.cases] == [None, None]
+
+
+def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor()
+    predictor.predict_folder(folder, output)
+    (output / "b.nii.gz").unlink()
+    write(output / "a.nii.gz", 1 - arrays["a"])
+    record = predictor.predict_folder(folder, output, skip_existing=True)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
+    np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], arrays["b"])
+    assert [(case.case, case.skipped) for case in record.cases] == [("a", True), ("b", False)]
+    again = predictor.predict_folder(folder, output, skip_existing=True)
+    assert [case.skipped for case in again.cases] == [True, True]
+    assert PredictionRecord.read(output / "prediction.json") == again
+
+
+def test_a_prediction_that_was_stopped_goes_on(make_predictor, volumes, tmp_path):
+    class Stopping(nn.Module):
+        def forward(self, batch):
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(1)
+            return Threshold()(batch)
+
+    calls = []
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        make_predictor(Stopping()).predict_folder(volumes[0], output)
+    assert names(output) == ["a.nii.gz", "dataset.json", "prediction.json"]
+    record = make_predictor().predict_folder(volumes[0], output, skip_existing=True)
+    assert [case.skipped for case in record.cases] == [True, False]
+
+
+def test_only_what_was_predicted_alike_is_skipped(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor(inference={"mirror_axes": (0,)})
+    predictor.predict_folder(folder, output)
+    with pytest.raises(InputError, match="mirror was False, not True"):
+        predictor.predict_folder(folder, output, mirror=True, skip_existing=True)
+    with pytest.raises(UsageError, match="exclude each other"):
+        predictor.predict_folder(folder, output, overwrite=True, skip_existing=True)
+    with_maps = predictor.predict_folder(folder, output, uncertainty=True, skip_existing=True)
+    assert [case.skipped for case in with_maps.cases] == [False, False]
+    (output / "prediction.json").unlink()
+    with pytest.raises(InputError, match=r"holds label maps but no prediction\.json"):
+        predictor.predict_folder(folder, output, skip_existing=True)
+
+
+def test_uncertainty_maps(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    predictor = make_predictor(inference={"mirror_axes": (0, 1)})
+    one = predictor.predict_folder(folder, tmp_path / "one", uncertainty=True)
+    assert (one.cases[0].entropy, one.cases[0].disagreement) == ("entropy/a.nii.gz", None)
+    found = read_image(tmp_path / "one" / "entropy" / "a.nii.gz")
+    # The network says 0.5 and -0.5 for logits of ones and zeros.
+    likely = 1 / (1 + np.exp(-0.5))
+    expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
+    np.testing.assert_allclose(found.array[0], expected, atol=1e-3)
+    assert found.spacing == (1.0, 1.0, 1.0)
+    mirrored = predictor.predict_folder(folder, tmp_path / "two", uncertainty=True, mirror=True)
+    assert mirrored.cases[0].disagreement == "disagreement/a.nii.gz"
+    assert not read_image(tmp_path / "two" / "disagreement" / "a.nii.gz").array.round(3).any()
+    evaluate(tmp_path / "two", tmp_path / "two")
+
+
+def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):
+    from PIL import Image as Picture
+
+    Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(tmp_path / "frame.png")
+    predictor = make_predictor(
+        num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".png"}
+    )
+    predictor.predict_folder(tmp_path / "frame.png", tmp_path / "out", uncertainty=True)
+    found = np.array(Picture.open(tmp_path / "out" / "entropy" / "frame.png"))
+    assert (found.shape, found.max()) == ((9, 8), 0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.inference import predict_windows, restore_label_map, restore_probabilities, windows
+from scanseg.inference import Windowing, predict_windows, restore, windows
 from scanseg.specs import CaseGeometry
 
 pytestmark = pytest.mark.gpu
@@ -20,14 +20,10 @@ GEOMETRY = CaseGeometry(
 
 
 def predict(network, image, device, **changes):
-    arguments = {
-        "patch_size": (8, 16, 16),
-        "num_outputs": 3,
-        "overlap": 0.5,
-        "window_batch": 4,
-        "mirror_axes": (0, 2),
-    }
-    return predict_windows(network.to(device), image, device=device, **(arguments | changes))
+    windowing = Windowing(
+        patch_size=(8, 16, 16), num_outputs=3, window_batch=4, mirror_axes=(0, 2), **changes
+    )
+    return predict_windows([network.to(device)], image, windowing, device=device)
 
 
 @pytest.fixture
@@ -59,22 +55,32 @@ def test_logits_that_do_not_fit_are_held_by_the_host(network, image, monkeypatch
     torch.testing.assert_close(result.float(), expected.cpu(), atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("slab_bytes", [1, 1 << 30])
+def test_thin_slabs_equal_thick_ones(network, image, slab_bytes, monkeypatch):
+    expected = predict(network, image, GPU, disagreement=True)
+    monkeypatch.setattr(windows, "SLAB_BYTES", slab_bytes)
+    torch.testing.assert_close(predict(network, image, GPU, disagreement=True), expected, atol=5e-3, rtol=0)
+
+
 @pytest.mark.parametrize("held_on", ["cpu", "cuda"])
 def test_restoring_equals_that_of_the_cpu(held_on, generator):
-    logits = torch.randn(3, *GEOMETRY.shape, generator=generator)
-    cpu = torch.device("cpu")
-    expected = restore_label_map(logits, GEOMETRY, separate_z=False, regions_class_order=None, device=cpu)
-    result = restore_label_map(
-        logits.to(held_on),
-        GEOMETRY,
-        separate_z=False,
-        regions_class_order=None,
-        device=GPU,
-        slab_bytes=200_000,
-    )
-    assert (result != expected).mean() < 1e-4
-    probabilities = [
-        restore_probabilities(logits.to(held_on), GEOMETRY, separate_z=False, regions=False, device=device)
-        for device in (cpu, GPU)
-    ]
-    assert abs(probabilities[0] - probabilities[1]).max() < 2e-3
+    logits = torch.randn(4, *GEOMETRY.shape, generator=generator)
+
+    def restored(slabs, device, **changes):
+        return restore(
+            slabs,
+            GEOMETRY,
+            num_outputs=3,
+            separate_z=False,
+            regions_class_order=None,
+            device=device,
+            probabilities=True,
+            entropy=True,
+            **changes,
+        )
+
+    expected = restored([logits], torch.device("cpu"))
+    result = restored(logits.to(held_on).split(7, dim=1), GPU, slab_bytes=200_000)
+    assert (result.label_map != expected.label_map).mean() < 1e-4
+    for name in ("probabilities", "entropy", "disagreement"):
+        assert abs(getattr(result, name) - getattr(expected, name)).max() < 4e-3

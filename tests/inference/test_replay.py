@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.inference import predict_windows, replay
+from scanseg.inference import Windowing, predict_windows, replay
 from scanseg.inference.replay import DIRECT_PASSES, MAX_SHAPES, ReplayedNetwork
 from scanseg.networks import MSVMUNet, XLSTMUNet
 
@@ -87,18 +87,13 @@ def test_replayed_windows_equal_direct_ones(kind, mirror_axes, dtype, generator)
     network = make_network(kind)
     replayed = ReplayedNetwork(network)
     image = torch.randn(1, 11, 32, 32, generator=generator)
-    arguments = {
-        "patch_size": (32, 32),
-        "num_outputs": 3,
-        "overlap": 0.5,
-        "window_batch": 2,
-        "mirror_axes": mirror_axes,
-        "device": torch.device("cuda"),
-        "autocast_dtype": dtype,
-    }
-    expected = predict_windows(network, image, **arguments)
-    result = predict_windows(replayed, image, **arguments)
-    again = predict_windows(replayed, image, **arguments)
+    windowing = Windowing(
+        patch_size=(32, 32), num_outputs=3, window_batch=2, mirror_axes=mirror_axes, autocast_dtype=dtype
+    )
+    gpu = torch.device("cuda")
+    expected = predict_windows([network], image, windowing, device=gpu)
+    result = predict_windows([replayed], image, windowing, device=gpu)
+    again = predict_windows([replayed], image, windowing, device=gpu)
     assert replayed.num_graphs >= 1
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(again, expected, atol=1e-3, rtol=1e-3)

@@ -10,7 +10,14 @@ from scipy import ndimage
 from torch import nn
 
 from scanseg.errors import ScansegError
-from scanseg.inference import gaussian_weights, predict_windows, window_starts, windows
+from scanseg.inference import (
+    Windowing,
+    gaussian_weights,
+    predict_slabs,
+    predict_windows,
+    window_starts,
+    windows,
+)
 
 CPU = torch.device("cpu")
 
@@ -28,9 +35,15 @@ class Counting(nn.Module):
         return self.function(batch)
 
 
-def predict(network, image, patch_size, **changes):
-    arguments = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3, "device": CPU}
-    return predict_windows(network, image, patch_size=patch_size, **(arguments | changes))
+def ignore(progress):
+    pass
+
+
+def predict(network, image, patch_size, *, listen=ignore, **changes):
+    settings = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3}
+    windowing = Windowing(patch_size=patch_size, **(settings | changes))
+    networks = network if isinstance(network, list) else [network]
+    return predict_windows(networks, image, windowing, device=CPU, listen=listen)
 
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0] + pair[1], pair[0]))
@@ -172,3 +185,46 @@ def test_the_image_is_not_changed(generator):
     before = image.clone()
     predict(nn.ReLU(inplace=True), image, (5, 5, 5))
     assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("shape", [(40, 9, 11), (7, 9, 11), (5, 3, 4)])
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_slabs_are_thin_and_equal_the_whole(shape, patch, generator, monkeypatch):
+    image = torch.randn(2, *shape, generator=generator)
+    network = nn.Conv3d(2, 3, 3, padding=1) if len(patch) == 3 else nn.Conv2d(2, 3, 3, padding=1)
+    windowing = Windowing(patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,))
+    whole = predict_windows([network], image, windowing, device=CPU)
+    monkeypatch.setattr(windows, "SLAB_BYTES", 1)
+    slabs = [slab.clone() for slab in predict_slabs([network], image, windowing, device=CPU)]
+    assert torch.equal(torch.cat(slabs, dim=1), whole)
+    assert max(slab.shape[1] for slab in slabs) <= (8 if len(patch) == 3 else 1)
+
+
+def test_several_networks_are_averaged_and_judged(generator):
+    image = torch.randn(1, 6, 6, 6, generator=generator)
+    networks = [nn.Conv3d(1, 3, 3, padding=1) for _ in range(2)]
+    with torch.no_grad():
+        for network in networks:
+            network.weight.mul_(10)
+    mean, *_, disagreement = predict(networks, image, (6, 6, 6), num_outputs=3, disagreement=True)
+    logits = [network(image[None])[0].double() for network in networks]
+    torch.testing.assert_close(mean.double(), (logits[0] + logits[1])[0] / 2, atol=1e-5, rtol=1e-5)
+
+    def entropy(probabilities):
+        return -(probabilities * probabilities.log()).sum(0) / math.log(3)
+
+    members = [each.softmax(0) for each in logits]
+    expected = entropy(sum(members) / 2) - sum(entropy(member) for member in members) / 2
+    torch.testing.assert_close(disagreement.double(), expected.detach(), atol=1e-5, rtol=1e-4)
+    assert disagreement.max() > 0.1
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_members_that_say_the_same_do_not_disagree(regions, generator):
+    image = torch.randn(2, 9, 10, 11, generator=generator)
+    network = nn.Conv3d(2, 2, 1)
+    result = predict(
+        [network, network], image, (8, 8, 8), mirror_axes=(0,), disagreement=True, regions=regions
+    )
+    assert result.shape[0] == 3
+    assert result[2].max() < 1e-5

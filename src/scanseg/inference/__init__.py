@@ -1,20 +1,28 @@
-"""Segmentation of images with trained networks: windows, restoring of the source grid, folders."""
+"""Segmentation of images with trained networks: windows, restoring of the source grid, uncertainty, folders."""
 
 from scanseg.inference.folders import predict_folder
 from scanseg.inference.predictor import Prediction, Predictor, PreparedImage, load
-from scanseg.inference.restoring import resize_labels, restore_label_map, restore_probabilities
-from scanseg.inference.windows import gaussian_weights, predict_windows, window_starts
+from scanseg.inference.restoring import Restored, resize_labels, restore
+from scanseg.inference.windows import (
+    Windowing,
+    gaussian_weights,
+    predict_slabs,
+    predict_windows,
+    window_starts,
+)
 
 __all__ = [
     "Prediction",
     "Predictor",
     "PreparedImage",
+    "Restored",
+    "Windowing",
     "gaussian_weights",
     "load",
     "predict_folder",
+    "predict_slabs",
     "predict_windows",
     "resize_labels",
-    "restore_label_map",
-    "restore_probabilities",
+    "restore",
     "window_starts",
 ]

@@ -3,68 +3,61 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanseg.data import RawCase, find_cases
 from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.faults import refuse_faults
-from scanseg.errors import InputError, ScansegError
+from scanseg.errors import ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
-from scanseg.imaging.formats import DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
+from scanseg.inference.targets import (
+    RECORD_FILE,
+    Target,
+    Wanted,
+    check_earlier,
+    check_output,
+    find_targets,
+    write_map,
+)
 from scanseg.models.device import describe_device
 from scanseg.models.versions import installed_versions
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.specs import PredictedCase, PredictionRecord
 
 if TYPE_CHECKING:
-    from scanseg.inference.predictor import Predictor, PreparedImage
-
-RECORD_FILE = "prediction.json"
-
-WRITTEN_AS = dict.fromkeys(LOSSY_ENDINGS, ".png") | dict(
-    zip(DETACHED_ENDINGS, (".nrrd", ".mha"), strict=True)
-)
-"""Endings of label maps whose images have an ending that label maps are not written with."""
-
-_SHOWN_FILES = 5
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A case and the files it becomes."""
-
-    case: RawCase
-    label_map: Path
-    probabilities: Path | None
+    from scanseg.inference.predictor import Prediction, Predictor, PreparedImage
 
 
 def predict_folder(
     predictor: "Predictor",
-    source: Path,
+    source: Path | Sequence[Path],
     *,
     output: Path,
     mirror: bool = False,
     probabilities: bool = False,
+    uncertainty: bool = False,
     overwrite: bool = False,
+    skip_existing: bool = False,
     listen: ProgressListener = ignore_progress,
 ) -> PredictionRecord:
-    """Segment every case of a folder, or one file.
+    """Segment every case of some folders and files.
 
     The output folder holds `CASE.ext` for each case with the ending of its image (`.png` for JPEG), where asked for
-    `CASE.npz` with its probabilities, `dataset.json` with the labels, and `prediction.json`, the record. Each file
-    appears when it is complete. The next case is read while one is segmented.
+    `CASE.npz` with its probabilities and `entropy/CASE.ext`, `disagreement/CASE.ext`, `dataset.json` with the labels,
+    and `prediction.json`, the record. Each file appears when it is complete, the label map of a case last; the record
+    grows with each case. The next case is read and preprocessed while one is segmented.
 
     Args:
         predictor: The network.
-        source: Folder of images named as in training, or the file of one case.
+        source: Folder of images named as in training, or the file of one case; or several of these.
         output: Folder for the results; made if absent.
         mirror: Average over flips along the plan's `inference.mirror_axes`.
         probabilities: Write the probabilities too.
+        uncertainty: Write the entropy, and where there are several the disagreement of flips and networks.
         overwrite: Replace what an earlier prediction wrote.
+        skip_existing: Leave out the cases whose files an earlier prediction, of the same model, wrote.
         listen: Told of every case and every pass of the network.
 
     Returns:
@@ -75,67 +68,84 @@ def predict_folder(
             not be segmented: after all others are.
         UsageError: The arguments do not go together.
     """
-    plan, begin = predictor.plan, time.monotonic()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    predictor.mirror_axes(mirror=mirror)
-    cases = find_cases(source, file_ending=plan.dataset.file_ending, num_channels=plan.dataset.num_channels)
-    targets = [_target(case, output, probabilities=probabilities) for case in cases]
-    description = plan.dataset.to_json()
-    _check_output(output, targets, description=description, overwrite=overwrite)
+    if overwrite and skip_existing:
+        raise UsageError("overwrite and skip_existing exclude each other; leave one out")
+    begin, several = time.monotonic(), predictor.num_members(mirror=mirror) > 1
+    wanted = Wanted(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
+    sources = [source] if isinstance(source, Path) else list(source)
+    targets = find_targets(sources, output, dataset=predictor.plan.dataset, wanted=wanted)
+    record = _new_record(predictor, mirror=mirror)
+    skipped = [target for target in targets if skip_existing and target.is_there]
+    waiting = [target for target in targets if not (skip_existing and target.is_there)]
+    description = predictor.plan.dataset.to_json()
+    continued = skip_existing and (bool(skipped) or (output / RECORD_FILE).exists())
+    if continued:
+        check_earlier(output, record)
+    check_output(output, waiting, description=description, overwrite=overwrite, continued=continued)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / DESCRIPTION_FILE, description)
-    done = list(_predict_all(predictor, targets, mirror=mirror, listen=listen))
-    record = PredictionRecord(
+    done = {target.case.name: _told(target, skipped=True) for target in skipped}
+    write_text(output / RECORD_FILE, record.to_json())
+    for case in _predict_all(predictor, waiting, mirror=mirror, uncertainty=uncertainty, listen=listen):
+        done[case.case] = case
+        told = tuple(done[target.case.name] for target in targets if target.case.name in done)
+        seconds = round(time.monotonic() - begin, 3)
+        record = record.model_copy(update={"cases": told, "seconds": seconds})
+        write_text(output / RECORD_FILE, record.to_json())
+    if not waiting:
+        record = record.model_copy(update={"cases": tuple(done.values())})
+        write_text(output / RECORD_FILE, record.to_json())
+    refuse_faults(
+        sources[0], [f"case {case.case}: {case.fault}" for case in record.cases if case.fault is not None]
+    )
+    return record
+
+
+def _new_record(predictor: "Predictor", *, mirror: bool) -> PredictionRecord:
+    """Return the record of a prediction that begins now."""
+    return PredictionRecord(
         model=predictor.model,
-        recipe=plan.recipe,
+        recipe=predictor.plan.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,
         mirror=mirror,
         versions=installed_versions(),
-        started=started,
-        seconds=round(time.monotonic() - begin, 3),
-        cases=tuple(done),
-    )
-    write_text(output / RECORD_FILE, record.to_json())
-    refuse_faults(source, [f"case {case.case}: {case.fault}" for case in done if case.fault is not None])
-    return record
-
-
-def _target(case: RawCase, output: Path, *, probabilities: bool) -> _Target:
-    """Name the files that a case becomes."""
-    ending = file_ending(case.images[0])
-    return _Target(
-        case,
-        label_map=output / f"{case.name}{WRITTEN_AS.get(ending, ending)}",
-        probabilities=output / f"{case.name}.npz" if probabilities else None,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        cases=(),
     )
 
 
-def _check_output(output: Path, targets: Sequence[_Target], *, description: str, overwrite: bool) -> None:
-    """Refuse to replace what is not ours, or what is, unless that was asked for."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file; choose a folder for the label maps.")
-    inputs = {path.resolve() for target in targets for path in target.case.images}
-    written = [
-        path for target in targets for path in (target.label_map, target.probabilities) if path is not None
-    ]
-    faults = [f"{path.name} is an image to segment" for path in written if path.resolve() in inputs]
-    there = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
-    described = output / DESCRIPTION_FILE
-    ours = not described.exists() or (output / RECORD_FILE).exists()
-    if not ours and described.read_text(encoding="utf-8", errors="replace") != description:
-        faults.append(f"{DESCRIPTION_FILE} there was not written by a prediction with this model")
-    if there and not overwrite and not faults:
-        more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
-        faults.append(f"{', '.join(there[:_SHOWN_FILES])}{more} would be replaced")
-    if faults:
-        raise InputError(
-            f"{output}: {'; '.join(faults)}. Choose another folder{'' if overwrite else ', or overwrite'}."
-        )
+def _told(
+    target: Target, *, seconds: float = 0.0, fault: str | None = None, skipped: bool = False
+) -> PredictedCase:
+    """Return the entry of a case."""
+
+    def name(path: Path | None) -> str | None:
+        if path is None or fault is not None:
+            return None
+        return path.relative_to(target.label_map.parent).as_posix()
+
+    return PredictedCase(
+        case=target.case.name,
+        images=tuple(str(path) for path in target.case.images),
+        label_map=name(target.label_map),
+        probabilities=name(target.probabilities),
+        entropy=name(target.entropy),
+        disagreement=name(target.disagreement),
+        seconds=round(seconds, 3),
+        fault=fault,
+        skipped=skipped,
+    )
 
 
 def _predict_all(
-    predictor: "Predictor", targets: Sequence[_Target], *, mirror: bool, listen: ProgressListener
+    predictor: "Predictor",
+    targets: Sequence[Target],
+    *,
+    mirror: bool,
+    uncertainty: bool,
+    listen: ProgressListener,
 ) -> Iterator[PredictedCase]:
     """Segment and write case by case; a case that cannot be is told of in its entry."""
     for number, (target, prepared) in enumerate(_prepared(predictor, targets)):
@@ -146,22 +156,27 @@ def _predict_all(
                 prepared.result(),
                 mirror=mirror,
                 probabilities=target.probabilities is not None,
+                uncertainty=uncertainty,
                 listen=_passes_of(name, number=number, total=len(targets), listen=listen),
             )
-            write_label_map(target.label_map, prediction.label_map, like=prediction.image)
-            if target.probabilities is not None and prediction.probabilities is not None:
-                write_probabilities(target.probabilities, prediction.probabilities, like=prediction.image)
+            _write(target, prediction)
         except ScansegError as error:
             fault = str(error)
         listen(Progress("predicting", number + 1, len(targets), name))
-        yield PredictedCase(
-            case=name,
-            images=tuple(str(path) for path in target.case.images),
-            label_map=None if fault else target.label_map.name,
-            probabilities=None if fault or target.probabilities is None else target.probabilities.name,
-            seconds=round(time.monotonic() - begin, 3),
-            fault=fault,
-        )
+        yield _told(target, seconds=time.monotonic() - begin, fault=fault)
+
+
+def _write(target: Target, prediction: "Prediction") -> None:
+    """Write what was asked for, the label map last."""
+    if target.probabilities is not None and prediction.probabilities is not None:
+        write_probabilities(target.probabilities, prediction.probabilities, like=prediction.image)
+    for path, values in (
+        (target.entropy, prediction.entropy),
+        (target.disagreement, prediction.disagreement),
+    ):
+        if path is not None and values is not None:
+            write_map(path, values, like=prediction.image)
+    write_label_map(target.label_map, prediction.label_map, like=prediction.image)
 
 
 def _passes_of(name: str, *, number: int, total: int, listen: ProgressListener) -> ProgressListener:
@@ -174,8 +189,8 @@ def _passes_of(name: str, *, number: int, total: int, listen: ProgressListener) 
 
 
 def _prepared(
-    predictor: "Predictor", targets: Sequence[_Target]
-) -> Iterator[tuple[_Target, "Future[PreparedImage]"]]:
+    predictor: "Predictor", targets: Sequence[Target]
+) -> Iterator[tuple[Target, "Future[PreparedImage]"]]:
     """Give every case with its image, which a thread reads while the case before is segmented."""
     with ThreadPoolExecutor(1) as reader:
         waiting = [reader.submit(predictor.prepare, target.case.images) for target in targets[:1]]
@@ -186,3 +201,4 @@ def _prepared(
                 for after in targets[index + 1 : index + 2]
             ]
             yield target, current
+            del current

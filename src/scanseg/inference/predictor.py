@@ -1,7 +1,8 @@
 """A network that segments images: from a file, or an array, to a label map on the same grid."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from scanseg.imaging import Image, read_image
 from scanseg.inference.folders import predict_folder
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.replay import ReplayedNetwork
-from scanseg.inference.restoring import resize_labels, restore_label_map, restore_probabilities
-from scanseg.inference.windows import predict_windows
+from scanseg.inference.restoring import Restored, resize_labels, restore
+from scanseg.inference.uncertainty import Network
+from scanseg.inference.windows import Windowing, predict_slabs
 from scanseg.models import load_model
-from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.models.device import Precision, autocast_dtype, choose_device
+from scanseg.models.ensemble import MeanNetwork
 from scanseg.models.folder import Weights
 from scanseg.networks import place_network
 from scanseg.progress import ProgressListener, ignore_progress
@@ -35,6 +38,10 @@ class Prediction:
     """Labels on the grid of the image."""
     probabilities: Float16[np.ndarray, "output *spatial"] | None
     """Probability of each label (background first) or region on the grid of the image, if asked for."""
+    entropy: Float16[np.ndarray, "*spatial"] | None
+    """Entropy of the probabilities from 0 to 1, its largest value, if uncertainty was asked for."""
+    disagreement: Float16[np.ndarray, "*spatial"] | None
+    """Part of the entropy by which flips and networks of an ensemble disagree, if there are several."""
     image: Image
     """The image that was segmented."""
 
@@ -49,7 +56,12 @@ class PreparedImage:
 
 
 def load(
-    path: Path | str, *, device: str = "auto", weights: Weights = "exported", cuda_graph: bool = True
+    path: Path | str,
+    *,
+    device: str = "auto",
+    weights: Weights = "exported",
+    precision: Precision | None = None,
+    cuda_graph: bool = True,
 ) -> "Predictor":
     """Load a model for prediction.
 
@@ -57,6 +69,7 @@ def load(
         path: The model folder, or that of a cross-validation, whose models predict as one.
         weights: Those that the training chose to export, the last, or the best on validation patches.
         device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+        precision: Of the network's products; None: that of the plan's training.
         cuda_graph: See `Predictor`.
 
     Raises:
@@ -71,6 +84,7 @@ def load(
         device=chosen,
         model=str(path) if weights == "exported" else f"{path} ({weights} weights)",
         postprocessing=model.postprocessing,
+        precision=precision,
         cuda_graph=cuda_graph,
     )
 
@@ -86,6 +100,7 @@ class Predictor:
         device: torch.device,
         model: str = "a network in memory",
         postprocessing: PostprocessingSpec = NOTHING,
+        precision: Precision | None = None,
         cuda_graph: bool = True,
     ) -> None:
         """Take a network into use; it is moved to the device and set to evaluation.
@@ -96,6 +111,7 @@ class Predictor:
             device: Where to compute.
             model: Where the network comes from, for the record of predictions.
             postprocessing: What is removed from label maps.
+            precision: Of the network's products; None: that of the plan's training.
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
                 sooner at small batches, for the memory of a pass. Where a pass cannot be captured, the reason is
                 logged and passes run directly.
@@ -104,7 +120,7 @@ class Predictor:
         self.device = device
         self.model = model
         self.postprocessing = postprocessing
-        self._autocast_dtype = autocast_dtype(device, plan.training.precision)
+        self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
         self._network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
         self._run = ReplayedNetwork(self._network) if replayed else self._network
@@ -126,12 +142,24 @@ class Predictor:
             )
         return self.plan.inference.mirror_axes if mirror else ()
 
+    def num_members(self, *, mirror: bool) -> int:
+        """Return how many predictions are averaged: every network's of every flip."""
+        return len(self._members) * 2 ** len(self.mirror_axes(mirror=mirror))
+
+    @property
+    def _members(self) -> list[Network]:
+        """The networks of an ensemble, or the only one."""
+        if isinstance(self._network, MeanNetwork):
+            return list(self._network.networks)
+        return [self._run]
+
     def predict(
         self,
         source: Source,
         *,
         mirror: bool = False,
         probabilities: bool = False,
+        uncertainty: bool = False,
         spacing: Sequence[float] | None = None,
         listen: ProgressListener = ignore_progress,
     ) -> Prediction:
@@ -142,6 +170,7 @@ class Predictor:
                 (channel, z, y, x) or (channel, y, x), the channel left out where there is one.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             probabilities: Return the probabilities too.
+            uncertainty: Return the entropy too, and where there are several the disagreement of flips and networks.
             spacing: Millimetres per voxel of an array along its spatial axes.
             listen: Told of the network's passes.
 
@@ -151,7 +180,9 @@ class Predictor:
             ScansegError: The device's memory does not suffice, or the logits are not finite.
         """
         prepared = self.prepare(source, spacing=spacing)
-        return self.predict_prepared(prepared, mirror=mirror, probabilities=probabilities, listen=listen)
+        return self.predict_prepared(
+            prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, listen=listen
+        )
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image; needs no device. See `predict`."""
@@ -178,25 +209,22 @@ class Predictor:
         *,
         mirror: bool = False,
         probabilities: bool = False,
+        uncertainty: bool = False,
         listen: ProgressListener = ignore_progress,
     ) -> Prediction:
         """Segment an image that was prepared. See `predict`."""
-        logits = self._logits(prepared.array, mirror=mirror, listen=listen)
-        restored = None
-        if probabilities:
-            restored = restore_probabilities(
-                logits,
-                prepared.geometry,
-                separate_z=separates_z(prepared.geometry, self.plan.preprocessing),
-                regions=self.plan.dataset.has_regions,
-                device=self.device,
-            )
-        label_map = postprocess(
-            self._label_map(logits, prepared.geometry),
-            self.postprocessing,
-            labels=self.plan.dataset.foreground,
+        restored = self._segment(
+            prepared.array,
+            prepared.geometry,
+            mirror=mirror,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            listen=listen,
         )
-        return Prediction(label_map, restored, prepared.image)
+        label_map = postprocess(restored.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
+        return Prediction(
+            label_map, restored.probabilities, restored.entropy, restored.disagreement, prepared.image
+        )
 
     def predict_preprocessed(
         self,
@@ -217,66 +245,104 @@ class Predictor:
         Returns:
             Label map on the source's grid.
         """
-        return self._label_map(self._logits(image, mirror=mirror, listen=listen), geometry)
+        return self._segment(image, geometry, mirror=mirror, listen=listen).label_map
 
     def predict_folder(
         self,
-        source: Path,
-        output: Path,
+        source: str | Path | Sequence[str | Path],
+        output: str | Path,
         *,
         mirror: bool = False,
         probabilities: bool = False,
+        uncertainty: bool = False,
         overwrite: bool = False,
+        skip_existing: bool = False,
         listen: ProgressListener = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of a folder; see `scanseg.inference.predict_folder`."""
+        sources = [source] if isinstance(source, str | Path) else source
         return predict_folder(
             self,
-            source,
-            output=output,
+            [Path(each) for each in sources],
+            output=Path(output),
             mirror=mirror,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             overwrite=overwrite,
+            skip_existing=skip_existing,
             listen=listen,
         )
 
-    def _logits(
-        self, array: Float32[np.ndarray, "channel z y x"], *, mirror: bool, listen: ProgressListener
-    ) -> Tensor:
-        """Return the logits on the network's grid."""
-        settings = self.plan.inference
-        try:
-            return predict_windows(
-                self._run,
-                torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)),
-                patch_size=self.plan.sampling.patch_size,
-                num_outputs=self.plan.dataset.num_outputs,
-                overlap=settings.overlap,
-                window_batch=settings.window_batch,
-                mirror_axes=self.mirror_axes(mirror=mirror),
+    def _segment(
+        self,
+        array: Float32[np.ndarray, "channel z y x"],
+        geometry: CaseGeometry,
+        *,
+        mirror: bool,
+        probabilities: bool = False,
+        uncertainty: bool = False,
+        listen: ProgressListener,
+    ) -> Restored:
+        """Return the label map on the source's grid, and what else is wanted."""
+        settings, dataset = self.plan.inference, self.plan.dataset
+        order = dataset.regions_class_order if dataset.has_regions else None
+        by_labels = settings.mode == "slices" and settings.slice_restoring == "labels"
+        with self._explained_memory(array.shape[1:]):
+            slabs = self._logits(array, mirror=mirror, uncertainty=uncertainty, listen=listen)
+            slabs = [slab.clone() for slab in slabs] if by_labels else slabs
+            restored = restore(
+                slabs,
+                geometry,
+                num_outputs=dataset.num_outputs,
+                separate_z=separates_z(geometry, self.plan.preprocessing),
+                regions_class_order=order,
                 device=self.device,
-                autocast_dtype=self._autocast_dtype,
-                listen=listen,
+                probabilities=probabilities,
+                entropy=uncertainty,
             )
+            if by_labels:
+                label_map = resize_labels(
+                    slabs, geometry, num_outputs=dataset.num_outputs, regions_class_order=order
+                )
+                restored = replace(restored, label_map=label_map)
+        return restored
+
+    def _logits(
+        self,
+        array: Float32[np.ndarray, "channel z y x"],
+        *,
+        mirror: bool,
+        uncertainty: bool,
+        listen: ProgressListener,
+    ) -> Iterable[Tensor]:
+        """Return the logits on the network's grid, slab by slab."""
+        settings, axes = self.plan.inference, self.mirror_axes(mirror=mirror)
+        judged = uncertainty and self.num_members(mirror=mirror) > 1
+        networks = self._members if judged else [self._run]
+        windowing = Windowing(
+            patch_size=self.plan.sampling.patch_size,
+            num_outputs=self.plan.dataset.num_outputs,
+            overlap=settings.overlap,
+            window_batch=settings.window_batch,
+            mirror_axes=axes,
+            autocast_dtype=self._autocast_dtype,
+            disagreement=judged,
+            regions=self.plan.dataset.has_regions,
+        )
+        image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        return predict_slabs(networks, image, windowing, device=self.device, listen=listen)
+
+    @contextmanager
+    def _explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say what to do where the device's memory does not suffice."""
+        try:
+            yield
         except torch.OutOfMemoryError as error:
             raise ScansegError(
-                f"the memory of {self.device} does not suffice for an image of {array.shape[1:]} voxels on the "
-                f"network's grid; use another device, or a plan with fewer windows at a time "
-                f"(inference.window_batch, now {settings.window_batch})"
+                f"the memory of {self.device} does not suffice for an image of {shape} voxels on the network's grid; "
+                f"use another device, or a plan with fewer windows at a time (inference.window_batch, now "
+                f"{self.plan.inference.window_batch})"
             ) from error
-
-    def _label_map(self, logits: Tensor, geometry: CaseGeometry) -> UInt8[np.ndarray, "*source"]:
-        """Return the label map on the source's grid."""
-        order = self.plan.dataset.regions_class_order if self.plan.dataset.has_regions else None
-        if self.plan.inference.mode == "slices" and self.plan.inference.slice_restoring == "labels":
-            return resize_labels(logits, geometry, regions_class_order=order)
-        return restore_label_map(
-            logits,
-            geometry,
-            separate_z=separates_z(geometry, self.plan.preprocessing),
-            regions_class_order=order,
-            device=self.device,
-        )
 
     def _check_axes(self, image: Image, source: Source) -> None:
         """Refuse an image of other axes than the model learnt; single slices are right for a 2D network."""

@@ -6,8 +6,9 @@ running weighted mean, so that it is exact where the windows agree, and stays in
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,16 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scanseg.errors import ScansegError
+from scanseg.inference.uncertainty import Network, logits_and_disagreement, mean_logits
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 
 SIGMA_FRACTION = 1 / 8
 """Standard deviation of the Gaussian as a part of the window."""
 
-HOST_FLOAT32_BYTES = 2 << 30
-"""Logits above this size are blended in float16 where the device shares or is the host's memory."""
+SLAB_BYTES = 512 << 20
+"""Bytes of blended logits that are held at a time, if no window is thicker."""
+
+HOST_FLOAT32_BYTES = 1 << 30
+"""Slabs of logits above this size are blended in float16 where the device shares or is the host's memory."""
 
 DEVICE_FRACTION = 0.5
-"""Part of a GPU's free memory that blended logits may take; larger ones are held as float16 by the host."""
+"""Part of a GPU's free memory that a slab of logits may take; larger ones are held as float16 by the host."""
 
 Start = tuple[int, int, int]
 
@@ -60,85 +65,165 @@ def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
     return weights
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Windowing:
+    """How an image is divided into windows, and what the networks make of one."""
+
+    patch_size: tuple[int, ...]
+    """Voxels of a window along z, y, x; along y, x for networks that see slices. An image smaller than that is padded
+    with zeros on both sides."""
+    num_outputs: int
+    """Outputs of the networks."""
+    overlap: float = 0.5
+    """Part of a window that the next one covers again, 0 to below 1; slices do not overlap."""
+    window_batch: int = 1
+    """Windows in one pass of a network."""
+    mirror_axes: tuple[int, ...] = ()
+    """Patch axes; the logits of all combinations of their flips are averaged."""
+    autocast_dtype: torch.dtype | None = None
+    """Type of the networks' products; None: float32."""
+    disagreement: bool = False
+    """Add a channel behind the logits: how much flips and networks disagree, see `scanseg.inference.uncertainty`."""
+    regions: bool = False
+    """Outputs are regions; only disagreement asks."""
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of what comes out."""
+        return self.num_outputs + self.disagreement
+
+
 def predict_windows(
-    network: Callable[[Tensor], Tensor],
+    networks: Sequence[Network],
     image: Float[Tensor, "channel z y x"],
+    windowing: Windowing,
     *,
-    patch_size: Sequence[int],
-    num_outputs: int,
-    overlap: float,
-    window_batch: int,
-    mirror_axes: Sequence[int] = (),
     device: torch.device,
-    autocast_dtype: torch.dtype | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> Float[Tensor, "output z y x"]:
-    """Return the logits of an image.
+    """Return the logits of an image as a whole; see `predict_slabs`."""
+    slabs = predict_slabs(networks, image, windowing, device=device, listen=listen)
+    return torch.cat([slab.clone() for slab in slabs], dim=1)
+
+
+@torch.inference_mode()
+def predict_slabs(
+    networks: Sequence[Network],
+    image: Float[Tensor, "channel z y x"],
+    windowing: Windowing,
+    *,
+    device: torch.device,
+    listen: ProgressListener = ignore_progress,
+) -> Iterator[Float[Tensor, "output slab y x"]]:
+    """Yield the logits of an image slab by slab along z, each once all of its windows are done.
+
+    What is held is as thick as a window, or as `SLAB_BYTES` allow, whatever the size of the image.
 
     Args:
-        network: In evaluation mode, on `device`; (batch, channel, *patch) to logits (batch, output, *patch).
-        image: The image on the network's grid.
-        patch_size: Voxels of a window along z, y, x; along y, x for a network that sees slices. An image smaller
-            than that is padded with zeros on both sides.
-        num_outputs: Outputs of the network.
-        overlap: Part of a window that the next one covers again, 0 to below 1; slices do not overlap.
-        window_batch: Windows in one pass of the network.
-        mirror_axes: Patch axes; the logits of all combinations of their flips are averaged.
-        device: Where the network is.
-        autocast_dtype: Type of the network's products; None: float32.
+        networks: In evaluation mode, on `device`; (batch, channel, *patch) to logits (batch, output, *patch). Those of
+            several are averaged.
+        image: The image on the networks' grid.
+        windowing: How it is divided.
+        device: Where the networks are.
         listen: Told of every batch of windows.
 
-    Returns:
-        Logits: float32 on `device` where that fits, else float16 in the host's memory.
+    Yields:
+        Logits: float32 on `device` where a slab fits, else float16 in the host's memory. The next slab takes the place
+        of the last.
 
     Raises:
-        ScansegError: The network returns something of another shape.
+        ScansegError: A network returns something of another shape.
     """
-    patch = _lift(patch_size)
+    patch, batch = _lift(windowing.patch_size), windowing.window_batch
     padded, inner = _pad(image, patch)
     starts: list[Start] = [
-        (z, y, x) for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=overlap)
+        (z, y, x) for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=windowing.overlap)
     ]
-    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=num_outputs, device=device)
+    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=windowing.num_channels, device=device)
     padded = padded.to(blend.device)
-    flips = _combinations(mirror_axes)
-    autocast = _autocast(device, autocast_dtype)
+    autocast = _autocast(device, windowing.autocast_dtype)
     listen(Progress("windows", 0, len(starts)))
-    for first in range(0, len(starts), window_batch):
-        chosen = starts[first : first + window_batch]
+    for first in range(0, len(starts), batch):
+        chosen = starts[first : first + batch]
         windows = torch.stack([padded[(slice(None), *_box(start, patch))] for start in chosen])
-        windows = windows.reshape(*windows.shape[:2], *patch_size).to(device)
         with autocast:
-            logits = _average_flips(network, windows, flips)
-        expected = (len(chosen), num_outputs, *patch_size)
-        if logits.shape != expected:
-            raise ScansegError(
-                f"the network returned logits of shape {tuple(logits.shape)} instead of {expected}; it does not fit "
-                "the plan"
+            logits = _run(
+                networks, windows.reshape(*windows.shape[:2], *windowing.patch_size).to(device), windowing
             )
-        for start, window in zip(chosen, logits.reshape(len(chosen), num_outputs, *patch), strict=True):
+        for start, window in zip(
+            chosen, logits.reshape(len(chosen), windowing.num_channels, *patch), strict=True
+        ):
+            if not blend.reaches(start):
+                yield blend.before(start[0], inner=inner)
+                blend.move_to(start[0])
             blend.add(window, start)
         listen(Progress("windows", first + len(chosen), len(starts)))
-    return blend.mean[(slice(None), *inner)]
+    yield blend.before(padded.shape[1], inner=inner)
+
+
+def _run(
+    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], windowing: Windowing
+) -> Float[Tensor, "batch output *patch"]:
+    """Return the logits of a batch of windows, and what else is wanted of them.
+
+    Raises:
+        ScansegError: They have another shape.
+    """
+    flips = _combinations(windowing.mirror_axes)
+    if windowing.disagreement:
+        logits = logits_and_disagreement(networks, windows, flips=flips, regions=windowing.regions)
+    else:
+        logits = mean_logits(networks, windows, flips=flips)
+    expected = (len(windows), windowing.num_channels, *windowing.patch_size)
+    if logits.shape != expected:
+        raise ScansegError(
+            f"the network returned logits of shape {tuple(logits.shape)} instead of {expected}; it does not fit "
+            "the plan"
+        )
+    return logits
 
 
 class _Blend:
-    """The weighted mean of the windows so far."""
+    """The weighted mean of the windows so far, of some slices at a time."""
 
     def __init__(self, shape: Sequence[int], *, patch: Start, num_outputs: int, device: torch.device) -> None:
-        dtype, self.device = _choose_memory(math.prod(shape) * (num_outputs + 1) * 4, device)
-        self.mean = torch.zeros((num_outputs, *shape), dtype=dtype, device=self.device)
-        self._total = torch.zeros(tuple(shape), device=self.device)
+        slice_bytes = math.prod(shape[1:]) * (num_outputs + 1) * 4
+        depth = min(shape[0], max(patch[0], SLAB_BYTES // slice_bytes))
+        dtype, self.device = _choose_memory(depth * slice_bytes, device)
+        self._mean = torch.zeros((num_outputs, depth, *shape[1:]), dtype=dtype, device=self.device)
+        self._total = torch.zeros((depth, *shape[1:]), device=self.device)
         self._weights = gaussian_weights(patch).to(self.device)
         self._patch = patch
+        self._first = 0
+        """Number of the first slice that is held."""
+
+    def reaches(self, start: Start) -> bool:
+        """Whether a window lies in the slices that are held."""
+        return start[0] + self._patch[0] <= self._first + self._mean.shape[1]
 
     def add(self, logits: Float[Tensor, "output z y x"], start: Start) -> None:
         """Blend one window in."""
-        box = _box(start, self._patch)
-        total, mean = self._total[box], self.mean[(slice(None), *box)]
+        z, y, x = start
+        box = _box((z - self._first, y, x), self._patch)
+        total, mean = self._total[box], self._mean[(slice(None), *box)]
         total += self._weights
         mean.copy_(torch.lerp(mean.float(), logits.to(self.device, torch.float32), self._weights / total))
+
+    def before(self, until: int, *, inner: Sequence[slice]) -> Float[Tensor, "output slab y x"]:
+        """Return the slices before one, without padding, as they lie here."""
+        z, y, x = inner
+        low = max(0, z.start - self._first)
+        high = max(low, min(until, z.stop) - self._first)
+        return self._mean[:, low:high, y, x]
+
+    def move_to(self, first: int) -> None:
+        """Drop the slices before one, and hold as many new ones behind."""
+        count = first - self._first
+        kept = self._total.shape[0] - count
+        for held in (self._mean.transpose(0, 1), self._total):
+            held[:kept] = held[count:] if kept <= count else held[count:].clone()
+            held[kept:] = 0
+        self._first = first
 
 
 def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, torch.device]:
@@ -186,18 +271,6 @@ def _combinations(mirror_axes: Sequence[int]) -> list[tuple[int, ...]]:
         for count in range(1, len(mirror_axes) + 1)
         for axes in itertools.combinations(mirror_axes, count)
     ]
-
-
-def _average_flips(
-    network: Callable[[Tensor], Tensor],
-    windows: Float[Tensor, "batch channel *patch"],
-    flips: Sequence[tuple[int, ...]],
-) -> Float[Tensor, "batch output *patch"]:
-    """Return the mean over flips of the logits of flipped windows, flipped back."""
-    total = network(windows).float()
-    for axes in flips:
-        total = total + network(windows.flip(axes)).float().flip(axes)
-    return total / (1 + len(flips))
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:

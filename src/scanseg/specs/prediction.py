@@ -15,10 +15,16 @@ class PredictedCase(Document):
     """File of the label map, in the output folder; None: the case could not be segmented."""
     probabilities: str | None
     """File of the probabilities, in the output folder, if they were asked for."""
+    entropy: str | None = None
+    """File of the entropy, in the output folder, if uncertainty was asked for."""
+    disagreement: str | None = None
+    """File of the disagreement of flips and networks, if uncertainty was asked for and there are several."""
     seconds: float
     """Time from the image in memory to the label map in its file."""
     fault: str | None
     """Why the case could not be segmented."""
+    skipped: bool = False
+    """Its files were there already."""
 
 
 class PredictionRecord(Document):

@@ -1,0 +1,178 @@
+"""The files that a prediction writes, and whether it may."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16
+
+from scanseg.data import RawCase, find_cases
+from scanseg.data.description import DESCRIPTION_FILE
+from scanseg.errors import InputError
+from scanseg.imaging import Image, write_image
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
+from scanseg.specs import DatasetSpec, PredictionRecord
+
+RECORD_FILE = "prediction.json"
+
+WRITTEN_AS = dict.fromkeys(LOSSY_ENDINGS, ".png") | dict(
+    zip(DETACHED_ENDINGS, (".nrrd", ".mha"), strict=True)
+)
+"""Endings of label maps whose images have an ending that label maps are not written with."""
+
+_SHOWN_FILES = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written beside the label maps."""
+
+    probabilities: bool
+    entropy: bool
+    disagreement: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """A case and the files it becomes; None: not wanted."""
+
+    case: RawCase
+    label_map: Path
+    probabilities: Path | None
+    entropy: Path | None
+    disagreement: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files in the order in which they are written."""
+        others = (self.probabilities, self.entropy, self.disagreement)
+        return [*(path for path in others if path is not None), self.label_map]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all files are there."""
+        return all(path.exists() for path in self.files)
+
+
+def find_targets(
+    sources: Sequence[Path], output: Path, *, dataset: DatasetSpec, wanted: Wanted
+) -> list[Target]:
+    """Find the cases of some folders and files, and name what they become.
+
+    Args:
+        sources: Folders of images named as in training, or files of single cases.
+        output: Folder for the results.
+        dataset: What the model was trained on.
+        wanted: What is written beside the label maps.
+
+    Raises:
+        InputError: Cases cannot be found, or two have one name.
+    """
+    cases = [
+        case
+        for source in sources
+        for case in find_cases(source, file_ending=dataset.file_ending, num_channels=dataset.num_channels)
+    ]
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{', '.join(map(str, sources))}: {', '.join(twice[:_SHOWN_FILES])} there more than once; predict them "
+            f"into different folders."
+        )
+    return [_target(case, output, wanted) for case in cases]
+
+
+def _target(case: RawCase, output: Path, wanted: Wanted) -> Target:
+    """Name the files that a case becomes."""
+    ending = file_ending(case.images[0])
+    written = WRITTEN_AS.get(ending, ending)
+    is_picture = DECODERS[written] == "pillow"
+    map_name = f"{case.name}{written if DECODERS[written] == 'itk' else '.png' if is_picture else '.nii.gz'}"
+    return Target(
+        case,
+        label_map=output / f"{case.name}{written}",
+        probabilities=output / f"{case.name}.npz" if wanted.probabilities else None,
+        entropy=output / "entropy" / map_name if wanted.entropy else None,
+        disagreement=output / "disagreement" / map_name if wanted.disagreement else None,
+    )
+
+
+def check_output(
+    output: Path, targets: Sequence[Target], *, description: str, overwrite: bool, continued: bool
+) -> None:
+    """Refuse to replace what is not ours, or what is, unless that was asked for.
+
+    Args:
+        output: Folder for the results.
+        targets: What is to be written.
+        description: The `dataset.json` that is to be written.
+        overwrite: Files may be replaced.
+        continued: The earlier prediction goes on: files of cases that lack others may be replaced, and the record.
+
+    Raises:
+        InputError: Something would be replaced.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; choose a folder for the label maps.")
+    inputs = {path.resolve() for target in targets for path in target.case.images}
+    written = [path for target in targets for path in target.files]
+    faults = [f"{path.name} is an image to segment" for path in written if path.resolve() in inputs]
+    there = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
+    described = output / DESCRIPTION_FILE
+    ours = not described.exists() or (output / RECORD_FILE).exists()
+    if not ours and described.read_text(encoding="utf-8", errors="replace") != description:
+        faults.append(f"{DESCRIPTION_FILE} there was not written by a prediction with this model")
+    if there and not (overwrite or continued) and not faults:
+        more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
+        faults.append(f"{', '.join(there[:_SHOWN_FILES])}{more} would be replaced")
+    if faults:
+        advice = "" if overwrite or continued else ", or overwrite, or skip what is there"
+        raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder{advice}.")
+
+
+def check_earlier(output: Path, record: PredictionRecord) -> None:
+    """Make sure that what is there was predicted as what is to be added.
+
+    Args:
+        output: Folder of the results.
+        record: The record of what is to be added.
+
+    Raises:
+        InputError: It was not, or nobody knows.
+    """
+    path = output / RECORD_FILE
+    if not path.exists():
+        raise InputError(
+            f"{output}: holds label maps but no {RECORD_FILE}, so nobody knows where they are from; choose another "
+            f"folder, or overwrite."
+        )
+    earlier = PredictionRecord.read(path)
+    differing = [
+        f"{name} was {getattr(earlier, name)}, not {getattr(record, name)}"
+        for name in ("model", "recipe", "mirror")
+        if getattr(earlier, name) != getattr(record, name)
+    ]
+    if differing:
+        raise InputError(
+            f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "
+            f"overwrite."
+        )
+
+
+def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Image) -> None:
+    """Write an uncertainty map: a picture with 255 for 1, else float32.
+
+    Args:
+        path: The file; its folder is made if absent.
+        values: From 0 to 1.
+        like: The image whose grid the map has.
+    """
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".png":
+        array = np.round(255 * np.clip(values.astype(np.float32), 0, 1)).astype(np.uint8)
+    else:
+        array = values.astype(np.float32)
+    image = Image(array[np.newaxis], spacing=like.spacing, origin=like.origin, direction=like.direction)
+    write_image(path, image)
