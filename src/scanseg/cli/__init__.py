@@ -20,13 +20,24 @@ from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
+from scanseg.cli.reproduce import reproduce
 from scanseg.cli.train import train
 from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS: tuple[Callable[..., object], ...] = (check, plan, train, crossval, predict, evaluate, info, demo)
+_COMMANDS: tuple[Callable[..., object], ...] = (
+    check,
+    plan,
+    train,
+    crossval,
+    predict,
+    evaluate,
+    info,
+    demo,
+    reproduce,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

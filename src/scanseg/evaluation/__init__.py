@@ -1,7 +1,12 @@
 """Scores of segmentations against references: overlap, surface distances, volumes, and their report."""
 
 from scanseg.evaluation.folders import evaluate
-from scanseg.evaluation.instance_folders import convert_to_instances, evaluate_instances, instance_rows
+from scanseg.evaluation.instance_folders import (
+    convert_to_instances,
+    evaluate_instances,
+    instance_rows,
+    make_instance_report,
+)
 from scanseg.evaluation.instances import InstanceScores, find_instances, score_instances
 from scanseg.evaluation.overlap import Overlap, count_overlaps
 from scanseg.evaluation.report import CaseScores, make_report, summarise
@@ -37,6 +42,7 @@ __all__ = [
     "find_instances",
     "hausdorff_95",
     "instance_rows",
+    "make_instance_report",
     "make_report",
     "parse_tolerances",
     "preset_tolerances",

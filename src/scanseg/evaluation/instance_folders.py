@@ -1,6 +1,6 @@
 """Folders of instances: scored against references, and made from label maps of interior and boundary."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,14 +71,43 @@ def evaluate_instances(
     scored = map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen)
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
     found = {case.name: case.scores for case in scored if case.scores is not None}
-    return InstanceReport(
+    return make_instance_report(
+        found,
         predictions=str(predictions),
         references=str(references),
         instances=instances,
         iou=iou,
         border=border,
-        cases=tuple(_case_report(name, scores) for name, scores in found.items()),
-        summary=_summarise(list(found.values())),
+    )
+
+
+def make_instance_report(
+    scores: Mapping[str, Scores],
+    *,
+    predictions: str,
+    references: str,
+    instances: InstanceSource,
+    iou: float = IOU,
+    border: int = BORDER,
+) -> InstanceReport:
+    """Make the report of some images.
+
+    Args:
+        scores: Objects found, missed and false of each image.
+        predictions: Where the predictions come from.
+        references: Where the references come from.
+        instances: How the predictions say which voxels are one object.
+        iou: Least intersection over union of a matched pair.
+        border: Width of the border whose objects were left out.
+    """
+    return InstanceReport(
+        predictions=predictions,
+        references=references,
+        instances=instances,
+        iou=iou,
+        border=border,
+        cases=tuple(_case_report(name, of_case) for name, of_case in scores.items()),
+        summary=_summarise(list(scores.values())),
     )
 
 

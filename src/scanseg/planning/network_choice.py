@@ -134,3 +134,38 @@ def _divisible(size: Sequence[int], stride: int, *, min_deepest_voxels: int) -> 
     while math.prod(voxels // stride for voxels in nearest) < min_deepest_voxels:
         nearest[-1] += stride
     return tuple(nearest)
+
+
+def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
+    """Give a plan another patch size, and its network the stages that nnU-Net's rules give for it.
+
+    Args:
+        plan: A plan of windows.
+        patch_size: Voxels per axis, as many axes as the plan's patch has.
+
+    Raises:
+        UsageError: The plan is of whole slices, or the patch has other axes.
+    """
+    if plan.preprocessing.slice_size is not None or len(patch_size) != len(plan.sampling.patch_size):
+        raise UsageError(
+            f"patch size {tuple(patch_size)} cannot replace that of the plan {plan.sampling.patch_size}: slices have "
+            "their size, and the axes must be as many"
+        )
+    wanted = plan.sampling.model_copy(update={"patch_size": tuple(patch_size)})
+    other = plan.model_copy(update={"sampling": wanted})
+    network, size = _network_like(plan.network, _stages_of(other))
+    sampling = wanted.model_copy(update={"patch_size": size})
+    content = plan.model_dump() | {"network": network.model_dump(), "sampling": sampling.model_dump()}
+    return Plan.model_validate(content)
+
+
+def _network_like(network: NetworkSpec, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:
+    """Return a network of the same kind for other stages; what does not depend on stages stays."""
+    kinds = [kind for kind in get_args(PlannedKind) if kind == network.kind]
+    if not kinds:
+        raise UsageError(f"{network.kind} reads whole slices; its plan has no patches to replace")
+    planned, size = planned_network(kinds[0], patch)
+    sized = {"features", "kernel_sizes", "strides", "num_axes", "num_convs_encoder", "num_convs_decoder"}
+    of_stages = sized | {"num_blocks_encoder"} if network.kind == "residual-unet" else sized
+    kept = {name: value for name, value in network.model_dump().items() if name not in of_stages}
+    return type(planned).model_validate(planned.model_dump() | kept), size
