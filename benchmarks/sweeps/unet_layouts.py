@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarks.measuring import Call, capture, measure
-from benchmarks.network_entries import ABDOMEN, ENDOSCOPY, ImageShape, build_network
 from torch import Tensor, nn
 
+from benchmarks.measuring import Call, capture, measure
+from benchmarks.network_entries import ABDOMEN, ENDOSCOPY, ImageShape, build_network
 from scanseg.networks import place_network, set_channels_last
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.ops.instance_norm import BACKENDS as NORM_BACKENDS
