@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -17,6 +19,20 @@ from scanseg.specs.reproduction import Reproduction
 from scanseg.studies.experiments import EXPERIMENTS, published_results, results_of
 
 QUICK = ("--quick", "--device", "cpu", "--num-workers", 0)
+
+
+BARE = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in ("SimpleITK", "PIL", "tifffile", "matplotlib", "monai"):
+            raise ImportError(f"{name} is blocked by the test")
+
+sys.meta_path.insert(0, Block())
+from scanseg.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def table_of(output):
@@ -128,8 +144,14 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
     assert cut.code == 0, cut.stderr
     assert time.monotonic() - begin < 60
     assert "Still to be done: msvm-unet seed 0" in cut.stdout
-    done = command(*words, "--resume")
-    assert done.code == 0, done.stderr
+    # A machine without image libraries goes on with what was prepared.
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *map(str, words), "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     assert table_of(output).waiting == ()
     weights = output / "msvm-unet" / "seed_0" / "model.safetensors"
     before = weights.stat().st_mtime_ns

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from scanseg import __version__
-from scanseg.cli import data
+from scanseg.cli import data, study
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -91,6 +91,11 @@ def _build() -> App:
     named.command(data.convert, sort_key=1)
     named.command(data.instances, sort_key=2)
     app.command(named)
+    studies = App(name="study", help="Grids of trainings, and what they say.", sort_key=len(_COMMANDS))
+    studies.default(study.run)
+    studies.command(study.list_studies, name="list", sort_key=0)
+    studies.command(study.show, sort_key=1)
+    app.command(studies)
     return app
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from scanseg.errors import UsageError
+
 Recipe = Literal[
     "xlstm-unet",
     "xlstm-unet-2d",
@@ -44,3 +46,23 @@ Workers = Annotated[
         help="Processes that read cases; 0 reads in the command's own; one for each core if not given."
     ),
 ]
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split what is separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def read_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read numbers separated by commas.
+
+    Raises:
+        UsageError: Something is no number.
+    """
+    names = split_names(text)
+    strange = [name for name in names if not name.isdecimal()]
+    if strange:
+        raise UsageError(
+            f"{option} {text}: {', '.join(strange)} must be whole numbers from 0, separated by commas"
+        )
+    return tuple(int(name) for name in names)

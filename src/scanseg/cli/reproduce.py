@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Settings, Workers
+from scanseg.cli.options import Device, Settings, Workers, read_numbers, split_names
 from scanseg.cli.progress import show_progress
 
 
@@ -77,8 +77,8 @@ def reproduce(
         optimizer=optimizer,
         encoder_weights=encoder_weights,
         from_scratch=from_scratch,
-        peers=_names(peers),
-        seeds=_numbers(seeds),
+        peers=split_names(peers),
+        seeds=read_numbers(seeds, "--seeds"),
         quick=quick,
         max_minutes=max_minutes,
         settings=settings,
@@ -103,25 +103,3 @@ def reproduce(
     for line in said_with(table):
         say(line)
     say(f"{output / 'table.md'}, .csv, .html and .json hold this table")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Split what is separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Read numbers separated by commas.
-
-    Raises:
-        UsageError: Something is no number.
-    """
-    from scanseg.errors import UsageError
-
-    names = _names(text)
-    strange = [name for name in names if not name.isdecimal()]
-    if strange:
-        raise UsageError(
-            f"--seeds {text}: {', '.join(strange)} must be whole numbers from 0, separated by commas"
-        )
-    return tuple(int(name) for name in names)

@@ -1,7 +1,5 @@
 """Run a paper's experiment: prepare its data, train the network and its peers, score them, and set up the table."""
 
-import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from scanseg.files import write_text
 from scanseg.models import ModelFolder
 from scanseg.models.official import load_encoder
 from scanseg.networks import MSVMUNet
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
 from scanseg.specs.reproduction import Paper, Protocol, Reproduction, ReproductionSetup, Variant
@@ -36,8 +34,16 @@ from scanseg.studies.protocol_plans import (
     quick_network,
 )
 from scanseg.studies.reproduction_table import TrialScores, make_reproduction, write_tables
-from scanseg.studies.trials import Checkpoint, Trial, run_trial, score_trial
-from scanseg.training import InterruptionError, watch_signals
+from scanseg.studies.trials import (
+    OUT_OF_TIME,
+    Checkpoint,
+    Trial,
+    named,
+    run_trial,
+    score_trial,
+    watch_time,
+)
+from scanseg.training import InterruptionError
 
 SETUP, PLAN, STORE, INSTANCES, DATASET = "setup.json", "plan.json", "store", "instances", "dataset"
 _SEEDS: dict[Protocol, tuple[int, ...]] = {"published": (0,), "sound": (0, 1, 2)}
@@ -123,20 +129,14 @@ def reproduce(
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
     if not (output / SETUP).is_file():
         _prepare(experiment, source, output, request, listen=listen)
     work = _open(experiment, output, request)
     trials = _trials(work, peers, seeds)
     if not prepare_only:
-        with watch_signals() as signalled:
-
-            def stopped() -> int | None:
-                late = stop_after_minutes is not None and time.monotonic() - begin > 60 * stop_after_minutes
-                return signalled() or (int(signal.SIGALRM) if late else None)
-
+        with watch_time(stop_after_minutes) as stopped:
             interruption = _run(replace(work, stopped=stopped), trials, listen=listen)
-            if interruption is not None and interruption.signal_number != signal.SIGALRM:
+            if interruption is not None and interruption.signal_number != OUT_OF_TIME:
                 _write(work, trials)
                 raise interruption
     return _write(work, trials)
@@ -261,7 +261,7 @@ def _run(
     by_seed = zip(*trials.values(), strict=True)
     try:
         for trial in (trial for of_seed in by_seed for trial in of_seed):
-            hear = _named(listen, trial.name)
+            hear = named(listen, trial.name)
             run_trial(
                 _with_encoder(work, trial),
                 work.store,
@@ -354,12 +354,3 @@ def _write(work: _Work, trials: dict[str, list[Trial]]) -> Reproduction:
     )
     write_tables(table, work.folder, measures=work.experiment.measures)
     return table
-
-
-def _named(listen: ProgressListener, name: str) -> ProgressListener:
-    """Return a listener that says of which training it hears."""
-
-    def hear(progress: Progress) -> None:
-        listen(replace(progress, detail=f"{name}, {progress.detail}" if progress.detail else name))
-
-    return hear

@@ -1,7 +1,9 @@
 """Single trainings of a study: run one after the other, taken up where they were left, and scored."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,12 +32,14 @@ from scanseg.settings import compare_settings
 from scanseg.specs import DatasetSpec, InstanceReport, Plan
 from scanseg.studies.curves import write_curves
 from scanseg.studies.experiments import Scoring
-from scanseg.training import FoldChoice
+from scanseg.training import FoldChoice, watch_signals
 from scanseg.training import train as run_training
 from scanseg.training.signals import raise_if_stopped
 
 Checkpoint = Literal["last", "best"]
 Stopped = Callable[[], int | None]
+OUT_OF_TIME = -1
+"""Stands for a signal where the time is over."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,37 @@ class Trial:
         """Whether it has been trained to its end."""
         record = ModelFolder.open(self.folder).read_run() if (self.folder / "plan.json").is_file() else None
         return record is not None and record.status == "finished"
+
+
+@contextmanager
+def watch_time(minutes: float | None) -> Iterator[Stopped]:
+    """Give a function that says whether trainings shall stop: by a signal, or since the time is over.
+
+    Args:
+        minutes: Time from now on; None: no bound.
+    """
+    begin = time.monotonic()
+    with watch_signals() as signalled:
+
+        def stopped() -> int | None:
+            late = minutes is not None and time.monotonic() - begin > 60 * minutes
+            return signalled() or (OUT_OF_TIME if late else None)
+
+        yield stopped
+
+
+def named(listen: ProgressListener, name: str) -> ProgressListener:
+    """Return a listener that says of which training it hears.
+
+    Args:
+        listen: Who is told.
+        name: Name of the training.
+    """
+
+    def hear(progress: Progress) -> None:
+        listen(replace(progress, detail=f"{name}; {progress.detail}" if progress.detail else name))
+
+    return hear
 
 
 def run_trial(
