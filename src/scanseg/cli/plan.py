@@ -45,6 +45,8 @@ def plan(
 
 
 def _summary(made: "Plan") -> list[tuple[str, str]]:
+    from scanseg.planning.memory import step_memory
+
     preprocessing, sampling, training = made.preprocessing, made.sampling, made.training
     grid = preprocessing.slice_size or preprocessing.spacing
     return [
@@ -53,6 +55,7 @@ def _summary(made: "Plan") -> list[tuple[str, str]]:
         ("slice size" if preprocessing.slice_size else "spacing (mm)", _sizes(grid) if grid else "as it is"),
         ("patch size", _sizes(sampling.patch_size)),
         ("batch size", str(sampling.batch_size)),
+        ("GPU memory of a step", f"about {step_memory(made).total_bytes / 2**30:.1f} GiB"),
         ("epochs", str(training.epochs)),
         ("iterations per epoch", str(training.iterations_per_epoch or "every slice once")),
         ("optimizer", f"{training.optimizer.kind}, lr {training.optimizer.lr:g}"),

@@ -1,0 +1,246 @@
+"""Predicted and measured peak memory of training steps, for plans as `scanseg plan` makes them.
+
+Usage: python -m benchmarks.memory_prediction --device cuda -o benchmarks/results/NAME.json [--only WORD] [--seconds S]
+       python -m benchmarks.memory_prediction --fit benchmarks/results/NAME.json
+
+A row is a recipe on a made-up data set, in a precision. Its batch is noise; two steps warm up, then the peak of
+allocated memory over two more is taken, launched kernel by kernel. `graph_reserved_gib` is what the process holds when
+steps are replayed as a CUDA graph, as trainings do. `--fit` prints the constants of `scanseg.planning.memory` that fit
+a record best (least squares of relative errors), and the errors that would be left.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe_run
+from scanseg.data.batches import Batch
+from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.networks import build_network
+from scanseg.planning import make_plan
+from scanseg.planning.memory import Counts, Width, count_values, step_memory
+from scanseg.settings import apply_settings
+from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
+from scanseg.training.fit import Fit
+
+_GIB = 2**30
+_WARM_UPS, _STEPS = 2, 2
+BAR = 0.15
+"""Largest error of a prediction, as a part of what was measured."""
+
+
+@dataclass(frozen=True)
+class MadeUpDataset:
+    """What planning sees of a data set."""
+
+    name: str
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    channels: tuple[str, ...]
+    num_labels: int
+    num_cases: int = 100
+
+    def plan(self, recipe: str) -> Plan:
+        """Return the plan of a recipe."""
+        statistics = IntensityStatistics(
+            mean=0.0,
+            median=0.0,
+            standard_deviation=1.0,
+            minimum=-1.0,
+            maximum=1.0,
+            percentile_00_5=-1.0,
+            percentile_99_5=1.0,
+        )
+        cases = tuple(
+            CaseMeasures(case=str(number), spacing=self.spacing, shape=self.shape, source_shape=self.shape)
+            for number in range(self.num_cases)
+        )
+        fingerprint = Fingerprint(
+            num_axes=2 if self.shape[0] == 1 else 3,
+            cases=cases,
+            intensities=(statistics,) * len(self.channels),
+            median_relative_size_after_crop=1.0,
+        )
+        labels = {"background": 0} | {f"label {value}": value for value in range(1, self.num_labels + 1)}
+        dataset = DatasetSpec(
+            name=self.name, channel_names=self.channels, labels=labels, file_ending=".nii.gz"
+        )
+        return make_plan(fingerprint, dataset, recipe=recipe)
+
+
+HIPPOCAMPUS = MadeUpDataset("hippocampus", (1.0, 1.0, 1.0), (36, 50, 35), ("MRI",), 2, num_cases=260)
+PROSTATE = MadeUpDataset("prostate", (3.6, 0.625, 0.625), (20, 320, 319), ("T2", "ADC"), 2, num_cases=32)
+ABDOMEN = MadeUpDataset("abdomen", (3.0, 0.8, 0.8), (130, 512, 512), ("CT",), 13)
+BRAIN = MadeUpDataset("brain", (1.0, 1.0, 1.0), (138, 170, 138), ("T1", "T1ce", "T2", "FLAIR"), 3, 484)
+ENDOSCOPY = MadeUpDataset("endoscopy", (999.0, 1.0, 1.0), (1, 384, 640), ("R", "G", "B"), 7, num_cases=1800)
+CELLS = MadeUpDataset("cells", (999.0, 1.0, 1.0), (1, 512, 512), ("R", "G", "B"), 2, num_cases=1000)
+
+ROWS: tuple[tuple[str, MadeUpDataset, str], ...] = tuple(
+    (recipe, dataset, precision)
+    for precision in ("auto", "float32")
+    for dataset in (HIPPOCAMPUS, ABDOMEN, ENDOSCOPY, PROSTATE, BRAIN, CELLS)
+    for recipe in ("xlstm-unet", "plain-unet", "residual-unet", "msvm-unet")
+    if (precision == "auto" or dataset in (HIPPOCAMPUS, ABDOMEN, ENDOSCOPY))
+    and (recipe != "msvm-unet" or dataset in (ABDOMEN, ENDOSCOPY))
+)
+"""The most important first: a run ends at its time limit."""
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One comparison."""
+
+    recipe: str
+    kind: str
+    dataset: str
+    precision: str
+    width: Width
+    patch_size: tuple[int, ...]
+    batch_size: int
+    counts: Counts
+    weights_bytes: float
+    predicted_gib: float
+    measured_gib: float
+    graph_reserved_gib: float | None
+    error: float
+    """(predicted - measured) / measured."""
+
+
+def measure_row(recipe: str, dataset: MadeUpDataset, precision: str, *, device: torch.device) -> MemoryRow:
+    """Predict a row, and measure it."""
+    plan = apply_settings(dataset.plan(recipe), (f"training.precision={precision}",))
+    dtype = autocast_dtype(device, plan.training.precision)
+    width: Width = 32 if dtype is None else 16
+    counts = count_values(plan)
+    predicted = step_memory(plan, width=width, counts=counts)
+    measured = _peak(apply_settings(plan, ("training.cuda_graph=false",)), dtype, device=device)[0]
+    reserved = _peak(plan, dtype, device=device)[1]
+    return MemoryRow(
+        recipe=recipe,
+        kind=plan.network.kind,
+        dataset=dataset.name,
+        precision=precision,
+        width=width,
+        patch_size=plan.sampling.patch_size,
+        batch_size=plan.sampling.batch_size,
+        counts=counts,
+        weights_bytes=predicted.weights_bytes,
+        predicted_gib=predicted.total_bytes / _GIB,
+        measured_gib=measured / _GIB,
+        graph_reserved_gib=reserved / _GIB,
+        error=predicted.total_bytes / measured - 1,
+    )
+
+
+def _peak(plan: Plan, dtype: torch.dtype | None, *, device: torch.device) -> tuple[int, int]:
+    """Return the peak of allocated bytes over some steps after the first, and the reserved bytes in the end."""
+    _forget(device)
+    network = build_network(
+        plan.network,
+        in_channels=plan.dataset.num_channels,
+        num_classes=plan.dataset.num_outputs,
+        patch_size=plan.sampling.patch_size,
+    )
+    fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
+    size = (plan.sampling.batch_size, *plan.sampling.patch_size)
+    images = torch.randn(size[0], plan.dataset.num_channels, *size[1:], device=device)
+    label_maps = torch.randint(plan.dataset.num_outputs, size, device=device, dtype=torch.uint8)
+    batch = Batch(images, label_maps)
+    for _ in range(_WARM_UPS):
+        fit.step(batch, lr=1e-5)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(_STEPS):
+        fit.step(batch, lr=1e-5)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device), torch.cuda.memory_reserved(device)
+
+
+def _forget(device: torch.device) -> None:
+    """Give back what an earlier row has left."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+def fit_constants(rows: list[dict]) -> Iterator[str]:
+    """Yield the constants of each kind and width that fit best, and the errors that are left.
+
+    Args:
+        rows: Rows of a record.
+    """
+    for kind, width in sorted({(row["kind"], row["width"]) for row in rows}):
+        chosen = [row for row in rows if (row["kind"], row["width"]) == (kind, width)]
+        measured = np.array([row["measured_gib"] * _GIB for row in chosen])
+        weights = np.array([row["weights_bytes"] for row in chosen])
+        maps, outputs = (
+            np.array([row["batch_size"] * row["counts"][name] for row in chosen], dtype=float)
+            for name in ("map_values", "output_values")
+        )
+        two = np.linalg.lstsq(np.stack([maps, outputs], 1) / measured[:, None], 1 - weights / measured)[0]
+        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - (weights + 16 * outputs) / measured)[0]
+        for name, constants in (("maps and outputs", two), ("maps, outputs 16", np.array([one[0], 16.0]))):
+            errors = (weights + constants[0] * maps + constants[1] * outputs) / measured - 1
+            yield (
+                f"{kind} {width} bits, {len(chosen)} rows, {name}: {constants[0]:.3f} and {constants[1]:.2f} bytes, "
+                f"errors {errors.min():+.1%} to {errors.max():+.1%}"
+            )
+
+
+def main() -> int:
+    """Run the comparison, or fit constants to a record of it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--only", default="", help="rows whose recipe, data set or precision holds this word")
+    parser.add_argument("--seconds", type=float, default=480.0, help="begin no row after this time")
+    parser.add_argument("--commit", help="of the code, where git is not there to ask")
+    parser.add_argument("--fit", type=Path, help="a record to fit constants to")
+    arguments = parser.parse_args()
+    if arguments.fit is not None:
+        for line in fit_constants(json.loads(arguments.fit.read_text())["rows"]):
+            print(line)
+        return 0
+    device = choose_device(arguments.device)
+    if device.type != "cuda":
+        print(f"peaks of memory are measured on a GPU with CUDA, not on {device}", file=sys.stderr)
+        return 2
+    rows, missed, begin = [], [], time.monotonic()
+    for recipe, dataset, precision in ROWS:
+        name = f"{recipe} {dataset.name} {precision}"
+        if arguments.only not in name:
+            continue
+        if time.monotonic() - begin > arguments.seconds:
+            missed.append(name)
+            continue
+        row = measure_row(recipe, dataset, precision, device=device)
+        rows.append(row)
+        print(
+            f"{name}: {row.patch_size} x {row.batch_size}, predicted {row.predicted_gib:.2f} GiB, measured "
+            f"{row.measured_gib:.2f} ({row.error:+.1%}), reserved with a graph {row.graph_reserved_gib:.2f}",
+            flush=True,
+        )
+    record = {
+        **describe_run(device, commit=arguments.commit),
+        "rows": [asdict(row) for row in rows],
+        "not_measured": missed,
+    }
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    for line in fit_constants(json.loads(json.dumps(record))["rows"]):
+        print(line)
+    beyond = [row for row in rows if abs(row.error) > BAR]
+    print(f"{len(rows) - len(beyond)} of {len(rows)} rows within {BAR:.0%}; {len(missed)} not measured")
+    return 1 if beyond else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Memory that a training step will take on a GPU.
+
+A step holds the weights and what the optimizer keeps of them, the maps that backward needs, and the outputs with what
+the loss makes of them. Maps are counted: the values that come out of all layers for one patch, by a run in which no
+number is computed. Bytes for each value are constants of a network and a precision, fitted to peaks measured on an
+H100 by `benchmarks/memory_prediction.py`.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from scanseg.networks import build_network
+from scanseg.specs import Plan
+
+Width = Literal[16, 32]
+"""Bits in which products are computed: bfloat16 and float16 take the same memory."""
+
+WEIGHT_BYTES: dict[Width, int] = {32: 4, 16: 6}
+"""A weight in float32, and its copy in 16 bits."""
+OPTIMIZER_BYTES = {"sgd": 4, "adamw": 8}
+"""What the optimizer keeps of each weight; gradients come while maps go, so that the peak holds none of them."""
+OUTPUT_BYTES = 16.0
+"""Of each output of the network, on every stage with a loss: logits, their probabilities, targets, gradients."""
+MAP_BYTES: dict[str, dict[Width, float]] = {
+    "xlstm-unet": {16: 4.1, 32: 7.6},
+    "msvm-unet": {16: 4.7, 32: 7.9},
+    "plain-unet": {16: 4.1, 32: 8.0},
+    "residual-unet": {16: 4.1, 32: 8.0},
+}
+"""Of each value that comes out of a layer, by the kind of the network."""
+OTHER_MAP_BYTES: dict[Width, float] = {16: 4.5, 32: 8.0}
+"""For networks that were not measured."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a network computes of one patch."""
+
+    parameters: int
+    """Its weights."""
+    map_values: int
+    """Values that come out of its layers."""
+    output_values: int
+    """Values that it returns, those of the stages with deep supervision among them."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Memory of a training step, without the cases that may be held on the device."""
+
+    weights_bytes: float
+    maps_bytes: float
+    outputs_bytes: float
+
+    @property
+    def total_bytes(self) -> float:
+        """The peak."""
+        return self.weights_bytes + self.maps_bytes + self.outputs_bytes
+
+
+def step_memory(plan: Plan, *, width: Width = 16, counts: Counts | None = None) -> StepMemory:
+    """Predict the peak of a training step of a plan.
+
+    Args:
+        plan: The plan.
+        width: Bits of the products: 16 for `auto` on a GPU.
+        counts: What `count_values` says of the plan, if it is known.
+    """
+    counts = counts or count_values(plan)
+    training = plan.training
+    batch = math.ceil(plan.sampling.batch_size / training.accumulation)
+    held = WEIGHT_BYTES[width] + OPTIMIZER_BYTES[training.optimizer.kind]
+    held += 4 * (training.average_decay is not None) + 4 * (training.accumulation > 1)
+    map_bytes = MAP_BYTES.get(plan.network.kind, OTHER_MAP_BYTES)[width]
+    return StepMemory(
+        weights_bytes=float(held * counts.parameters),
+        maps_bytes=map_bytes * batch * counts.map_values,
+        outputs_bytes=OUTPUT_BYTES * batch * counts.output_values,
+    )
+
+
+def count_values(plan: Plan) -> Counts:
+    """Count the values that a plan's network computes of one patch; takes seconds, and the memory of its weights."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(
+            plan.network,
+            in_channels=plan.dataset.num_channels,
+            num_classes=plan.dataset.num_outputs,
+            patch_size=plan.sampling.patch_size,
+        ).train()
+    values = 0
+
+    def add(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal values
+        values += sum(tensor.numel() for tensor in _tensors(output))
+
+    with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        for module in network.modules():
+            if next(module.children(), None) is None:
+                hooks.callback(module.register_forward_hook(add).remove)
+        outputs = network(torch.empty(1, plan.dataset.num_channels, *plan.sampling.patch_size))
+        num_outputs = sum(tensor.numel() for tensor in _tensors(outputs))
+    return Counts(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        map_values=values,
+        output_values=num_outputs,
+    )
+
+
+def _tensors(output: object) -> Sequence[Tensor]:
+    """Return the tensors of a layer's output."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [part for part in output if isinstance(part, Tensor)] if isinstance(output, tuple | list) else []

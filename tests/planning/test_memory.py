@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from scanseg.planning import RECIPES, make_plan
+from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
+from scanseg.settings import apply_settings
+from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+
+STATISTICS = IntensityStatistics(
+    mean=0.0,
+    median=0.0,
+    standard_deviation=1.0,
+    minimum=-1.0,
+    maximum=1.0,
+    percentile_00_5=-1.0,
+    percentile_99_5=1.0,
+)
+MEASURED = ("plain-unet", "residual-unet", "xlstm-unet", "xlstm-unet-2d", "msvm-unet")
+
+
+def plan_of(recipe, *, num_labels=2, settings=()):
+    shape, spacing = (36, 50, 35), (1.0, 1.0, 1.0)
+    cases = tuple(
+        CaseMeasures(case=str(number), spacing=spacing, shape=shape, source_shape=shape)
+        for number in range(40)
+    )
+    fingerprint = Fingerprint(
+        num_axes=3, cases=cases, intensities=(STATISTICS,), median_relative_size_after_crop=1.0
+    )
+    labels = {"background": 0} | {f"label {value}": value for value in range(1, num_labels + 1)}
+    dataset = DatasetSpec(name="set", channel_names=("MRI",), labels=labels, file_ending=".nii.gz")
+    return apply_settings(make_plan(fingerprint, dataset, recipe=recipe), settings)
+
+
+@pytest.mark.parametrize("recipe", MEASURED)
+def test_memory_grows_with_the_batch_and_the_precision(recipe):
+    plan = plan_of(recipe)
+    counts = count_values(plan)
+    twice = apply_settings(plan, (f"sampling.batch_size={2 * plan.sampling.batch_size}",))
+    one, two = (step_memory(each, counts=counts) for each in (plan, twice))
+    assert two.maps_bytes == 2 * one.maps_bytes
+    assert two.weights_bytes == one.weights_bytes
+    assert step_memory(plan, counts=counts, width=32).total_bytes > one.total_bytes
+    in_parts = apply_settings(twice, ("training.accumulation=2",))
+    assert step_memory(in_parts, counts=counts).maps_bytes == one.maps_bytes
+
+
+def test_values_are_those_of_a_real_pass():
+    plan = plan_of("plain-unet", settings=("sampling.patch_size=[16,16,16]", "sampling.batch_size=2"))
+    from scanseg.networks import build_network
+
+    network = build_network(plan.network, in_channels=1, num_classes=3, patch_size=(16, 16, 16)).train()
+    values = []
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, inputs, output: values.append(output.numel()))
+    outputs = network(torch.zeros(1, 1, 16, 16, 16))
+    counts = count_values(plan)
+    assert counts.map_values == sum(values)
+    assert counts.output_values == sum(output.numel() for output in outputs)
+    assert counts.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_counting_draws_no_numbers():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    count_values(plan_of("plain-unet", settings=("sampling.patch_size=[16,16,16]",)))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_what_is_kept_of_weights_is_counted():
+    counts = count_values(plan_of("plain-unet"))
+
+    def weights(*settings):
+        plan = plan_of("plain-unet", settings=settings)
+        return step_memory(plan, counts=counts).weights_bytes / counts.parameters
+
+    assert weights() == 6 + 4
+    assert weights("training.average_decay=0.99") == 6 + 4 + 4
+    assert weights('training.optimizer={"kind": "adamw"}') == 6 + 8
+
+
+def test_our_networks_were_measured():
+    assert (
+        {plan_of(recipe).network.kind for recipe in MEASURED}
+        == set(MAP_BYTES)
+        <= {plan_of(recipe).network.kind for recipe in RECIPES if not recipe.endswith("-low")}
+    )
