@@ -4,10 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from scanseg.specs import (
+    AdamWSpec,
     AffineTransform,
     DatasetSpec,
     GammaTransform,
     InferenceSpec,
+    LossSpec,
     MirrorTransform,
     MSVMUNetSpec,
     Plan,
@@ -25,9 +27,8 @@ def make_plan(*, slice_size=None, **parts):
         dataset=DatasetSpec(name="discs", channel_names=("MRI",), labels=labels, file_ending=".png"),
         num_axes=2,
         preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=slice_size),
-        sampling=SamplingSpec(patch_size=(64, 64), batch_size=2),
         network=MSVMUNetSpec(),
-        **{"augmentation": (), **parts},
+        **{"sampling": SamplingSpec(patch_size=(64, 64), batch_size=2), "augmentation": (), **parts},
     )
 
 
@@ -44,6 +45,19 @@ def make_plan(*, slice_size=None, **parts):
         ({"inference": InferenceSpec(slice_restoring="labels")}, "labels needs mode slices, not windows"),
         ({"augmentation": (GammaTransform(), AffineTransform())}, "augmentation.1 is affine"),
         ({"augmentation": (AffineTransform(), AffineTransform())}, "augmentation.1 is affine"),
+        (
+            {"training": TrainingSpec(loss=LossSpec(dice_weight=0, cross_entropy_weight=0))},
+            "dice_weight and cross_entropy_weight are both 0",
+        ),
+        (
+            {
+                "slice_size": (64, 64),
+                "sampling": SamplingSpec(
+                    patch_size=(64, 64), batch_size=2, order="every-slice", label_weights={"disc": 2}
+                ),
+            },
+            "every-slice takes every slice alike",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_each_other(parts, message):
@@ -79,3 +93,8 @@ def test_what_follows_from_a_data_set_follows_its_changes():
     assert changed.ignore_label == 3
     assert changed.known_values == {0, 1, 2, 3}
     assert not changed.has_regions
+
+
+def test_averages_that_never_change_are_refused():
+    with pytest.raises(ValidationError, match="less than 1"):
+        AdamWSpec(betas=(0.9, 1.0))

@@ -10,7 +10,7 @@ from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CaptureMemoryError()])
 def test_a_batch_that_does_not_fit(train, monkeypatch, error):
-    def step(self, batch, *, lr):
+    def step(self, batch, *, lr, encoder_frozen):
         raise error
 
     monkeypatch.setattr(Fit, "step", step)

@@ -108,6 +108,22 @@ def test_best_without_validation_cases_is_refused(dataset, tmp_path):
         train_in(dataset, tmp_path / "model", "training.export=best", fold="all")
 
 
+def test_early_stop_by_a_measure_that_is_never_taken_is_refused(dataset, tmp_path):
+    stop = 'training.early_stop={"patience_epochs": 1}'
+
+    with pytest.raises(
+        UsageError, match="early_stop by validation-dice needs validation cases; fold all has"
+    ):
+        train_in(dataset, tmp_path / "model", stop, fold="all")
+
+
+def test_early_stop_does_not_end_before_it_has_measured_again(dataset, tmp_path):
+    stop = {"patience_epochs": 2, "least_improvement": 100.0}
+    settings = ("training.epochs=20", "training.validate_every=5", f"training.early_stop={json.dumps(stop)}")
+
+    assert train_in(dataset, tmp_path / "model", *settings).epochs_done == 10
+
+
 @pytest.mark.parametrize("measure", ["loss", "validation-dice"])
 def test_a_training_that_does_not_get_better_ends(dataset, tmp_path, measure):
     stop = {"measure": measure, "patience_epochs": 2, "least_improvement": 100.0}

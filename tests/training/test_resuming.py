@@ -3,12 +3,16 @@
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import scanseg
 from scanseg.errors import InputError, UsageError
+from scanseg.specs import TrainingSpec
 from scanseg.training import InterruptionError
+from scanseg.training.run import Run
 
 from .conftest import SETTINGS, add_case, write_dataset
 
@@ -207,3 +211,22 @@ def test_paths_may_be_text(dataset, plan, train, tmp_path):
     report = scanseg.evaluate(str(tmp_path / "predictions"), str(dataset / "labelsTr"), num_workers=0)
 
     assert report.summary.num_cases == 5
+
+
+def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
+    """On a GPU the loss is read now and then only, counted from the epoch's begin, which may be long past."""
+    heard = []
+    run = SimpleNamespace(
+        _shown_loss=None,
+        _device=torch.device("cuda"),
+        _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
+        _iterations=100,
+        _progress=0.04,
+        epochs_done=1,
+        _listen=heard.append,
+    )
+
+    Run._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0)])
+    Run._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0, 1.0)])
+
+    assert [progress.detail for progress in heard] == ["epoch 1/2, loss 2.000"] * 2

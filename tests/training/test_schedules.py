@@ -26,3 +26,7 @@ def test_warm_up_rises_linearly_and_starts_above_zero():
     assert 0 < learning_rate(spec, lr=1.0, progress=0) < 0.02
     assert learning_rate(spec, lr=1.0, progress=0.05) == pytest.approx(0.5)
     assert learning_rate(spec, lr=1.0, progress=0.5) == 1.0
+
+
+def test_the_shortest_warm_up_does_not_exceed_the_highest_rate():
+    assert learning_rate(ScheduleSpec(kind="constant", warmup_fraction=1e-4), lr=1.0, progress=0) == 1.0

@@ -12,6 +12,7 @@ from scanseg.specs.network import NetworkSpec
 from scanseg.specs.preprocessing import PreprocessingSpec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SamplingSpec(Document):
@@ -26,7 +27,7 @@ class SamplingSpec(Document):
     foreground_fraction: Fraction = 0.33
     """Part of a batch whose patches are centred on a random foreground voxel (`random-patches`)."""
     label_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """How often a label is chosen for such a voxel, beside 1 for each that is not named."""
+    """How often a label is chosen for such a voxel, beside 1 for each that is not named (`random-patches`)."""
 
 
 class SGDSpec(Document):
@@ -43,7 +44,7 @@ class AdamWSpec(Document):
 
     kind: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 5e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 1e-3
     decay_all: bool = False
     """Decay norms, biases, decay rates and skips of the scan too (as published)."""
@@ -83,7 +84,7 @@ class EarlyStopSpec(Document):
     measure: Literal["loss", "validation-dice"] = "validation-dice"
     """Mean loss of an epoch, or mean Dice of its validation patches."""
     patience_epochs: PositiveInt
-    """Epochs without improvement after which the training ends."""
+    """Epochs without improvement after which the training ends, at the next measurement."""
     least_improvement: NonNegativeFloat = 0.0
     """What counts as an improvement: more than this."""
 
@@ -200,6 +201,8 @@ class Plan(Document):
             yield f"slice_size {slice_size} and patch_size {patch} must be equal"
         if slice_size is None and self.sampling.order == "every-slice":
             yield "sampling order every-slice needs preprocessing.slice_size"
+        if self.sampling.order == "every-slice" and self.sampling.label_weights:
+            yield "sampling.label_weights choose patches; every-slice takes every slice alike"
         if slice_size is None and self.inference.mode == "slices":
             yield "inference mode slices needs preprocessing.slice_size; else choose mode windows"
         if self.inference.mode != "slices" and self.inference.slice_restoring == "labels":
@@ -210,6 +213,9 @@ class Plan(Document):
 
     def _label_faults(self) -> Iterator[str]:
         """Say which weights are of labels that are not there, and which leave nothing."""
+        loss = self.training.loss
+        if not loss.dice_weight and not loss.cross_entropy_weight:
+            yield "training.loss dice_weight and cross_entropy_weight are both 0; leave one above 0"
         foreground = set(self.dataset.foreground)
         classes = foreground if self.dataset.has_regions else foreground | {BACKGROUND}
         for name, weights, known in (

@@ -68,6 +68,8 @@ class Standing(Document):
     """Best value of the measure that early stopping watches."""
     watched_epoch: int = 0
     """Epoch in which it was reached."""
+    measured_epoch: int = 0
+    """Epoch in which it was last measured."""
 
 
 class TrainingState(Document):

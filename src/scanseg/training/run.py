@@ -20,7 +20,7 @@ from scanseg.errors import ScansegError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.models.device import autocast_dtype
 from scanseg.progress import Progress, ProgressListener
-from scanseg.specs import ExportedWeights, Fold, RunRecord
+from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
 from scanseg.training.ahead import BatchesAhead
 from scanseg.training.cases import FoldChoice
 from scanseg.training.fit import Fit
@@ -59,10 +59,8 @@ class Run:
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._device, self._processes, self._stopped, self._listen = device, processes, stopped, listen
         self._part = Part(processes.rank, processes.count)
-        if self._plan.training.export == "best" and not cases.validation:
-            raise UsageError(
-                f"training.export best needs validation cases; fold {fold} has none. Choose last."
-            )
+        _check_validation(folder.plan.training, cases, fold=fold)
+        self._shown_loss: float | None = None
         self._progression = Progression(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
         self._load(store, num_workers)
@@ -312,7 +310,7 @@ class Run:
     def _report(self, losses: Sequence[torch.Tensor]) -> None:
         """Tell the listener; the loss is read now and then only, since reading waits for the device."""
         total = self._plan.training.epochs * self._iterations
-        if self._device.type == "cpu" or len(losses) % 25 == 1:
+        if self._shown_loss is None or self._device.type == "cpu" or len(losses) % 25 == 1:
             self._shown_loss = float(losses[-1])
         detail = f"epoch {self.epochs_done}/{self._plan.training.epochs}, loss {self._shown_loss:.3f}"
         self._listen(Progress("training", round(self._progress * total), total, detail))
@@ -353,3 +351,20 @@ class Run:
         self._record = self._record.model_copy(update=done)
         if self._processes.is_first:
             self._folder.write_run(self._record)
+
+
+def _check_validation(training: TrainingSpec, cases: Fold, *, fold: FoldChoice) -> None:
+    """Make sure that there are validation cases where a choice depends on them.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if cases.validation:
+        return
+    if training.export == "best":
+        raise UsageError(f"training.export best needs validation cases; fold {fold} has none. Choose last.")
+    if training.early_stop is not None and training.early_stop.measure == "validation-dice":
+        raise UsageError(
+            f"training.early_stop by validation-dice needs validation cases; fold {fold} has none. Choose the "
+            f'measure "loss", or leave early_stop out.'
+        )

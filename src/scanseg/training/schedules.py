@@ -14,7 +14,7 @@ def learning_rate(spec: ScheduleSpec, *, lr: float, progress: float) -> float:
         progress: Part of the training that is done, from 0 to 1.
     """
     if progress < spec.warmup_fraction:
-        return lr * max(progress, 1e-3) / spec.warmup_fraction
+        return lr * min(1.0, max(progress, 1e-3) / spec.warmup_fraction)
     remaining = 1 - (progress - spec.warmup_fraction) / (1 - spec.warmup_fraction) if progress < 1 else 0.0
     match spec.kind:
         case "poly":

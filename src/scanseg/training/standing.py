@@ -27,13 +27,17 @@ class Progression:
         self._early_stop = early_stop
         self._watched: float | None = None
         self._watched_epoch = 0
+        self._measured_epoch = 0
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the measure that early stopping watches has not improved for too long."""
+        """Whether the measure that early stopping watches has not improved for too long.
+
+        Epochs count up to the last measurement: what has not been measured may have improved.
+        """
         if self._early_stop is None or self._watched is None:
             return False
-        return self.epochs_done - self._watched_epoch >= self._early_stop.patience_epochs
+        return self._measured_epoch - self._watched_epoch >= self._early_stop.patience_epochs
 
     def end_epoch(self, *, loss: float, dice: float | None, iterations: int, network: nn.Module) -> None:
         """Note how an epoch ended.
@@ -56,6 +60,7 @@ class Progression:
         value = -loss if self._early_stop.measure == "loss" else dice
         if value is None:
             return
+        self._measured_epoch = self.epochs_done
         if self._watched is None or value > self._watched + self._early_stop.least_improvement:
             self._watched, self._watched_epoch = value, self.epochs_done
 
@@ -72,6 +77,7 @@ class Progression:
             best_dice=self.best_dice,
             watched=self._watched,
             watched_epoch=self._watched_epoch,
+            measured_epoch=self._measured_epoch,
         )
 
     def restore(self, standing: Standing, best: dict[str, Tensor] | None, *, device: torch.device) -> None:
@@ -87,6 +93,7 @@ class Progression:
         self.best_weights, self.best_dice = best, standing.best_dice
         self.best_iterations = standing.best_iterations
         self._watched, self._watched_epoch = standing.watched, standing.watched_epoch
+        self._measured_epoch = standing.measured_epoch
 
 
 def mean_dice(scores: Mapping[str, float | None]) -> float | None:
