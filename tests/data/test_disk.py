@@ -162,6 +162,39 @@ def test_a_worker_that_is_killed_while_it_sends_is_told_of():
     pool.close()
 
 
+@pytest.mark.timeout(60)
+def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other():
+    pool = WorkerPool(1)
+    content = b"x" * 3_000_000
+
+    tickets = [pool.submit(bytes, content) for _ in range(3)]
+
+    assert [pool.take(ticket) for ticket in tickets] == [content] * 3
+    pool.close()
+
+
+def test_a_task_that_cannot_be_read_ends_its_process():
+    pool = WorkerPool(1)
+    pool.take(pool.submit(bytes, b"begun"))
+    pool._workers[0][1].send_bytes(b"no pickle")
+
+    with pytest.raises(WorkerEndedError):
+        pool.take(pool.submit(bytes, b"lost"))
+    pool.close()
+
+
+def test_sigterm_to_all_processes_of_a_job_leaves_workers_at_work():
+    pool = WorkerPool(1)
+    pool.take(pool.submit(bytes, b"begun"))
+    for process in pool.processes:
+        os.kill(process.pid, signal.SIGTERM)
+
+    assert pool.take(pool.submit(bytes, b"one more")) == b"one more"
+    processes = pool.processes
+    pool.close()
+    assert not any(process.is_alive() for process in processes)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_array_is_named(store, names, num_workers):
     on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)

@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from types import ModuleType
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from scanseg.data.raw import RawDataset
 from scanseg.errors import ScansegError, UsageError
@@ -185,7 +187,7 @@ class WorkerPool:
         """End the processes."""
         for process, connection in self._workers:
             connection.close()
-            process.terminate()
+            process.kill()
             process.join()
         self._workers = []
 
@@ -213,13 +215,16 @@ class WorkerEndedError(Exception):
 
 
 def _serve(connection: Connection) -> None:
-    """Do what comes through a pipe, until it is closed."""
-    _leave_interrupts()
-    while True:
-        try:
-            number, function, argument = connection.recv()
-        except (EOFError, OSError):
-            return
+    """Do what comes through a pipe, until it is closed.
+
+    A thread of its own takes what comes, so that the other side can always send: a process that sends a result while
+    the next tasks fill the pipe, and another that waits to send one more, would wait for each other for ever.
+    """
+    _leave_signals()
+    tasks: SimpleQueue[tuple[int, Callable[[object], object], object] | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+    while (task := tasks.get()) is not None:
+        number, function, argument = task
         try:
             answer: tuple[int, object, Exception | None] = (number, function(argument), None)
         except Exception as error:  # what it is, the process that takes the result will see
@@ -230,9 +235,29 @@ def _serve(connection: Connection) -> None:
             return
 
 
+def _receive(connection: Connection, tasks: "SimpleQueue[Any]") -> None:
+    """Put what comes through a pipe into a queue; None once the pipe is closed, or what comes cannot be read."""
+    try:
+        while True:
+            tasks.put(connection.recv())
+    except (EOFError, OSError):
+        pass
+    finally:
+        tasks.put(None)
+
+
 def _leave_interrupts() -> None:
     """Leave Ctrl-C to the process that the user started; it ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_signals() -> None:
+    """Leave Ctrl-C and SIGTERM, which a cluster sends to every process of a job, to the one that trains.
+
+    It saves its state first, and may need one more batch until then.
+    """
+    _leave_interrupts()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
