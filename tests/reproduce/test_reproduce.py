@@ -16,7 +16,7 @@ from scanseg.networks import MSVMUNet
 from scanseg.planning import make_plan, replace_patch
 from scanseg.specs import CaseMeasures, Fingerprint, IntensityStatistics
 from scanseg.specs.reproduction import Reproduction
-from scanseg.studies.experiments import EXPERIMENTS, published_results, results_of
+from scanseg.studies.experiments import EXPERIMENTS, find_experiment, published_results, results_of
 
 QUICK = ("--quick", "--device", "cpu", "--num-workers", 0)
 
@@ -193,15 +193,31 @@ def test_xlstm_unet_on_volumes(amos, tmp_path, command, dims, variant):
     assert report["tolerances_mm"]["duodenum"] == 7.0
 
 
-def test_xlstm_unet_on_cells_scores_objects(cells, tmp_path, command):
+def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, command):
+    pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
     output = tmp_path / "cells"
     outcome = command(
-        "reproduce", "xlstm-unet", cells, "--data", "dsb2018", "--seeds", "0", *QUICK, "-o", output
+        *("reproduce", "xlstm-unet", cells, "--data", "dsb2018", "--seeds", "0", "--peers", "all"),
+        *(*QUICK, "-o", output),
     )
 
     assert outcome.code == 0, outcome.stderr
     table = table_of(output)
     assert table.scored == "2 test cases"
+    here = {row.method for row in table.rows if row.origin == "here"}
+    assert here == {"xlstm-unet", *find_experiment("xlstm-unet", "dsb2018").peers}
+    assert len({row.parameters for row in table.rows}) > 6
+    optimizers = {
+        name: json.loads((output / name / "seed_0" / "plan.json").read_text())["training"]["optimizer"][
+            "kind"
+        ]
+        for name in here
+    }
+    assert {name for name, kind in optimizers.items() if kind == "adamw"} == {
+        "segresnet",
+        "unetr",
+        "swin-unetr",
+    }
     assert "F1 of objects (%)" in (output / "table.md").read_text()
     (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-objects.json")
     content = json.loads(report.read_text())

@@ -15,7 +15,7 @@ from scanseg.studies.study import ready_studies
 
 from .conftest import SETTINGS
 
-OPTIONS = ("--device", "cpu", "--num-workers", 0)
+OPTIONS = ("--devices", "cpu", "--num-workers", 0)
 CELLS = [
     {"name": "none", "settings": ["network.variant=bot", "network.sequence_block=none"]},
     {"name": "Bot / ViL", "settings": ["network.variant=bot"]},
@@ -124,6 +124,29 @@ def test_it_is_prepared_here_cut_there_and_grows(study, dataset, tmp_path, comma
     other = command(*words, "--max-minutes", 3)
     assert other.code == 2
     assert "max_minutes is null, not 3.0" in other.stderr
+
+
+def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
+    path, alone, spread = study(folds=[0]), tmp_path / "alone", tmp_path / "spread"
+    assert command("study", path, dataset, "-o", alone, *OPTIONS).code == 0
+    words = ("study", path, dataset, "-o", spread, "--devices", "cpu,cpu", "--num-workers", 0)
+    cut = command(*words, "--stop-after-minutes", 0.03)  # less than a process needs to begin
+    assert cut.code == 0, cut.stderr
+    assert len(record_of(spread).waiting) > 0
+
+    outcome = command(*words, "--resume")
+
+    assert outcome.code == 0, outcome.stderr
+    for ours, theirs in zip(record_of(spread).cells, record_of(alone).cells, strict=True):
+        assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
+
+
+def test_a_training_that_fails_elsewhere_is_told_of(study, dataset, tmp_path, command):
+    words = ("study", study(folds=[0]), dataset, "-o", tmp_path / "out", "--num-workers", 0)
+    outcome = command(*words, "--devices", "cuda:77,cuda:78")
+    assert outcome.code == 1
+    assert "on cuda:7" in outcome.stderr
+    assert "is not there" in outcome.stderr
 
 
 def test_a_grid_is_written_out(study, dataset, tmp_path, command):

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Settings, Workers, read_numbers
+from scanseg.cli.options import Settings, Workers, read_numbers, split_names
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run(
     stop_after_minutes: float | None = None,
     prepare: bool = False,
     resume: bool = False,
-    device: Device = "auto",
+    devices: str = "auto",
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
@@ -43,6 +43,7 @@ def run(
         seeds: Separated by commas, instead of those of the study.
         folds: Separated by commas, instead of those of the study.
         max_minutes: End each training after this time; the learning rate falls with the clock.
+        devices: One device, or several that train at the same time, such as `cuda:0,cuda:1`.
         stop_after_minutes: Stop the command after this time, to go on later.
         prepare: Plan and preprocess only, such as on another machine than that which trains.
         resume: Go on with the study in the output folder; seeds and folds may be added.
@@ -53,7 +54,7 @@ def run(
 
     spec = _changed(find_study(study), seeds=seeds, folds=folds, max_minutes=max_minutes, settings=settings)
     options = StudyOptions(
-        device=device,
+        devices=split_names(devices) or ("auto",),
         num_workers=num_workers,
         stop_after_minutes=stop_after_minutes,
         prepare_only=prepare,

@@ -18,6 +18,7 @@ from scanseg.specs import Plan, Report
 from scanseg.specs.study import CellOutcome, StudyCell, StudyRecord, StudyRun, StudySpec
 from scanseg.studies.comparison import compare, correct
 from scanseg.studies.preparation import make_plan, store_of
+from scanseg.studies.side_by_side import run_side_by_side
 from scanseg.studies.study_table import RECORD, write_study
 from scanseg.studies.trials import OUT_OF_TIME, Stopped, Trial, named, run_trial, watch_time
 from scanseg.training import InterruptionError, choose_fold
@@ -31,7 +32,8 @@ _READY = "ready"
 class StudyOptions:
     """How a study is run."""
 
-    device: str = "auto"
+    devices: tuple[str, ...] = ("auto",)
+    """Several train at the same time, each one at a time."""
     num_workers: int | None = None
     stop_after_minutes: float | None = None
     """Stop after this time, as Ctrl-C does."""
@@ -190,18 +192,31 @@ def _train(
     listen: ProgressListener,
 ) -> None:
     """Train what is still to be trained."""
-    for seed in spec.seeds:
-        for fold in spec.folds:
-            for cell in cells:
-                trial = cell.trials(spec)[seed, fold]
-                run_trial(
-                    trial,
-                    cell.store,
-                    device=options.device,
-                    num_workers=choose_workers(options.num_workers),
-                    stopped=stopped,
-                    listen=named(listen, trial.name),
-                )
+    trials = [
+        (cell.trials(spec)[seed, fold], cell.store)
+        for seed in spec.seeds
+        for fold in spec.folds
+        for cell in cells
+    ]
+    if len(options.devices) > 1:
+        run_side_by_side(
+            [trial for trial, _ in trials],
+            trials[0][1].folder.parent,
+            devices=options.devices,
+            num_workers=options.num_workers,
+            stopped=stopped,
+            listen=listen,
+        )
+        return
+    for trial, store in trials:
+        run_trial(
+            trial,
+            store,
+            device=options.devices[0],
+            num_workers=choose_workers(options.num_workers),
+            stopped=stopped,
+            listen=named(listen, trial.name),
+        )
 
 
 def summarise_study(spec: StudySpec, cells: Mapping[str, _Cell], output: Path) -> StudyRecord:
