@@ -116,6 +116,7 @@ def test_the_reports_behind_the_table_are_its_means(acdc, tmp_path, command):
     assert [len(report["cases"]) for report in reports] == [4, 4]
     assert {case["case"][:10] for case in reports[0]["cases"]} == {"patient002", "patient003"}
     run = json.loads((output / "msvm-unet" / "seed_0" / "run.json").read_text())
+    assert row.checkpoint == "best on validation"
     assert {case[:10] for case in run["validation_cases"]} == {"patient019"}
 
 
@@ -193,6 +194,19 @@ def test_xlstm_unet_on_volumes(amos, tmp_path, command, dims, variant):
     assert report["tolerances_mm"]["duodenum"] == 7.0
 
 
+def test_soundly_nothing_is_chosen_on_the_cases_that_are_scored(amos, tmp_path, command):
+    output = tmp_path / "amos"
+    outcome = command(
+        *("reproduce", "xlstm-unet", amos, "--data", "abdomen-mr", "--dims", 2, "--seeds", 0),
+        *(*QUICK, "--prepare", "-o", output),
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert json.loads((output / "plan.json").read_text())["training"]["export"] == "last"
+    setup = json.loads((output / "setup.json").read_text())
+    assert setup["chosen_on_scored"]
+    assert "validation cases" in setup["scored"]
+
+
 def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, command):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
     output = tmp_path / "cells"
@@ -218,6 +232,7 @@ def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, comman
         "unetr",
         "swin-unetr",
     }
+    assert "No published rows" in outcome.stdout
     assert "F1 of objects (%)" in (output / "table.md").read_text()
     (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-objects.json")
     content = json.loads(report.read_text())

@@ -33,6 +33,8 @@ class ProtocolChoices:
     optimizer: Optimizer = "sgd"
     with_encoder: bool = False
     """The encoder of MSVM-UNet comes with ImageNet weights."""
+    choose_best: bool = True
+    """Soundly: validation cases choose the weights, since others are scored."""
     quick: bool = False
     settings: tuple[str, ...] = ()
 
@@ -67,7 +69,7 @@ def protocol_plan(
         plan = replace_patch(plan, experiment.patch_size)
     if choices.protocol == "published":
         plan = _as_published(experiment, plan, choices)
-    else:
+    elif choices.choose_best:
         plan = apply_settings(plan, ("training.export=best",))
     if choices.with_encoder:
         plan = apply_settings(plan, (f"training.frozen_encoder_epochs={FROZEN_EPOCHS}",))

@@ -178,6 +178,7 @@ def _prepare(
         variant=request.variant,
         optimizer=request.optimizer,
         with_encoder=request.encoder_weights is not None,
+        choose_best=not data.chosen_on_scored,
         quick=request.quick,
         settings=(
             *((f"training.max_minutes={request.max_minutes}",) if request.max_minutes is not None else ()),

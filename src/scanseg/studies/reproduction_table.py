@@ -156,11 +156,15 @@ def said_with(table: Reproduction) -> list[str]:
         f"Rule {table.rule} ({METRIC_RULES[table.rule].description}); HD95 in {table.distance_unit}. Dice is the mean "
         "over labels of the mean over cases, unless it says otherwise.",
         f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
-        f"Published rows: {published_results().sources[table.paper]}; on the paper's own test cases.",
     ]
+    source = published_results().sources[table.paper]
+    if any(row.origin == "published" for row in table.rows):
+        lines.append(f"Published rows: {source}; on the paper's own test cases.")
+    else:
+        lines.append(f"No published rows: {source} has none of this.")
     if table.encoder:
         lines.append(f"Encoder of MSVM-UNet: {table.encoder}.")
-    lines += [f"{row.method}: {row.note}." for row in table.rows if row.note]
+    lines += [f"{row.method} ({row.origin}): {row.note}." for row in table.rows if row.note]
     lines += [f"Data: {note}." for note in table.notes]
     if table.waiting:
         lines.append(f"Still to be done: {', '.join(table.waiting)}.")
