@@ -1,6 +1,9 @@
 """Cross-validation, from a data set to one model of all folds."""
 
 import json
+import signal
+import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from safetensors.torch import load_file
 import scanseg
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference import windows
+from scanseg.training import InterruptionError
 
 from .conftest import SETTINGS
 
@@ -58,8 +62,13 @@ def test_the_logits_of_the_folds_are_averaged(dataset, tmp_path, monkeypatch):
     scanseg.cross_validate(dataset, study, **OPTIONS)
     image = dataset / "imagesTr" / "case_0_0000.png"
     seen = []
-    keep = windows._average_flips
-    monkeypatch.setattr(windows, "_average_flips", lambda *given: seen.append(keep(*given)) or seen[-1])
+    keep = windows.mean_logits
+
+    def note(networks, images, *, flips):
+        seen.append(keep(networks, images, flips=flips))
+        return seen[-1]
+
+    monkeypatch.setattr(windows, "mean_logits", note)
 
     for path in (study, study / "fold_0", study / "fold_1"):
         scanseg.load(path, device="cpu").predict(image)
@@ -80,6 +89,67 @@ def test_recipes_compete(dataset, tmp_path):
     assert result.record.chosen == names[int(np.argmax(dice))]
     members = read(tmp_path / "study", "ensemble.json")["members"]
     assert members == [f"{result.record.chosen}/fold_{fold}" for fold in range(2)]
+    models = [fold.model for each in result.record.configurations for fold in each.folds]
+    assert models == [f"{name}/fold_{fold}" for name in names for fold in range(2)]
+
+    again = scanseg.cross_validate(dataset, tmp_path / "study", resume=True, devices=["cpu"], num_workers=0)
+
+    assert again.record == result.record
+    assert not (tmp_path / "study" / "plan.json").exists()
+    options = {"resume": True, "devices": ["cpu"], "num_workers": 0}
+    with pytest.raises(UsageError, match=r"is a study of xlstm-unet, xlstm-unet-2d\. Go on with all of them"):
+        scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",), **options)
+
+
+def test_a_study_of_one_recipe_does_not_become_one_of_two(dataset, tmp_path):
+    study = tmp_path / "study"
+    with pytest.raises(StoppedError):
+        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop_in("fold 0"))
+
+    with pytest.raises(UsageError, match="is a study of xlstm-unet alone"):
+        scanseg.cross_validate(
+            dataset, study, recipes=("xlstm-unet", "xlstm-unet-2d"), resume=True, devices=["cpu"]
+        )
+
+
+def test_every_fold_begins_with_the_weights_also_after_resume(dataset, tmp_path):
+    model, study = tmp_path / "model", tmp_path / "study"
+    scanseg.train(dataset, model, settings=SETTINGS, device="cpu", num_workers=0)
+    options = {"devices": ["cpu"], "num_workers": 0}
+    with pytest.raises(StoppedError):
+        scanseg.cross_validate(dataset, study, initial_weights=model, **options, listen=stop_in("fold 1"))
+    (study / "fold_1" / "plan.json").unlink()
+    (study / "fold_1" / "run.json").unlink()
+    (study / "fold_1" / "metrics.jsonl").unlink()
+    with pytest.raises(UsageError, match=rf"weights to begin with were {model}, not elsewhere"):
+        scanseg.cross_validate(dataset, study, initial_weights="elsewhere", resume=True, **options)
+
+    scanseg.cross_validate(dataset, study, resume=True, **options)
+
+    assert [read(study / f"fold_{fold}", "run.json")["initial_weights"] for fold in range(2)] == [
+        str(model)
+    ] * 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
+def test_a_study_that_is_ended_lets_its_trainings_save_their_state(dataset, tmp_path):
+    study = tmp_path / "study"
+    settings = (*SETTINGS, "training.epochs=100000")
+
+    def stop():
+        folders = [study / f"fold_{fold}" for fold in range(2)]
+        while not all((folder / "metrics.jsonl").is_file() for folder in folders):
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGTERM)
+
+    Thread(target=stop, daemon=True).start()
+    with pytest.raises(InterruptionError, match="--resume"):
+        scanseg.cross_validate(dataset, study, settings=settings, num_workers=0, devices=["cpu", "cpu"])
+
+    for fold in range(2):
+        run = read(study / f"fold_{fold}", "run.json")
+        assert run["status"] == "interrupted"
+        assert any((study / f"fold_{fold}" / "state").iterdir())
 
 
 def test_devices_train_folds_at_the_same_time(dataset, tmp_path):
@@ -102,15 +172,20 @@ class StoppedError(Exception):
     """Stands for a process that is killed."""
 
 
-def test_what_is_done_is_kept(dataset, tmp_path):
-    study = tmp_path / "study"
+def stop_in(fold):
+    """A listener that dies when a fold is trained."""
 
-    def stop(progress):
-        if progress.task == "training" and "fold 1" in progress.detail:
+    def listen(progress):
+        if progress.task == "training" and fold in progress.detail:
             raise StoppedError
 
+    return listen
+
+
+def test_what_is_done_is_kept(dataset, tmp_path):
+    study = tmp_path / "study"
     with pytest.raises(StoppedError):
-        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop)
+        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop_in("fold 1"))
     before = (study / "fold_0" / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(UsageError, match="--resume"):
         scanseg.cross_validate(dataset, study, **OPTIONS)

@@ -11,7 +11,7 @@ import torch
 import scanseg
 from scanseg.errors import InputError, UsageError
 from scanseg.specs import TrainingSpec
-from scanseg.training import InterruptionError
+from scanseg.training import InterruptionError, signals, watch_signals
 from scanseg.training.run import Run
 
 from .conftest import SETTINGS, add_case, write_dataset
@@ -230,3 +230,16 @@ def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
     Run._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0, 1.0)])
 
     assert [progress.detail for progress in heard] == ["epoch 1/2, loss 2.000"] * 2
+
+
+def test_a_signal_sent_twice_at_once_is_one_and_a_later_one_acts_as_always(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    with watch_signals() as stopped:
+        signal.raise_signal(signal.SIGTERM)
+        now[0] += 1
+        signal.raise_signal(signal.SIGINT)
+        assert stopped() == signal.SIGTERM
+        now[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -1,16 +1,14 @@
 """Cross-validation: every fold of one or more ways to plan, the best of them, and its folds as one model."""
 
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
 
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
-from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
 from scanseg.progress import Progress, ProgressListener, ignore_progress
@@ -24,6 +22,7 @@ from scanseg.specs import (
     Report,
     RunRecord,
 )
+from scanseg.studies.on_devices import Job, run_on_devices
 from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing, mean, report_of
 from scanseg.studies.preparation import DEFAULT_RECIPE, plan_of, store_of
 from scanseg.studies.single import TrainingOptions, stores_of, train
@@ -81,23 +80,27 @@ def cross_validate(
         raise UsageError("a cross-validation is one process: start it without torchrun, and with --devices")
     if not resume:
         ModelFolder.require_new(output)
-    output.mkdir(parents=True, exist_ok=True)
-    names = recipes or [source.stem if source.is_file() else _begun_recipe(output) or DEFAULT_RECIPE]
+    names = _names(source, output, recipes, initial_weights=options.initial_weights)
     options = replace(options, store=stores_of(output, options))
+    folders = [output / name if len(names) > 1 else output for name in names]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    takes_recipe = source.is_dir() and (bool(recipes) or options.initial_weights is None)
     configurations = [
         _configure(
             source,
-            output / name if len(names) > 1 else output,
+            folder,
             name,
-            replace(options, recipe=None if source.is_file() else name),
+            replace(options, recipe=name if takes_recipe else None),
             resume=resume,
             listen=listen,
         )
-        for name in names
+        for name, folder in zip(names, folders, strict=True)
     ]
+    options = replace(options, initial_weights=_begun_weights(configurations, options))
     _train_all(configurations, options, devices=devices, listen=listen)
     workers = choose_workers(options.num_workers)
-    outcomes = [_judge(each, num_workers=workers, listen=listen) for each in configurations]
+    outcomes = [_judge(each, output, num_workers=workers, listen=listen) for each in configurations]
     best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
     chosen, outcome = configurations[best], outcomes[best]
     report = report_of(
@@ -116,9 +119,59 @@ def cross_validate(
     return CrossValidationResult(output, record)
 
 
-def _begun_recipe(output: Path) -> str | None:
-    """Return the recipe of a study of one configuration that goes on; None where there is none yet."""
-    return Plan.read(output / _PLAN).recipe if (output / _PLAN).is_file() else None
+def _names(
+    source: Path, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
+) -> Sequence[str]:
+    """Name the configurations of a study that begins, or goes on.
+
+    Raises:
+        UsageError: It goes on, and began with other recipes.
+    """
+    plan = output / _PLAN
+    begun = [] if plan.is_file() else _begun_recipes(output)
+    if begun and (source.is_file() or not set(begun) <= set(recipes or begun)):
+        raise UsageError(
+            f"{output} is a study of {', '.join(begun)}. Go on with all of them (leave --recipe out, and give the "
+            f"data set's folder), or begin anew in another folder."
+        )
+    if plan.is_file() and len(recipes) > 1:
+        raise UsageError(
+            f"{output} is a study of {Plan.read(plan).recipe} alone. Leave --recipe out, or begin anew in another "
+            f"folder."
+        )
+    if recipes or begun:
+        return recipes or begun
+    if source.is_file():
+        return [source.stem]
+    if plan.is_file():
+        return [Plan.read(plan).recipe]
+    return [DEFAULT_RECIPE if initial_weights is None else ModelFolder.open(initial_weights).plan.recipe]
+
+
+def _begun_recipes(output: Path) -> list[str]:
+    """Return the recipes of a study of several that has begun; each has a folder."""
+    from scanseg.planning import RECIPES
+
+    return [name for name in RECIPES if (output / name).is_dir()]
+
+
+def _begun_weights(configurations: Sequence[_Configuration], options: TrainingOptions) -> Path | None:
+    """Return the weights with which all folds begin: those of the folds that have begun, if there are any.
+
+    Raises:
+        UsageError: They began with others than those that were given.
+    """
+    folders = [each.model(fold) for each in configurations for fold in each.folds]
+    records = [ModelFolder.open(path).read_run() for path in folders if (path / _PLAN).is_file()]
+    begun = {record.initial_weights for record in records if record is not None}
+    given = None if options.initial_weights is None else str(options.initial_weights)
+    if given is not None and not begun <= {given}:
+        others = ", ".join(sorted(name or "random ones" for name in begun - {given}))
+        raise UsageError(
+            f"--resume goes on with folds whose weights to begin with were {others}, not {given}. Leave "
+            f"--initial-weights out, or begin anew in another folder."
+        )
+    return Path(name) if len(begun) == 1 and (name := next(iter(begun))) else options.initial_weights
 
 
 def _configure(
@@ -131,7 +184,6 @@ def _configure(
     listen: ProgressListener,
 ) -> _Configuration:
     """Make a configuration's plan and store; one that goes on has its plan."""
-    folder.mkdir(exist_ok=True)
     path = folder / _PLAN
     if resume and path.is_file():
         plan = _begun_plan(path, options)
@@ -187,19 +239,18 @@ def _train_all(
                 listen=_named(listen, f"{each.name} fold {fold}"),
             )
         return
-    free: SimpleQueue[str] = SimpleQueue()
-    for device in devices:
-        free.put(device)
-    commands = [_command(each, fold, options) for each, fold in waiting]
-    listen(Progress("folds", 0, len(commands)))
-    with ThreadPoolExecutor(len(devices)) as threads:
-        done = threads.map(lambda command: _run_on_free_device(command, free), commands)
-        for number, _ in enumerate(_until_failure(done, threads)):
-            each, fold = waiting[number]
-            listen(Progress("folds", number + 1, len(commands), f"{each.name} fold {fold}"))
+    jobs = {
+        Job(f"the training in {each.model(fold)}", _command(each, fold, options)): f"{each.name} fold {fold}"
+        for each, fold in waiting
+    }
+    done = count()
+    listen(Progress("folds", next(done), len(jobs)))
+    run_on_devices(
+        list(jobs), devices, ended=lambda job: listen(Progress("folds", next(done), len(jobs), jobs[job]))
+    )
 
 
-def _command(configuration: _Configuration, fold: int, options: TrainingOptions) -> list[str]:
+def _command(configuration: _Configuration, fold: int, options: TrainingOptions) -> tuple[str, ...]:
     """Return the command that trains a fold."""
     model = configuration.model(fold)
     words = [sys.executable, "-m", "scanseg", "train", str(configuration.folder / _PLAN), "-o", str(model)]
@@ -208,34 +259,7 @@ def _command(configuration: _Configuration, fold: int, options: TrainingOptions)
         words += ["--num-workers", str(options.num_workers)]
     if options.initial_weights is not None:
         words += ["--initial-weights", str(options.initial_weights)]
-    return [*words, "--resume"] if (model / _PLAN).is_file() else words
-
-
-def _run_on_free_device(command: Sequence[str], free: "SimpleQueue[str]") -> None:
-    """Run a training on the next device that is free.
-
-    Raises:
-        ScansegError: It failed; with what it said.
-    """
-    device = free.get()
-    try:
-        done = subprocess.run(
-            [*command, "--device", device], check=False, capture_output=True, text=True, encoding="utf-8"
-        )
-    finally:
-        free.put(device)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("error: ")
-        raise ScansegError(f"the training in {command[6]} on {device} ended with {done.returncode}: {said}")
-
-
-def _until_failure(done: Iterable[None], threads: ThreadPoolExecutor) -> Iterable[None]:
-    """Pass on what is done; after a failure let what runs end, and begin nothing more."""
-    try:
-        yield from done
-    except BaseException:
-        threads.shutdown(wait=False, cancel_futures=True)
-        raise
+    return (*words, "--resume") if (model / _PLAN).is_file() else tuple(words)
 
 
 def _named(listen: ProgressListener, name: str) -> ProgressListener:
@@ -289,7 +313,7 @@ def _record_of(folder: ModelFolder) -> RunRecord:
 
 
 def _judge(
-    configuration: _Configuration, *, num_workers: int, listen: ProgressListener
+    configuration: _Configuration, study: Path, *, num_workers: int, listen: ProgressListener
 ) -> ConfigurationOutcome:
     """Score a configuration by the validation cases of all its folds."""
     choice = choose_postprocessing(
@@ -303,7 +327,7 @@ def _judge(
         outcomes.append(
             FoldOutcome(
                 fold=fold,
-                model=folder.path.name,
+                model=folder.path.relative_to(study).as_posix(),
                 epochs_done=record.epochs_done,
                 seconds=record.training_seconds,
                 mean_dice=report.summary.mean_over_labels.dice,

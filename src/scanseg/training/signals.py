@@ -2,11 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from scanseg.errors import ScansegError
+
+_SAME_REQUEST_SECONDS = 2.0
+"""Time within which a second signal is taken for the first one, sent twice."""
 
 
 class InterruptionError(ScansegError):
@@ -20,7 +24,10 @@ class InterruptionError(ScansegError):
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one acts as always.
+    """Note SIGINT and SIGTERM instead of dying of them; a second one, somewhat later, acts as always.
+
+    One that follows at once is the same request: a cluster signals every process of a job, and torchrun, or a study,
+    passes on what it got itself.
 
     Outside the main thread, where handlers cannot be set, nothing is noted.
 
@@ -28,15 +35,20 @@ def watch_signals() -> Iterator[Callable[[], int | None]]:
         A function that gives the number of the signal that came, or None.
     """
     received: list[int] = []
+    times: list[float] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        times.append(time.monotonic())
+        if not received:
+            received.append(number)
+        elif times[-1] - times[0] > _SAME_REQUEST_SECONDS:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, note)
