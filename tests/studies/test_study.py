@@ -190,6 +190,17 @@ def test_what_cannot_be_run_is_refused_before_anything_trains(
     assert not list(tmp_path.glob("out/**/run.json"))
 
 
+def test_some_cells_alone(study, dataset, tmp_path, command):
+    third = {"name": "Enc", "settings": ["network.variant=enc"]}
+    words = ("study", study(cells=[*CELLS, third]), dataset, "-o", tmp_path / "out", *OPTIONS, "--prepare")
+    outcome = command(*words, "--cells", "none,Enc")
+    assert outcome.code == 0, outcome.stderr
+    assert [cell.name for cell in record_of(tmp_path / "out").cells] == ["none", "Enc"]
+    refused = command(*words, "--cells", "Enc,Bot")
+    assert refused.code == 2
+    assert "choose at least two of none; Bot / ViL; Enc, with the baseline none among them" in refused.stderr
+
+
 def test_unknown_names_are_refused_with_the_known(tmp_path, command):
     outcome = command("study", "u-net", tmp_path, "-o", tmp_path / "out")
     assert outcome.code == 2

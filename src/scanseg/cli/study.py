@@ -21,6 +21,7 @@ def run(
     /,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    cells: str = "",
     seeds: str = "",
     folds: str = "",
     max_minutes: float | None = None,
@@ -40,6 +41,7 @@ def run(
         study: JSON file of the study, or the name of one that `scanseg study list` shows.
         dataset: Folder in nnU-Net's raw layout.
         output: Folder to write.
+        cells: Names of the cells to train, separated by commas; all of them if not given.
         seeds: Separated by commas, instead of those of the study.
         folds: Separated by commas, instead of those of the study.
         max_minutes: End each training after this time; the learning rate falls with the clock.
@@ -48,11 +50,17 @@ def run(
         prepare: Plan and preprocess only, such as on another machine than that which trains.
         resume: Go on with the study in the output folder; seeds and folds may be added.
     """
-    from scanseg.studies.study import StudyOptions, find_study, run_study
+    from scanseg.studies.study import StudyOptions, choose_cells, find_study, run_study
     from scanseg.studies.study_table import said_of, study_rows
     from scanseg.training import InterruptionError
 
-    spec = _changed(find_study(study), seeds=seeds, folds=folds, max_minutes=max_minutes, settings=settings)
+    spec = _changed(
+        choose_cells(find_study(study), split_names(cells)),
+        seeds=seeds,
+        folds=folds,
+        max_minutes=max_minutes,
+        settings=settings,
+    )
     options = StudyOptions(
         devices=split_names(devices) or ("auto",),
         num_workers=num_workers,

@@ -92,6 +92,29 @@ def find_study(study: str) -> StudySpec:
     return ready[study]
 
 
+def choose_cells(spec: StudySpec, names: Sequence[str]) -> StudySpec:
+    """Return a study of some of its cells.
+
+    Args:
+        spec: The study.
+        names: Names of the cells, the baseline among them; none: all of them.
+
+    Raises:
+        UsageError: There is no such cell, or the study compares nothing any more.
+    """
+    if not names:
+        return spec
+    there = {cell.name: cell for cell in spec.all_cells}
+    unknown = [name for name in names if name not in there]
+    if unknown or spec.baseline_name not in names or len(names) < 2:
+        raise UsageError(
+            f"cells {', '.join(names)}: choose at least two of {'; '.join(there)}, with the baseline "
+            f"{spec.baseline_name} among them"
+        )
+    chosen = tuple(cell for cell in spec.all_cells if cell.name in names)
+    return spec.model_copy(update={"cells": chosen, "grid": {}, "baseline": spec.baseline_name})
+
+
 def run_study(
     spec: StudySpec,
     dataset: Path | None,

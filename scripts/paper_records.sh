@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The runs behind docs/papers, as records: prepared where the data sets and the image libraries are, trained on a GPU.
+#   scripts/paper_records.sh prepare DATA OUT          DATA holds acdc, hippocampus, dsb2018, kvasir-seg
+#   scripts/paper_records.sh run OUT RECORDS NAME ...  each NAME within its minutes; again: goes on
+set -euo pipefail
+
+SCANSEG=${SCANSEG:-python3 -m scanseg}
+DEVICE=${DEVICE:-cuda}
+NAMES="acdc-published acdc-sound acdc-decoder hippocampus-blocks nuclei polyps"
+
+words() { # what each record is, without its data
+    case $1 in
+        acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 3 ;;
+        acdc-sound) echo reproduce msvm-unet @acdc --data acdc --protocol sound --from-scratch --seeds 0 --max-minutes 3 ;;
+        acdc-decoder) echo study msvm-unet-decoder @acdc --seeds 0 --max-minutes 1.5 ;;
+        hippocampus-blocks) echo study xlstm-unet-blocks @hippocampus --cells none,Bot,Enc --max-minutes 0.75 ;;
+        nuclei) echo reproduce xlstm-unet @dsb2018 --data dsb2018 --seeds 0 --max-minutes 2 ;;
+        polyps) echo reproduce msvm-unet @kvasir-seg --data kvasir-seg --from-scratch --seeds 0 --max-minutes 2 ;;
+        *) echo "no record $1; there are $NAMES" >&2; return 2 ;;
+    esac
+}
+
+device_option() { if [[ $1 == study ]]; then echo "--devices $DEVICE"; else echo "--device $DEVICE"; fi; }
+
+task=$1; shift
+case $task in
+    prepare)
+        data=$1; out=$2; shift 2
+        for name in ${*:-$NAMES}; do
+            line=$(words "$name")
+            $SCANSEG ${line//@/$data/} --prepare -o "$out/$name"
+            rm -rf "${out:?}/$name/dataset" # trainings need the store alone
+        done ;;
+    run)
+        out=$1; records=$2; shift 2
+        for name in "$@"; do
+            line=$(words "$name")
+            # shellcheck disable=SC2046,SC2001
+            $SCANSEG $(sed 's/ @[^ ]*//' <<<"$line") $(device_option $line) --resume -o "$out/$name" || echo "$name: failed"
+            mkdir -p "$records/$name"
+            (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
+                -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name 'test-*.json' -o -name validation.json \) \
+                -exec cp --parents {} "$records/$name/" \;)
+        done ;;
+    *) echo "prepare or run, not $task" >&2; exit 2 ;;
+esac
