@@ -92,7 +92,8 @@ def _convolve(layer: nn.Conv2d | nn.Conv3d, x: Tensor, bias: Tensor | None) -> T
     if x.is_cuda and max(layer.kernel_size) == 1:
         # Measured on an H100 in bfloat16: cuDNN takes 4.5 ms for a 3D map that the product takes 0.1 ms for.
         steps = tuple(slice(None, None, step) for step in layer.stride)
-        voxels = x[(slice(None), slice(None), *steps)].movedim(1, -1)
+        # Sliced with channels last: the gradient of a slice is laid out as its input is indexed.
+        voxels = x.movedim(1, -1)[(slice(None), *steps)]
         return F.linear(voxels, layer.weight.flatten(1), bias).movedim(-1, 1)
     operator = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
     return operator(x, layer.weight, bias, stride=layer.stride, padding=layer.padding)
