@@ -3,7 +3,8 @@
 Usage: python -m benchmarks.warm --device cuda [--processes 12] [--max-seconds 170] [PATTERN ...]
 
 On a bare machine compiling takes longer than timing, and uses one core. What these processes compile lies in Triton's
-cache (TRITON_CACHE_DIR) for the run that follows; their times are thrown away. Exit 1 where an entry failed or was cut off.
+cache (TRITON_CACHE_DIR) for the run that follows; their times are thrown away. Exit 1 where an entry failed or was cut
+off.
 """
 
 import argparse

@@ -90,13 +90,29 @@ def convolve(
 
 def _convolve(layer: nn.Conv2d | nn.Conv3d, x: Tensor, bias: Tensor | None) -> Tensor:
     if x.is_cuda and max(layer.kernel_size) == 1:
-        # Measured on an H100 in bfloat16: cuDNN takes 4.5 ms for a 3D map that the product takes 0.1 ms for.
-        steps = tuple(slice(None, None, step) for step in layer.stride)
-        # Sliced with channels last: the gradient of a slice is laid out as its input is indexed.
-        voxels = x.movedim(1, -1)[(slice(None), *steps)]
-        return F.linear(voxels, layer.weight.flatten(1), bias).movedim(-1, 1)
+        return pointwise_product(layer, x, bias)
     operator = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv3d
     return operator(x, layer.weight, bias, stride=layer.stride, padding=layer.padding)
+
+
+def pointwise_product(
+    layer: nn.Conv2d | nn.Conv3d,
+    x: Float[Tensor, "batch channel *space"],
+    bias: Float[Tensor, " out_channel"] | None,
+) -> Float[Tensor, "batch out_channel *out_space"]:
+    """Convolve with kernels of one voxel by a matrix product over the channels; the result has channels last.
+
+    Measured on an H100 in bfloat16: cuDNN takes 4.5 ms for a 3D map that the product takes 0.1 ms for.
+
+    Args:
+        layer: The convolution.
+        x: The map.
+        bias: Added, if any.
+    """
+    steps = tuple(slice(None, None, step) for step in layer.stride)
+    # Sliced with channels last: the gradient of a slice is laid out as its input is indexed.
+    voxels = x.movedim(1, -1)[(slice(None), *steps)]
+    return F.linear(voxels, layer.weight.flatten(1), bias).movedim(-1, 1)
 
 
 def convolve_before_norm(
