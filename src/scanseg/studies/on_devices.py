@@ -49,7 +49,13 @@ class _Running:
         ]
 
 
-def run_on_devices(jobs: Sequence[Job], devices: Sequence[str], *, ended: Callable[[Job], None]) -> None:
+def run_on_devices(
+    jobs: Sequence[Job],
+    devices: Sequence[str],
+    *,
+    ended: Callable[[Job], None],
+    stopped: Callable[[], int | None] = lambda: None,
+) -> None:
     """Run jobs, on each device one at a time.
 
     After a failure what runs comes to its end, and nothing more begins. SIGINT and SIGTERM are passed on, so that
@@ -59,6 +65,7 @@ def run_on_devices(jobs: Sequence[Job], devices: Sequence[str], *, ended: Callab
         jobs: What to run, in this order.
         devices: Names of devices; one that is named twice runs two.
         ended: Told of each job that ended well.
+        stopped: Gives a number, as of a signal, once what runs shall end.
 
     Raises:
         ScansegError: A job failed.
@@ -66,10 +73,11 @@ def run_on_devices(jobs: Sequence[Job], devices: Sequence[str], *, ended: Callab
     """
     waiting, running = list(jobs), dict[int, _Running]()
     failures: list[ScansegError] = []
-    with watch_signals() as stopped, ExitStack() as files:
+    number: int | None = None
+    with watch_signals() as signalled, ExitStack() as files:
         try:
             while waiting or running:
-                if stopped() is not None:
+                if (number := signalled() or stopped()) is not None:
                     break
                 for place, here in list(running.items()):
                     if here.process.poll() is not None:
@@ -85,7 +93,7 @@ def run_on_devices(jobs: Sequence[Job], devices: Sequence[str], *, ended: Callab
                 time.sleep(_PAUSE_SECONDS)
         finally:
             _end(running.values())
-        number = stopped()
+        number = signalled() or number
     if number is not None:
         raise InterruptionError("stopped; go on with --resume", signal_number=number)
     if failures:

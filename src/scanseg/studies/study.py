@@ -1,9 +1,11 @@
 """Run a study: every cell of a grid with every seed on every fold, and what that says."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -12,13 +14,13 @@ from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, check_network
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan, Report
 from scanseg.specs.study import CellOutcome, StudyCell, StudyRecord, StudyRun, StudySpec
 from scanseg.studies.comparison import compare, correct
+from scanseg.studies.on_devices import Job, run_on_devices
 from scanseg.studies.preparation import make_plan, store_of
-from scanseg.studies.side_by_side import run_side_by_side
 from scanseg.studies.study_table import RECORD, write_study
 from scanseg.studies.trials import OUT_OF_TIME, Stopped, Trial, named, run_trial, watch_time
 from scanseg.training import InterruptionError, choose_fold
@@ -222,13 +224,13 @@ def _train(
         for cell in cells
     ]
     if len(options.devices) > 1:
-        run_side_by_side(
-            [trial for trial, _ in trials],
-            trials[0][1].folder.parent,
-            devices=options.devices,
-            num_workers=options.num_workers,
+        waiting = {_job(trial, store, options): trial for trial, store in trials if not trial.is_done}
+        done = count(1)
+        run_on_devices(
+            list(waiting),
+            options.devices,
+            ended=lambda job: listen(Progress("trainings", next(done), len(waiting), waiting[job].name)),
             stopped=stopped,
-            listen=listen,
         )
         return
     for trial, store in trials:
@@ -240,6 +242,19 @@ def _train(
             stopped=stopped,
             listen=named(listen, trial.name),
         )
+
+
+def _job(trial: Trial, store: Store, options: StudyOptions) -> Job:
+    """Return the command of a training in a process of its own."""
+    plan = trial.folder.with_name(f"{trial.folder.name}.plan.json")
+    write_text(plan, trial.plan.to_json())
+    words = [sys.executable, "-m", "scanseg", "train", str(plan), "-o", str(trial.folder)]
+    words += ["--fold", str(trial.fold), "--store", str(store.folder.parent)]
+    if options.num_workers is not None:
+        words += ["--num-workers", str(options.num_workers)]
+    if (trial.folder / PLAN).is_file():
+        words.append("--resume")
+    return Job(trial.name, tuple(words))
 
 
 def summarise_study(spec: StudySpec, cells: Mapping[str, _Cell], output: Path) -> StudyRecord:
