@@ -1,0 +1,52 @@
+"""The Triton kernels of both scans on a GPU: the bounds of the contract tests at sizes that the interpreter has no time for."""
+
+import pytest
+import torch
+
+from .precision import assert_accurate, cast
+from .test_mlstm_cell import GATES, make_inputs, operator
+from .test_scans import map_inputs, scan_map
+
+pytestmark = pytest.mark.gpu
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+gates = pytest.mark.parametrize("gates", GATES)
+
+
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    """Products of float32 are not rounded to TF32."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+def on_gpu(inputs, dtype):
+    return {name: tensor.cuda() for name, tensor in cast(inputs, dtype).items()}
+
+
+@dtypes
+@gates
+@pytest.mark.parametrize(
+    ("size", "dim", "rank", "state"),
+    [((1, 1), 5, 2, 1), ((7, 7), 768, 48, 1), ((23, 31), 40, 6, 1), ((9, 5), 24, 3, 16)],
+)
+def test_ss2d_scan(generator, dtype, gates, size, dim, rank, state):
+    inputs = on_gpu(map_inputs(generator, gates, size=size, dim=dim, rank=rank, state=state), dtype)
+    grad = torch.randn(inputs["x"].shape, generator=generator, dtype=torch.float64).cuda()
+    assert_accurate(scan_map("triton"), scan_map("chunked"), inputs, grad)
+
+
+@dtypes
+@gates
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize(("token", "dim"), [(1, 6), (60, 256), (257, 32), (840, 160), (1031, 64), (2300, 25)])
+def test_mlstm(generator, dtype, gates, reverse, token, dim):
+    inputs = on_gpu(make_inputs(generator, gates, token=token, dim=dim), dtype)
+    grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64).cuda()
+    assert_accurate(operator("triton", reverse=reverse), operator("chunked", reverse=reverse), inputs, grad)
+
+
+def test_triton_serves_by_itself_and_compiles_as_one_graph(generator):
+    inputs = on_gpu(map_inputs(generator, "random", size=(16, 16), dim=32), torch.float32)
+    expected = scan_map("triton")(inputs)
+    assert torch.equal(scan_map()(inputs), expected)
+    compiled = torch.compile(scan_map(), fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), expected)
