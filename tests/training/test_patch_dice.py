@@ -28,7 +28,7 @@ class OneCase:
 
     def __init__(self, label_map, prediction, plan):
         self._arrays = (np.float16(prediction)[None, None], np.uint8(label_map)[None])
-        self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing)
+        self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing, previous=None)
 
     def case(self, name):
         return SimpleNamespace(geometry=SimpleNamespace(shape=self._arrays[1].shape))

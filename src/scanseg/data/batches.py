@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.data.augmentation import Warps, apply_intensity, draw_warps, mirror, warped_coordinates
+from scanseg.data.cascade import Predicted, take_apart
 from scanseg.data.disk import Boxes, DiskCases
 from scanseg.data.parts import WHOLE, Part
 from scanseg.data.resident import ResidentCases
@@ -63,6 +64,7 @@ def make_batch(
     iteration: int,
     device: torch.device,
     part: Part = WHOLE,
+    predicted: Predicted | None = None,
 ) -> Batch:
     """Make the batch of one iteration, or a part of it; the same arguments give the same batch.
 
@@ -75,6 +77,7 @@ def make_batch(
         iteration: Number of the batch in this sequence.
         device: Where the batch is wanted; patches are gathered where the cases are, and augmented here.
         part: The part; it holds the same patches, changed in the same way, as there in the whole batch.
+        predicted: What becomes of the labels of a first stage that the cases hold; None: they hold none.
     """
 
     def draw(number: int) -> _Patches:
@@ -93,6 +96,10 @@ def make_batch(
             noise_seed = np.random.default_rng([seed, stream, iteration, 2, number]).integers(2**62)
             generator = torch.Generator(device).manual_seed(int(noise_seed))
             images = apply_intensity(images, spec, rng=rng, generator=generator, part=part)
+    if predicted is not None:
+        numbers = [seed, stream, iteration, 4] if transforms else None
+        first = part.of(sampling.batch_size).start
+        images, label_maps = take_apart(images, label_maps, predicted, numbers=numbers, first=first)
     return Batch(images.contiguous(), label_maps.contiguous())
 
 

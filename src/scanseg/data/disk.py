@@ -190,7 +190,7 @@ def _locate(
     files: _ArrayFiles, *, dataset: DatasetSpec, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Find the labels of a case, as where cases are held in memory."""
-    label_map = _read(files.label_map, ...)
+    label_map = _read(files.label_map, ...).astype(np.uint8)
     return locate_voxels(label_map, dataset, rng=np.random.default_rng([seed, files.number]))
 
 

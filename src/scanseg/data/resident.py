@@ -28,7 +28,7 @@ class ResidentCases:
     images: Float[Tensor, "channel voxel"]
     """float16 values of all cases."""
     label_maps: Int[Tensor, " voxel"]
-    """uint8 values of all cases."""
+    """uint8 values of all cases; int16 where a first stage's prediction is packed into them."""
     starts: Int[Tensor, " case"]
     """Index of each case's first voxel."""
     shapes: Int[Tensor, "case 3"]
@@ -114,7 +114,7 @@ def resident_bytes(store: Store, cases: Sequence[str]) -> int:
     """Say how much memory cases will take: float16 images and uint8 label maps."""
     channels = store.index.dataset.num_channels
     voxels = sum(int(np.prod(store.case(name).geometry.shape)) for name in cases)
-    return voxels * (2 * channels + 1)
+    return voxels * (2 * channels + (1 if store.index.previous is None else 2))
 
 
 def hold_cases(
@@ -142,7 +142,8 @@ def hold_cases(
     images = torch.empty(
         (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=device
     )
-    label_maps = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
+    packed = store.index.previous is not None
+    label_maps = torch.empty(int(sizes.sum()), dtype=torch.int16 if packed else torch.uint8, device=device)
     dataset = store.index.dataset
     locations, annotated = [], []
     for number, name in enumerate(cases):
@@ -152,7 +153,7 @@ def hold_cases(
         images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(device)
         label_maps[here] = torch.from_numpy(label_map).flatten().to(device)
         rng = np.random.default_rng([seed, number])
-        where, known = locate_voxels(label_map, dataset, rng=rng)
+        where, known = locate_voxels(label_map.astype(np.uint8), dataset, rng=rng)
         locations.append(where)
         if known is not None:
             annotated.append(known)

@@ -28,6 +28,9 @@ IMAGE_FILE = "image.b2nd"
 LABEL_MAP_FILE = "label_map.b2nd"
 REFERENCE_FILE = "reference.b2nd"
 
+PACKING_BASE = 256
+"""Label maps of a store for a second stage hold `label + 256 * predicted label`."""
+
 _HASH_DIGITS = 8
 
 
@@ -132,6 +135,19 @@ class Store:
             InputError: The array is missing or damaged.
         """
         return read_array(self._path(case, LABEL_MAP_FILE))
+
+    def read_predicted(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"] | None:
+        """Read what a first stage predicted, on the network's grid; None where there is no first stage.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
+        if self.index.previous is None:
+            return None
+        return (read_array(self._path(case, LABEL_MAP_FILE)) // PACKING_BASE).astype(np.uint8)
 
     def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
         """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated.

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, Shaped, UInt8
+from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor, nn
 
 from scanseg.data import preprocess_image, separates_z
+from scanseg.data.cascade import one_hot, to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.imaging import Image, read_image
+from scanseg.imaging import Image
 from scanseg.inference.folders import predict_folder
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.replay import ReplayedNetwork
 from scanseg.inference.restoring import Restored, resize_labels, restore
+from scanseg.inference.sources import Source, describe, open_source
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import Windowing, predict_slabs
 from scanseg.models import load_model
@@ -26,8 +28,6 @@ from scanseg.models.folder import Weights
 from scanseg.networks import place_network
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
-
-Source = str | Path | Sequence[Path] | np.ndarray | Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +78,19 @@ def load(
     """
     chosen = choose_device(device)
     model = load_model(Path(path), device=chosen, weights=weights)
+    previous = None
+    if model.previous is not None:
+        stage = model.previous
+        previous = Predictor(
+            stage.plan, stage.network, device=chosen, precision=precision, cuda_graph=cuda_graph
+        )
     return Predictor(
         model.plan,
         model.network,
         device=chosen,
         model=str(path) if weights == "exported" else f"{path} ({weights} weights)",
         postprocessing=model.postprocessing,
+        previous=previous,
         precision=precision,
         cuda_graph=cuda_graph,
     )
@@ -100,6 +107,7 @@ class Predictor:
         device: torch.device,
         model: str = "a network in memory",
         postprocessing: PostprocessingSpec = NOTHING,
+        previous: "Predictor | None" = None,
         precision: Precision | None = None,
         cuda_graph: bool = True,
     ) -> None:
@@ -111,6 +119,7 @@ class Predictor:
             device: Where to compute.
             model: Where the network comes from, for the record of predictions.
             postprocessing: What is removed from label maps.
+            previous: The first stage of a cascade, which segments an image before this network does.
             precision: Of the network's products; None: that of the plan's training.
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
                 sooner at small batches, for the memory of a pass. Where a pass cannot be captured, the reason is
@@ -120,6 +129,7 @@ class Predictor:
         self.device = device
         self.model = model
         self.postprocessing = postprocessing
+        self.previous = previous
         self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
         self._network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
@@ -186,21 +196,11 @@ class Predictor:
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image; needs no device. See `predict`."""
-        if isinstance(source, str):
-            source = Path(source)
-        if isinstance(source, np.ndarray):
-            image = self._image_of_array(source, spacing)
-        elif spacing is not None:
-            raise UsageError("spacing is for arrays; files and images have their own")
-        elif isinstance(source, Path) and source.is_dir():
-            raise UsageError(f"{source} is a folder; predict_folder segments all of its cases")
-        else:
-            image = source if isinstance(source, Image) else read_image(source)
-        self._check_axes(image, source)
+        image = open_source(source, self.plan, spacing=spacing)
         try:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
-            raise InputError(f"{_describe(source)}: {error}") from error
+            raise InputError(f"{describe(source)}: {error}") from error
         return PreparedImage(image, array, geometry)
 
     def predict_prepared(
@@ -213,9 +213,14 @@ class Predictor:
         listen: ProgressListener = ignore_progress,
     ) -> Prediction:
         """Segment an image that was prepared. See `predict`."""
+        predicted = None
+        if self.plan.cascade is not None and self.previous is not None:
+            first = self.previous.predict(prepared.image, mirror=mirror, listen=listen).label_map
+            predicted = to_grid(first, prepared.geometry, self.plan.preprocessing)
         restored = self._segment(
             prepared.array,
             prepared.geometry,
+            predicted=predicted,
             mirror=mirror,
             probabilities=probabilities,
             uncertainty=uncertainty,
@@ -231,6 +236,7 @@ class Predictor:
         image: Float32[np.ndarray, "channel z y x"],
         geometry: CaseGeometry,
         *,
+        predicted: UInt8[np.ndarray, "z y x"] | None = None,
         mirror: bool = False,
         listen: ProgressListener = ignore_progress,
     ) -> UInt8[np.ndarray, "*source"]:
@@ -239,13 +245,14 @@ class Predictor:
         Args:
             image: The image on the network's grid.
             geometry: Where it lies.
+            predicted: What the first stage of a cascade predicted, on the network's grid.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             listen: Told of the network's passes.
 
         Returns:
             Label map on the source's grid.
         """
-        return self._segment(image, geometry, mirror=mirror, listen=listen).label_map
+        return self._segment(image, geometry, predicted=predicted, mirror=mirror, listen=listen).label_map
 
     def predict_folder(
         self,
@@ -278,6 +285,7 @@ class Predictor:
         array: Float32[np.ndarray, "channel z y x"],
         geometry: CaseGeometry,
         *,
+        predicted: UInt8[np.ndarray, "z y x"] | None,
         mirror: bool,
         probabilities: bool = False,
         uncertainty: bool = False,
@@ -288,7 +296,7 @@ class Predictor:
         order = dataset.regions_class_order if dataset.has_regions else None
         by_labels = settings.mode == "slices" and settings.slice_restoring == "labels"
         with self._explained_memory(array.shape[1:]):
-            slabs = self._logits(array, mirror=mirror, uncertainty=uncertainty, listen=listen)
+            slabs = self._logits(array, predicted, mirror=mirror, uncertainty=uncertainty, listen=listen)
             slabs = [slab.clone() for slab in slabs] if by_labels else slabs
             restored = restore(
                 slabs,
@@ -310,6 +318,7 @@ class Predictor:
     def _logits(
         self,
         array: Float32[np.ndarray, "channel z y x"],
+        predicted: UInt8[np.ndarray, "z y x"] | None,
         *,
         mirror: bool,
         uncertainty: bool,
@@ -330,6 +339,13 @@ class Predictor:
             regions=self.plan.dataset.has_regions,
         )
         image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        if self.plan.cascade is not None:
+            if predicted is None:
+                raise UsageError(
+                    "the model is the second stage of a cascade; it needs what the first one predicted"
+                )
+            image = torch.cat((image, torch.from_numpy(predicted)[None].float()))
+            networks = [_of_labels(network, self.plan.dataset.label_values) for network in networks]
         return predict_slabs(networks, image, windowing, device=self.device, listen=listen)
 
     @contextmanager
@@ -344,47 +360,11 @@ class Predictor:
                 f"{self.plan.inference.window_batch})"
             ) from error
 
-    def _check_axes(self, image: Image, source: Source) -> None:
-        """Refuse an image of other axes than the model learnt; single slices are right for a 2D network."""
-        if image.num_axes == self.plan.num_axes:
-            return
-        if image.num_axes == 2 and len(self.plan.sampling.patch_size) == 2:
-            return
-        raise InputError(
-            f"{_describe(source)}: has {image.num_axes} spatial axes, shape {image.shape}; the model was trained on "
-            f"images of {self.plan.num_axes}. Give it such images."
-        )
 
-    def _image_of_array(self, array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None) -> Image:
-        """Give an array its place in space."""
-        num_axes = self.plan.num_axes
-        if spacing is None and self.plan.preprocessing.spacing is not None:
-            raise UsageError(
-                f"the plan resamples to {self.plan.preprocessing.spacing} mm, so an array needs its spacing: pass "
-                f"spacing=, {num_axes} numbers in mm per voxel"
-            )
-        channels = array if array.ndim == num_axes + 1 else array[np.newaxis]
-        faults = []
-        if channels.ndim != num_axes + 1 or len(channels) != self.plan.dataset.num_channels:
-            faults.append(
-                f"the array has shape {array.shape}; the model expects {self.plan.dataset.num_channels} channels "
-                f"({', '.join(self.plan.dataset.channel_names)}) before {num_axes} spatial axes"
-            )
-        if array.dtype.kind not in "iufb":
-            faults.append(f"the array holds {array.dtype}; intensities are integers or floats")
-        elif not np.isfinite(array).all():
-            faults.append("the array holds NaN or infinite values; replace them")
-        sizes = (1.0,) * num_axes if spacing is None else tuple(float(size) for size in spacing)
-        if len(sizes) != num_axes or not all(0 < size < np.inf for size in sizes):
-            faults.append(f"spacing {sizes} must be {num_axes} positive numbers of mm")
-        if faults:
-            raise InputError("; ".join(faults))
-        direction = tuple(float(value) for value in np.eye(num_axes).ravel())
-        return Image(channels, spacing=sizes, origin=(0.0,) * num_axes, direction=direction)
+def _of_labels(network: Network, values: tuple[int, ...]) -> Network:
+    """Return a network that sees labels as the last channel of windows, and gives each its channel."""
 
+    def run(windows: Tensor) -> Tensor:
+        return network(torch.cat((windows[:, :-1], one_hot(windows[:, -1], values)), dim=1))
 
-def _describe(source: Source) -> str:
-    """Return a source in words, for messages."""
-    if isinstance(source, Image | np.ndarray):
-        return "the image"
-    return str(source) if isinstance(source, str | Path) else ", ".join(str(path) for path in source)
+    return run

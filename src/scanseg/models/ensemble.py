@@ -13,6 +13,8 @@ from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
 FILE = "ensemble.json"
+PREVIOUS = "previous"
+"""Folder, in that of a model, of the first stage of its cascade."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,8 @@ class LoadedModel:
     plan: Plan
     network: nn.Module
     postprocessing: PostprocessingSpec
+    previous: "LoadedModel | None" = None
+    """The first stage of a cascade."""
 
 
 class MeanNetwork(nn.Module):
@@ -53,14 +57,14 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
     if not (path / FILE).is_file():
         folder = ModelFolder.open(path)
         network = folder.load_network(device=device, weights=weights)
-        return LoadedModel(folder.plan, network, PostprocessingSpec())
+        return LoadedModel(folder.plan, network, PostprocessingSpec(), _load_previous(folder, device=device))
     spec = EnsembleSpec.read(path / FILE)
     folders = [ModelFolder.open(path / member) for member in spec.members]
     plan = folders[0].plan
     for folder in folders[1:]:
         differing = [
             name
-            for name in ("dataset", "num_axes", "preprocessing", "inference")
+            for name in ("dataset", "num_axes", "preprocessing", "inference", "cascade")
             if getattr(folder.plan, name) != getattr(plan, name)
         ]
         if folder.plan.sampling.patch_size != plan.sampling.patch_size:
@@ -71,7 +75,13 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
                 f"{', '.join(differing)}. Predict with each, or make an ensemble of models of one plan."
             )
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
-    return LoadedModel(plan, MeanNetwork(networks).eval(), spec.postprocessing)
+    previous = _load_previous(folders[0], device=device)
+    return LoadedModel(plan, MeanNetwork(networks).eval(), spec.postprocessing, previous)
+
+
+def _load_previous(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
+    """Load the first stage of a cascade, which lies in the folder of the second."""
+    return None if folder.plan.cascade is None else load_model(folder.path / PREVIOUS, device=device)
 
 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:

@@ -216,7 +216,7 @@ def _build_network(plan: Plan) -> nn.Module:
     """Build a plan's network, on the device that is torch's default."""
     return build_network(
         plan.network,
-        in_channels=plan.dataset.num_channels,
+        in_channels=plan.num_inputs,
         num_classes=plan.dataset.num_outputs,
         patch_size=plan.sampling.patch_size,
     )

@@ -91,7 +91,7 @@ def count_values(plan: Plan) -> Counts:
     with torch.random.fork_rng(devices=[]):
         network = build_network(
             plan.network,
-            in_channels=plan.dataset.num_channels,
+            in_channels=plan.num_inputs,
             num_classes=plan.dataset.num_outputs,
             patch_size=plan.sampling.patch_size,
         ).train()
@@ -105,7 +105,7 @@ def count_values(plan: Plan) -> Counts:
         for module in network.modules():
             if next(module.children(), None) is None:
                 hooks.callback(module.register_forward_hook(add).remove)
-        outputs = network(torch.empty(1, plan.dataset.num_channels, *plan.sampling.patch_size))
+        outputs = network(torch.empty(1, plan.num_inputs, *plan.sampling.patch_size))
         num_outputs = sum(tensor.numel() for tensor in _tensors(outputs))
     return Counts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),

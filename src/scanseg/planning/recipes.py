@@ -13,6 +13,7 @@ from scanseg.planning.spacing import TargetGrid, choose_grid
 from scanseg.planning.stages import Stage, choose_stages
 from scanseg.specs import (
     AdamWSpec,
+    CascadeSpec,
     DatasetSpec,
     Fingerprint,
     InferenceSpec,
@@ -25,7 +26,7 @@ from scanseg.specs import (
     TrainingSpec,
 )
 
-_Resolution = Literal["full", "2d", "low"]
+_Resolution = Literal["full", "2d", "low", "cascade"]
 
 _SLICE_SIZE = (224, 224)
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
@@ -86,6 +87,7 @@ def _planned(
                 update={"loss": LossSpec(dice_over_batch=batch_dice)}
             ),
             inference=InferenceSpec(mirror_axes=flips),
+            cascade=CascadeSpec() if resolution == "cascade" else None,
         )
 
     return make
@@ -101,7 +103,7 @@ def _choose_stage(
     """
     num_outputs = len(dataset.labels)
     if resolution == "2d" or fingerprint.num_axes == 2:
-        if resolution == "low":
+        if resolution in ("low", "cascade"):
             raise InputError(
                 f"{dataset.name} has images of two axes; choose a recipe without a low resolution."
             )
@@ -120,7 +122,7 @@ def _choose_stage(
             f"median case of {tuple(round(voxels) for voxels in stages.full.grid.median_shape)}; choose a recipe "
             f"without it."
         )
-    return stages.low, False
+    return (stages.full, True) if resolution == "cascade" else (stages.low, False)
 
 
 def _target_spacing(
@@ -177,10 +179,18 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) at a low resolution, for volumes of which a patch shows little",
         _planned("xlstm-unet", resolution="low"),
     ),
+    "xlstm-unet-cascade": Recipe(
+        "xLSTM-UNet (Enc) at full resolution, which sees what one at a low resolution predicted",
+        _planned("xlstm-unet", resolution="cascade"),
+    ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
     "residual-unet-low": Recipe(
         "nnU-Net's residual-encoder U-Net at a low resolution", _planned("residual-unet", resolution="low")
+    ),
+    "residual-unet-cascade": Recipe(
+        "nnU-Net's residual-encoder U-Net at full resolution, which sees what one at a low resolution predicted",
+        _planned("residual-unet", resolution="cascade"),
     ),
     "plain-unet": Recipe("nnU-Net's plain U-Net on planned patches", _planned("plain-unet")),
     "plain-unet-2d": Recipe(
@@ -188,6 +198,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "plain-unet-low": Recipe(
         "nnU-Net's plain U-Net at a low resolution", _planned("plain-unet", resolution="low")
+    ),
+    "plain-unet-cascade": Recipe(
+        "nnU-Net's plain U-Net at full resolution, which sees what one at a low resolution predicted",
+        _planned("plain-unet", resolution="cascade"),
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
     "segresnet": Recipe(

@@ -38,6 +38,7 @@ from scanseg.specs.network import (
 )
 from scanseg.specs.plan import (
     AdamWSpec,
+    CascadeSpec,
     EarlyStopSpec,
     InferenceSpec,
     LossSpec,
@@ -77,6 +78,7 @@ __all__ = [
     "AffineTransform",
     "BrightnessTransform",
     "CTNormalization",
+    "CascadeSpec",
     "CaseGeometry",
     "CaseMeasures",
     "CaseReport",

@@ -97,6 +97,11 @@ class DatasetSpec(Document):
         return len(self.foreground) if self.has_regions else 1 + len(self.foreground)
 
     @property
+    def label_values(self) -> tuple[int, ...]:
+        """Values that a prediction may hold beside background, in rising order."""
+        return tuple(sorted({value for values in self.foreground.values() for value in values}))
+
+    @property
     def known_values(self) -> frozenset[int]:
         """Every value that may occur in a label map."""
         values = {value for values in self.foreground.values() for value in values} | {0}

@@ -11,6 +11,9 @@ from scanseg.specs.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.network import NetworkSpec
 from scanseg.specs.preprocessing import PreprocessingSpec
 
+HIGHEST_CASCADE_LABEL = 127
+"""Label maps of two stages lie in one array of 16 bits."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -145,6 +148,21 @@ class InferenceSpec(Document):
     """What is resized back to the source grid in mode `slices`; `labels` as published."""
 
 
+class CascadeSpec(Document):
+    """A second stage: labels of a first one, at a lower resolution, are further channels, one for each (one-hot)."""
+
+    previous: str | None = None
+    """Folder of the `scanseg crossval` of the first stage, whose folds predicted each training case unseen."""
+    change_probability: Fraction = 0.4
+    """How often a label is grown, shrunk, opened or closed in a training patch."""
+    change_radius: PositiveInt = 8
+    """Largest radius of such a change, in voxels."""
+    drop_probability: Fraction = 0.2
+    """How often one connected part of a label is taken out of a training patch."""
+    largest_dropped: Fraction = 0.15
+    """Part of the patch up to which a connected part is taken out."""
+
+
 class Plan(Document):
     """All decisions of one training, and all that prediction needs beside the weights."""
 
@@ -162,6 +180,13 @@ class Plan(Document):
     network: NetworkSpec
     training: TrainingSpec = TrainingSpec()
     inference: InferenceSpec = InferenceSpec()
+    cascade: CascadeSpec | None = None
+    """How the network sees what an earlier stage predicted; None: there is no earlier stage."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Channels that the network sees: those of the images, and one for each label of an earlier stage."""
+        return self.dataset.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -170,6 +195,7 @@ class Plan(Document):
             *self._slice_faults(),
             *self._axis_faults(),
             *self._label_faults(),
+            *self._cascade_faults(),
         ]
         if faults:
             raise ValueError("; ".join(faults))
@@ -210,6 +236,15 @@ class Plan(Document):
                 f"inference slice_restoring labels needs mode slices, not {self.inference.mode}; "
                 f"else choose slice_restoring logits"
             )
+
+    def _cascade_faults(self) -> Iterator[str]:
+        """Say why there can be no earlier stage."""
+        if self.cascade is None:
+            return
+        if len(self.sampling.patch_size) != 3 or self.preprocessing.slice_size is not None:
+            yield "cascade is for patches of three axes"
+        if max(self.dataset.label_values) > HIGHEST_CASCADE_LABEL:
+            yield f"cascade is for label values up to {HIGHEST_CASCADE_LABEL}, not {max(self.dataset.label_values)}"
 
     def _label_faults(self) -> Iterator[str]:
         """Say which weights are of labels that are not there, and which leave nothing."""

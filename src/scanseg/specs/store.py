@@ -45,3 +45,5 @@ class StoreIndex(Document):
     preprocessing: PreprocessingSpec
     splits: Splits
     cases: tuple[StoredCase, ...]
+    previous: str | None = None
+    """Study whose predictions are packed into the label maps (`scanseg.data.cascade`); None: there are none."""

@@ -19,6 +19,7 @@ from scanseg.models import ModelFolder, check_network
 from scanseg.progress import ProgressListener
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
+from scanseg.studies.cascade import cascade_store_of
 
 DEFAULT_RECIPE = "xlstm-unet"
 
@@ -109,6 +110,16 @@ def store_of(
         InputError: The store is not there, and the data set is not, or is another.
     """
     folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
+    made = _store_at(folder, plan, source, num_workers=num_workers, listen=listen)
+    if plan.cascade is None:
+        return made
+    return cascade_store_of(plan, made, num_workers=num_workers, listen=listen)
+
+
+def _store_at(
+    folder: Path, plan: Plan, source: Path, *, num_workers: int | None, listen: ProgressListener
+) -> Store:
+    """Open a store, or make it if the data set is there."""
     raw = _raw_dataset(plan, source)
     if raw is None:
         return Store.open(folder)

@@ -12,6 +12,7 @@ from scanseg.models import ModelFolder
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
+from scanseg.studies.cascade import keep_first_stage
 from scanseg.studies.curves import write_curves
 from scanseg.studies.preparation import plan_of, store_of
 from scanseg.training import FoldChoice, InterruptionError, TrainingResult, choose_fold, watch_signals
@@ -104,7 +105,10 @@ def _prepare(
     fold = 0 if fold is None else fold
     store = store_of(plan, source, stores, num_workers=options.num_workers, listen=listen)
     choose_fold(store, fold)
-    return ModelFolder.create(output, plan), store, fold
+    folder = ModelFolder.create(output, plan)
+    if plan.cascade is not None:
+        keep_first_stage(plan, output)
+    return folder, store, fold
 
 
 def _check_batch(plan: Plan, processes: Processes) -> None:

@@ -73,7 +73,7 @@ def _shapes(plan: Plan, num_classes: int) -> dict[str, Tensor]:
     with torch.device("meta"):
         network = build_network(
             plan.network,
-            in_channels=plan.dataset.num_channels,
+            in_channels=plan.num_inputs,
             num_classes=num_classes,
             patch_size=plan.sampling.patch_size,
         )

@@ -12,6 +12,7 @@ import torch
 from pydantic import JsonValue
 
 from scanseg.data.batches import Batch, TrainingCases, make_batch
+from scanseg.data.cascade import predicted_of
 from scanseg.data.disk import DiskCases
 from scanseg.data.parts import Part
 from scanseg.data.sampling import TRAINING_STREAM, iterations_per_pass
@@ -305,6 +306,7 @@ class Run:
             iteration=iteration,
             device=self._device,
             part=self._part,
+            predicted=predicted_of(self._plan),
         )
 
     def _report(self, losses: Sequence[torch.Tensor]) -> None:

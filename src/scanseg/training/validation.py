@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from scanseg.data.batches import TrainingCases, make_batch
+from scanseg.data.cascade import predicted_of
 from scanseg.data.compressed import write_array
 from scanseg.data.sampling import VALIDATION_STREAM
 from scanseg.data.store import Store
@@ -62,6 +63,7 @@ def patch_dice(
             stream=VALIDATION_STREAM,
             iteration=iteration,
             device=device,
+            predicted=predicted_of(plan),
         )
         counts += _count(fit.logits(batch), batch.label_maps, plan.dataset)
     overlap, predicted, real = processes.sum(counts).cpu().tolist()
@@ -134,7 +136,9 @@ def validate(
     for number, case_name in enumerate(shared):
         case = store.case(case_name)
         image = store.read_image(case).astype(np.float32)
-        label_map = predictor.predict_preprocessed(image, case.geometry, listen=ask)
+        label_map = predictor.predict_preprocessed(
+            image, case.geometry, predicted=store.read_predicted(case), listen=ask
+        )
         labels = score_case(
             label_map,
             store.read_reference(case),

@@ -1,0 +1,87 @@
+"""The first stage of a cascade, for the training of the second: its predictions, and its models to be kept."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from scanseg.data.cascade import build_cascade_store
+from scanseg.data.store import Store
+from scanseg.data.workers import choose_workers
+from scanseg.errors import InputError, UsageError
+from scanseg.models import ModelFolder
+from scanseg.models.ensemble import FILE, PREVIOUS
+from scanseg.progress import ProgressListener
+from scanseg.specs import EnsembleSpec, Plan
+from scanseg.training.validation import prediction_path
+
+_KEPT = ("plan.json", "run.json", "model.safetensors")
+
+
+def cascade_store_of(plan: Plan, store: Store, *, num_workers: int | None, listen: ProgressListener) -> Store:
+    """Return the store of a plan with what the first stage predicted, which its folds have not seen.
+
+    Args:
+        plan: The plan of the second stage.
+        store: The store of its cases.
+        num_workers: Processes that resample.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The first stage is no finished cross-validation of the same cases.
+        UsageError: The plan does not say where it is.
+    """
+    study = _study_of(plan)
+    digest = hashlib.sha256(str(study.resolve()).encode()).hexdigest()[:8]
+    return build_cascade_store(
+        store,
+        {
+            case: prediction_path(folder, case)
+            for folder in _members(study)
+            for case in _validation_cases(folder)
+            if prediction_path(folder, case).is_file()
+        },
+        previous=str(study),
+        folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
+        num_workers=choose_workers(num_workers),
+        listen=listen,
+    )
+
+
+def keep_first_stage(plan: Plan, model: Path) -> None:
+    """Copy the models of the first stage into the folder of the second, which can then predict by itself.
+
+    Args:
+        plan: The plan of the second stage.
+        model: Its folder.
+    """
+    study, kept = _study_of(plan), model / PREVIOUS
+    for folder in _members(study):
+        place = kept / folder.path.relative_to(study)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in _KEPT:
+            shutil.copyfile(folder.path / name, place / name)
+    shutil.copyfile(study / FILE, kept / FILE)
+
+
+def _study_of(plan: Plan) -> Path:
+    """Return the folder of the first stage."""
+    assert plan.cascade is not None
+    if plan.cascade.previous is None:
+        raise UsageError(
+            "the plan is that of a second stage; say where the scanseg crossval of the first one is: --set "
+            "cascade.previous=STUDY"
+        )
+    return Path(plan.cascade.previous)
+
+
+def _members(study: Path) -> list[ModelFolder]:
+    """Return the models of the folds."""
+    if not (study / FILE).is_file():
+        raise InputError(f"{study} is no finished scanseg crossval: it holds no {FILE}.")
+    return [ModelFolder.open(study / member) for member in EnsembleSpec.read(study / FILE).members]
+
+
+def _validation_cases(folder: ModelFolder) -> tuple[str, ...]:
+    """Return the cases that a fold has not learnt from."""
+    record = folder.read_run()
+    return () if record is None else record.validation_cases

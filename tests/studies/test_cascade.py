@@ -1,0 +1,163 @@
+"""A cascade on volumes of noise: what its second stage knows, it knows from the first."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import scanseg
+from scanseg.data.compressed import read_array, write_array
+from scanseg.data.store import Store
+from scanseg.errors import InputError, UsageError
+from scanseg.imaging import Image, read_image, write_label_map
+from scanseg.inference.postprocessing import NOTHING
+from scanseg.models import ModelFolder
+
+SETTINGS = (
+    *("sampling.patch_size=[8, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),
+    *("network.strides=[[1, 1, 1], [2, 2, 2]]", "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]"),
+    *("network.num_convs_encoder=[1, 1]", "network.num_convs_decoder=[1]"),
+    *("training.validation_batches=1", "training.epochs=1", "training.precision=float32"),
+    'training.optimizer={"kind": "adamw", "lr": 0.02}',
+)
+FIRST = (*SETTINGS, "training.iterations_per_epoch=2", "preprocessing.spacing=[2.0, 2.0, 2.0]")
+SECOND = (
+    *SETTINGS,
+    *("training.iterations_per_epoch=150", "network.deep_supervision=false", "augmentation=[]"),
+)
+OPTIONS = {"recipe": "plain-unet", "num_workers": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Four volumes of noise with a ball of one label and a box of another, in two folds."""
+    folder = tmp_path_factory.mktemp("data") / "noise"
+    rng = np.random.default_rng(0)
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for number in range(4):
+        z, y, x = np.mgrid[:14, :24, :24]
+        ball = (2 * (z - 7)) ** 2 + (y - rng.uniform(8, 12)) ** 2 + (x - rng.uniform(6, 10)) ** 2 < 36
+        box = (y > 12) & (x > rng.uniform(13, 17))
+        label_map = np.where(ball, 1, np.where(box, 2, 0)).astype(np.uint8)
+        noise = rng.integers(0, 255, label_map.shape).astype(np.uint8)
+        like = Image(noise[None], (1.0,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+        write_label_map(folder / "imagesTr" / f"case_{number}_0000.nii.gz", noise, like=like)
+        write_label_map(folder / "labelsTr" / f"case_{number}.nii.gz", label_map, like=like)
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "ball": 1, "box": 2},
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    halves = [["case_0", "case_1"], ["case_2", "case_3"]]
+    folds = [{"train": halves[1 - number], "val": halves[number]} for number in range(2)]
+    (folder / "splits_final.json").write_text(json.dumps(folds))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(dataset, tmp_path_factory):
+    """A first stage whose predictions have been put right."""
+    folder = tmp_path_factory.mktemp("first") / "study"
+    scanseg.cross_validate(
+        dataset, folder, recipes=["plain-unet"], settings=FIRST, num_workers=0, devices=["cpu"]
+    )
+    for path in folder.glob("fold_*/validation/*.b2nd"):
+        name = path.stem
+        truth = read_image(dataset / "labelsTr" / f"{name}.nii.gz").array[0].astype(np.uint8)
+        assert read_array(path).shape == truth.shape
+        path.unlink()
+        write_array(path, truth)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(dataset, study, tmp_path_factory):
+    """A second stage."""
+    folder = tmp_path_factory.mktemp("second") / "model"
+    settings = (*SECOND, f'cascade={{"previous": "{study}", "change_probability": 0.1, "change_radius": 1}}')
+    result = scanseg.train(dataset, folder, settings=settings, **OPTIONS)
+    return folder, result
+
+
+def test_the_second_stage_learns_from_the_first(model, dataset, tmp_path):
+    _, result = model
+    assert result.mean_dice > 0.9
+    blind = scanseg.train(dataset, tmp_path / "blind", settings=SECOND, **OPTIONS)
+    assert blind.mean_dice < 0.6
+
+
+def test_stores_hold_what_was_predicted(model, study, dataset):
+    folder, _ = model
+    stores = [path for path in (folder.parent / "scanseg-stores").iterdir() if "-after-" in path.name]
+    store = Store.open(stores[0])
+    assert store.index.previous == str(study)
+    for case in store.index.cases:
+        truth = read_image(dataset / "labelsTr" / f"{case.case}.nii.gz").array[0]
+        np.testing.assert_array_equal(store.read_predicted(case), truth)
+        np.testing.assert_array_equal(store.read_label_map(case) % 256, truth)
+
+
+def test_the_model_predicts_by_itself_through_both_stages(model, study, dataset, tmp_path, monkeypatch):
+    folder, _ = model
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    predictor = scanseg.load(alone, device="cpu")
+    path = dataset / "imagesTr" / "case_0_0000.nii.gz"
+    first = scanseg.load(study, device="cpu")
+    first.postprocessing = NOTHING  # what the folds predicted in training was not postprocessed either
+    seen = predictor.previous.predict(path)
+    np.testing.assert_array_equal(seen.label_map, first.predict(path).label_map)
+    truth = read_image(dataset / "labelsTr" / "case_0.nii.gz").array[0].astype(np.uint8)
+    shown = []
+
+    class First:
+        label_map = truth
+
+    def predict(image, **options):
+        shown.append(image.shape)
+        return First
+
+    monkeypatch.setattr(predictor.previous, "predict", predict)
+    found = predictor.predict(path).label_map
+    assert shown == [truth.shape]
+    for value in (1, 2):
+        overlap = 2 * ((found == value) & (truth == value)).sum()
+        assert overlap / ((found == value).sum() + (truth == value).sum()) > 0.9
+
+
+def test_a_stopped_training_goes_on_with_its_first_stage(model, dataset, study):
+    folder, result = model
+    again = scanseg.train(dataset, folder, resume=True, num_workers=0, device="cpu")
+    assert again.mean_dice == result.mean_dice
+    assert ModelFolder.open(folder).plan.cascade.previous == str(study)
+
+
+def test_patches_from_disk_are_those_from_memory(model, dataset, study, tmp_path):
+    settings = (*SECOND, f'cascade={{"previous": "{study}"}}', "training.iterations_per_epoch=2")
+    losses = []
+    for resident in ("host", "disk"):
+        folder = tmp_path / resident
+        scanseg.train(dataset, folder, settings=(*settings, f"training.resident={resident}"), **OPTIONS)
+        losses.append(ModelFolder.open(folder).read_metrics()[0]["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_a_first_stage_is_needed(dataset, study, tmp_path):
+    with pytest.raises(UsageError, match=r"--set cascade\.previous=STUDY"):
+        scanseg.train(dataset, tmp_path / "a", settings=(*SECOND, "cascade={}"), **OPTIONS)
+    with pytest.raises(InputError, match=r"is no finished scanseg crossval: it holds no ensemble\.json"):
+        scanseg.train(
+            dataset, tmp_path / "b", settings=(*SECOND, f'cascade={{"previous": "{tmp_path}"}}'), **OPTIONS
+        )
+    other = tmp_path / "study"
+    shutil.copytree(study, other)
+    (other / "fold_1" / "validation" / "case_2.b2nd").unlink()
+    with pytest.raises(InputError, match=r"no prediction of 1 of 4 cases \(case_2\)"):
+        scanseg.train(
+            dataset, tmp_path / "c", settings=(*SECOND, f'cascade={{"previous": "{other}"}}'), **OPTIONS
+        )
+    assert not any((tmp_path / name).exists() for name in "abc")
