@@ -1,4 +1,4 @@
-"""The Triton kernels of both scans on a GPU: the bounds of the contract tests at sizes that the interpreter has no time for."""
+"""The Triton kernels of both scans on a GPU: the bounds of the contract tests, at larger sizes."""
 
 import pytest
 import torch
