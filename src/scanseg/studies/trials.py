@@ -173,7 +173,9 @@ def score_trial(
         raise_if_stopped(stopped, f"{trial.name} is trained, but not scored; go on with --resume")
         listen(Progress("scoring", number, len(cases), name))
         case = store.case(name)
-        label_map = predictor.predict_preprocessed(store.read_image(case).astype(np.float32), case.geometry)
+        label_map = predictor.predict_preprocessed(
+            store.read_image(case).astype(np.float32), case.geometry, predicted=store.read_predicted(case)
+        )
         scored = _score(
             name,
             label_map,
