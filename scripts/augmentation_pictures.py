@@ -41,6 +41,12 @@ PANELS: Sequence[tuple[str, Transform | None]] = (
     ("scaling 1.4", AffineTransform(**STILL | {"scale_probability": 1}, scale_range=(1.4, 1.4))),
     ("shear 16°", AffineTransform(**STILL, shear_probability=1, shear_degrees_range=(16, 16))),
     ("translation 20 %", AffineTransform(**STILL, translation_probability=1, translation_range=(0.2, 0.2))),
+    (
+        "elastic, 12 voxels",
+        AffineTransform(
+            **STILL, elastic_probability=1, elastic_scale_range=(0.06, 0.06), elastic_magnitude_range=(12, 12)
+        ),
+    ),
     ("noise 0.2", GaussianNoiseTransform(**OFTEN, deviation_range=(0.2, 0.2))),
     ("blur 1 voxel", GaussianBlurTransform(**ALWAYS, sigma_range=(1, 1))),
     ("brightness 1.25", BrightnessTransform(**OFTEN, factor_range=(1.25, 1.25))),

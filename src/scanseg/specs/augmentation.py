@@ -25,7 +25,7 @@ class _Transform(Document):
 
 
 class AffineTransform(_Transform):
-    """Rotation, scaling, shearing and translation, in one interpolation (linear; labels nearest)."""
+    """Rotation, scaling, shearing, translation, elastic deformation: one interpolation (linear; labels nearest)."""
 
     kind: Literal["affine"] = "affine"
     rotation_probability: Probability = 0.2
@@ -39,6 +39,12 @@ class AffineTransform(_Transform):
     translation_probability: Probability = 0.0
     translation_range: Range = (0.0, 0.0)
     """Shift along y and x as a fraction of the patch."""
+    elastic_probability: Probability = 0.0
+    """How often a patch is deformed elastically, before the linear map; never in nnU-Net's default."""
+    elastic_scale_range: Range = (0.05, 0.2)
+    """Deviation of the Gaussian that smooths the random steps, drawn for each axis, as a fraction of the patch."""
+    elastic_magnitude_range: Range = (0.0, 4.0)
+    """Largest step along an axis, drawn for each axis, in voxels."""
     in_plane: bool = False
     """3D patches are changed slice by slice alike (anisotropic data)."""
 

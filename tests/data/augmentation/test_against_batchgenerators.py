@@ -51,12 +51,18 @@ def gamma(*, inverted):
 
 
 def spatial(**options):
-    fixed = {"patch_center_dist_from_border": 0, "random_crop": False, "p_elastic_deform": 0}
-    return SpatialTransform(SHAPE, **fixed, bg_style_seg_sampling=False, **options)
+    fixed = {"patch_center_dist_from_border": 0, "random_crop": False, "bg_style_seg_sampling": False}
+    return SpatialTransform(SHAPE, **(fixed | {"p_elastic_deform": 0} | options))
 
 
 SCALING = {"p_scaling": 1, "scaling": (0.7, 1.4), "p_synchronize_scaling_across_axes": 1}
 ROTATION = {"p_rotation": 1, "rotation": (-np.pi / 6, np.pi / 6)}
+ELASTIC = {
+    "p_elastic_deform": 1,
+    "elastic_deform_scale": (0.05, 0.2),
+    "elastic_deform_magnitude": (0, 4),
+    "p_synchronize_def_scale_across_axes": 0,
+}
 PAIRS = {
     "noise": (
         GaussianNoiseTransform(probability=1),
@@ -83,6 +89,10 @@ PAIRS = {
     "gamma": (GammaTransform(probability=1), gamma(inverted=False)),
     "inverted gamma": (GammaTransform(probability=1, inverted=True), gamma(inverted=True)),
     "scaling": (AffineTransform(rotation_probability=0, scale_probability=1), spatial(**SCALING)),
+    "elastic": (
+        AffineTransform(rotation_probability=0, scale_probability=0, elastic_probability=1),
+        spatial(**ELASTIC),
+    ),
     "rotation": (AffineTransform(rotation_probability=1, scale_probability=0), spatial(**ROTATION)),
 }
 
@@ -167,6 +177,9 @@ OTHERS = {
     "low resolution": LowResolutionTransform(probability=1, channel_probability=1, zoom_range=(0.65, 1.0)),
     "gamma": GammaTransform(probability=1, gamma_range=(0.7, 1.4)),
     "scaling": AffineTransform(rotation_probability=0, scale_probability=1, scale_range=(0.7, 1.3)),
+    "elastic": AffineTransform(
+        rotation_probability=0, scale_probability=0, elastic_probability=1, elastic_magnitude_range=(0, 3)
+    ),
     "rotation": AffineTransform(
         rotation_probability=1, scale_probability=0, rotation_degrees_range=(-25.0, 25.0)
     ),

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def coordinates(matrix, shift=(0, 0, 0), size=(5, 5, 5)):
-    warps = Warps(np.array([0]), np.array(matrix)[None], np.array([shift]))
+    warps = Warps(np.array([0]), np.array(matrix)[None], np.array([shift]), (None,))
     return warped_coordinates(warps, np.array([[10, 20, 30]]), size=size, device=CPU)[0]
 
 

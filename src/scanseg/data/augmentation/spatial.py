@@ -1,4 +1,4 @@
-"""Rotation, scaling, shearing and translation: one linear map of coordinates for each patch."""
+"""Rotation, scaling, shearing and translation: one linear map of coordinates for each patch, after its deformation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.data.augmentation.elastic import Deformation, draw_deformation, steps_of
 from scanseg.specs import AffineTransform
 
 
@@ -21,11 +22,18 @@ class Warps:
     """Offset from a patch's centre, in voxels, to offset in the case, (patch, 3, 3), axes z, y, x."""
     shifts: np.ndarray
     """Where the centre moves, in voxels, (patch, 3)."""
+    deformations: tuple[Deformation | None, ...]
+    """Elastic deformation of each of these patches, before its linear map; None: none."""
 
     def within(self, here: slice) -> "Warps":
         """Return the warps of the patches of a part of the batch, numbered from the part's first."""
         chosen = (self.patches >= here.start) & (self.patches < here.stop)
-        return Warps(self.patches[chosen] - here.start, self.matrices[chosen], self.shifts[chosen])
+        return Warps(
+            self.patches[chosen] - here.start,
+            self.matrices[chosen],
+            self.shifts[chosen],
+            tuple(self.deformations[number] for number in np.flatnonzero(chosen)),
+        )
 
     def reach(self, corners: np.ndarray, *, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and the highest position that each warped patch reads.
@@ -38,7 +46,10 @@ class Warps:
             Positions along z, y, x, (patch, 3) each.
         """
         middle = (np.array(size) - 1) / 2
-        extent = np.abs(self.matrices) @ middle
+        steps = np.array([each.magnitudes if each else (0.0,) * 3 for each in self.deformations]).reshape(
+            -1, 3
+        )
+        extent = (np.abs(self.matrices) @ (middle + steps)[..., None])[..., 0]
         centres = corners + middle + self.shifts
         return centres - extent, centres + extent
 
@@ -57,6 +68,7 @@ def draw_warps(
     in_plane = spec.in_plane or size[0] == 1
     matrices = np.tile(np.eye(3), (batch_size, 1, 1))
     shifts = np.zeros((batch_size, 3))
+    deformations: list[Deformation | None] = [None] * batch_size
     for patch in range(batch_size):
         if rng.random() >= spec.probability:
             continue
@@ -72,9 +84,13 @@ def draw_warps(
             )
         if rng.random() < spec.translation_probability:
             shifts[patch, 1:] = rng.uniform(*spec.translation_range, size=2) * size[1:]
-    changed = (matrices != np.eye(3)).any(axis=(1, 2)) | shifts.any(axis=1)
+        deformations[patch] = draw_deformation(spec, size=size, in_plane=in_plane, rng=rng)
+    deformed = np.array([each is not None for each in deformations])
+    changed = (matrices != np.eye(3)).any(axis=(1, 2)) | shifts.any(axis=1) | deformed
     patches = np.flatnonzero(changed)
-    return Warps(patches, matrices[patches], shifts[patches])
+    return Warps(
+        patches, matrices[patches], shifts[patches], tuple(deformations[number] for number in patches)
+    )
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
@@ -106,5 +122,16 @@ def warped_coordinates(
     centres = torch.tensor(corners + middle + warps.shifts, dtype=torch.float32, device=device)
     matrices = torch.tensor(warps.matrices, dtype=torch.float32, device=device)
     axes = [torch.arange(size[a], device=device, dtype=torch.float32) - float(middle[a]) for a in range(3)]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
-    return (matrices @ offsets + centres[:, :, None]).unflatten(2, tuple(size))
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).expand(len(matrices), -1, -1)
+    if any(warps.deformations):
+        offsets = offsets + torch.stack(
+            [
+                steps_of(each, size=size, device=device).flatten(1) if each else torch.zeros_like(offsets[0])
+                for each in warps.deformations
+            ]
+        )
+    # Not a matrix product, which a GPU may round to TF32: a twentieth of a voxel in a large patch.
+    turned = sum(
+        (matrices[:, :, axis, None] * offsets[:, axis, None] for axis in range(3)), start=centres[:, :, None]
+    )
+    return turned.unflatten(2, tuple(size))
