@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from scanseg.data import batches as batches_module
 from scanseg.data import build_store, find_splits, open_dataset
 from scanseg.data import disk as disk_module
 from scanseg.data.batches import make_batch
@@ -87,6 +88,36 @@ def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.label_maps, theirs.label_maps)
     on_disk.close()
+
+
+@pytest.mark.parametrize("kind", SAMPLINGS)
+def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, names, kind, monkeypatch):
+    """Where a GPU trains and the host holds the cases, their boxes are sent and warped on the GPU."""
+    held = hold_cases(store, names, device=CPU, seed=3)
+    theirs = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
+    monkeypatch.setattr(batches_module, "_is_apart", lambda cases, device: True)
+
+    ours = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
+
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.label_maps, other.label_maps)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", SAMPLINGS)
+def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(store, names, kind):
+    cuda = torch.device("cuda")
+    on_host, on_gpu = (hold_cases(store, names, device=device, seed=3) for device in (CPU, cuda))
+
+    for iteration in range(5):
+        numbers = {"seed": 3, "stream": 0, "iteration": iteration}
+        ours, theirs = (
+            make_batch(cases, SAMPLINGS[kind], transforms=TRANSFORMS, device=cuda, **numbers)
+            for cases in (on_host, on_gpu)
+        )
+        torch.testing.assert_close(ours.images, theirs.images)
+        assert torch.equal(ours.label_maps, theirs.label_maps)
 
 
 @pytest.mark.gpu

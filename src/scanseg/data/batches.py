@@ -10,9 +10,9 @@ from torch import Tensor
 
 from scanseg.data.augmentation import Warps, apply_intensity, draw_warps, mirror, warped_coordinates
 from scanseg.data.cascade import Predicted, take_apart
-from scanseg.data.disk import Boxes, DiskCases
+from scanseg.data.disk import DiskCases
 from scanseg.data.parts import WHOLE, Part
-from scanseg.data.resident import ResidentCases
+from scanseg.data.resident import Boxes, ResidentCases
 from scanseg.data.sampling import PatchPositions, box_size, draw_positions
 from scanseg.specs import AffineTransform, MirrorTransform, SamplingSpec, Transform
 
@@ -75,7 +75,7 @@ def make_batch(
         seed: Seed of the run.
         stream: Which sequence of draws, see `scanseg.data.sampling`.
         iteration: Number of the batch in this sequence.
-        device: Where the batch is wanted; patches are gathered where the cases are, and augmented here.
+        device: Where the batch is wanted, and made.
         part: The part; it holds the same patches, changed in the same way, as there in the whole batch.
         predicted: What becomes of the labels of a first stage that the cases hold; None: they hold none.
     """
@@ -84,7 +84,7 @@ def make_batch(
         numbers = [seed, stream, number]
         return _draw_patches(cases, sampling, numbers=numbers, transforms=transforms, part=part)
 
-    images, label_maps = _read_patches(cases, iteration, draw)
+    images, label_maps = _read_patches(cases, iteration, draw, device=device)
     images, label_maps = images.to(device), label_maps.to(device)
     if len(sampling.patch_size) == 2:
         images, label_maps = images.squeeze(2), label_maps.squeeze(1)
@@ -125,16 +125,24 @@ def _draw_patches(
 
 
 def _read_patches(
-    cases: TrainingCases, iteration: int, draw: Callable[[int], _Patches]
+    cases: TrainingCases, iteration: int, draw: Callable[[int], _Patches], *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cut out the patches, each straight or through its warp."""
+    """Cut out the patches, each straight or through its warp.
+
+    Of cases that are held apart from the device the parts that are needed are brought there first, since warping
+    takes far longer on a CPU than a step on a GPU.
+    """
     patches = draw(iteration)
     positions, warps = patches.positions, patches.warps
     offsets = np.zeros_like(positions.corners)
-    if isinstance(cases, DiskCases):
+    if isinstance(cases, DiskCases) or _is_apart(cases, device):
         shapes = cases.shapes_host
-        offsets = patches.boxes(shapes).low
-        cases = cases.fetch(iteration, lambda number: draw(number).boxes(shapes))
+        boxes = patches.boxes(shapes)
+        offsets = boxes.low
+        if isinstance(cases, DiskCases):
+            cases = cases.fetch(iteration, lambda number: draw(number).boxes(shapes))
+        else:
+            cases = cases.cut(boxes, device=device)
         positions = PatchPositions(np.arange(len(offsets)), positions.corners)
     index = torch.from_numpy(positions.cases).to(cases.device)
     corners = torch.from_numpy(positions.corners - offsets).to(cases.device)
@@ -151,3 +159,8 @@ def _read_patches(
     )
     new_images, new_label_maps = cases.interpolate(index[where], coordinates, in_plane=patches.in_plane)
     return images.index_copy(0, where, new_images), label_maps.index_copy(0, where, new_label_maps)
+
+
+def _is_apart(cases: ResidentCases, device: torch.device) -> bool:
+    """Whether cases are held in the memory of another kind of device."""
+    return cases.device.type != device.type

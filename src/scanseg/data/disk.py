@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.data.compressed import open_array
-from scanseg.data.resident import ResidentCases, darkness_of, locate_voxels
+from scanseg.data.resident import Boxes, ResidentCases, darkness_of, join_boxes, locate_voxels
 from scanseg.data.store import Store
 from scanseg.data.workers import Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.errors import InputError, ScansegError
@@ -24,18 +24,6 @@ from scanseg.specs import DatasetSpec
 
 _SPARE_BATCHES = 2
 """Batches that are read beside those in the workers' hands."""
-
-
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """The parts of cases that the patches of a batch need."""
-
-    cases: np.ndarray
-    """Index of each box's case, (batch,)."""
-    low: np.ndarray
-    """First voxel along z, y, x, (batch, 3)."""
-    high: np.ndarray
-    """Voxel behind the last, (batch, 3)."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +96,14 @@ class DiskCases:
     def _join(self, parts: "Sequence[_Part]") -> ResidentCases:
         """Put boxes one behind the other, as cases in memory are."""
         shapes = np.array([part.label_map.shape for part in parts], dtype=np.int64)
-        sizes = shapes.prod(axis=1)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         images = np.concatenate([part.image.reshape(len(part.image), -1) for part in parts], axis=1)
         label_maps = np.concatenate([part.label_map.ravel() for part in parts])
-        return ResidentCases(
-            names=tuple(str(number) for number in range(len(parts))),
-            images=torch.from_numpy(images).to(self.device),
-            label_maps=torch.from_numpy(label_maps).to(self.device),
-            starts=torch.from_numpy(starts).to(self.device),
-            shapes=torch.from_numpy(shapes).to(self.device),
-            shapes_host=shapes,
+        return join_boxes(
+            torch.from_numpy(images),
+            torch.from_numpy(label_maps),
+            shapes=shapes,
             darkness=self.darkness,
-            locations=(),
-            annotated=None,
+            device=self.device,
         )
 
 

@@ -21,6 +21,18 @@ _MAX_LOCATIONS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
+class Boxes:
+    """The parts of cases that the patches of a batch need."""
+
+    cases: np.ndarray
+    """Index of each box's case, (batch,)."""
+    low: np.ndarray
+    """First voxel along z, y, x, (batch, 3)."""
+    high: np.ndarray
+    """Voxel behind the last, (batch, 3)."""
+
+
+@dataclass(frozen=True, eq=False)
 class ResidentCases:
     """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of darkness."""
 
@@ -45,6 +57,30 @@ class ResidentCases:
     def device(self) -> torch.device:
         """Where the cases are."""
         return self.images.device
+
+    def cut(self, boxes: Boxes, *, device: torch.device) -> "ResidentCases":
+        """Return boxes as if each were a case, on another device.
+
+        Args:
+            boxes: Parts of the cases, inside them.
+            device: Where they are wanted.
+        """
+        images, label_maps = [], []
+        for case, low, high in zip(
+            boxes.cases.tolist(), boxes.low.tolist(), boxes.high.tolist(), strict=True
+        ):
+            shape, start = self.shapes_host[case].tolist(), int(self.starts[case])
+            here = slice(start, start + int(np.prod(shape)))
+            box = tuple(map(slice, low, high))
+            images.append(self.images[:, here].unflatten(1, shape)[:, *box].flatten(1))
+            label_maps.append(self.label_maps[here].unflatten(0, shape)[box].flatten())
+        return join_boxes(
+            torch.cat(images, dim=1),
+            torch.cat(label_maps),
+            shapes=boxes.high - boxes.low,
+            darkness=self.darkness,
+            device=device,
+        )
 
     def gather(
         self, cases: Int[Tensor, " batch"], corners: Int[Tensor, "batch 3"], size: Sequence[int]
@@ -108,6 +144,37 @@ class ResidentCases:
         inside = (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         index = start + (z * height + y) * width + x
         return torch.where(inside, index, start), inside
+
+
+def join_boxes(
+    images: Float[Tensor, "channel voxel"],
+    label_maps: Int[Tensor, " voxel"],
+    *,
+    shapes: np.ndarray,
+    darkness: Float[Tensor, " channel"],
+    device: torch.device,
+) -> ResidentCases:
+    """Make cases, without places to draw patches from, of boxes that lie one behind the other.
+
+    Args:
+        images: Their intensities.
+        label_maps: Their labels.
+        shapes: Voxels of each along z, y, x, (box, 3).
+        darkness: Intensity of each channel outside.
+        device: Where they are wanted.
+    """
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
+    return ResidentCases(
+        names=tuple(str(number) for number in range(len(shapes))),
+        images=images.to(device),
+        label_maps=label_maps.to(device),
+        starts=torch.from_numpy(starts).to(device),
+        shapes=torch.from_numpy(shapes).to(device),
+        shapes_host=shapes,
+        darkness=darkness.to(device),
+        locations=(),
+        annotated=None,
+    )
 
 
 def resident_bytes(store: Store, cases: Sequence[str]) -> int:
