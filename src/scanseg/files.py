@@ -13,11 +13,18 @@ def written_whole(path: Path) -> Iterator[Path]:
     Args:
         path: The file to write. Its whole name is kept as the end of the temporary name, since libraries choose
             a format by the ending.
+
+    Raises:
+        OSError: The file cannot be written; it has the name of the file, not the temporary one.
     """
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
         return type(document).model_validate_json(json.dumps(content))
     except ValidationError as error:
         asked = " ".join(f"--set {setting}" for setting in settings)
-        raise UsageError(f"{asked}: {describe_faults(error)}") from error
+        raise UsageError(f"{asked}: {describe_faults(error, content=content)}") from error
 
 
 def compare_settings(document: AnyDocument, other: AnyDocument) -> list[str]:

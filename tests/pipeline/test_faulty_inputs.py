@@ -349,3 +349,13 @@ def test_a_faulty_model(
     outcome = command("predict", model, unseen, "-o", tmp_path / "output", "--device", "cpu")
     assert_clear(outcome, name)
     assert not (tmp_path / "output").exists()
+
+
+def test_a_case_that_is_in_neither_folder(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", predictions, volume_dataset / "labelsTr", "-o", tmp_path / "report.json")
+    outcome = command(*words, "--case", "case_1", "--case", "cse_2")
+    assert_clear(outcome, "cse_2")
+    assert "case cse_2: neither in" in outcome.stderr
+    assert outcome.stderr.count("cse_2") == 1

@@ -18,13 +18,22 @@ class Interrupt(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Raise `Interrupt` in the block when SIGINT or SIGTERM comes; outside the main thread, do nothing."""
+    """Raise `Interrupt` in the block when SIGINT or SIGTERM comes; outside the main thread, do nothing.
+
+    A library that is being imported then may make an error of its own of it (an extension: ImportError); that is an
+    interrupt too.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except ImportError as error:
+        interrupt = _cause(error)
+        if interrupt is None:
+            raise
+        raise interrupt from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -32,3 +41,11 @@ def raise_on_signals() -> Iterator[None]:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     raise Interrupt(number)
+
+
+def _cause(error: BaseException) -> Interrupt | None:
+    """Find the interrupt that an error came from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Interrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause

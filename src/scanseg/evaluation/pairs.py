@@ -62,20 +62,20 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
     faults: list[str] = []
     predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
     wanted = sorted(predicted.keys() | referred.keys() if cases is None else set(cases))
-    faults += [
-        f"case {name}: no {what} in {folder}; {advice}"
-        for what, folder, there, advice in (
-            ("prediction", predictions, predicted, "predict it, or name the cases to compare (--case)"),
-            (
-                "reference",
-                references,
-                referred,
-                "remove the prediction, or name the cases to compare (--case)",
-            ),
-        )
-        for name in wanted
-        if name not in there
-    ]
+    for name in wanted:
+        if name not in predicted and name not in referred:
+            faults.append(
+                f"case {name}: neither in {predictions} nor in {references}; mend its name (--case)"
+            )
+        elif name not in predicted:
+            faults.append(
+                f"case {name}: no prediction in {predictions}; predict it, or name the cases to compare (--case)"
+            )
+        elif name not in referred:
+            faults.append(
+                f"case {name}: no reference in {references}; remove the prediction, or name the cases to compare "
+                "(--case)"
+            )
     if not wanted:
         faults.append(f"no label maps in either folder; known endings are {', '.join(DECODERS)}")
     refuse_faults(f"{predictions} and {references}", faults)

@@ -200,7 +200,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(_refusal(path, error)) from error
+        raise InputError(_refusal(path)) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of torch, or damaged ({reason}).") from error
@@ -225,7 +225,7 @@ def _harmless() -> list[Any]:
     ]
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path) -> str:
     """Say which objects in a file are refused, and how to get at the weights."""
     known = {
         "numpy.core.multiarray.scalar",
@@ -238,7 +238,7 @@ def _refusal(path: Path, error: Exception) -> str:
     except (RuntimeError, ValueError, pickle.UnpicklingError, OSError):
         unsafe = []
     if not unsafe:
-        return f"{path}: not a checkpoint of torch, or damaged ({str(error).splitlines()[-1]})."
+        return f"{path}: not a checkpoint of torch, or damaged; give the file as its training wrote it."
     return (
         f"{path}: holds objects whose loading could run code, and is refused: {', '.join(unsafe)}. Where it was made, "
         "and if you trust it, save its weights alone: "

@@ -1,7 +1,9 @@
 """The base of every document: frozen, strict about keys, stored as JSON."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,17 +35,47 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InputError(f"{path}: not a valid {cls.__name__}: {describe_faults(error)}") from error
+            faults = describe_faults(error, content=_parsed(text))
+            raise InputError(f"{path}: not a valid {cls.__name__}: {faults}") from error
 
     def to_json(self) -> str:
         """Return the document as indented JSON, ending with a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
-def describe_faults(error: ValidationError) -> str:
-    """Say every fault that pydantic found in one line, each with its path in the document."""
-    faults = (
-        f"{'.'.join(str(part) for part in fault['loc']) or 'document'}: {fault['msg']}"
-        for fault in error.errors(include_url=False)
-    )
+def describe_faults(error: ValidationError, *, content: Any = None) -> str:
+    """Say every fault that pydantic found in one line, each with its path in the document.
+
+    Args:
+        error: What pydantic found.
+        content: The document as it was given; pydantic's names for the members of a union, which stand in none of its
+            places, are then left out of the paths.
+    """
+    faults = []
+    for fault in error.errors(include_url=False):
+        places = fault["loc"] if content is None else _existing_places(fault["loc"], content)
+        path = ".".join(map(str, places))
+        message = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{path}: {message}" if path else message)
     return "; ".join(faults)
+
+
+def _existing_places(path: tuple[int | str, ...], content: Any) -> Iterator[int | str]:
+    """Give the parts of a path that lead into the content; a key that is missing from an object is one."""
+    place = content
+    for part in path:
+        if isinstance(place, dict):
+            if part in place or part == path[-1]:
+                yield part
+                place = place.get(part)
+        elif isinstance(place, list | tuple) and isinstance(part, int):
+            yield part
+            place = place[part] if part < len(place) else None
+
+
+def _parsed(text: str) -> Any:
+    """Return what a text says in JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,54 @@
+"""Faults of documents are said by the paths at which they stand, in plain words."""
+
+import json
+
+import pytest
+
+from scanseg.errors import InputError, UsageError
+from scanseg.settings import apply_settings
+from scanseg.specs import DatasetSpec, Document, Fold, NetworkSpec, XLSTMUNetSpec
+
+
+class Holder(Document):
+    """A document with a union of kinds inside."""
+
+    network: NetworkSpec
+    fold: Fold
+
+
+def network(**fields):
+    sizes = {"features": (4, 8), "strides": ((1, 1), (2, 2)), "kernel_sizes": ((3, 3), (3, 3))}
+    return XLSTMUNetSpec(**sizes | fields)
+
+
+def test_a_setting_is_named_as_it_is_given() -> None:
+    holder = Holder(network=network(), fold=Fold(train=("a",), validation=("b",)))
+    with pytest.raises(UsageError, match=r"^--set network\.features=3: network\.features: Input") as caught:
+        apply_settings(holder, ["network.features=3"])
+    assert "xlstm-unet" not in str(caught.value)
+
+
+def test_what_a_document_refuses_as_a_whole_is_said_as_it_is() -> None:
+    fold = Fold(train=("a",), validation=("b",))
+    with pytest.raises(
+        UsageError, match=r"^--set validation=\[\"a\"\]: cases \['a'\] are in training and in validation$"
+    ):
+        apply_settings(fold, ['validation=["a"]'])
+
+
+def test_members_of_a_union_are_no_places(tmp_path) -> None:
+    file = tmp_path / "dataset.json"
+    labels = {"background": 0, "a": 300}
+    file.write_text(
+        json.dumps({"name": "x", "channel_names": ["MR"], "labels": labels, "file_ending": ".png"})
+    )
+    with pytest.raises(InputError, match=r"labels\.a: Input should be less than or equal to 255") as caught:
+        DatasetSpec.read(file)
+    assert "constrained-int" not in str(caught.value)
+
+
+def test_a_key_that_is_missing_is_named(tmp_path) -> None:
+    file = tmp_path / "fold.json"
+    file.write_text('{"train": [], "validaton": []}')
+    with pytest.raises(InputError, match="validation: Field required; validaton: Extra inputs"):
+        Fold.read(file)
