@@ -61,7 +61,10 @@ def test_holds_the_package_and_its_type_marker_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "scanseg/py.typed" in names
     assert "scanseg/cli/__init__.py" in names
-    assert "scanseg/datasets/splits/acdc.json" in names
+    data = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.json")}
+    assert (
+        {"scanseg/datasets/splits/acdc.json", "scanseg/studies/published/results.json"} <= data <= set(names)
+    )
     assert {name.split("/")[0].split("-")[0] for name in names} == {"scanseg"}
 
 
@@ -69,5 +72,7 @@ def test_runs_outside_the_checkout(scripts: Path, tmp_path: Path) -> None:
     where = run(scripts / "python", "-c", "import scanseg; print(scanseg.__file__)", folder=tmp_path)
     assert Path(where.strip()).is_relative_to(scripts.parent)
     assert "Usage: scanseg COMMAND" in run(scripts / "scanseg", "--help", folder=tmp_path)
+    assert "hippocampus" in run(scripts / "scanseg", "data", "list", folder=tmp_path)
+    assert "xlstm-unet-seeds" in run(scripts / "scanseg", "study", "list", folder=tmp_path)
     facts = json.loads(run(scripts / "scanseg", "info", "--json", folder=tmp_path))
     assert facts["versions"]["scanseg"] == scanseg.__version__
