@@ -223,6 +223,10 @@ def test_folds_trained_apart_are_made_one_model(dataset, tmp_path):
     )
 
     assert before == [(study / f"fold_{fold}" / "run.json").read_text() for fold in range(2)]
+    with pytest.raises(
+        InputError, match=r"is a model of several; begin with one of them: .*fold_0, .*fold_1"
+    ):
+        scanseg.train(plan, tmp_path / "model", initial_weights=study, device="cpu")
     assert scanseg.load(study, device="cpu").plan.dataset.name == "disks"
 
 

@@ -35,3 +35,16 @@ def test_restored_state_has_the_memory_format_of_its_parameters(generator):
         for network, optimizer in zip(networks, optimizers, strict=True):
             take_step(network, optimizer, x)
         assert torch.equal(networks[0].weight, networks[1].weight)
+
+
+def test_steps_are_fused_where_the_device_that_goes_on_wants_it(generator):
+    network = torch.nn.Conv2d(3, 4, 3)
+    for spec in (AdamWSpec(), SGDSpec()):
+        optimizer = build_optimizer(network, spec)
+        take_step(network, optimizer, torch.randn(2, 3, 6, 6, generator=generator))
+        tensors, groups = store_optimizer(optimizer)
+        elsewhere = tuple({**group, "fused": True} for group in groups)
+
+        restore_optimizer(optimizer, tensors, elsewhere)
+
+        assert not any(group["fused"] for group in optimizer.param_groups)

@@ -1,6 +1,6 @@
 """The model folder: written by training, all that prediction needs."""
 
-from scanseg.models.ensemble import LoadedModel, load_model, write_ensemble
+from scanseg.models.ensemble import LoadedModel, load_model, require_single, write_ensemble
 from scanseg.models.folder import Checkpoint, ModelFolder, check_network
 from scanseg.models.official import import_encoder, import_model, import_weights, load_encoder, read_official
 
@@ -15,5 +15,6 @@ __all__ = [
     "load_encoder",
     "load_model",
     "read_official",
+    "require_single",
     "write_ensemble",
 ]

@@ -87,3 +87,14 @@ def _load_previous(folder: ModelFolder, *, device: torch.device) -> LoadedModel 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
     """Make a folder a model of the models that it holds."""
     write_text(path / FILE, spec.to_json())
+
+
+def require_single(path: Path) -> None:
+    """Make sure that a folder is not a model of several, where the weights of one are wanted.
+
+    Raises:
+        InputError: It is.
+    """
+    if (path / FILE).is_file():
+        members = ", ".join(str(path / member) for member in EnsembleSpec.read(path / FILE).members)
+        raise InputError(f"{path} is a model of several; begin with one of them: {members}.")

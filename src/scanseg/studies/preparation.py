@@ -15,7 +15,7 @@ from scanseg.data import (
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
-from scanseg.models import ModelFolder, check_network
+from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.progress import ProgressListener
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
@@ -79,6 +79,8 @@ def plan_of(
         InputError: The data set or the plan is faulty.
         UsageError: The options cannot be carried out together.
     """
+    if like is not None:
+        require_single(like)
     if source.is_file():
         if recipe is not None:
             raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")

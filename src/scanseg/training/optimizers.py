@@ -54,12 +54,14 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: tuple[dict[str, JsonValue], ...],
 ) -> None:
-    """Put together what `store_optimizer` took apart."""
+    """Put together what `store_optimizer` took apart; whether steps are fused depends on the device that goes on."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": list(groups)})
+    here = [{"fused": group["fused"]} for group in optimizer.param_groups]
+    settings = [{**group, **ours} for group, ours in zip(groups, here, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": settings})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             # Fused steps want the memory format of the parameter; files know one format only.
