@@ -1,5 +1,6 @@
 """What the conversions of all data sets have in common."""
 
+import errno
 import json
 import sys
 
@@ -88,6 +89,24 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "write_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_dataset(NAMED_DATASETS["kvasir-seg"], tmp_path / "source", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
+    from scanseg.imaging import writing
+
+    for number in range(3):
+        forms.picture(tmp_path / "source" / "images" / f"{number}.png")
+        forms.mask(tmp_path / "source" / "masks" / f"{number}.png", np.ones((20, 24), bool))
+
+    def fill_the_disk(path, numbers):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_pillow", fill_the_disk)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        convert_dataset(NAMED_DATASETS["kvasir-seg"], tmp_path / "source", tmp_path / "out")
+    assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 

@@ -1,5 +1,6 @@
 """Convert a data set with a name into the raw layout: the whole of it, or nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ RECORD_FILE = "conversion.json"
 SPLITS_FILE = "splits.json"
 TEST_SEED = 0
 """Of the test cases that are drawn where nobody has published any."""
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk is no fault of a case, and the same for all that follow."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def convert_dataset(
         InputError: The source is in no known layout, or cases are faulty; all faults are in one message, and nothing
             has been written.
         UsageError: The output is there already or lies in the source, or the test set cannot be drawn.
+        OSError: The disk is full; said once, and nothing has been written.
     """
     _check_folders(named, source, output)
     found, layout = _find(named, source)
@@ -177,6 +181,8 @@ def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outc
         if not faults:
             write_sample(folder, case, sample, file_ending=spec.file_ending)
     except InputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FAULTS:
+            raise error.__cause__ from error
         return _Outcome((f"case {case.name}: {error}",), ())
     return _Outcome(
         tuple(f"case {case.name}: {fault}" for fault in faults),
