@@ -96,9 +96,13 @@ def _heaviest_label(label_map: np.ndarray, shape: tuple[int, int, int]) -> np.nd
         for axis, inside in enumerate(box):
             matrix = _matrix(label_map.shape[axis], shape[axis], 1)[:, inside]
             reached = np.flatnonzero(matrix.any(axis=1))
-            rows = slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 0)
+            if reached.size == 0:
+                break
+            rows = slice(int(reached[0]), int(reached[-1]) + 1)
             weight = _apply(matrix[rows], weight, axis)
             target.append(rows)
+        if len(target) < weight.ndim:
+            continue  # no voxel of the new grid lies near the label
         region = tuple(target)
         wins = weight > np.maximum(heaviest[region] - TIE, 0)
         result[region][wins] = label
