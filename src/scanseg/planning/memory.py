@@ -105,12 +105,13 @@ def count_values(plan: Plan) -> Counts:
         for module in network.modules():
             if next(module.children(), None) is None:
                 hooks.callback(module.register_forward_hook(add).remove)
-        outputs = network(torch.empty(1, plan.num_inputs, *plan.sampling.patch_size))
+        # Two, since a batch norm refuses a single voxel.
+        outputs = network(torch.empty(2, plan.num_inputs, *plan.sampling.patch_size))
         num_outputs = sum(tensor.numel() for tensor in _tensors(outputs))
     return Counts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        map_values=values,
-        output_values=num_outputs,
+        map_values=values // 2,
+        output_values=num_outputs // 2,
     )
 
 
