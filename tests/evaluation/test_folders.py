@@ -146,9 +146,7 @@ def test_chosen_cases(folders):
     predictions, references = folders
     (predictions / "b.nii.gz").unlink()
     assert [case.case for case in evaluate(predictions, references, cases=["a"]).cases] == ["a"]
-    with pytest.raises(
-        InputError, match=r"case b: no prediction.*\n.*case c: neither in"
-    ):
+    with pytest.raises(InputError, match=r"case b: no prediction.*\n.*case c: neither in"):
         evaluate(predictions, references, cases=["a", "b", "c"])
 
 
