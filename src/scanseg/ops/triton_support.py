@@ -4,14 +4,20 @@ The kernels' modules import Triton at their head and are themselves imported on 
 machine without Triton can import everything else.
 """
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from scanseg.ops.dispatch import Backend
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 MISSING: str | None = (
     None
@@ -44,6 +50,30 @@ def dot_precision(tensor: Tensor) -> str:
     if INTERPRETED or tensor.dtype == torch.float64:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let the body of a custom operator launch its kernels on the device of its first tensor.
+
+    Triton launches on the current device, whatever device the tensors are on. Neither a caller nor a single operator
+    has to think of that.
+
+    Args:
+        body: What the custom operator computes.
+    """
+
+    @functools.wraps(body)
+    def launch(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with current_device(*arguments):
+            return body(*arguments, **options)
+
+    return launch
+
+
+def current_device(*arguments: object) -> AbstractContextManager[object]:
+    """Return a context in which the device of the first tensor among the arguments is the current one."""
+    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def triton_backend(run: Callable[..., Tensor]) -> Backend:

@@ -52,6 +52,7 @@ def channel_norm_triton(
 
 
 @torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())
+@triton_support.on_its_device
 def _normalise(
     x: Tensor,
     added: Tensor | None,
@@ -107,6 +108,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())
+@triton_support.on_its_device
 def _normalise_backward(
     grad_total: Tensor,
     grad: Tensor,

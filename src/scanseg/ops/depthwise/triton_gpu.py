@@ -40,6 +40,7 @@ def depthwise_conv_triton(
 
 
 @torch.library.custom_op("scanseg::depthwise_conv_triton", mutates_args=())
+@triton_support.on_its_device
 def _convolve(
     x: Tensor, taps: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
 ) -> tuple[Tensor, Tensor]:
@@ -56,6 +57,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::depthwise_conv_triton_backward", mutates_args=())
+@triton_support.on_its_device
 def _convolve_backward(
     grad: Tensor,
     x: Tensor,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
+from scanseg.ops.triton_support import on_its_device
 from scanseg.ops.triton_support import refuses as triton_refuses
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -32,6 +33,7 @@ def instance_norm_triton(
 
 
 @torch.library.custom_op("scanseg::instance_norm", mutates_args=())
+@on_its_device
 def _normalise(
     x: Tensor,
     weight: Tensor,
@@ -68,6 +70,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::instance_norm_backward", mutates_args=())
+@on_its_device
 def _gradients(
     grad: Tensor,
     x: Tensor,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
 from scanseg.ops.mlstm.gpu_layout import lay_out, like_tokens
+from scanseg.ops.triton_support import on_its_device
 
 
 def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
@@ -34,6 +35,7 @@ def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, 
 
 
 @torch.library.custom_op("scanseg::mlstm_triton", mutates_args=())
+@on_its_device
 def run_forward(
     q: Tensor,
     k: Tensor,
@@ -73,6 +75,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::mlstm_triton_backward", mutates_args=())
+@on_its_device
 def run_backward(
     grad_h: Tensor,
     q: Tensor,

@@ -62,6 +62,7 @@ def normed_depthwise_conv_triton(
 
 
 @torch.library.custom_op("scanseg::channel_statistics_triton", mutates_args=())
+@triton_support.on_its_device
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     import triton
     import triton.language as tl
@@ -112,6 +113,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("scanseg::normed_depthwise_conv_triton", mutates_args=())
+@triton_support.on_its_device
 def _convolve_normed(
     x: Tensor,
     taps: Tensor,
@@ -146,6 +148,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::normed_depthwise_conv_triton_backward", mutates_args=())
+@triton_support.on_its_device
 def _convolve_normed_backward(
     grad: Tensor,
     x: Tensor,

@@ -243,6 +243,7 @@ def scan_segments_backward(
         z, low = measure_steps(of_k, exists, k, channels, dim, dt_weight, dt_bias, R, RP, PRECISION)
         e = exp2(tl.minimum(z, 126.0))
         steps = soften(z, e)
+        # Zeros in the layout of products: added to what is loaded, they bring it there once, for all that follows.
         nothing = steps - steps
         values = tl.load(x + at, mask=mask, other=0.0).to(STATE) + nothing
         dy = tl.load(grad + at, mask=mask, other=0.0).to(STATE) + nothing

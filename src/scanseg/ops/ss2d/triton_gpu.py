@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
-from scanseg.ops.triton_support import INTERPRETED, dot_precision
+from scanseg.ops.triton_support import dot_precision, on_its_device
 
 
 class Tile(NamedTuple):
@@ -23,12 +23,10 @@ class Tile(NamedTuple):
     Attributes:
         tokens: Tokens of a segment.
         channels: Channels.
-        registers: Most registers of a thread; fewer let more programs run at once, which pays for some spilling.
     """
 
     tokens: int
     channels: int
-    registers: int | None = None
 
 
 FORWARD = Tile(32, 32)
@@ -45,6 +43,7 @@ def ss2d_scan_triton(
 
 
 @torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())
+@on_its_device
 def _scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -53,22 +52,20 @@ def _scan(
     rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=FORWARD.tokens)
     merged = _empty_map(call.x, dtype=call.wide)
-    with _on(x.device):
-        states = call.states(call.x, backward=False)
-        for column in (0, 1):
-            gpu_kernels.scan_segments[call.grid(FORWARD.channels)](
-                *call.operands,
-                call.skips,
-                states,
-                merged,
-                *call.sizes,
-                column,
-                **call.constants(FORWARD.channels),
-                T=FORWARD.tokens,
-                BD=FORWARD.channels,
-                num_warps=1,
-                maxnreg=FORWARD.registers,
-            )
+    states = call.states(call.x, backward=False)
+    for column in (0, 1):
+        gpu_kernels.scan_segments[call.grid(FORWARD.channels)](
+            *call.operands,
+            call.skips,
+            states,
+            merged,
+            *call.sizes,
+            column,
+            **call.constants(FORWARD.channels),
+            T=FORWARD.tokens,
+            BD=FORWARD.channels,
+            num_warps=1,
+        )
     return merged, states, rates, skips
 
 
@@ -88,6 +85,7 @@ def _(
 
 
 @torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())
+@on_its_device
 def _scan_backward(
     grad_merged: Tensor,
     x: Tensor,
@@ -111,30 +109,28 @@ def _scan_backward(
     sums, grad_x = _empty_map(call.x, dtype=call.wide), _empty_map(call.x, dtype=x.dtype)
     grad_projected = call.projected.new_empty((blocks, *call.projected.shape))
     parameters = x.new_empty((batch * segments, 4 * dim * (rank + 1 + state) + dim), dtype=call.wide)
-    with _on(x.device):
-        arriving = call.states(grad, backward=True)
-        for column in (0, 1):
-            gpu_kernels.scan_segments_backward[grid](
-                grad,
-                *call.operands,
-                call.skips,
-                states,
-                arriving,
-                sums,
-                grad_x,
-                grad_projected,
-                parameters,
-                *call.sizes,
-                column,
-                batch,
-                **call.constants(BACKWARD.channels),
-                CP=_padded(rank + 2 * state),
-                T=BACKWARD.tokens,
-                BD=BACKWARD.channels,
-                OPERAND=gpu_kernels.operand(x.dtype, call.wide),
-                num_warps=1,
-                maxnreg=BACKWARD.registers,
-            )
+    arriving = call.states(grad, backward=True)
+    for column in (0, 1):
+        gpu_kernels.scan_segments_backward[grid](
+            grad,
+            *call.operands,
+            call.skips,
+            states,
+            arriving,
+            sums,
+            grad_x,
+            grad_projected,
+            parameters,
+            *call.sizes,
+            column,
+            batch,
+            **call.constants(BACKWARD.channels),
+            CP=_padded(rank + 2 * state),
+            T=BACKWARD.tokens,
+            BD=BACKWARD.channels,
+            OPERAND=gpu_kernels.operand(x.dtype, call.wide),
+            num_warps=1,
+        )
     weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
     grad_weight = weights.view(4, dim, rank + 1)
     return (
@@ -291,17 +287,16 @@ def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tens
 
     _, dim, state = A_log.shape
     rates, skips = A_log.new_empty((4, state, dim), dtype=dtype), A_log.new_empty((dim,), dtype=dtype)
-    with _on(A_log.device):
-        gpu_kernels.prepare_parameters[(-(-dim // 32),)](
-            A_log.to(dtype).contiguous(),
-            D_skip.to(dtype).contiguous(),
-            rates,
-            skips,
-            dim,
-            N=state,
-            BD=32,
-            num_warps=1,
-        )
+    gpu_kernels.prepare_parameters[(-(-dim // 32),)](
+        A_log.to(dtype).contiguous(),
+        D_skip.to(dtype).contiguous(),
+        rates,
+        skips,
+        dim,
+        N=state,
+        BD=32,
+        num_warps=1,
+    )
     return rates, skips
 
 
@@ -322,8 +317,3 @@ def _copied(view: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _sum_parts(parts: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else parts.sum(0)
-
-
-def _on(device: torch.device) -> Any:
-    """Make `device` the current one, on whose stream kernels are launched."""
-    return torch.cuda.device(device if not INTERPRETED and device.type == "cuda" else -1)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanseg.ops.triton_support import on_its_device
 from scanseg.ops.triton_support import refuses as triton_refuses
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -30,6 +31,7 @@ def upsample_join_triton(x: Tensor, skip: Tensor | None, factors: tuple[int, ...
 
 
 @torch.library.custom_op("scanseg::upsample_join", mutates_args=())
+@on_its_device
 def _join(x: Tensor, skip: Tensor | None, factors: list[int]) -> Tensor:
     from scanseg.ops.upsample_join.gpu_launch import write_raised
 
@@ -47,6 +49,7 @@ def _(x: Tensor, skip: Tensor | None, factors: list[int]) -> Tensor:
 
 
 @torch.library.custom_op("scanseg::upsample_join_backward", mutates_args=())
+@on_its_device
 def _part(grad: Tensor, first_channel: int, num_channels: int, factors: list[int]) -> Tensor:
     from scanseg.ops.upsample_join.gpu_launch import sum_lowered
 
