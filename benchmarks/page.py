@@ -101,7 +101,7 @@ def _reading() -> Iterator[str]:
         "in the same run first. *Launched*: kernel by kernel from Python; *replayed*: as one CUDA graph, as `scanseg "
         "train` and `scanseg predict` do. Peak memory is that of the launched call with weights and inputs. Operators "
         "begin with an empty cache. Against targets and floors ours count as replayed, as users run them. Against the "
-        "numbers of others operators count as launched, as those were (by the same host, which bounds them), whole "
+        "numbers of others operators count as launched, as those were, whole "
         "networks as replayed; steps of neighbours are given both ways."
     )
     yield ""

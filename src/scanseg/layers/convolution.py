@@ -102,7 +102,8 @@ def pointwise_product(
 ) -> Float[Tensor, "batch out_channel *out_space"]:
     """Convolve with kernels of one voxel by a matrix product over the channels; the result has channels last.
 
-    Measured on an H100 in bfloat16: cuDNN takes 4.5 ms for a 3D map that the product takes 0.1 ms for.
+    For 3D maps in bfloat16 and channels-last memory cuDNN falls to a generic kernel (4.5 ms each in xLSTM-UNet Enc at
+    2x1x48x160x224 on an H100).
 
     Args:
         layer: The convolution.
