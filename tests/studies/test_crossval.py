@@ -1,6 +1,7 @@
 """Cross-validation, from a data set to one model of all folds."""
 
 import json
+import shutil
 import signal
 import time
 from threading import Thread
@@ -118,9 +119,7 @@ def test_every_fold_begins_with_the_weights_also_after_resume(dataset, tmp_path)
     options = {"devices": ["cpu"], "num_workers": 0}
     with pytest.raises(StoppedError):
         scanseg.cross_validate(dataset, study, initial_weights=model, **options, listen=stop_in("fold 1"))
-    (study / "fold_1" / "plan.json").unlink()
-    (study / "fold_1" / "run.json").unlink()
-    (study / "fold_1" / "metrics.jsonl").unlink()
+    shutil.rmtree(study / "fold_1")
     with pytest.raises(UsageError, match=rf"weights to begin with were {model}, not elsewhere"):
         scanseg.cross_validate(dataset, study, initial_weights="elsewhere", resume=True, **options)
 
