@@ -142,9 +142,8 @@ def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
     predictor = make_predictor()
     predictor.predict_folder(folder, output)
     write(output / "a.nii.gz", 1 - arrays["a"])
-    with pytest.raises(
-        InputError, match=r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced.*or overwrite"
-    ):
+    told = r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced.*or --overwrite, or --skip-existing"
+    with pytest.raises(InputError, match=told):
         predictor.predict_folder(folder, output)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
     predictor.predict_folder(folder, output, overwrite=True)
@@ -161,6 +160,14 @@ def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_pa
     ):
         make_predictor().predict_folder(folder, folder, overwrite=True)
     assert (folder / "dataset.json").read_text() == "{}"
+
+
+def test_label_maps_are_not_written_among_the_images(make_predictor, volumes):
+    folder, _ = volumes
+    before = names(folder)
+    with pytest.raises(InputError, match="it is the folder of the images to segment"):
+        make_predictor().predict_folder(folder, folder, overwrite=True)
+    assert names(folder) == before
 
 
 def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):

@@ -246,3 +246,19 @@ def test_a_signal_sent_twice_at_once_is_one_and_a_later_one_acts_as_always(monke
         now[0] += 2
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_training_in_one_folder_is_refused_and_the_first_goes_on(train, run):
+    refused = []
+
+    def start_another(progress):
+        if progress.task == "training" and not refused:
+            with pytest.raises(
+                UsageError, match=r"a training is running in .*model; wait for it, stop it, or choose"
+            ) as error:
+                train(resume=True)
+            refused.append(error)
+
+    train(listen=start_another)
+    assert len(refused) == 1
+    assert run()["status"] == "finished"

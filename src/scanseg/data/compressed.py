@@ -4,6 +4,7 @@ Byte-shuffled Zstandard was measured on normalised float16 MRI: 0.23 to 0.55 of 
 bit-shuffling by up to a third and as quick to read (level 3; higher levels win 1 % and take three times as long).
 """
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
     Args:
         path: The file, ending in `.b2nd`.
         array: Spatial axes last.
+
+    Raises:
+        OSError: It cannot be written.
     """
     import blosc2
 
@@ -32,20 +36,24 @@ def write_array(path: Path, array: np.ndarray) -> None:
     chunks = tuple(map(min, chunk[-len(spatial) :], spatial))
     blocks = tuple(map(min, block[-len(spatial) :], chunks))
     before = (1,) * (array.ndim - len(spatial))
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        urlpath=str(path),
-        mode="w",
-        chunks=before + chunks,
-        blocks=before + blocks,
-        cparams={
-            "codec": blosc2.Codec.ZSTD,
-            "clevel": _LEVEL,
-            "filters": [blosc2.Filter.SHUFFLE],
-            "typesize": array.itemsize,
-            "nthreads": 1,
-        },
-    )
+    try:
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(path),
+            mode="w",
+            chunks=before + chunks,
+            blocks=before + blocks,
+            cparams={
+                "codec": blosc2.Codec.ZSTD,
+                "clevel": _LEVEL,
+                "filters": [blosc2.Filter.SHUFFLE],
+                "typesize": array.itemsize,
+                "nthreads": 1,
+            },
+        )
+    except RuntimeError as error:
+        # blosc2 does not say which of the system's errors it met.
+        raise OSError(errno.EIO, f"cannot be written ({error}); is the disk full?", str(path)) from error
 
 
 def open_array(path: Path) -> Any:

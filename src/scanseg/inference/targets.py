@@ -119,6 +119,8 @@ def check_output(
     inputs = {path.resolve() for target in targets for path in target.case.images}
     written = [path for target in targets for path in target.files]
     faults = [f"{path.name} is an image to segment" for path in written if path.resolve() in inputs]
+    if not faults and output.resolve() in {path.parent for path in inputs}:
+        faults.append("it is the folder of the images to segment")
     there = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
     described = output / DESCRIPTION_FILE
     ours = not described.exists() or (output / RECORD_FILE).exists()
@@ -128,7 +130,7 @@ def check_output(
         more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
         faults.append(f"{', '.join(there[:_SHOWN_FILES])}{more} would be replaced")
     if faults:
-        advice = "" if overwrite or continued else ", or overwrite, or skip what is there"
+        advice = "" if overwrite or continued else ", or --overwrite, or --skip-existing"
         raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder{advice}.")
 
 
@@ -146,7 +148,7 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
     if not path.exists():
         raise InputError(
             f"{output}: holds label maps but no {RECORD_FILE}, so nobody knows where they are from; choose another "
-            f"folder, or overwrite."
+            f"folder, or --overwrite."
         )
     earlier = PredictionRecord.read(path)
     differing = [
@@ -157,7 +159,7 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
     if differing:
         raise InputError(
             f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "
-            f"overwrite."
+            f"--overwrite."
         )
 
 

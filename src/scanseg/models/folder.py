@@ -3,6 +3,7 @@
 Beside `model.safetensors`, which prediction uses, lie `best.safetensors` or `last.safetensors`, whichever it is not.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from filelock import FileLock, Timeout
 from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,6 +26,7 @@ from scanseg.specs import Plan, RunRecord, TrainingState
 _PLAN = "plan.json"
 _RUN = "run.json"
 _WEIGHTS = "model.safetensors"
+_LOCK = ".lock"
 _METRICS = "metrics.jsonl"
 _STATE = "state"
 _CHECKPOINT = "iteration-"
@@ -72,7 +75,7 @@ class ModelFolder:
         Raises:
             UsageError: There is something already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(entry.name != _LOCK for entry in path.iterdir())):
             raise UsageError(
                 f"{path} exists and is not an empty folder. Choose another place, remove it, or go on with the "
                 f"training in it by --resume."
@@ -90,6 +93,21 @@ class ModelFolder:
         if not (path / _PLAN).is_file():
             raise InputError(f"{path} is not a model folder: it holds no {_PLAN}.")
         return cls(path, Plan.read(path / _PLAN))
+
+    def claim(self) -> FileLock:
+        """Return a lock that is held while the model is trained; it ends with its process, however that ends.
+
+        Raises:
+            UsageError: Another training holds it.
+        """
+        lock = FileLock(self.path / _LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UsageError(
+                f"a training is running in {self.path}; wait for it, stop it, or choose another model folder."
+            ) from error
+        return lock
 
     def build_network(self) -> nn.Module:
         """Build the plan's network, freshly initialised from torch's random state."""
@@ -132,7 +150,7 @@ class ModelFolder:
         """Write weights: those that prediction uses, or others that it can be asked to use."""
         path = self.path / (_WEIGHTS if name == "exported" else f"{name}.safetensors")
         with written_whole(path) as temporary:
-            save_file(_as_stored(weights), temporary)
+            write_tensors(weights, temporary)
 
     def write_run(self, record: RunRecord) -> None:
         """Write the record of the run."""
@@ -227,11 +245,11 @@ def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
     temporary = final.with_name(f".writing-{final.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file(_as_stored(checkpoint.network), temporary / "network.safetensors")
-    save_file(_as_stored(checkpoint.optimizer), temporary / "optimizer.safetensors")
+    write_tensors(checkpoint.network, temporary / "network.safetensors")
+    write_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
     for name, tensors in (("average", checkpoint.average), ("best", checkpoint.best)):
         if tensors is not None:
-            save_file(_as_stored(tensors), temporary / f"{name}.safetensors")
+            write_tensors(tensors, temporary / f"{name}.safetensors")
     (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
@@ -264,6 +282,18 @@ def _state_in(folder: Path) -> TrainingState | None:
 def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring tensors into the form in which they are written."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors to a safetensors file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        save_file(_as_stored(tensors), path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
-from scanseg.models.folder import ModelFolder, read_tensors
+from scanseg.models.folder import ModelFolder, read_tensors, write_tensors
 from scanseg.networks import WEIGHT_MAPS, MSVMUNet, load_official
 from scanseg.specs import ImportRecord, Plan
 
@@ -156,7 +155,7 @@ def import_encoder(path: Path, output: Path) -> ImportRecord:
     _load_into(encoder, checkpoint.weights, kind=ENCODER_KIND, path=path)
     output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, temporary)
+        write_tensors(encoder.state_dict(), temporary)
     return _record(path, checkpoint, kind=ENCODER_KIND, num_tensors=len(encoder.state_dict()))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from scanseg.data.store import Store
 from scanseg.errors import InputError
@@ -70,13 +71,14 @@ def train(
         InterruptionError: `stopped` gave a signal; the state has been saved.
         InputError: The store does not fit the plan, or lacks cases with which the training began; or the initial
             weights are of another network.
-        UsageError: There is no such fold, or the training began with another; or the batch cannot be shared.
+        UsageError: There is no such fold, or the training began with another; or the batch cannot be shared; or another
+            process trains in the folder.
         ScansegError: The loss is no longer a number, or the device's memory does not suffice.
     """
     if store.index.preprocessing != folder.plan.preprocessing or store.index.dataset != folder.plan.dataset:
         raise InputError(f"{store.folder} was made for another plan. Choose another store, or leave it out.")
-    fold, cases = processes.on_first(lambda: choose_cases(folder, store, fold=fold))
-    with _fast_arithmetic(device, allow_tf32=folder.plan.training.allow_tf32):
+    with _claimed(folder, processes), _fast_arithmetic(device, allow_tf32=folder.plan.training.allow_tf32):
+        fold, cases = processes.on_first(lambda: choose_cases(folder, store, fold=fold))
         run = Run(
             folder,
             store,
@@ -155,6 +157,18 @@ def _score(
             listen=listen,
         )
     return reports[exported.checkpoint]
+
+
+@contextmanager
+def _claimed(folder: ModelFolder, processes: Processes) -> Iterator[None]:
+    """Hold a model folder while it is trained; the first process does that for all."""
+    locks: list[FileLock] = []
+    processes.on_first(lambda: locks.append(folder.claim()))
+    try:
+        yield
+    finally:
+        for lock in locks:
+            lock.release()
 
 
 @contextmanager
