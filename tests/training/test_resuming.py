@@ -262,3 +262,12 @@ def test_a_second_training_in_one_folder_is_refused_and_the_first_goes_on(train,
     train(listen=start_another)
     assert len(refused) == 1
     assert run()["status"] == "finished"
+
+
+def test_a_plan_whose_data_set_has_moved_is_told_where_to_look(train, dataset, tmp_path):
+    dataset.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"the data set of the plan is not at .*disks.*--set dataset_path=FOLDER"
+    ):
+        train()
+    train(settings=[f"dataset_path={moved}"])

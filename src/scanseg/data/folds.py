@@ -53,8 +53,9 @@ def _read_splits(path: Path) -> Splits:
     except ValidationError as error:
         raise InputError(f"{path}: {describe_faults(error)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"a fold lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
-            f'{path}: not a list of {{"train": [...], "val": [...]}}, nor one of these ({error!r}).'
+            f'{path}: not a list of {{"train": [...], "val": [...]}}, nor one of these ({reason}).'
         ) from error
     return Splits(source=path.name, folds=folds)
 

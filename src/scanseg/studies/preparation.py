@@ -124,6 +124,11 @@ def _store_at(
     """Open a store, or make it if the data set is there."""
     raw = _raw_dataset(plan, source)
     if raw is None:
+        if plan.dataset_path and not folder.exists():
+            raise InputError(
+                f"the data set of the plan is not at {plan.dataset_path}, and nothing was made of it in {folder}. Say "
+                f"where it is now: --set dataset_path=FOLDER; or give a store that was made of it: --store FOLDER."
+            )
         return Store.open(folder)
     return build_store(
         raw,
