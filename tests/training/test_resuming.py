@@ -265,7 +265,9 @@ def test_a_second_training_in_one_folder_is_refused_and_the_first_goes_on(train,
 
 
 def test_a_plan_whose_data_set_has_moved_is_told_where_to_look(train, dataset, tmp_path):
-    dataset.rename(tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere" / dataset.name
+    moved.parent.mkdir()
+    dataset.rename(moved)
     with pytest.raises(
         InputError, match=r"the data set of the plan is not at .*disks.*--set dataset_path=FOLDER"
     ):
