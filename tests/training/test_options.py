@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import scanseg
+from scanseg.data.compressed import read_array
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder
 
@@ -285,3 +287,27 @@ def test_a_plan_like_a_model_s(dataset, tmp_path, command):
 def test_weights_of_labels_that_are_not_there_are_refused(dataset, tmp_path, setting, message):
     with pytest.raises(UsageError, match=message):
         train_in(dataset, tmp_path / "model", setting)
+
+
+def test_whole_validation_cases_are_averaged_over_flips_where_asked(dataset, tmp_path):
+    model = tmp_path / "model"
+    train_in(
+        dataset,
+        model,
+        "training.mirror_validation=true",
+        "inference.mirror_axes=[0, 1]",
+        keep_predictions=True,
+    )
+
+    case = read(model, "validation.json")["cases"][0]["case"]
+    kept = read_array(model / "validation" / f"{case}.b2nd")
+    image = next((dataset / "imagesTr").glob(f"{case}_0000.*"))
+    mirrored, plain = (
+        scanseg.load(model).predict(image, mirror=mirror).label_map for mirror in (True, False)
+    )
+    np.testing.assert_array_equal(np.squeeze(kept), np.squeeze(mirrored))
+    assert (np.squeeze(kept) != np.squeeze(plain)).any()
+    with pytest.raises(
+        UsageError, match=r"mirror_validation is true, but inference.mirror_axes names no axes"
+    ):
+        train_in(dataset, tmp_path / "other", "training.mirror_validation=true", "inference.mirror_axes=[]")

@@ -116,6 +116,8 @@ class TrainingSpec(Document):
     """Weights that prediction uses: those at the end, or those with the best Dice on validation patches."""
     score_both: bool = False
     """Score whole validation cases with the last and with the best weights, not with the exported ones alone."""
+    mirror_validation: bool = False
+    """Average over the flips of `inference.mirror_axes` where whole validation cases are scored, as nnU-Net does."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on a GPU that has it, else float32."""
     allow_tf32: bool = True
@@ -266,6 +268,8 @@ class Plan(Document):
         """Say which axes the patch does not have, and which transforms stand in the wrong place."""
         axes = range(len(self.sampling.patch_size))
         flips = {"inference.mirror_axes": self.inference.mirror_axes}
+        if self.training.mirror_validation and not self.inference.mirror_axes:
+            yield "training.mirror_validation is true, but inference.mirror_axes names no axes to mirror"
         for number, transform in enumerate(self.augmentation):
             if isinstance(transform, MirrorTransform):
                 flips[f"augmentation.{number}.axes"] = transform.axes

@@ -137,7 +137,11 @@ def validate(
         case = store.case(case_name)
         image = store.read_image(case).astype(np.float32)
         label_map = predictor.predict_preprocessed(
-            image, case.geometry, predicted=store.read_predicted(case), listen=ask
+            image,
+            case.geometry,
+            predicted=store.read_predicted(case),
+            mirror=folder.plan.training.mirror_validation,
+            listen=ask,
         )
         labels = score_case(
             label_map,
