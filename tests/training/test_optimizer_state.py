@@ -48,3 +48,22 @@ def test_steps_are_fused_where_the_device_that_goes_on_wants_it(generator):
         restore_optimizer(optimizer, tensors, elsewhere)
 
         assert not any(group["fused"] for group in optimizer.param_groups)
+
+
+def test_a_first_step_that_is_skipped_leaves_no_rubbish(monkeypatch):
+    """In float16 the first gradients overflow; fused steps then do nothing, not even fill their momentum."""
+    network = torch.nn.Linear(3, 4)
+    optimizer = build_optimizer(network, SGDSpec())
+    optimizer.param_groups[0]["fused"] = True
+    network(torch.ones(2, 3)).sum().backward()
+    before = network.weight.detach().clone()
+    # As a GradScaler does, to every optimizer whose steps are fused; memory that is not set is rubbish.
+    optimizer.found_inf, optimizer.grad_scale = torch.ones(()), None
+    monkeypatch.setattr(torch, "empty_like", lambda x, **_: torch.full_like(x, torch.nan))
+    optimizer.step()
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+
+    lr = optimizer.param_groups[0]["lr"]
+    decayed = network.weight.grad + SGDSpec().weight_decay * before
+    torch.testing.assert_close(network.weight, before - lr * 1.99 * decayed)

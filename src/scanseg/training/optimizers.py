@@ -15,7 +15,7 @@ def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.opti
     """Build the optimizer of a network's parameters; on a GPU its steps are fused."""
     fused = next(network.parameters()).is_cuda
     if isinstance(spec, SGDSpec):
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             network.parameters(),
             lr=spec.lr,
             momentum=spec.momentum,
@@ -23,12 +23,26 @@ def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.opti
             weight_decay=spec.weight_decay,
             fused=fused,
         )
+        if spec.momentum > 0:
+            _begin_momentum(optimizer)
+        return optimizer
     decayed, undecayed = split_weight_decay(network)
     groups = [
         {"params": decayed, "weight_decay": spec.weight_decay},
         {"params": undecayed, "weight_decay": spec.weight_decay if spec.decay_all else 0.0},
     ]
     return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
+
+
+def _begin_momentum(optimizer: torch.optim.SGD) -> None:
+    """Set the running sums of gradients to 0, from which PyTorch's first step gives the gradients themselves.
+
+    PyTorch allocates them at the first step and leaves the filling to the kernel of fused steps, which does nothing
+    where a gradient is not finite: after a first step that was skipped in float16 they would hold what lay in memory.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def store_optimizer(
