@@ -1,0 +1,166 @@
+"""Profile training steps on real data: how much of the wall-clock time the GPU works, and on what.
+
+Usage: python -m benchmarks.step_profile PLAN STORE --device cuda -o benchmarks/results/NAME.json [--set KEY=VALUE]
+
+The steps are those of `scanseg train`: batches made one ahead on their own stream, forward and backward as one CUDA
+graph, clipping, optimizer. First the steps are timed without the profiler, then as many are profiled. `busy` is the
+time in which at least one kernel or copy runs over the wall-clock time of the profiled steps; `busy_of_unprofiled`
+is the same kernel time over the time without the profiler, whose own work slows the host.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe_run
+from scanseg.data import Store
+from scanseg.data.batches import make_batch
+from scanseg.data.resident import hold_cases
+from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.networks import build_network
+from scanseg.settings import apply_settings
+from scanseg.specs import Plan
+from scanseg.training.ahead import BatchesAhead
+from scanseg.training.fit import Fit
+
+_WARM_UPS = 20
+
+
+def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """Return the time covered by at least one of the intervals, given in microseconds."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total / 1e6
+
+
+def make_step(plan: Plan, store: Store, device: torch.device) -> Callable[[], object]:
+    """Return a call that takes the next step of a training on all cases of a store."""
+    names = [stored.case for stored in store.index.cases]
+    cases = hold_cases(store, names, device=device, seed=plan.training.seed)
+    torch.manual_seed(plan.training.seed)
+    network = build_network(
+        plan.network,
+        in_channels=plan.dataset.num_channels,
+        num_classes=plan.dataset.num_outputs,
+        patch_size=plan.sampling.patch_size,
+    )
+    dtype = autocast_dtype(device, plan.training.precision)
+    fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
+    make = partial(
+        make_batch,
+        cases,
+        plan.sampling,
+        transforms=plan.augmentation,
+        seed=plan.training.seed,
+        stream=TRAINING_STREAM,
+        device=device,
+    )
+    batches = BatchesAhead(lambda iteration: make(iteration=iteration), device=device)
+
+    def step() -> None:
+        fit.step(batches.take(fit.iterations_done), lr=1e-3)
+        batches.prepare(fit.iterations_done)
+
+    return step
+
+
+def profile_steps(step: Callable[[], object], *, num_steps: int) -> dict[str, object]:
+    """Time steps, then profile as many.
+
+    Args:
+        step: Takes a step on the current GPU.
+        num_steps: Number of steps.
+    """
+    for _ in range(_WARM_UPS):
+        step()
+    plain_seconds = _seconds(step, num_steps)
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        wall_seconds = _seconds(step, num_steps)
+    kernels = [
+        (event.name, event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    ]
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for name, begin, end in kernels:
+        by_name[name].append((end - begin) / 1e3)
+    longest = sorted(by_name.items(), key=lambda item: -sum(item[1]))[:40]
+    busy_seconds = union_seconds((begin, end) for _, begin, end in kernels)
+    return {
+        "num_steps": num_steps,
+        "ms_a_step": 1e3 * plain_seconds / num_steps,
+        "ms_a_profiled_step": 1e3 * wall_seconds / num_steps,
+        "kernel_ms_a_step": 1e3 * busy_seconds / num_steps,
+        "busy": busy_seconds / wall_seconds,
+        "busy_of_unprofiled": busy_seconds / plain_seconds,
+        "num_kernels_a_step": len(kernels) / num_steps,
+        "longest": [
+            {
+                "kernel": name[:120],
+                "ms_a_step": sum(times) / num_steps,
+                "calls_a_step": len(times) / num_steps,
+            }
+            for name, times in longest
+        ],
+    }
+
+
+def _seconds(step: Callable[[], object], num_steps: int) -> float:
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(num_steps):
+        step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Profile and print; 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step_profile",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("store", type=Path, help="folder of a store, made for the plan")
+    parser.add_argument("--output", "-o", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", help="of the plan, as in scanseg train"
+    )
+    parser.add_argument("--commit", help="of the code, where there is no git")
+    arguments = parser.parse_args(words)
+    device = choose_device(arguments.device)
+    if device.type != "cuda":
+        print(f"kernels are profiled on a GPU with CUDA, not on {device}", file=sys.stderr)
+        return 2
+    plan = apply_settings(Plan.read(arguments.plan), arguments.settings)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
+    result = profile_steps(make_step(plan, Store.open(arguments.store), device), num_steps=arguments.steps)
+    settings = {"plan": arguments.plan.name, "settings": arguments.settings, "network": plan.network.kind}
+    described = {**describe_run(device, commit=arguments.commit), **settings}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps({**described, **result}, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{arguments.plan.name}: {result['ms_a_step']:.2f} ms a step ({result['ms_a_profiled_step']:.2f} profiled), "
+        f"kernels {result['kernel_ms_a_step']:.2f} ms, busy {result['busy']:.1%} of the profiled and "
+        f"{result['busy_of_unprofiled']:.1%} of the unprofiled time"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
