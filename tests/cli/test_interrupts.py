@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +27,22 @@ def test_an_import_that_a_signal_broke_is_an_interrupt() -> None:
 def test_an_import_that_fails_by_itself_stays_an_import_error() -> None:
     with pytest.raises(ImportError, match="no such library"), raise_on_signals():
         raise ImportError("no such library")
+
+
+BROKEN_START = """
+import os, signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
+stub = types.ModuleType("cyclopts")
+stub.__getattr__ = lambda name: os.kill(os.getpid(), signal.SIGINT)
+sys.modules["cyclopts"] = stub
+from scanseg.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_ctrl_c_before_the_command_begins_leaves_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_START], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -2,22 +2,19 @@
 
 import itertools
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
-from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from scanseg.data.raw import RawDataset
+from scanseg.data.spawning import serve_parent, spawning
 from scanseg.errors import ScansegError, UsageError
 from scanseg.progress import Progress, ProgressListener
 
@@ -37,7 +34,6 @@ Result = TypeVar("Result")
 _MAX_WORKERS = 16
 _WORTH_WORKERS_BYTES = 4 * 2**20
 """Image files below this are read sooner than processes start (2 to 3 seconds)."""
-_THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def choose_workers(wanted: int | None, dataset: RawDataset | None = None) -> int:
@@ -105,10 +101,10 @@ def _map_in_processes(
     """Call a function for every case in spawned processes; the first error stops the rest."""
     results: dict[str, Result] = {}
     pool = ProcessPoolExecutor(
-        min(num_workers, len(cases)), mp_context=get_context("spawn"), initializer=_leave_interrupts
+        min(num_workers, len(cases)), mp_context=get_context("spawn"), initializer=serve_parent
     )
     try:
-        with _one_thread_each(), _without_script():
+        with spawning():
             futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
         for future in as_completed(futures):
             case = futures[future]
@@ -196,7 +192,7 @@ class WorkerPool:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _one_thread_each(), _without_script():
+        with spawning():
             process.start()
         theirs.close()
         self._workers.append((process, ours))
@@ -220,7 +216,7 @@ def _serve(connection: Connection) -> None:
     A thread of its own takes what comes, so that the other side can always send: a process that sends a result while
     the next tasks fill the pipe, and another that waits to send one more, would wait for each other for ever.
     """
-    _leave_signals()
+    serve_parent()
     tasks: SimpleQueue[tuple[int, Callable[[object], object], object] | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
     while (task := tasks.get()) is not None:
@@ -244,44 +240,3 @@ def _receive(connection: Connection, tasks: "SimpleQueue[Any]") -> None:
         pass
     finally:
         tasks.put(None)
-
-
-def _leave_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started; it ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _leave_signals() -> None:
-    """Leave Ctrl-C and SIGTERM, which a cluster sends to every process of a job, to the one that trains.
-
-    It saves its state first, and may need one more batch until then.
-    """
-    _leave_interrupts()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@contextmanager
-def _without_script() -> Iterator[None]:
-    """Let processes that start meanwhile not run the user's script; one without `__main__` guard would not end."""
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start meanwhile multiply matrices on one thread, unless the user has said otherwise.
-
-    Workers that each use every core for their products wait for one another and take several times as long
-    (measured: 17 s for what takes 4 s), and the number can only be set before numpy is loaded.
-    """
-    unset = [name for name in _THREAD_COUNTS if name not in os.environ]
-    os.environ.update(dict.fromkeys(unset, "1"))
-    try:
-        yield
-    finally:
-        for name in unset:
-            os.environ.pop(name, None)
