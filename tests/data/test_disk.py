@@ -69,8 +69,8 @@ def names(store):
     return [case.case for case in store.index.cases]
 
 
-def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, part=None):
-    options = {} if part is None else {"part": part}
+def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, part=None, following=None):
+    options = {"following": following} if part is None else {"part": part}
     numbers = {"seed": 3, "stream": 0, "iteration": iteration}
     return make_batch(cases, sampling, transforms=transforms, device=CPU, **numbers, **options)
 
@@ -181,6 +181,20 @@ def test_few_batches_wait(store, names):
         batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
         waiting = list(on_disk._waiting)
         assert waiting == list(range(iteration + 1, iteration + 3))
+    on_disk.close()
+
+
+def test_what_another_process_validates_is_not_read(store, names):
+    """Of three processes the second reads batches 1, 4 and 7 of eight, and the first of them for the next time."""
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    shared = range(1, 8, 3)
+
+    for place, (iteration, waiting) in enumerate(((1, [4, 7]), (4, [7, 1]), (7, [1, 4]))):
+        following = (*shared[place + 1 :], *shared[:place])
+        ours = batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration, following=following)
+        theirs = batch_of(hold_cases(store, names, device=CPU, seed=3), SAMPLINGS["3d"], iteration=iteration)
+        assert torch.equal(ours.images, theirs.images)
+        assert list(on_disk._waiting) == waiting
     on_disk.close()
 
 

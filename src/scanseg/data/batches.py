@@ -1,6 +1,6 @@
 """Batches: positions drawn, patches gathered, augmented, shaped for the network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,7 @@ def make_batch(
     device: torch.device,
     part: Part = WHOLE,
     predicted: Predicted | None = None,
+    following: Iterable[int] | None = None,
 ) -> Batch:
     """Make the batch of one iteration, or a part of it; the same arguments give the same batch.
 
@@ -78,13 +79,15 @@ def make_batch(
         device: Where the batch is wanted, and made.
         part: The part; it holds the same patches, changed in the same way, as there in the whole batch.
         predicted: What becomes of the labels of a first stage that the cases hold; None: they hold none.
+        following: Iterations that will be asked for next, which cases on disk are read for meanwhile; None: they
+            count on.
     """
 
     def draw(number: int) -> _Patches:
         numbers = [seed, stream, number]
         return _draw_patches(cases, sampling, numbers=numbers, transforms=transforms, part=part)
 
-    images, label_maps = _read_patches(cases, iteration, draw, device=device)
+    images, label_maps = _read_patches(cases, iteration, draw, device=device, following=following)
     images, label_maps = images.to(device), label_maps.to(device)
     if len(sampling.patch_size) == 2:
         images, label_maps = images.squeeze(2), label_maps.squeeze(1)
@@ -125,7 +128,12 @@ def _draw_patches(
 
 
 def _read_patches(
-    cases: TrainingCases, iteration: int, draw: Callable[[int], _Patches], *, device: torch.device
+    cases: TrainingCases,
+    iteration: int,
+    draw: Callable[[int], _Patches],
+    *,
+    device: torch.device,
+    following: Iterable[int] | None,
 ) -> tuple[Tensor, Tensor]:
     """Cut out the patches, each straight or through its warp.
 
@@ -140,7 +148,7 @@ def _read_patches(
         boxes = patches.boxes(shapes)
         offsets = boxes.low
         if isinstance(cases, DiskCases):
-            cases = cases.fetch(iteration, lambda number: draw(number).boxes(shapes))
+            cases = cases.fetch(iteration, lambda number: draw(number).boxes(shapes), following=following)
         else:
             cases = cases.cut(boxes, device=device)
         positions = PatchPositions(np.arange(len(offsets)), positions.corners)

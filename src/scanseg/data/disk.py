@@ -4,9 +4,10 @@ Processes read ahead of the training, whole batches each, since decompression do
 held at a time is a few batches, whatever the size of the data set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,15 @@ class DiskCases:
     _waiting: "dict[int, Ticket[list[_Part]]]" = field(default_factory=dict)
     """Batches that are being read, by their iteration."""
 
-    def fetch(self, iteration: int, boxes_of: Callable[[int], Boxes]) -> ResidentCases:
+    def fetch(
+        self, iteration: int, boxes_of: Callable[[int], Boxes], *, following: Iterable[int] | None = None
+    ) -> ResidentCases:
         """Return the boxes of a batch as if each were a case, and have the next batches read meanwhile.
 
         Args:
             iteration: Number of the batch.
             boxes_of: Gives the boxes of the batch of an iteration; the same at every call.
+            following: Iterations that will be asked for next, in this order; None: they count on.
 
         Raises:
             InputError: An array is missing or damaged.
@@ -66,7 +70,8 @@ class DiskCases:
         """
         if self._pool is None:
             return self._join(_read_boxes(self._tasks(boxes_of(iteration))))
-        ahead = range(iteration, iteration + self._depth)
+        later = count(iteration + 1) if following is None else following
+        ahead = dict.fromkeys((iteration, *islice(later, self._depth - 1)))
         for other in [number for number in self._waiting if number not in ahead]:
             del self._waiting[other]
         try:

@@ -41,7 +41,8 @@ def patch_dice(
 ) -> dict[str, float | None]:
     """Return the Dice of each label over some patches of the validation cases, taken together.
 
-    The patches are the same at every call, so that the values of a training can be compared.
+    The patches are the same at every call, so that the values of a training can be compared. Those on disk that come
+    first at the next call are read until then.
 
     Args:
         fit: The network.
@@ -54,7 +55,8 @@ def patch_dice(
         Label to Dice; None where the label is neither there nor predicted.
     """
     counts = torch.zeros(3, len(plan.dataset.foreground), device=device)
-    for iteration in range(processes.rank, plan.training.validation_batches, processes.count):
+    shared = range(processes.rank, plan.training.validation_batches, processes.count)
+    for place, iteration in enumerate(shared):
         batch = make_batch(
             cases,
             plan.sampling,
@@ -64,6 +66,7 @@ def patch_dice(
             iteration=iteration,
             device=device,
             predicted=predicted_of(plan),
+            following=(*shared[place + 1 :], *shared[:place]),
         )
         counts += _count(fit.logits(batch), batch.label_maps, plan.dataset)
     overlap, predicted, real = processes.sum(counts).cpu().tolist()
