@@ -91,7 +91,7 @@ def test_pictures(tmp_path):
     assert report.num_axes == 2
     assert report.num_channels == 3
     assert report.lines()[1] == "shape (y, x): 6 x 7 voxels"
-    assert report.warnings == ("1 cases without foreground: a",)
+    assert report.warnings == ("1 case without foreground: a",)
 
 
 def test_wrong_number_of_channels(make_dataset):
@@ -120,8 +120,51 @@ def test_images_of_two_and_three_axes(make_dataset, volume_writer):
 
 
 @pytest.mark.parametrize("name", ["hippocampus", "acdc", "brats2015"])
-def test_real_data(shared_data, name):
+def test_real_data(shared_data, tmp_path, name):
     dataset = open_dataset(shared_data / name)
-    report = check_dataset(type(dataset)(dataset.path, dataset.spec, dataset.cases[:2]), num_workers=0)
+    report = check_dataset(type(dataset)(tmp_path, dataset.spec, dataset.cases[:2]), num_workers=0)
     assert report.num_cases == 2
     assert all(report.label_voxels.values())
+
+
+def test_folds_and_the_number_of_cases_are_judged_with_the_cases(make_dataset, volume_writer):
+    folder = make_dataset(3, numTraining=4)
+    volume_writer(folder / "labelsTr/case_2.nii.gz", np.full((5, 12, 10), 7, np.uint8))
+    folds = [
+        {"train": ["case_0", "case_9"], "val": ["case_1"]},
+        {"train": [], "val": ["case_2"]},
+    ]
+    (folder / "splits_final.json").write_text(json.dumps(folds))
+    with pytest.raises(InputError) as caught:
+        check_dataset(open_dataset(folder), num_workers=0)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: 4 faults\n")
+    for words in (
+        "case case_2: label map case_2.nii.gz holds unknown values 7",
+        "dataset.json says numTraining 4, but 3 training cases are there; add",
+        "splits_final.json: fold 0: case case_9 not in the data set; mend",
+        "splits_final.json: fold 1: no training cases; name some",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize("name", ["splits_final.json", "splits.json"])
+def test_a_case_in_both_parts_of_a_fold_is_found_by_the_check(make_dataset, name):
+    folder = make_dataset(3)
+    (folder / name).write_text('{"train": ["case_0", "case_1"], "val": ["case_1"]}')
+    with pytest.raises(InputError, match=rf"{name}: fold 0: case case_1 is in training and in validation"):
+        check_dataset(open_dataset(folder), num_workers=0)
+
+
+def test_a_fold_without_validation_cases_is_warned_of(make_dataset):
+    folder = make_dataset(3, numTraining="3")
+    (folder / "splits.json").write_text(
+        '[{"train": ["case_0"], "val": ["case_1"]}, {"train": ["case_0"], "val": []}]'
+    )
+    report = check_dataset(open_dataset(folder), num_workers=0)
+    assert report.warnings == ("splits.json: fold 1 has no validation cases, so it gives no score",)
+
+
+def test_a_number_of_cases_that_is_none(make_dataset):
+    with pytest.raises(InputError, match='numTraining is "many", not a number of cases'):
+        open_dataset(make_dataset(2, numTraining="many"))

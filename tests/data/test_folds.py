@@ -73,8 +73,12 @@ def test_folds_in_the_preprocessed_folder_of_nnunet(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('[{"train": ["case_000", "x"], "val": ["y"]}]', "fold 0: cases x, y are not in the data set"),
-        ('[{"train": ["case_000"], "val": ["case_000"]}]', "in training and in validation"),
+        ('[{"train": ["case_000", "x"], "val": ["y"]}]', "fold 0: cases x, y not in the data set"),
+        (
+            '[{"train": ["case_001"], "val": []}, {"train": ["case_000"], "val": ["case_000"]}]',
+            "fold 1: case case_000 is in training and in validation",
+        ),
+        ('[{"train": ["case_000", 3], "val": ["case_001"]}]', r"fold 0: train\.1: .* string, not 3; mend"),
         ('[{"train": [], "val": ["case_000"]}]', "fold 0: no training cases"),
         ('[{"train": ["case_000", "case_000"], "val": []}]', "case_000 more than once in train"),
         ("[]", "no folds"),

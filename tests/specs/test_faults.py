@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from scanseg.data.description import read_description
 from scanseg.errors import InputError, UsageError
 from scanseg.settings import apply_settings
 from scanseg.specs import DatasetSpec, Document, Fold, NetworkSpec, XLSTMUNetSpec
@@ -31,7 +32,7 @@ def test_a_setting_is_named_as_it_is_given() -> None:
 def test_what_a_document_refuses_as_a_whole_is_said_as_it_is() -> None:
     fold = Fold(train=("a",), validation=("b",))
     with pytest.raises(
-        UsageError, match=r"^--set validation=\[\"a\"\]: cases \['a'\] are in training and in validation$"
+        UsageError, match=r"^--set validation=\[\"a\"\]: case a is in training and in validation$"
     ):
         apply_settings(fold, ['validation=["a"]'])
 
@@ -42,7 +43,7 @@ def test_members_of_a_union_are_no_places(tmp_path) -> None:
     file.write_text(
         json.dumps({"name": "x", "channel_names": ["MR"], "labels": labels, "file_ending": ".png"})
     )
-    with pytest.raises(InputError, match=r"labels\.a: Input should be less than or equal to 255") as caught:
+    with pytest.raises(InputError, match=r"labels\.a: .* less than or equal to 255, not 300") as caught:
         DatasetSpec.read(file)
     assert "constrained-int" not in str(caught.value)
 
@@ -52,3 +53,12 @@ def test_a_key_that_is_missing_is_named(tmp_path) -> None:
     file.write_text('{"train": [], "validaton": []}')
     with pytest.raises(InputError, match="validation: Field required; validaton: Extra inputs"):
         Fold.read(file)
+
+
+def test_what_stands_in_the_description_of_a_data_set_is_quoted(tmp_path) -> None:
+    labels = {"background": 0, "a": 300}
+    description = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"labels\.a: .* less than or equal to 255, not 300") as caught:
+        read_description(tmp_path)
+    assert "constrained-int" not in str(caught.value)

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from scanseg.counts import counted
+from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.faults import refuse_faults
+from scanseg.data.folds import judge_splits
 from scanseg.data.inspection import CaseFindings, inspect_case
 from scanseg.data.raw import RawDataset
 from scanseg.data.workers import map_cases
@@ -40,12 +43,12 @@ class CheckReport:
         shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
         spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
         labels = [
-            f"label {name}: {voxels} voxels in {self.label_cases[name]} cases"
+            f"label {name}: {counted(voxels, 'voxel')} in {counted(self.label_cases[name], 'case')}"
             for name, voxels in self.label_voxels.items()
         ]
         return [
-            f"{self.dataset}: {self.num_cases} cases, {self.num_channels} "
-            f"{'channel' if self.num_channels == 1 else 'channels'}, {self.num_axes} axes",
+            f"{self.dataset}: {counted(self.num_cases, 'case')}, {counted(self.num_channels, 'channel')}, "
+            f"{self.num_axes} axes",
             f"shape ({', '.join(axes)}): {shapes} voxels",
             f"spacing ({', '.join(axes)}): {spacings} mm",
             *labels,
@@ -59,9 +62,10 @@ def check_dataset(
     """Read every case and compare it with what the data set says about itself.
 
     Faults are: files that cannot be read, NaN, images that are constant, a wrong number of channels, channels
-    or a label map on another grid than the image, unknown label values, and images of two and of three axes in
-    one data set. Warnings are: labels that never occur, cases without foreground, a constant channel beside
-    others.
+    or a label map on another grid than the image, unknown label values, images of two and of three axes in
+    one data set, another number of cases than `dataset.json` says, and folds of unknown cases, without training
+    cases, or with a case in both parts. Warnings are: labels that never occur, cases without foreground, a constant
+    channel beside others, folds without validation cases.
 
     Args:
         dataset: The data set.
@@ -82,11 +86,15 @@ def check_dataset(
     if not findings:
         faults.append("no cases; add images and label maps")
     faults += _judge_axes(findings)
-    refuse_faults(dataset.path, faults)
-    return _report(dataset.spec, findings)
+    faults += _judge_number(dataset)
+    split_faults, split_warnings = judge_splits(dataset)
+    refuse_faults(dataset.path, faults + split_faults)
+    return _report(dataset.spec, findings, split_warnings)
 
 
-def _report(spec: DatasetSpec, findings: Sequence[CaseFindings]) -> CheckReport:
+def _report(
+    spec: DatasetSpec, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
+) -> CheckReport:
     """Sum up cases without faults."""
     label_voxels = {
         name: sum(found.value_counts.get(value, 0) for found in findings for value in values)
@@ -107,7 +115,7 @@ def _report(spec: DatasetSpec, findings: Sequence[CaseFindings]) -> CheckReport:
         spacing_range=(tuple(map(min, *spacings, spacings[0])), tuple(map(max, *spacings, spacings[0]))),
         label_voxels=label_voxels,
         label_cases=label_cases,
-        warnings=_warnings(spec, findings, label_voxels),
+        warnings=(*_warnings(spec, findings, label_voxels), *split_warnings),
     )
 
 
@@ -119,8 +127,20 @@ def _warnings(
     bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
     warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
     if bare:
-        warnings.append(f"{len(bare)} cases without foreground: {', '.join(bare)}")
+        warnings.append(f"{counted(len(bare), 'case')} without foreground: {', '.join(bare)}")
     return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
+
+
+def _judge_number(dataset: RawDataset) -> list[str]:
+    """Compare the number of cases with the one that the data set says."""
+    described, there = dataset.num_described, len(dataset.cases)
+    if described in (None, there):
+        return []
+    verb = "is" if there == 1 else "are"
+    return [
+        f"{DESCRIPTION_FILE} says numTraining {described}, but {counted(there, 'training case')} {verb} there; "
+        f"add those that are missing, or mend the number"
+    ]
 
 
 def _judge_axes(findings: Sequence[CaseFindings]) -> list[str]:

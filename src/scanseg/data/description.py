@@ -1,7 +1,7 @@
 """Read `dataset.json` in the form of nnU-Net (v1 and v2) or of the Medical Segmentation Decathlon.
 
-Keys other than those read here (licence, reference, numTraining ...) describe the data set for people and are
-passed over; every key that matters is required where it matters, so a misspelt one is noticed.
+Keys other than those read here (licence, reference ...) describe the data set for people and are passed over;
+every key that matters is required where it matters, so a misspelt one is noticed.
 """
 
 import json
@@ -27,14 +27,22 @@ class ListedCase:
     label_map: Path
 
 
-def read_description(folder: Path) -> tuple[DatasetSpec, tuple[ListedCase, ...]]:
+@dataclass(frozen=True)
+class Description:
+    """What `dataset.json` says."""
+
+    spec: DatasetSpec
+    listed: tuple[ListedCase, ...]
+    """The cases where the file lists them itself; else they are found by their names."""
+    num_training: int | None
+    """How many training cases it says there are, if it does."""
+
+
+def read_description(folder: Path) -> Description:
     """Read what a data set says about itself.
 
     Args:
         folder: Folder of the data set.
-
-    Returns:
-        The description, and the cases where the file lists them itself (else they are found by their names).
 
     Raises:
         InputError: The file cannot be read or does not describe a data set; with all faults.
@@ -50,15 +58,16 @@ def read_description(folder: Path) -> tuple[DatasetSpec, tuple[ListedCase, ...]]
             "regions_class_order": content.get("regions_class_order"),
             "file_ending": content.get("file_ending") or _ending_of(listed),
         }
+        num_training = _num_training(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not in a known form ({error}).") from error
     missing = [name for name, value in fields.items() if value is None and name != "regions_class_order"]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; add as in nnU-Net's format.")
     try:
-        return DatasetSpec.model_validate(fields), listed
+        return Description(DatasetSpec.model_validate(fields), listed, num_training)
     except ValidationError as error:
-        raise InputError(f"{path}: {describe_faults(error)}") from error
+        raise InputError(f"{path}: {describe_faults(error, content=fields)}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -74,6 +83,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object.")
     return content
+
+
+def _num_training(content: dict[str, Any]) -> int | None:
+    """The number of training cases; some write it as text."""
+    number = content.get("numTraining")
+    if number is not None and not str(number).isdecimal():
+        raise ValueError(f"numTraining is {json.dumps(number)}, not a number of cases")
+    return None if number is None else int(number)
 
 
 def _channel_names(content: dict[str, Any]) -> tuple[str, ...] | None:

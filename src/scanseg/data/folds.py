@@ -1,12 +1,14 @@
 """Folds: which cases train and which validate."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from scanseg.counts import counted
 from scanseg.data.faults import refuse_faults
 from scanseg.data.raw import RawDataset
 from scanseg.errors import InputError
@@ -15,6 +17,7 @@ from scanseg.specs import Fold, Splits, describe_faults
 NUM_FOLDS = 5
 NNUNET_FILE = "splits_final.json"
 OUR_FILE = "splits.json"
+_SHOWN_NAMES = 10
 
 
 def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
@@ -34,14 +37,43 @@ def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
     Raises:
         InputError: The file of folds is invalid or names unknown cases, or there are fewer than two cases.
     """
+    path = splits_file(dataset)
+    if path is None:
+        return _draw_splits(dataset, seed)
+    splits = _read_splits(path)
+    refuse_faults(path, _judge_names(splits, dataset))
+    return splits
+
+
+def splits_file(dataset: RawDataset) -> Path | None:
+    """Return the file of folds that comes with a data set, if one does. See `find_splits`."""
     folder = dataset.path.resolve()
     nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
-    for path in (dataset.path / NNUNET_FILE, dataset.path / OUR_FILE, nnunet_folder / NNUNET_FILE):
-        if path.is_file():
-            splits = _read_splits(path)
-            _check_names(path, splits, {case.name for case in dataset.cases})
-            return splits
-    return _draw_splits(dataset, seed)
+    paths = (dataset.path / NNUNET_FILE, dataset.path / OUR_FILE, nnunet_folder / NNUNET_FILE)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def judge_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
+    """Look at the file of folds that comes with a data set.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        What is wrong with it, and what is unusual but can be trained on; nothing where there is no such file.
+    """
+    path = splits_file(dataset)
+    if path is None:
+        return [], []
+    try:
+        splits = _read_splits(path)
+    except InputError as error:
+        return [str(error)], []
+    bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
+    return (
+        [f"{path.name}: {fault}" for fault in _judge_names(splits, dataset)],
+        [f"{path.name}: fold {number} has no validation cases, so it gives no score" for number in bare],
+    )
 
 
 def _read_splits(path: Path) -> Splits:
@@ -49,40 +81,48 @@ def _read_splits(path: Path) -> Splits:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
-        folds = tuple(_read_fold(entry) for entry in entries)
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe_faults(error)}") from error
+        fields = [_fields_of(entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"a fold lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f'{path}: not a list of {{"train": [...], "val": [...]}}, nor one of these ({reason}).'
         ) from error
-    return Splits(source=path.name, folds=folds)
+    folds, faults = [], []
+    for number, named in enumerate(fields):
+        try:
+            folds.append(Fold.model_validate(named))
+        except ValidationError as error:
+            faults.append(f"fold {number}: {describe_faults(error, content=named)}; mend the fold")
+    if faults:
+        raise InputError(f"{path}: {'; '.join(faults)}")
+    return Splits(source=path.name, folds=tuple(folds))
 
 
-def _read_fold(entry: dict[str, Any]) -> Fold:
-    """One fold; the validation cases are called `val` or `validation`."""
-    return Fold.model_validate(
-        {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
-    )
+def _fields_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one fold; its validation cases are called `val` or `validation`."""
+    return {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
 
 
-def _check_names(path: Path, splits: Splits, known: set[str]) -> None:
-    """Refuse folds of other cases, and folds that cannot train."""
+def _judge_names(splits: Splits, dataset: RawDataset) -> list[str]:
+    """Name what is wrong with folds: other cases than the data set's, and folds that cannot train."""
+    known = {case.name for case in dataset.cases}
     faults = [] if splits.folds else ["no folds; give at least one, or remove the file"]
     for number, fold in enumerate(splits.folds):
         unknown = sorted({*fold.train, *fold.validation} - known)
         if unknown:
-            faults.append(
-                f"fold {number}: cases {', '.join(unknown)} are not in the data set; mend the names"
-            )
+            names = ", ".join(unknown[:_SHOWN_NAMES])
+            more = f" and {len(unknown) - _SHOWN_NAMES} more" if len(unknown) > _SHOWN_NAMES else ""
+            several = "case" if len(unknown) == 1 else "cases"
+            faults.append(f"fold {number}: {several} {names}{more} not in the data set; mend the names")
         if not fold.train:
-            faults.append(f"fold {number}: no training cases")
-        for part, names in (("train", fold.train), ("validation", fold.validation)):
-            repeated = sorted({name for name in names if names.count(name) > 1})
+            faults.append(f"fold {number}: no training cases; name some, or remove the fold")
+        for part, cases in (("train", fold.train), ("validation", fold.validation)):
+            repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
             if repeated:
-                faults.append(f"fold {number}: {', '.join(repeated)} more than once in {part}")
-    refuse_faults(path, faults)
+                faults.append(
+                    f"fold {number}: {', '.join(repeated)} more than once in {part}; leave each there once"
+                )
+    return faults
 
 
 def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
@@ -90,7 +130,7 @@ def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
     names = sorted(case.name for case in dataset.cases)
     if len(names) < 2:
         raise InputError(
-            f"{dataset.path}: {len(names)} case, but training and validation need at least 2; "
+            f"{dataset.path}: {counted(len(names), 'case')}, but training and validation need at least 2; "
             f"add cases, or write the fold yourself in {OUR_FILE}."
         )
     # The legacy generator: only its shuffle gives nnU-Net's folds, and its stream is frozen by numpy.
@@ -104,4 +144,4 @@ def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
                 validation=tuple(sorted(validation)),
             )
         )
-    return Splits(source=f"{len(folds)} folds drawn with seed {seed}", folds=tuple(folds))
+    return Splits(source=f"{counted(len(folds), 'fold')} drawn with seed {seed}", folds=tuple(folds))

@@ -38,6 +38,8 @@ class RawDataset:
     spec: DatasetSpec
     cases: tuple[RawCase, ...]
     """The training cases, sorted by name."""
+    num_described: int | None = None
+    """How many cases its `dataset.json` says there are, if it does."""
 
 
 def open_dataset(path: Path) -> RawDataset:
@@ -52,10 +54,11 @@ def open_dataset(path: Path) -> RawDataset:
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give the folder that holds {DESCRIPTION_FILE}.")
-    spec, listed = read_description(path)
+    described = read_description(path)
+    spec, listed = described.spec, described.listed
     cases, faults = _check_listed(path, listed) if listed else _pair_files(path, spec)
     refuse_faults(path, faults)
-    return RawDataset(path=path, spec=spec, cases=tuple(cases))
+    return RawDataset(path=path, spec=spec, cases=tuple(cases), num_described=described.num_training)
 
 
 def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> tuple[RawCase, ...]:

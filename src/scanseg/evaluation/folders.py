@@ -99,7 +99,7 @@ def _find_description(
     folders = [path if path.is_dir() else path.parent for path in (predictions, references)]
     for folder in (*folders, folders[1].resolve().parent):
         if (folder / DESCRIPTION_FILE).is_file():
-            return read_description(folder)[0], str(folder / DESCRIPTION_FILE)
+            return read_description(folder).spec, str(folder / DESCRIPTION_FILE)
     return None, f"the values found; there is no {DESCRIPTION_FILE}"
 
 

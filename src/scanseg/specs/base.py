@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scanseg.errors import InputError
 
+_SELF_EXPLAINED = ("value_error", "missing", "extra_forbidden", "union_tag_invalid", "union_tag_not_found")
+"""Kinds of faults whose messages have all values in them, or are about no value."""
+_MAX_QUOTED = 60
+
 
 class Document(BaseModel):
     """A value that is stored as JSON: frozen, and without unknown keys."""
@@ -43,21 +47,28 @@ class Document(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def describe_faults(error: ValidationError, *, content: Any = None) -> str:
-    """Say every fault that pydantic found in one line, each with its path in the document.
+def describe_faults(error: ValidationError, *, content: Any) -> str:
+    """Say every fault that pydantic found in one line, each with its path in the document and what stands there.
 
     Args:
         error: What pydantic found.
         content: The document as it was given; pydantic's names for the members of a union, which stand in none of its
-            places, are then left out of the paths.
+            places, are left out of the paths.
     """
     faults = []
     for fault in error.errors(include_url=False):
-        places = fault["loc"] if content is None else _existing_places(fault["loc"], content)
-        path = ".".join(map(str, places))
+        path = ".".join(map(str, _existing_places(fault["loc"], content)))
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] not in _SELF_EXPLAINED:
+            message += _found(fault["input"])
         faults.append(f"{path}: {message}" if path else message)
     return "; ".join(faults)
+
+
+def _found(value: Any) -> str:
+    """Quote what stands where something else should, unless it is long."""
+    text = json.dumps(value, default=str)
+    return f", not {text}" if len(text) <= _MAX_QUOTED else ""
 
 
 def _existing_places(path: tuple[int | str, ...], content: Any) -> Iterator[int | str]:

@@ -120,7 +120,8 @@ class Fold(Document):
     def _check_disjoint(self) -> Self:
         both = sorted(set(self.train) & set(self.validation))
         if both:
-            raise ValueError(f"cases {both} are in training and in validation")
+            several = "case {} is" if len(both) == 1 else "cases {} are"
+            raise ValueError(f"{several.format(', '.join(both))} in training and in validation")
         return self
 
 
