@@ -13,6 +13,7 @@ from scanseg.errors import InputError, UsageError
 from scanseg.imaging import Image, read_image, write_label_map
 from scanseg.inference.postprocessing import NOTHING
 from scanseg.models import ModelFolder
+from scanseg.specs.study import StudyRecord
 
 SETTINGS = (
     *("sampling.patch_size=[8, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),
@@ -161,3 +162,40 @@ def test_a_first_stage_is_needed(dataset, study, tmp_path):
             dataset, tmp_path / "c", settings=(*SECOND, f'cascade={{"previous": "{other}"}}'), **OPTIONS
         )
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command):
+    short = ("training.iterations_per_epoch=2", f'cascade={{"previous": "{study}"}}')
+    cells = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
+    content = {
+        "title": "Second stages",
+        "question": "Which rate?",
+        "recipe": "plain-unet",
+        "settings": [*SECOND, *short],
+        "cells": cells,
+        "seeds": [0],
+    }
+    path, output = tmp_path / "study.json", tmp_path / "out"
+    path.write_text(json.dumps(content))
+
+    outcome = command("study", path, dataset, "-o", output, "--devices", "cpu", "--num-workers", 0)
+
+    assert outcome.code == 0, outcome.stderr
+    record = StudyRecord.read(output / "study.json")
+    assert record.waiting == ()
+    for cell in record.cells:
+        model = tmp_path / "alone"
+        shutil.copytree(output / cell.runs[0].model, model)
+        predicted = scanseg.load(model, device="cpu").predict(dataset / "imagesTr" / "case_2_0000.nii.gz")
+        assert predicted.label_map.shape == (14, 24, 24)
+        shutil.rmtree(model)
+
+
+def test_a_second_stage_in_a_study_says_that_it_needs_a_first(dataset, tmp_path, command):
+    cells = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
+    content = {"title": "t", "question": "q", "recipe": "plain-unet", "settings": [*SECOND, "cascade={}"]}
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(content | {"cells": cells}))
+    outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
+    assert outcome.code == 2
+    assert "--set cascade.previous=STUDY" in outcome.stderr

@@ -141,12 +141,52 @@ def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
         assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
 
 
-def test_a_training_that_fails_elsewhere_is_told_of(study, dataset, tmp_path, command):
-    words = ("study", study(folds=[0]), dataset, "-o", tmp_path / "out", "--num-workers", 0)
-    outcome = command(*words, "--devices", "cuda:77,cuda:78")
+EXPLODES = {"name": "explodes", "settings": ["training.optimizer.lr=1e30", "training.precision=float32"]}
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
+    study, dataset, tmp_path, command, devices
+):
+    output = tmp_path / "out"
+    path = study(cells=[CELLS[0], EXPLODES, CELLS[1]], folds=[0], seeds=[0])
+    words = ("study", path, dataset, "-o", output, "--num-workers", 0)
+
+    outcome = command(*words, "--devices", devices)
+
     assert outcome.code == 1
-    assert "on cuda:7" in outcome.stderr
-    assert "is not there" in outcome.stderr
+    assert "explodes, seed 0, fold 0" in outcome.stderr
+    assert "the training loss is nan" in outcome.stderr or "the training loss is inf" in outcome.stderr
+    assert "--resume trains what is still to be done: 1 of 3" in outcome.stderr
+    record = record_of(output)
+    assert [len(cell.runs) for cell in record.cells] == [1, 0, 1]
+    assert record.waiting == ("explodes, seed 0, fold 0",)
+    assert record.comparisons[1].gain is not None
+    assert "explodes against none: not trained yet" in (output / "study.md").read_text()
+
+    done = [output / run.model / "model.safetensors" for cell in record.cells for run in cell.runs]
+    before = [path.stat().st_mtime_ns for path in done]
+    again = command(*words, "--devices", devices, "--resume")
+    assert again.code == 1
+    assert "explodes, seed 0, fold 0" in again.stderr
+    assert "none, seed" not in again.stderr
+    assert [path.stat().st_mtime_ns for path in done] == before
+
+
+def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, command):
+    output = tmp_path / "out"
+    words = ("study", study(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
+
+    outcome = command(*words, "--devices", "cuda:77,cuda:78")
+
+    assert outcome.code == 1
+    for device in ("cuda:77", "cuda:78"):
+        assert outcome.stderr.count(f"on {device} ended with 2: device '{device}' is not there") == 2
+        assert f"after that {device} got no more" in outcome.stderr
+    assert "still to be done: 6 of 6" in outcome.stderr
+    done = command(*words, "--devices", "cpu", "--resume")
+    assert done.code == 0, done.stderr
+    assert record_of(output).waiting == ()
 
 
 def test_a_grid_is_written_out(study, dataset, tmp_path, command):

@@ -14,6 +14,8 @@ from scanseg.training import InterruptionError, watch_signals
 
 _PAUSE_SECONDS = 0.1
 """Time between looks at the processes."""
+_FAILURES_IN_A_ROW = 2
+"""After so many a device is taken for the fault, and gets no more jobs."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,62 @@ class _Running:
     process: "subprocess.Popen[bytes]"
     errors: IO[bytes]
 
-    def failure(self) -> list[ScansegError]:
-        """Return the error of a process that failed, with what it said last; nothing where it ended well."""
-        if not self.process.returncode:
-            return []
+    @property
+    def failure(self) -> str:
+        """Say of a process that failed where it did, and what it said last."""
         self.errors.seek(0)
         said = self.errors.read().decode("utf-8", errors="replace").strip().splitlines() or ["nothing"]
+        last = said[-1].removeprefix("error: ")
+        return f"{self.job.name} on {self.device} ended with {self.process.returncode}: {last}"
+
+
+class _Devices:
+    """Devices at work, each on one job at a time, and what failed on them."""
+
+    def __init__(self, names: Sequence[str], files: ExitStack) -> None:
+        self._names = names
+        self._files = files
+        self._in_a_row = [0] * len(names)
+        self.running: dict[int, _Running] = {}
+        self.failures: list[str] = []
+
+    @property
+    def free(self) -> list[int]:
+        """Places of the devices that can take a job; none after failures in a row."""
         return [
-            ScansegError(
-                f"{self.job.name} on {self.device} ended with {self.process.returncode}: "
-                f"{said[-1].removeprefix('error: ')}"
-            )
+            place
+            for place, failed in enumerate(self._in_a_row)
+            if place not in self.running and failed < _FAILURES_IN_A_ROW
         ]
+
+    def start(self, job: Job, place: int) -> None:
+        """Begin a job; what it says goes to a file that is closed with the others."""
+        device = self._names[place]
+        errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        process = subprocess.Popen(
+            [*job.command, "--device", device],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        self.running[place] = _Running(job, device, process, errors)
+
+    def ended(self) -> list[Job]:
+        """Take note of the jobs that have ended; return those that ended well."""
+        well = []
+        for place, here in list(self.running.items()):
+            if here.process.poll() is None:
+                continue
+            del self.running[place]
+            if not here.process.returncode:
+                self._in_a_row[place] = 0
+                well.append(here.job)
+                continue
+            self._in_a_row[place] += 1
+            self.failures.append(here.failure)
+            if self._in_a_row[place] == _FAILURES_IN_A_ROW:
+                self.failures.append(f"after that {here.device} got no more")
+        return well
 
 
 def run_on_devices(
@@ -58,8 +104,8 @@ def run_on_devices(
 ) -> None:
     """Run jobs, on each device one at a time.
 
-    After a failure what runs comes to its end, and nothing more begins. SIGINT and SIGTERM are passed on, so that
-    trainings save their state; once they have ended so does this.
+    After a failure the other jobs go on; a device on which two failed in a row gets no more. SIGINT and SIGTERM are
+    passed on, so that trainings save their state; once they have ended so does this.
 
     Args:
         jobs: What to run, in this order.
@@ -68,48 +114,29 @@ def run_on_devices(
         stopped: Gives a number, as of a signal, once what runs shall end.
 
     Raises:
-        ScansegError: A job failed.
+        ScansegError: Jobs failed; what each said is told once the others have ended.
         InterruptionError: A signal came.
     """
-    waiting, running = list(jobs), dict[int, _Running]()
-    failures: list[ScansegError] = []
+    waiting = list(jobs)
     number: int | None = None
     with watch_signals() as signalled, ExitStack() as files:
+        places = _Devices(devices, files)
         try:
-            while waiting or running:
+            while places.running or (waiting and places.free):
                 if (number := signalled() or stopped()) is not None:
                     break
-                for place, here in list(running.items()):
-                    if here.process.poll() is not None:
-                        del running[place]
-                        failures += here.failure()
-                        if not here.process.returncode:
-                            ended(here.job)
-                if failures:
-                    waiting = []
-                for place, device in enumerate(devices):
-                    if place not in running and waiting:
-                        running[place] = _start(waiting.pop(0), device, files)
+                for job in places.ended():
+                    ended(job)
+                for place in places.free[: len(waiting)]:
+                    places.start(waiting.pop(0), place)
                 time.sleep(_PAUSE_SECONDS)
         finally:
-            _end(running.values())
+            _end(places.running.values())
         number = signalled() or number
     if number is not None:
         raise InterruptionError("stopped; go on with --resume", signal_number=number)
-    if failures:
-        raise failures[0]
-
-
-def _start(job: Job, device: str, files: ExitStack) -> _Running:
-    """Begin a job; what it says goes to a file that is closed with the others."""
-    errors = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-    process = subprocess.Popen(
-        [*job.command, "--device", device],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-    )
-    return _Running(job, device, process, errors)
+    if places.failures:
+        raise ScansegError("; ".join(places.failures))
 
 
 def _end(running: Iterable[_Running]) -> None:

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, check_network
 from scanseg.progress import Progress, ProgressListener, ignore_progress
@@ -21,7 +21,7 @@ from scanseg.specs.study import CellOutcome, StudyCell, StudyRecord, StudyRun, S
 from scanseg.studies.comparison import compare, correct
 from scanseg.studies.on_devices import Job, run_on_devices
 from scanseg.studies.preparation import make_plan, store_of
-from scanseg.studies.study_table import RECORD, write_study
+from scanseg.studies.study_table import RECORD, TABLE, write_study
 from scanseg.studies.trials import OUT_OF_TIME, Stopped, Trial, named, run_trial, watch_time
 from scanseg.training import InterruptionError, choose_fold
 from scanseg.training.validation import REPORT
@@ -141,6 +141,7 @@ def run_study(
     Raises:
         InputError: The data set is faulty.
         UsageError: A setting is invalid, or the folder holds another study.
+        ScansegError: Trainings failed; the others have been trained, and the record written.
         InterruptionError: A signal came; the state has been saved, and the record written.
     """
     if not resume:
@@ -151,17 +152,23 @@ def run_study(
     for cell in cells:
         for fold in spec.folds:
             choose_fold(cell.store, fold)
-    interruption = None
+    end: ScansegError | None = None
     if not options.prepare_only:
         with watch_time(options.stop_after_minutes) as stopped:
             try:
                 _train(spec, cells, options, stopped=stopped, listen=listen)
-            except InterruptionError as error:
-                interruption = error
+            except ScansegError as error:
+                end = error
     record = summarise_study(spec, {cell.cell.name: cell for cell in cells}, output)
     write_study(record, output)
-    if interruption is not None and interruption.signal_number != OUT_OF_TIME:
-        raise interruption
+    if isinstance(end, (InterruptionError, UsageError)):
+        if getattr(end, "signal_number", None) != OUT_OF_TIME:
+            raise end
+    elif end is not None:
+        raise ScansegError(
+            f"{end}. What is done is in {output / TABLE}; --resume trains what is still to be done: "
+            f"{len(record.waiting)} of {len(record.waiting) + sum(len(cell.runs) for cell in record.cells)}"
+        )
     return record
 
 
@@ -216,7 +223,7 @@ def _train(
     stopped: Stopped,
     listen: ProgressListener,
 ) -> None:
-    """Train what is still to be trained."""
+    """Train what is still to be trained; where one fails the others go on, and all that failed is told at the end."""
     trials = [
         (cell.trials(spec)[seed, fold], cell.store)
         for seed in spec.seeds
@@ -233,15 +240,23 @@ def _train(
             stopped=stopped,
         )
         return
+    failures = []
     for trial, store in trials:
-        run_trial(
-            trial,
-            store,
-            device=options.devices[0],
-            num_workers=choose_workers(options.num_workers),
-            stopped=stopped,
-            listen=named(listen, trial.name),
-        )
+        try:
+            run_trial(
+                trial,
+                store,
+                device=options.devices[0],
+                num_workers=choose_workers(options.num_workers),
+                stopped=stopped,
+                listen=named(listen, trial.name),
+            )
+        except (InterruptionError, UsageError):
+            raise
+        except ScansegError as error:
+            failures.append(f"{trial.name}: {error}")
+    if failures:
+        raise ScansegError("; ".join(failures))
 
 
 def _job(trial: Trial, store: Store, options: StudyOptions) -> Job:

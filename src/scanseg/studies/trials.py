@@ -30,6 +30,7 @@ from scanseg.models.device import choose_device
 from scanseg.progress import Progress, ProgressListener
 from scanseg.settings import compare_settings
 from scanseg.specs import DatasetSpec, InstanceReport, Plan
+from scanseg.studies.cascade import keep_first_stage
 from scanseg.studies.curves import write_curves
 from scanseg.studies.experiments import Scoring
 from scanseg.training import FoldChoice, watch_signals
@@ -118,6 +119,8 @@ def run_trial(
     else:
         trial.folder.parent.mkdir(parents=True, exist_ok=True)
         folder = ModelFolder.create(trial.folder, trial.plan)
+        if trial.plan.cascade is not None:
+            keep_first_stage(trial.plan, trial.folder)
     if trial.is_done:
         return
     raise_if_stopped(stopped, f"{trial.name} is still to be trained; go on with --resume")
