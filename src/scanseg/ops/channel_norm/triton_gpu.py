@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scanseg.ops import triton_support
 from scanseg.ops.contract import state_dtype
+from scanseg.ops.launching import launch
 
 MOST_CHANNELS = 8192
 """A row must fit into the registers of one program."""
@@ -69,7 +70,7 @@ def _normalise(
     rows, rows_per_sample = _rows(x, weight)
     block_rows, block_channels, warps = _block(weight)
     with torch.cuda.device_of(x):
-        normalise_rows[(-(-rows // block_rows),)](
+        launch(normalise_rows, (-(-rows // block_rows),))(
             x,
             x if added is None else added,
             x if sample_scale is None else sample_scale.contiguous(),
@@ -128,7 +129,7 @@ def _normalise_backward(
     programs = min(-(-rows // block_rows), GRADIENT_PROGRAMS)
     partial = total.new_empty((programs, 2, weight.numel()), dtype=state_dtype(total))
     with torch.cuda.device_of(total):
-        normalise_rows_gradients[(programs,)](
+        launch(normalise_rows_gradients, (programs,))(
             grad.contiguous(),
             grad_total.contiguous(),
             total,

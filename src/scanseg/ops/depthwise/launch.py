@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scanseg.ops.launching import launch
 from scanseg.ops.triton_support import INTERPRETED
 
 
@@ -101,7 +102,7 @@ def convolve(
     pre = torch.empty_like(x) if silu and save_pre else x.new_empty(0)
     strip = triton.cdiv(height, strips)
     with torch.cuda.device_of(x):
-        convolve_maps[(grid.blocks * grid.tiles, triton.cdiv(height, strip))](
+        launch(convolve_maps, (grid.blocks * grid.tiles, triton.cdiv(height, strip)))(
             x,
             taps,
             x if bias is None else bias.contiguous(),
@@ -175,7 +176,7 @@ def gradients(
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     partial = x.new_empty((programs, slots, x.shape[3]), dtype=wide)
     with torch.cuda.device_of(x):
-        convolve_maps_gradients[(grid.blocks * programs,)](
+        launch(convolve_maps_gradients, (grid.blocks * programs,))(
             grad,
             x,
             x if pre is None else pre,

@@ -20,6 +20,7 @@ from scanseg.ops.instance_norm.gpu_kernels import (
     moments_kernel,
     whole_forward_kernel,
 )
+from scanseg.ops.launching import launch
 
 
 class Tile(NamedTuple):
@@ -126,17 +127,17 @@ def normalise(
     tensors = (x, x if residual is None else residual, weight, bias, y, stats)
     if way.whole is not None:
         options = flags | _options(way.whole, x)
-        whole_forward_kernel[way.whole_grid](*tensors, *way.geometry, eps, slope, **options)
+        launch(whole_forward_kernel, way.whole_grid)(*tensors, *way.geometry, eps, slope, **options)
         return y, stats
     partial = stats.new_empty((2, way.num_instances, way.num_chunks, x.shape[1]))
-    moments_kernel[way.sum_grid](
+    launch(moments_kernel, way.sum_grid)(
         x, partial, *way.geometry, way.tiles_per_chunk, **_options(way.passes.sum, x)
     )
-    combine_moments_kernel[(triton.cdiv(x.shape[1], COMBINE.channels), way.num_instances)](
+    launch(combine_moments_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), way.num_instances))(
         partial, stats, *way.geometry[2:], way.num_chunks, way.chunk_voxels, eps, **_combining(x)
     )
     options = flags | _options(way.passes.write, x)
-    apply_kernel[way.write_grid](*tensors, *way.geometry, slope, **options)
+    launch(apply_kernel, way.write_grid)(*tensors, *way.geometry, slope, **options)
     return y, stats
 
 
@@ -175,19 +176,21 @@ def gradients(
     tensors = (grad, x, x if y is None else y, weight, bias, stats)
     if way.whole is not None:
         options = flags | _options(way.whole, x)
-        whole_backward_kernel[way.whole_grid](*tensors, grad_x, g, sums, *way.geometry, slope, **options)
+        launch(whole_backward_kernel, way.whole_grid)(
+            *tensors, grad_x, g, sums, *way.geometry, slope, **options
+        )
         return grad_x, sums, g
     partial = stats.new_empty((2, way.num_instances, way.num_chunks, x.shape[1]))
     options = flags | _options(way.passes.sum, x)
-    gradient_sums_kernel[way.sum_grid](
+    launch(gradient_sums_kernel, way.sum_grid)(
         *tensors, g, partial, *way.geometry, way.tiles_per_chunk, slope, **options
     )
-    combine_sums_kernel[(triton.cdiv(x.shape[1], COMBINE.channels), 2 * way.num_instances)](
+    launch(combine_sums_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), 2 * way.num_instances))(
         partial, sums, x.shape[1], way.num_chunks, **_combining(x)
     )
     options = {"ACTIVE": negative_slope is not None and not masked} | _options(way.passes.write, x)
     inputs = (g if masked else grad, x, weight, bias, stats, sums)
-    gradient_kernel[way.write_grid](*inputs, grad_x, *way.geometry, slope, **options)
+    launch(gradient_kernel, way.write_grid)(*inputs, grad_x, *way.geometry, slope, **options)
     return grad_x, sums, g
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
+from scanseg.ops.launching import launch
 from scanseg.ops.mlstm.gpu_gates import gate_gradients, scan_frames, sum_around_blocks, sum_gates
 from scanseg.ops.mlstm.gpu_gradients import key_gradients, query_gradients
 from scanseg.ops.mlstm.gpu_layout import Layout, launch_options, like_tokens, power_of_two
@@ -61,7 +62,7 @@ class Launcher(NamedTuple):
         chunks, padded = self.layout.num_chunks, self.layout.padded
         planes = igate.new_empty((5, self.rows, chunks * padded), dtype=self.wide)
         frames = igate.new_empty((self.rows, chunks), dtype=self.wide)
-        sum_gates[(chunks, self.rows)](
+        launch(sum_gates, (chunks, self.rows))(
             igate,
             fgate,
             planes,
@@ -77,7 +78,7 @@ class Launcher(NamedTuple):
         )
         if chunks > 1:
             step = power_of_two(chunks, largest=1024)
-            scan_frames[(self.rows,)](
+            launch(scan_frames, (self.rows,))(
                 planes, frames, chunks, padded, self.plane, STEP=step, num_warps=max(1, min(4, step // 128))
             )
         return planes, frames
@@ -89,7 +90,7 @@ class Launcher(NamedTuple):
         layout = self.layout
         h, row_sums = like_tokens(q), planes.new_empty((self.rows, self.token))
         matrices, normalisers = self._states(k, v, planes, frames) if self._is_chunked else (planes, planes)
-        outputs[(layout.num_chunks * layout.blocks, layout.parts, self.rows)](
+        launch(outputs, (layout.num_chunks * layout.blocks, layout.parts, self.rows))(
             q,
             k,
             v,
@@ -168,7 +169,7 @@ class Launcher(NamedTuple):
         """Return what each chunk adds to its state or, with `upstream`, to the gradient of the one that it reads."""
         chunks = self.layout.num_chunks
         updates = planes.new_empty((self.rows, chunks - 1, self.dim * (self.dim + 1)))
-        state_updates[(self.layout.parts**2, chunks - 1, self.rows)](
+        launch(state_updates, (self.layout.parts**2, chunks - 1, self.rows))(
             x,
             y,
             planes,
@@ -197,7 +198,7 @@ class Launcher(NamedTuple):
         """Return the states at the ends of all chunks but the last: matrices and normalisers."""
         updates = self._updates(k, v, planes, frames, None)
         states = self._empty_states(planes)
-        scan_states[(self.slices, self.rows)](
+        launch(scan_states, (self.slices, self.rows))(
             updates,
             planes,
             frames,
@@ -224,7 +225,7 @@ class Launcher(NamedTuple):
         updates = self._updates(q, grad_h, planes, frames, upstream)
         grad_states = self._empty_states(planes)
         over = planes.new_empty((self.slices, self.rows, self.layout.num_chunks))
-        scan_state_gradients[(self.slices, self.rows)](
+        launch(scan_state_gradients, (self.slices, self.rows))(
             updates,
             planes,
             frames,
@@ -245,7 +246,7 @@ class Launcher(NamedTuple):
     ) -> Tensor:
         """Return the planes of `upstream_gradients`."""
         layout, upstream = self.layout, planes.new_empty((4, *planes.shape[1:]))
-        upstream_gradients[(layout.num_chunks * layout.padded // layout.block, self.rows)](
+        launch(upstream_gradients, (layout.num_chunks * layout.padded // layout.block, self.rows))(
             h,
             grad_h,
             row_sums,
@@ -285,7 +286,7 @@ class Launcher(NamedTuple):
         by_query = planes.new_empty((layout.parts + 1, *planes.shape[1:]))
         num_blocks = layout.num_chunks * layout.blocks
         across = planes.new_empty((layout.parts, self.rows, num_blocks, layout.blocks))
-        query_gradients[(num_blocks, layout.parts, self.rows)](
+        launch(query_gradients, (num_blocks, layout.parts, self.rows))(
             q,
             k,
             v,
@@ -320,7 +321,7 @@ class Launcher(NamedTuple):
         by_key = planes.new_empty((2 * layout.parts, *planes.shape[1:]))
         num_blocks = layout.num_chunks * layout.blocks
         beyond = planes.new_empty((layout.parts, self.rows, num_blocks))
-        key_gradients[(num_blocks, layout.parts, self.rows)](
+        launch(key_gradients, (num_blocks, layout.parts, self.rows))(
             q,
             k,
             v,
@@ -358,7 +359,7 @@ class Launcher(NamedTuple):
         """Return the sums over the pairs of tokens around each block."""
         layout, slices = self.layout, self.slices if self._is_chunked else 0
         around = across.new_empty((self.rows, layout.num_chunks * layout.blocks))
-        sum_around_blocks[(layout.num_chunks, self.rows)](
+        launch(sum_around_blocks, (layout.num_chunks, self.rows))(
             across,
             beyond,
             over,
@@ -376,7 +377,7 @@ class Launcher(NamedTuple):
         """Return the gradients of the gates."""
         layout, shape = self.layout, (self.batch, self.num_heads, self.token)
         grad_igate, grad_fgate = (fgate.new_empty(shape, dtype=self.wide) for _ in range(2))
-        gate_gradients[(self.rows,)](
+        launch(gate_gradients, (self.rows,))(
             *sums,
             fgate,
             grad_igate,

@@ -12,6 +12,7 @@ from torch import Tensor
 from scanseg.ops import triton_support
 from scanseg.ops.contract import state_dtype
 from scanseg.ops.depthwise.launch import FORWARD, Before, convolve, gradients
+from scanseg.ops.launching import launch
 
 MOST_SHARES = 64
 """Shares of the rows into which a map's statistics are divided at most."""
@@ -79,7 +80,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     partial = x.new_empty((shares, 2, channels), dtype=wide)
     mean, variance = (x.new_empty(channels, dtype=wide) for _ in range(2))
     with torch.cuda.device_of(x):
-        sum_shares[(blocks, shares)](
+        launch(sum_shares, (blocks, shares))(
             x,
             partial,
             rows,
@@ -90,7 +91,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
             ACC=accumulator,
             num_warps=4,
         )
-        join_shares[(triton.cdiv(channels, 32),)](
+        launch(join_shares, (triton.cdiv(channels, 32),))(
             partial,
             mean,
             variance,
@@ -236,7 +237,9 @@ def _add_statistics_gradient(
     channels = x.shape[-1]
     rows = x.numel() // channels
     with torch.cuda.device_of(x):
-        add_statistics_gradient[(triton.cdiv(rows, BLOCK_ROWS) * triton.cdiv(channels, BLOCK_CHANNELS),)](
+        launch(
+            add_statistics_gradient, (triton.cdiv(rows, BLOCK_ROWS) * triton.cdiv(channels, BLOCK_CHANNELS),)
+        )(
             grad,
             x,
             mean,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops.contract import state_dtype
+from scanseg.ops.launching import launch
 from scanseg.ops.triton_support import dot_precision, on_its_device
 
 
@@ -54,7 +55,7 @@ def _scan(
     merged = _empty_map(call.x, dtype=call.wide)
     states = call.states(call.x, backward=False)
     for column in (0, 1):
-        gpu_kernels.scan_segments[call.grid(FORWARD.channels)](
+        launch(gpu_kernels.scan_segments, call.grid(FORWARD.channels))(
             *call.operands,
             call.skips,
             states,
@@ -111,7 +112,7 @@ def _scan_backward(
     parameters = x.new_empty((batch * segments, 4 * dim * (rank + 1 + state) + dim), dtype=call.wide)
     arriving = call.states(grad, backward=True)
     for column in (0, 1):
-        gpu_kernels.scan_segments_backward[grid](
+        launch(gpu_kernels.scan_segments_backward, grid)(
             grad,
             *call.operands,
             call.skips,
@@ -256,7 +257,7 @@ class _Call(NamedTuple):
         products, states = (self.x.new_empty(shape, dtype=self.wide) for _ in range(2))
         if self.segments > 1:
             segments, blocks, _ = self.grid(FORWARD.channels)
-            gpu_kernels.measure_segments[(segments, blocks, 2 * batch)](
+            launch(gpu_kernels.measure_segments, (segments, blocks, 2 * batch))(
                 values,
                 *self.operands[1:],
                 products,
@@ -268,7 +269,7 @@ class _Call(NamedTuple):
                 BACKWARD=backward,
                 num_warps=1,
             )
-            gpu_kernels.join_segments[(-(-state * dim // JOIN.channels), 4 * batch)](
+            launch(gpu_kernels.join_segments, (-(-state * dim // JOIN.channels), 4 * batch))(
                 products,
                 states,
                 state * dim,
@@ -287,7 +288,7 @@ def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tens
 
     _, dim, state = A_log.shape
     rates, skips = A_log.new_empty((4, state, dim), dtype=dtype), A_log.new_empty((dim,), dtype=dtype)
-    gpu_kernels.prepare_parameters[(-(-dim // 32),)](
+    launch(gpu_kernels.prepare_parameters, (-(-dim // 32),))(
         A_log.to(dtype).contiguous(),
         D_skip.to(dtype).contiguous(),
         rates,

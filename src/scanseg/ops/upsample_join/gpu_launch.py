@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from scanseg.ops.launching import launch
 from scanseg.ops.upsample_join.gpu_kernels import lower_kernel, raise_kernel
 
 TILES = {32: (128, 32, 4), 64: (64, 64, 4)}
@@ -19,7 +20,7 @@ def write_raised(x: Tensor, joined: Tensor, *, first_channel: int, factors: Sequ
     block_v, block_c, num_warps = _tile(channels)
     voxels = joined.shape[2:].numel()
     dz, dy, dx = _three(factors)
-    raise_kernel[(triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch)](
+    launch(raise_kernel, (triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch))(
         x,
         joined,
         voxels,
@@ -42,7 +43,7 @@ def sum_lowered(joined: Tensor, lowered: Tensor, *, first_channel: int, factors:
     block_v, block_c, num_warps = _tile(channels)
     voxels = lowered.shape[2:].numel()
     dz, dy, dx = _three(factors)
-    lower_kernel[(triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch)](
+    launch(lower_kernel, (triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch))(
         joined,
         lowered,
         voxels,

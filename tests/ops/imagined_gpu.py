@@ -1,0 +1,129 @@
+"""An H100 that is only imagined: kernels are compiled for it (sm_90), and launching them does nothing.
+
+A program of its own, `python imagined_gpu.py NUM_THREADS`, since in a test's process the kernels are the interpreter's.
+It takes a small network's kernels through `compile_ahead` and prints what was compiled and launched, as JSON.
+"""
+
+import json
+import sys
+import threading
+
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from scanseg.ops import instance_norm, mlstm, triton_support
+from scanseg.ops.launching import compile_ahead, launch
+
+launched, compiled = [], []
+
+
+class Loader:
+    """What Triton asks of a device's library."""
+
+    def load_binary(self, *arguments):
+        return 1, 1, 32, 0, 1024
+
+    def get_device_properties(self, device):
+        return {"max_shared_mem": 232_448}
+
+    def unload_module(self, module):
+        pass
+
+
+class H100:
+    """What Triton asks of a driver."""
+
+    utils = Loader()
+
+    def launcher_cls(self, source, metadata):
+        return lambda *arguments: launched.append((source.name, threading.get_ident()))
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def note(*, repr, **others):
+    compiled.append(repr)
+
+
+driver.set_active(H100())
+triton.knobs.runtime.jit_post_compile_hook = note
+# Tensors are on the CPU, and Triton is to take them for those of a GPU.
+triton_support.refuses.__code__ = (lambda *tensors: None).__code__
+
+
+@triton.jit
+def write(target, number, SIZE: tl.constexpr):
+    """Write a number."""
+    tl.store(target + tl.arange(0, SIZE), number)
+
+
+@triton.jit
+def write_too_much(target, SIZE: tl.constexpr):
+    """Ask for a block whose size is no power of two, which Triton refuses while it compiles."""
+    tl.store(target + tl.arange(0, SIZE), 1.0)
+
+
+def learn():
+    """Run two operators forward and backward, the same kernels twice."""
+    for _ in range(2):
+        x = torch.ones(2, 32, 40, 8, 8, requires_grad=True)
+        x = x.to(memory_format=torch.channels_last_3d)
+        y = instance_norm(x, torch.ones(32), torch.zeros(32), backend="triton")
+        q = torch.ones(2, 2, 64, 32, requires_grad=True)
+        gates = torch.zeros(2, 2, 64)
+        (y.sum() + mlstm(q, q, q, gates, gates, backend="triton").sum()).backward()
+
+
+def elsewhere():
+    """Launch a kernel in another thread."""
+    thread = threading.Thread(target=lambda: launch(write, (1,))(torch.ones(16), 3.0, SIZE=16))
+    thread.start()
+    thread.join()
+
+
+def refused():
+    """Compile what cannot be compiled; return what is said."""
+    try:
+        with compile_ahead(2):
+            launch(write_too_much, (1,))(torch.ones(16), SIZE=12)
+    except Exception as error:
+        return str(error)
+    return None
+
+
+def main():
+    """Print what happened."""
+    heard = []
+    with compile_ahead(
+        int(sys.argv[1]), backward_on=torch.device("cpu"), listen=lambda *counts: heard.append(counts)
+    ):
+        learn()
+        in_block = len(launched)
+        elsewhere()
+    launched_elsewhere = [name for name, thread in launched if thread != threading.get_ident()]
+    ahead, launched[:] = list(compiled), []
+    learn()
+    result = {
+        "compiled": ahead,
+        "launched_in_block": in_block,
+        "launched_elsewhere": launched_elsewhere,
+        "heard": heard,
+        "compiled_later": compiled[len(ahead) :],
+        "launched_later": [name for name, _ in launched],
+        "refused": refused(),
+    }
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
