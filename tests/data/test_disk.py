@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -267,6 +268,15 @@ def test_a_worker_that_is_killed_is_told_of(store, names):
 
     with pytest.raises(ScansegError, match=r"ended from outside.*--num-workers"):
         go_on()
+    on_disk.close()
+
+
+def test_a_worker_without_memory_is_told_of(store, names, monkeypatch):
+    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    monkeypatch.setattr(disk_module, "_read_boxes", partial(np.full, 10**15))
+
+    with pytest.raises(ScansegError, match=r"memory of the host does not suffice.*PiB.*--num-workers"):
+        batch_of(on_disk, SAMPLINGS["3d"])
     on_disk.close()
 
 

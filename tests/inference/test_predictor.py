@@ -163,7 +163,7 @@ def test_a_folder_is_refused(make_predictor, tmp_path):
 
 def test_faulty_arrays_are_refused(make_predictor, volume):
     predictor = make_predictor()
-    with pytest.raises(InputError, match=r"shape \(2, 11, 13, 9\).*1 channels \(MRI\).*spacing \(0.0, 1.0\)"):
+    with pytest.raises(InputError, match=r"shape \(2, 11, 13, 9\).*1 channel \(MRI\).*spacing \(0.0, 1.0\)"):
         predictor.predict(np.stack([volume, volume]), spacing=(0, 1))
     volume[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
@@ -178,19 +178,30 @@ def test_wrong_channels_name_the_file(make_predictor, tmp_path):
     predictor = make_predictor(
         dataset={"channel_names": ("T1", "T2")}, preprocessing={"normalizations": (NoNormalization(),) * 2}
     )
-    with pytest.raises(InputError, match=r"case\.nii\.gz: image of 1 channels where 2"):
+    with pytest.raises(InputError, match=r"case\.nii\.gz: image of 1 channel, not 2"):
         predictor.predict(tmp_path / "case.nii.gz")
 
 
-def test_out_of_memory_is_one_message(make_predictor, volume):
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty, None], ids=["torch", "numpy", "gpu"])
+def test_out_of_memory_is_one_message(make_predictor, volume, allocate):
     class Greedy(nn.Module):
         def forward(self, batch):
-            raise torch.OutOfMemoryError("no")
+            if allocate is None:
+                raise torch.OutOfMemoryError("no")
+            allocate(10**15)
 
     with pytest.raises(
         ScansegError, match=r"memory of cpu does not suffice.*\(11, 13, 9\).*window_batch, now 4"
     ):
         make_predictor(Greedy()).predict(volume)
+
+
+def test_an_image_too_large_to_preprocess_is_told_of(make_predictor, tmp_path, monkeypatch):
+    array = np.ones((6, 7, 8), np.uint8)
+    write_label_map(tmp_path / "case_0000.nii.gz", array, like=image_of(array[None]))
+    monkeypatch.setattr("scanseg.inference.predictor.preprocess_image", lambda *_: np.empty(10**15))
+    with pytest.raises(ScansegError, match=r"case_0000\.nii\.gz.* preprocess 336 bytes \(Unable to allocate"):
+        make_predictor().predict_folder(tmp_path / "case_0000.nii.gz", tmp_path / "out")
 
 
 def test_the_network_is_set_to_evaluation(make_predictor, volume):

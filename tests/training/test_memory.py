@@ -1,5 +1,6 @@
 """Too little memory is explained with the values that decide how much is needed."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,23 @@ from scanseg.training.fit import Fit
 from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CaptureMemoryError()])
+def error_of(allocate):
+    """Return what is raised where there is no such memory."""
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        allocate(10**15)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        CaptureMemoryError(),
+        error_of(torch.empty),
+        error_of(np.empty),
+    ],
+    ids=["gpu", "graph", "torch", "numpy"],
+)
 def test_a_batch_that_does_not_fit(train, monkeypatch, error):
     def step(self, batch, *, lr, encoder_frozen):
         raise error
@@ -19,6 +36,15 @@ def test_a_batch_that_does_not_fit(train, monkeypatch, error):
 
     assert "--batch-size" in str(caught.value)
     assert ("--set training.cuda_graph=false" in str(caught.value)) == isinstance(error, CaptureMemoryError)
+
+
+def test_other_errors_of_a_step_stay_what_they_are(train, monkeypatch):
+    def step(self, batch, *, lr, encoder_frozen):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Fit, "step", step)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train()
 
 
 def test_cases_that_do_not_fit(train, monkeypatch):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,16 +46,28 @@ def torchrun(*words, count=2, **options):
 
 def words_of(dataset, model, *settings):
     chosen = [word for setting in (*SHARED, *settings) for word in ("--set", setting)]
-    return (dataset, "-o", model, "--device", "cpu", "--num-workers", 0, *chosen)
+    return (dataset, "-o", model, "--device", "cpu", *chosen)
 
 
-@pytest.mark.parametrize("over_batch", [True, False])
-def test_two_processes_train_like_one(dataset, tmp_path, over_batch):
-    setting = f"training.loss.dice_over_batch={str(over_batch).lower()}"
+BY_PATCH = ("training.loss.dice_over_batch=false",)
+EVERYTHING = (
+    *BY_PATCH,
+    *("training.accumulation=2", "training.average_decay=0.9", "training.export=best"),
+    *("training.resident=disk", "training.validation_batches=3", 'sampling.label_weights={"disk": 2}'),
+    'training.early_stop={"patience_epochs": 3}',
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_workers"),
+    [(("training.loss.dice_over_batch=true",), 0), (BY_PATCH, 0), (EVERYTHING, 2)],
+    ids=["over-batch", "by-patch", "everything"],
+)
+def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
     one, two = tmp_path / "one", tmp_path / "two"
-    scanseg.train(dataset, one, settings=(*SHARED, setting), device="cpu", num_workers=0)
+    scanseg.train(dataset, one, settings=(*SHARED, *settings), device="cpu", num_workers=0)
 
-    process = torchrun(*words_of(dataset, two, setting))
+    process = torchrun(*words_of(dataset, two, *settings), "--num-workers", num_workers)
     said, complained = process.communicate(timeout=240)
 
     assert process.returncode == 0, complained
@@ -74,20 +87,43 @@ def test_two_processes_train_like_one(dataset, tmp_path, over_batch):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_once(dataset, tmp_path):
-    process = torchrun(*words_of(dataset, tmp_path / "model", "sampling.batch_size=3"))
+    process = torchrun(*words_of(dataset, tmp_path / "model", "sampling.batch_size=3"), "--num-workers", 0)
     _, complained = process.communicate(timeout=240)
 
     assert process.returncode != 0
     assert complained.count("batch_size 3 is not divisible by 2 processes; --batch-size 4 is") == 1
 
 
-def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
-    model = tmp_path / "model"
-    long = ("training.epochs=400",)
-    process = torchrun(*words_of(dataset, model, *long), start_new_session=True)
+LONG = ("training.epochs=400",)
+
+
+def wait_for_an_epoch(process, model):
     while not (model / "metrics.jsonl").is_file() or not (model / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by Linux's /proc")
+def test_one_that_is_killed_ends_all_and_the_first_says_so(dataset, tmp_path):
+    model = tmp_path / "model"
+    process = torchrun(*words_of(dataset, model, *LONG), "--num-workers", 0)
+    wait_for_an_epoch(process, model)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    second = [pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+
+    os.kill(int(second[0]), signal.SIGKILL)
+    _, complained = process.communicate(timeout=120)
+
+    assert process.returncode != 0
+    assert complained.count("error: another of the 2 processes ended") == 1
+    assert "[rank0]" not in complained  # no traceback of ours
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
+    model = tmp_path / "model"
+    process = torchrun(*words_of(dataset, model, *LONG), "--num-workers", 0, start_new_session=True)
+    wait_for_an_epoch(process, model)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
     run = json.loads((model / "run.json").read_text())

@@ -66,7 +66,7 @@ class DiskCases:
 
         Raises:
             InputError: An array is missing or damaged.
-            ScansegError: A worker was ended from outside.
+            ScansegError: A worker was ended from outside, or had no memory left.
         """
         if self._pool is None:
             return self._join(_read_boxes(self._tasks(boxes_of(iteration))))
@@ -84,6 +84,11 @@ class DiskCases:
             raise ScansegError(
                 "a process that reads training patches was ended from outside; most often memory ran out: use fewer "
                 "workers (--num-workers), and go on with --resume"
+            ) from error
+        except MemoryError as error:
+            raise ScansegError(
+                f"the memory of the host does not suffice for the processes that read training patches ({error}): use "
+                f"fewer workers (--num-workers), and go on with --resume"
             ) from error
         return self._join(parts)
 

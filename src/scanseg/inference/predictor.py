@@ -22,7 +22,7 @@ from scanseg.inference.sources import Source, describe, open_source
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import Windowing, predict_slabs
 from scanseg.models import load_model
-from scanseg.models.device import Precision, autocast_dtype, choose_device
+from scanseg.models.device import Precision, autocast_dtype, choose_device, lacks_memory
 from scanseg.models.ensemble import MeanNetwork
 from scanseg.models.folder import Weights
 from scanseg.networks import place_network
@@ -201,6 +201,11 @@ class Predictor:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
             raise InputError(f"{describe(source)}: {error}") from error
+        except MemoryError as error:
+            raise ScansegError(
+                f"{describe(source)}: the memory of the host does not suffice to preprocess {image.array.nbytes} bytes "
+                f"({error})"
+            ) from error
         return PreparedImage(image, array, geometry)
 
     def predict_prepared(
@@ -353,7 +358,9 @@ class Predictor:
         """Say what to do where the device's memory does not suffice."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
             raise ScansegError(
                 f"the memory of {self.device} does not suffice for an image of {shape} voxels on the network's grid; "
                 f"use another device, or a plan with fewer windows at a time (inference.window_batch, now "

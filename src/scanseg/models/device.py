@@ -8,6 +8,9 @@ from scanseg.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+_CPU_ALLOCATOR = "DefaultCPUAllocator: "
+"""In what torch says where the host's memory does not suffice; it has no error of its own for that."""
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device of a name.
@@ -84,6 +87,13 @@ def _missing_mps() -> str:
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether the GPU has bfloat16 units (compute capability 8.0); emulation is slower than float32."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device, or the host's, does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
 
 
 def describe_device(device: torch.device) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
+from scanseg.training.compilation import buffers_kept
 from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
 _WARM_UPS = 3
@@ -36,7 +37,19 @@ class GraphedGradients:
             CaptureMemoryError: The memory suffices for the computation, but not for its graph.
         """
         self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
-        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        with buffers_kept(network):
+            self._warm_up(compute, network)
+            self._graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(self._graph):
+                    self._loss = compute(self._batch)
+            except RuntimeError as error:
+                if is_memory_error(error):
+                    raise CaptureMemoryError from error
+                raise
+
+    def _warm_up(self, compute: Callable[[Batch], Tensor], network: nn.Module) -> None:
+        """Run the computation a few times, apart from the current stream; it leaves no gradients."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -45,16 +58,6 @@ class GraphedGradients:
                 compute(self._batch)
         torch.cuda.current_stream().wait_stream(side)
         network.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(self._graph):
-                self._loss = compute(self._batch)
-        except RuntimeError as error:
-            if is_memory_error(error):
-                raise CaptureMemoryError from error
-            raise
-        for buffer, before in buffers:
-            buffer.copy_(before)
 
     def __call__(self, batch: Batch) -> Float[Tensor, ""]:
         """Compute the gradients of a batch and return its loss."""

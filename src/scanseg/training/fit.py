@@ -12,8 +12,11 @@ from scanseg.data.batches import Batch
 from scanseg.errors import UsageError
 from scanseg.models import Checkpoint
 from scanseg.networks import place_network
+from scanseg.ops.launching import cores_for_compiling
+from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.averaging import AveragedNetwork
+from scanseg.training.compilation import compile_kernels
 from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.losses import segmentation_loss
 from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
@@ -34,6 +37,8 @@ class Fit:
         device: torch.device,
         autocast_dtype: torch.dtype | None,
         processes: Processes = ALONE,
+        num_compiling_threads: int | None = None,
+        listen: ProgressListener = ignore_progress,
     ) -> None:
         """Begin at iteration 0.
 
@@ -43,6 +48,9 @@ class Fit:
             device: Where to train.
             autocast_dtype: Type for matrix products and convolutions; None: float32.
             processes: Those that share each batch.
+            num_compiling_threads: Threads that compile a GPU's kernels before the first step; None: as many as this
+                machine has cores for; 0: each kernel is compiled at its first launch.
+            listen: Told of kernels that are compiled.
         """
         self.network = network = place_network(network, device)
         self.averaged: AveragedNetwork | None = None
@@ -57,6 +65,10 @@ class Fit:
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
+        if num_compiling_threads is None:
+            num_compiling_threads = cores_for_compiling(num_sharing=processes.count)
+        self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
+        self._listen = listen
 
     @property
     def judged(self) -> nn.Module:
@@ -80,9 +92,10 @@ class Fit:
         set_learning_rate(self._optimizer, lr)
         self.network.train()
         parts = _split(batch, training.accumulation)
+        self._compile(parts[0])
         if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
             self._graph = GraphedGradients(self._backward, self.network, parts[0])
-        # The seed comes after the capture, whose warm-ups draw numbers too.
+        # The seed comes after these, which draw numbers too.
         seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._processes.rank])
         torch.manual_seed(int(seed.integers(2**62)))
         loss = self._accumulated_gradients(parts)
@@ -97,6 +110,25 @@ class Fit:
         if self.averaged is not None:
             self.averaged.follow(self.network, steps=self.iterations_done)
         return loss
+
+    def _compile(self, batch: Batch) -> None:
+        """Before the first step on a GPU, compile the kernels of learning from a batch and of validating with one."""
+        if not self._compiling_threads:
+            return
+
+        def passes() -> None:
+            self._backward(batch)
+            self.logits(batch)
+
+        compile_kernels(
+            passes,
+            self.network,
+            device=self._device,
+            num_threads=self._compiling_threads,
+            listen=self._listen,
+        )
+        self.network.train()
+        self._compiling_threads = 0
 
     def _encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the network's encoder.

@@ -1,4 +1,4 @@
-"""Running out of a device's memory, explained."""
+"""Running out of a device's memory, or the host's, explained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from scanseg.errors import ScansegError
+from scanseg.models.device import lacks_memory
 
 
 class CaptureMemoryError(Exception):
@@ -26,7 +27,9 @@ def explained_memory(what: str, *, advice: str, device: torch.device) -> Iterato
     """
     try:
         yield
-    except (torch.OutOfMemoryError, CaptureMemoryError) as error:
+    except (CaptureMemoryError, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, CaptureMemoryError) or lacks_memory(error)):
+            raise
         if isinstance(error, CaptureMemoryError):
             what, advice = f"the CUDA graph of {what}", f"--set training.cuda_graph=false, or {advice}"
         raise ScansegError(

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from scanseg.errors import OtherProcessError, UsageError
+from scanseg.errors import OtherProcessError, ScansegError, UsageError
 from scanseg.models.device import choose_device
 
 Result = TypeVar("Result")
@@ -34,6 +34,8 @@ class Processes:
     """Number of all processes."""
     local_rank: int = 0
     """Number of this process on its machine."""
+    local_count: int = 1
+    """Number of the processes on its machine."""
 
     @property
     def is_first(self) -> bool:
@@ -151,11 +153,14 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
 
     Raises:
         UsageError: The device is not there, or cannot be that of several processes.
+        ScansegError: In the first process, where another one ended in the block.
+        OtherProcessError: In the others, where one ended.
     """
     if count_launched() == 1:
         yield ALONE, choose_device(device)
         return
-    rank, count, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
     if device.startswith(("cuda:", "mps")):
         raise UsageError(f"device {device!r} is one for all {count} processes; choose auto, cuda or cpu")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -164,6 +169,23 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Processes(rank, count, local_rank), chosen
+        with _told_of_the_lost(rank, count):
+            yield Processes(rank, count, local_rank, local_count), chosen
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _told_of_the_lost(rank: int, count: int) -> Iterator[None]:
+    """Say that another process ended, where waiting for what it sends fails; it has said itself why."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no error of its own; NCCL's are these.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        message = (
+            f"another of the {count} processes ended, so that all do; what it said, or torchrun below, tells why. Go "
+            f"on with --resume"
+        )
+        raise ScansegError(message) if rank == 0 else OtherProcessError(message) from error

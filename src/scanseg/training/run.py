@@ -103,6 +103,7 @@ class Run:
             device=self._device,
             autocast_dtype=dtype,
             processes=self._processes,
+            listen=self._listen,
         )
         if checkpoint is not None:
             self.fit.restore(checkpoint)
@@ -116,7 +117,7 @@ class Run:
             store,
             (*self._cases.train, *self._cases.validation),
             device=self._device,
-            num_sharing=self._processes.count,
+            num_sharing=self._processes.local_count,
         )
         self._record = self._record.model_copy(update={"resident": residence})
 
