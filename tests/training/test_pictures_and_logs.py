@@ -1,9 +1,14 @@
 """What a person looks at while and after a training."""
 
 import json
+import re
+import signal
 
 import pytest
 from PIL import Image
+
+from scanseg.studies import single
+from scanseg.training import InterruptionError
 
 
 def test_a_picture_of_the_curves(train, tmp_path):
@@ -11,6 +16,25 @@ def test_a_picture_of_the_curves(train, tmp_path):
 
     with Image.open(tmp_path / "model" / "curves.png") as picture:
         assert picture.size == (1000, 400)
+
+
+def test_the_picture_is_there_while_a_training_runs_and_where_it_is_stopped(train, tmp_path, monkeypatch):
+    drawn = []
+    picture = tmp_path / "model" / "curves.png"
+    monkeypatch.setattr(single, "_SECONDS_BETWEEN_PICTURES", 0.0)
+
+    def listen(progress):
+        if progress.task == "training":
+            drawn.append(picture.exists())
+            if progress.done == 4:
+                picture.unlink()
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InterruptionError):
+        train(listen=listen)
+
+    assert drawn == [False, False, False, True]  # drawn after the first step of the second epoch
+    assert picture.exists()
 
 
 def test_curves_show_the_numbers_of_the_metrics():
@@ -32,6 +56,17 @@ def test_curves_show_the_numbers_of_the_metrics():
         "b": [[2, 0.25], [3, 0.5]],
     }
     assert (right.get_xlabel(), left.get_ylabel()) == ("epoch", "training loss")
+
+
+def test_the_console_is_told_of_loss_and_dice(train, tmp_path):
+    heard = []
+    train(settings=("training.validate_every=1",), listen=heard.append)
+
+    said = [progress.detail for progress in heard if progress.task == "training"]
+    lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    assert re.fullmatch(r"epoch 1/2, loss \d\.\d{3}", said[0])
+    dice = lines[0]["validation_dice"]["disk"] or 0.0
+    assert re.fullmatch(rf"epoch 2/2, loss \d\.\d{{3}}, Dice {dice:.3f}", said[-1])
 
 
 def test_tensorboard_reads_the_same_numbers(train, tmp_path):

@@ -218,6 +218,7 @@ def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
     heard = []
     run = SimpleNamespace(
         _shown_loss=None,
+        _shown_dice=None,
         _device=torch.device("cuda"),
         _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
         _iterations=100,

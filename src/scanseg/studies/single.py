@@ -1,5 +1,6 @@
 """One training, from a data set or a plan to a model folder."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
 from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models import ModelFolder
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
 from scanseg.studies.cascade import keep_first_stage
@@ -20,6 +21,8 @@ from scanseg.training import train as run_training
 from scanseg.training.processes import Processes, join_processes
 
 _STORES = "scanseg-stores"
+_SECONDS_BETWEEN_PICTURES = 300.0
+"""Time after which the curves of a training that still runs are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def train(
                 source, output, options, fold=fold, resume=resume, processes=processes, listen=listen
             )
         )
-        with watch_signals() as stopped, _told_once(processes):
+        with watch_signals() as stopped, _told_once(processes), _drawn(folder, processes, listen) as listen:
             result = run_training(
                 folder,
                 store,
@@ -70,8 +73,6 @@ def train(
                 stopped=stopped,
                 listen=listen,
             )
-        if processes.is_first:
-            write_curves(folder)
         return result
 
 
@@ -125,6 +126,32 @@ def _told_once(processes: Processes) -> Iterator[None]:
         if processes.is_first:
             raise
         raise OtherProcessError(str(error)) from error
+
+
+@contextmanager
+def _drawn(folder: ModelFolder, processes: Processes, listen: ProgressListener) -> Iterator[ProgressListener]:
+    """Draw the curves of a training now and then, and at its end, also where a signal ends it.
+
+    Yields:
+        A listener for the training, which hears as the one that was given.
+    """
+    drawn = time.monotonic()
+
+    def hear(progress: Progress) -> None:
+        nonlocal drawn
+        listen(progress)
+        if time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
+            write_curves(folder)
+            drawn = time.monotonic()
+
+    try:
+        yield hear if processes.is_first else listen
+    except InterruptionError:
+        if processes.is_first:
+            write_curves(folder)
+        raise
+    if processes.is_first:
+        write_curves(folder)
 
 
 def stores_of(output: Path, options: TrainingOptions) -> Path:

@@ -62,6 +62,7 @@ class Run:
         self._part = Part(processes.rank, processes.count)
         _check_validation(folder.plan.training, cases, fold=fold)
         self._shown_loss: float | None = None
+        self._shown_dice: float | None = None
         self._progression = Progression(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
         self._load(store, num_workers)
@@ -193,7 +194,7 @@ class Run:
             if self._validation_cases is not None and self._is_validated():
                 scores = self._patch_dice()
                 metrics["validation_dice"] = {**scores}
-                dice = mean_dice(scores)
+                self._shown_dice = dice = mean_dice(scores)
             self._progression.end_epoch(
                 loss=loss, dice=dice, iterations=self.fit.iterations_done, network=self.fit.judged
             )
@@ -316,6 +317,8 @@ class Run:
         if self._shown_loss is None or self._device.type == "cpu" or len(losses) % 25 == 1:
             self._shown_loss = float(losses[-1])
         detail = f"epoch {self.epochs_done}/{self._plan.training.epochs}, loss {self._shown_loss:.3f}"
+        if self._shown_dice is not None:
+            detail += f", Dice {self._shown_dice:.3f}"
         self._listen(Progress("training", round(self._progress * total), total, detail))
 
     def _is_validated(self) -> bool:
