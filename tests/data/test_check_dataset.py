@@ -53,7 +53,7 @@ def test_every_fault_of_every_case_is_in_one_message(make_dataset, volume_writer
         "case_3_0000.nii.gz: 600 voxels are NaN",
         "case case_4: empty image: every voxel is 0",
         "case_5.nii.gz: truncated",
-        "case_6.nii.gz: 600 label values are not whole, such as 0.5",
+        "case_6.nii.gz: 600 label values not whole, such as 0.5",
     ):
         assert words in message
     assert "case_7" not in message
@@ -98,7 +98,7 @@ def test_wrong_number_of_channels(make_dataset):
     dataset = open_dataset(make_dataset(1))
     colour = DatasetSpec.model_validate(dataset.spec.model_dump() | {"channel_names": ("R", "G")})
     with pytest.raises(
-        InputError, match=r"case case_0: image of 1 channels, but dataset.json names 2 \(R, G\)"
+        InputError, match=r"case case_0: image of 1 channel, but dataset.json names 2 \(R, G\)"
     ):
         check_dataset(type(dataset)(dataset.path, colour, dataset.cases), num_workers=0)
 

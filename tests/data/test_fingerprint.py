@@ -63,7 +63,7 @@ def test_pictures_are_slices_of_spacing_999(tmp_path):
 def test_no_foreground_at_all(make_dataset, volume_writer):
     folder = make_dataset(1)
     volume_writer(folder / "labelsTr/case_0.nii.gz", np.zeros((5, 12, 10), np.uint8))
-    with pytest.raises(InputError, match="none of 1 cases has foreground"):
+    with pytest.raises(InputError, match="none of 1 case has foreground"):
         measure(open_dataset(folder), num_workers=0)
 
 

@@ -116,7 +116,7 @@ def test_rescale():
 
 def test_channels_and_shapes_that_do_not_fit_are_refused(rng):
     spec = PreprocessingSpec(normalizations=(NoNormalization(), NoNormalization()))
-    with pytest.raises(InputError, match="image of 1 channels where 2 are expected"):
+    with pytest.raises(InputError, match="image of 1 channel, not 2"):
         preprocess_image(as_image(rng.normal(size=(1, 2, 3, 4))), spec)
     with pytest.raises(InputError, match=r"label map of shape \(2, 3, 5\) for an image of shape \(2, 3, 4\)"):
         preprocess_case(as_image(rng.normal(size=(2, 2, 3, 4))), np.zeros((2, 3, 5), int), spec)

@@ -65,7 +65,7 @@ def test_command(command, tmp_path):
     forms.mask(tmp_path / "source" / "masks" / "1.png", np.ones((20, 24), bool))
     outcome = command("data", "convert", "kvasir-seg", tmp_path / "source", "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
-    assert "kvasir-seg, 1 train cases" in outcome.stdout
+    assert "kvasir-seg, 1 train case; from" in outcome.stdout
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert record["cases"] == {"train": 1}
     unknown = command("data", "convert", "kvasir", tmp_path / "source", "-o", tmp_path / "x")

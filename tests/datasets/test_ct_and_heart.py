@@ -119,7 +119,7 @@ def test_acdc_of_the_challenge(tmp_path):
     (fold,) = find_splits(dataset).folds
     assert fold.validation == ("patient019_frame01", "patient019_frame11")
     assert any(
-        note.startswith("1 patients beyond the published split are left out: 101") for note in result.notes
+        note.startswith("1 patient beyond the published split is left out: 101") for note in result.notes
     )
     assert (
         sorted(path.name for path in (tmp_path / "out" / "labelsTs").iterdir())[0]
@@ -142,7 +142,7 @@ def test_acdc_of_the_challenge_with_faults(tmp_path):
     message = refused("acdc", root, tmp_path / "out")
     for part in (
         "no patient001_frame09_gt.nii.gz",
-        "patient003: 1 files patient003_frameMM.nii.gz, not 2",
+        "patient003: 1 file patient003_frameMM.nii.gz, not 2",
         "patient003_frame01_gt.nii.gz",
         "3 faults",
     ):

@@ -280,7 +280,7 @@ def test_label_map_of_whole_floats(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0.0, 1.5], "1 label values are not whole, such as 1.5"),
+        ([0.0, 1.5], "1 label value not whole, such as 1.5"),
         ([0, 256], "label values from 0 to 256; they must be from 0 to 255"),
         ([-1, 0], "label values from -1 to 0"),
         ([0.0, np.nan], "NaN"),

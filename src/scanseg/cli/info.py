@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
+from scanseg.counts import counted
 
 _LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
@@ -78,7 +79,8 @@ def _devices() -> dict[str, str]:
     """Describe each device, under the name by which it is asked for."""
     import torch
 
-    found = {"cpu": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"}
+    cores, threads = counted(os.cpu_count() or 1, "core"), counted(torch.get_num_threads(), "thread")
+    found = {"cpu": f"{platform.machine()}, {cores}, {threads} used"}
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
         found[f"cuda:{number}"] = (

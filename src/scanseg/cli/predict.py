@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import format_duration, say, show_table
 from scanseg.cli.options import Device, Precision
 from scanseg.cli.progress import show_progress
+from scanseg.counts import counted
 
 
 def predict(
@@ -64,4 +65,6 @@ def predict(
             for case in record.cases
         ],
     )
-    say(f"{output}: {len(record.cases)} label maps in {format_duration(record.seconds)} on {record.device}")
+    say(
+        f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
+    )

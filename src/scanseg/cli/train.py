@@ -9,6 +9,7 @@ from scanseg.cli.console import format_duration, format_score, say, show_table
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import Device, Precision, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
+from scanseg.counts import counted
 
 
 def train(
@@ -85,9 +86,9 @@ def train(
     if not result.speaks:
         return
     if result.renewed_parameters:
-        number = len(result.renewed_parameters)
-        say(f"the labels are not those of {initial_weights}: {number} tensors of the head began anew")
+        renewed = counted(len(result.renewed_parameters), "tensor")
+        say(f"the labels are not those of {initial_weights}: {renewed} of the head began anew")
     if result.mean_dice is not None:
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
-    say(f"{result.model}: {result.epochs_done} epochs in {format_duration(result.seconds)}")
+    say(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")

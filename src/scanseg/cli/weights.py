@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
+from scanseg.counts import counted
 from scanseg.errors import UsageError
 from scanseg.progress import Progress
 
@@ -73,7 +74,9 @@ def import_checkpoint(
     record = import_weights(checkpoint, output, kind=network, plan=plan)
     if record.left_out:
         say(f"note: left out, since they are not the network's: {', '.join(record.left_out)}")
-    say(f"{output}: {record.num_tensors} tensors of {record.network} from {record.source} ({record.form})")
+    say(
+        f"{output}: {counted(record.num_tensors, 'tensor')} of {record.network} from {record.source} ({record.form})"
+    )
 
 
 def _row(name: str, result: "VerificationResult") -> tuple[str, ...]:

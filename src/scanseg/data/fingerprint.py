@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.data.cropping import find_nonzero_box
 from scanseg.data.geometry import SLICE_SPACING_MM, lift
 from scanseg.data.raw import RawCase, RawDataset, read_case
@@ -55,7 +56,8 @@ def measure(
     )
     if not any(sample.intensities.size for sample in samples):
         raise InputError(
-            f"{dataset.path}: none of {len(samples)} cases has foreground; mend the label maps or dataset.json."
+            f"{dataset.path}: none of {counted(len(samples), 'case')} has foreground; "
+            f"mend the label maps or dataset.json."
         )
     if len({sample.num_axes for sample in samples}) > 1:
         raise InputError(f"{dataset.path}: images of 2 and of 3 axes in one data set; keep one kind.")
@@ -73,7 +75,7 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
     image, label_map = read_case(case)
     if image.num_channels != spec.num_channels:
         raise InputError(
-            f"case {case.name}: image of {image.num_channels} channels, but dataset.json names "
+            f"case {case.name}: image of {counted(image.num_channels, 'channel')}, but dataset.json names "
             f"{spec.num_channels}; mend channel_names or the files."
         )
     array = lift(image.array, image.num_axes)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.data.raw import RawCase
 from scanseg.errors import InputError
 from scanseg.imaging import Image, compare_geometry, read_image, read_label_map
@@ -94,7 +95,7 @@ def _judge_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: l
     """Compare an image with the description; one that shows nothing is a fault."""
     if image.num_channels != spec.num_channels:
         faults.append(
-            f"image of {image.num_channels} channels, but dataset.json names {spec.num_channels} "
+            f"image of {counted(image.num_channels, 'channel')}, but dataset.json names {spec.num_channels} "
             f"({', '.join(spec.channel_names)}); mend channel_names or the files"
         )
     constant = [index for index, channel in enumerate(image.array) if channel.min() == channel.max()]
@@ -126,7 +127,7 @@ def judge_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> li
             f"label map {name} is a mask of 0 and 255, but labels are {known}; write 1 in place of 255: "
             "(array == 255).astype('uint8')"
         ]
-    found = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown)
+    found = ", ".join(f"{value} ({counted(counts[value], 'voxel')})" for value in unknown)
     return [
         f"label map {name} holds unknown values {found}; labels are {known}: mend dataset.json or the file"
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
+from scanseg.counts import counted
 from scanseg.data.cropping import find_nonzero_box, find_nonzero_part
 from scanseg.data.geometry import crop_from_source, lift, lifted_spacing, permute, separates_z, target_spacing
 from scanseg.data.normalization import normalize
@@ -91,7 +92,7 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
     expected = len(preprocessing.normalizations)
     if image.num_channels != expected:
         raise InputError(
-            f"image of {image.num_channels} channels where {expected} are expected; "
+            f"image of {counted(image.num_channels, 'channel')}, not {expected}; "
             "give the channels that the data set describes, in their order."
         )
     if image.num_axes == 2 and preprocessing.axis_order[0] != 0:

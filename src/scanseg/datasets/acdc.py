@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.datasets.arrays import read_npz, stack_slices, unplaced_image
 from scanseg.datasets.published import missing_of, published_split
 from scanseg.datasets.raw_layout import find_raw
@@ -42,7 +43,7 @@ def find_official(source: Path) -> Found | None:
         frames = [path for path in visible_files(folder) if _FRAME.fullmatch(path.name)]
         if len(frames) != NUM_FRAMES:
             faults.append(
-                f"{folder.name}: {len(frames)} files patient{patient}_frameMM.nii.gz, not {NUM_FRAMES}"
+                f"{folder.name}: {counted(len(frames), 'file')} patient{patient}_frameMM.nii.gz, not {NUM_FRAMES}"
             )
         for image in frames:
             stem, ending = image.name.split(".", 1)
@@ -119,7 +120,9 @@ def _notes(patients: Iterable[str], beyond: Iterable[str]) -> tuple[str, ...]:
     notes = missing_of(published_split("acdc"), set(patients), "patients")
     left_out = sorted(set(beyond))
     if left_out:
-        notes += (f"{len(left_out)} patients beyond the published split are left out: {', '.join(left_out)}",)
+        verb = "is" if len(left_out) == 1 else "are"
+        patients_beyond = f"{counted(len(left_out), 'patient')} beyond the published split"
+        notes += (f"{patients_beyond} {verb} left out: {', '.join(left_out)}",)
     return notes
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.imaging import Image
 from scanseg.specs import DatasetSpec, canonical_label
@@ -54,7 +55,7 @@ def compare_labels(found: DatasetSpec, expected: DatasetSpec) -> list[str]:
         faults.append(f"dataset.json has further labels: {', '.join(sorted(extra))}")
     if found.num_channels != expected.num_channels:
         faults.append(
-            f"{found.num_channels} channels ({', '.join(found.channel_names)}), not {expected.num_channels} "
+            f"{counted(found.num_channels, 'channel')} ({', '.join(found.channel_names)}), not {expected.num_channels} "
             f"({', '.join(expected.channel_names)})"
         )
     return faults

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from scipy import ndimage
 
+from scanseg.counts import counted
 from scanseg.datasets.pictures import as_colour
 from scanseg.datasets.sources import Found, Part, Sample, SourceCase, first_folder, visible_files
 from scanseg.errors import InputError
@@ -167,5 +168,5 @@ def _label(image: Image, instances: Image, notes: tuple[str, ...]) -> Sample:
     all_objects = np.unique(instances.array[instances.array > 0])
     thin = len(all_objects) - len(np.unique(instances.array[labels == INTERIOR]))
     if thin:
-        notes = (*notes, f"{thin} of {len(all_objects)} objects are too thin to have an interior")
+        notes = (*notes, f"{thin} of {counted(len(all_objects), 'object')} too thin to have an interior")
     return Sample(image, replace(instances, array=labels), instances, notes)

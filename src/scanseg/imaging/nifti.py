@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 
 _HEADER_BYTES = {1: 348, 2: 540}
@@ -65,7 +66,8 @@ def check_voxels(path: Path) -> None:
 def describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
     """Say how many voxels are no numbers."""
     return (
-        f"{path}: {num_nan} voxels are NaN and {num_infinite} infinite, of {num_voxels}; "
+        f"{path}: {counted(num_nan, 'voxel')} {'is' if num_nan == 1 else 'are'} NaN and {num_infinite} infinite, "
+        f"of {num_voxels}; "
         "replace them by a number (often 0)."
     )
 

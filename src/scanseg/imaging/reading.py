@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
@@ -100,7 +101,7 @@ def _read_whole_numbers(path: Path, *, what: str) -> Image:
     if array.dtype.kind == "f" and not (array == np.rint(array)).all():
         wrong = array[array != np.rint(array)]
         raise InputError(
-            f"{path}: {wrong.size} {what} values are not whole, such as {wrong.flat[0]}; "
+            f"{path}: {counted(wrong.size, f'{what} value')} not whole, such as {wrong.flat[0]}; "
             f"save {what}s as integers, without interpolation."
         )
     return replace(image, array=array)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.files import write_text, written_whole
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
@@ -72,7 +73,8 @@ def write_image(path: Path, image: Image) -> None:
     if ending == ".png":
         if image.array.dtype != np.uint8 or image.num_channels not in (1, 3) or image.num_axes != 2:
             raise InputError(
-                f"{path}: an image of {image.num_channels} channels of {image.array.dtype} and {image.num_axes} axes; "
+                f"{path}: an image of {counted(image.num_channels, 'channel')} of {image.array.dtype} and "
+                f"{image.num_axes} axes; "
                 "pictures have 1 or 3 channels of uint8 and 2 axes."
             )
         pixels = image.array[0] if image.num_channels == 1 else np.moveaxis(image.array, 0, -1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from scanseg.counts import counted
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging import Image, read_image
 from scanseg.specs import Plan
@@ -63,7 +64,7 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
     faults = []
     if channels.ndim != num_axes + 1 or len(channels) != plan.dataset.num_channels:
         faults.append(
-            f"the array has shape {array.shape}; the model expects {plan.dataset.num_channels} channels "
+            f"the array has shape {array.shape}; the model expects {counted(plan.dataset.num_channels, 'channel')} "
             f"({', '.join(plan.dataset.channel_names)}) before {num_axes} spatial axes"
         )
     if array.dtype.kind not in "iufb":

@@ -1,5 +1,6 @@
 """The plan of a trained model for another data set, so that its weights fit."""
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.planning.augmentations import mirror_axes
 from scanseg.specs import DatasetSpec, MirrorTransform, Plan
@@ -26,7 +27,7 @@ def adopt_plan(
     faults = []
     if dataset.num_channels != plan.dataset.num_channels:
         faults.append(
-            f"{dataset.num_channels} channels ({', '.join(dataset.channel_names)}), the model "
+            f"{counted(dataset.num_channels, 'channel')} ({', '.join(dataset.channel_names)}), the model "
             f"{plan.dataset.num_channels} ({', '.join(plan.dataset.channel_names)})"
         )
     if num_axes != plan.num_axes:

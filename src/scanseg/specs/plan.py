@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from scanseg.counts import counted
 from scanseg.specs.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.base import Document
 from scanseg.specs.dataset import BACKGROUND, DatasetSpec
@@ -211,8 +212,8 @@ class Plan(Document):
             yield f"patch_size {patch} has {len(patch)} axes, the network {axes}"
         if len(self.preprocessing.normalizations) != self.dataset.num_channels:
             yield (
-                f"{len(self.preprocessing.normalizations)} normalizations for "
-                f"{self.dataset.num_channels} channels"
+                f"{counted(len(self.preprocessing.normalizations), 'normalization')} for "
+                f"{counted(self.dataset.num_channels, 'channel')}"
             )
         if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
             yield "sampling order random-patches needs training.iterations_per_epoch"
