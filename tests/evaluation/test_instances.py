@@ -1,3 +1,4 @@
+import errno
 import math
 
 import numpy as np
@@ -272,8 +273,41 @@ def test_faults_are_told_together(folders, tmp_path):
         assert part in str(caught.value)
     with pytest.raises(InputError, match=r"b\.png"):
         convert_to_instances(predictions, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="would replace"):
         convert_to_instances(predictions, predictions)
+
+
+def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, monkeypatch):
+    from scanseg.imaging import writing
+
+    before = sorted(path.name for path in tmp_path.iterdir())
+    write, written = writing.write_pillow, []
+
+    def fill_the_disk(path, numbers):
+        write(path, numbers)
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_pillow", fill_the_disk)
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--num-workers", 0)
+    assert len(written) == 2
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr == f"error: {tmp_path / 'objects' / 'b.png'}: No space left on device\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_instance_maps_that_are_there_are_not_replaced(folders, command, tmp_path):
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / "a.png").write_text("mine")
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--num-workers", 0)
+    assert outcome.code == 2
+    assert (
+        outcome.stderr
+        == f"error: {tmp_path / 'objects'} is there already; name a new folder, or remove it.\n"
+    )
+    assert (tmp_path / "objects" / "a.png").read_text() == "mine"
 
 
 def test_label_maps_are_no_references(folders, tmp_path):

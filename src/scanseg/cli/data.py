@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
+from scanseg.counts import counted
 
 
 def list_datasets() -> None:
@@ -45,8 +46,8 @@ def convert(
         )
     for note in result.notes:
         say(f"note: {note}")
-    counts = ", ".join(f"{number} {part}" for part, number in result.num_cases.items())
-    say(f"{result.folder}: {result.dataset}, {counts} cases; from {result.layout}")
+    counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
+    say(f"{result.folder}: {result.dataset}, {counts}; from {result.layout}")
 
 
 def instances(
@@ -64,7 +65,7 @@ def instances(
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder to write the instance maps to, under the same names.
+        output: Folder to write the instance maps to, under the same names; new, it appears when all is done.
         interior: Value of the voxels whose connected parts are the objects.
         boundary: Value of the voxels by which objects grow.
         grow: How far, in voxels; 1 undoes the boundary that `data convert` draws, 0 is as published.
@@ -84,4 +85,4 @@ def instances(
             num_workers=choose_workers(num_workers),
             listen=listen,
         )
-    say(f"{output}: {len(files)} instance maps")
+    say(f"{output}: {counted(len(files), 'instance map')}")

@@ -1,12 +1,7 @@
 """Convert a data set with a name into the raw layout: the whole of it, or nothing."""
 
-import errno
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -14,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.faults import refuse_faults
 from scanseg.data.workers import map_cases
 from scanseg.datasets.sources import Found, NamedDataset, Part, Sample, SourceCase
 from scanseg.datasets.writing import write_sample
 from scanseg.errors import InputError, UsageError
-from scanseg.files import write_text
+from scanseg.files import find_disk_fault, new_folder, write_text
 from scanseg.imaging import compare_geometry
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import DatasetSpec, Fold
@@ -29,8 +25,6 @@ RECORD_FILE = "conversion.json"
 SPLITS_FILE = "splits.json"
 TEST_SEED = 0
 """Of the test cases that are drawn where nobody has published any."""
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT)
-"""A full disk is no fault of a case, and the same for all that follow."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def convert_dataset(
     if spec is None:
         raise InputError(f"{source}: {'; '.join(found.faults) or 'does not say what its labels are'}")
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
-    with _new_folder(output) as folder:
+    with new_folder(output) as folder:
         convert = partial(_convert_case, folder=folder, spec=spec)
         outcomes = map_cases(convert, cases, num_workers=num_workers, task="converting", listen=listen)
         faults = [
@@ -149,28 +143,13 @@ def _with_test_cases(
     chosen = {names[i] for i in np.random.default_rng(TEST_SEED).permutation(len(names))[:number]}
     drawn = tuple(replace(case, part="test") if case.name in chosen else case for case in cases)
     return drawn, (
-        f"{number} of {len(cases)} cases drawn as test set (seed {TEST_SEED}); nobody has published one",
+        f"{number} of {counted(len(cases), 'case')} drawn as test set (seed {TEST_SEED}); nobody has published one",
     )
 
 
 def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
     counts = Counter(case.name for case in cases)
     return [f"case {name}: found {number} times" for name, number in counts.items() if number > 1]
-
-
-@contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """Give a temporary folder beside the output; it takes the output's name when the block ends without an error."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.parent / f".converting-{os.getpid()}-{output.name}"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outcome:
@@ -181,8 +160,8 @@ def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outc
         if not faults:
             write_sample(folder, case, sample, file_ending=spec.file_ending)
     except InputError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FAULTS:
-            raise error.__cause__ from error
+        if (full := find_disk_fault(error)) is not None:
+            raise full from error
         return _Outcome((f"case {case.name}: {error}",), ())
     return _Outcome(
         tuple(f"case {case.name}: {fault}" for fault in faults),
@@ -194,7 +173,7 @@ def _judge(sample: Sample, spec: DatasetSpec) -> list[str]:
     """Compare a case with what its data set holds."""
     faults = []
     if sample.image.num_channels != spec.num_channels:
-        faults.append(f"{sample.image.num_channels} channels, not {spec.num_channels}")
+        faults.append(f"{counted(sample.image.num_channels, 'channel')}, not {spec.num_channels}")
     if sample.image.array.dtype.kind == "f" and not np.isfinite(sample.image.array).all():
         faults.append("the image holds NaN or infinities")
     maps = {"label map": sample.label_map, "instance map": sample.instances}

@@ -14,6 +14,7 @@ from scanseg.errors import InputError, UsageError
 from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
 from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
+from scanseg.files import find_disk_fault, new_folder
 from scanseg.imaging import (
     Image,
     compare_geometry,
@@ -126,7 +127,7 @@ def convert_to_instances(
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder to write the instance maps to, under the same names.
+        output: Folder to write the instance maps to, under the same names; it appears when all is done.
         interior: Value of the voxels whose connected components are the objects.
         boundary: Value of the voxels by which objects grow; None: no value.
         grow: How far, in voxels.
@@ -138,12 +139,16 @@ def convert_to_instances(
         The files written, sorted by name.
 
     Raises:
-        InputError: Files cannot be read or written; all are named, and the others are converted.
+        InputError: Files cannot be read; all are named, and nothing has been written.
+        UsageError: The output is there already.
+        OSError: The disk is full; said once, and nothing has been written.
     """
     if not predictions.exists():
         raise InputError(f"{predictions}: no such file or folder.")
     if output.resolve() == (predictions if predictions.is_dir() else predictions.parent).resolve():
         raise UsageError(f"{output}: instance maps would replace the label maps; name another folder.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is there already; name a new folder, or remove it.")
     faults: list[str] = []
     if predictions.is_dir():
         files = list_label_maps(predictions, None, faults)
@@ -152,13 +157,13 @@ def convert_to_instances(
     if not files and not faults:
         faults.append("no label maps")
     refuse_faults(predictions, faults)
-    output.mkdir(parents=True, exist_ok=True)
-    tasks = [Pair(name, path, output / path.name) for name, path in files.items()]
     find = partial(find_instances, interior=interior, boundary=boundary, grow=grow, min_voxels=min_voxels)
-    convert = partial(_convert, find=find)
-    done = map_cases(convert, tasks, num_workers=num_workers, task="converting", listen=listen)
-    refuse_faults(predictions, [fault for fault in done if fault is not None])
-    return tuple(task.reference for task in tasks)
+    with new_folder(output) as folder:
+        tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
+        convert = partial(_convert, find=find)
+        done = map_cases(convert, tasks, num_workers=num_workers, task="converting", listen=listen)
+        refuse_faults(predictions, [fault for fault in done if fault is not None])
+    return tuple(output / path.name for path in files.values())
 
 
 def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | None:
@@ -167,6 +172,8 @@ def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | N
         image = read_label_map(task.prediction)
         write_instance_map(task.reference, find(image.array[0]), like=image)
     except InputError as error:
+        if (full := find_disk_fault(error)) is not None:
+            raise full from error
         return f"case {task.name}: {error}"
     return None
 
