@@ -4,7 +4,8 @@ Usage: python -m benchmarks.page RECORD.json ... -o docs/performance.md
 
 Every number of the page is computed here from the records, `published.json` (numbers of others, and targets) and
 `hardware.json`; `analysis.json` says in words what binds a row that misses. Where several records have a row, the last
-one counts. Without records the page shows what is to be measured.
+one counts. Records of `growth`, `step_profile`, `fp16_run` and `memory_prediction` have sections of their own.
+Without records the page shows what is to be measured.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.other_records import kind_of, sections, table
 from benchmarks.roofline import HARDWARE
 from benchmarks.rows import PageRow, read_record, read_rows, read_sources
 from benchmarks.shortfalls import where_we_lose, without_a_number
@@ -46,7 +48,9 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
         records: Files of records, the most recent last.
         page: Where the page will lie: links lead from there.
     """
-    rows = read_rows(records)
+    kinds = [(kind_of(path), path) for path in records]
+    rows = read_rows([path for kind, path in kinds if kind == "entries"])
+    others = [(kind, read_record(path)) for kind, path in kinds if kind != "entries"]
     lines = [
         "# Performance",
         "",
@@ -58,8 +62,9 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
     ]
     for title, prefixes, kind in SECTIONS:
         chosen = [row for row in rows if row.entry.startswith(prefixes) and _is_of(row, kind)]
-        lines += ["", f"## {title}", "", *_table(HEADER, (_cells(row) for row in chosen))]
+        lines += ["", f"## {title}", "", *table(HEADER, (_cells(row) for row in chosen))]
     lines += ["", "## Neighbours at the same inputs", "", *_neighbours(rows)]
+    lines += sections(others)
     lines += ["", "## Where we lose", "", *where_we_lose(rows)]
     lines += ["", "## Without a number", "", *without_a_number(rows)]
     return "\n".join(lines) + "\n"
@@ -81,8 +86,8 @@ def _records(records: Sequence[Path], page: Path) -> Iterator[str]:
         link = Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix()
         versions = record["versions"]
         words = [f"torch {versions['torch']}", f"triton {versions['triton']}", f"commit `{record['commit']}`"]
-        verified = [row for row in record["golden"] if row["passed"]]
-        if record["golden"]:
+        verified = [row for row in record.get("golden", ()) if row["passed"]]
+        if record.get("golden"):
             words.append(
                 f"{len(verified)} of {len(record['golden'])} golden records verified in the same run"
             )
@@ -117,13 +122,6 @@ def _reading() -> Iterator[str]:
         "matrix products and own operators, of the larger of bytes and operations, with all else (norms, activations, "
         "copies) free."
     )
-
-
-def _table(header: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for cells in rows:
-        yield f"| {' | '.join(cells)} |"
 
 
 def _cells(row: PageRow) -> tuple[str, ...]:
@@ -165,7 +163,7 @@ def _neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
                 continue
             numbers = (_number(row.launched_ms), _number(row.replayed_ms), _number(row.peak_gib), replayed)
             lines.append((size, row.network, *numbers))
-    yield from _table(header, iter(lines))
+    yield from table(header, iter(lines))
 
 
 def _number(value: float | None) -> str:

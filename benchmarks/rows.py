@@ -89,13 +89,14 @@ def read_sources() -> tuple[str, str]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record of `benchmarks.run`.
+    """Read a record of `benchmarks.run` or another of these programs.
 
     Raises:
         ValueError: It was made of shrunken entries.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["settings"]["tiny"]:
+    settings = record.get("settings")
+    if isinstance(settings, dict) and settings.get("tiny"):
         raise ValueError(f"{path}: its entries were shrunk for a test (--tiny); measure them whole")
     return record
 

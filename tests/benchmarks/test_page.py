@@ -154,3 +154,73 @@ def test_analyses_are_of_rows_that_exist():
 
     names = {entry.name for entry in all_entries()}
     assert {key.split(" ")[0] for key in json.loads(ANALYSIS.read_text())} <= names
+
+
+def test_other_records_have_sections_of_their_own(tmp_path):
+    growth = {
+        "operator": "mlstm",
+        "backend": "triton",
+        "status": "measured",
+        "median_ms": 1.25,
+        "peak_gib": 0.5,
+    }
+    cell = {
+        "recipe": "xlstm-unet",
+        "dataset": "abdomen",
+        "precision": "auto",
+        "patch_size": [4, 5],
+        "error": 0.1,
+    }
+    contents = {
+        "growth.json": {
+            "rows": [{**growth, "tokens": 2048}, {**growth, "tokens": 4096, "status": "out of memory"}]
+        },
+        "steps.json": dict(
+            plan="hip.json",
+            network="xlstm-unet",
+            settings=["a=1"],
+            ms_a_step=20.0,
+            kernel_ms_a_step=18.0,
+            busy=0.8,
+            busy_of_unprofiled=0.9,
+        ),
+        "float16.json": dict(
+            plan="acdc.json",
+            network="msvm-unet",
+            num_steps=1000,
+            num_skipped_steps=3,
+            faults=[],
+            loss=[2.0, None, 0.5],
+            loss_scale=[4.0, 8.0],
+            nonfinite_gradients=[1, 0],
+        ),
+        "memory.json": {
+            "rows": [
+                {
+                    **cell,
+                    "batch_size": 2,
+                    "predicted_gib": 1.1,
+                    "measured_gib": 1.0,
+                    "graph_reserved_gib": None,
+                }
+            ]
+        },
+    }
+    described = {"device": "NVIDIA H100", "threads": 8, "versions": {"torch": "2.11", "triton": "3.6"}}
+    described |= {"commit": "abc", "source_digest": "0123", "date": "2026-11-24"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(json.dumps(described | content))
+    page = make_page([tmp_path / name for name in contents], page=tmp_path / "performance.md")
+
+    assert "| mlstm, triton | 1.25, 0.5 | out of memory |" in section(
+        page, "Growth with the number of tokens"
+    )
+    assert "| hip, xlstm-unet | a=1 | 20.0 | 18.0 | 90.0% | 80.0% | `abc` |" in page
+    assert (
+        "| msvm-unet | acdc | 1000 | 3 | 2.000, 0.500 | 8 | all losses and parameters finite | `abc` |"
+        in page
+    )
+    assert "| xlstm-unet | abdomen | auto | 4x5, 2 | 1.10 | 1.00 | +10% |  |" in page
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json is no record of benchmarks.run"):
+        make_page([tmp_path / "other.json"], page=tmp_path / "performance.md")
