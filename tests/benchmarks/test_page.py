@@ -175,25 +175,25 @@ def test_other_records_have_sections_of_their_own(tmp_path):
         "growth.json": {
             "rows": [{**growth, "tokens": 2048}, {**growth, "tokens": 4096, "status": "out of memory"}]
         },
-        "steps.json": dict(
-            plan="hip.json",
-            network="xlstm-unet",
-            settings=["a=1"],
-            ms_a_step=20.0,
-            kernel_ms_a_step=18.0,
-            busy=0.8,
-            busy_of_unprofiled=0.9,
-        ),
-        "float16.json": dict(
-            plan="acdc.json",
-            network="msvm-unet",
-            num_steps=1000,
-            num_skipped_steps=3,
-            faults=[],
-            loss=[2.0, None, 0.5],
-            loss_scale=[4.0, 8.0],
-            nonfinite_gradients=[1, 0],
-        ),
+        "steps.json": {
+            "plan": "hip.json",
+            "network": "xlstm-unet",
+            "settings": ["a=1"],
+            "ms_a_step": 20.0,
+            "kernel_ms_a_step": 18.0,
+            "busy": 0.8,
+            "busy_of_unprofiled": 0.9,
+        },
+        "float16.json": {
+            "plan": "acdc.json",
+            "network": "msvm-unet",
+            "num_steps": 1000,
+            "num_skipped_steps": 3,
+            "faults": [],
+            "loss": [2.0, None, 0.5],
+            "loss_scale": [4.0, 8.0],
+            "nonfinite_gradients": [1, 0],
+        },
         "memory.json": {
             "rows": [
                 {
