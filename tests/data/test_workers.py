@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from scanseg.data import RawCase
-from scanseg.data.workers import map_cases
+from scanseg.data.workers import WorkerPool, choose_workers, map_cases
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
 
@@ -16,12 +16,24 @@ CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
 
 TREATMENT = """
 import os
+import threading
 from scanseg.errors import InputError
+
+class OddError(Exception):
+    def __init__(self, name, *, number):
+        super().__init__(f"{name} is odd")
+
+def make_lock(_):
+    return threading.Lock()
 
 def treat(case, *, how):
     if case.name == "case_2":
         if how == "input":
             raise InputError(f"case {case.name}: wrong.")
+        if how == "odd":
+            raise OddError(case.name, number=2)
+        if how == "memory":
+            raise MemoryError("Unable to allocate 7 PiB")
         if how == "bug":
             raise ZeroDivisionError("case_2")
         if how == "death":
@@ -58,6 +70,40 @@ def test_errors_come_as_themselves(run, num_workers):
         run("input", num_workers)
     with pytest.raises(ZeroDivisionError):
         run("bug", num_workers)
+
+
+def test_an_error_that_cannot_be_sent_comes_in_words(run):
+    with pytest.raises(RuntimeError, match=r"OddError: case_2 is odd\n(.|\n)*treatment\.py"):
+        run("odd", 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_memory_that_does_not_suffice_is_told_of_with_the_case(run, num_workers):
+    with pytest.raises(
+        ScansegError, match=r"treating: .*memory.*for case case_2 \(Unable.*\); use fewer work"
+    ):
+        run("memory", num_workers)
+
+
+def test_what_a_pool_of_workers_raises_and_cannot_send(run):
+    treatment = importlib.import_module("treatment")
+    pool = WorkerPool(1)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.take(pool.submit(partial(treatment.treat, how="bug"), CASES[2]))
+    assert "treatment.py" in "".join(caught.value.__notes__)
+    with pytest.raises(RuntimeError, match="OddError: case_2 is odd"):
+        pool.take(pool.submit(partial(treatment.treat, how="odd"), CASES[2]))
+    with pytest.raises(TypeError, match="a result that cannot be sent"):
+        pool.take(pool.submit(treatment.make_lock, None))
+    assert pool.take(pool.submit(partial(treatment.treat, how="well"), CASES[1])) == "CASE_1"
+    pool.close()
+
+
+def test_no_more_workers_than_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
+
+    assert choose_workers(None) == 3
 
 
 def test_a_worker_that_dies_is_told_of(run):

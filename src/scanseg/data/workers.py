@@ -2,10 +2,13 @@
 
 import itertools
 import os
+import pickle
 import threading
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -49,7 +52,12 @@ def choose_workers(wanted: int | None, dataset: RawDataset | None = None) -> int
         num_bytes = sum(image.stat().st_size for case in dataset.cases for image in case.images)
         if num_bytes < _WORTH_WORKERS_BYTES:
             return 0
-    return min(os.cpu_count() or 1, _MAX_WORKERS)
+    return min(_num_cores(), _MAX_WORKERS)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which a cluster makes fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_cases(
@@ -76,7 +84,8 @@ def map_cases(
 
     Raises:
         UsageError: `num_workers` is negative.
-        ScansegError: A worker died without a word. What the function raises is raised as it is.
+        ScansegError: A worker died without a word, or the memory does not suffice. What else the function raises is
+            raised as it is.
     """
     if num_workers < 0:
         raise UsageError(f"num_workers {num_workers} must be 0 (work in this process) or above.")
@@ -84,7 +93,8 @@ def map_cases(
     if num_workers == 0 or not cases:
         results = []
         for done, case in enumerate(cases, start=1):
-            results.append(function(case))
+            with _explained_memory(task, case):
+                results.append(function(case))
             listen(Progress(task, done, len(cases), case.name))
         return results
     return _map_in_processes(function, cases, num_workers=num_workers, task=task, listen=listen)
@@ -105,10 +115,11 @@ def _map_in_processes(
     )
     try:
         with spawning():
-            futures: dict[Future[Result], Case] = {pool.submit(function, case): case for case in cases}
+            futures: dict[Future[Result], Case] = {pool.submit(_call, function, case): case for case in cases}
         for future in as_completed(futures):
             case = futures[future]
-            results[case.name] = future.result()
+            with _explained_memory(task, case):
+                results[case.name] = future.result()
             listen(Progress(task, len(results), len(cases), case.name))
     except BrokenProcessPool as error:
         waiting = [case.name for case in cases if case.name not in results]
@@ -119,6 +130,45 @@ def _map_in_processes(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[case.name] for case in cases]
+
+
+@contextmanager
+def _explained_memory(task: str, case: Named) -> Iterator[None]:
+    """Say at which case the memory did not suffice.
+
+    Raises:
+        ScansegError: It did not.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ScansegError(
+            f"{task}: the memory of the host does not suffice for case {case.name} ({error}); use fewer workers "
+            f"(--num-workers)."
+        ) from error
+
+
+def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Call a function in a worker process; what it raises can be sent.
+
+    Raises:
+        Exception: What the function raises; in words, where it cannot be pickled and read again.
+    """
+    try:
+        return function(argument)
+    except Exception as error:
+        if _survives_sending(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}") from None
+
+
+def _survives_sending(error: Exception) -> bool:
+    """Whether an error can be pickled and read again; many whose `__init__` has arguments of its own cannot."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own methods raise
+        return False
+    return True
 
 
 class WorkerPool:
@@ -222,11 +272,14 @@ def _serve(connection: Connection) -> None:
     while (task := tasks.get()) is not None:
         number, function, argument = task
         try:
-            answer: tuple[int, object, Exception | None] = (number, function(argument), None)
+            answer: tuple[int, object, Exception | None] = (number, _call(function, argument), None)
         except Exception as error:  # what it is, the process that takes the result will see
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
             answer = (number, None, error)
         try:
             connection.send(answer)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            connection.send((number, None, TypeError(f"a result that cannot be sent: {error}")))
         except OSError:
             return
 
