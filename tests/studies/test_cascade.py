@@ -5,6 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from tests.training.launching import torchrun
 
 import scanseg
 from scanseg.data.compressed import read_array, write_array
@@ -145,6 +148,55 @@ def test_patches_from_disk_are_those_from_memory(model, dataset, study, tmp_path
         scanseg.train(dataset, folder, settings=(*settings, f"training.resident={resident}"), **OPTIONS)
         losses.append(ModelFolder.open(folder).read_metrics()[0]["loss"])
     assert losses[0] == losses[1]
+
+
+def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
+    settings = (
+        *SECOND,
+        *(
+            f'cascade={{"previous": "{study}"}}',
+            "training.iterations_per_epoch=4",
+            "training.validate_every=1",
+        ),
+        'training.optimizer={"kind": "sgd", "lr": 0.01, "momentum": 0.9}',
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    scanseg.train(dataset, one, settings=settings, **OPTIONS)
+
+    words = [word for setting in settings for word in ("--set", setting)]
+    options = ("--recipe", "plain-unet", "--num-workers", 0, "--device", "cpu")
+    process = torchrun(dataset, "-o", two, *options, *words)
+    _, complained = process.communicate(timeout=240)
+
+    assert process.returncode == 0, complained
+    assert ModelFolder.open(two).read_run().num_processes == 2
+    ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)  # float32 sums in another order
+    path = dataset / "imagesTr" / "case_0_0000.nii.gz"
+    found = [scanseg.load(folder, device="cpu").predict(path).label_map for folder in (one, two)]
+    assert (found[0] == found[1]).mean() > 0.99
+
+
+def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_path, command):
+    settings = (*SECOND, f'cascade={{"previous": "{study}", "change_probability": 0.1, "change_radius": 1}}')
+    words = [word for setting in settings for word in ("--set", setting)]
+    options = ("--recipe", "plain-unet", "--num-workers", 0, "--devices", "cpu,cpu")
+
+    outcome = command("crossval", dataset, "-o", tmp_path / "second", *options, *words)
+
+    assert outcome.code == 0, outcome.stderr
+    record = json.loads((tmp_path / "second" / "crossval.json").read_text())
+    assert record["num_cases"] == 4
+    assert record["configurations"][0]["mean_dice"] > 0.9
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path / "second", alone)
+    outcome = command("predict", alone, dataset / "imagesTr", "-o", tmp_path / "out", "--device", "cpu")
+    assert outcome.code == 0, outcome.stderr
+    found = read_image(tmp_path / "out" / "case_0.nii.gz").array[0]
+    predictor = scanseg.load(alone, device="cpu")
+    expected = predictor.predict(dataset / "imagesTr" / "case_0_0000.nii.gz").label_map
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_first_stage_is_needed(dataset, study, tmp_path):

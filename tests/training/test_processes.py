@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.launching import torchrun
 
 import scanseg
 
@@ -29,19 +27,6 @@ SHARED = (
     'augmentation=[{"kind": "affine", "rotation_probability": 1.0}, {"kind": "gaussian-noise", "probability": 0.5},'
     ' {"kind": "mirror", "axes": [0, 1]}]',
 )
-
-
-def torchrun(*words, count=2, **options):
-    """Start `scanseg train WORDS...` in several processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
-    command = [*launcher, f"--master-port={port}", "-m", "scanseg", "train", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )
 
 
 def words_of(dataset, model, *settings):
