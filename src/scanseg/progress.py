@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -11,11 +12,13 @@ class Progress:
     task: str
     """What is being done, in a word or two for a person: `checking`, `training` ..."""
     done: int
-    """Units done so far."""
+    """How many of them, or seconds, are done."""
     total: int
-    """Units in all."""
+    """How many there are in all."""
     detail: str = ""
     """More for a person: the case in work, the loss, the score."""
+    unit: Literal["things", "seconds"] = "things"
+    """`seconds` where the clock decides when it ends."""
 
 
 ProgressListener = Callable[[Progress], None]

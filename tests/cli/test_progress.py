@@ -53,6 +53,18 @@ def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
     ]
 
 
+def test_what_the_clock_ends_is_told_of_in_time() -> None:
+    stream, clock = io.StringIO(), Clock()
+    listen = LineListener(stream, clock)
+    for seconds in range(0, 91, 6):
+        detail = f"iteration {3 * seconds}, loss 0.5"
+        listen(Progress("training", seconds, 90, detail, unit="seconds"))
+        clock.now += 6
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "training 0:00:06/0:01:30  0:01:24 left  iteration 18, loss 0.5"
+    assert lines[-1] == "training 0:01:30/0:01:30  iteration 270, loss 0.5"
+
+
 def test_short_work_is_not_spoken_of() -> None:
     stream, clock = io.StringIO(), Clock()
     listen = LineListener(stream, clock)
@@ -90,9 +102,12 @@ def test_a_terminal_sees_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         listen(Progress("training", 0, 4))
         listen(Progress("training", 4, 4, "loss [0.1]"))
         listen(Progress("scoring", 0, 2, "case_7"))
+        listen(Progress("more", 70, 90, unit="seconds"))
     shown = stream.getvalue()
     assert "training" in shown
     assert "4/4" in shown
     assert "loss [0.1]" in shown
     assert "scoring" in shown
     assert "case_7" in shown
+    assert "0:01:10/0:01:30" in shown
+    assert "0:00:20 left" in shown

@@ -55,3 +55,37 @@ def test_epochs_end_it_where_the_clock_would_not(metrics):
     assert result.epochs_done == len(lines) == 3
     # Progress is that of the iterations: the last step is the sixth of six.
     assert lines[-1]["lr"] == pytest.approx(learning_rate(ScheduleSpec(), lr=0.01, progress=5 / 6))
+
+
+def reports(train, monkeypatch, **options):
+    """What a listener hears of a training whose every reading of the clock takes a second."""
+    monkeypatch.setattr("scanseg.training.run.time", SimpleNamespace(monotonic=Clock().monotonic))
+    heard = []
+    result = train(**options, listen=heard.append)
+    return result, [report for report in heard if report.task == "training"]
+
+
+def test_progress_by_the_clock_is_told_in_seconds_and_iterations_as_they_are(train, monkeypatch):
+    result, heard = reports(train, monkeypatch, epochs=1000, max_minutes=0.5)
+
+    assert {report.unit for report in heard} == {"seconds"}
+    assert {report.total for report in heard[:-1]} == {30}
+    assert [report.done < report.total for report in heard] == [True] * (len(heard) - 1) + [False]
+    assert heard[4].detail.startswith("iteration 5, epoch 3 of at most 1000, loss ")
+    assert heard[-1].detail.startswith(f"iteration {len(heard)}, epoch {result.epochs_done} of at most 1000")
+
+
+def test_progress_by_the_clock_ends_with_the_epochs_where_they_are_done_sooner(train, monkeypatch):
+    _, heard = reports(train, monkeypatch, epochs=3, max_minutes=60.0)
+
+    assert len(heard) == 6
+    assert heard[-1].done == heard[-1].total < 10
+    assert all(report.total < 20 for report in heard)
+
+
+def test_progress_without_a_clock_counts_iterations(train, monkeypatch):
+    _, heard = reports(train, monkeypatch, epochs=3)
+
+    assert [(report.done, report.total, report.unit) for report in heard] == [
+        (done, 6, "things") for done in range(1, 7)
+    ]

@@ -31,13 +31,16 @@ def show_progress() -> Iterator[ProgressListener]:
 
 @dataclass
 class Pace:
-    """How fast one piece of work has gone since its first report."""
+    """How fast one piece of work has gone since its first report, or how long the clock gives it yet."""
 
     first_done: int
     first_time: float
 
     def describe(self, progress: Progress, *, now: float) -> str:
         """Say the rate and the time left; nothing before a first unit was seen to be done."""
+        if progress.unit == "seconds":
+            left = progress.total - progress.done
+            return f"{format_duration(left)} left" if left > 0 else ""
         done, elapsed = progress.done - self.first_done, now - self.first_time
         if done <= 0 or elapsed <= 0:
             return ""
@@ -70,7 +73,7 @@ class LineListener:
             del self._paces[progress.task]
         due = finished or now - self._last_time >= SECONDS_BETWEEN_LINES
         if due and now - pace.first_time > SECONDS_TO_BE_SILENT:
-            parts = (f"{progress.task} {progress.done}/{progress.total}", pace.describe(progress, now=now))
+            parts = (f"{progress.task} {_amount(progress)}", pace.describe(progress, now=now))
             self.stream.write("  ".join(part for part in (*parts, progress.detail) if part) + "\n")
             self.stream.flush()
             self._last_time = now
@@ -86,13 +89,14 @@ class _BarListener:
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if progress.task not in self._open:
-            bar = self.bars.add_task(progress.task, total=progress.total, pace="", detail="")
+            bar = self.bars.add_task(progress.task, total=progress.total, amount="", pace="", detail="")
             self._open[progress.task] = (bar, Pace(progress.done, now))
         bar, pace = self._open[progress.task]
         self.bars.update(
             bar,
             total=progress.total,
             completed=progress.done,
+            amount=_amount(progress),
             pace=pace.describe(progress, now=now),
             detail=progress.detail,
         )
@@ -100,11 +104,17 @@ class _BarListener:
             del self._open[progress.task]
 
 
+def _amount(progress: Progress) -> str:
+    """Say how much is done, of how much."""
+    say = format_duration if progress.unit == "seconds" else str
+    return f"{say(progress.done)}/{say(progress.total)}"
+
+
 def _bars() -> Bars:
     return Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+        TextColumn("{task.fields[amount]}", markup=False),
         TextColumn("{task.fields[pace]}", markup=False),
         TextColumn("{task.fields[detail]}", markup=False),
         console=Console(stderr=True),

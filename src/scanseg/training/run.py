@@ -313,13 +313,22 @@ class Run:
 
     def _report(self, losses: Sequence[torch.Tensor]) -> None:
         """Tell the listener; the loss is read now and then only, since reading waits for the device."""
-        total = self._plan.training.epochs * self._iterations
+        training = self._plan.training
         if self._shown_loss is None or self._device.type == "cpu" or len(losses) % 25 == 1:
             self._shown_loss = float(losses[-1])
-        detail = f"epoch {self.epochs_done}/{self._plan.training.epochs}, loss {self._shown_loss:.3f}"
+        by_clock = training.max_minutes is not None
+        of = " of at most " if by_clock else "/"
+        detail = f"epoch {self.epochs_done}{of}{training.epochs}, loss {self._shown_loss:.3f}"
         if self._shown_dice is not None:
             detail += f", Dice {self._shown_dice:.3f}"
-        self._listen(Progress("training", round(self._progress * total), total, detail))
+        done, total = self.fit.iterations_done, training.epochs * self._iterations
+        if not by_clock:
+            self._listen(Progress("training", done, total, detail))
+            return
+        detail = f"iteration {done}, {detail}"
+        left = round(self.fit.seconds * (1 / self._progress - 1)) or int(self._progress < 1)
+        seconds = int(self.fit.seconds)
+        self._listen(Progress("training", seconds, seconds + left, detail, unit="seconds"))
 
     def _is_validated(self) -> bool:
         """Whether this epoch ends with a score on validation patches."""
