@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops.launching import compile_ahead, cores_for_compiling
+
 _LOGGER = logging.getLogger(__name__)
 
 DIRECT_PASSES = 3
@@ -25,6 +27,7 @@ Logits = Float[Tensor, "batch output *patch"]
 class ReplayedNetwork:
     """Calls a network; from the fourth call of a shape on, replays its CUDA graph.
 
+    Before the first call of a shape a pass without numbers asks for all kernels, which are compiled at the same time.
     The numbers are those of a direct call. Where a pass cannot be captured (the memory does not suffice, or the network
     reads a value back to the host) the reason is logged once, as a warning, and every pass runs directly.
     """
@@ -48,6 +51,9 @@ class ReplayedNetwork:
     @torch.inference_mode()
     def __call__(self, windows: Windows) -> Logits:
         """Return the logits of a batch of windows."""
+        if windows.is_cuda and windows.shape not in self._counts:
+            with compile_ahead(cores_for_compiling()):
+                self._network(windows)
         graph = self._graphs.get(windows.shape) or self._capture(windows)
         return self._network(windows) if graph is None else graph.replay(windows)
 

@@ -66,7 +66,7 @@ class Fit:
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
         if num_compiling_threads is None:
-            num_compiling_threads = cores_for_compiling(num_sharing=processes.count)
+            num_compiling_threads = cores_for_compiling(num_sharing=processes.local_count)
         self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
         self._listen = listen
 

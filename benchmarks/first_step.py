@@ -1,0 +1,201 @@
+"""Time the first step of a training on a machine that has no compiled kernels.
+
+Usage: python -m benchmarks.first_step PLAN STORE --device cuda [--threads N] [-o benchmarks/results/NAME.json]
+
+Four processes, each with the case loaded and the network on the device before its clock runs: kernels compiled at
+their first launch (0 threads) and ahead of it (N threads), with an empty TRITON_CACHE_DIR and again with the one that
+was filled. The clock stops when the device has done step 1; the pass that validates a batch is timed after it. Exit 1
+where a process failed or steps differ in their loss by more than the choice of convolutions explains.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe_run
+from scanseg.data import Store
+from scanseg.data.batches import Batch, make_batch
+from scanseg.data.resident import hold_cases
+from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.networks import build_network
+from scanseg.ops.launching import cores_for_compiling
+from scanseg.ops.triton_support import MISSING
+from scanseg.specs import Plan
+from scanseg.training.fit import Fit
+
+MAX_LOSS_DIFFERENCE = 0.02
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run it; 0 where all steps were taken."""
+    arguments = _parse(words)
+    if arguments.alone is not None:
+        sys.stdout.write(json.dumps(take_first_step(arguments, num_threads=arguments.alone)) + "\n")
+        return 0
+    runs = []
+    for threads in (0, arguments.threads):
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("empty", "filled"):
+                run = _in_a_process(arguments, num_threads=threads, cache=cache)
+                runs.append({"num_threads": threads, "cache": state, **run})
+                print(describe(runs[-1]), flush=True)
+    found = faults(runs)
+    if arguments.output is not None:
+        about = describe_run(choose_device(arguments.device), commit=arguments.commit)
+        record = {**about, "plan": arguments.plan.name, "faults": found, "runs": runs}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for fault in found:
+        print(fault)
+    return 1 if found else 0
+
+
+def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[str, object]:
+    """Prepare, and take a step with the clock running; return what was seen."""
+    device, plan = choose_device(arguments.device), Plan.read(arguments.plan)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
+    batch = _first_batch(plan, arguments.store, device)
+    torch.manual_seed(plan.training.seed)
+    network = build_network(
+        plan.network,
+        in_channels=plan.dataset.num_channels,
+        num_classes=plan.dataset.num_outputs,
+        patch_size=plan.sampling.patch_size,
+    )
+    fit = Fit(
+        plan,
+        network,
+        device=device,
+        autocast_dtype=autocast_dtype(device, plan.training.precision),
+        num_compiling_threads=num_threads,
+    )
+    kernels = _count_compilations()
+    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    loss = float(fit.step(batch, lr=plan.training.optimizer.lr))
+    _wait(device)
+    first = time.perf_counter()
+    fit.logits(batch)
+    _wait(device)
+    validated = time.perf_counter()
+    fit.step(batch, lr=plan.training.optimizer.lr)
+    _wait(device)
+    return {
+        "first_step_seconds": first - start,
+        "validation_seconds": validated - first,
+        "second_step_seconds": time.perf_counter() - validated,
+        "num_kernels_ahead": kernels.count(True),
+        "num_kernels_at_launch": kernels.count(False),
+        "loss": loss,
+        "peak_allocated_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
+    }
+
+
+def describe(run: dict) -> str:
+    """Return a line about a process's step."""
+    mode = f"{run['num_threads']} threads ahead" if run["num_threads"] else "at first launch"
+    memory = run["peak_reserved_bytes"]
+    peak = "" if memory is None else f", peak {memory / 2**30:.2f} GiB reserved"
+    return (
+        f"{mode}, {run['cache']} cache: step 1 {run['first_step_seconds']:.2f} s, "
+        f"validation {run['validation_seconds']:.2f} s, step 2 {run['second_step_seconds']:.3f} s, "
+        f"kernels {run['num_kernels_ahead']} ahead + {run['num_kernels_at_launch']} at launch, "
+        f"loss {run['loss']:.4f}{peak}"
+    )
+
+
+def faults(runs: Sequence[dict]) -> list[str]:
+    """Say what is wrong with the processes' steps; empty: nothing."""
+    found = []
+    losses = [run["loss"] for run in runs]
+    if not all(math.isfinite(loss) for loss in losses):
+        found.append(f"a loss is not finite: {losses}")
+    elif max(losses) - min(losses) > MAX_LOSS_DIFFERENCE:
+        found.append(f"the first step's loss differs by more than {MAX_LOSS_DIFFERENCE}: {losses}")
+    late = [run["num_kernels_at_launch"] for run in runs if run["num_threads"]]
+    if any(late):
+        found.append(f"kernels were compiled at their launch in spite of compiling ahead: {late}")
+    return found
+
+
+def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
+    """Make the batch of iteration 0 from the first case of a store."""
+    opened = Store.open(store)
+    names = [stored.case for stored in opened.index.cases][:1]
+    return make_batch(
+        hold_cases(opened, names, device=device, seed=plan.training.seed),
+        plan.sampling,
+        transforms=plan.augmentation,
+        seed=plan.training.seed,
+        stream=TRAINING_STREAM,
+        iteration=0,
+        device=device,
+    )
+
+
+def _count_compilations() -> list[bool]:
+    """Return a list to which every compiled kernel is added from now on: whether ahead of its launch."""
+    kernels: list[bool] = []
+    if MISSING is None:
+        import triton
+
+        def note(*, is_manual_warmup: bool, **others: object) -> None:
+            kernels.append(is_manual_warmup)
+
+        triton.knobs.runtime.jit_post_compile_hook = note
+    return kernels
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _in_a_process(arguments: argparse.Namespace, *, num_threads: int, cache: str) -> dict:
+    """Take the step in a process of its own."""
+    words = [str(arguments.plan), str(arguments.store), "--device", arguments.device]
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.first_step", *words, "--alone", str(num_threads)],
+        env={**os.environ, "TRITON_CACHE_DIR": cache},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if result.returncode:
+        raise SystemExit(f"the process with {num_threads} threads ended with {result.returncode}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_step",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("store", type=Path, help="folder of a store, made for the plan")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--threads", type=int, default=cores_for_compiling(), help="that compile ahead")
+    parser.add_argument("--output", "-o", type=Path)
+    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument(
+        "--alone", type=int, help="take the step here, with so many threads: for this program"
+    )
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
