@@ -72,7 +72,9 @@ def test_progress_by_the_clock_is_told_in_seconds_and_iterations_as_they_are(tra
     assert {report.total for report in heard[:-1]} == {30}
     assert [report.done < report.total for report in heard] == [True] * (len(heard) - 1) + [False]
     assert heard[4].detail.startswith("iteration 5, epoch 3 of at most 1000, loss ")
-    assert heard[-1].detail.startswith(f"iteration {len(heard)}, epoch {result.epochs_done} of at most 1000")
+    assert heard[-1].detail.startswith(
+        f"iteration {2 * result.epochs_done}, epoch {result.epochs_done} of at most 1000"
+    )
 
 
 def test_progress_by_the_clock_ends_with_the_epochs_where_they_are_done_sooner(train, monkeypatch):

@@ -39,8 +39,11 @@ class Pace:
     def describe(self, progress: Progress, *, now: float) -> str:
         """Say the rate and the time left; nothing before a first unit was seen to be done."""
         if progress.unit == "seconds":
-            left = progress.total - progress.done
-            return f"{format_duration(left)} left" if left > 0 else ""
+            return (
+                f"{format_duration(progress.total - progress.done)} left"
+                if progress.done < progress.total
+                else ""
+            )
         done, elapsed = progress.done - self.first_done, now - self.first_time
         if done <= 0 or elapsed <= 0:
             return ""

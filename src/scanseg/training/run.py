@@ -246,7 +246,10 @@ class Run:
                 )
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+        told = self._progress
         self._agree(before + time.monotonic() - begin)
+        if told < 1 <= self._progress:  # the clock ended while the last step was waited for
+            self._report(losses)
         return lr
 
     def _agree(self, seconds: float) -> int | None:
