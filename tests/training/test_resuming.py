@@ -223,6 +223,7 @@ def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
         _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
         _iterations=100,
         _progress=0.04,
+        fit=SimpleNamespace(iterations_done=104),
         epochs_done=1,
         _listen=heard.append,
     )
