@@ -43,6 +43,12 @@ def test_wrong_use_is_one_line_and_exit_code_2(command, words: list[str], messag
         (UsageError("device 'gpu' is unknown"), 2, "error: device 'gpu' is unknown\n"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: Permission denied\n"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+        (
+            MemoryError("Unable to allocate 7 PiB\nfor an array"),
+            1,
+            "error: the memory does not suffice (Unable to allocate 7 PiB); end what else uses it, or choose another "
+            "device (--device)\n",
+        ),
     ],
 )
 def test_expected_errors_have_no_traceback(
@@ -56,13 +62,15 @@ def test_expected_errors_have_no_traceback(
     assert (outcome.code, outcome.stderr, outcome.stdout) == (code, message, "")
 
 
-def test_a_bug_keeps_its_traceback(command, fake_api) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("a shape of a tensor")])
+def test_a_bug_keeps_its_traceback(command, fake_api, error: Exception) -> None:
     def check(dataset: Path, **options: object) -> None:
-        raise ZeroDivisionError
+        raise error
 
     fake_api.check = check
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(error)) as caught:
         command("check", "folder")
+    assert caught.value is error
 
 
 def test_version(command) -> None:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from scanseg.errors import UsageError
-from scanseg.models.device import autocast_dtype, choose_device, describe_device
+from scanseg.counts import counted
+from scanseg.errors import ScansegError, UsageError
+from scanseg.models.device import autocast_dtype, choose_device, describe_device, lacks_memory, memory_for
 from scanseg.models.versions import installed_versions
 
 
@@ -37,7 +38,7 @@ def test_numbered_gpu(two_gpus):
 
 
 def test_gpu_number_out_of_range_says_how_many(two_gpus):
-    with pytest.raises(UsageError, match="'cuda:2' is not there: there are 2 GPUs"):
+    with pytest.raises(UsageError, match="'cuda:2' is not there: torch finds 2 GPUs"):
         choose_device("cuda:2")
 
 
@@ -81,7 +82,7 @@ def test_precision_on_a_gpu_follows_its_capability(two_gpus, monkeypatch, capabi
 
 
 def test_devices_in_words(two_gpus):
-    assert describe_device(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+    assert describe_device(torch.device("cpu")) == f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     assert describe_device(torch.device("cuda", 1)) == "cuda:1 (GPU of a test)"
     assert describe_device(torch.device("mps")) == "mps"
 
@@ -90,3 +91,35 @@ def test_versions():
     versions = installed_versions()
     assert list(versions) == ["scanseg", "python", "torch", "numpy", "platform"]
     assert versions["torch"] == torch.__version__
+
+
+LACKS = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    "context": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+}
+
+
+@pytest.mark.parametrize("error", LACKS.values(), ids=LACKS)
+def test_a_network_that_finds_no_place_on_a_gpu_is_told_of_in_one_line(error):
+    assert lacks_memory(error)
+    with pytest.raises(ScansegError) as caught, memory_for("the network of m", device=torch.device("cuda:1")):
+        raise error
+    assert str(caught.value) == (
+        "the memory of cuda:1 does not suffice for the network of m; end what else uses it, or choose another device "
+        "(--device)"
+    )
+
+
+def test_the_host_is_named_where_it_is_the_one_that_lacks_memory():
+    with (
+        pytest.raises(ScansegError, match="memory of the host"),
+        memory_for("x", device=torch.device("cuda")),
+    ):
+        torch.empty(10**15)
+
+
+def test_other_errors_of_a_device_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="a bug"), memory_for("x", device=torch.device("cpu")):
+        raise RuntimeError("a bug")

@@ -319,6 +319,22 @@ def test_a_faulty_image_to_segment(
     assert written <= {"case_2.nii.gz", "dataset.json", "prediction.json"}
 
 
+def test_a_model_that_finds_no_memory(
+    command, untrained: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def to(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    outcome = command("predict", untrained, unseen, "-o", tmp_path / "output", "--device", "cpu")
+    assert_clear(outcome, untrained.name)
+    assert f"does not suffice for the network of {untrained}; " in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+
+
 def test_images_that_do_not_fit_the_model(
     command, untrained: Path, raster_dataset: Path, unseen: Path, tmp_path: Path
 ) -> None:

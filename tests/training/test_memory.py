@@ -47,6 +47,15 @@ def test_other_errors_of_a_step_stay_what_they_are(train, monkeypatch):
         train()
 
 
+def test_a_network_that_does_not_fit(train, monkeypatch):
+    def place_network(network, device):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("scanseg.training.fit.place_network", place_network)
+    with pytest.raises(ScansegError, match=r"^the memory of cpu .* the network and what its training keeps"):
+        train()
+
+
 def test_cases_that_do_not_fit(train, monkeypatch):
     def hold(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")

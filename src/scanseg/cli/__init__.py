@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.strerror is None:
             raise
         return _report(": ".join(str(part) for part in (error.filename, error.strerror) if part), code=1)
+    except (MemoryError, RuntimeError) as error:
+        return _report_memory(error)
     return code or 0
 
 
@@ -108,6 +110,20 @@ def _close_stdout() -> None:
     """Let what is still to be written to a reader that went away (`scanseg info | head`) vanish."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+
+
+def _report_memory(error: Exception) -> int:
+    """Say that memory did not suffice where nothing has said it better; raise what is another error."""
+    from scanseg.models.device import lacks_memory
+
+    if not lacks_memory(error):
+        raise error
+    reason = str(error).strip().partition("\n")[0]
+    return _report(
+        f"the memory does not suffice{f' ({reason})' if reason else ''}; end what else uses it, or choose another "
+        f"device (--device)",
+        code=1,
+    )
 
 
 def _report(message: str, *, code: int) -> int:

@@ -33,7 +33,7 @@ def verify(
         raise UsageError("name at least one record: scanseg weights verify RECORD...")
     import torch
 
-    from scanseg.models.device import choose_device
+    from scanseg.models.device import choose_device, memory_for
     from scanseg.networks import verify_record
 
     where, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
@@ -41,7 +41,8 @@ def verify(
     with show_progress() as listen:
         for record in records:
             listen(Progress("verifying", len(results), len(records), record.name))
-            results.append(verify_record(record, dtype=precision, device=where))
+            with memory_for(f"the network of {record}", device=where):
+                results.append(verify_record(record, dtype=precision, device=where))
         listen(Progress("verifying", len(records), len(records)))
     show_table(
         ("record", "network", "output difference", "bound", "gradient difference", "bound", ""),

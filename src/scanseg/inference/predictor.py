@@ -22,7 +22,7 @@ from scanseg.inference.sources import Source, describe, open_source
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import Windowing, predict_slabs
 from scanseg.models import load_model
-from scanseg.models.device import Precision, autocast_dtype, choose_device, lacks_memory
+from scanseg.models.device import Precision, autocast_dtype, choose_device, lacks_memory, memory_for
 from scanseg.models.ensemble import MeanNetwork
 from scanseg.models.folder import Weights
 from scanseg.networks import place_network
@@ -131,7 +131,8 @@ class Predictor:
         self.postprocessing = postprocessing
         self.previous = previous
         self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
-        self._network = place_network(network, device).eval()
+        with memory_for("the network", device=device):
+            self._network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
         self._run = ReplayedNetwork(self._network) if replayed else self._network
 

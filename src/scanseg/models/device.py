@@ -1,15 +1,20 @@
 """Which device computes, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
-from scanseg.errors import UsageError
+from scanseg.counts import counted
+from scanseg.errors import ScansegError, UsageError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 """In what torch says where the host's memory does not suffice; it has no error of its own for that."""
+_GPU_LIBRARIES = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "MPS backend out of memory")
+"""In what the libraries of a GPU say, which are not asked by way of torch's allocator."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,7 +73,7 @@ def _require_cuda(name: str, index: int) -> None:
     elif not torch.cuda.is_available():
         reason = "torch finds no CUDA GPU or driver"
     elif index >= torch.cuda.device_count():
-        reason = f"there are {torch.cuda.device_count()} GPUs, numbered from 0"
+        reason = f"torch finds {counted(torch.cuda.device_count(), 'GPU')}, numbered from 0"
     else:
         return
     raise UsageError(f"device {name!r} is not there: {reason}; choose auto, cpu or another device")
@@ -91,9 +96,36 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device, or the host's, does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and (_CPU_ALLOCATOR in str(error) or _lacks_gpu_memory(error))
+    )
+
+
+def _lacks_gpu_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _GPU_LIBRARIES)
+
+
+@contextmanager
+def memory_for(what: str, *, device: torch.device) -> Iterator[None]:
+    """Say what to do where something that must lie on a device as a whole, such as a network, finds no place there.
+
+    Args:
+        what: What the memory is to hold.
+        device: Where it is to lie.
+
+    Raises:
+        ScansegError: The memory of the device, or the host's, did not suffice in the block.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        where = str(device) if _lacks_gpu_memory(error) else "the host"
+        raise ScansegError(
+            f"the memory of {where} does not suffice for {what}; end what else uses it, or choose another device "
+            f"(--device)"
+        ) from error
 
 
 def describe_device(device: torch.device) -> str:
@@ -101,5 +133,5 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     return str(device)

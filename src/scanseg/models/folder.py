@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
+from scanseg.models.device import memory_for
 from scanseg.networks import build_network
 from scanseg.specs import Plan, RunRecord, TrainingState
 
@@ -122,11 +123,13 @@ class ModelFolder:
 
         Raises:
             InputError: The weights are missing, damaged, or of another network.
+            ScansegError: The memory does not suffice.
         """
         path = self.weights_path(weights)
-        network = self.build_network()
-        load_weights(network, read_tensors(path), source=path)
-        return network.to(device).eval()
+        with memory_for(f"the network of {self.path}", device=device):
+            network = self.build_network()
+            load_weights(network, read_tensors(path), source=path)
+            return network.to(device).eval()
 
     def weights_path(self, weights: Weights = "exported") -> Path:
         """Return the file of weights.

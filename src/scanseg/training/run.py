@@ -19,7 +19,7 @@ from scanseg.data.sampling import TRAINING_STREAM, iterations_per_pass
 from scanseg.data.store import Store
 from scanseg.errors import ScansegError, UsageError
 from scanseg.models import ModelFolder
-from scanseg.models.device import autocast_dtype
+from scanseg.models.device import autocast_dtype, memory_for
 from scanseg.progress import Progress, ProgressListener
 from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
 from scanseg.training.ahead import BatchesAhead
@@ -98,16 +98,18 @@ class Run:
         )
         if begun is None and self._processes.is_first:
             self._folder.write_run(self._record)
-        self.fit = Fit(
-            self._plan,
-            network.to(self._device),
-            device=self._device,
-            autocast_dtype=dtype,
-            processes=self._processes,
-            listen=self._listen,
-        )
+        with memory_for("the network and what its training keeps of it", device=self._device):
+            self.fit = Fit(
+                self._plan,
+                network,
+                device=self._device,
+                autocast_dtype=dtype,
+                processes=self._processes,
+                listen=self._listen,
+            )
+            if checkpoint is not None:
+                self.fit.restore(checkpoint)
         if checkpoint is not None:
-            self.fit.restore(checkpoint)
             self._progression.restore(checkpoint.state.standing, checkpoint.best, device=self._device)
 
     def _load(self, store: Store, num_workers: int) -> None:
