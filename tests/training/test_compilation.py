@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from scanseg.models import ModelFolder
-from scanseg.specs import AdamWSpec
+from scanseg.specs import AdamWSpec, SGDSpec
 from scanseg.training.compilation import buffers_kept, compile_kernels
-from scanseg.training.fit import Fit
 
 from .test_fit import MSVM, XLSTM, make_batch, make_fit, make_plan, weights
 
@@ -106,26 +105,15 @@ def test_worthless_numbers_leave_buffers_as_they_were():
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "direct"])
 @pytest.mark.parametrize(("network", "size"), [(XLSTM, 16), (MSVM, 64)], ids=["xlstm", "msvm"])
 def test_on_a_gpu_steps_are_those_of_a_training_that_compiles_as_it_goes(network, size, graph):
-    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), cuda_graph=graph)
-    fits = []
+    plan = make_plan(network, size, optimizer=SGDSpec(lr=1e-2), cuda_graph=graph)
+    states = []
     for threads in (0, 4):
-        torch.manual_seed(0)
-        fit = make_fit(plan, device="cuda", dtype=torch.bfloat16)
-        fits.append(
-            Fit(
-                plan,
-                fit.network,
-                device=torch.device("cuda"),
-                autocast_dtype=torch.bfloat16,
-                num_compiling_threads=threads,
-            )
-        )
-    for iteration in range(3):
-        for fit in fits:
-            fit.step(make_batch(size, iteration, device="cuda"), lr=1e-3)
-    assert bool(weights(fits[1]).isfinite().all())
-    # cuDNN may choose other algorithms the second time.
-    torch.testing.assert_close(weights(fits[1]), weights(fits[0]), atol=5e-3, rtol=0)
+        fit = make_fit(plan, device="cuda", dtype=torch.bfloat16, num_compiling_threads=threads)
+        for iteration in range(3):
+            fit.step(make_batch(size, iteration, device="cuda"), lr=1e-2)
+        states.append({name: value.float() for name, value in fit.network.state_dict().items()})
+    # cuDNN may choose other algorithms the second time, whose products of bf16 are rounded otherwise.
+    torch.testing.assert_close(states[1], states[0], atol=2e-3, rtol=1e-2)
 
 
 @pytest.mark.gpu

@@ -41,11 +41,11 @@ def make_plan(network, size, *, optimizer, **training):
     )
 
 
-def make_fit(plan, *, device="cpu", dtype=None):
+def make_fit(plan, *, device="cpu", dtype=None, **options):
     torch.manual_seed(0)
     network = build_network(plan.network, in_channels=1, num_classes=2, patch_size=plan.sampling.patch_size)
     device = torch.device(device)
-    return Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
+    return Fit(plan, network.to(device), device=device, autocast_dtype=dtype, **options)
 
 
 def make_batch(size, iteration, *, device="cpu"):
