@@ -142,7 +142,9 @@ def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
     predictor = make_predictor()
     predictor.predict_folder(folder, output)
     write(output / "a.nii.gz", 1 - arrays["a"])
-    told = r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced.*or --overwrite, or --skip-existing"
+    told = (
+        r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced\. .*by --skip-existing, .*by --overwrite"
+    )
     with pytest.raises(InputError, match=told):
         predictor.predict_folder(folder, output)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
@@ -157,9 +159,25 @@ def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_pa
     (folder / "dataset.json").write_text("{}")
     with pytest.raises(
         InputError, match=r"c\.nii\.gz is an image to segment; dataset\.json there was not written by"
-    ):
+    ) as caught:
+        make_predictor().predict_folder(folder, folder)
+    assert str(caught.value).endswith(". Choose another folder.")  # nothing else would help
+    with pytest.raises(InputError, match=r"c\.nii\.gz is an image to segment"):
         make_predictor().predict_folder(folder, folder, overwrite=True)
     assert (folder / "dataset.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("inside", [("imagesTr", "imagesTs"), ("imagesTr",)])
+def test_the_folder_of_a_data_set_is_pointed_to_its_images(make_predictor, tmp_path, inside):
+    dataset = tmp_path / "dataset"
+    for name in ("labelsTr", *inside):
+        (dataset / name).mkdir(parents=True)
+    (dataset / "dataset.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        make_predictor().predict_folder(dataset, tmp_path / "out")
+    given = " or ".join(str(dataset / name) for name in reversed(inside))
+    assert str(caught.value) == f"{dataset}: the folder of a data set, not one of images; give {given}."
+    assert not (tmp_path / "out").exists()
 
 
 def test_label_maps_are_not_written_among_the_images(make_predictor, volumes):

@@ -269,12 +269,30 @@ def test_cases_without_a_prediction_are_left_out_by_naming_the_others(
 def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predictions: Path) -> None:
     words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
     outcome = command(*words, "-o", predictions)
-    assert outcome.code == 1
-    assert "Traceback" not in outcome.stderr
-    assert predictions.name in outcome.stderr
+    assert outcome.code == 2
+    assert outcome.stderr.startswith(f"error: {predictions} is a folder; name a file in it")
     report = predictions / "report.json"
     assert command(*words, "-o", report).code == 0
     assert json.loads(report.read_text())["summary"]["num_cases"] == 5
+
+
+def test_reports_and_plans_that_are_there_are_replaced_only_if_asked(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path
+) -> None:
+    report, plan = tmp_path / "report.json", tmp_path / "plan.json"
+    for output, words in (
+        (report, ("evaluate", predictions, volume_dataset / "labelsTr")),
+        (plan, ("plan", volume_dataset, "--recipe", "xlstm-unet")),
+    ):
+        output.write_text("mine")
+        refused = command(*words, "-o", output, "--num-workers", 0)
+        assert (refused.code, refused.stdout) == (2, "")
+        assert refused.stderr == (
+            f"error: {output} is there already. Name another file, or replace it by --overwrite.\n"
+        )
+        assert output.read_text() == "mine"
+        assert command(*words, "-o", output, "--num-workers", 0, "--overwrite").code == 0
+        assert json.loads(output.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Rule, Workers
+from scanseg.cli.options import Overwrite, Rule, Workers, require_new_file
 from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 
@@ -24,6 +24,7 @@ def evaluate(
     instances: Literal["numbers", "components", "grown"] | None = None,
     iou: float | None = None,
     border: int | None = None,
+    overwrite: Overwrite = False,
     num_workers: Workers = None,
 ) -> None:
     """Compare label maps with their references: Dice, surface distances, volumes; or the objects in them: F1.
@@ -31,7 +32,7 @@ def evaluate(
     Args:
         predictions: Folder of label maps, or one file.
         references: Folder of reference label maps of the same names, such as labelsTr, or one file.
-        output: File to write the report to, JSON.
+        output: File to write the report to, JSON; new, or to be replaced by --overwrite.
         cases: Score this case alone; may be given again. Without it every case must have both files.
         rule: What labels score that are empty in the prediction, the reference or both: `skip`, nnU-Net's, if not
             given; the others are those of published tables.
@@ -51,6 +52,7 @@ def evaluate(
     if given:
         verb = "need" if instances is None else "are for labels, not for"
         raise UsageError(f"{', '.join(given)} {verb} --instances")
+    require_new_file(output, overwrite=overwrite)
     if instances is None:
         _evaluate_labels(
             predictions,

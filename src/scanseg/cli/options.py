@@ -1,5 +1,6 @@
 """Arguments that several commands take."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -49,6 +50,24 @@ Workers = Annotated[
         help="Processes that read cases; 0 reads in the command's own; one for each core if not given."
     ),
 ]
+
+Overwrite = Annotated[bool, Parameter(help="Replace the output file where it is there already.")]
+
+
+def require_new_file(path: Path, *, overwrite: bool) -> None:
+    """Make sure, before the work, that a file can be written without replacing what is there unasked.
+
+    Args:
+        path: The file.
+        overwrite: Whether it may be replaced.
+
+    Raises:
+        UsageError: It may not, or it is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it, such as {path / 'NAME.json'}.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already. Name another file, or replace it by --overwrite.")
 
 
 def split_names(text: str) -> tuple[str, ...]:

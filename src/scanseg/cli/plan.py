@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Recipe, Settings, Workers
+from scanseg.cli.options import Overwrite, Recipe, Settings, Workers, require_new_file
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def plan(
     recipe: Recipe | None = None,
     like: Path | None = None,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    overwrite: Overwrite = False,
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
@@ -29,11 +30,12 @@ def plan(
         dataset: Folder in nnU-Net's raw layout.
         recipe: The way to plan; `xlstm-unet` where it is not given.
         like: Model folder whose plan the data set takes over instead, to be trained from its weights.
-        output: File to write the plan to, JSON.
+        output: File to write the plan to, JSON; new, or to be replaced by --overwrite.
     """
     from scanseg import api
     from scanseg.files import write_text
 
+    require_new_file(output, overwrite=overwrite)
     with show_progress() as listen:
         made = api.make_plan(
             dataset, recipe=recipe, like=like, settings=settings, num_workers=num_workers, listen=listen

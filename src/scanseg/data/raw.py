@@ -14,6 +14,7 @@ from scanseg.imaging.formats import file_ending as known_ending
 from scanseg.specs import DatasetSpec
 
 IMAGES_FOLDER = "imagesTr"
+TEST_IMAGES_FOLDER = "imagesTs"
 LABELS_FOLDER = "labelsTr"
 LABEL_ENDING_OF_LOSSY = ".png"
 """Ending of the label maps of JPEG images."""
@@ -82,6 +83,7 @@ def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> 
     if not folder_or_file.exists():
         raise InputError(f"{folder_or_file}: no such file or folder.")
     if folder_or_file.is_dir():
+        _refuse_dataset(folder_or_file, file_ending)
         files = list_files(folder_or_file, file_ending=file_ending)
     else:
         file_ending = folder_or_file.name[-len(known_ending(folder_or_file)) :]
@@ -94,6 +96,15 @@ def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> 
     grouped, faults = group_files(files, file_ending=file_ending, num_channels=num_channels)
     refuse_faults(folder_or_file, faults)
     return tuple(RawCase(name, images, None) for name, images in grouped.items())
+
+
+def _refuse_dataset(folder: Path, file_ending: str) -> None:
+    """Name the folders of images where that of a data set was given, which holds none itself."""
+    inside = [folder / name for name in (TEST_IMAGES_FOLDER, IMAGES_FOLDER) if (folder / name).is_dir()]
+    if inside and not any(path.name.endswith(file_ending) for path in folder.iterdir()):
+        raise InputError(
+            f"{folder}: the folder of a data set, not one of images; give {' or '.join(map(str, inside))}."
+        )
 
 
 def read_case(case: RawCase) -> tuple[Image, Image]:

@@ -126,12 +126,14 @@ def check_output(
     ours = not described.exists() or (output / RECORD_FILE).exists()
     if not ours and described.read_text(encoding="utf-8", errors="replace") != description:
         faults.append(f"{DESCRIPTION_FILE} there was not written by a prediction with this model")
-    if there and not (overwrite or continued) and not faults:
-        more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
-        faults.append(f"{', '.join(there[:_SHOWN_FILES])}{more} would be replaced")
     if faults:
-        advice = "" if overwrite or continued else ", or --overwrite, or --skip-existing"
-        raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder{advice}.")
+        raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder.")
+    if there and not (overwrite or continued):
+        more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
+        raise InputError(
+            f"{output}: {', '.join(there[:_SHOWN_FILES])}{more} would be replaced. Choose another folder, keep what "
+            f"is there and predict the rest by --skip-existing, or replace it by --overwrite."
+        )
 
 
 def check_earlier(output: Path, record: PredictionRecord) -> None:
@@ -147,8 +149,8 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
     path = output / RECORD_FILE
     if not path.exists():
         raise InputError(
-            f"{output}: holds label maps but no {RECORD_FILE}, so nobody knows where they are from; choose another "
-            f"folder, or --overwrite."
+            f"{output}: holds label maps but no {RECORD_FILE}, so nobody knows where they are from. Choose another "
+            f"folder, or replace them by --overwrite instead of --skip-existing."
         )
     earlier = PredictionRecord.read(path)
     differing = [
@@ -159,7 +161,7 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
     if differing:
         raise InputError(
             f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "
-            f"--overwrite."
+            f"replace it by --overwrite instead of --skip-existing."
         )
 
 
