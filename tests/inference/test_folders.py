@@ -1,4 +1,6 @@
+import errno
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
 from scanseg.imaging import Image, read_image, read_label_map, write_label_map
+from scanseg.inference import folders
 from scanseg.specs import PredictionRecord
 
 
@@ -239,6 +242,56 @@ def test_the_next_case_is_prepared_while_one_is_segmented(make_predictor, volume
     assert [case.fault for case in record.cases] == [None, None]
 
 
+def test_a_case_is_written_while_the_next_is_segmented(make_predictor, volumes, tmp_path, monkeypatch):
+    from threading import Event
+
+    begun, calls = Event(), []
+
+    class Telling(nn.Module):
+        def forward(self, batch):
+            calls.append(1)
+            if len(calls) == 2:
+                begun.set()
+            return Threshold()(batch)
+
+    def write(path, label_map, *, like):
+        assert begun.wait(30), "the second case is segmented only after the first is written"
+        write_label_map(path, label_map, like=like)
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    folder, arrays = volumes
+    record = make_predictor(Telling()).predict_folder(folder, tmp_path / "out")
+    assert [case.fault for case in record.cases] == [None, None]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
+
+
+def test_a_case_with_probabilities_is_written_before_the_next(make_predictor, volumes, tmp_path, monkeypatch):
+    done = []
+
+    class Telling(nn.Module):
+        def forward(self, batch):
+            done.append("segmented")
+            return Threshold()(batch)
+
+    def write(path, label_map, *, like):
+        time.sleep(0.1)
+        done.append("written")
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    make_predictor(Telling()).predict_folder(volumes[0], tmp_path / "out", probabilities=True)
+    assert done == ["segmented", "written"] * 2
+
+
+def test_a_full_disk_ends_a_prediction(make_predictor, volumes, tmp_path, monkeypatch):
+    def write(path, label_map, *, like):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    with pytest.raises(OSError, match=r"No space left on device.*a\.nii\.gz"):
+        make_predictor().predict_folder(volumes[0], tmp_path / "out")
+
+
 def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     output = tmp_path / "out"
@@ -303,6 +356,37 @@ def test_uncertainty_maps(make_predictor, volumes, tmp_path):
     assert mirrored.cases[0].disagreement == "disagreement/a.nii.gz"
     assert not read_image(tmp_path / "two" / "disagreement" / "a.nii.gz").array.round(3).any()
     evaluate(tmp_path / "two", tmp_path / "two")
+
+
+def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path):
+    """Of an oblique image that is cropped, turned and resampled on its way through the network."""
+    array = np.zeros((12, 30, 26), np.uint8)
+    array[2:9, 6:20, 4:18] = 1
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    direction = (cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0)
+    image = Image(array[None], spacing=(2.5, 0.8, 0.9), origin=(11.0, -7.0, 3.0), direction=direction)
+    write_label_map(tmp_path / "scan.nii.gz", array, like=image)
+    predictor = make_predictor(
+        preprocessing={"crop_to_nonzero": True, "axis_order": (2, 0, 1), "spacing": (1.0, 2.0, 1.0)},
+        inference={"mirror_axes": (0, 1)},
+    )
+
+    predictor.predict_folder(tmp_path / "scan.nii.gz", tmp_path / "out", uncertainty=True, mirror=True)
+
+    source = read_image(tmp_path / "scan.nii.gz")
+    for name in ("entropy", "disagreement"):
+        found = read_image(tmp_path / "out" / name / "scan.nii.gz")
+        assert found.array.shape == source.array.shape
+        assert (found.spacing, found.origin, found.direction) == (
+            source.spacing,
+            source.origin,
+            source.direction,
+        )
+    entropy = read_image(tmp_path / "out" / "entropy" / "scan.nii.gz").array[0]
+    # The network says 0.5 where the image is 1, all that is left by cropping, and nothing is known of the rest.
+    likely = 1 / (1 + np.exp(-0.5))
+    expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
+    np.testing.assert_allclose(entropy, np.where(array == 1, expected, 0), atol=1e-3)
 
 
 def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):

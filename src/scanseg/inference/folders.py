@@ -1,6 +1,7 @@
 """Segment every case of a folder, one file a case, with a record beside them."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ def predict_folder(
     The output folder holds `CASE.ext` for each case with the ending of its image (`.png` for JPEG), where asked for
     `CASE.npz` with its probabilities and `entropy/CASE.ext`, `disagreement/CASE.ext`, `dataset.json` with the labels,
     and `prediction.json`, the record. Each file appears when it is complete, the label map of a case last; the record
-    grows with each case. The next case is read and preprocessed while one is segmented.
+    grows with each case. While one is segmented the next is read and preprocessed, and the last is written.
 
     Args:
         predictor: The network.
@@ -147,23 +148,62 @@ def _predict_all(
     uncertainty: bool,
     listen: ProgressListener,
 ) -> Iterator[PredictedCase]:
-    """Segment and write case by case; a case that cannot be is told of in its entry."""
-    for number, (target, prepared) in enumerate(_prepared(predictor, targets)):
-        name, begin, fault = target.case.name, time.monotonic(), None
-        listen(Progress("predicting", number, len(targets), name))
-        try:
-            prediction = predictor.predict_prepared(
-                prepared.result(),
-                mirror=mirror,
-                probabilities=target.probabilities is not None,
-                uncertainty=uncertainty,
-                listen=_passes_of(name, number=number, total=len(targets), listen=listen),
+    """Segment case by case; a case that cannot be is told of in its entry.
+
+    A thread writes a case while the next is segmented, one at most.
+    """
+    total, ending = len(targets), deque[Future[PredictedCase]]()
+    with ThreadPoolExecutor(1) as writer:
+        for number, (target, prepared) in enumerate(_prepared(predictor, targets)):
+            name, begin = target.case.name, time.monotonic()
+            listen(Progress("predicting", number, total, name))
+            hear = _passes_of(name, number=number, total=total, listen=listen)
+            outcome = _segment(
+                predictor, target, prepared, mirror=mirror, uncertainty=uncertainty, listen=hear
             )
-            _write(target, prediction)
-        except ScansegError as error:
-            fault = str(error)
-        listen(Progress("predicting", number + 1, len(targets), name))
-        yield _told(target, seconds=time.monotonic() - begin, fault=fault)
+            ending.append(writer.submit(_end, target, outcome, begin=begin))
+            # Probabilities are too large for two cases at a time.
+            held = 0 if target.probabilities is not None else 1
+            del outcome
+            while len(ending) > held:
+                yield ending.popleft().result()
+            listen(Progress("predicting", number + 1, total, name))
+        while ending:
+            yield ending.popleft().result()
+
+
+def _segment(
+    predictor: "Predictor",
+    target: Target,
+    prepared: "Future[PreparedImage]",
+    *,
+    mirror: bool,
+    uncertainty: bool,
+    listen: ProgressListener,
+) -> "Prediction | ScansegError":
+    """Segment a case; return what is wrong with one that cannot be."""
+    try:
+        return predictor.predict_prepared(
+            prepared.result(),
+            mirror=mirror,
+            probabilities=target.probabilities is not None,
+            uncertainty=uncertainty,
+            listen=listen,
+        )
+    except ScansegError as error:
+        return error
+
+
+def _end(target: Target, outcome: "Prediction | ScansegError", *, begin: float) -> PredictedCase:
+    """Write what became of a case, and return its entry."""
+    fault = None
+    try:
+        if isinstance(outcome, ScansegError):
+            raise outcome
+        _write(target, outcome)
+    except ScansegError as error:
+        fault = str(error)
+    return _told(target, seconds=time.monotonic() - begin, fault=fault)
 
 
 def _write(target: Target, prediction: "Prediction") -> None:
