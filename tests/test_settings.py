@@ -81,10 +81,16 @@ def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> Non
     [
         ("epochs", "--set epochs: not of the form path.to.key=value"),
         ("=3", "--set =3: not of the form path.to.key=value"),
-        ("epochs=3", "--set epochs: the document has no 'epochs'; it has format, recipe, dataset,"),
+        (
+            "epochs=3",
+            "--set epochs: the document has no 'epochs' (perhaps training.epochs); it has format, recipe, dataset,",
+        ),
+        ("trainig.epochs=3", "the document has no 'trainig' (perhaps training); it has"),
+        ("colour=3", "the document has no 'colour'; it has format,"),
+        ("training.resident=dsik", """'device', 'host' or 'disk', not "dsik" (perhaps disk)"""),
         (
             "training.epoch=3",
-            "--set training.epoch: training has no 'epoch'; it has epochs, iterations_per_epoch,",
+            "--set training.epoch: training has no 'epoch' (perhaps training.epochs); it has epochs, ",
         ),
         ("augmentation.2.probability=1", "augmentation has no entry '2'; it has entries 0 to 1"),
         ("augmentation.-1.probability=1", "augmentation has no entry '-1'; it has entries 0 to 1"),
@@ -102,6 +108,26 @@ def test_faults_name_the_path_and_what_there_is(plan: Plan, setting: str, messag
         apply_settings(plan, [setting])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_settings_that_are_wrong_are_repeated(plan: Plan) -> None:
+    right = ["training.seed=3", "network.depths=[1, 1, 1, 1]", "sampling.batch_size=4"]
+    with pytest.raises(UsageError) as caught:
+        apply_settings(plan, [*right, "training.epochs=0"])
+    assert str(caught.value) == (
+        "--set training.epochs=0: training.epochs: Input should be greater than 0, not 0"
+    )
+    with pytest.raises(UsageError) as caught:
+        apply_settings(plan, [*right, "sampling.patch_size=[96, 96]"])
+    assert str(caught.value) == (
+        "--set sampling.patch_size=[96, 96]: slice_size (64, 64) and patch_size (96, 96) must be equal"
+    )
+    with pytest.raises(UsageError) as caught:
+        apply_settings(plan, ["training.seed=3", 'network={"kind": "msvm-net"}'])
+    assert str(caught.value).startswith(
+        """--set network={"kind": "msvm-net"}: network: Input tag 'msvm-net' found"""
+    )
+    assert str(caught.value).endswith("(perhaps msvm-unet)")
 
 
 def test_all_faults_are_one_error(plan: Plan) -> None:

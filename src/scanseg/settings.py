@@ -1,13 +1,15 @@
 """Changes to a document by text: `--set path.to.key=value`."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from scanseg.errors import UsageError
-from scanseg.specs import Document, describe_faults
+from scanseg.specs import Document, describe_faults, list_faults
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -34,8 +36,28 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     try:
         return type(document).model_validate_json(json.dumps(content))
     except ValidationError as error:
-        asked = " ".join(f"--set {setting}" for setting in settings)
+        faults = list_faults(error, content=content)
+        asked = " ".join(f"--set {setting}" for setting in _settings_of(faults, settings))
         raise UsageError(f"{asked}: {describe_faults(error, content=content)}") from error
+
+
+def _settings_of(faults: Sequence[tuple[str, str]], settings: Sequence[str]) -> list[str]:
+    """Return the settings that faults are about: by their paths, or by their last names in what is said of the whole.
+
+    All of them where that finds none, since together they have made the document invalid.
+    """
+    found = []
+    for setting in settings:
+        place = setting.partition("=")[0]
+        name = re.compile(rf"\b{re.escape(place.rpartition('.')[2])}\b")
+        if any(
+            f"{path}.".startswith(f"{place}.") or f"{place}.".startswith(f"{path}.")
+            if path
+            else name.search(fault)
+            for path, fault in faults
+        ):
+            found.append(setting)
+    return found or list(settings)
 
 
 def compare_settings(document: AnyDocument, other: AnyDocument) -> list[str]:
@@ -52,6 +74,25 @@ def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
         yield f"{path} is {json.dumps(value)}, not {json.dumps(other)}"
 
 
+def _nearest(place: dict[str, Any], part: str, *, above: Sequence[str], document: Any) -> str | None:
+    """Return the path of a setting that was meant, perhaps: of this name elsewhere, or of one much like it here."""
+    elsewhere = [path for path in _paths(document) if path.rpartition(".")[2] == part]
+    alike = [".".join((*above, name)) for name in get_close_matches(part, place, n=1)]
+    return next(iter((*alike, *elsewhere)), None)
+
+
+def _paths(value: Any, above: str = "") -> Iterator[str]:
+    """Give the paths of all keys in a document."""
+    entries = (
+        enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    )
+    for key, part in entries:
+        path = f"{above}.{key}" if above else str(key)
+        if isinstance(value, dict):
+            yield path
+        yield from _paths(part, path)
+
+
 def _parse(value: str) -> Any:
     try:
         return json.loads(value)
@@ -64,17 +105,19 @@ def _put(content: Any, path: str, value: Any) -> None:
     *parents, last = path.split(".")
     place = content
     for depth, part in enumerate(parents):
-        place = place[_find(place, part, path=path, above=parents[:depth])]
-    place[_find(place, last, path=path, above=parents)] = value
+        place = place[_find(place, part, path=path, above=parents[:depth], document=content)]
+    place[_find(place, last, path=path, above=parents, document=content)] = value
 
 
-def _find(place: Any, part: str, *, path: str, above: Sequence[str]) -> str | int:
+def _find(place: Any, part: str, *, path: str, above: Sequence[str], document: Any) -> str | int:
     """Return the key or index that a part of a path names."""
     where = ".".join(above) or "the document"
     if isinstance(place, dict):
         if part in place:
             return part
-        raise UsageError(f"--set {path}: {where} has no {part!r}; it has {', '.join(place)}")
+        nearest = _nearest(place, part, above=above, document=document)
+        perhaps = f" (perhaps {nearest})" if nearest else ""
+        raise UsageError(f"--set {path}: {where} has no {part!r}{perhaps}; it has {', '.join(place)}")
     if isinstance(place, list):
         if part.isdecimal() and int(part) < len(place):
             return int(part)

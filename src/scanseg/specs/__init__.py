@@ -11,7 +11,7 @@ from scanseg.specs.augmentation import (
     MirrorTransform,
     Transform,
 )
-from scanseg.specs.base import Document, describe_faults
+from scanseg.specs.base import Document, describe_faults, list_faults
 from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
 from scanseg.specs.ensemble import (
     ConfigurationOutcome,
@@ -146,4 +146,5 @@ __all__ = [
     "ZScoreNormalization",
     "canonical_label",
     "describe_faults",
+    "list_faults",
 ]

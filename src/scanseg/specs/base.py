@@ -1,17 +1,23 @@
 """The base of every document: frozen, strict about keys, stored as JSON."""
 
 import json
+import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scanseg.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 _SELF_EXPLAINED = ("value_error", "missing", "extra_forbidden", "union_tag_invalid", "union_tag_not_found")
 """Kinds of faults whose messages have all values in them, or are about no value."""
 _MAX_QUOTED = 60
+_QUOTED = re.compile("'([^']*)'")
 
 
 class Document(BaseModel):
@@ -55,20 +61,33 @@ def describe_faults(error: ValidationError, *, content: Any) -> str:
         content: The document as it was given; pydantic's names for the members of a union, which stand in none of its
             places, are left out of the paths.
     """
-    faults = []
-    for fault in error.errors(include_url=False):
-        path = ".".join(map(str, _existing_places(fault["loc"], content)))
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] not in _SELF_EXPLAINED:
-            message += _found(fault["input"])
-        faults.append(f"{path}: {message}" if path else message)
-    return "; ".join(faults)
+    return "; ".join(
+        f"{path}: {fault}" if path else fault for path, fault in list_faults(error, content=content)
+    )
 
 
-def _found(value: Any) -> str:
-    """Quote what stands where something else should, unless it is long."""
-    text = json.dumps(value, default=str)
-    return f", not {text}" if len(text) <= _MAX_QUOTED else ""
+def list_faults(error: ValidationError, *, content: Any) -> list[tuple[str, str]]:
+    """Return the path of every fault in the document, empty for one of the whole, and what is wrong there.
+
+    Args:
+        error: What pydantic found.
+        content: The document as it was given.
+    """
+    return [
+        (".".join(map(str, _existing_places(fault["loc"], content))), _say(fault))
+        for fault in error.errors(include_url=False)
+    ]
+
+
+def _say(fault: "ErrorDetails") -> str:
+    """Say a fault: what should be there, what is there unless it is long, and the nearest name where names are few."""
+    message, context = fault["msg"].removeprefix("Value error, "), fault.get("ctx", {})
+    if fault["type"] not in _SELF_EXPLAINED:
+        text = json.dumps(fault["input"], default=str)
+        message += f", not {text}" if len(text) <= _MAX_QUOTED else ""
+    names = _QUOTED.findall(str(context.get("expected_tags") or context.get("expected") or ""))
+    nearest = get_close_matches(str(context.get("tag", fault["input"])), names, n=1)
+    return message + (f" (perhaps {nearest[0]})" if nearest else "")
 
 
 def _existing_places(path: tuple[int | str, ...], content: Any) -> Iterator[int | str]:
