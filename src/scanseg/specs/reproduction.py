@@ -103,6 +103,8 @@ class Reproduction(Document):
     quick: bool
     rule: RuleName
     distance_unit: DistanceUnit
+    tolerance: str = ""
+    """Of NSD, in words; empty where the table has no NSD."""
     scored: str
     """Which cases were scored, in words."""
     train_cases: int

@@ -21,10 +21,11 @@ from scanseg.specs import (
     Plan,
     Report,
     RunRecord,
+    Splits,
 )
 from scanseg.studies.on_devices import Job, run_on_devices
 from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing, mean, report_of
-from scanseg.studies.preparation import DEFAULT_RECIPE, plan_of, store_of
+from scanseg.studies.preparation import DEFAULT_RECIPE, known_splits, plan_of, store_of
 from scanseg.studies.single import TrainingOptions, stores_of, train
 from scanseg.training.processes import count_launched
 from scanseg.training.validation import REPORT, prediction_path
@@ -82,6 +83,9 @@ def cross_validate(
         ModelFolder.require_new(output)
     names = _names(source, output, recipes, initial_weights=options.initial_weights)
     options = replace(options, store=stores_of(output, options))
+    splits = known_splits(source)
+    if splits is not None:
+        _check_folds(splits, where=source)
     folders = [output / name if len(names) > 1 else output for name in names]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +101,8 @@ def cross_validate(
         )
         for name, folder in zip(names, folders, strict=True)
     ]
+    for each in configurations:
+        _check_folds(each.store.index.splits, where=each.store.folder)
     options = replace(options, initial_weights=_begun_weights(configurations, options))
     _train_all(configurations, options, devices=devices, listen=listen)
     workers = choose_workers(options.num_workers)
@@ -117,6 +123,21 @@ def cross_validate(
     write_ensemble(output, EnsembleSpec(members=members, postprocessing=outcome.postprocessing))
     write_text(output / RECORD, record.to_json())
     return CrossValidationResult(output, record)
+
+
+def _check_folds(splits: Splits, *, where: Path) -> None:
+    """Make sure that every fold can be scored.
+
+    Raises:
+        InputError: Some have no validation cases; they are named.
+    """
+    bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
+    if bare:
+        folds = f"fold {bare[0]} has" if len(bare) == 1 else f"folds {', '.join(map(str, bare))} have"
+        raise InputError(
+            f"{where}: {folds} no validation cases ({splits.source}), and a cross-validation scores every fold. Name "
+            f"cases there, or remove the fold; scanseg train --fold trains one without a score."
+        )
 
 
 def _names(
@@ -288,14 +309,11 @@ def _is_done(configuration: _Configuration, fold: int) -> bool:
 def _predicted(configuration: _Configuration) -> list[PredictedCase]:
     """Return the validation cases of all folds with their label maps."""
     folders = [ModelFolder.open(configuration.model(fold)) for fold in configuration.folds]
-    cases = [
+    return [
         PredictedCase(case, prediction_path(folder, case))
         for folder in folders
         for case in _record_of(folder).validation_cases
     ]
-    if not cases:
-        raise InputError(f"{configuration.store.folder}: no fold has validation cases; give the folds some.")
-    return cases
 
 
 def _record_of(folder: ModelFolder) -> RunRecord:

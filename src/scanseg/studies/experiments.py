@@ -30,6 +30,14 @@ class Scoring:
     objects: bool = False
     """Labels are interior and boundary; objects are scored too."""
 
+    @property
+    def tolerance(self) -> str:
+        """The tolerance of NSD in words."""
+        unit = "mm" if self.distance_unit == "mm" else "pixels"
+        if self.tolerance_preset is None:
+            return f"{self.tolerance_mm:g} {unit}"
+        return f"the published tolerances of {self.tolerance_preset}, {self.tolerance_mm:g} {unit} for other labels"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -63,7 +71,9 @@ class Experiment:
 
 
 _SOUND = Scoring("skip")
-_SOUND_OBJECTS = Scoring("skip", objects=True)
+_PICTURES = Scoring("skip", "voxels")
+"""Pictures have no spacing."""
+_OBJECTS = replace(_PICTURES, objects=True)
 _MSVM = Experiment(
     paper="msvm-unet",
     data="",
@@ -92,15 +102,15 @@ _XLSTM_3D = replace(_XLSTM_2D, num_axes=3, recipe="xlstm-unet")
 _CELLS = replace(
     _XLSTM_2D,
     measures=("f1", "dice"),
-    published=_SOUND_OBJECTS,
-    sound=_SOUND_OBJECTS,
+    published=_OBJECTS,
+    sound=_OBJECTS,
     lr_of_variant=(("bot", 0.007), ("enc", 0.0015)),
 )
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     replace(_MSVM, data="synapse"),
     replace(_MSVM, data="acdc"),
-    replace(_MSVM, data="kvasir-seg"),
+    replace(_MSVM, data="kvasir-seg", sound=_PICTURES),
     replace(
         _XLSTM_2D,
         data="abdomen-mr",
@@ -117,10 +127,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         published=_ABDOMEN,
         sound=_SOUND_ABDOMEN,
     ),
-    replace(_XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01),
+    replace(
+        _XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01, published=_PICTURES, sound=_PICTURES
+    ),
     replace(_CELLS, data="neurips-cell", patch_size=(512, 512)),
     replace(_CELLS, data="dsb2018"),
-    replace(_XLSTM_2D, data="kvasir-seg", lr=0.01),
+    replace(_XLSTM_2D, data="kvasir-seg", lr=0.01, published=_PICTURES, sound=_PICTURES),
     replace(
         _XLSTM_3D,
         data="brats23",

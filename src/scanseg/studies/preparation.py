@@ -12,13 +12,14 @@ from scanseg.data import (
     open_dataset,
     store_name,
 )
+from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.progress import ProgressListener
 from scanseg.settings import apply_settings
-from scanseg.specs import Plan
+from scanseg.specs import Plan, Splits
 from scanseg.studies.cascade import cascade_store_of
 
 DEFAULT_RECIPE = "xlstm-unet"
@@ -94,6 +95,27 @@ def plan_of(
     return make_plan(
         source, recipe=recipe, like=like, settings=settings, num_workers=num_workers, listen=listen
     )
+
+
+def known_splits(source: Path) -> Splits | None:
+    """Return the folds of a data set, or of that of a plan, before anything is made of it; None where it is not here.
+
+    Args:
+        source: The data set's folder, or a plan's file.
+
+    Raises:
+        InputError: The data set, the plan or the file of folds is faulty.
+    """
+    folder = (
+        source
+        if source.is_dir()
+        else Path(Plan.read(source).dataset_path or "")
+        if source.is_file()
+        else None
+    )
+    if folder is None or not (folder / DESCRIPTION_FILE).is_file():
+        return None
+    return find_splits(open_dataset(folder))
 
 
 def store_of(

@@ -19,6 +19,8 @@ from scanseg.specs.reproduction import Paper, Protocol
 _RECORD = "conversion.json"
 _TEST_IMAGES, _TEST_LABELS = "imagesTs", "labelsTs"
 _INSTANCES = ("instancesTr", "instancesTs")
+_QUICK_TRAIN, _QUICK_VALIDATION, _QUICK_SCORED = 8, 4, 6
+"""Cases of a run at small size, at most."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,30 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
         scored=scored,
         description=description,
         chosen_on_scored=set(scored) == set(fold.validation),
+    )
+
+
+def few_cases(data: ProtocolData) -> ProtocolData:
+    """Return some cases of each part, for a run at small size.
+
+    Args:
+        data: All cases.
+    """
+    scored = data.scored[:_QUICK_SCORED]
+    validation = data.fold.validation[:_QUICK_VALIDATION]
+    if data.chosen_on_scored:
+        validation = scored
+    train = data.fold.train[:_QUICK_TRAIN]
+    kept = {*train, *validation, *scored}
+    cases = tuple(case for case in data.dataset.cases if case.name in kept)
+    return replace(
+        data,
+        dataset=replace(data.dataset, cases=cases),
+        fold=Fold(train=train, validation=validation),
+        scored=scored,
+        description=data.description
+        if scored == data.scored
+        else f"the first {len(scored)} of {data.description}",
     )
 
 

@@ -22,6 +22,7 @@ from scanseg.studies.protocol_data import (
     conversion_notes,
     converted,
     divide,
+    few_cases,
     store_instances,
     store_protocol_data,
 )
@@ -173,6 +174,8 @@ def _prepare(
     workers = request.num_workers
     dataset = converted(request.data, source, output / DATASET, num_workers=workers, listen=listen)
     data = divide(dataset, paper=request.paper, protocol=request.protocol)
+    if request.quick:
+        data = few_cases(data)
     choices = ProtocolChoices(
         protocol=request.protocol,
         variant=request.variant,

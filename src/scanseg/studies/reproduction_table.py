@@ -94,6 +94,7 @@ def make_reproduction(
         quick=setup.quick,
         rule=scoring.rule,
         distance_unit=scoring.distance_unit,
+        tolerance=scoring.tolerance if "nsd" in experiment.measures else "",
         scored=setup.scored,
         train_cases=train_cases,
         encoder=setup.encoder,
@@ -153,10 +154,16 @@ def said_with(table: Reproduction) -> list[str]:
     )
     lines = [
         f"Protocol {table.protocol}: {table.train_cases} training cases, scored on {table.scored}.{quick}",
-        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}); HD95 in {table.distance_unit}. Dice is the mean "
-        "over labels of the mean over cases, unless it says otherwise.",
+        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}); "
+        + (f"NSD within {table.tolerance}. " if table.tolerance else f"HD95 in {table.distance_unit}. ")
+        + "Dice is the mean over labels of the mean over cases, unless it says otherwise.",
         f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
     ]
+    if any("f1" in row.measures for row in table.rows):
+        lines.append(
+            "F1 of objects: connected parts of label 1, without those at the border, matched one to one at an overlap "
+            "(IoU) of at least 0.5; mean over images."
+        )
     source = published_results().sources[table.paper]
     if any(row.origin == "published" for row in table.rows):
         lines.append(f"Published rows: {source}; on the paper's own test cases.")
