@@ -182,7 +182,11 @@ def reproductions():
             found[-1].append(words)
         else:
             found.append([words])
-    return [pytest.param(lines, id=" ".join(lines[0])) for lines in found]
+    # Nine networks of three axes take a minute; the BRATS line has most of them.
+    return [
+        pytest.param(lines, id=" ".join(lines[0]), marks=[pytest.mark.slow] if "all" in lines[0] else [])
+        for lines in found
+    ]
 
 
 @pytest.mark.parametrize("lines", reproductions())

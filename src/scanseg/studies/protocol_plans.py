@@ -21,7 +21,11 @@ FROZEN_EPOCHS = 10
 """Epochs in which MSVM-UNet's encoder rests, where it comes with ImageNet weights."""
 _SLOW_PEERS = frozenset({"segresnet", "unetr", "swin-unetr"})
 _QUICK_AXES = {2: (64, 64), 3: (32, 32, 64)}
-_QUICK_FEATURES: dict[str, int] = {"segresnet": 8, "unetr": 4, "swin-unetr": 12}
+_QUICK_BASELINES: dict[str, dict[str, object]] = {
+    "segresnet": {"features": 8, "blocks_encoder": (1, 1, 1, 1)},
+    "unetr": {"features": 4, "hidden_size": 24, "mlp_dim": 32, "num_heads": 2},
+    "swin-unetr": {"features": 12, "depths": (2, 1, 1, 1), "window_size": 4},
+}
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,11 @@ def quick_plan(plan: Plan) -> Plan:
     """
     size = _QUICK_AXES[len(plan.sampling.patch_size)]
     settings = [
-        *("training.epochs=2", "training.validate_every=1", "training.validation_batches=2"),
-        *("sampling.batch_size=4", "training.checkpoint_seconds=0"),
+        *("training.epochs=2", "training.validate_every=1", "training.validation_batches=1"),
+        *("sampling.batch_size=2", "training.checkpoint_seconds=0"),
     ]
     if plan.training.iterations_per_epoch is not None:
-        settings.append("training.iterations_per_epoch=4")
+        settings.append("training.iterations_per_epoch=2")
     if plan.preprocessing.slice_size is None:
         plan = replace_patch(plan, size)
     else:
@@ -162,12 +166,11 @@ def quick_network(plan: Plan) -> Plan:
         plan: The plan.
     """
     network = plan.network
+    small: dict[str, object]
     if isinstance(network, MSVMUNetSpec):
         small = {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "decoder_depth": 1}
-    elif network.kind == "unetr":
-        small = {"features": 4, "hidden_size": 24, "mlp_dim": 32, "num_heads": 2}
-    elif network.kind in _QUICK_FEATURES:
-        small = {"features": _QUICK_FEATURES[network.kind]}
+    elif network.kind in _QUICK_BASELINES:
+        small = _QUICK_BASELINES[network.kind]
     else:
         num_stages = len(getattr(network, "features", ()))
         small = {"features": tuple(min(4 * 2**stage, 16) for stage in range(num_stages))}
