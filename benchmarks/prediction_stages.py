@@ -1,0 +1,126 @@
+"""Time the stages of predicting a folder, each alone and all at the same time.
+
+Usage: python -m benchmarks.prediction_stages MODEL IMAGES --device cuda [-o benchmarks/results/NAME.json]
+
+MODEL is a model folder, or a plan: then its network has the weights it began with, which takes as long. Each case is
+read and preprocessed, segmented and written, one after the other, each of it timed; then the folder is predicted as
+`scanseg predict` does, the next case being prepared and the last one written while one is segmented. `hidden` is the
+part of the time for preparing and writing that is gone then. The first case is predicted once before, untimed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe_run
+from scanseg.imaging import write_label_map
+from scanseg.inference import Predictor, load
+from scanseg.inference.targets import Target, Wanted, find_targets
+from scanseg.models.device import choose_device
+from scanseg.networks import build_network
+from scanseg.specs import Plan
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Seconds over all cases."""
+
+    num_cases: int
+    preparing: float
+    segmenting: float
+    writing: float
+    folder: float
+    """Of the whole folder, its stages at the same time."""
+
+    @property
+    def hidden(self) -> float:
+        """Part of preparing and writing for which nothing waited; below 0 where the folder took longer than all."""
+        beside = self.preparing + self.writing
+        return (beside + self.segmenting - self.folder) / beside
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run it; 0 where the folder took no longer than its stages one after the other."""
+    arguments = _parse(words)
+    device = choose_device(arguments.device)
+    stages = time_stages(_predictor(arguments.model, device), arguments.images)
+    found = {**asdict(stages), "hidden": stages.hidden}
+    print(json.dumps(found, indent=1), flush=True)
+    if arguments.output is not None:
+        about = describe_run(device, commit=arguments.commit)
+        record = {**about, "model": str(arguments.model), "images": str(arguments.images), **found}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0 if stages.hidden > 0 else 1
+
+
+def time_stages(predictor: Predictor, images: Path) -> Stages:
+    """Time the stages one after the other, then together.
+
+    Args:
+        predictor: The network.
+        images: Folder of images.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        nothing = Wanted(probabilities=False, entropy=False, disagreement=False)
+        targets = find_targets([images], output / "alone", dataset=predictor.plan.dataset, wanted=nothing)
+        (output / "alone").mkdir()
+        predictor.predict(targets[0].case.images)
+        seconds = [0.0] * 3
+        for target in targets:
+            for number, taken in enumerate(_one_by_one(predictor, target)):
+                seconds[number] += taken
+        begin = time.monotonic()
+        predictor.predict_folder(images, output / "together")
+        return Stages(len(targets), *seconds, folder=time.monotonic() - begin)
+
+
+def _one_by_one(predictor: Predictor, target: Target) -> tuple[float, float, float]:
+    """Return the seconds of each stage of a case."""
+    times = [time.monotonic()]
+    prepared = predictor.prepare(target.case.images)
+    times.append(time.monotonic())
+    label_map = predictor.predict_prepared(
+        prepared
+    ).label_map  # lies in the host's memory: the device is done
+    times.append(time.monotonic())
+    write_label_map(target.label_map, label_map, like=prepared.image)
+    times.append(time.monotonic())
+    return times[1] - times[0], times[2] - times[1], times[3] - times[2]
+
+
+def _predictor(model: Path, device: torch.device) -> Predictor:
+    """Load a model, or build the network of a plan."""
+    if model.is_dir():
+        return load(model, device=str(device))
+    plan = Plan.read(model)
+    torch.manual_seed(0)
+    network = build_network(
+        plan.network,
+        in_channels=plan.num_inputs,
+        num_classes=plan.dataset.num_outputs,
+        patch_size=plan.sampling.patch_size,
+    )
+    return Predictor(plan, network, device=device, model=str(model))
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path, help="model folder or plan")
+    parser.add_argument("images", type=Path, help="folder of images")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument("-o", "--output", type=Path)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
