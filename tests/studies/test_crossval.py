@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 import scanseg
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference import windows
+from scanseg.progress import ignore_progress
+from scanseg.studies.preparation import store_of
 from scanseg.training import InterruptionError
 
 from .conftest import SETTINGS
@@ -256,3 +258,37 @@ def test_a_plan_with_a_recipe_and_a_recipe_twice_are_refused(dataset, tmp_path):
         scanseg.cross_validate(plan, tmp_path / "study", recipes=("xlstm-unet",), **OPTIONS)
     with pytest.raises(UsageError, match="one is given twice"):
         scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",) * 2, **OPTIONS)
+
+
+@pytest.mark.parametrize("given", ["dataset", "plan", "plan and store"])
+def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset, tmp_path, command, given):
+    cases = [f"case_{number}" for number in range(4)]
+    folds = [{"train": cases[:3], "val": cases[3:]}, {"train": cases, "val": []}]
+    (dataset / "splits_final.json").write_text(json.dumps(folds))
+    source, where, folder = dataset, dataset, tmp_path / "stores"
+    if given != "dataset":
+        plan = scanseg.make_plan(dataset, settings=SETTINGS, num_workers=0)
+        source = where = tmp_path / "plan.json"
+        source.write_text(plan.to_json())
+    if given == "plan and store":
+        store = store_of(plan, source, folder, num_workers=0, listen=ignore_progress)
+        shutil.rmtree(dataset)
+        where = store.folder
+
+    outcome = command(
+        "crossval",
+        source,
+        "-o",
+        tmp_path / "study",
+        "--devices",
+        "cpu",
+        "--num-workers",
+        0,
+        "--store",
+        folder,
+    )
+
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith(f"error: {where}: fold 1 has no validation cases (splits_final.json), ")
+    assert outcome.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("study/**/run.json"))
