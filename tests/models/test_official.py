@@ -3,6 +3,9 @@
 import argparse
 import collections
 import json
+import os
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,6 +163,24 @@ def test_the_imported_model_predicts_as_the_network(tmp_path):
     assert set(np.unique(prediction.label_map)) <= {0, 1}
 
 
+def test_numbers_of_numpy_1_are_read(tmp_path):
+    """The published checkpoints are older than numpy 2, which moved what makes its numbers."""
+    network = network_of(xlstm_plan())
+    torch.save(nnunet(network), tmp_path / "new.pth")
+    old = tmp_path / "checkpoint_final.pth"
+    changed = 0
+    with zipfile.ZipFile(tmp_path / "new.pth") as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("/data.pkl"):
+                changed = content.count(b"cnumpy._core.multiarray\nscalar\n")
+                content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+            target.writestr(name, content)
+    assert changed > 0
+    assert read_official(old).weights.keys() == read_official(tmp_path / "new.pth").weights.keys()
+    import_model(old, tmp_path / "model", plan=xlstm_plan(), kind="xlstm-unet")
+
+
 def test_names_of_wrapped_networks(tmp_path):
     network = network_of(msvm_plan())
     weights = official(network, "msvm-unet", prefix="_model._orig_mod.")
@@ -197,6 +218,45 @@ def test_objects_that_could_run_code_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match=r"could run code, and is refused: builtins\.print\."):
         read_official(tmp_path / "a.ckpt")
     assert "harm" not in capsys.readouterr().out
+
+
+class Shell:
+    """Would run a command of the shell."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+class Numpy:
+    """Hides a call behind one of the allowed names' neighbours."""
+
+    def __reduce__(self):
+        return (np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "network_weights", "model", "logging"])
+def test_no_place_in_a_file_is_trusted(key, tmp_path, command):
+    """Whole files, nested in weights or beside them, in torch's form and as a plain pickle."""
+    harm = tmp_path / "harm"
+    content = {"network_weights": {"a": torch.ones(1)}, key: {"a": torch.ones(1), "b": [Shell(harm)]}}
+    torch.save(content, tmp_path / "zip.pth")
+    torch.save(content, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(content["network_weights"] | {"b": Shell(harm)}))
+    for name in ("zip.pth", "legacy.pth", "plain.pth"):
+        outcome = command(
+            "weights", "import", tmp_path / name, "--network", "vmamba", "-o", tmp_path / "e.safetensors"
+        )
+        assert outcome.code == 1, name
+        assert outcome.stderr.startswith(f"error: {tmp_path / name}: "), name
+        assert "could run code, and is refused: posix.system" in outcome.stderr or name == "plain.pth", name
+    assert not harm.exists()
+    assert not (tmp_path / "e.safetensors").exists()
+    torch.save({"state_dict": {"a": torch.ones(1)}, "x": Numpy()}, tmp_path / "numpy.pth")
+    with pytest.raises(InputError, match=r"_reconstruct"):
+        read_official(tmp_path / "numpy.pth")
 
 
 def test_files_that_are_no_checkpoints(tmp_path):

@@ -7,6 +7,8 @@ plain state dicts.
 import argparse
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,10 +198,13 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Detected pickle protocol"
+            )  # what cannot be read is refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(_refusal(path)) from error
+        raise InputError(_refusal(path, str(error))) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of torch, or damaged ({reason}).") from error
@@ -224,7 +229,7 @@ def _harmless() -> list[Any]:
     ]
 
 
-def _refusal(path: Path) -> str:
+def _refusal(path: Path, reason: str) -> str:
     """Say which objects in a file are refused, and how to get at the weights."""
     known = {
         "numpy.core.multiarray.scalar",
@@ -235,7 +240,7 @@ def _refusal(path: Path) -> str:
     try:
         unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
     except (RuntimeError, ValueError, pickle.UnpicklingError, OSError):
-        unsafe = []
+        unsafe = re.findall(r"GLOBAL (\S+) was not an allowed global", reason)  # a form that torch does not list
     if not unsafe:
         return f"{path}: not a checkpoint of torch, or damaged; give the file as its training wrote it."
     return (
