@@ -240,7 +240,9 @@ def _refusal(path: Path, reason: str) -> str:
     try:
         unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
     except (RuntimeError, ValueError, pickle.UnpicklingError, OSError):
-        unsafe = re.findall(r"GLOBAL (\S+) was not an allowed global", reason)  # a form that torch does not list
+        unsafe = re.findall(
+            r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason
+        )  # a form that torch does not list
     if not unsafe:
         return f"{path}: not a checkpoint of torch, or damaged; give the file as its training wrote it."
     return (
