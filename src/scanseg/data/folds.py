@@ -69,10 +69,11 @@ def judge_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
         splits = _read_splits(path)
     except InputError as error:
         return [str(error)], []
+    name = path.name if path.parent == dataset.path else str(path)
     bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
     return (
-        [f"{path.name}: {fault}" for fault in _judge_names(splits, dataset)],
-        [f"{path.name}: fold {number} has no validation cases, so it gives no score" for number in bare],
+        [f"{name}: {fault}" for fault in _judge_names(splits, dataset)],
+        [f"{name}: fold {number} has no validation cases, so it gives no score" for number in bare],
     )
 
 

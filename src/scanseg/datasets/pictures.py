@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.datasets.sources import Found, Sample, SourceCase, first_folder, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image
@@ -31,7 +32,7 @@ def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
         InputError: It has more channels, or more than two axes.
     """
     if image.num_axes != 2 or image.num_channels > 3:
-        raise InputError(f"{image.num_channels} channels of {image.num_axes} axes are no picture.")
+        raise InputError(f"{counted(image.num_channels, 'channel')} of {image.num_axes} axes: no picture.")
     notes: tuple[str, ...] = ()
     array = image.array
     if array.dtype != np.uint8:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import count_itk_channels, read_itk
@@ -225,5 +226,7 @@ def _companion_spacing(path: Path, num_axes: int) -> tuple[float, ...] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f'{companion}: must hold {{"spacing": [z, y, x]}} in mm ({error}).') from error
     if len(spacing) < num_axes:
-        raise InputError(f"{companion}: spacing {spacing} has {len(spacing)} axes, {path.name} {num_axes}.")
+        raise InputError(
+            f"{companion}: spacing {spacing} has {counted(len(spacing), 'axis', 'axes')}, {path.name} {num_axes}."
+        )
     return spacing[-num_axes:]

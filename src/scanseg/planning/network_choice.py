@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from scanseg.counts import counted
 from scanseg.errors import UsageError
 from scanseg.planning.patches import PatchPlan, stage_features
 from scanseg.planning.topology import choose_topology
@@ -111,7 +112,9 @@ def replace_network(plan: Plan, kind: str) -> Plan:
 def _msvm_unet(size: Sequence[int]) -> tuple[NetworkSpec, tuple[int, ...]]:
     """Return MSVM-UNet, and the patch size that it takes."""
     if len(size) != 2:
-        raise UsageError(f"msvm-unet reads slices; the plan's patches {tuple(size)} have {len(size)} axes")
+        raise UsageError(
+            f"msvm-unet reads slices; the plan's patches {tuple(size)} have {counted(len(size), 'axis', 'axes')}"
+        )
     return MSVMUNetSpec(), _divisible(size, 32, min_deepest_voxels=1)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from scanseg.counts import counted
 from scanseg.specs.base import Document
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
@@ -40,8 +41,8 @@ class DatasetSpec(Document):
                 )
             if len(self.regions_class_order) != len(self.foreground):
                 raise ValueError(
-                    f"regions_class_order has {len(self.regions_class_order)} values for "
-                    f"{len(self.foreground)} regions"
+                    f"regions_class_order has {counted(len(self.regions_class_order), 'value')} for "
+                    f"{counted(len(self.foreground), 'region')}"
                 )
             self._check_class_order(self.regions_class_order)
         else:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from scanseg.counts import counted
 from scanseg.specs.base import Document
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -128,7 +129,7 @@ class DynUNetSpec(StagedSpec):
     def _check_depth(self) -> Self:
         if len(self.features) < 3:
             raise ValueError(
-                f"features {self.features} describe {len(self.features)} stages; DynUNet has at least 3"
+                f"features {self.features} describe {counted(len(self.features), 'stage')}; DynUNet has at least 3"
             )
         return self
 

@@ -209,7 +209,7 @@ class Plan(Document):
         patch = self.sampling.patch_size
         axes = 2 if self.network.kind == "msvm-unet" else self.network.num_axes
         if len(patch) != axes:
-            yield f"patch_size {patch} has {len(patch)} axes, the network {axes}"
+            yield f"patch_size {patch} has {counted(len(patch), 'axis', 'axes')}, the network {axes}"
         if len(self.preprocessing.normalizations) != self.dataset.num_channels:
             yield (
                 f"{counted(len(self.preprocessing.normalizations), 'normalization')} for "

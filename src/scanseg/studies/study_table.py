@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from scanseg.counts import counted
 from scanseg.figures import draw_spread
 from scanseg.files import write_text, written_whole
 from scanseg.specs.study import Comparison, StudyRecord
@@ -71,8 +72,9 @@ def said_of(record: StudyRecord) -> list[str]:
     """
     spec = record.spec
     lines = [_sentence(one) for one in record.comparisons]
+    trained = f"{counted(len(spec.seeds), 'seed')}, {counted(len(spec.folds), 'fold')}"
     lines.append(
-        f"{record.dataset}, {len(spec.seeds)} seeds, {len(spec.folds)} folds; last weights; Dice is the mean over "
+        f"{record.dataset}, {trained}; last weights; Dice is the mean over "
         "labels of the mean over validation cases, where a label that is neither there nor predicted is not counted."
     )
     lines.append(
@@ -80,7 +82,9 @@ def said_of(record: StudyRecord) -> list[str]:
         "signed-rank test, paired by case (each its mean over labels and seeds), two-sided, corrected by Holm's method."
     )
     if record.waiting:
-        lines.append(f"Still to be done: {len(record.waiting)} trainings, next {record.waiting[0]}.")
+        lines.append(
+            f"Still to be done: {counted(len(record.waiting), 'training')}, next {record.waiting[0]}."
+        )
     return lines
 
 
@@ -99,7 +103,7 @@ def _sentence(one: Comparison) -> str:
     few = " (too few cases for the test)" if one.num_cases < _FEW_CASES else ""
     return (
         f"{one.cell} against {one.baseline}: {_percent(one.gain, sign=True)} points of Dice, {seeds}; better in "
-        f"{one.num_better} of {one.num_cases} cases, p {_p_value(one.p_corrected)}{few}."
+        f"{one.num_better} of {counted(one.num_cases, 'case')}, p {_p_value(one.p_corrected)}{few}."
     )
 
 
