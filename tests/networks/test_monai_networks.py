@@ -79,6 +79,110 @@ def test_networks_are_built_without_memory_for_their_weights(spec):
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
 
 
+SWIN = SwinUNETRSpec(num_axes=2, features=12, depths=(2, 1, 1, 1), window_size=4, drop_path=0.5)
+
+
+def build(spec, patch_size=(64, 64), device="cpu"):
+    torch.manual_seed(0)
+    return build_network(spec, in_channels=1, num_classes=2, patch_size=patch_size).to(device)
+
+
+def test_what_is_computed_again_gives_the_same_and_leaves_the_random_state_alone(monkeypatch, generator):
+    """A CUDA graph does not allow to read the random state."""
+    x = torch.randn(2, 1, 64, 64, generator=generator)
+    results = []
+    for checkpointing in (False, True):
+        network = build(SWIN.model_copy(update={"checkpointing": checkpointing})).train()
+        if checkpointing:
+            network = copy.deepcopy(network)
+            monkeypatch.setattr(torch, "get_rng_state", lambda: pytest.fail("the random state is read"))
+        torch.manual_seed(1)
+        y = network(x)
+        y.square().sum().backward()
+        results.append((y.detach(), {name: p.grad for name, p in network.named_parameters()}))
+    (kept, kept_gradients), (again, again_gradients) = results
+    torch.testing.assert_close(again, kept)
+    assert kept_gradients.keys() == again_gradients.keys()
+    for name, gradient in kept_gradients.items():
+        torch.testing.assert_close(again_gradients[name], gradient, msg=name)
+
+
+def test_what_is_computed_again_is_not_kept(generator):
+    def kept_bytes(checkpointing):
+        sizes = []
+
+        def pack(tensor):
+            sizes.append(tensor.numel() * tensor.element_size())
+            return tensor
+
+        network = build(SWIN.model_copy(update={"checkpointing": checkpointing})).train()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(torch.randn(2, 1, 64, 64, generator=generator))
+        return sum(sizes)
+
+    assert kept_bytes(True) < 0.8 * kept_bytes(False)
+
+
+GRAPHED = {
+    "dynunet": (DynUNetSpec(**STAGES), (8, 16, 16)),
+    "segresnet": (SegResNetSpec(num_axes=2, features=8), (64, 64)),
+    "unetr": (UNETRSpec(num_axes=2, features=4, hidden_size=24, mlp_dim=32, num_heads=2), (64, 64)),
+    "swin-unetr": (SWIN.model_copy(update={"drop_path": 0.0}), (64, 64)),
+    "swin-unetr-checkpointing": (
+        SWIN.model_copy(update={"drop_path": 0.0, "checkpointing": True}),
+        (64, 64),
+    ),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GRAPHED)
+def test_gradients_of_a_cuda_graph_are_those_of_single_launches(name):
+    from scanseg.data.batches import Batch
+    from scanseg.training.cuda_graph import GraphedGradients
+
+    spec, size = GRAPHED[name]
+    network = build(spec, size, "cuda").train()
+
+    def compute(batch):
+        network.zero_grad(set_to_none=False)
+        found = network(batch.images)
+        stages = found if isinstance(found, tuple) else (found,)
+        loss = torch.stack([stage.float().square().mean() for stage in stages]).sum()
+        loss.backward()
+        return loss.detach()
+
+    labels = torch.zeros(2, *size, dtype=torch.uint8, device="cuda")
+    batches = [Batch(torch.randn(2, 1, *size, device="cuda"), labels) for _ in range(3)]
+    expected = []
+    for batch in batches:
+        loss = compute(batch)
+        expected.append((loss, [p.grad.clone() for p in network.parameters()]))
+    replayed = GraphedGradients(compute, network, batches[0])
+    for batch, (loss, gradients) in zip(batches, expected, strict=True):
+        # Atomic additions, and products in TF32, differ from call to call.
+        torch.testing.assert_close(replayed(batch), loss, rtol=1e-2, atol=1e-4)
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0.03 * scale + 1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GRAPHED)
+def test_predictions_are_replayed(name, caplog):
+    from scanseg.inference.replay import ReplayedNetwork
+
+    spec, size = GRAPHED[name]
+    network = build(spec, size, "cuda").eval()
+    replayed = ReplayedNetwork(network)
+    for _ in range(6):
+        x = torch.randn(2, 1, *size, device="cuda")
+        with torch.inference_mode():
+            torch.testing.assert_close(replayed(x), network(x), rtol=1e-2, atol=1e-3)
+    assert replayed.num_graphs == 1
+    assert not caplog.records
+
+
 def test_a_size_other_than_the_patch_is_refused_by_unetr():
     spec = UNETRSpec(num_axes=2, features=4, hidden_size=24, mlp_dim=32, num_heads=2)
     network = build_network(spec, in_channels=1, num_classes=2, patch_size=(32, 32))

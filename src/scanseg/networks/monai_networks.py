@@ -1,11 +1,13 @@
 """Networks of MONAI, with the checks and the results that all networks of the table have."""
 
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from types import MethodType, ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scanseg.errors import InputError, UsageError
 from scanseg.networks.input_check import check_image, check_size
@@ -224,10 +226,11 @@ def build_swin_unetr(
             window_size=spec.window_size,
             feature_size=spec.features,
             dropout_path_rate=spec.drop_path,
-            use_checkpoint=spec.checkpointing,
             spatial_dims=spec.num_axes,
             use_v2=spec.version2,
         )
+    if spec.checkpointing:
+        _recompute_blocks(network)
     return MonaiNetwork(
         network.to(torch.get_default_device()),
         title="SwinUNETR",
@@ -235,6 +238,34 @@ def build_swin_unetr(
         total_stride=total_stride,
         min_deepest_voxels=2,
     )
+
+
+def _recompute_blocks(network: nn.Module) -> None:
+    """Let the transformer blocks be computed again in the backward pass, rather than kept.
+
+    MONAI's own way puts the random state back for it, which a CUDA graph does not allow. What is computed again here
+    draws nothing: the drawing of stochastic depth stays outside.
+    """
+    from monai.networks.nets.swin_unetr import SwinTransformerBlock
+
+    for block in network.modules():
+        if isinstance(block, SwinTransformerBlock):
+            block.forward_part1 = MethodType(_recomputed_attention, block)  # type: ignore[assignment]
+            block.forward_part2 = MethodType(_recomputed_mlp, block)  # type: ignore[assignment]
+
+
+def _recomputed_attention(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the attention of a block, which is computed again in the backward pass."""
+    return _recompute(type(block).forward_part1, block, x, mask)
+
+
+def _recomputed_mlp(block: Any, x: Tensor) -> Tensor:
+    """Return the perceptron's part of a block, which is computed again in the backward pass."""
+    return block.drop_path(_recompute(lambda tokens: block.mlp(block.norm2(tokens)), x))
+
+
+def _recompute(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def _monai() -> ModuleType:
