@@ -250,8 +250,8 @@ def _recompute_blocks(network: nn.Module) -> None:
 
     for block in network.modules():
         if isinstance(block, SwinTransformerBlock):
-            block.forward_part1 = MethodType(_recomputed_attention, block)  # type: ignore[assignment]
-            block.forward_part2 = MethodType(_recomputed_mlp, block)  # type: ignore[assignment]
+            block.forward_part1 = MethodType(_recomputed_attention, block)
+            block.forward_part2 = MethodType(_recomputed_mlp, block)
 
 
 def _recomputed_attention(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
