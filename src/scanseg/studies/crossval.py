@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
+from typing import cast
 
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
@@ -28,6 +28,7 @@ from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing,
 from scanseg.studies.preparation import DEFAULT_RECIPE, known_splits, plan_of, store_of
 from scanseg.studies.single import TrainingOptions, stores_of, train
 from scanseg.training.processes import count_launched
+from scanseg.training.standing import mean_dice
 from scanseg.training.validation import REPORT, prediction_path
 
 RECORD = "crossval.json"
@@ -261,14 +262,35 @@ def _train_all(
             )
         return
     jobs = {
-        Job(f"the training in {each.model(fold)}", _command(each, fold, options)): f"{each.name} fold {fold}"
+        Job(f"the training in {each.model(fold)}", _command(each, fold, options)): (each, fold)
         for each, fold in waiting
     }
-    done = count()
-    listen(Progress("folds", next(done), len(jobs)))
-    run_on_devices(
-        list(jobs), devices, ended=lambda job: listen(Progress("folds", next(done), len(jobs), jobs[job]))
-    )
+    done: list[Job] = []
+
+    def tell(running: Sequence[Job]) -> None:
+        listen(Progress("folds", len(done), len(jobs), "; ".join(_standing(*jobs[job]) for job in running)))
+
+    def end(job: Job) -> None:
+        done.append(job)
+        tell([job])
+
+    tell([])
+    run_on_devices(list(jobs), devices, ended=end, running=tell)
+
+
+def _standing(configuration: _Configuration, fold: int) -> str:
+    """Say how far a fold is: the last line of its metrics."""
+    name, model = f"{configuration.name} fold {fold}", configuration.model(fold)
+    metrics = ModelFolder.open(model).read_metrics() if (model / _PLAN).is_file() else []
+    if not metrics:
+        return name
+    last = metrics[-1]
+    measured = [line["validation_dice"] for line in metrics if isinstance(line.get("validation_dice"), dict)]
+    said = f"{name}: epoch {last['epoch']}/{configuration.plan.training.epochs}, loss {last['loss']:.3f}"
+    if not measured:
+        return said
+    dice = mean_dice(cast(dict[str, float | None], measured[-1]))
+    return said if dice is None else f"{said}, Dice {dice:.3f}"
 
 
 def _command(configuration: _Configuration, fold: int, options: TrainingOptions) -> tuple[str, ...]:

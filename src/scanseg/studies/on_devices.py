@@ -14,6 +14,8 @@ from scanseg.training import InterruptionError, watch_signals
 
 _PAUSE_SECONDS = 0.1
 """Time between looks at the processes."""
+_TOLD_SECONDS = 5.0
+"""Time between reports of what runs."""
 _FAILURES_IN_A_ROW = 2
 """After so many a device is taken for the fault, and gets no more jobs."""
 
@@ -100,6 +102,7 @@ def run_on_devices(
     devices: Sequence[str],
     *,
     ended: Callable[[Job], None],
+    running: Callable[[Sequence[Job]], None] = lambda jobs: None,
     stopped: Callable[[], int | None] = lambda: None,
 ) -> None:
     """Run jobs, on each device one at a time.
@@ -111,13 +114,14 @@ def run_on_devices(
         jobs: What to run, in this order.
         devices: Names of devices; one that is named twice runs two.
         ended: Told of each job that ended well.
+        running: Told now and then of the jobs that run.
         stopped: Gives a number, as of a signal, once what runs shall end.
 
     Raises:
         ScansegError: Jobs failed; what each said is told once the others have ended.
         InterruptionError: A signal came.
     """
-    waiting = list(jobs)
+    waiting, told = list(jobs), time.monotonic()
     number: int | None = None
     with watch_signals() as signalled, ExitStack() as files:
         places = _Devices(devices, files)
@@ -129,6 +133,9 @@ def run_on_devices(
                     ended(job)
                 for place in places.free[: len(waiting)]:
                     places.start(waiting.pop(0), place)
+                if places.running and time.monotonic() - told > _TOLD_SECONDS:
+                    running([here.job for here in places.running.values()])
+                    told = time.monotonic()
                 time.sleep(_PAUSE_SECONDS)
         finally:
             _end(places.running.values())
