@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.step_profile PLAN STORE --device cuda -o benchmarks/results/NAME.json [--set KEY=VALUE]
 
-The steps are those of `scanseg train`: batches made one ahead on their own stream, forward and backward as one CUDA
-graph, clipping, optimizer. First the steps are timed without the profiler, then as many are profiled. `busy` is the
+The steps are those of `scanseg train`: batches made ahead, several at once, on their own stream, forward and backward
+as one CUDA graph, clipping, optimizer. First the steps are timed without the profiler, then as many are profiled. The
+number is best a multiple of the batches made at once, which the record says. `busy` is the
 time in which at least one kernel or copy runs over the wall-clock time of the profiled steps; `busy_of_unprofiled`
 is the same kernel time over the time without the profiler, whose own work slows the host.
 """
@@ -21,7 +22,7 @@ import torch
 
 from benchmarks.machine import describe_run
 from scanseg.data import Store
-from scanseg.data.batches import make_batch
+from scanseg.data.batches import make_batches, num_batches_at_once
 from scanseg.data.resident import hold_cases
 from scanseg.data.sampling import TRAINING_STREAM
 from scanseg.models.device import autocast_dtype, choose_device
@@ -43,8 +44,8 @@ def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
     return total / 1e6
 
 
-def make_step(plan: Plan, store: Store, device: torch.device) -> Callable[[], object]:
-    """Return a call that takes the next step of a training on all cases of a store."""
+def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[[], object], int]:
+    """Return what takes the next step of a training on all cases of a store, and how many batches it makes at once."""
     names = [stored.case for stored in store.index.cases]
     cases = hold_cases(store, names, device=device, seed=plan.training.seed)
     torch.manual_seed(plan.training.seed)
@@ -57,7 +58,7 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> Callable[[], ob
     dtype = autocast_dtype(device, plan.training.precision)
     fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
     make = partial(
-        make_batch,
+        make_batches,
         cases,
         plan.sampling,
         transforms=plan.augmentation,
@@ -65,13 +66,14 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> Callable[[], ob
         stream=TRAINING_STREAM,
         device=device,
     )
-    batches = BatchesAhead(lambda iteration: make(iteration=iteration), device=device)
+    at_once = num_batches_at_once(cases, plan.sampling, device=device)
+    batches = BatchesAhead(lambda iterations: make(iterations=iterations), device=device, at_once=at_once)
 
     def step() -> None:
         fit.step(batches.take(fit.iterations_done), lr=1e-3)
-        batches.prepare(fit.iterations_done)
+        batches.prepare()
 
-    return step
+    return step, at_once
 
 
 def profile_steps(step: Callable[[], object], *, num_steps: int) -> dict[str, object]:
@@ -149,9 +151,10 @@ def main(words: Sequence[str] | None = None) -> int:
     plan = apply_settings(Plan.read(arguments.plan), arguments.settings)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
-    result = profile_steps(make_step(plan, Store.open(arguments.store), device), num_steps=arguments.steps)
+    step, at_once = make_step(plan, Store.open(arguments.store), device)
+    result = profile_steps(step, num_steps=arguments.steps)
     settings = {"plan": arguments.plan.name, "settings": arguments.settings, "network": plan.network.kind}
-    described = {**describe_run(device, commit=arguments.commit), **settings}
+    described = {**describe_run(device, commit=arguments.commit), **settings, "batches_at_once": at_once}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({**described, **result}, indent=1) + "\n", encoding="utf-8")
     print(
