@@ -18,6 +18,7 @@ from scanseg.models import ModelFolder
 from scanseg.networks import MSVMUNet, ours_to_official
 from scanseg.planning import RECIPES
 from scanseg.specs import Plan
+from scanseg.specs.study import StudyRecord
 from scanseg.studies.study import ready_studies
 
 from .sources import SOURCES, volume, write_case
@@ -52,21 +53,27 @@ SMALL_MSVM = (
     *("network.dims=[4, 8, 12, 16]", "network.depths=[1, 1, 1, 1]", "network.decoder_depth=1"),
 )
 SMALL_XLSTM = (
-    *("sampling.batch_size=2", "network.features=[4, 8]", "network.num_blocks_encoder=1", "augmentation=[]"),
+    *(
+        "sampling.batch_size=2",
+        "network.features=[4, 8, 8]",
+        "network.num_blocks_encoder=1",
+        "augmentation=[]",
+    ),
     *("network.num_blocks_decoder=1", "training.epochs=1", "training.iterations_per_epoch=2"),
     *("training.validation_batches=1", 'training.optimizer={"kind": "adamw", "lr": 0.01}'),
 )
 SMALL_STAGES = {
     2: (
-        "sampling.patch_size=[16, 16]",
-        "network.strides=[[1, 1], [2, 2]]",
-        "network.kernel_sizes=[[3, 3], [3, 3]]",
+        *("sampling.patch_size=[16, 16]", "network.features=[4, 8, 8]"),
+        *("network.strides=[[1, 1], [2, 2], [2, 2]]", "network.kernel_sizes=[[3, 3], [3, 3], [3, 3]]"),
     ),
     3: (
-        *("sampling.patch_size=[4, 16, 16]", "network.strides=[[1, 1, 1], [2, 2, 2]]"),
-        "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
+        *("sampling.patch_size=[8, 16, 16]", "network.features=[4, 8, 8, 8]"),
+        "network.strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]",
+        "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]",
     ),
 }
+"""With fewer stages the `enc` variant has no sequence layer."""
 
 
 def blocks_of(page):
@@ -236,6 +243,9 @@ def test_studies(page, words, here, command):
     output = here / words[words.index("-o") + 1]
     text = (output / "study.md").read_text()
     assert all(f"| {cell.name} | 1 |" in text for cell in spec.all_cells)
+    if "blocks" in words[1]:
+        cells = StudyRecord.read(output / "study.json").cells
+        assert len({cell.num_parameters for cell in cells}) == len(cells)
     assert (output / "study.png").stat().st_size > 5000
 
 
