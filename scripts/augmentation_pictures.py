@@ -92,8 +92,6 @@ def _change(
         names=("slice",),
         images=torch.from_numpy(volume).half().reshape(1, -1),
         label_maps=torch.from_numpy(labels.astype(np.uint8)).reshape(-1),
-        starts=torch.zeros(1, dtype=torch.long),
-        shapes=torch.from_numpy(shape),
         shapes_host=shape,
         darkness=torch.tensor([float(volume.min())]),
         locations=({},),

@@ -20,15 +20,12 @@ CPU = torch.device("cpu")
 def hold(*label_maps, darkness=0.0, ignored=None):
     """Cases whose image is 10 times the label map plus the case's number, in two channels of opposite sign."""
     shapes = np.array([label_map.shape for label_map in label_maps])
-    sizes = shapes.prod(axis=1)
     flat = [10.0 * label_map.ravel() + number for number, label_map in enumerate(label_maps)]
     image = torch.tensor(np.concatenate(flat), dtype=torch.float16)
     return ResidentCases(
         names=tuple(f"case{n}" for n in range(len(label_maps))),
         images=torch.stack([image, -image]),
         label_maps=torch.tensor(np.concatenate([m.ravel() for m in label_maps]), dtype=torch.uint8),
-        starts=torch.tensor(np.concatenate([[0], np.cumsum(sizes)[:-1]])),
-        shapes=torch.tensor(shapes),
         shapes_host=shapes,
         darkness=torch.tensor([darkness, darkness]),
         annotated=None if ignored is None else tuple(np.flatnonzero(m != ignored) for m in label_maps),
@@ -56,7 +53,7 @@ def test_gathered_patches_are_pieces_of_their_cases():
     first, second = numbered(5, 6, 7), numbered(4, 9, 8)
     cases = hold(first, second)
 
-    images, label_maps = cases.gather(torch.tensor([1, 0]), torch.tensor([[1, 2, 3], [2, 0, 1]]), (2, 3, 4))
+    images, label_maps = cases.gather(np.array([1, 0]), np.array([[1, 2, 3], [2, 0, 1]]), (2, 3, 4))
 
     assert (label_maps[0].numpy() == second[1:3, 2:5, 3:7]).all()
     assert (label_maps[1].numpy() == first[2:4, 0:3, 1:5]).all()
@@ -69,12 +66,12 @@ def test_outside_a_case_it_is_dark_and_background(darkness):
     label_map = np.full((2, 3, 3), 5)
     cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), darkness=darkness)
 
-    images, label_maps = cases.gather(torch.tensor([1]), torch.tensor([[-1, -1, -1]]), (4, 5, 5))
+    images, label_maps = cases.gather(np.array([1]), np.array([[-1, -1, -1]]), (4, 5, 5))
 
     expected = np.pad(label_map, 1)
     assert (label_maps[0].numpy() == expected).all()
     assert (images[0, 0].numpy() == np.where(expected, 51, darkness)).all()
-    warped, _ = cases.interpolate(torch.tensor([1]), torch.full((1, 3, 1, 1, 1), -3.5), in_plane=False)
+    warped, _ = cases.interpolate(np.array([1]), torch.full((1, 3, 1, 1, 1), -3.5), in_plane=False)
     assert warped[0, :, 0, 0, 0].tolist() == [darkness, darkness]
 
 
@@ -83,12 +80,12 @@ def test_interpolation_at_voxels_is_gathering_and_halfway_is_the_mean():
     cases = hold(label_map)
     grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (3, 4, 5)), indexing="ij"))[None]
 
-    same, labels = cases.interpolate(torch.tensor([0]), grid.float(), in_plane=False)
+    same, labels = cases.interpolate(np.array([0]), grid.float(), in_plane=False)
     shifted, _ = cases.interpolate(
-        torch.tensor([0]), grid + torch.tensor([0.5, 0, 0]).view(1, 3, 1, 1, 1), in_plane=False
+        np.array([0]), grid + torch.tensor([0.5, 0, 0]).view(1, 3, 1, 1, 1), in_plane=False
     )
     flat, _ = cases.interpolate(
-        torch.tensor([0]), grid + torch.tensor([0, 0, 0.25]).view(1, 3, 1, 1, 1), in_plane=True
+        np.array([0]), grid + torch.tensor([0, 0, 0.25]).view(1, 3, 1, 1, 1), in_plane=True
     )
 
     assert (same[0, 0].numpy() == 10 * label_map[:3, :4, :5]).all()

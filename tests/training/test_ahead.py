@@ -6,22 +6,59 @@ import torch
 from scanseg.data.batches import Batch
 from scanseg.training.ahead import BatchesAhead
 
+CPU = torch.device("cpu")
 
-def test_each_batch_is_made_once_and_given_for_its_iteration():
-    made = []
 
-    def make(iteration):
-        made.append(iteration)
-        return f"batch {iteration}"
+@pytest.fixture
+def made():
+    return []
 
-    ahead = BatchesAhead(make, device=torch.device("cpu"))
+
+@pytest.fixture
+def make(made):
+    def make(iterations):
+        made.append(list(iterations))
+        return [f"batch {iteration}" for iteration in iterations]
+
+    return make
+
+
+def test_each_batch_is_made_once_and_given_for_its_iteration(make, made):
+    ahead = BatchesAhead(make, device=CPU)
 
     assert ahead.take(3) == "batch 3"
-    ahead.prepare(4)
-    ahead.prepare(4)
+    ahead.prepare()
+    ahead.prepare()
     assert ahead.take(4) == "batch 4"
     assert ahead.take(7) == "batch 7"
-    assert made == [3, 4, 7]
+    assert made == [[3], [4], [7]]
+
+
+def test_the_next_group_is_made_while_the_batches_of_one_are_taken(make, made):
+    ahead = BatchesAhead(make, device=CPU, at_once=3)
+
+    taken = []
+    for iteration in range(7):
+        taken.append(ahead.take(iteration))
+        ahead.prepare()
+        assert len(made) == iteration // 3 + 2
+
+    assert taken == [f"batch {iteration}" for iteration in range(7)]
+    assert made == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
+def test_a_group_is_the_same_wherever_a_training_begins(make, made):
+    ahead = BatchesAhead(make, device=CPU, at_once=4)
+
+    assert [ahead.take(iteration) for iteration in (6, 7, 8)] == ["batch 6", "batch 7", "batch 8"]
+    assert made == [[4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_a_batch_that_is_asked_for_again_is_made_again(make, made):
+    ahead = BatchesAhead(make, device=CPU, at_once=2)
+
+    assert [ahead.take(iteration) for iteration in (0, 1, 0)] == ["batch 0", "batch 1", "batch 0"]
+    assert made == [[0, 1], [0, 1]]
 
 
 @pytest.mark.gpu
@@ -33,6 +70,45 @@ def test_cases_that_are_still_being_written_are_waited_for():
     images.fill_(1)
     label_maps.fill_(1)
 
-    batch = BatchesAhead(lambda _: Batch(images.clone(), label_maps.clone()), device=device).take(0)
+    batch = BatchesAhead(lambda _: [Batch(images.clone(), label_maps.clone())], device=device).take(0)
 
     assert batch.images.min() == batch.label_maps.min() == 1
+
+
+def groups_of_numbers(iterations, *, delay):
+    """Batches that hold the number of their iteration; views of one tensor, made after a while."""
+    torch.cuda._sleep(delay)
+    numbers = torch.tensor(list(iterations), device="cuda").float()
+    images = numbers.repeat_interleave(1 << 20)
+    images, label_maps = (each.view(len(iterations), -1) for each in (images, images + 0.5))
+    return [Batch(*each) for each in zip(images, label_maps, strict=True)]
+
+
+@pytest.mark.gpu
+def test_the_rest_of_a_group_does_not_wait_for_the_next_one():
+    device, delays = torch.device("cuda"), iter([0, 2_000_000_000])
+    ahead = BatchesAhead(
+        lambda iterations: groups_of_numbers(iterations, delay=next(delays)), device=device, at_once=2
+    )
+
+    ahead.take(0)
+    torch.cuda.synchronize()
+    ahead.prepare()
+    batch = ahead.take(1)
+    assert batch.images.unique().tolist() == [1]
+    assert not ahead._next.made.query()
+
+
+@pytest.mark.gpu
+def test_batches_keep_their_values_while_later_groups_are_made():
+    device, sums = torch.device("cuda"), []
+    ahead = BatchesAhead(lambda iterations: groups_of_numbers(iterations, delay=0), device=device, at_once=3)
+
+    for iteration in range(20):
+        batch = ahead.take(iteration)
+        torch.cuda._sleep(20_000_000)  # the host runs ahead of the steps
+        sums.append(torch.stack([batch.images.mean(), batch.label_maps.mean()]))
+        del batch
+        ahead.prepare()
+
+    assert torch.stack(sums).tolist() == [[number, number + 0.5] for number in range(20)]

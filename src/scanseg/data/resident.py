@@ -6,12 +6,14 @@ batch are gathered by index arithmetic, whatever the cases' shapes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from scanseg.data.reading import Layout, gather, interpolate
 from scanseg.data.store import Store
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.specs import DatasetSpec, PreprocessingSpec, RescaleNormalization
@@ -41,11 +43,8 @@ class ResidentCases:
     """float16 values of all cases."""
     label_maps: Int[Tensor, " voxel"]
     """uint8 values of all cases; int16 where a first stage's prediction is packed into them."""
-    starts: Int[Tensor, " case"]
-    """Index of each case's first voxel."""
-    shapes: Int[Tensor, "case 3"]
     shapes_host: np.ndarray
-    """The same shapes, where no synchronisation is needed to read them."""
+    """Voxels of each case along z, y, x, (case, 3)."""
     darkness: Float[Tensor, " channel"]
     """Intensity of each channel outside a case."""
     locations: tuple[dict[str, np.ndarray], ...]
@@ -57,6 +56,11 @@ class ResidentCases:
     def device(self) -> torch.device:
         """Where the cases are."""
         return self.images.device
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Index of each case's first voxel, (case,)."""
+        return np.concatenate([[0], np.cumsum(self.shapes_host.prod(axis=1))[:-1]])
 
     def cut(self, boxes: Boxes, *, device: torch.device) -> "ResidentCases":
         """Return boxes as if each were a case, on another device.
@@ -83,67 +87,38 @@ class ResidentCases:
         )
 
     def gather(
-        self, cases: Int[Tensor, " batch"], corners: Int[Tensor, "batch 3"], size: Sequence[int]
+        self, cases: np.ndarray, corners: np.ndarray, size: Sequence[int]
     ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
         """Cut patches out of cases.
 
         Args:
-            cases: Index of the case of each patch.
-            corners: First voxel of each patch; may lie outside the case.
+            cases: Index of the case of each patch, (batch,).
+            corners: First voxel of each patch, (batch, 3); may lie outside the case.
             size: Voxels of a patch along z, y, x.
 
         Returns:
-            Images (float32) and label maps (uint8) of the patches.
+            Images (float32) and label maps of the patches.
         """
-        position = [
-            torch.arange(size[axis], device=self.device) + corners[:, axis, None] for axis in range(3)
-        ]
-        z, y, x = position[0][:, :, None, None], position[1][:, None, :, None], position[2][:, None, None, :]
-        index, inside = self._index(cases, z, y, x)
-        return self._intensities(index, inside).transpose(0, 1), self.label_maps[index] * inside
+        return gather(self.images, self.label_maps, self._layout(cases), corners=corners, size=size)
 
     def interpolate(
-        self, cases: Int[Tensor, " batch"], coordinates: Float[Tensor, "batch 3 z y x"], *, in_plane: bool
+        self, cases: np.ndarray, coordinates: Float[Tensor, "batch 3 z y x"], *, in_plane: bool
     ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
         """Read cases between voxels: images linearly, label maps at the nearest voxel.
 
         Args:
-            cases: Index of the case of each patch.
+            cases: Index of the case of each patch, (batch,).
             coordinates: Position of each voxel of a patch in its case, in voxels along z, y, x.
             in_plane: The z coordinates are whole numbers, so that neighbours along z need not be read.
 
         Returns:
-            Images (float32) and label maps (uint8) of the patches.
+            Images (float32) and label maps of the patches.
         """
-        nearest = coordinates.round().long()
-        index, inside = self._index(cases, nearest[:, 0], nearest[:, 1], nearest[:, 2])
-        label_maps = self.label_maps[index] * inside
-        floor = coordinates.floor()
-        fraction = coordinates - floor
-        low = nearest if in_plane else floor.long()
-        low = torch.stack([low[:, 0], floor[:, 1].long(), floor[:, 2].long()], dim=1)
-        images = torch.zeros((), device=self.device)
-        for corner in range(4 if in_plane else 8):
-            step = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
-            axes = (1, 2) if in_plane else (0, 1, 2)
-            weight = torch.ones((), device=self.device)
-            for axis in axes:
-                weight = weight * (fraction[:, axis] if step[axis] else 1 - fraction[:, axis])
-            index, inside = self._index(cases, low[:, 0] + step[0], low[:, 1] + step[1], low[:, 2] + step[2])
-            images = images + self._intensities(index, inside) * weight
-        return images.transpose(0, 1), label_maps
+        layout = self._layout(cases)
+        return interpolate(self.images, self.label_maps, layout, coordinates=coordinates, in_plane=in_plane)
 
-    def _intensities(self, index: Tensor, inside: Tensor) -> Tensor:
-        """Read voxels of every channel, (channel, batch, z, y, x)."""
-        return torch.where(inside, self.images[:, index].float(), self.darkness[:, None, None, None, None])
-
-    def _index(self, cases: Tensor, z: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the flat index of voxels and whether they are inside; outside ones index the first voxel."""
-        start = self.starts[cases][:, None, None, None]
-        depth, height, width = (self.shapes[cases, axis][:, None, None, None] for axis in range(3))
-        inside = (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        index = start + (z * height + y) * width + x
-        return torch.where(inside, index, start), inside
+    def _layout(self, cases: np.ndarray) -> Layout:
+        return Layout(self.starts[cases], self.shapes_host[cases], self.darkness)
 
 
 def join_boxes(
@@ -163,13 +138,10 @@ def join_boxes(
         darkness: Intensity of each channel outside.
         device: Where they are wanted.
     """
-    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
     return ResidentCases(
         names=tuple(str(number) for number in range(len(shapes))),
         images=images.to(device),
         label_maps=label_maps.to(device),
-        starts=torch.from_numpy(starts).to(device),
-        shapes=torch.from_numpy(shapes).to(device),
         shapes_host=shapes,
         darkness=darkness.to(device),
         locations=(),
@@ -229,8 +201,6 @@ def hold_cases(
         names=tuple(cases),
         images=images,
         label_maps=label_maps,
-        starts=torch.from_numpy(starts).to(device),
-        shapes=torch.from_numpy(shapes).to(device),
         shapes_host=shapes,
         darkness=darkness_of(store.index.preprocessing).to(device),
         locations=tuple(locations),

@@ -18,7 +18,7 @@ VALIDATION_STREAM = 1
 
 @dataclass(frozen=True, eq=False)
 class PatchPositions:
-    """The patches of one batch, before augmentation."""
+    """The patches of one batch, or of several, before augmentation."""
 
     cases: np.ndarray
     """Index of each patch's case, (batch,)."""
@@ -28,6 +28,14 @@ class PatchPositions:
     def within(self, here: slice) -> "PatchPositions":
         """Return the patches of a part of the batch."""
         return PatchPositions(self.cases[here], self.corners[here])
+
+    @classmethod
+    def join(cls, batches: "Sequence[PatchPositions]") -> "PatchPositions":
+        """Return the patches of several batches, one batch behind the other."""
+        return cls(
+            np.concatenate([each.cases for each in batches]),
+            np.concatenate([each.corners for each in batches]),
+        )
 
 
 class SampledCases(Protocol):

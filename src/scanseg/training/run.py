@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from scanseg.data.batches import Batch, TrainingCases, make_batch
+from scanseg.data.batches import Batch, TrainingCases, make_batches, num_batches_at_once
 from scanseg.data.cascade import predicted_of
 from scanseg.data.disk import DiskCases
 from scanseg.data.parts import Part
@@ -66,7 +66,8 @@ class Run:
         self._progression = Progression(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
         self._load(store, num_workers)
-        self._batches = BatchesAhead(self._make_batch, device=device)
+        at_once = num_batches_at_once(self._train_cases, self._plan.sampling, device=device, part=self._part)
+        self._batches = BatchesAhead(self._make_batches, device=device, at_once=at_once)
         self._last_checkpoint = time.monotonic()
         self._log: TensorBoardLog | None = None
         if processes.is_first:
@@ -284,13 +285,13 @@ class Run:
         return shared
 
     def _step(self, lr: float) -> torch.Tensor:
-        """Learn from one batch, and let the next be made meanwhile; return the loss."""
+        """Learn from one batch, and let the next ones be made meanwhile; return the loss."""
         with self._explained_memory():
             frozen = self.fit.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
             batch = self._batches.take(self.fit.iterations_done)
             loss = self.fit.step(batch, lr=lr, encoder_frozen=frozen)
             if self._device.type == "cuda":
-                self._batches.prepare(self.fit.iterations_done)
+                self._batches.prepare()
         return loss
 
     def _explained_memory(self) -> AbstractContextManager[None]:
@@ -302,15 +303,15 @@ class Run:
             device=self._device,
         )
 
-    def _make_batch(self, iteration: int) -> Batch:
-        """Make this process's part of the training batch of an iteration."""
-        return make_batch(
+    def _make_batches(self, iterations: Sequence[int]) -> Sequence[Batch]:
+        """Make this process's part of the training batches of some iterations."""
+        return make_batches(
             self._train_cases,
             self._plan.sampling,
             transforms=self._plan.augmentation,
             seed=self._plan.training.seed,
             stream=TRAINING_STREAM,
-            iteration=iteration,
+            iterations=iterations,
             device=self._device,
             part=self._part,
             predicted=predicted_of(self._plan),

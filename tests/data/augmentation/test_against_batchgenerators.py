@@ -118,8 +118,6 @@ def ours(spec, image):
         names=("case",),
         images=volume.half().reshape(1, -1),
         label_maps=torch.zeros(volume.numel(), dtype=torch.uint8),
-        starts=torch.zeros(1, dtype=torch.long),
-        shapes=torch.from_numpy(shape),
         shapes_host=shape,
         darkness=torch.zeros(1),
         locations=({"middle": np.array([middle])},),

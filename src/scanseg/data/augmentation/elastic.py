@@ -66,19 +66,25 @@ def steps_of(
     drawn = (1, *size[1:]) if alike else tuple(size)
     generator = torch.Generator(device).manual_seed(deformation.seed)
     noise = torch.randn((3, *drawn), generator=generator, device=device)
+    frequencies = _squared_frequencies(drawn, device=device)
     steps = [
-        _scale(_blur(noise[axis], sigma), step)
+        _scale(_blur(noise[axis], sigma, frequencies), step)
         for axis, (sigma, step) in enumerate(zip(deformation.sigmas, deformation.magnitudes, strict=True))
     ]
     return torch.stack(steps).expand(3, *size)
 
 
-def _blur(noise: Float[Tensor, "z y x"], sigma: float) -> Float[Tensor, "z y x"]:
+def _squared_frequencies(size: Sequence[int], *, device: torch.device) -> Float[Tensor, "z y half"]:
+    """Return the squared length of the frequencies of a real Fourier transform, in cycles a voxel."""
+    depth, height, width = (torch.fft.fftfreq(voxels, device=device).square() for voxels in size)
+    return depth[:, None, None] + height[:, None] + width[: size[-1] // 2 + 1]
+
+
+def _blur(
+    noise: Float[Tensor, "z y x"], sigma: float, squared_frequencies: Float[Tensor, "z y half"]
+) -> Float[Tensor, "z y x"]:
     """Convolve with a Gaussian as if space were periodic, by its Fourier transform."""
-    depth, height, width = (torch.fft.fftfreq(voxels, device=noise.device).square() for voxels in noise.shape)
-    last = width[: noise.shape[-1] // 2 + 1]
-    squares = depth[:, None, None] + height[:, None] + last
-    passed = (-2 * (math.pi * sigma) ** 2 * squares).exp()
+    passed = (-2 * (math.pi * sigma) ** 2 * squared_frequencies).exp()
     return torch.fft.irfftn(torch.fft.rfftn(noise) * passed, s=noise.shape)
 
 

@@ -1,8 +1,10 @@
-"""Changes of intensities. Each acts on some patches of a batch, chosen and parametrised on the host."""
+"""Changes of intensities. Each acts on some channels of some patches, chosen and parametrised on the host."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.data.parts import WHOLE, Part
+from scanseg.data.transfer import to_device
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
@@ -24,6 +27,8 @@ from scanseg.specs import (
 )
 
 Images = Float[Tensor, "batch channel *axes"]
+Rows = Float[Tensor, "row *axes"]
+"""Channels of patches, each changed by itself."""
 
 _TRUNCATE = 4.0
 """Standard deviations after which a Gaussian kernel ends."""
@@ -31,173 +36,242 @@ _TRUNCATE = 4.0
 
 @dataclass(frozen=True, eq=False)
 class _Draws:
-    """Draws for the patches of a whole batch that are changed, of which some are here.
+    """Draws for the changed patches of several batches, of which some are here.
 
-    All are drawn wherever the batch is, so that its parts, each made elsewhere, are those of the whole.
+    All patches of a batch are drawn wherever it is, so that its parts, each made elsewhere, are those of the whole.
     """
 
-    rng: np.random.Generator
+    rngs: Sequence[np.random.Generator]
+    """Of each batch."""
+    here: Sequence[np.ndarray]
+    """Which of the changed patches of each batch are here, (changed,)."""
     num_channels: int
-    here: np.ndarray
-    """Which of the changed patches are here, (changed,)."""
 
     def uniform(self, bounds: tuple[float, float], *, num_channels: int | None = None) -> np.ndarray:
         """Draw a number for each channel of each patch."""
-        return self.rng.uniform(*bounds, size=self._size(num_channels))[self.here]
+        return self._each(lambda rng, size: rng.uniform(*bounds, size=size), num_channels)
 
     def factor(self, bounds: tuple[float, float]) -> np.ndarray:
         """Draw a factor for each channel of each patch: as often below 1 as above, where the bounds hold 1."""
         low, high = bounds
         if not low < 1 < high:
             return self.uniform(bounds)
-        size = self._size(None)
-        below = self.rng.random(size) < 0.5
-        drawn = np.where(below, self.rng.uniform(low, 1, size=size), self.rng.uniform(1, high, size=size))
-        return drawn[self.here]
+
+        def draw(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+            below = rng.random(size) < 0.5
+            return np.where(below, rng.uniform(low, 1, size=size), rng.uniform(1, high, size=size))
+
+        return self._each(draw)
 
     def chosen(self, probability: float) -> np.ndarray:
         """Draw which channels of each patch are changed."""
-        return (self.rng.random(self._size(None)) < probability)[self.here]
+        return self._each(lambda rng, size: rng.random(size) < probability)
 
-    def noise(self, images: Images, generator: torch.Generator) -> Images:
-        """Draw normal noise for each voxel."""
-        noise = torch.randn((len(self.here), *images.shape[1:]), generator=generator, device=images.device)
-        return noise if self.here.all() else noise[torch.from_numpy(self.here).to(images.device)]
+    def noise(
+        self, size: Sequence[int], generators: Sequence[torch.Generator], *, device: torch.device
+    ) -> Float[Tensor, "row *axes"]:
+        """Draw normal noise for each voxel of a size, a row for each channel of each patch."""
+        changed = [len(here) if here.any() else 0 for here in self.here]
+        noise = torch.empty((sum(changed), self.num_channels, *size), device=device)
+        for drawn, generator in zip(noise.split(changed), generators, strict=True):
+            drawn.normal_(generator=generator)
+        here = np.concatenate([here for here in self.here if here.any()])
+        if not here.all():
+            noise = noise[to_device(here, device=device)[0]]
+        return noise.flatten(0, 1)
 
-    def _size(self, num_channels: int | None) -> tuple[int, int]:
-        return len(self.here), num_channels or self.num_channels
+    def _each(
+        self,
+        draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray],
+        num_channels: int | None = None,
+    ) -> np.ndarray:
+        """Draw for every batch, and take what is here, (patch, channel)."""
+        channels = num_channels or self.num_channels
+        return np.concatenate(
+            [draw(rng, (len(here), channels))[here] for rng, here in zip(self.rngs, self.here, strict=True)]
+        )
 
 
 def apply_intensity(
     images: Images,
     spec: Transform,
     *,
-    rng: np.random.Generator,
-    generator: torch.Generator,
+    rngs: Sequence[np.random.Generator],
+    generators: Sequence[torch.Generator] = (),
     part: Part = WHOLE,
 ) -> Images:
-    """Apply one transform to a batch, or to a part of it as it is applied to the whole.
+    """Apply one transform to one or several batches, or to a part of each as it is applied to the whole.
 
     Args:
-        images: Patches of the part; not changed.
+        images: Patches of the batches, one batch behind the other; not changed.
         spec: The transform, a change of intensities.
-        rng: Decides which patches are changed, and the parameters.
-        generator: Source of noise, on the device of the patches.
-        part: Which part of the batch the patches are.
+        rngs: Of each batch; decides which patches are changed, and the parameters.
+        generators: Source of each batch's noise, on the device of the patches; for `GaussianNoiseTransform` only.
+        part: Which part of each batch the patches are.
 
     Returns:
         The patches after the transform.
     """
-    patches = np.flatnonzero(rng.random(len(images) * part.count) < spec.probability)
-    here = (patches >= part.index * len(images)) & (patches < (part.index + 1) * len(images))
-    if not here.any():
+    share = len(images) // len(rngs)
+    patches = [np.flatnonzero(rng.random(share * part.count) < spec.probability) for rng in rngs]
+    first = part.of(share * part.count).start
+    here = [(first <= changed) & (changed < first + share) for changed in patches]
+    where = np.concatenate(
+        [number * share + patches[number][here[number]] - first for number in range(len(rngs))]
+    )
+    if not len(where):
         return images
-    where = torch.from_numpy(patches[here] - part.index * len(images)).to(images.device)
-    draws = _Draws(rng, num_channels=images.shape[1], here=here)
-    return images.index_copy(0, where, _change(images[where], spec, draws, generator))
+    draws = _Draws(rngs, here, num_channels=images.shape[1])
+    chosen, values = _draw(spec, draws, num_axes=images.ndim - 2)
+    rows = (where[:, None] * images.shape[1] + np.arange(images.shape[1]))[chosen]
+    values = values[chosen]
+    if not len(rows):
+        return images
+    index, *numbers = to_device(rows, *_numbers_for_device(spec, values), device=images.device)
+    flat = images.flatten(0, 1)
+    before = flat[index]
+    if isinstance(spec, GaussianNoiseTransform):
+        noise = draws.noise(images.shape[2:], generators, device=images.device)
+        after = before + noise * _spread(numbers[0], before)
+    else:
+        after = _change(before, spec, values, numbers)
+    return flat.index_copy(0, index, after).unflatten(0, images.shape[:2])
 
 
-def _change(images: Images, spec: Transform, draws: _Draws, generator: torch.Generator) -> Images:
-    """Change every patch that is given."""
+def _draw(spec: Transform, draws: _Draws, *, num_axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw which channels of the changed patches are changed, (patch, channel), and by how much, (..., *)."""
     match spec:
         case GaussianNoiseTransform():
-            deviation = draws.uniform(spec.deviation_range, num_channels=1)
-            return images + draws.noise(images, generator) * _spread(deviation, images)
+            deviations = draws.uniform(spec.deviation_range, num_channels=1)
+            values = np.repeat(deviations, draws.num_channels, axis=1)
         case GaussianBlurTransform():
             chosen = draws.chosen(spec.channel_probability)
-            axes = [draws.uniform(spec.sigma_range) for _ in range(2, images.ndim)]
-            sigmas = np.maximum(np.stack(axes, axis=-1), 1e-3)
-            return torch.where(_spread(chosen, images), blur(images, sigmas), images)
-        case BrightnessTransform():
-            return images * _spread(draws.factor(spec.factor_range), images)
-        case ContrastTransform():
-            return stretch(images, draws.factor(spec.factor_range))
+            sigmas = [draws.uniform(spec.sigma_range) for _ in range(num_axes)]
+            return chosen, np.maximum(np.stack(sigmas, axis=-1), 1e-3)
+        case BrightnessTransform() | ContrastTransform():
+            values = draws.factor(spec.factor_range)
         case LowResolutionTransform():
-            chosen, zooms = draws.chosen(spec.channel_probability), draws.uniform(spec.zoom_range)
-            lowered = lower_resolution(images, zooms, in_plane=spec.in_plane)
-            return torch.where(_spread(chosen, images), lowered, images)
+            return draws.chosen(spec.channel_probability), draws.uniform(spec.zoom_range)
         case GammaTransform():
-            gammas = draws.factor(spec.gamma_range)
-            return -raise_to_gamma(-images, gammas) if spec.inverted else raise_to_gamma(images, gammas)
+            values = draws.factor(spec.gamma_range)
         case AffineTransform() | MirrorTransform():
             raise TypeError(f"{spec.kind} does not change intensities")
+    return np.ones(values.shape, dtype=bool), values
 
 
-def _spread(values: np.ndarray, images: Images) -> Tensor:
-    """Shape values of (batch, channel) so that they spread over the patches, in the patches' type."""
-    dtype = torch.bool if values.dtype == np.bool_ else images.dtype
-    tensor = torch.as_tensor(values, dtype=dtype).to(images.device)
-    return tensor.reshape(*values.shape, *(1,) * (images.ndim - 2))
+def _numbers_for_device(spec: Transform, values: np.ndarray) -> list[np.ndarray]:
+    """Return what is computed with where the patches are, of what was drawn for each row."""
+    match spec:
+        case GaussianBlurTransform():
+            return gaussian_weights(values)
+        case LowResolutionTransform():
+            return []
+        case _:
+            return [values.astype(np.float32)]
 
 
-def blur(images: Images, sigmas: np.ndarray) -> Images:
-    """Convolve each channel of each patch with a Gaussian.
+def _change(rows: Rows, spec: Transform, values: np.ndarray, numbers: Sequence[Tensor]) -> Rows:
+    """Change every row that is given."""
+    match spec:
+        case GaussianBlurTransform():
+            return convolve(rows, numbers)
+        case BrightnessTransform():
+            return rows * _spread(numbers[0], rows)
+        case ContrastTransform():
+            return stretch(rows, numbers[0])
+        case LowResolutionTransform():
+            return lower_resolution(rows, values, in_plane=spec.in_plane)
+        case GammaTransform():
+            return -raise_to_gamma(-rows, numbers[0]) if spec.inverted else raise_to_gamma(rows, numbers[0])
+        case _:
+            raise TypeError(f"{spec.kind} does not change rows by themselves")
+
+
+def _spread(values: Float[Tensor, " row"], rows: Rows) -> Tensor:
+    """Shape a value of each row so that it spreads over the row."""
+    return values.view(-1, *(1,) * (rows.ndim - 1))
+
+
+def gaussian_weights(sigmas: np.ndarray) -> list[np.ndarray]:
+    """Return the weights of Gaussian kernels: for each axis (row, tap), float32.
+
+    Each kernel ends by its own deviation, so that rows do not depend on each other.
 
     Args:
-        images: Patches.
-        sigmas: Standard deviations in voxels along each axis, (batch, channel, axis); or one for all, (batch, channel).
+        sigmas: Standard deviations in voxels along each axis, (row, axis).
     """
-    if sigmas.ndim == 2:
-        sigmas = np.repeat(sigmas[..., None], images.ndim - 2, axis=2)
-    for axis in range(2, images.ndim):
-        if images.shape[axis] > 1:
-            images = _blur_axis(images, sigmas[..., axis - 2], axis)
-    return images
+    weights = []
+    for deviations in sigmas.T[..., None]:
+        radius = max(1, math.ceil(_TRUNCATE * float(deviations.max())))
+        taps = np.arange(-radius, radius + 1)
+        values = np.exp(-0.5 * (taps / deviations) ** 2)
+        values *= np.abs(taps) <= np.maximum(1, np.ceil(_TRUNCATE * deviations))
+        # Summed from the first to the last, so that zeros outside change nothing.
+        weights.append((values / np.cumsum(values, axis=-1)[:, -1:]).astype(np.float32))
+    return weights
 
 
-def _blur_axis(images: Images, sigmas: np.ndarray, axis: int) -> Images:
-    """Convolve along one axis; each kernel ends by its own deviation, so that patches do not depend on each other."""
-    radius = max(1, math.ceil(_TRUNCATE * float(sigmas.max())))
-    taps = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (taps / sigmas[..., None]) ** 2)
-    weights *= np.abs(taps) <= np.maximum(1, np.ceil(_TRUNCATE * sigmas[..., None]))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    padded = _extend(images, axis, radius)
-    return sum(
-        (
-            padded.narrow(axis, tap, images.shape[axis]) * _spread(weights[..., tap], images)
-            for tap in range(2 * radius + 1)
-        ),
-        start=torch.zeros((), device=images.device),
+def convolve(rows: Rows, weights: Sequence[Float[Tensor, "row tap"]]) -> Rows:
+    """Convolve along every axis; the first and the last plane are repeated outwards.
+
+    Args:
+        rows: Channels of patches.
+        weights: For each axis the kernel of each row, with an odd number of taps.
+    """
+    for axis, kernel in enumerate(weights, start=1):
+        if rows.shape[axis] > 1:
+            rows = _convolve_axis(rows, kernel, axis)
+    return rows
+
+
+def _convolve_axis(rows: Rows, kernel: Float[Tensor, "row tap"], axis: int) -> Rows:
+    """Convolve along one axis."""
+    num_taps, num_axes = kernel.shape[1], rows.ndim - 1
+    margins = [0] * (2 * num_axes)  # the last axis comes first
+    begin = 2 * (num_axes - axis)
+    margins[begin : begin + 2] = [num_taps // 2] * 2
+    padded = F.pad(rows[None], margins, mode="replicate")[0]
+    parts = (
+        padded.narrow(axis, tap, rows.shape[axis]) * _spread(kernel[:, tap], rows) for tap in range(num_taps)
     )
+    return reduce(add, parts)
 
 
-def _extend(images: Images, axis: int, radius: int) -> Images:
-    """Repeat the first and last plane of an axis outwards."""
-    index = torch.arange(-radius, images.shape[axis] + radius, device=images.device)
-    return images.index_select(axis, index.clamp(0, images.shape[axis] - 1))
-
-
-def stretch(images: Images, factors: np.ndarray) -> Images:
-    """Scale the distance of intensities from their channel's mean; the channel's extremes stay bounds.
+def stretch(rows: Rows, factors: Float[Tensor, " row"]) -> Rows:
+    """Scale the distance of intensities from the row's mean; the row's extremes stay bounds.
 
     Args:
-        images: Patches.
-        factors: One for each channel of each patch, (batch, channel).
+        rows: Channels of patches.
+        factors: One for each row.
     """
-    axes = tuple(range(2, images.ndim))
-    mean = images.mean(axes, keepdim=True)
-    low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
-    return ((images - mean) * _spread(factors, images) + mean).clamp(low, high)
+    mean = _spread(rows.flatten(1).mean(1), rows)
+    low, high = _extremes(rows)
+    return ((rows - mean) * _spread(factors, rows) + mean).clamp(low, high)
 
 
-def lower_resolution(images: Images, zooms: np.ndarray, *, in_plane: bool = False) -> Images:
-    """Sample each channel down by nearest neighbour and up again linearly.
+def _extremes(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest value of each row, shaped to spread over it."""
+    low, high = rows.flatten(1).aminmax(dim=1)
+    return _spread(low, rows), _spread(high, rows)
+
+
+def lower_resolution(rows: Rows, zooms: np.ndarray, *, in_plane: bool = False) -> Rows:
+    """Sample each row down by nearest neighbour and up again linearly.
 
     Args:
-        images: Patches.
-        zooms: Voxels kept along each axis, as a fraction, (batch, channel).
+        rows: Channels of patches.
+        zooms: Voxels kept along each axis, as a fraction, (row,).
         in_plane: Keep all voxels along the first of three axes.
     """
-    size = images.shape[2:]
+    size = rows.shape[1:]
     mode = "bilinear" if len(size) == 2 else "trilinear"
     changed = []
-    for patch, zoom in zip(images.flatten(0, 1), zooms.ravel(), strict=True):
+    for row, zoom in zip(rows, zooms, strict=True):
         small = F.interpolate(
-            patch[None, None], size=_zoomed(size, float(zoom), in_plane=in_plane), mode="nearest-exact"
+            row[None, None], size=_zoomed(size, float(zoom), in_plane=in_plane), mode="nearest-exact"
         )
         changed.append(F.interpolate(small, size=size, mode=mode, align_corners=False)[0, 0])
-    return torch.stack(changed).reshape(images.shape)
+    return torch.stack(changed)
 
 
 def _zoomed(size: Sequence[int], zoom: float, *, in_plane: bool) -> list[int]:
@@ -206,17 +280,16 @@ def _zoomed(size: Sequence[int], zoom: float, *, in_plane: bool) -> list[int]:
     return [size[0], *smaller[1:]] if in_plane and len(size) == 3 else smaller
 
 
-def raise_to_gamma(images: Images, gammas: np.ndarray) -> Images:
-    """Raise intensities, scaled to [0, 1] within each channel, to a power; keep mean and deviation.
+def raise_to_gamma(rows: Rows, gammas: Float[Tensor, " row"]) -> Rows:
+    """Raise intensities, scaled to [0, 1] within each row, to a power; keep mean and deviation.
 
     Args:
-        images: Patches.
-        gammas: Exponents, (batch, channel).
+        rows: Channels of patches.
+        gammas: Exponents, one for each row.
     """
-    axes = tuple(range(2, images.ndim))
-    mean, deviation = images.mean(axes, keepdim=True), images.std(axes, keepdim=True)
-    low = images.amin(axes, keepdim=True)
-    extent = (images.amax(axes, keepdim=True) - low).clamp_min(1e-7)
-    raised = ((images - low) / extent).pow(_spread(gammas, images)) * extent + low
-    centred = raised - raised.mean(axes, keepdim=True)
-    return centred / raised.std(axes, keepdim=True).clamp_min(1e-7) * deviation + mean
+    mean, deviation = (_spread(each, rows) for each in (rows.flatten(1).mean(1), rows.flatten(1).std(1)))
+    low, high = _extremes(rows)
+    extent = (high - low).clamp_min(1e-7)
+    raised = ((rows - low) / extent).pow(_spread(gammas, rows)) * extent + low
+    centred = raised - _spread(raised.flatten(1).mean(1), rows)
+    return centred / _spread(raised.flatten(1).std(1), rows).clamp_min(1e-7) * deviation + mean

@@ -1,11 +1,13 @@
 """Flips of patches along their axes."""
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.data.parts import WHOLE, Part
+from scanseg.data.transfer import to_device
 from scanseg.specs import MirrorTransform
 
 
@@ -14,28 +16,48 @@ def mirror(
     label_maps: Int[Tensor, "batch *axes"],
     *,
     spec: MirrorTransform,
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
     part: Part = WHOLE,
 ) -> tuple[Float[Tensor, "batch channel *axes"], Int[Tensor, "batch *axes"]]:
     """Flip each patch along each of the axes with probability one half.
 
     Args:
-        images: Patches.
+        images: Patches of one batch or, one behind the other, of several.
         label_maps: Their label maps, flipped alike.
         spec: The axes, counted from the first spatial axis.
-        rng: Source of randomness.
-        part: Which part of a batch the patches are.
+        rngs: Source of randomness of each batch.
+        part: Which part of each batch the patches are.
     """
-    batch_size = len(images) * part.count
-    here = part.of(batch_size)
+    if not spec.axes:
+        return images, label_maps
+    share = len(images) // len(rngs)
+    flipped = np.concatenate(
+        [_draw(spec, rng, batch_size=share * part.count)[:, part.of(share * part.count)] for rng in rngs],
+        axis=1,
+    )
+    size = label_maps.shape[1:]
+    numbers = [np.arange(length) for length in (*images.shape[:2], *size)]
+    for row, axis in zip(flipped, spec.axes, strict=True):
+        there = numbers[2 + axis]
+        numbers[2 + axis] = np.where(row[:, None], there[::-1], there)
+    index = to_device(*_spread(numbers), device=images.device)
+    label_index = [each.squeeze(1) for each in (index[0], *index[2:])]
+    return images[index], label_maps[tuple(label_index)]
+
+
+def _spread(numbers: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Shape an index along each axis, each either of one number a voxel or of as many for each patch."""
+    shaped = []
+    for axis, each in enumerate(numbers):
+        shape = [1] * len(numbers)
+        shape[axis] = each.shape[-1]
+        if each.ndim == 2:
+            shape[0] = len(each)
+        shaped.append(each.reshape(shape))
+    return shaped
+
+
+def _draw(spec: MirrorTransform, rng: np.random.Generator, *, batch_size: int) -> np.ndarray:
+    """Draw along which axes each patch of a batch is flipped, (axis, patch)."""
     allowed = rng.random(batch_size) < spec.probability
-    for axis in spec.axes:
-        flipped = torch.from_numpy(((rng.random(batch_size) < 0.5) & allowed)[here]).to(images.device)
-        images = torch.where(_per_patch(flipped, images), images.flip(2 + axis), images)
-        label_maps = torch.where(_per_patch(flipped, label_maps), label_maps.flip(1 + axis), label_maps)
-    return images, label_maps
-
-
-def _per_patch(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one value a patch so that it spreads over the patch."""
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
+    return np.stack([(rng.random(batch_size) < 0.5) & allowed for _ in spec.axes])

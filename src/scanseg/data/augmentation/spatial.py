@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.data.augmentation.elastic import Deformation, draw_deformation, steps_of
+from scanseg.data.transfer import to_device
 from scanseg.specs import AffineTransform
 
 
@@ -33,6 +35,16 @@ class Warps:
             self.matrices[chosen],
             self.shifts[chosen],
             tuple(self.deformations[number] for number in np.flatnonzero(chosen)),
+        )
+
+    @classmethod
+    def join(cls, batches: "Sequence[Warps]", *, batch_size: int) -> "Warps":
+        """Return the warps of several batches of a size, whose patches are numbered on from batch to batch."""
+        return cls(
+            np.concatenate([number * batch_size + each.patches for number, each in enumerate(batches)]),
+            np.concatenate([each.matrices for each in batches]),
+            np.concatenate([each.shifts for each in batches]),
+            tuple(chain.from_iterable(each.deformations for each in batches)),
         )
 
     def reach(self, corners: np.ndarray, *, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,19 +131,21 @@ def warped_coordinates(
         device: Where the coordinates are needed.
     """
     middle = (np.array(size) - 1) / 2
-    centres = torch.tensor(corners + middle + warps.shifts, dtype=torch.float32, device=device)
-    matrices = torch.tensor(warps.matrices, dtype=torch.float32, device=device)
-    axes = [torch.arange(size[a], device=device, dtype=torch.float32) - float(middle[a]) for a in range(3)]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).expand(len(matrices), -1, -1)
+    numbers = [warps.matrices, corners + middle + warps.shifts]
+    numbers += [np.arange(size[axis]) - middle[axis] for axis in range(3)]
+    sent = to_device(*(each.astype(np.float32) for each in numbers), device=device)
+    matrices, centres = (each[..., None, None, None] for each in sent[:2])
+    offsets = [each.view(1, *(1,) * axis, -1, *(1,) * (2 - axis)) for axis, each in enumerate(sent[2:])]
     if any(warps.deformations):
-        offsets = offsets + torch.stack(
-            [
-                steps_of(each, size=size, device=device).flatten(1) if each else torch.zeros_like(offsets[0])
-                for each in warps.deformations
-            ]
-        )
+        steps = _steps(warps.deformations, size=size, device=device)
+        offsets = [offset + steps[:, axis] for axis, offset in enumerate(offsets)]
     # Not a matrix product, which a GPU may round to TF32: a twentieth of a voxel in a large patch.
-    turned = sum(
-        (matrices[:, :, axis, None] * offsets[:, axis, None] for axis in range(3)), start=centres[:, :, None]
-    )
-    return turned.unflatten(2, tuple(size))
+    return sum((matrices[:, :, axis] * offsets[axis][:, None] for axis in range(3)), start=centres)
+
+
+def _steps(
+    deformations: Sequence[Deformation | None], *, size: Sequence[int], device: torch.device
+) -> Float[Tensor, "patch 3 z y x"]:
+    """Return the steps of every patch, 0 where it is not deformed."""
+    still = torch.zeros((), device=device).expand(3, *size)
+    return torch.stack([steps_of(each, size=size, device=device) if each else still for each in deformations])
