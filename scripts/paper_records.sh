@@ -32,15 +32,18 @@ case $task in
             rm -rf "${out:?}/$name/dataset" # trainings need the store alone
         done ;;
     run)
-        out=$1; records=$2; shift 2
+        out=$1; mkdir -p "$2"; records=$(cd "$2" && pwd); shift 2
+        failed=""
         for name in "$@"; do
             line=$(words "$name")
             # shellcheck disable=SC2046,SC2001
-            $SCANSEG $(sed 's/ @[^ ]*//' <<<"$line") $(device_option $line) --resume -o "$out/$name" || echo "$name: failed"
+            $SCANSEG $(sed 's/ @[^ ]*//' <<<"$line") $(device_option $line) --resume -o "$out/$name" \
+                || { echo "$name: failed" >&2; failed="$failed $name"; }
             mkdir -p "$records/$name"
             (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
                 -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name 'test-*.json' -o -name validation.json \) \
                 -exec cp --parents {} "$records/$name/" \;)
-        done ;;
+        done
+        [[ -z $failed ]] || { echo "failed:$failed; the same call goes on with them" >&2; exit 1; } ;;
     *) echo "prepare or run, not $task" >&2; exit 2 ;;
 esac

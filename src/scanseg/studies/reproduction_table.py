@@ -154,9 +154,8 @@ def said_with(table: Reproduction) -> list[str]:
     )
     lines = [
         f"Protocol {table.protocol}: {table.train_cases} training cases, scored on {table.scored}.{quick}",
-        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}); "
-        + (f"NSD within {table.tolerance}. " if table.tolerance else f"HD95 in {table.distance_unit}. ")
-        + "Dice is the mean over labels of the mean over cases, unless it says otherwise.",
+        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}){_distances(table)}. Dice is the mean over labels "
+        "of the mean over cases, unless it says otherwise.",
         f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
     ]
     if any("f1" in row.measures for row in table.rows):
@@ -176,6 +175,14 @@ def said_with(table: Reproduction) -> list[str]:
     if table.waiting:
         lines.append(f"Still to be done: {', '.join(table.waiting)}.")
     return lines
+
+
+def _distances(table: Reproduction) -> str:
+    """Say how the distances in the table are measured."""
+    if table.tolerance:
+        return f"; NSD within {table.tolerance}"
+    has_hd95 = any("hd95" in row.measures for row in table.rows)
+    return f"; HD95 in {table.distance_unit}" if has_hd95 else ""
 
 
 def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:

@@ -117,7 +117,9 @@ def _write_figure(record: StudyRecord, path: Path) -> None:
     figure = Figure(figsize=(7, 1.2 + 0.5 * len(record.cells)), layout="constrained")
     FigureCanvasAgg(figure)
     values = {cell.name: _dice_of(record, cell.name) for cell in record.cells}
-    draw_spread(figure.subplots(), values, baseline=record.spec.baseline_name)
+    axes = figure.subplots()
+    draw_spread(axes, values, baseline=record.spec.baseline_name)
+    axes.set_title("Each dot a training; mean and standard deviation", fontsize="medium")
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
