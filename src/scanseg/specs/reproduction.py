@@ -67,6 +67,9 @@ class ReproductionRow(Document):
     parameters: int | None = None
     training_seconds: float | None = None
     """Mean over seeds."""
+    epochs_done: float | None = None
+    """Mean over seeds."""
+    epochs_planned: int | None = None
     note: str = ""
 
 

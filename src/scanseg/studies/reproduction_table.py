@@ -158,6 +158,8 @@ def said_with(table: Reproduction) -> list[str]:
         "of the mean over cases, unless it says otherwise.",
         f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
     ]
+    if here:
+        lines.append(f"Trained here: {'; '.join(dict.fromkeys(_training(row) for row in here))}.")
     if any("f1" in row.measures for row in table.rows):
         lines.append(
             "F1 of objects: connected parts of label 1, without those at the border, matched one to one at an overlap "
@@ -177,6 +179,16 @@ def said_with(table: Reproduction) -> list[str]:
     return lines
 
 
+def _training(row: ReproductionRow) -> str:
+    """Say how large a network is and how long it was trained."""
+    if row.parameters is None or row.training_seconds is None or row.epochs_done is None:
+        return f"{row.method}, whose record is gone"
+    return (
+        f"{row.method}, {row.parameters / 1e6:.2f} million parameters, {row.epochs_done:g} of {row.epochs_planned} "
+        f"epochs in {row.training_seconds / 60:.1f} minutes"
+    )
+
+
 def _distances(table: Reproduction) -> str:
     """Say how the distances in the table are measured."""
     if table.tolerance:
@@ -190,7 +202,7 @@ def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoin
     found = [one.measures for one in group]
     spreads = {name: _spread([measures.get(name) for measures in found]) for name in experiment.measures}
     records = [ModelFolder.open(one.trial.folder).read_run() for one in group]
-    seconds = [record.training_seconds for record in records if record is not None]
+    there = [record for record in records if record is not None]
     infinite = sum(label.hd95_infinite for one in group for label in one.report.summary.labels.values())
     return ReproductionRow(
         method=group[0].method,
@@ -203,8 +215,10 @@ def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoin
             label: _spread([one.report.summary.label_means()[label] for one in group])
             for label in group[0].report.labels
         },
-        parameters=next((record.num_parameters for record in records if record is not None), None),
-        training_seconds=mean(seconds) if seconds else None,
+        parameters=there[0].num_parameters if there else None,
+        training_seconds=mean(record.training_seconds for record in there) if there else None,
+        epochs_done=mean(record.epochs_done for record in there) if there else None,
+        epochs_planned=group[0].trial.plan.training.epochs,
         note=f"{infinite} infinite HD95 are in no mean" if infinite and "hd95" in experiment.measures else "",
     )
 
