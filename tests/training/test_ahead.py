@@ -1,10 +1,18 @@
 """Batches made ahead are the batches that were asked for, each made once."""
 
+import signal
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import scanseg
 from scanseg.data.batches import Batch
+from scanseg.training import InterruptionError
+from scanseg.training import run as run_module
 from scanseg.training.ahead import BatchesAhead
+
+from .conftest import SETTINGS
 
 CPU = torch.device("cpu")
 
@@ -59,6 +67,42 @@ def test_a_batch_that_is_asked_for_again_is_made_again(make, made):
 
     assert [ahead.take(iteration) for iteration in (0, 1, 0)] == ["batch 0", "batch 1", "batch 0"]
     assert made == [[0, 1], [0, 1]]
+
+
+def signal_at_step(number):
+    """A listener that has SIGINT sent when a number of steps are done; one more is taken."""
+    steps = []
+
+    def listen(progress):
+        if progress.task == "training":
+            steps.append(progress)
+            if len(steps) == number:
+                signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def test_a_training_does_not_depend_on_how_many_batches_are_made_at_once(dataset, tmp_path, monkeypatch):
+    """Nor does one that was stopped in the midst of a group."""
+    settings = [each for each in SETTINGS if each != "augmentation=[]"] + ["training.iterations_per_epoch=4"]
+    made = scanseg.make_plan(dataset, settings=settings, num_workers=0)
+    plan = tmp_path / "plan.json"
+    plan.write_text(made.to_json())
+
+    def weights(name, at_once, *, stop_at=None):
+        monkeypatch.setattr(run_module, "num_batches_at_once", lambda *_, **__: at_once)
+        options = {"device": "cpu", "num_workers": 0}
+        if stop_at is not None:
+            with pytest.raises(InterruptionError, match=f"stopped after {stop_at} iterations"):
+                scanseg.train(plan, tmp_path / name, listen=signal_at_step(stop_at - 1), **options)
+            options["resume"] = True
+        scanseg.train(plan, tmp_path / name, **options)
+        return load_file(tmp_path / name / "model.safetensors")
+
+    assert made.augmentation
+    expected = weights("one by one", 1)
+    for found in (weights("together", 3), weights("stopped", 3, stop_at=5)):
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.gpu

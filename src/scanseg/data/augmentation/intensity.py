@@ -77,7 +77,7 @@ class _Draws:
             drawn.normal_(generator=generator)
         here = np.concatenate([here for here in self.here if here.any()])
         if not here.all():
-            noise = noise[to_device(here, device=device)[0]]
+            noise = noise[to_device(np.flatnonzero(here), device=device)[0]]
         return noise.flatten(0, 1)
 
     def _each(
