@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scanseg.api import check, cross_validate, evaluate, load, make_plan, train
 
-__all__ = ["__version__", "check", "cross_validate", "evaluate", "load", "make_plan", "train"]
+__all__ = ["__version__", "check", "cross_validate", "evaluate", "load", "make_plan", "preprocess", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,40 @@ def make_plan(
     )
 
 
+def preprocess(
+    source: AnyPath,
+    *,
+    store: AnyPath,
+    recipe: str | None = None,
+    settings: Sequence[str] = (),
+    num_workers: int | None = None,
+    listen: ProgressListener = ignore_progress,
+) -> Path:
+    """Make the preprocessed cases that trainings read; those that are there already are kept.
+
+    Args:
+        source: Folder of a raw data set, or a plan's file.
+        store: Folder of the preprocessed cases, to be given to trainings.
+        recipe: How to plan, where `source` is a data set; None: `xlstm-unet`.
+        settings: Changes to the plan, each `path.to.key=value`.
+        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        listen: Told of progress.
+
+    Returns:
+        The folder in `store` that holds the cases.
+
+    Raises:
+        InputError: The data set or the plan is faulty.
+        UsageError: The options cannot be carried out together.
+    """
+    from scanseg.studies.preparation import plan_of, store_of
+
+    plan = plan_of(
+        Path(source), recipe=recipe, like=None, settings=settings, num_workers=num_workers, listen=listen
+    )
+    return store_of(plan, Path(source), Path(store), num_workers=num_workers, listen=listen).folder
+
+
 def train(
     source: AnyPath,
     output: AnyPath,

@@ -1,6 +1,7 @@
 """What a plan can ask of a training, by what comes out of it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,3 +312,19 @@ def test_whole_validation_cases_are_averaged_over_flips_where_asked(dataset, tmp
         UsageError, match=r"mirror_validation is true, but inference.mirror_axes names no axes"
     ):
         train_in(dataset, tmp_path / "other", "training.mirror_validation=true", "inference.mirror_axes=[]")
+
+
+def test_cases_are_preprocessed_apart_from_training(command, dataset, tmp_path):
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    assert command("plan", dataset, "-o", tmp_path / "plan.json", *settings).code == 0
+    made = command("preprocess", tmp_path / "plan.json", "--store", tmp_path / "stores")
+    assert made.code == 0, made.stderr
+    folder = Path(made.stdout.splitlines()[0])
+    assert folder.parent == tmp_path / "stores"
+
+    dataset.rename(tmp_path / "elsewhere")  # the machine that trains has no images
+    options = ("--store", tmp_path / "stores", "--device", "cpu", "--num-workers", "0")
+    trained = command("train", tmp_path / "plan.json", "-o", tmp_path / "model", *options)
+    assert trained.code == 0, trained.stderr
+    again = command("preprocess", tmp_path / "plan.json", "--store", tmp_path / "stores")
+    assert (again.code, again.stdout.splitlines()[0]) == (0, str(folder))

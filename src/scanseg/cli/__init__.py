@@ -20,6 +20,7 @@ from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
+from scanseg.cli.preprocess import preprocess
 from scanseg.cli.reproduce import reproduce
 from scanseg.cli.train import train
 from scanseg.cli.weights import import_checkpoint, verify
@@ -30,6 +31,7 @@ __all__ = ["main"]
 _COMMANDS: tuple[Callable[..., object], ...] = (
     check,
     plan,
+    preprocess,
     train,
     crossval,
     predict,

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Trainings whose time and Dice are promised, as records: prepared where the image libraries are, trained on a GPU.
+#   scripts/training_records.sh prepare DATA OUT [NAME ...]     DATA holds hippocampus, chaos-mr, brats2015
+#   scripts/training_records.sh run OUT RECORDS NAME ...        NAME-SEED for another seed than 0
+# `raw NAME` in place of `run` plans and preprocesses too, and prints the time of all (needs the data: DATA=...).
+set -euo pipefail
+
+SCANSEG=${SCANSEG:-python3 -m scanseg}
+DEVICE=${DEVICE:-cuda}
+NAMES="hippocampus-enc hippocampus-none hippocampus-plain chaos-mr brats2015"
+# Left and right hippocampi mirror each other; front and back, top and bottom do not.
+SIDES="--set augmentation.8.axes=[2] --set inference.mirror_axes=[2] --set training.mirror_validation=true"
+
+dataset_of() { case $1 in hippocampus-*) echo hippocampus ;; *) echo "$1" ;; esac; }
+
+plan_of() { # recipe and settings
+    case $1 in
+        hippocampus-enc) echo --recipe xlstm-unet $SIDES ;;
+        hippocampus-none) echo --recipe xlstm-unet $SIDES --set network.sequence_block=none ;;
+        hippocampus-plain) echo --recipe plain-unet $SIDES ;;
+        chaos-mr | brats2015) echo --recipe xlstm-unet ;;
+        *) echo "no record $1; there are $NAMES" >&2; return 2 ;;
+    esac
+}
+
+minutes_of() { case $1 in hippocampus-*) echo 1 ;; chaos-mr) echo 4.5 ;; brats2015) echo 1 ;; esac; }
+
+with_folds() { # a copy of a data set, with the cases that validate
+    cp -r "$1" "$2"; chmod -R u+w "$2"
+    python3 - "$2" <<'P'
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+names = sorted({path.name.rsplit("_", 1)[0] for path in (folder / "imagesTr").iterdir()})
+left_out = [name for name in names if name in ("chaos_19", "chaos_20")] or names[-1:]
+folds = [{"train": [name for name in names if name not in left_out], "val": left_out}]
+(folder / "splits_final.json").write_text(json.dumps(folds))
+P
+}
+
+keep() { # the records of a model folder
+    mkdir -p "$2"; cp "$1"/{plan.json,run.json,metrics.jsonl,curves.png} "$2"/; cp "$1"/validation*.json "$2"/
+}
+
+task=$1; shift
+case $task in
+    prepare)
+        data=$1; out=$2; shift 2; mkdir -p "$out"
+        for name in ${*:-$NAMES}; do
+            set_name=$(dataset_of "$name"); source=$data/$set_name
+            if [[ ! -e $source/splits_final.json ]]; then
+                source=$out/data/$set_name; mkdir -p "$out/data"
+                [[ -d $source ]] || with_folds "$data/$set_name" "$source"
+            fi
+            # shellcheck disable=SC2046
+            $SCANSEG plan "$source" $(plan_of "$name") -o "$out/$name.json" --overwrite
+            $SCANSEG preprocess "$out/$name.json" --store "$out/stores"
+        done ;;
+    run | raw)
+        [[ $task == run ]] && { out=$1; shift; }
+        records=$1; shift
+        for word in "$@"; do
+            name=${word%-[0-9]}; seed=${word##*-}; [[ $seed =~ ^[0-9]$ ]] || seed=0
+            model=${MODELS:-/tmp/models}/$word; begin=$SECONDS
+            if [[ $task == run ]]; then from=("$out/$name.json" --store "$out/stores"); else
+                # shellcheck disable=SC2046,SC2207
+                from=("${DATA:?the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
+            $SCANSEG train "${from[@]}" -o "$model" --fold 0 --seed "$seed" --device "$DEVICE" \
+                --max-minutes "$(minutes_of "$name")"
+            echo "$word: $((SECONDS - begin)) s in all" | tee -a "$records.txt"
+            keep "$model" "$records/$word"
+        done ;;
+    *) echo "prepare, run or raw, not $task" >&2; exit 2 ;;
+esac
