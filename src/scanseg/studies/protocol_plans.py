@@ -146,10 +146,12 @@ def quick_plan(plan: Plan) -> Plan:
     size = _QUICK_AXES[len(plan.sampling.patch_size)]
     settings = [
         *("training.epochs=2", "training.validate_every=1", "training.validation_batches=1"),
-        *("sampling.batch_size=2", "training.checkpoint_seconds=0"),
+        "training.checkpoint_seconds=0",
     ]
-    if plan.training.iterations_per_epoch is not None:
-        settings.append("training.iterations_per_epoch=2")
+    if plan.training.iterations_per_epoch is None:  # an epoch has every slice
+        settings.append("sampling.batch_size=8")
+    else:
+        settings += ["sampling.batch_size=2", "training.iterations_per_epoch=2"]
     if plan.preprocessing.slice_size is None:
         plan = replace_patch(plan, size)
     else:
