@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scanseg.data.batches import Batch
+from scanseg.errors import ScansegError
 from scanseg.models import ModelFolder
 from scanseg.networks import build_network
 from scanseg.specs import (
@@ -214,3 +215,17 @@ def test_goes_on_with_the_same_stochastic_depth_on_a_gpu(cuda_graph, dtype, tmp_
 
     # Atomic additions make a GPU's sums differ in their last bits; another draw of blocks moves the loss by far more.
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_network_that_cannot_be_captured_is_told_of():
+    fit = make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3)), device="cuda")
+
+    def read_back(module, inputs):
+        inputs[0].sum().item()
+
+    fit.network.register_forward_pre_hook(read_back)
+    with pytest.raises(
+        ScansegError, match=r"cannot be captured as a CUDA graph \(.*--set training.cuda_graph=false"
+    ):
+        fit.step(make_batch(16, 0, device="cuda"), lr=1e-3)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
+from scanseg.errors import ScansegError
 from scanseg.training.compilation import buffers_kept
 from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
@@ -35,6 +36,7 @@ class GraphedGradients:
 
         Raises:
             CaptureMemoryError: The memory suffices for the computation, but not for its graph.
+            ScansegError: The computation cannot be captured, such as one that reads values back to the host.
         """
         self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
         with buffers_kept(network):
@@ -46,7 +48,11 @@ class GraphedGradients:
             except RuntimeError as error:
                 if is_memory_error(error):
                     raise CaptureMemoryError from error
-                raise
+                reason = str(error).strip().partition("\n")[0]
+                raise ScansegError(
+                    f"the steps of this network cannot be captured as a CUDA graph ({reason}); train anew, in another "
+                    f"model folder, with --set training.cuda_graph=false"
+                ) from error
 
     def _warm_up(self, compute: Callable[[Batch], Tensor], network: nn.Module) -> None:
         """Run the computation a few times, apart from the current stream; it leaves no gradients."""
