@@ -1,7 +1,9 @@
 """Segmentation of images with trained networks: windows, restoring of the source grid, uncertainty, folders."""
 
 from scanseg.inference.folders import predict_folder
-from scanseg.inference.predictor import Prediction, Predictor, PreparedImage, load
+from scanseg.inference.loading import load
+from scanseg.inference.prediction import Prediction, PreparedImage
+from scanseg.inference.predictor import Predictor
 from scanseg.inference.restoring import Restored, resize_labels, restore
 from scanseg.inference.windows import (
     Windowing,

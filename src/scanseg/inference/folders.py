@@ -28,7 +28,8 @@ from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.specs import PredictedCase, PredictionRecord
 
 if TYPE_CHECKING:
-    from scanseg.inference.predictor import Prediction, Predictor, PreparedImage
+    from scanseg.inference.prediction import Prediction, PreparedImage
+    from scanseg.inference.predictor import Predictor
 
 
 def predict_folder(
@@ -106,7 +107,7 @@ def _new_record(predictor: "Predictor", *, mirror: bool) -> PredictionRecord:
     """Return the record of a prediction that begins now."""
     return PredictionRecord(
         model=predictor.model,
-        recipe=predictor.plan.recipe,
+        recipe=predictor.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,
         mirror=mirror,

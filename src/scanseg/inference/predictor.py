@@ -1,99 +1,32 @@
 """A network that segments images: from a file, or an array, to a label map on the same grid."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from scanseg.data import preprocess_image, separates_z
 from scanseg.data.cascade import one_hot, to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.imaging import Image
+from scanseg.inference.averaging import View, restore_mean, share_progress
 from scanseg.inference.folders import predict_folder
 from scanseg.inference.postprocessing import NOTHING, postprocess
+from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.replay import ReplayedNetwork
 from scanseg.inference.restoring import Restored, resize_labels, restore
 from scanseg.inference.sources import Source, describe, open_source
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import Windowing, predict_slabs
-from scanseg.models import load_model
-from scanseg.models.device import Precision, autocast_dtype, choose_device, lacks_memory, memory_for
+from scanseg.models.device import Precision, autocast_dtype, lacks_memory, memory_for
 from scanseg.models.ensemble import MeanNetwork
-from scanseg.models.folder import Weights
 from scanseg.networks import place_network
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """A segmented image."""
-
-    label_map: UInt8[np.ndarray, "*spatial"]
-    """Labels on the grid of the image."""
-    probabilities: Float16[np.ndarray, "output *spatial"] | None
-    """Probability of each label (background first) or region on the grid of the image, if asked for."""
-    entropy: Float16[np.ndarray, "*spatial"] | None
-    """Entropy of the probabilities from 0 to 1, its largest value, if uncertainty was asked for."""
-    disagreement: Float16[np.ndarray, "*spatial"] | None
-    """Part of the entropy by which flips and networks of an ensemble disagree, if there are several."""
-    image: Image
-    """The image that was segmented."""
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedImage:
-    """An image, and what the network sees of it."""
-
-    image: Image
-    array: Float32[np.ndarray, "channel z y x"]
-    geometry: CaseGeometry
-
-
-def load(
-    path: Path | str,
-    *,
-    device: str = "auto",
-    weights: Weights = "exported",
-    precision: Precision | None = None,
-    cuda_graph: bool = True,
-) -> "Predictor":
-    """Load a model for prediction.
-
-    Args:
-        path: The model folder, or that of a cross-validation, whose models predict as one.
-        weights: Those that the training chose to export, the last, or the best on validation patches.
-        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        precision: Of the network's products; None: that of the plan's training.
-        cuda_graph: See `Predictor`.
-
-    Raises:
-        InputError: The folder is no model, or its training has not finished.
-        UsageError: The device is not there.
-    """
-    chosen = choose_device(device)
-    model = load_model(Path(path), device=chosen, weights=weights)
-    previous = None
-    if model.previous is not None:
-        stage = model.previous
-        previous = Predictor(
-            stage.plan, stage.network, device=chosen, precision=precision, cuda_graph=cuda_graph
-        )
-    return Predictor(
-        model.plan,
-        model.network,
-        device=chosen,
-        model=str(path) if weights == "exported" else f"{path} ({weights} weights)",
-        postprocessing=model.postprocessing,
-        previous=previous,
-        precision=precision,
-        cuda_graph=cuda_graph,
-    )
 
 
 class Predictor:
@@ -108,6 +41,7 @@ class Predictor:
         model: str = "a network in memory",
         postprocessing: PostprocessingSpec = NOTHING,
         previous: "Predictor | None" = None,
+        others: "Sequence[Predictor]" = (),
         precision: Precision | None = None,
         cuda_graph: bool = True,
     ) -> None:
@@ -120,6 +54,8 @@ class Predictor:
             model: Where the network comes from, for the record of predictions.
             postprocessing: What is removed from label maps.
             previous: The first stage of a cascade, which segments an image before this network does.
+            others: Predictors of other plans for the same labels; the mean of all probabilities, on the grid of the
+                image, decides. What they would remove from label maps, they do not.
             precision: Of the network's products; None: that of the plan's training.
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
                 sooner at small batches, for the memory of a pass. Where a pass cannot be captured, the reason is
@@ -130,6 +66,7 @@ class Predictor:
         self.model = model
         self.postprocessing = postprocessing
         self.previous = previous
+        self.others = tuple(others)
         self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
         with memory_for("the network", device=device):
             self._network = place_network(network, device).eval()
@@ -138,16 +75,22 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """Type in which the network computes its products."""
-        return str(self._autocast_dtype or torch.float32).removeprefix("torch.")
+        """Type in which the network computes its products; of all plans, where they differ."""
+        own = str(self._autocast_dtype or torch.float32).removeprefix("torch.")
+        return " + ".join(dict.fromkeys((own, *(other.precision for other in self.others))))
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe of the plan, or of all plans."""
+        return " + ".join((self.plan.recipe, *(other.recipe for other in self.others)))
 
     def mirror_axes(self, *, mirror: bool) -> tuple[int, ...]:
-        """Return the patch axes to average flips over.
+        """Return the patch axes to average flips over; those of the first plan.
 
         Raises:
-            UsageError: Mirroring is asked for, and the plan names no axes.
+            UsageError: Mirroring is asked for, and no plan names axes.
         """
-        if mirror and not self.plan.inference.mirror_axes:
+        if mirror and not any(each.plan.inference.mirror_axes for each in (self, *self.others)):
             raise UsageError(
                 "mirroring is asked for, but the plan names no axes to mirror (inference.mirror_axes); leave it out"
             )
@@ -155,7 +98,12 @@ class Predictor:
 
     def num_members(self, *, mirror: bool) -> int:
         """Return how many predictions are averaged: every network's of every flip."""
-        return len(self._members) * 2 ** len(self.mirror_axes(mirror=mirror))
+        self.mirror_axes(mirror=mirror)
+        return sum(each._num_own_members(mirror=mirror) for each in (self, *self.others))
+
+    def _num_own_members(self, *, mirror: bool) -> int:
+        """Return how many predictions the networks of the first plan make."""
+        return len(self._members) * 2 ** (len(self.plan.inference.mirror_axes) if mirror else 0)
 
     @property
     def _members(self) -> list[Network]:
@@ -198,6 +146,10 @@ class Predictor:
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image; needs no device. See `predict`."""
         image = open_source(source, self.plan, spacing=spacing)
+        if isinstance(source, np.ndarray):
+            others = [other.prepare(source, spacing=spacing) for other in self.others]
+        else:
+            others = [other.prepare(image) for other in self.others]
         try:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
@@ -207,7 +159,7 @@ class Predictor:
                 f"{describe(source)}: the memory of the host does not suffice to preprocess {image.array.nbytes} bytes "
                 f"({error})"
             ) from error
-        return PreparedImage(image, array, geometry)
+        return PreparedImage(image, array, geometry, tuple(others))
 
     def predict_prepared(
         self,
@@ -219,19 +171,20 @@ class Predictor:
         listen: ProgressListener = ignore_progress,
     ) -> Prediction:
         """Segment an image that was prepared. See `predict`."""
-        predicted = None
-        if self.plan.cascade is not None and self.previous is not None:
-            first = self.previous.predict(prepared.image, mirror=mirror, listen=listen).label_map
-            predicted = to_grid(first, prepared.geometry, self.plan.preprocessing)
-        restored = self._segment(
-            prepared.array,
-            prepared.geometry,
-            predicted=predicted,
-            mirror=mirror,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            listen=listen,
-        )
+        if self.others:
+            restored = self._segment_together(
+                prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, listen=listen
+            )
+        else:
+            restored = self._segment(
+                prepared.array,
+                prepared.geometry,
+                predicted=self._first_stage(prepared, mirror=mirror, listen=listen),
+                mirror=mirror,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                listen=listen,
+            )
         label_map = postprocess(restored.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
         return Prediction(
             label_map, restored.probabilities, restored.entropy, restored.disagreement, prepared.image
@@ -246,7 +199,7 @@ class Predictor:
         mirror: bool = False,
         listen: ProgressListener = ignore_progress,
     ) -> UInt8[np.ndarray, "*source"]:
-        """Segment an image that a store holds, without any image library.
+        """Segment an image that a store holds, without any image library; by the networks of the first plan alone.
 
         Args:
             image: The image on the network's grid.
@@ -301,14 +254,16 @@ class Predictor:
         settings, dataset = self.plan.inference, self.plan.dataset
         order = dataset.regions_class_order if dataset.has_regions else None
         by_labels = settings.mode == "slices" and settings.slice_restoring == "labels"
-        with self._explained_memory(array.shape[1:]):
-            slabs = self._logits(array, predicted, mirror=mirror, uncertainty=uncertainty, listen=listen)
-            slabs = [slab.clone() for slab in slabs] if by_labels else slabs
+        with self.explained_memory(array.shape[1:]):
+            view = self.view(
+                array, geometry, predicted=predicted, mirror=mirror, uncertainty=uncertainty, listen=listen
+            )
+            slabs = [slab.clone() for slab in view.slabs] if by_labels else view.slabs
             restored = restore(
                 slabs,
                 geometry,
                 num_outputs=dataset.num_outputs,
-                separate_z=separates_z(geometry, self.plan.preprocessing),
+                separate_z=view.separate_z,
                 regions_class_order=order,
                 device=self.device,
                 probabilities=probabilities,
@@ -321,25 +276,82 @@ class Predictor:
                 restored = replace(restored, label_map=label_map)
         return restored
 
-    def _logits(
+    def _segment_together(
         self,
-        array: Float32[np.ndarray, "channel z y x"],
-        predicted: UInt8[np.ndarray, "z y x"] | None,
+        prepared: PreparedImage,
         *,
         mirror: bool,
+        probabilities: bool,
         uncertainty: bool,
         listen: ProgressListener,
-    ) -> Iterable[Tensor]:
-        """Return the logits on the network's grid, slab by slab."""
-        settings, axes = self.plan.inference, self.mirror_axes(mirror=mirror)
-        judged = uncertainty and self.num_members(mirror=mirror) > 1
+    ) -> Restored:
+        """Return what the networks of all plans make of an image; see `_segment`."""
+        dataset, parts = self.plan.dataset, [prepared, *prepared.others]
+        self.mirror_axes(mirror=mirror)
+        with self.explained_memory(prepared.array.shape[1:]):
+            views = [
+                each.view(
+                    part.array,
+                    part.geometry,
+                    predicted=each._first_stage(part, mirror=mirror, listen=listen),
+                    mirror=mirror and bool(each.plan.inference.mirror_axes),
+                    uncertainty=uncertainty,
+                    listen=hear,
+                )
+                for each, part, hear in zip(
+                    (self, *self.others), parts, share_progress(listen, len(parts)), strict=True
+                )
+            ]
+            return restore_mean(
+                views,
+                num_outputs=dataset.num_outputs,
+                regions_class_order=dataset.regions_class_order if dataset.has_regions else None,
+                device=self.device,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+            )
+
+    def _first_stage(
+        self, prepared: PreparedImage, *, mirror: bool, listen: ProgressListener
+    ) -> UInt8[np.ndarray, "z y x"] | None:
+        """Return what the first stage of a cascade predicts, on the network's grid; None where there is none."""
+        if self.plan.cascade is None or self.previous is None:
+            return None
+        first = self.previous.predict(prepared.image, mirror=mirror, listen=listen).label_map
+        return to_grid(first, prepared.geometry, self.plan.preprocessing)
+
+    def view(
+        self,
+        array: Float32[np.ndarray, "channel z y x"],
+        geometry: CaseGeometry,
+        *,
+        predicted: UInt8[np.ndarray, "z y x"] | None,
+        mirror: bool,
+        uncertainty: bool = False,
+        listen: ProgressListener = ignore_progress,
+    ) -> View:
+        """Return what the networks of the first plan say of an image, to be computed slab by slab.
+
+        Args:
+            array: The image on the network's grid.
+            geometry: Where it lies.
+            predicted: What the first stage of a cascade predicted, on that grid.
+            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            uncertainty: Measure how much flips and networks disagree, where there are several.
+            listen: Told of the network's passes.
+
+        Raises:
+            UsageError: The plan is the second stage of a cascade, and what the first predicted is missing.
+        """
+        settings = self.plan.inference
+        judged = uncertainty and self._num_own_members(mirror=mirror) > 1
         networks = self._members if judged else [self._run]
         windowing = Windowing(
             patch_size=self.plan.sampling.patch_size,
             num_outputs=self.plan.dataset.num_outputs,
             overlap=settings.overlap,
             window_batch=settings.window_batch,
-            mirror_axes=axes,
+            mirror_axes=self.mirror_axes(mirror=mirror),
             autocast_dtype=self._autocast_dtype,
             disagreement=judged,
             regions=self.plan.dataset.has_regions,
@@ -352,11 +364,19 @@ class Predictor:
                 )
             image = torch.cat((image, torch.from_numpy(predicted)[None].float()))
             networks = [_of_labels(network, self.plan.dataset.label_values) for network in networks]
-        return predict_slabs(networks, image, windowing, device=self.device, listen=listen)
+        slabs = predict_slabs(networks, image, windowing, device=self.device, listen=listen)
+        return View(slabs, geometry, separates_z(geometry, self.plan.preprocessing), windowing.num_channels)
 
     @contextmanager
-    def _explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Say what to do where the device's memory does not suffice."""
+    def explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say what to do where the device's memory does not suffice.
+
+        Args:
+            shape: Voxels of the image on the network's grid.
+
+        Raises:
+            ScansegError: It does not.
+        """
         try:
             yield
         except (MemoryError, RuntimeError) as error:

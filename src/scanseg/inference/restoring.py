@@ -74,10 +74,10 @@ def restore(
     whole = np.empty((num_outputs, *shape), dtype=np.float16) if probabilities else None
     doubts = np.empty(shape, dtype=np.float16) if entropy else None
     disputes = None
-    slices = _resized_slices(slabs, geometry, separate_z=separate_z, device=device, slab_bytes=slab_bytes)
+    slices = resized_slices(slabs, geometry, separate_z=separate_z, device=device, slab_bytes=slab_bytes)
     for row, values in enumerate(slices):
         logits = values[:num_outputs]
-        labels[row] = _decide(logits, regions_class_order).cpu().numpy()
+        labels[row] = decide(logits, regions_class_order).cpu().numpy()
         if whole is not None or doubts is not None:
             likely = to_probabilities(logits, regions=regions)
             if whole is not None:
@@ -132,13 +132,13 @@ def resize_labels(
     parts = []
     for slab in slabs:
         _check_finite(slab)
-        parts.append(_decide(slab[:num_outputs], regions_class_order).cpu().numpy())
+        parts.append(decide(slab[:num_outputs], regions_class_order).cpu().numpy())
     labels = np.concatenate(parts)
     zoom = [wanted / size for wanted, size in zip(geometry.crop_shape, labels.shape, strict=True)]
     return place_in_source(ndimage.zoom(labels, zoom, order=0), geometry)
 
 
-def _resized_slices(
+def resized_slices(
     slabs: Iterable[Float[Tensor, "output slab y x"]],
     geometry: CaseGeometry,
     *,
@@ -146,7 +146,18 @@ def _resized_slices(
     device: torch.device,
     slab_bytes: int,
 ) -> Iterator[Float32[Tensor, "output y x"]]:
-    """Yield the logits resized to the cropped grid, z-slice by z-slice; some slices at a time are resized in-plane."""
+    """Yield the logits resized to the cropped grid, z-slice by z-slice; some slices at a time are resized in-plane.
+
+    Args:
+        slabs: As for `restore`, like the others.
+        geometry: See there.
+        separate_z: See there.
+        device: See there.
+        slab_bytes: See there.
+
+    Raises:
+        ScansegError: A logit is not finite.
+    """
     num_slices, *plane = geometry.crop_shape
     lower, upper, fraction = _z_neighbours(geometry.shape[0], num_slices, nearest=separate_z)
     row, end, carried = 0, 0, None
@@ -194,10 +205,15 @@ def _z_neighbours(
     return lower, (lower + 1).clamp(max=size - 1), (centres - lower).float()
 
 
-def _decide(
+def decide(
     logits: Float[Tensor, "output *spatial"], regions_class_order: Sequence[int] | None
 ) -> UInt8[Tensor, "*spatial"]:
-    """Return the label of each voxel."""
+    """Return the label of each voxel.
+
+    Args:
+        logits: Of labels, or of regions.
+        regions_class_order: Label that each region writes where it is positive; None: the largest decides.
+    """
     if regions_class_order is None:
         # What argmax returns, in less than half of its time on a CPU.
         return logits.max(0).indices.to(torch.uint8)

@@ -1,6 +1,6 @@
 """The model folder: written by training, all that prediction needs."""
 
-from scanseg.models.ensemble import LoadedModel, load_model, require_single, write_ensemble
+from scanseg.models.ensemble import LoadedModel, load_model, member_folders, require_single, write_ensemble
 from scanseg.models.folder import Checkpoint, ModelFolder, check_network
 from scanseg.models.official import import_encoder, import_model, import_weights, load_encoder, read_official
 
@@ -14,6 +14,7 @@ __all__ = [
     "import_weights",
     "load_encoder",
     "load_model",
+    "member_folders",
     "read_official",
     "require_single",
     "write_ensemble",

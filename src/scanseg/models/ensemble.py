@@ -1,6 +1,6 @@
 """A model of several models: a folder with `ensemble.json`, which names them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ class LoadedModel:
     postprocessing: PostprocessingSpec
     previous: "LoadedModel | None" = None
     """The first stage of a cascade."""
+    others: "tuple[LoadedModel, ...]" = ()
+    """Models of other plans, with whose probabilities those of this one are averaged."""
 
 
 class MeanNetwork(nn.Module):
@@ -44,7 +46,7 @@ class MeanNetwork(nn.Module):
 
 
 def load_model(path: Path, *, device: torch.device, weights: Weights = "exported") -> LoadedModel:
-    """Load a model folder, or a folder of several.
+    """Load a model folder, or a folder of several, of one plan or of different ones.
 
     Args:
         path: The folder.
@@ -59,24 +61,48 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
         network = folder.load_network(device=device, weights=weights)
         return LoadedModel(folder.plan, network, PostprocessingSpec(), _load_previous(folder, device=device))
     spec = EnsembleSpec.read(path / FILE)
+    if spec.average == "probabilities":
+        return _load_plans(path, spec, device=device, weights=weights)
     folders = [ModelFolder.open(path / member) for member in spec.members]
     plan = folders[0].plan
     for folder in folders[1:]:
-        differing = [
-            name
-            for name in ("dataset", "num_axes", "preprocessing", "inference", "cascade")
-            if getattr(folder.plan, name) != getattr(plan, name)
-        ]
+        differing = _differing(
+            folder.plan, plan, ("dataset", "num_axes", "preprocessing", "inference", "cascade")
+        )
         if folder.plan.sampling.patch_size != plan.sampling.patch_size:
             differing.append("sampling.patch_size")
-        if differing:
-            raise InputError(
-                f"{folder.path} cannot predict together with {folders[0].path}: their plans differ in "
-                f"{', '.join(differing)}. Predict with each, or make an ensemble of models of one plan."
-            )
+        _refuse(differing, folder.path, folders[0].path, what="make an ensemble of models of one plan")
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
     previous = _load_previous(folders[0], device=device)
     return LoadedModel(plan, MeanNetwork(networks).eval(), spec.postprocessing, previous)
+
+
+def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:
+    """Load models of different plans; what each would do to label maps by itself is left out."""
+    first, *others = (load_model(path / member, device=device, weights=weights) for member in spec.members)
+    for member, other in zip(spec.members[1:], others, strict=True):
+        differing = _differing(other.plan, first.plan, ("dataset", "num_axes"))
+        _refuse(
+            differing,
+            path / member,
+            path / spec.members[0],
+            what="make an ensemble of models of the same channels and labels",
+        )
+    return replace(first, postprocessing=spec.postprocessing, others=tuple(others))
+
+
+def _differing(plan: Plan, other: Plan, names: tuple[str, ...]) -> list[str]:
+    """Return the parts in which plans differ."""
+    return [name for name in names if getattr(plan, name) != getattr(other, name)]
+
+
+def _refuse(differing: list[str], path: Path, first: Path, *, what: str) -> None:
+    """Refuse models that do not predict alike."""
+    if differing:
+        raise InputError(
+            f"{path} cannot predict together with {first}: their plans differ in {', '.join(differing)}. Predict with "
+            f"each, or {what}."
+        )
 
 
 def _load_previous(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
@@ -89,6 +115,19 @@ def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
     write_text(path / FILE, spec.to_json())
 
 
+def member_folders(path: Path) -> list[Path]:
+    """Return the folders of the single models of which a folder is a model, also where its members are several.
+
+    Args:
+        path: A model of one or several.
+    """
+    if not (path / FILE).is_file():
+        return [path]
+    return [
+        each for member in EnsembleSpec.read(path / FILE).members for each in member_folders(path / member)
+    ]
+
+
 def require_single(path: Path) -> None:
     """Make sure that a folder is not a model of several, where the weights of one are wanted.
 
@@ -96,5 +135,5 @@ def require_single(path: Path) -> None:
         InputError: It is.
     """
     if (path / FILE).is_file():
-        members = ", ".join(str(path / member) for member in EnsembleSpec.read(path / FILE).members)
+        members = ", ".join(map(str, member_folders(path)))
         raise InputError(f"{path} is a model of several; begin with one of them: {members}.")

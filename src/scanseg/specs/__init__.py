@@ -16,9 +16,11 @@ from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
 from scanseg.specs.ensemble import (
     ConfigurationOutcome,
     CrossValidationRecord,
+    EnsembleOutcome,
     EnsembleSpec,
     FoldOutcome,
     PostprocessingSpec,
+    ScoredOutcome,
 )
 from scanseg.specs.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
 from scanseg.specs.imports import ImportRecord
@@ -90,6 +92,7 @@ __all__ = [
     "Document",
     "DynUNetSpec",
     "EarlyStopSpec",
+    "EnsembleOutcome",
     "EnsembleSpec",
     "ExportedWeights",
     "Fingerprint",
@@ -130,6 +133,7 @@ __all__ = [
     "SGDSpec",
     "SamplingSpec",
     "ScheduleSpec",
+    "ScoredOutcome",
     "SegResNetSpec",
     "Splits",
     "StagedSpec",

@@ -26,7 +26,10 @@ class EnsembleSpec(Document):
 
     format: Literal[1] = 1
     members: tuple[str, ...] = Field(min_length=1)
-    """Model folders, relative to this one; their logits are averaged."""
+    """Model folders, relative to this one."""
+    average: Literal["logits", "probabilities"] = "logits"
+    """What is averaged: the logits of models of one plan, on the network's grid; or the probabilities of models of
+    different plans, on the grid of the image. Members of the latter may be folders of several models themselves."""
     postprocessing: PostprocessingSpec = PostprocessingSpec()
 
 
@@ -42,12 +45,11 @@ class FoldOutcome(Document):
     """Mean over labels of the Dice of its validation cases."""
 
 
-class ConfigurationOutcome(Document):
-    """All folds of one way to plan."""
+class ScoredOutcome(Document):
+    """How the validation cases of all folds were predicted."""
 
     name: str
-    """Name of the recipe, or of the plan's file."""
-    folds: tuple[FoldOutcome, ...]
+    """Name of the recipe, or of the plan's file; of an ensemble, of both, with ` + ` between them."""
     labels: dict[str, float | None]
     """Mean Dice of each label over the validation cases of all folds."""
     mean_dice: float | None
@@ -55,6 +57,19 @@ class ConfigurationOutcome(Document):
     """What raised the mean Dice of these cases without lowering that of any label."""
     postprocessed_labels: dict[str, float | None]
     postprocessed_mean_dice: float | None
+
+
+class ConfigurationOutcome(ScoredOutcome):
+    """All folds of one way to plan."""
+
+    folds: tuple[FoldOutcome, ...]
+
+
+class EnsembleOutcome(ScoredOutcome):
+    """Two ways to plan, whose probabilities are averaged."""
+
+    members: tuple[str, ...]
+    """Names of the ways to plan."""
 
 
 class CrossValidationRecord(Document):
@@ -65,5 +80,13 @@ class CrossValidationRecord(Document):
     num_cases: PositiveInt
     """Validation cases of all folds."""
     configurations: tuple[ConfigurationOutcome, ...]
+    ensembles: tuple[EnsembleOutcome, ...] = ()
+    """Pairs of the configurations; none where there is one, or pairs were not wanted."""
     chosen: str
-    """Name of the configuration with the highest mean Dice after postprocessing; its folds are the ensemble."""
+    """Name of the configuration, or of the pair, with the highest mean Dice after postprocessing; of equal ones the
+    first, configurations before pairs. It is the model of the study."""
+
+    @property
+    def outcomes(self) -> tuple[ScoredOutcome, ...]:
+        """Configurations, then ensembles."""
+        return (*self.configurations, *self.ensembles)
