@@ -1,11 +1,15 @@
 """Losses against values worked out by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
+from scanseg.ops import segmentation_sums
+from scanseg.ops.triton_support import INTERPRETED
 from scanseg.specs import DatasetSpec, LossSpec
+from scanseg.training import losses
 from scanseg.training.losses import dice_loss, encode_targets, segmentation_loss
 
 ORGANS = DatasetSpec(
@@ -155,3 +159,55 @@ def test_deep_supervision_halves_the_weight_and_drops_the_coarsest():
     assert loss(doubtful[0], *right[1:]) == pytest.approx(math.log(2) * 2 / 3)
     assert loss(right[0], doubtful[1], right[2]) == pytest.approx(math.log(2) / 3)
     assert loss(*right[:2], doubtful[2]) == pytest.approx(0)
+
+
+def test_on_a_cpu_the_loss_is_bit_by_bit_that_of_whole_maps():
+    """So that a training on a CPU is what it was before sums were an operator."""
+    generator = torch.Generator().manual_seed(0)
+    label_map = torch.randint(0, 3, (2, 13, 17), generator=generator).to(torch.uint8)
+    leaves = [torch.randn(2, 3, 13, 17, generator=generator).requires_grad_()]
+    leaves.append(leaves[0].detach().clone().requires_grad_())
+    spec = LossSpec(dice_weight=0.7)
+    targets = encode_targets(label_map, dataset=ORGANS)
+
+    loss = segmentation_loss([leaves[0]], label_map, spec=spec, dataset=ORGANS)
+    dice = dice_loss(leaves[1].softmax(1), targets, spec, regions=False)
+    of_voxels = torch.nn.functional.cross_entropy(leaves[1], label_map.long(), reduction="none")
+    by_maps = 0.7 * dice + of_voxels.mean()
+    for value in (loss, by_maps):
+        value.backward()
+
+    assert torch.equal(loss, by_maps)
+    assert torch.equal(leaves[0].grad, leaves[1].grad)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU the kernels are tested with the operator")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LossSpec(),
+        LossSpec(dice_background=True, dice_squared=True, dice_over_batch=False, dice_weight=0.3),
+        LossSpec(label_weights={"a": 3.0, "core": 0.5}, dice_smooth=1.0),
+        LossSpec(dice_weight=0),
+        LossSpec(cross_entropy_weight=0),
+    ],
+    ids=["default", "squares", "weights", "no Dice", "no cross-entropy"],
+)
+@pytest.mark.parametrize("dataset", [ORGANS, REGIONS, PARTLY], ids=lambda dataset: dataset.name)
+def test_the_kernels_of_a_gpu_give_the_same_loss(monkeypatch, spec, dataset):
+    """All options, deep supervision, channels-last logits, by Triton's interpreter."""
+    generator = torch.Generator().manual_seed(0)
+    label_map = torch.randint(0, 3, (2, 8, 12), generator=generator).to(torch.uint8)
+    num_outputs = len(dataset.foreground) + (not dataset.has_regions)
+    outputs = [torch.randn(2, num_outputs, 8 // step, 12 // step, generator=generator) for step in (1, 2, 4)]
+    results = []
+    for backend in ("reference", "triton"):
+        monkeypatch.setattr(losses, "segmentation_sums", partial(segmentation_sums, backend=backend))
+        leaves = [x.clone(memory_format=torch.channels_last).requires_grad_() for x in outputs]
+        loss = segmentation_loss(leaves, label_map, spec=spec, dataset=dataset)
+        loss.backward()
+        results.append([loss, *(leaf.grad for leaf in leaves[:2])])
+        assert leaves[2].grad is None
+
+    for expected, result in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)

@@ -1,7 +1,7 @@
 """Operators on plain tensors, each with several backends.
 
 `selective_scan`, `ss2d_scan` and `mlstm` read sequences; `instance_norm`, `channel_norm`, `depthwise_conv` and
-`normed_depthwise_conv` are what stands around them in the networks.
+`normed_depthwise_conv` are what stands around them in the networks; `segmentation_sums` is what losses are made of.
 """
 
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
+from scanseg.ops.segmentation_sums import segmentation_sums
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
@@ -32,6 +34,7 @@ __all__ = [
     "mlstm",
     "normed_depthwise_conv",
     "residual_channel_norm",
+    "segmentation_sums",
     "selective_scan",
     "ss2d_scan",
     "upsample_join",
@@ -63,6 +66,7 @@ def describe_backends() -> list[BackendStatus]:
         "channel_norm": _CHANNEL_NORM,
         "depthwise_conv": _DEPTHWISE,
         "normed_depthwise_conv": _NORMED_DEPTHWISE,
+        "segmentation_sums": _SEGMENTATION_SUMS,
     }
     return [
         BackendStatus(operator, name, backend.unavailable)

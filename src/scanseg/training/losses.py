@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from scanseg.ops import segmentation_sums
+from scanseg.ops.segmentation_sums import dice_sums, masks_of
 from scanseg.specs import BACKGROUND, DatasetSpec, LossSpec
 
 Logits = Float[Tensor, "batch output *axes"]
@@ -29,22 +31,16 @@ class Targets:
 
 def encode_targets(label_map: Int[Tensor, "batch *axes"], *, dataset: DatasetSpec) -> Targets:
     """Turn a label map into one mask for each output: a class (with background), or a region."""
-    groups = [(0,), *dataset.foreground.values()]
-    if dataset.has_regions:
-        groups = groups[1:]
-    masks = torch.stack([_is_one_of(label_map, group) for group in groups], dim=1)
     valid = None
     if dataset.ignore_label is not None:
         valid = (label_map != dataset.ignore_label).unsqueeze(1).float()
-    return Targets(masks.float(), valid)
+    return Targets(masks_of(label_map, _groups(dataset)).float(), valid)
 
 
-def _is_one_of(label_map: Tensor, values: Sequence[int]) -> Tensor:
-    """Compare with each value; `torch.isin` would move the values to the device, which a CUDA graph cannot hold."""
-    mask = label_map == values[0]
-    for value in values[1:]:
-        mask = mask | (label_map == value)
-    return mask
+def _groups(dataset: DatasetSpec) -> list[tuple[int, ...]]:
+    """Return the label values of each output."""
+    foreground = [*dataset.foreground.values()]
+    return foreground if dataset.has_regions else [(0,), *foreground]
 
 
 Total = Callable[[Tensor], Tensor]
@@ -79,15 +75,11 @@ def segmentation_loss(
     if len(weights) > 1:
         weights[-1] = 0.0
     whole = sum(weights)
-    names = list(dataset.foreground) if dataset.has_regions else [BACKGROUND, *dataset.foreground]
-    label_weights = [spec.label_weights.get(name, 1.0) for name in names]
     loss = torch.zeros((), device=label_map.device)
     for weight, logits in zip(weights, outputs, strict=True):
         if weight:
-            targets = encode_targets(_resize(label_map, logits.shape[2:]), dataset=dataset)
-            loss = loss + weight / whole * _single_loss(
-                logits.float(), targets, spec, label_weights, regions=dataset.has_regions, total=total
-            )
+            labels = _resize(label_map, logits.shape[2:])
+            loss = loss + weight / whole * _single_loss(logits, labels, spec, dataset, total=total)
     return loss
 
 
@@ -102,23 +94,43 @@ def _resize(label_map: Tensor, size: Sequence[int]) -> Tensor:
 
 def _single_loss(
     logits: Logits,
-    targets: Targets,
+    label_map: Int[Tensor, "batch *axes"],
     spec: LossSpec,
-    label_weights: Sequence[float],
+    dataset: DatasetSpec,
     *,
-    regions: bool,
     total: Total,
 ) -> Tensor:
     """Return the loss of one output."""
+    weights, regions = _uneven_weights(spec, dataset), dataset.has_regions
+    sums = segmentation_sums(
+        logits,
+        label_map,
+        groups=_groups(dataset),
+        regions=regions,
+        weights=weights,
+        ignore_label=dataset.ignore_label,
+        squared=spec.dice_squared,
+        over_batch=spec.dice_over_batch,
+        first_output=0 if spec.dice_background or regions else 1,
+    )
     loss = torch.zeros((), device=logits.device)
     if spec.dice_weight:
-        probabilities = logits.sigmoid() if regions else logits.softmax(1)
-        loss = loss + spec.dice_weight * dice_loss(probabilities, targets, spec, regions=regions, total=total)
+        loss = loss + spec.dice_weight * _dice(sums.overlap, sums.predicted, sums.actual, spec, total=total)
     if spec.cross_entropy_weight:
-        loss = loss + spec.cross_entropy_weight * _cross_entropy(
-            logits, targets, label_weights, regions=regions, total=total
-        )
+        if dataset.ignore_label is None and (regions or weights is None):
+            # Every voxel counts the same, in every process.
+            cross_entropy = sums.cross_entropy / label_map.numel()
+        else:
+            cross_entropy = total(sums.cross_entropy) / total(sums.counted).clamp_min(1e-8)
+        loss = loss + spec.cross_entropy_weight * cross_entropy
     return loss
+
+
+def _uneven_weights(spec: LossSpec, dataset: DatasetSpec) -> list[float] | None:
+    """Return how much each output counts in the cross-entropy, or None if all count the same."""
+    names = list(dataset.foreground) if dataset.has_regions else [BACKGROUND, *dataset.foreground]
+    weights = [spec.label_weights.get(name, 1.0) for name in names]
+    return None if all(weight == weights[0] for weight in weights) else weights
 
 
 def dice_loss(
@@ -141,49 +153,19 @@ def dice_loss(
     masks = targets.masks
     if not spec.dice_background and not regions:
         probabilities, masks = probabilities[:, 1:], masks[:, 1:]
-    if targets.valid is not None:
-        probabilities, masks = probabilities * targets.valid, masks * targets.valid
-    axes = tuple(range(2, masks.ndim))
-    if spec.dice_over_batch:
-        axes = (0, *axes)
-    overlap = (probabilities * masks).sum(axes)
-    predicted = (probabilities.square() if spec.dice_squared else probabilities).sum(axes)
-    size = predicted + masks.sum(axes)
+    sums = dice_sums(
+        probabilities,
+        masks,
+        valid=targets.valid,
+        squared=spec.dice_squared,
+        over_batch=spec.dice_over_batch,
+    )
+    return _dice(*sums, spec, total=total)
+
+
+def _dice(overlap: Tensor, predicted: Tensor, actual: Tensor, spec: LossSpec, *, total: Total) -> Tensor:
+    """Return one minus the mean Dice coefficient of sums over voxels."""
+    size = predicted + actual
     if spec.dice_over_batch:
         overlap, size = total(overlap), total(size)
     return 1 - ((2 * overlap + spec.dice_smooth) / (size + spec.dice_smooth).clamp_min(1e-8)).mean()
-
-
-def _cross_entropy(
-    logits: Logits, targets: Targets, weights: Sequence[float], *, regions: bool, total: Total
-) -> Tensor:
-    """Return the mean cross-entropy over the voxels that count; binary over regions.
-
-    Args:
-        logits: Of each output.
-        targets: Masks of the same shape.
-        weights: How much each output counts; numbers, since a CUDA graph cannot hold their copy to the device.
-        regions: The outputs are regions.
-        total: Sums over the processes that share the batch.
-    """
-    even = all(weight == weights[0] for weight in weights)
-    counted = targets.valid
-    if regions:
-        binary = F.binary_cross_entropy_with_logits(logits, targets.masks, reduction="none")
-        losses = binary.mean(1, keepdim=True) if even else _weighted(binary, weights) / sum(weights)
-    else:
-        losses = F.cross_entropy(logits, targets.masks.argmax(1), reduction="none").unsqueeze(1)
-        if not even:
-            of_voxels = _weighted(targets.masks, weights)
-            counted = of_voxels if counted is None else counted * of_voxels
-    if counted is None:
-        return losses.mean()
-    return total((losses * counted).sum()) / total(counted.sum()).clamp_min(1e-8)
-
-
-def _weighted(maps: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted sum of the maps of all outputs, (batch, 1, *axes)."""
-    return sum(
-        (weight * channel for weight, channel in zip(weights, maps.split(1, dim=1), strict=True)),
-        start=torch.zeros((), device=maps.device),
-    )
