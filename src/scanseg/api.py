@@ -197,13 +197,14 @@ def cross_validate(
     recipes: Sequence[str] = (),
     devices: Sequence[str] = (),
     initial_weights: AnyPath | None = None,
+    ensembles: bool = True,
     resume: bool = False,
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> "CrossValidationResult":
-    """Train every fold; choose recipe and postprocessing by the validation cases of all; make the folds one model.
+    """Train every fold; choose recipes and postprocessing by the validation cases of all; make the folds one model.
 
     Args:
         source: Folder of a raw data set, or a plan's file.
@@ -211,6 +212,7 @@ def cross_validate(
         recipes: Ways to plan that compete, where `source` is a data set; none: `xlstm-unet`.
         devices: Devices that train folds at the same time, each one at a time; none: the first that is there.
         initial_weights: Folder of a model to begin with; a data set takes over its plan too.
+        ensembles: Where recipes compete, let their pairs compete too: the mean of the probabilities of both.
         resume: Go on with the study in `output`: folds that are done are kept.
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
@@ -237,6 +239,7 @@ def cross_validate(
         options,
         recipes=recipes,
         devices=devices,
+        ensembles=ensembles,
         resume=resume,
         listen=listen,
     )

@@ -261,7 +261,9 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
         postprocessed_mean_dice=0.625,
         postprocessing=SimpleNamespace(largest_foreground=True, largest_component=("disk",)),
     )
-    record = SimpleNamespace(configurations=(outcome_of_recipe,), chosen="xlstm-unet")
+    record = SimpleNamespace(
+        configurations=(outcome_of_recipe,), outcomes=(outcome_of_recipe,), chosen="xlstm-unet"
+    )
     fake_api.cross_validate = Call(SimpleNamespace(record=record))
 
     outcome = command(
@@ -271,6 +273,9 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     assert outcome.code == 0, outcome.stderr
     assert fake_api.cross_validate.options["devices"] == ["cuda:0", "cuda:1"]
     assert fake_api.cross_validate.options["recipes"] == ("xlstm-unet",)
+    assert fake_api.cross_validate.options["ensembles"] is True
     lines = [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")]
     assert lines[1:4] == [["disk", "0.5000", "0.6250"], ["hole", "-", "-"], ["mean", "0.5000", "0.6250"]]
     assert "the largest component is kept of all foreground, disk" in outcome.stdout
+    command("crossval", "folder", "-o", "study", "--no-ensembles")
+    assert fake_api.cross_validate.options["ensembles"] is False

@@ -22,22 +22,24 @@ def crossval(
     recipes: Annotated[tuple[Recipe, ...], Parameter(name="--recipe")] = (),
     devices: str = "auto",
     initial_weights: Path | None = None,
+    no_ensembles: bool = False,
     resume: bool = False,
     store: Path | None = None,
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
-    """Train every fold, choose recipe and postprocessing on validation, and make the folds one model.
+    """Train every fold, choose recipes and postprocessing on validation, and make the folds one model.
 
-    `scanseg predict` takes the output folder as a model: it averages the folds and removes what postprocessing is to
-    remove.
+    `scanseg predict` takes the output folder as a model: it averages the folds, of one recipe or of the best pair, and
+    removes what postprocessing is to remove.
 
     Args:
         source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
         output: Folder of the study.
-        recipes: The way to plan, for a data set; given again, the ways compete.
+        recipes: The way to plan, for a data set; given again, the ways compete, and so do their pairs.
         devices: Devices that train folds at the same time, such as `cuda:0,cuda:1`.
         initial_weights: Model folder to begin with (fine-tuning).
+        no_ensembles: Let no pairs of recipes compete.
         resume: Go on with the study in the output folder; folds that are done are kept.
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
@@ -52,6 +54,7 @@ def crossval(
                 recipes=recipes,
                 devices=[name.strip() for name in devices.split(",")],
                 initial_weights=initial_weights,
+                ensembles=not no_ensembles,
                 resume=resume,
                 store=store,
                 settings=settings,
@@ -69,14 +72,14 @@ def crossval(
 def _show(record: "CrossValidationRecord") -> None:
     """Write a table of the labels' Dice, before and after postprocessing."""
     columns, rows = ["label"], [[name] for name in (*record.configurations[0].labels, "mean")]
-    for each in record.configurations:
+    for each in record.outcomes:
         columns += [each.name, "postprocessed"]
         before = [*each.labels.values(), each.mean_dice]
         after = [*each.postprocessed_labels.values(), each.postprocessed_mean_dice]
         for row, pair in zip(rows, zip(before, after, strict=True), strict=True):
             row += map(format_score, pair)
     show_table(columns, rows)
-    for each in record.configurations:
+    for each in record.outcomes:
         spec = each.postprocessing
         kept = [*(["all foreground"] if spec.largest_foreground else []), *spec.largest_component]
         if kept:

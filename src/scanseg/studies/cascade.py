@@ -8,10 +8,11 @@ from scanseg.data.cascade import build_cascade_store
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, member_folders
 from scanseg.models.ensemble import FILE, PREVIOUS
 from scanseg.progress import ProgressListener
 from scanseg.specs import EnsembleSpec, Plan
+from scanseg.studies.pairs import pair_prediction_path
 from scanseg.training.validation import prediction_path
 
 _KEPT = ("plan.json", "run.json", "model.safetensors")
@@ -34,12 +35,7 @@ def cascade_store_of(plan: Plan, store: Store, *, num_workers: int | None, liste
     digest = hashlib.sha256(str(study.resolve()).encode()).hexdigest()[:8]
     return build_cascade_store(
         store,
-        {
-            case: prediction_path(folder, case)
-            for folder in _members(study)
-            for case in _validation_cases(folder)
-            if prediction_path(folder, case).is_file()
-        },
+        {case: path for case, path in _predictions(study).items() if path.is_file()},
         previous=str(study),
         folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
         num_workers=choose_workers(num_workers),
@@ -60,7 +56,9 @@ def keep_first_stage(plan: Plan, model: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for name in _KEPT:
             shutil.copyfile(folder.path / name, place / name)
-    shutil.copyfile(study / FILE, kept / FILE)
+    for path in (study, *(study / member for member in EnsembleSpec.read(study / FILE).members)):
+        if (path / FILE).is_file():
+            shutil.copyfile(path / FILE, kept / path.relative_to(study) / FILE)
 
 
 def _study_of(plan: Plan) -> Path:
@@ -78,7 +76,17 @@ def _members(study: Path) -> list[ModelFolder]:
     """Return the models of the folds."""
     if not (study / FILE).is_file():
         raise InputError(f"{study} is no finished scanseg crossval: it holds no {FILE}.")
-    return [ModelFolder.open(study / member) for member in EnsembleSpec.read(study / FILE).members]
+    return [ModelFolder.open(path) for path in member_folders(study)]
+
+
+def _predictions(study: Path) -> dict[str, Path]:
+    """Return, for each case, where its label map lies, predicted by models that have not learnt from it."""
+    folders = _members(study)
+    spec = EnsembleSpec.read(study / FILE)
+    if spec.average == "probabilities":
+        cases = {case for folder in folders for case in _validation_cases(folder)}
+        return {case: pair_prediction_path(study, spec.members, case) for case in cases}
+    return {case: prediction_path(folder, case) for folder in folders for case in _validation_cases(folder)}
 
 
 def _validation_cases(folder: ModelFolder) -> tuple[str, ...]:

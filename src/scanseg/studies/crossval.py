@@ -1,38 +1,37 @@
-"""Cross-validation: every fold of one or more ways to plan, the best of them, and its folds as one model."""
+"""Cross-validation: every fold of one or more ways to plan; the best of them, or of their pairs, as one model."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
     ConfigurationOutcome,
     CrossValidationRecord,
+    EnsembleOutcome,
     EnsembleSpec,
-    FoldOutcome,
     Plan,
-    Report,
-    RunRecord,
+    PostprocessingSpec,
+    ScoredOutcome,
     Splits,
 )
-from scanseg.studies.on_devices import Job, run_on_devices
-from scanseg.studies.postprocessing import PredictedCase, choose_postprocessing, mean, report_of
+from scanseg.studies.configuration import PLAN, Configuration
+from scanseg.studies.fold_trainings import train_all
+from scanseg.studies.pairs import Pair, predict_pairs
+from scanseg.studies.postprocessing import choose_postprocessing, mean, report_of
 from scanseg.studies.preparation import DEFAULT_RECIPE, known_splits, plan_of, store_of
-from scanseg.studies.single import TrainingOptions, stores_of, train
+from scanseg.studies.single import TrainingOptions, stores_of
 from scanseg.training.processes import count_launched
-from scanseg.training.standing import mean_dice
-from scanseg.training.validation import REPORT, prediction_path
+from scanseg.training.validation import REPORT
 
 RECORD = "crossval.json"
-_PLAN = "plan.json"
+_CASCADE = "cascade."
 
 
 @dataclass(frozen=True)
@@ -44,25 +43,6 @@ class CrossValidationResult:
     record: CrossValidationRecord
 
 
-@dataclass(frozen=True, eq=False)
-class _Configuration:
-    """One way to plan, and where its folds are trained."""
-
-    name: str
-    folder: Path
-    plan: Plan
-    store: Store
-
-    @property
-    def folds(self) -> range:
-        """Numbers of the folds."""
-        return range(len(self.store.index.splits.folds))
-
-    def model(self, fold: int) -> Path:
-        """Return the model folder of a fold."""
-        return self.folder / f"fold_{fold}"
-
-
 def cross_validate(
     source: Path,
     output: Path,
@@ -70,6 +50,7 @@ def cross_validate(
     *,
     recipes: Sequence[str],
     devices: Sequence[str],
+    ensembles: bool,
     resume: bool,
     listen: ProgressListener = ignore_progress,
 ) -> CrossValidationResult:
@@ -97,6 +78,7 @@ def cross_validate(
             folder,
             name,
             replace(options, recipe=name if takes_recipe else None),
+            alone=len(names) == 1,
             resume=resume,
             listen=listen,
         )
@@ -104,24 +86,17 @@ def cross_validate(
     ]
     for each in configurations:
         _check_folds(each.store.index.splits, where=each.store.folder)
+    _check_cascades(configurations, options)
     options = replace(options, initial_weights=_begun_weights(configurations, options))
-    _train_all(configurations, options, devices=devices, listen=listen)
-    workers = choose_workers(options.num_workers)
-    outcomes = [_judge(each, output, num_workers=workers, listen=listen) for each in configurations]
-    best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
-    chosen, outcome = configurations[best], outcomes[best]
-    report = report_of(
-        _predicted(chosen), chosen.store, outcome.postprocessing, num_workers=workers, listen=listen
+    train_all(configurations, options, devices=devices, listen=listen)
+    pairs = (
+        predict_pairs(configurations, output, devices=devices, listen=listen)
+        if ensembles and len(configurations) > 1
+        else []
     )
-    write_text(output / REPORT, report.to_json())
-    record = CrossValidationRecord(
-        dataset=chosen.plan.dataset.name,
-        num_cases=report.summary.num_cases,
-        configurations=tuple(outcomes),
-        chosen=chosen.name,
+    record = _judge_all(
+        configurations, pairs, output, num_workers=choose_workers(options.num_workers), listen=listen
     )
-    members = tuple(chosen.model(fold).relative_to(output).as_posix() for fold in chosen.folds)
-    write_ensemble(output, EnsembleSpec(members=members, postprocessing=outcome.postprocessing))
     write_text(output / RECORD, record.to_json())
     return CrossValidationResult(output, record)
 
@@ -149,7 +124,7 @@ def _names(
     Raises:
         UsageError: It goes on, and began with other recipes.
     """
-    plan = output / _PLAN
+    plan = output / PLAN
     begun = [] if plan.is_file() else _begun_recipes(output)
     if begun and (source.is_file() or not set(begun) <= set(recipes or begun)):
         raise UsageError(
@@ -177,14 +152,14 @@ def _begun_recipes(output: Path) -> list[str]:
     return [name for name in RECIPES if (output / name).is_dir()]
 
 
-def _begun_weights(configurations: Sequence[_Configuration], options: TrainingOptions) -> Path | None:
+def _begun_weights(configurations: Sequence[Configuration], options: TrainingOptions) -> Path | None:
     """Return the weights with which all folds begin: those of the folds that have begun, if there are any.
 
     Raises:
         UsageError: They began with others than those that were given.
     """
     folders = [each.model(fold) for each in configurations for fold in each.folds]
-    records = [ModelFolder.open(path).read_run() for path in folders if (path / _PLAN).is_file()]
+    records = [ModelFolder.open(path).read_run() for path in folders if (path / PLAN).is_file()]
     begun = {record.initial_weights for record in records if record is not None}
     given = None if options.initial_weights is None else str(options.initial_weights)
     if given is not None and not begun <= {given}:
@@ -202,13 +177,19 @@ def _configure(
     name: str,
     options: TrainingOptions,
     *,
+    alone: bool,
     resume: bool,
     listen: ProgressListener,
-) -> _Configuration:
-    """Make a configuration's plan and store; one that goes on has its plan."""
-    path = folder / _PLAN
+) -> Configuration:
+    """Make a configuration's plan and store; one that goes on has its plan.
+
+    Beside others, settings of a cascade are for those that have one.
+    """
+    path = folder / PLAN
+    cascade = [] if alone else [each for each in options.settings if each.startswith(_CASCADE)]
+    options = replace(options, settings=tuple(each for each in options.settings if each not in cascade))
     if resume and path.is_file():
-        plan = _begun_plan(path, options)
+        plan = _begun_plan(path, options, cascade=cascade)
     else:
         plan = plan_of(
             source,
@@ -218,16 +199,31 @@ def _configure(
             num_workers=options.num_workers,
             listen=listen,
         )
+        plan = plan if plan.cascade is None else apply_settings(plan, cascade)
         write_text(path, plan.to_json())
     assert options.store is not None
     store = store_of(plan, source, options.store, num_workers=options.num_workers, listen=listen)
-    return _Configuration(name, folder, plan, store)
+    return Configuration(name, folder, plan, store)
 
 
-def _begun_plan(path: Path, options: TrainingOptions) -> Plan:
+def _check_cascades(configurations: Sequence[Configuration], options: TrainingOptions) -> None:
+    """Make sure that settings of a cascade are for one of the configurations.
+
+    Raises:
+        UsageError: None has a cascade.
+    """
+    asked = [each for each in options.settings if each.startswith(_CASCADE)]
+    if asked and all(each.plan.cascade is None for each in configurations):
+        raise UsageError(
+            f"--set {' --set '.join(asked)}: none of {', '.join(each.name for each in configurations)} has a cascade"
+        )
+
+
+def _begun_plan(path: Path, options: TrainingOptions, *, cascade: Sequence[str]) -> Plan:
     """Read the plan of a study that goes on; refuse what would make it another study."""
     plan = Plan.read(path)
-    faults = compare_settings(plan, apply_settings(plan, options.settings))
+    settings = options.settings if plan.cascade is None else (*options.settings, *cascade)
+    faults = compare_settings(plan, apply_settings(plan, settings))
     if options.recipe not in (None, plan.recipe):
         faults.append(f"recipe is {plan.recipe}, not {options.recipe}")
     if faults:
@@ -238,147 +234,60 @@ def _begun_plan(path: Path, options: TrainingOptions) -> Plan:
     return plan
 
 
-def _train_all(
-    configurations: Sequence[_Configuration],
-    options: TrainingOptions,
+def _judge_all(
+    configurations: Sequence[Configuration],
+    pairs: Sequence[Pair],
+    study: Path,
     *,
-    devices: Sequence[str],
+    num_workers: int,
     listen: ProgressListener,
-) -> None:
-    """Train every fold that is not done, one after the other or each device one at a time."""
-    waiting = [(each, fold) for each in configurations for fold in each.folds if not _is_done(each, fold)]
-    if len(devices) < 2:
-        options = replace(options, device=devices[0]) if devices else options
-        for each, fold in waiting:
-            model = each.model(fold)
-            train(
-                each.folder / _PLAN,
-                model,
-                replace(options, recipe=None, settings=()),
-                fold=fold,
-                resume=(model / _PLAN).is_file(),
-                keep_predictions=True,
-                listen=_named(listen, f"{each.name} fold {fold}"),
-            )
-        return
-    jobs = {
-        Job(f"the training in {each.model(fold)}", _command(each, fold, options)): (each, fold)
-        for each, fold in waiting
-    }
-    done: list[Job] = []
-
-    def tell(running: Sequence[Job]) -> None:
-        listen(Progress("folds", len(done), len(jobs), "; ".join(_standing(*jobs[job]) for job in running)))
-
-    def end(job: Job) -> None:
-        done.append(job)
-        tell([job])
-
-    tell([])
-    run_on_devices(list(jobs), devices, ended=end, running=tell)
-
-
-def _standing(configuration: _Configuration, fold: int) -> str:
-    """Say how far a fold is: the last line of its metrics."""
-    name, model = f"{configuration.name} fold {fold}", configuration.model(fold)
-    metrics = ModelFolder.open(model).read_metrics() if (model / _PLAN).is_file() else []
-    if not metrics:
-        return name
-    last = metrics[-1]
-    measured = [line["validation_dice"] for line in metrics if isinstance(line.get("validation_dice"), dict)]
-    said = f"{name}: epoch {last['epoch']}/{configuration.plan.training.epochs}, loss {last['loss']:.3f}"
-    if not measured:
-        return said
-    dice = mean_dice(cast(dict[str, float | None], measured[-1]))
-    return said if dice is None else f"{said}, Dice {dice:.3f}"
-
-
-def _command(configuration: _Configuration, fold: int, options: TrainingOptions) -> tuple[str, ...]:
-    """Return the command that trains a fold."""
-    model = configuration.model(fold)
-    words = [sys.executable, "-m", "scanseg", "train", str(configuration.folder / _PLAN), "-o", str(model)]
-    words += ["--fold", str(fold), "--store", str(options.store), "--keep-predictions"]
-    if options.num_workers is not None:
-        words += ["--num-workers", str(options.num_workers)]
-    if options.initial_weights is not None:
-        words += ["--initial-weights", str(options.initial_weights)]
-    return (*words, "--resume") if (model / _PLAN).is_file() else tuple(words)
-
-
-def _named(listen: ProgressListener, name: str) -> ProgressListener:
-    """Return a listener that says of which training it hears."""
-
-    def hear(progress: Progress) -> None:
-        listen(replace(progress, detail=f"{name}, {progress.detail}" if progress.detail else name))
-
-    return hear
-
-
-def _is_done(configuration: _Configuration, fold: int) -> bool:
-    """Whether a fold is trained, its validation cases predicted and scored."""
-    path = configuration.model(fold)
-    if not (path / _PLAN).is_file() or not (path / REPORT).is_file():
-        return False
-    folder = ModelFolder.open(path)
-    record = folder.read_run()
-    return (
-        record is not None
-        and record.status == "finished"
-        and all(prediction_path(folder, case).is_file() for case in record.validation_cases)
+) -> CrossValidationRecord:
+    """Score all configurations and pairs, and make the best of them the model of the study."""
+    candidates: list[Configuration | Pair] = [*configurations, *pairs]
+    store = configurations[0].store
+    outcomes = [_judge(each, store, num_workers=num_workers, listen=listen) for each in candidates]
+    best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
+    chosen, spec = candidates[best], outcomes[best].postprocessing
+    report = report_of(chosen.predicted(), store, spec, num_workers=num_workers, listen=listen)
+    write_text(study / REPORT, report.to_json())
+    for each, outcome in zip(configurations, outcomes, strict=False):
+        folds = tuple(each.model(fold).name for fold in each.folds)
+        write_ensemble(each.folder, EnsembleSpec(members=folds, postprocessing=outcome.postprocessing))
+    if len(configurations) > 1:
+        write_ensemble(study, _ensemble_of(chosen, study, spec))
+    return CrossValidationRecord(
+        dataset=configurations[0].plan.dataset.name,
+        num_cases=report.summary.num_cases,
+        configurations=tuple(
+            ConfigurationOutcome(**dict(outcome), folds=tuple(each.fold_outcomes(study)))
+            for each, outcome in zip(configurations, outcomes, strict=False)
+        ),
+        ensembles=tuple(
+            EnsembleOutcome(**dict(outcome), members=pair.names)
+            for pair, outcome in zip(pairs, outcomes[len(configurations) :], strict=True)
+        ),
+        chosen=chosen.name,
     )
-
-
-def _predicted(configuration: _Configuration) -> list[PredictedCase]:
-    """Return the validation cases of all folds with their label maps."""
-    folders = [ModelFolder.open(configuration.model(fold)) for fold in configuration.folds]
-    return [
-        PredictedCase(case, prediction_path(folder, case))
-        for folder in folders
-        for case in _record_of(folder).validation_cases
-    ]
-
-
-def _record_of(folder: ModelFolder) -> RunRecord:
-    """Return the record of a training.
-
-    Raises:
-        InputError: It is gone.
-    """
-    record = folder.read_run()
-    if record is None:
-        raise InputError(
-            f"{folder.path}: its run.json is gone; delete the folder, and train the fold again by --resume."
-        )
-    return record
 
 
 def _judge(
-    configuration: _Configuration, study: Path, *, num_workers: int, listen: ProgressListener
-) -> ConfigurationOutcome:
-    """Score a configuration by the validation cases of all its folds."""
-    choice = choose_postprocessing(
-        _predicted(configuration), configuration.store, num_workers=num_workers, listen=listen
-    )
-    outcomes = []
-    for fold in configuration.folds:
-        folder = ModelFolder.open(configuration.model(fold))
-        record = _record_of(folder)
-        report = Report.read(folder.path / REPORT)
-        outcomes.append(
-            FoldOutcome(
-                fold=fold,
-                model=folder.path.relative_to(study).as_posix(),
-                epochs_done=record.epochs_done,
-                seconds=record.training_seconds,
-                mean_dice=report.summary.mean_over_labels.dice,
-            )
-        )
-    return ConfigurationOutcome(
-        name=configuration.name,
-        folds=tuple(outcomes),
+    candidate: Configuration | Pair, store: Store, *, num_workers: int, listen: ProgressListener
+) -> ScoredOutcome:
+    """Score a way to plan, or a pair, by the validation cases of all folds."""
+    choice = choose_postprocessing(candidate.predicted(), store, num_workers=num_workers, listen=listen)
+    return ScoredOutcome(
+        name=candidate.name,
         labels=dict(choice.before),
         mean_dice=mean(list(choice.before.values())),
         postprocessing=choice.postprocessing,
         postprocessed_labels=dict(choice.after),
         postprocessed_mean_dice=mean(list(choice.after.values())),
     )
+
+
+def _ensemble_of(chosen: Configuration | Pair, study: Path, spec: PostprocessingSpec) -> EnsembleSpec:
+    """Return what makes the study's folder the model that was chosen."""
+    if isinstance(chosen, Pair):
+        return EnsembleSpec(members=chosen.names, average="probabilities", postprocessing=spec)
+    members = tuple(chosen.model(fold).relative_to(study).as_posix() for fold in chosen.folds)
+    return EnsembleSpec(members=members, postprocessing=spec)
