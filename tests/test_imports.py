@@ -42,3 +42,8 @@ def test_networks_need_no_library_of_images_or_stores() -> None:
 
 def test_no_optional_library_is_needed() -> None:
     run_without(("nilearn", "nibabel", "triton", "tensorboard", "monai"), "import scanseg.api, scanseg.cli")
+
+
+def test_functions_can_be_completed_before_they_are_used() -> None:
+    code = "import scanseg; missing = set(scanseg.__all__) - set(dir(scanseg)); assert not missing, missing"
+    run_without(("torch",), code)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -190,6 +191,12 @@ class TestFindCases:
             PIL.Image.new("RGB", (4, 4)).save(tmp_path / f"frame_{number:04d}.png")
         cases = find_cases(tmp_path, file_ending=".png", num_channels=3)
         assert names(cases) == ["frame_0000", "frame_0001", "frame_0002"]
+
+    def test_frames_leave_the_names_of_other_cases(self, make_dataset):
+        folder = make_dataset(2) / "imagesTr"
+        shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_1_0001.nii.gz")
+        cases = find_cases(folder, file_ending=".nii.gz", num_channels=1)
+        assert names(cases) == ["case_0", "case_1_0000", "case_1_0001"]
 
     def test_grey_pictures_as_channels(self, tmp_path):
         for number in range(3):

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 import tifffile
 
-from scanseg.errors import InputError
+from scanseg.errors import InputError, UsageError
 from scanseg.imaging import count_channels, read_image, read_label_map
 
 ARRAY = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
@@ -316,3 +316,22 @@ def test_real_images(shared_data):
     colour = read_image(sorted((shared_data / "kvasir-seg/images").iterdir())[0])
     assert colour.num_channels == 3
     assert colour.num_axes == 2
+
+
+def test_files_by_their_names(tmp_path):
+    path = write_volume(tmp_path / "a.nii.gz", ARRAY)
+    for named in (str(path), [str(path)], (path,)):
+        np.testing.assert_array_equal(read_image(named).array[0], ARRAY)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [(b"voxels", "bytes"), (None, "NoneType"), ([b"a"], "list"), ({}, "dict")]
+)
+def test_what_names_no_file(given, kind):
+    with pytest.raises(UsageError, match=f"an image of type {kind} cannot be read; give its file"):
+        read_image(given)
+
+
+def test_image_of_another_library():
+    with pytest.raises(UsageError, match=r"an image of type SimpleITK\S*\.Image cannot be read"):
+        read_image(SimpleITK.GetImageFromArray(ARRAY))

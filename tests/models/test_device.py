@@ -123,3 +123,10 @@ def test_the_host_is_named_where_it_is_the_one_that_lacks_memory():
 def test_other_errors_of_a_device_stay_what_they_are():
     with pytest.raises(RuntimeError, match="a bug"), memory_for("x", device=torch.device("cpu")):
         raise RuntimeError("a bug")
+
+
+def test_unknown_precision():
+    with pytest.raises(
+        UsageError, match=r"precision 'int8' is unknown; choose auto, float32, bfloat16, float16"
+    ):
+        autocast_dtype(torch.device("cpu"), "int8")

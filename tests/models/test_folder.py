@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
+import stat
 
 import pytest
 import torch
 
-from scanseg.errors import InputError
+from scanseg.errors import InputError, UsageError
 from scanseg.models import Checkpoint, ModelFolder, check_network
+from scanseg.models.folder import write_tensors
 from scanseg.specs import (
     DatasetSpec,
     Plan,
@@ -104,3 +107,18 @@ def test_a_network_is_checked_before_it_is_built():
     check_network(make_plan())
     with pytest.raises(InputError, match=r"patch_size .*15"):
         check_network(make_plan(patch_size=(15, 16)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_weights_can_be_read_by_whoever_can_read_the_plan(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_tensors({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o640
+
+
+def test_weights_of_an_unknown_name(tmp_path):
+    with pytest.raises(UsageError, match=r"weights 'first' are unknown; choose exported, last, best"):
+        ModelFolder(tmp_path, make_plan()).weights_path("first")

@@ -47,7 +47,7 @@ def group_files(
     """Group image files by case.
 
     Where one file holds all channels, each file is a case; its ending `_0000` is left out of the name, unless
-    other numbers occur too (the frames of a film). Else there is one file for each channel.
+    the same name occurs with other numbers too (the frames of a film). Else there is one file for each channel.
 
     Args:
         files: The files.
@@ -78,18 +78,18 @@ def _one_file_each(
 ) -> tuple[CaseFiles, list[str]]:
     """Each file is a case."""
     parts = {file: split_channel(file, file_ending) for file in files}
-    numbers = {channel for _, channel in parts.values()} - {None, 0}
-    if numbers and any(case in known_cases for case, channel in parts.values() if channel is not None):
-        extra = sorted(
-            file.name for file, (case, channel) in parts.items() if channel and case in known_cases
-        )
+    films = {case for case, channel in parts.values() if channel}
+    extra = sorted(file.name for file, (case, channel) in parts.items() if channel and case in known_cases)
+    if extra:
         return {}, [
             f"{', '.join(extra)}: further channels, but dataset.json names channels that one file holds; "
             "name every channel in channel_names, or remove the files"
         ]
     grouped: dict[str, list[Path]] = defaultdict(list)
     for file, (case, _) in parts.items():
-        grouped[file.name[: -len(file_ending)] if numbers else case].append(file)
+        stem = file.name[: -len(file_ending)]
+        is_whole = case in films or (stem in known_cases and case not in known_cases)
+        grouped[stem if is_whole else case].append(file)
     faults = [
         f"case {case}: {' and '.join(file.name for file in group)} have one name; rename all but one"
         for case, group in grouped.items()

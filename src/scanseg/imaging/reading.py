@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.counts import counted
-from scanseg.errors import InputError
+from scanseg.errors import InputError, UsageError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk
@@ -18,7 +18,7 @@ HIGHEST_LABEL = 255
 HIGHEST_INSTANCE = 2**31 - 1
 
 
-def read_image(paths: Path | Sequence[Path]) -> Image:
+def read_image(paths: str | Path | Sequence[str | Path]) -> Image:
     """Read an image from one file, or from several that hold its channels.
 
     One file may hold several channels: a colour raster, a vector image, a NIfTI file of four axes (the last
@@ -31,15 +31,13 @@ def read_image(paths: Path | Sequence[Path]) -> Image:
     Raises:
         InputError: A file is missing, damaged, not an image, empty, holds NaN or infinities, has not two or
             three spatial axes, has an alpha channel that varies, or the files do not lie on one grid.
+        UsageError: What is given names no files.
     """
-    if isinstance(paths, Path):
-        return _read_file(paths, indices=False)
-    if not paths:
-        raise InputError("no files for an image; give at least one.")
-    images = [_read_file(path, indices=False) for path in paths]
+    files = _files_of(paths)
+    images = [_read_file(file, indices=False) for file in files]
     if len(images) == 1:
         return images[0]
-    _check_channels(paths, images)
+    _check_channels(files, images)
     return replace(images[0], array=np.concatenate([image.array for image in images]))
 
 
@@ -121,6 +119,21 @@ def count_channels(path: Path) -> int:
     if decoder == "itk":
         return count_itk_channels(path)
     return count_tiff_channels(path) if decoder == "tiff" else count_pillow_channels(path)
+
+
+def _files_of(paths: object) -> list[Path]:
+    """Return the files that a caller names, who may have given an image of another library instead."""
+    if isinstance(paths, str | Path):
+        return [Path(paths)]
+    if not isinstance(paths, list | tuple) or not all(isinstance(path, str | Path) for path in paths):
+        kind = f"{type(paths).__module__}.{type(paths).__qualname__}".removeprefix("builtins.")
+        raise UsageError(
+            f"an image of type {kind} cannot be read; give its file, or its channels' files in a list. "
+            "A model also predicts from a NumPy array with its spacing."
+        )
+    if not paths:
+        raise InputError("no files for an image; give at least one.")
+    return [Path(path) for path in paths]
 
 
 def _read_file(path: Path, *, indices: bool) -> Image:

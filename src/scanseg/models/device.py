@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -50,6 +50,8 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
     Raises:
         UsageError: The precision was asked for by name, and the device does not compute in it.
     """
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision {precision!r} is unknown; choose {', '.join(get_args(Precision))}")
     if precision == "float32":
         return None
     if precision == "auto":

@@ -6,10 +6,11 @@ Beside `model.safetensors`, which prediction uses, lie `best.safetensors` or `la
 import errno
 import json
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from filelock import FileLock, Timeout
@@ -136,7 +137,10 @@ class ModelFolder:
 
         Raises:
             InputError: There is none.
+            UsageError: There are no weights of this name.
         """
+        if weights not in get_args(Weights):
+            raise UsageError(f"weights {weights!r} are unknown; choose {', '.join(get_args(Weights))}")
         record = self.read_run()
         exported = record.exported.checkpoint if record and record.exported else None
         path = self.path / (_WEIGHTS if weights in ("exported", exported) else f"{weights}.safetensors")
@@ -288,13 +292,16 @@ def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file.
+    """Write tensors to a safetensors file, which others may read as they may any new file.
 
     Raises:
         OSError: It cannot be written.
     """
+    path.touch()  # safetensors makes files that their owner alone can read
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(_as_stored(tensors), path)
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
 

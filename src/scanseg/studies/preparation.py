@@ -82,6 +82,7 @@ def plan_of(
     """
     if like is not None:
         require_single(like)
+    _refuse_neighbours(source)
     if source.is_file():
         if recipe is not None:
             raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
@@ -97,6 +98,20 @@ def plan_of(
     )
 
 
+def _refuse_neighbours(source: Path) -> None:
+    """Name what to give where something close to a data set's folder, or to a plan's file, was given."""
+    if source.name == DESCRIPTION_FILE:
+        raise UsageError(
+            f"{source} describes a data set; give its folder, {source.parent}, or a plan's file."
+        )
+    plan = source / "plan.json"
+    if plan.is_file() and not (source / DESCRIPTION_FILE).is_file():
+        raise UsageError(
+            f"{source} is a model's folder, not a data set's; its plan, {plan}, can be trained again. "
+            f"A training goes on by -o {source} --resume, and {source} is fine-tuned by --initial-weights."
+        )
+
+
 def known_splits(source: Path) -> Splits | None:
     """Return the folds of a data set, or of that of a plan, before anything is made of it; None where it is not here.
 
@@ -106,6 +121,7 @@ def known_splits(source: Path) -> Splits | None:
     Raises:
         InputError: The data set, the plan or the file of folds is faulty.
     """
+    _refuse_neighbours(source)
     folder = (
         source
         if source.is_dir()
