@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -335,3 +336,16 @@ def test_what_names_no_file(given, kind):
 def test_image_of_another_library():
     with pytest.raises(UsageError, match=r"an image of type SimpleITK\S*\.Image cannot be read"):
         read_image(SimpleITK.GetImageFromArray(ARRAY))
+
+
+def refuse_to_open(path, *arguments, **options):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize("read", [read_image, read_label_map, count_channels])
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_a_file_that_may_not_be_read_is_a_fault_of_its_case(tmp_path, monkeypatch, read, ending):
+    path = write_volume(tmp_path / f"a{ending}", ARRAY)
+    monkeypatch.setattr(Path, "open", refuse_to_open)
+    with pytest.raises(InputError, match=r"a\.\S+: cannot be read \(Permission denied\)"):
+        read(path)

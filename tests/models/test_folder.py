@@ -1,16 +1,18 @@
 """A model folder keeps its last checkpoint whatever happens, and says what is damaged."""
 
 import contextlib
+import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
 
 from scanseg.errors import InputError, UsageError
 from scanseg.models import Checkpoint, ModelFolder, check_network
-from scanseg.models.folder import write_tensors
+from scanseg.models.folder import read_tensors, write_tensors
 from scanseg.specs import (
     DatasetSpec,
     Plan,
@@ -122,3 +124,13 @@ def test_weights_can_be_read_by_whoever_can_read_the_plan(tmp_path):
 def test_weights_of_an_unknown_name(tmp_path):
     with pytest.raises(UsageError, match=r"weights 'first' are unknown; choose exported, last, best"):
         ModelFolder(tmp_path, make_plan()).weights_path("first")
+
+
+def test_weights_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    write_tensors({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read .*Permission denied"):
+        read_tensors(tmp_path / "model.safetensors")

@@ -65,7 +65,8 @@ def crossval(
             raise Interrupt(error.signal_number, str(error)) from error
     _show(result.record)
     say(
-        f"{output}: the {result.record.chosen} folds as one model; predict with it:  scanseg predict {output} IMAGES"
+        f"{output}: the {result.record.chosen} folds as one model; predict with it:  "
+        f"scanseg predict {output} IMAGES -o OUTPUT"
     )
 
 

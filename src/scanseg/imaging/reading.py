@@ -151,9 +151,15 @@ def _read_file(path: Path, *, indices: bool) -> Image:
 
 
 def _check_exists(path: Path) -> None:
-    """Refuse what is not a file."""
+    """Refuse what is not a file that can be opened."""
     if not path.is_file():
         raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); ask for the right to read it."
+        ) from error
 
 
 def _check_values(path: Path, image: Image) -> None:

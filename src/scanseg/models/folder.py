@@ -313,6 +313,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: It is missing or damaged.
     """
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
