@@ -15,7 +15,8 @@ from scanseg.data.store import Store
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging import Image, read_image, write_label_map
 from scanseg.inference.postprocessing import NOTHING
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, write_ensemble
+from scanseg.specs import EnsembleSpec
 from scanseg.specs.study import StudyRecord
 
 SETTINGS = (
@@ -251,3 +252,80 @@ def test_a_second_stage_in_a_study_says_that_it_needs_a_first(dataset, tmp_path,
     outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
     assert outcome.code == 2
     assert "--set cascade.previous=STUDY" in outcome.stderr
+
+
+RIVALS = ("plain-unet", "plain-unet-2d", "plain-unet-cascade")
+
+
+@pytest.fixture(scope="module")
+def rivals(dataset, study, tmp_path_factory):
+    """A study of a network of volumes, one of slices, and a second stage; the last two are made its model."""
+    folder = tmp_path_factory.mktemp("rivals") / "study"
+    short = (*SETTINGS, "training.iterations_per_epoch=20")
+    flat = [each.replace("[8, 16, 16]", "[16, 16]") for each in short if "strides" not in each]
+    flat = [
+        each.replace("[[3, 3, 3], [3, 3, 3]]", "[[3, 3], [3, 3]]") for each in flat if "kernel" not in each
+    ]
+    flat += ["network.strides=[[1, 1], [2, 2]]", "network.kernel_sizes=[[3, 3], [3, 3]]"]
+    planned = {
+        "plain-unet": ("plain-unet", short),
+        "plain-unet-2d": ("plain-unet-2d", flat),
+        "plain-unet-cascade": ("plain-unet", (*short, f'cascade={{"previous": "{study}"}}')),
+    }
+    for name, (recipe, settings) in planned.items():
+        plan = scanseg.make_plan(dataset, recipe=recipe, settings=settings, num_workers=0)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "plan.json").write_text(plan.model_copy(update={"recipe": name}).to_json())
+    result = scanseg.cross_validate(
+        dataset,
+        folder,
+        resume=True,
+        settings=[f"cascade.previous={study}"],
+        num_workers=0,
+        devices=["cpu"],
+    )
+    write_ensemble(folder, EnsembleSpec(members=RIVALS[1:], average="probabilities"))
+    return folder, result
+
+
+def test_a_second_stage_and_a_network_of_slices_predict_together(rivals, dataset, tmp_path):
+    folder, result = rivals
+    pairs = [f"{RIVALS[0]} + {RIVALS[1]}", f"{RIVALS[0]} + {RIVALS[2]}", f"{RIVALS[1]} + {RIVALS[2]}"]
+    assert [each.name for each in result.record.ensembles] == pairs
+    assert all(each.mean_dice is not None for each in result.record.outcomes)
+    alone, path = tmp_path / "alone", dataset / "imagesTr" / "case_0_0000.nii.gz"
+    shutil.copytree(folder, alone)
+
+    found = scanseg.load(alone, device="cpu").predict(path, probabilities=True, uncertainty=True)
+
+    parts = [
+        scanseg.load(folder / name, device="cpu").predict(path, probabilities=True).probabilities
+        for name in RIVALS[1:]
+    ]
+    mean = np.mean(np.array(parts, dtype=np.float32), axis=0)
+    np.testing.assert_allclose(found.probabilities, mean, atol=1e-3)  # float16 has 11 bits
+    largest = np.sort(mean, axis=0)
+    clear = largest[-1] - largest[-2] > 1e-3
+    np.testing.assert_array_equal(found.label_map[clear], mean.argmax(0)[clear])
+    assert found.disagreement.max() > 0
+
+
+def test_a_pair_is_the_first_stage_of_a_cascade(rivals, dataset, tmp_path):
+    folder, _ = rivals
+    model = tmp_path / "model"
+    settings = (*SETTINGS, "training.iterations_per_epoch=2", f'cascade={{"previous": "{folder}"}}')
+    scanseg.train(dataset, model, settings=settings, **OPTIONS)
+
+    store = Store.open(
+        next(path for path in (tmp_path / "scanseg-stores").iterdir() if "-after-" in path.name)
+    )
+    for case in store.index.cases:
+        kept = read_array(folder / "ensembles" / "+".join(RIVALS[1:]) / f"{case.case}.b2nd")
+        np.testing.assert_array_equal(store.read_predicted(case), kept)
+    alone, path = tmp_path / "alone", dataset / "imagesTr" / "case_0_0000.nii.gz"
+    shutil.copytree(model, alone)
+    shutil.rmtree(model)
+    predictor = scanseg.load(alone, device="cpu")
+    seen = predictor.previous.predict(path).label_map
+    np.testing.assert_array_equal(seen, scanseg.load(folder, device="cpu").predict(path).label_map)
+    assert predictor.predict(path).label_map.shape == (14, 24, 24)

@@ -53,8 +53,8 @@ def restore_mean(
 ) -> Restored:
     """Decide each voxel's label by the mean of the views' probabilities, and return what else is wanted.
 
-    Disagreement is H(p) - mean_k (H(p_k) - d_k), with p_k and d_k the probabilities and the disagreement of view k and
-    p the mean: what the views owe to each other, and what the members of each do, as in
+    Disagreement is H(p) - mean_k max(0, H(p_k) - d_k), with p_k and d_k the probabilities and the disagreement of view
+    k and p the mean: what the views owe to each other, and what the members of each do, as in
     `scanseg.inference.uncertainty`; each view counts the same, however many networks it has.
 
     Args:
@@ -222,9 +222,12 @@ def _turned_slices(
 def _own_entropy(
     part: Float32[Tensor, "channel y x"], *, num_outputs: int, regions: bool
 ) -> Float32[Tensor, "y x"]:
-    """Return the mean entropy of a view's members: that of its probabilities, less their disagreement."""
+    """Return the mean entropy of a view's members: that of its probabilities, less their disagreement.
+
+    Not below 0: probabilities of mean logits can be surer than the mean of the members' probabilities.
+    """
     own = entropy_of(part[:num_outputs], regions=regions)
-    return own - part[num_outputs] if len(part) > num_outputs else own
+    return (own - part[num_outputs]).clamp(min=0) if len(part) > num_outputs else own
 
 
 def _mean(parts: Sequence[Float32[Tensor, "*shape"]]) -> Float32[Tensor, "*shape"]:

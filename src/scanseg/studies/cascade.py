@@ -56,6 +56,8 @@ def keep_first_stage(plan: Plan, model: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for name in _KEPT:
             shutil.copyfile(folder.path / name, place / name)
+        if folder.plan.cascade is not None:
+            shutil.copytree(folder.path / PREVIOUS, place / PREVIOUS, dirs_exist_ok=True)
     for path in (study, *(study / member for member in EnsembleSpec.read(study / FILE).members)):
         if (path / FILE).is_file():
             shutil.copyfile(path / FILE, kept / path.relative_to(study) / FILE)
