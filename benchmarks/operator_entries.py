@@ -1,4 +1,4 @@
-"""Entries of the operators: the SS2D core and the mLSTM cell, at the shapes at which the networks call them."""
+"""Entries of the operators: SS2D core, mLSTM cell, loss, at the shapes at which networks and trainings call them."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_operator
+from benchmarks.loss_entry import loss_entry
 from benchmarks.roofline import mlstm_work, ss2d_core_work
 from scanseg.layers.ss2d import SS2D
 from scanseg.ops.dispatch import Backend, choose
@@ -83,7 +84,7 @@ def ss2d_core(layer: SS2D, x: Tensor) -> Tensor:
 
 
 def operator_entries() -> tuple[Entry, ...]:
-    """Return the entries of both operators."""
+    """Return the entries of the operators."""
     maps = tuple(
         Entry(
             name=f"ss2d-core/{stage}/{precision}",
@@ -109,7 +110,13 @@ def operator_entries() -> tuple[Entry, ...]:
         check=partial(_check_scan, MapShape(1, 96, 56, 56), "float32"),
         check_key="ss2d on the CPU",
     )
-    return (*maps, *cells, scan_on_cpu, _cell_entry(CellShape(1, 4, 4096, 64), "float32", device="cpu"))
+    return (
+        *maps,
+        *cells,
+        loss_entry(),
+        scan_on_cpu,
+        _cell_entry(CellShape(1, 4, 4096, 64), "float32", device="cpu"),
+    )
 
 
 def _cell_entry(shape: CellShape, precision: PrecisionName, *, device: str) -> Entry:

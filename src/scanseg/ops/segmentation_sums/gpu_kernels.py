@@ -23,10 +23,15 @@ NUM_SUMS = tl.constexpr(5)
 
 @triton.jit
 def _by_output(
-    output, NUMBERS: tl.constexpr, FIRST: tl.constexpr, NUM_OUTPUTS: tl.constexpr, DTYPE: tl.constexpr
+    output,
+    NUMBERS: tl.constexpr,
+    FIRST: tl.constexpr,
+    NUM_OUTPUTS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BEYOND: tl.constexpr,
 ):
-    """Spread numbers that are known when the kernel is compiled over the outputs; 0 beyond them."""
-    numbers = tl.zeros(output.shape, dtype=DTYPE)
+    """Spread numbers that are known when the kernel is compiled over the outputs."""
+    numbers = tl.full(output.shape, BEYOND, dtype=DTYPE)
     for number in tl.static_range(NUM_OUTPUTS):
         numbers = tl.where(output == number, NUMBERS[FIRST + number], numbers)
     return numbers
@@ -34,19 +39,19 @@ def _by_output(
 
 @triton.jit
 def _is_target(label, output, NUM_OUTPUTS: tl.constexpr, NUM_WORDS: tl.constexpr, CODES: tl.constexpr):
-    """Whether a voxel's label is one of an output, (voxel, output)."""
+    """Whether a voxel's label is one of an output, (voxel, output); -1 is of none."""
     if CODES is None:
         target = label[:, None] == output[None, :]
     elif NUM_WORDS == 0:
-        target = label[:, None] == _by_output(output, CODES, 0, NUM_OUTPUTS, tl.int32)[None, :]
+        target = label[:, None] == _by_output(output, CODES, 0, NUM_OUTPUTS, tl.int32, -2)[None, :]
     else:
         member = tl.zeros((label.shape[0], output.shape[0]), dtype=tl.int32)
         for word in tl.static_range(NUM_WORDS):
-            bits = _by_output(output, CODES, word * NUM_OUTPUTS, NUM_OUTPUTS, tl.int32)
+            bits = _by_output(output, CODES, word * NUM_OUTPUTS, NUM_OUTPUTS, tl.int32, 0)
             bit = (bits[None, :] >> (label & 31)[:, None]) & 1
             member = tl.where((label >> 5)[:, None] == word, bit, member)
         target = member != 0
-    return target & (output < NUM_OUTPUTS)[None, :]
+    return target
 
 
 @triton.jit
@@ -63,7 +68,7 @@ def _read(
     CHANNELS_LAST: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Return a tile of logits, its targets, and which voxels count."""
+    """Return logits of a tile, targets (none where a voxel does not count), which voxels count, where logits lie."""
     exists = voxel < num_voxels
     mask = exists[:, None] & (output < NUM_OUTPUTS)[None, :]
     if CHANNELS_LAST:
@@ -75,18 +80,19 @@ def _read(
     valid = exists
     if IGNORE_LABEL is not None:
         valid = exists & (label != IGNORE_LABEL)
-    target = _is_target(label, output, NUM_OUTPUTS, NUM_WORDS, CODES)
+    target = _is_target(tl.where(valid, label, -1), output, NUM_OUTPUTS, NUM_WORDS, CODES)
     return x, target, valid, offsets, mask
 
 
 @triton.jit
-def _softmax(x, output, NUM_OUTPUTS: tl.constexpr):
-    """Return probabilities and, of each output, minus the logarithm of its probability."""
+def _softmax(x, output, valid, NUM_OUTPUTS: tl.constexpr):
+    """Return probabilities, 0 where a voxel does not count, and minus the logarithms of all."""
     x = tl.where((output < NUM_OUTPUTS)[None, :], x, float("-inf"))
     x -= tl.max(x, axis=1)[:, None]
     exponential = tl.exp(x)
     total = tl.sum(exponential, axis=1)
-    return exponential * (1.0 / total)[:, None], tl.log(total)[:, None] - x
+    scale = tl.where(valid, 1.0 / total, 0.0)
+    return exponential * scale[:, None], tl.log(total)[:, None] - x
 
 
 @triton.jit
@@ -134,7 +140,7 @@ def sums_kernel(
     voxels = tl.zeros((BLOCK_V,), dtype=ACCUMULATE)
     for tile in range(tiles_per_chunk):
         voxel = (chunk * tiles_per_chunk + tile) * BLOCK_V + row
-        x, target, valid, _, mask = _read(
+        x, target, valid, _, _ = _read(
             logits,
             label_map,
             voxel,
@@ -147,19 +153,18 @@ def sums_kernel(
             CHANNELS_LAST,
             ACCUMULATE,
         )
-        counts = valid[:, None] & mask
         if REGIONS:
             p, _, soft = _sigmoid(x)
+            p = tl.where(valid[:, None], p, 0.0)
             losses = tl.maximum(x, 0.0) - tl.where(target, x, 0.0) + soft
-            cross_entropy += tl.where(counts, losses, 0.0)
+            cross_entropy += tl.where(valid[:, None], losses, 0.0)
             voxels += tl.where(valid, 1.0, 0.0)
         else:
-            p, losses = _softmax(x, output, NUM_OUTPUTS)
-            cross_entropy += tl.where(target & counts, losses, 0.0)
-        p = tl.where(counts, p, 0.0)
+            p, losses = _softmax(x, output, valid, NUM_OUTPUTS)
+            cross_entropy += tl.where(target, losses, 0.0)
         overlap += tl.where(target, p, 0.0)
         predicted += p * p if SQUARED else p
-        actual += tl.where(target & counts, 1.0, 0.0)
+        actual += tl.where(target, 1.0, 0.0)
     in_range = output < NUM_OUTPUTS
     partial += (sample * num_chunks + chunk) * NUM_OUTPUTS + output
     plane = num_samples * num_chunks * NUM_OUTPUTS
@@ -167,7 +172,7 @@ def sums_kernel(
     total = tl.sum(cross_entropy, axis=0)
     counted = num_actual
     if WEIGHTS is not None:
-        weight = _by_output(output, WEIGHTS, 0, NUM_OUTPUTS, ACCUMULATE)
+        weight = _by_output(output, WEIGHTS, 0, NUM_OUTPUTS, ACCUMULATE, 0)
         total *= weight
         counted *= weight
     if REGIONS:
@@ -268,7 +273,7 @@ def gradient_kernel(
     if REGIONS:
         p, away, _ = _sigmoid(x)
     else:
-        p, _ = _softmax(x, output, NUM_OUTPUTS)
+        p, _ = _softmax(x, output, valid, NUM_OUTPUTS)
     gradient = tl.zeros((BLOCK_V, BLOCK_C), dtype=ACCUMULATE)
     if OF_DICE:
         column = output - FIRST_OUTPUT
@@ -286,11 +291,12 @@ def gradient_kernel(
     if OF_CROSS_ENTROPY:
         difference = tl.load(grad_cross_entropy).to(ACCUMULATE) * (p - tl.where(target, 1.0, 0.0))
         if WEIGHTS is not None:
-            weight = _by_output(output, WEIGHTS, 0, NUM_OUTPUTS, ACCUMULATE)
+            weight = _by_output(output, WEIGHTS, 0, NUM_OUTPUTS, ACCUMULATE, 0)
             if REGIONS:
                 difference *= weight[None, :]
             else:
                 difference *= tl.sum(tl.where(target, weight[None, :], 0.0), axis=1)[:, None]
         gradient += difference
-    gradient = tl.where(valid[:, None], gradient, 0.0)
+    if REGIONS:
+        gradient = tl.where(valid[:, None], gradient, 0.0)
     tl.store(grad_logits + start + offsets, gradient.to(grad_logits.dtype.element_ty), mask=mask)
