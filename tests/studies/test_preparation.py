@@ -21,6 +21,6 @@ def test_description_given_for_its_data_set():
 def test_model_given_for_a_data_set(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(
-        UsageError, match=r"is a model's folder, not a data set's; its plan, \S*plan.json, can be"
+        UsageError, match=r"is a model's folder, not a data set's; give its plan, \S*plan.json: with -o"
     ):
         plan_of(tmp_path, recipe=None, like=None, settings=(), num_workers=0, listen=lambda progress: None)

@@ -107,8 +107,8 @@ def _refuse_neighbours(source: Path) -> None:
     plan = source / "plan.json"
     if plan.is_file() and not (source / DESCRIPTION_FILE).is_file():
         raise UsageError(
-            f"{source} is a model's folder, not a data set's; its plan, {plan}, can be trained again. "
-            f"A training goes on by -o {source} --resume, and {source} is fine-tuned by --initial-weights."
+            f"{source} is a model's folder, not a data set's; give its plan, {plan}: with -o {source} --resume to go on, "
+            f"with another folder to train anew, and --initial-weights {source} to begin with its weights."
         )
 
 
