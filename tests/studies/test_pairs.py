@@ -171,6 +171,34 @@ def test_validation_label_maps_are_the_mean_of_networks_that_have_not_seen_the_c
         np.testing.assert_array_equal(found[clear], mean.argmax(0).numpy()[clear])
 
 
+def test_regions_and_an_ignore_label(dataset, tmp_path):
+    description = read(dataset, "dataset.json")
+    description |= {"labels": {"background": 0, "disk": [1], "ignore": 2}, "regions_class_order": [1]}
+    (dataset / "dataset.json").write_text(json.dumps(description))
+    for path in (dataset / "labelsTr").iterdir():
+        label_map = np.array(Image.open(path))
+        label_map[:4] = 2
+        Image.fromarray(label_map).save(path)
+    study = tmp_path / "study"
+
+    result = scanseg.cross_validate(dataset, study, **BEGIN)
+
+    (pair,) = result.record.ensembles
+    assert pair.mean_dice > 0.5
+    write_ensemble(study, EnsembleSpec(members=RECIPES, average="probabilities"))
+    image = dataset / "imagesTr" / "case_1_0000.png"
+    found = scanseg.load(study, device="cpu").predict(image, probabilities=True)
+    parts = [
+        scanseg.load(study / name, device="cpu").predict(image, probabilities=True).probabilities
+        for name in RECIPES
+    ]
+    mean = np.mean(np.array(parts, dtype=np.float32), axis=0)
+    assert mean.shape == (1, 24, 24)
+    np.testing.assert_allclose(found.probabilities, mean, atol=1e-3)  # float16 has 11 bits
+    clear = np.abs(mean[0] - 0.5) > 1e-3
+    np.testing.assert_array_equal(found.label_map[clear], mean[0][clear] > 0.5)
+
+
 def test_members_of_other_labels_are_refused(study):
     for fold in range(2):
         path = study / RECIPES[1] / f"fold_{fold}" / "plan.json"

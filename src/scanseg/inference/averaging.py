@@ -65,7 +65,7 @@ def restore_mean(
         device: Where to compute.
         probabilities: Return the mean probabilities too.
         uncertainty: Return their entropy and the disagreement too.
-        slab_bytes: Bytes of a view's resized logits at a time; one slice at least.
+        slab_bytes: Bytes of the views' resized logits at a time; one slice of each at least.
 
     Raises:
         ScansegError: A logit is not finite.
@@ -161,7 +161,7 @@ def _meeting_slices(
     views: Sequence[View], *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
 ) -> Iterator[list[Float32[Tensor, "channel y x"]]]:
     """Yield slices of the source, along the first view's z: each view's probabilities, disagreement behind them."""
-    first = views[0].geometry
+    first, slab_bytes = views[0].geometry, slab_bytes // len(views)
     streams = []
     for view in views:
         stream = _placed_slices(
