@@ -107,8 +107,8 @@ def _refuse_neighbours(source: Path) -> None:
     plan = source / "plan.json"
     if plan.is_file() and not (source / DESCRIPTION_FILE).is_file():
         raise UsageError(
-            f"{source} is a model's folder, not a data set's; give its plan, {plan}: with -o {source} --resume to go on, "
-            f"with another folder to train anew, and --initial-weights {source} to begin with its weights."
+            f"{source} is a model's folder, not a data set's; give its plan, {plan}: with -o {source} --resume "
+            f"to go on, with another folder to train anew, and --initial-weights {source} to begin with its weights."
         )
 
 
@@ -149,6 +149,7 @@ def store_of(
     Raises:
         InputError: The store is not there, and the data set is not, or is another.
     """
+    _refuse_neighbours(source)
     folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
     made = _store_at(folder, plan, source, num_workers=num_workers, listen=listen)
     if plan.cascade is None:
