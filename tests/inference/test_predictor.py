@@ -168,6 +168,8 @@ def test_faulty_arrays_are_refused(make_predictor, volume):
     volume[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         predictor.predict(volume)
+    with pytest.raises(InputError, match=r"shape \(0, 13, 9\): no voxels"):
+        make_predictor().predict(volume[:0])
     with pytest.raises(InputError, match="complex64"):
         predictor.predict(volume.astype(np.complex64))
 

@@ -292,3 +292,11 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
     assert outcome.stderr.startswith(f"error: {where}: fold 1 has no validation cases (splits_final.json), ")
     assert outcome.stderr.count("\n") == 1
     assert not list(tmp_path.glob("study/**/run.json"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_there_must_be_something_to_go_on_with(dataset, tmp_path, exists):
+    if exists:
+        (tmp_path / "study").mkdir()
+    with pytest.raises(UsageError, match=r"nothing to go on with in .*study; .* leave --resume out"):
+        scanseg.cross_validate(dataset, tmp_path / "study", resume=True, devices=["cpu"])

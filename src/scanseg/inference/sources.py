@@ -67,6 +67,8 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
             f"the array has shape {array.shape}; the model expects {counted(plan.dataset.num_channels, 'channel')} "
             f"({', '.join(plan.dataset.channel_names)}) before {num_axes} spatial axes"
         )
+    if array.size == 0:
+        faults.append(f"the array has shape {array.shape}: no voxels")
     if array.dtype.kind not in "iufb":
         faults.append(f"the array holds {array.dtype}; intensities are integers or floats")
     elif not np.isfinite(array).all():

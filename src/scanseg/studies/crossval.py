@@ -63,6 +63,10 @@ def cross_validate(
         raise UsageError("a cross-validation is one process: start it without torchrun, and with --devices")
     if not resume:
         ModelFolder.require_new(output)
+    elif not output.is_dir() or not any(output.iterdir()):
+        raise UsageError(
+            f"nothing to go on with in {output}; give the folder of a study, or leave --resume out"
+        )
     names = _names(source, output, recipes, initial_weights=options.initial_weights)
     options = replace(options, store=stores_of(output, options))
     splits = known_splits(source)
