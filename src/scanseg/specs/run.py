@@ -34,7 +34,7 @@ class RunRecord(Document):
     versions: dict[str, str]
     """scanseg, python, torch, numpy and the platform."""
     command: tuple[str, ...]
-    """Arguments of the process."""
+    """Words of the command, the program by its name alone."""
     started: str
     """Date and time, ISO 8601 in UTC."""
     epochs_done: int

@@ -1,7 +1,9 @@
 """The record of a run, as it is when the run begins."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -37,10 +39,22 @@ def first_record(
         device=describe_device(device),
         precision=str(autocast_dtype or torch.float32).removeprefix("torch."),
         versions=installed_versions(),
-        command=tuple(sys.argv),
+        command=command_words(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         epochs_done=0,
         iterations_done=0,
         training_seconds=0.0,
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
+
+
+def command_words(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the words of a command without the folder of its program, which says where somebody installed it.
+
+    Args:
+        arguments: Those of a process, the program first; none where Python is embedded in another program.
+    """
+    if not arguments:
+        return ()
+    program = Path(arguments[0]).name
+    return ("scanseg" if program == "__main__.py" else program, *arguments[1:])
