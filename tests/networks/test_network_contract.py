@@ -84,6 +84,11 @@ def image(name, *, size=None, channels=3, batch=2):
     return torch.randn(batch, channels, *(size or patch_of(SPECS[name])), generator=generator)
 
 
+SUPERVISED = [name for name, spec in SPECS.items() if NETWORKS[spec.kind].deep_supervision]
+"""Networks with deep supervision."""
+supervised = pytest.mark.parametrize("name", SUPERVISED, indirect=True)
+
+
 @pytest.fixture(params=SPECS)
 def name(request):
     if SPECS[request.param].kind in BASELINES:
@@ -119,9 +124,8 @@ def test_training_gives_a_finite_gradient_to_every_parameter(name):
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
+@supervised
 def test_deep_supervision_is_highest_resolution_first_and_begins_with_the_plain_result(name):
-    if not NETWORKS[SPECS[name].kind].deep_supervision:
-        pytest.skip("this network has no deep supervision")
     network, x = built(name), image(name)
     with torch.no_grad():
         outputs = network.train()(x)
@@ -135,11 +139,9 @@ def test_deep_supervision_is_highest_resolution_first_and_begins_with_the_plain_
         assert torch.equal(network(x), outputs[0])
 
 
+@supervised
 def test_a_network_without_deep_supervision_has_one_head_and_one_result(name):
-    spec = SPECS[name]
-    if not NETWORKS[spec.kind].deep_supervision:
-        pytest.skip("this network has no deep supervision")
-    spec = spec.model_copy(update={"deep_supervision": False})
+    spec = SPECS[name].model_copy(update={"deep_supervision": False})
     network = build_network(spec, in_channels=1, num_classes=2, patch_size=patch_of(spec)).train()
     result = network(image(name, channels=1, batch=1))
     if spec.kind not in BASELINES:
