@@ -57,7 +57,7 @@ case $task in
         done ;;
     run | raw)
         [[ $task == run ]] && { out=$1; shift; }
-        records=$1; shift
+        records=$1; shift; mkdir -p "$records"
         for word in "$@"; do
             name=${word%-[0-9]}; seed=${word##*-}; [[ $seed =~ ^[0-9]$ ]] || seed=0
             model=${MODELS:-/tmp/models}/$word; begin=$SECONDS
@@ -66,7 +66,7 @@ case $task in
                 from=("${DATA:?the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
             $SCANSEG train "${from[@]}" -o "$model" --fold 0 --seed "$seed" --device "$DEVICE" \
                 --max-minutes "$(minutes_of "$name")"
-            echo "$word: $((SECONDS - begin)) s in all" | tee -a "$records.txt"
+            echo "$word: $((SECONDS - begin)) s in all" | tee -a "$records/seconds.txt"
             keep "$model" "$records/$word"
         done ;;
     *) echo "prepare, run or raw, not $task" >&2; exit 2 ;;
