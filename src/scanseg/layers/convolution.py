@@ -122,9 +122,9 @@ def convolve_slices(
 ) -> Float[Tensor, "batch out_channel out_z out_y out_x"]:
     """Convolve by kernels of one voxel along z as 2D convolutions of all slices; the result has channels last.
 
-    With channels last the slices of a batch lie one behind the other: nothing is copied. cuDNN's 3D kernels for such
-    layers are poor, in bfloat16 above all: at 2x1x48x160x224 xLSTM-UNet Enc's forward took 65 ms in bfloat16 and 21
-    in float16 on an H100.
+    With channels last the slices of a batch lie one behind the other: nothing is copied. For what is most probably such
+    layers cuDNN falls to a generic 3D kernel in bfloat16: at 2x1x48x160x224 xLSTM-UNet Enc's forward took 65 ms in
+    bfloat16 and 21 in float16 on an H100 (docs/experiments.md).
 
     Args:
         layer: The convolution, of kernel size 1 and padding 0 along z.
