@@ -26,8 +26,8 @@ from scanseg.data import Store
 from scanseg.data.batches import Batch, make_batch
 from scanseg.data.resident import hold_cases
 from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.models import network_of
 from scanseg.models.device import autocast_dtype, choose_device
-from scanseg.networks import build_network
 from scanseg.ops.launching import cores_for_compiling
 from scanseg.ops.triton_support import MISSING
 from scanseg.specs import Plan
@@ -67,12 +67,7 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
     batch = _first_batch(plan, arguments.store, device)
     torch.manual_seed(plan.training.seed)
-    network = build_network(
-        plan.network,
-        in_channels=plan.dataset.num_channels,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )
+    network = network_of(plan)
     fit = Fit(
         plan,
         network,

@@ -23,8 +23,8 @@ from scanseg.data import Store
 from scanseg.data.batches import Batch, make_batch
 from scanseg.data.resident import hold_cases
 from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.models import network_of
 from scanseg.models.device import autocast_dtype, choose_device
-from scanseg.networks import build_network
 from scanseg.specs import Plan
 from scanseg.training.fit import Fit
 from scanseg.training.schedules import learning_rate
@@ -115,12 +115,7 @@ def main(words: Sequence[str] | None = None) -> int:
         device=device,
     )
     torch.manual_seed(plan.training.seed)
-    network = build_network(
-        plan.network,
-        in_channels=plan.dataset.num_channels,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )
+    network = network_of(plan)
     fit = Fit(plan, network, device=device, autocast_dtype=_dtype(device, arguments.precision))
     record = run_steps(
         fit,

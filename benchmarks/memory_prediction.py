@@ -23,8 +23,8 @@ import torch
 
 from benchmarks.machine import describe_run
 from scanseg.data.batches import Batch
+from scanseg.models import network_of
 from scanseg.models.device import autocast_dtype, choose_device
-from scanseg.networks import build_network
 from scanseg.planning import make_plan
 from scanseg.planning.memory import Counts, Width, count_values, step_memory
 from scanseg.settings import apply_settings
@@ -143,12 +143,7 @@ def measure_row(recipe: str, dataset: MadeUpDataset, precision: str, *, device: 
 def _peak(plan: Plan, dtype: torch.dtype | None, *, device: torch.device) -> tuple[int, int]:
     """Return the peak of allocated bytes over some steps after the first, and the reserved bytes in the end."""
     _forget(device)
-    network = build_network(
-        plan.network,
-        in_channels=plan.dataset.num_channels,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )
+    network = network_of(plan)
     fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
     size = (plan.sampling.batch_size, *plan.sampling.patch_size)
     images = torch.randn(size[0], plan.dataset.num_channels, *size[1:], device=device)

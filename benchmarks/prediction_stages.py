@@ -23,8 +23,8 @@ from benchmarks.machine import describe_run
 from scanseg.imaging import write_label_map
 from scanseg.inference import Predictor, load
 from scanseg.inference.targets import Target, Wanted, find_targets
+from scanseg.models import network_of
 from scanseg.models.device import choose_device
-from scanseg.networks import build_network
 from scanseg.specs import Plan
 
 
@@ -103,12 +103,7 @@ def _predictor(model: Path, device: torch.device) -> Predictor:
         return load(model, device=str(device))
     plan = Plan.read(model)
     torch.manual_seed(0)
-    network = build_network(
-        plan.network,
-        in_channels=plan.num_inputs,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )
+    network = network_of(plan)
     return Predictor(plan, network, device=device, model=str(model))
 
 

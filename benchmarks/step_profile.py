@@ -25,8 +25,8 @@ from scanseg.data import Store
 from scanseg.data.batches import make_batches, num_batches_at_once
 from scanseg.data.resident import hold_cases
 from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.models import network_of
 from scanseg.models.device import autocast_dtype, choose_device
-from scanseg.networks import build_network
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
 from scanseg.training.ahead import BatchesAhead
@@ -49,12 +49,7 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
     names = [stored.case for stored in store.index.cases]
     cases = hold_cases(store, names, device=device, seed=plan.training.seed)
     torch.manual_seed(plan.training.seed)
-    network = build_network(
-        plan.network,
-        in_channels=plan.dataset.num_channels,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )
+    network = network_of(plan)
     dtype = autocast_dtype(device, plan.training.precision)
     fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
     make = partial(

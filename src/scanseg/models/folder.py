@@ -113,7 +113,7 @@ class ModelFolder:
 
     def build_network(self) -> nn.Module:
         """Build the plan's network, freshly initialised from torch's random state."""
-        return _build_network(self.plan)
+        return network_of(self.plan)
 
     def load_network(self, *, device: torch.device, weights: Weights = "exported") -> nn.Module:
         """Build the network with the trained weights, ready for prediction.
@@ -215,7 +215,7 @@ def check_network(plan: Plan) -> None:
         InputError: The network refuses its description, or the patch size.
     """
     with torch.device("meta"):
-        _build_network(plan)
+        network_of(plan)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
@@ -237,7 +237,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
     network.load_state_dict(weights)
 
 
-def _build_network(plan: Plan) -> nn.Module:
+def network_of(plan: Plan) -> nn.Module:
     """Build a plan's network, on the device that is torch's default."""
     return build_network(
         plan.network,
