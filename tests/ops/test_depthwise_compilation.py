@@ -1,12 +1,8 @@
 """The kernels around the scans compile for an H100 (sm_90), without one: no spills, few enough instructions."""
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
@@ -90,26 +86,7 @@ LONGEST = {"forward-3-normed-bf16": 800, "backward-3-normed-bf16": 1900, "forwar
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     """Resource usage and instructions of each compiled kernel, by name."""
-    folder = tmp_path_factory.mktemp("cubins")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    subprocess.run([sys.executable, "-c", COMPILE, str(folder)], check=True, env=environment, timeout=280)
-    import triton
-
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    found = {}
-    for file in folder.glob("*.cubin"):
-        usage = subprocess.run(
-            [tools / "cuobjdump", "-res-usage", file], check=True, capture_output=True, text=True
-        )
-        code = subprocess.run([tools / "nvdisasm", "-c", file], check=True, capture_output=True, text=True)
-        numbers = {
-            key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage.stdout)
-        }
-        found[file.stem] = {
-            **numbers,
-            "code": re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);", code.stdout, re.MULTILINE),
-        }
-    return found
+    return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 def test_nothing_spills(kernels):

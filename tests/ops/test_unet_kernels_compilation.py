@@ -1,12 +1,8 @@
 """The U-Nets' kernels (norm, upsampling) compile for an H100 (sm_90), without one: no spills, vector loads."""
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
@@ -75,24 +71,7 @@ LONGEST = {"apply-wide": 560, "gradient-sums-wide-True": 980, "moments-wide": 10
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     """Resource usage and instructions of each compiled kernel, by name."""
-    folder = tmp_path_factory.mktemp("cubins")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    subprocess.run([sys.executable, "-c", COMPILE, str(folder)], check=True, env=environment, timeout=280)
-    import triton
-
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    found = {}
-    for file in folder.glob("*.cubin"):
-        outputs = [
-            subprocess.run(
-                [tools / command[0], *command[1:], file], check=True, capture_output=True, text=True
-            )
-            for command in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
-        ]
-        usage = re.findall(r"(REG|STACK|LOCAL):(\d+)", outputs[0].stdout)
-        code = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);", outputs[1].stdout, re.MULTILINE)
-        found[file.stem] = {**{key: int(value) for key, value in usage}, "code": code}
-    return found
+    return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 def test_nothing_spills(kernels):
