@@ -124,3 +124,28 @@ def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
     assert resumed.returncode == 0, complained
     finished = json.loads((model / "run.json").read_text())
     assert (finished["status"], finished["epochs_done"]) == ("finished", run["epochs_done"] + 2)
+
+
+LEAVING = """
+import os
+from pathlib import Path
+
+import torch
+
+from scanseg.training.processes import join_processes
+
+with join_processes("cpu") as (processes, _):
+    import torch._dynamo  # loads much of torch.distributed
+
+    processes.sum(torch.ones(1))
+names = [Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")]
+print([name for name in names if "gloo" in name])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux tells of threads in /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVING)
+    said, complained = torchrun(program=(script,)).communicate(timeout=120)
+    assert said.splitlines() == ["[]", "[]"], complained
