@@ -17,7 +17,7 @@ import torch.distributed as dist
 # Its functions take the group of all processes as they find it when it is loaded, for a default. Loaded while there is
 # one, as torch's compiler does, it holds the group's threads until Python ends, and one that then lets go of a tensor
 # ends the process with SIGABRT.
-import torch.distributed.nn  # noqa: F401
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
