@@ -197,6 +197,8 @@ def cross_validate(
     recipes: Sequence[str] = (),
     devices: Sequence[str] = (),
     initial_weights: AnyPath | None = None,
+    max_minutes: float | None = None,
+    batch_size: int | None = None,
     ensembles: bool = True,
     resume: bool = False,
     store: AnyPath | None = None,
@@ -212,8 +214,11 @@ def cross_validate(
         recipes: Ways to plan that compete, where `source` is a data set; none: `xlstm-unet`.
         devices: Devices that train folds at the same time, each one at a time; none: the first that is there.
         initial_weights: Folder of a model to begin with; a data set takes over its plan too.
+        max_minutes: Of the training of each fold, instead of the plan's.
+        batch_size: Instead of the plan's.
         ensembles: Where recipes compete, let their pairs compete too: the mean of the probabilities of both.
-        resume: Go on with the study in `output`: folds that are done are kept.
+        resume: Go on with the study in `output`: folds that are done are kept; what is given beside must be what the
+            study began with.
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
@@ -225,10 +230,10 @@ def cross_validate(
         ScansegError: A training failed; those that are done are kept for `resume`.
     """
     from scanseg.studies.crossval import cross_validate as run_study
-    from scanseg.studies.single import TrainingOptions
+    from scanseg.studies.single import TrainingOptions, plan_settings
 
     options = TrainingOptions(
-        settings=tuple(settings),
+        settings=plan_settings(max_minutes=max_minutes, batch_size=batch_size, settings=settings),
         initial_weights=None if initial_weights is None else Path(initial_weights),
         store=None if store is None else Path(store),
         num_workers=num_workers,

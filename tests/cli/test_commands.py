@@ -274,8 +274,12 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     assert fake_api.cross_validate.options["devices"] == ["cuda:0", "cuda:1"]
     assert fake_api.cross_validate.options["recipes"] == ("xlstm-unet",)
     assert fake_api.cross_validate.options["ensembles"] is True
+    assert fake_api.cross_validate.options["max_minutes"] is None
+    assert fake_api.cross_validate.options["batch_size"] is None
     lines = [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")]
     assert lines[1:4] == [["disk", "0.5000", "0.6250"], ["hole", "-", "-"], ["mean", "0.5000", "0.6250"]]
     assert "the largest component is kept of all foreground, disk" in outcome.stdout
-    command("crossval", "folder", "-o", "study", "--no-ensembles")
+    command("crossval", "folder", "-o", "study", "--no-ensembles", "--max-minutes", 1.5, "--batch-size", 4)
     assert fake_api.cross_validate.options["ensembles"] is False
+    assert fake_api.cross_validate.options["max_minutes"] == 1.5
+    assert fake_api.cross_validate.options["batch_size"] == 4

@@ -242,6 +242,28 @@ def test_members_that_do_not_predict_alike_are_refused(dataset, tmp_path):
         scanseg.load(study, device="cpu")
 
 
+def test_each_fold_has_the_minutes_and_the_batch_that_were_given(dataset, tmp_path, command):
+    study = tmp_path / "study"
+    settings = [setting for setting in SETTINGS if not setting.startswith("sampling.batch_size")]
+    words = [word for setting in (*settings, "training.epochs=100000") for word in ("--set", setting)]
+    call = ("crossval", dataset, "-o", study, "--devices", "cpu", "--num-workers", 0)
+
+    outcome = command(*call, *words, "--max-minutes", 0.01, "--batch-size", 3)
+
+    assert outcome.code == 0, outcome.stderr
+    for fold in ("fold_0", "fold_1"):
+        plan, run = read(study / fold, "plan.json"), read(study / fold, "run.json")
+        assert (plan["training"]["max_minutes"], plan["sampling"]["batch_size"]) == (0.01, 3)
+        assert run["status"] == "finished"
+        assert run["training_seconds"] >= 0.6
+        assert run["epochs_done"] < 100000
+    refused = command(*call, "--resume", "--max-minutes", 5, "--batch-size", 2)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "sampling.batch_size is 3, not 2; training.max_minutes is 0.01, not 5.0" in refused.stderr
+    assert command(*call, "--resume", "--max-minutes", 0.01).code == 0
+    assert command(*call, "--resume").code == 0
+
+
 def test_a_study_in_several_processes_is_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -22,6 +22,8 @@ def crossval(
     recipes: Annotated[tuple[Recipe, ...], Parameter(name="--recipe")] = (),
     devices: str = "auto",
     initial_weights: Path | None = None,
+    max_minutes: float | None = None,
+    batch_size: int | None = None,
     no_ensembles: bool = False,
     resume: bool = False,
     store: Path | None = None,
@@ -39,8 +41,11 @@ def crossval(
         recipes: The way to plan, for a data set; given again, the ways compete, and so do their pairs.
         devices: Devices that train folds at the same time, such as `cuda:0,cuda:1`.
         initial_weights: Model folder to begin with (fine-tuning).
+        max_minutes: End the training of each fold after this time; the learning rate falls with the clock.
+        batch_size: Patches or slices in a batch, instead of the plan's.
         no_ensembles: Let no pairs of recipes compete.
-        resume: Go on with the study in the output folder; folds that are done are kept.
+        resume: Go on with the study in the output folder; folds that are done are kept. Other options need not be given
+            again, and must be those with which it began if they are.
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api
@@ -54,6 +59,8 @@ def crossval(
                 recipes=recipes,
                 devices=[name.strip() for name in devices.split(",")],
                 initial_weights=initial_weights,
+                max_minutes=max_minutes,
+                batch_size=batch_size,
                 ensembles=not no_ensembles,
                 resume=resume,
                 store=store,

@@ -73,7 +73,9 @@ def _standing(configuration: Configuration, fold: int) -> str:
         return name
     last = metrics[-1]
     measured = [line["validation_dice"] for line in metrics if isinstance(line.get("validation_dice"), dict)]
-    said = f"{name}: epoch {last['epoch']}/{configuration.plan.training.epochs}, loss {last['loss']:.3f}"
+    training = configuration.plan.training
+    of = "/" if training.max_minutes is None else " of at most "
+    said = f"{name}: epoch {last['epoch']}{of}{training.epochs}, loss {last['loss']:.3f}"
     if not measured:
         return said
     dice = mean_dice(cast(dict[str, float | None], measured[-1]))

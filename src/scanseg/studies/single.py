@@ -197,13 +197,13 @@ def begun_model(path: Path, options: TrainingOptions, *, fold: FoldChoice | None
 
 def plan_settings(
     *,
-    epochs: int | None,
-    max_minutes: float | None,
-    batch_size: int | None,
-    lr: float | None,
-    seed: int | None,
-    precision: str | None,
     settings: Sequence[str],
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
 ) -> tuple[str, ...]:
     """Return the changes to a plan that options with names of their own and others ask for."""
     named = {
