@@ -208,7 +208,21 @@ class ConvNormAct(nn.Module):
         residual: Float[Tensor, "batch out_channel *out_space"] | None = None,
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Convolve, normalise, add `residual`, activate."""
-        y = convolve_before_norm(self.conv, x)
+        return self.normalise(self.convolve(x), residual=residual)
+
+    def convolve(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch out_channel *out_space"]:
+        """Convolve: the first half of the layer."""
+        return convolve_before_norm(self.conv, x)
+
+    def normalise(
+        self,
+        y: Float[Tensor, "batch out_channel *out_space"],
+        *,
+        residual: Float[Tensor, "batch out_channel *out_space"] | None = None,
+    ) -> Float[Tensor, "batch out_channel *out_space"]:
+        """Normalise, add `residual`, activate: the second half of the layer."""
         return self.norm(y, residual=residual, negative_slope=self.negative_slope)
 
 

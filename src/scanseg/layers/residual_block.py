@@ -1,6 +1,7 @@
 """The two residual blocks of the U-Nets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from scanseg.layers.convolution import (
     convolve_without_bias,
 )
 from scanseg.layers.instance_norm import InstanceNorm
+from scanseg.layers.recomputation import forgetting_between
 
 AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = MappingProxyType({2: nn.AvgPool2d, 3: nn.AvgPool3d})
 
@@ -50,9 +52,13 @@ class BasicResBlock(nn.Module):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        y = self.norm1(convolve_before_norm(self.conv1, x), negative_slope=NEGATIVE_SLOPE)
+        y = forgetting_between(
+            convolve_before_norm(self.conv1, x),
+            partial(self.norm1, negative_slope=NEGATIVE_SLOPE),
+            partial(convolve_before_norm, self.conv2),
+        )
         return self.norm2(
-            convolve_before_norm(self.conv2, y),
+            y,
             residual=convolve_without_bias(self.shortcut, x),
             residual_bias=self.shortcut.bias,
             negative_slope=NEGATIVE_SLOPE,
@@ -99,4 +105,5 @@ class BasicBlockD(nn.Module):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        return self.conv2(self.conv1(x), residual=self.shortcut(self.pool(x)))
+        y = forgetting_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
+        return self.conv2.normalise(y, residual=self.shortcut(self.pool(x)))

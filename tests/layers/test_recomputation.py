@@ -1,0 +1,105 @@
+"""Maps between a norm and a convolution: kept for the gradients where they are small, made again where not."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from scanseg.layers import BasicBlockD, BasicResBlock, recomputation
+from scanseg.ops.instance_norm import BACKENDS
+
+
+@pytest.fixture
+def on_triton(monkeypatch):
+    """Norms that keep their argument alone, as on a GPU."""
+    if torch.cuda.is_available():
+        pytest.skip("without the interpreter Triton serves no tensors on the CPU")
+    monkeypatch.setitem(BACKENDS, "triton", BACKENDS["triton"]._replace(by_name_only=False))
+
+
+def outputs_and_gradients(block, x):
+    leaf = x.clone().requires_grad_()
+    y = block(leaf)
+    (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+    return [y.detach(), leaf.grad, *(parameter.grad for parameter in block.parameters())]
+
+
+def first_norm(block):
+    return block.norm1 if isinstance(block, BasicResBlock) else block.conv1.norm
+
+
+class Watched(nn.Module):
+    """A norm whose results are watched for as long as they live."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.results = norm, []
+
+    def forward(self, x, **options):
+        y = self.norm(x, **options)
+        self.results.append(weakref.ref(y))
+        return y
+
+
+def watch(block):
+    watched = Watched(first_norm(block))
+    if isinstance(block, BasicResBlock):
+        block.norm1 = watched
+    else:
+        block.conv1.norm = watched
+    return watched.results
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3, 3)])
+@pytest.mark.parametrize("block", [BasicResBlock, BasicBlockD])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_large_map_is_made_again_and_nothing_changes(monkeypatch, on_triton, block, kernel, channels_last):
+    block = block(3, 5, kernel_size=kernel)
+    x = torch.randn(2, 3, *(6 for _ in kernel))
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+    expected = outputs_and_gradients(copy.deepcopy(block), x)
+    made = watch(block)
+    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: True)
+    for result, other in zip(outputs_and_gradients(block, x), expected, strict=True):
+        assert torch.equal(result, other)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("block", [BasicResBlock, BasicBlockD])
+@pytest.mark.parametrize("worth_it", [True, False])
+def test_only_a_small_map_is_kept(monkeypatch, on_triton, block, worth_it):
+    block = block(3, 5, kernel_size=(3, 3))
+    made = watch(block)
+    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: worth_it)
+    y = block(torch.randn(2, 3, 6, 6))
+    gc.collect()
+    assert (made[0]() is None) == worth_it
+    y.sum().backward()
+    assert len(made) == 1 + worth_it
+
+
+def test_a_map_is_worth_it_on_a_gpu_from_a_size_on():
+    large = recomputation.SMALLEST_BYTES // 2
+    assert not recomputation._is_worth_it(torch.empty(0))
+
+    class OnGPU:
+        is_cuda = True
+
+        def __init__(self, values):
+            self.nbytes = 2 * values
+
+    assert recomputation._is_worth_it(OnGPU(large))
+    assert not recomputation._is_worth_it(OnGPU(large - 1))
+
+
+def test_nothing_is_made_again_without_gradients(monkeypatch):
+    block = BasicResBlock(3, 5, kernel_size=(3, 3)).eval()
+    made = watch(block)
+    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: True)
+    with torch.inference_mode():
+        block(torch.randn(2, 3, 6, 6))
+    assert len(made) == 1
