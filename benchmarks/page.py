@@ -25,6 +25,7 @@ SECTIONS = (
     ("mLSTM cell: batch x heads x tokens x features of a head", ("mlstm/",), "cuda"),
     ("Training steps: forward, loss, backward", ("msvm-unet/", "xlstm-unet-"), "step"),
     ("Inference", ("msvm-unet/", "xlstm-unet-"), "inference"),
+    ("Loss: Dice and cross-entropy of one stage", ("loss/",), "cuda"),
     ("CPU", ("ss2d-scan/", "mlstm/"), "cpu"),
 )
 HEADER = (
@@ -58,11 +59,12 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
         "",
         *_records(records, page),
         "",
-        *_reading(),
+        *_reading([row.device for row in rows]),
     ]
     for title, prefixes, kind in SECTIONS:
         chosen = [row for row in rows if row.entry.startswith(prefixes) and _is_of(row, kind)]
-        lines += ["", f"## {title}", "", *table(HEADER, (_cells(row) for row in chosen))]
+        if chosen:
+            lines += ["", f"## {title}", "", *table(HEADER, (_cells(row) for row in chosen))]
     lines += ["", "## Neighbours at the same inputs", "", *_neighbours(rows)]
     lines += sections(others)
     lines += ["", "## Where we lose", "", *where_we_lose(rows)]
@@ -97,9 +99,8 @@ def _records(records: Sequence[Path], page: Path) -> Iterator[str]:
         )
 
 
-def _reading() -> Iterator[str]:
-    """Say how the numbers are to be read."""
-    h100 = HARDWARE["H100"]
+def _reading(devices: Sequence[str]) -> Iterator[str]:
+    """Say how numbers measured on these devices are to be read."""
     source, targets = read_sources()
     yield (
         "Medians of single calls after warm-up, by the GPU's own events; every entry of ours was compared with float64 "
@@ -114,19 +115,31 @@ def _reading() -> Iterator[str]:
     yield ""
     yield f"*Targets*: {targets}"
     yield ""
+    known = [name for name in HARDWARE if name in devices] or list(HARDWARE)[:1]
+    rates = "; ".join(
+        f"{name}: {HARDWARE[name]['bytes'] / 1e12:.2f} TB/s (a measured device copy), matrix units "
+        f"{HARDWARE[name]['half_flops'] / 1e12:.0f} TFLOP/s in 16 bits (measured; half of it in TF32), exponentials, "
+        f"logarithms and reciprocals {HARDWARE[name]['special_functions'] / 1e12:.2f} T/s"
+        for name in known
+    )
     yield (
-        f"*Floor*: the longest of bytes over {h100['bytes'] / 1e12:.2f} TB/s (a measured device copy), operations over "
-        f"the rate of the matrix units ({h100['half_flops'] / 1e12:.0f} TFLOP/s in 16 bits, measured; half of it in "
-        f"TF32) and exponentials, logarithms and reciprocals over {h100['special_functions'] / 1e12:.2f} T/s. For "
+        "*Floor*: the longest of bytes over bandwidth, operations over the rate of the matrix units, and exponentials, "
+        f"logarithms and reciprocals over theirs ({rates}). For "
         "operators inputs are read once and results written once; for networks it is the sum, over convolutions, "
         "matrix products and own operators, of the larger of bytes and operations, with all else (norms, activations, "
         "copies) free."
     )
+    if len(known) > 1:
+        yield ""
+        yield (
+            "Numbers of others and targets are for the H100. An H200 has its multiprocessors and faster memory: a row "
+            "of its is no win over an H100's numbers where memory binds."
+        )
 
 
 def _cells(row: PageRow) -> tuple[str, ...]:
     """Return a row of one of the first tables."""
-    name = f"{row.entry} {row.call}"
+    name = row.name
     other = (
         _with_memory(row.published_ms, row.published_gib, row.published_note),
         _number(row.public_ms),
@@ -150,19 +163,20 @@ def _cells(row: PageRow) -> tuple[str, ...]:
 def _neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
     """Compare the networks at one input, in bf16; the fastest first."""
     header = ("input", "network", "step launched ms", "step replayed ms", "peak GiB", "inference replayed ms")
-    inputs = sorted({row.input_size for row in rows if row.is_neighbour})
+    inputs = sorted({(row.input_size, row.on) for row in rows if row.is_neighbour})
     lines = []
-    for size in inputs:
-        steps = [row for row in rows if row.input_size == size and row.call in ("step", "") and row.in_bf16]
+    for size, on in inputs:
+        here = [row for row in rows if (row.input_size, row.on) == (size, on) and row.in_bf16]
+        steps = [row for row in here if row.call in ("step", "")]
         for row in sorted(steps, key=lambda row: row.ours_ms or float("inf")):
-            inference = [other for other in rows if other.entry == row.entry and other.call == "inference"]
+            inference = [other for other in here if other.entry == row.entry and other.call == "inference"]
             replayed = _number(inference[0].replayed_ms) if inference else ""
             if row.status != "measured":
                 why = f"{row.status}: {row.reason}" if row.reason else row.status
-                lines.append((size, row.network, why, "", "", ""))
+                lines.append((size + on, row.network, why, "", "", ""))
                 continue
             numbers = (_number(row.launched_ms), _number(row.replayed_ms), _number(row.peak_gib), replayed)
-            lines.append((size, row.network, *numbers))
+            lines.append((size + on, row.network, *numbers))
     yield from table(header, iter(lines))
 
 

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from benchmarks.roofline import HARDWARE
 
 PUBLISHED = Path(__file__).parent / "published.json"
 """Numbers of the published and other public implementations, and the targets, with their source."""
@@ -35,6 +37,15 @@ class PageRow:
     public_ms: float | None = None
     target_ms: float | None = None
     target_gib: float | None = None
+    device: str = ""
+    """The GPU, in short, or the CPU."""
+    on: str = ""
+    """` on ` and the device, where the page has numbers of several GPUs."""
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"{self.entry} {self.call}".strip() + self.on
 
     @property
     def network(self) -> str:
@@ -105,21 +116,34 @@ def read_rows(records: Sequence[Path]) -> list[PageRow]:
     """Return the rows of all records beside the published numbers; published rows that nobody measured come too.
 
     Args:
-        records: Files; of rows that several have, the last counts.
+        records: Files; of rows that several of one device have, the last counts.
     """
     published = {(row["entry"], row["call"]): row for row in _published()}
-    found: dict[tuple[str, str], PageRow] = {}
+    found: dict[tuple[str, str, str], PageRow] = {}
     for path in records:
         record = read_record(path)
+        device = _short_name(record["device"])
         for row in record["rows"]:
-            key = (row["entry"], row.get("call", ""))
-            found[key] = _measured_row(row, published.get(key, {}), device_type=record["device_type"])
-    failed = {entry for entry, call in found if not call}
+            known = published.get((row["entry"], row.get("call", "")), {})
+            found[row["entry"], row.get("call", ""), device] = _measured_row(
+                row, known, device_type=record["device_type"], device=device
+            )
+    measured = {row.entry for row in found.values() if row.status == "measured"}
+    rows = [row for row in found.values() if row.call or row.entry not in measured]
+    there = {(row.entry, row.call) for row in rows} | {(row.entry, "") for row in rows if not row.call}
     for (entry, call), known in published.items():
-        if (entry, call) not in found and entry not in failed:
+        if (entry, call) not in there and (entry, "") not in there:
             device = "cpu" if entry.endswith("/float32") else "cuda"
-            found[entry, call] = PageRow(entry, call, device, status="not measured", **_numbers(known))
-    return list(found.values())
+            rows.append(PageRow(entry, call, device, status="not measured", **_numbers(known)))
+    gpus = {row.device for row in rows if row.device_type == "cuda" and row.device}
+    return [
+        replace(row, on=f" on {row.device}") if len(gpus) > 1 and row.device in gpus else row for row in rows
+    ]
+
+
+def _short_name(device: str) -> str:
+    """Return the name of a device as the table of hardware has it, if it is there."""
+    return next((name for name in HARDWARE if name in device), device)
 
 
 def _published() -> list[dict[str, Any]]:
@@ -130,7 +154,7 @@ def _numbers(known: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in ("entry", "call")}
 
 
-def _measured_row(row: dict[str, Any], known: dict[str, Any], *, device_type: str) -> PageRow:
+def _measured_row(row: dict[str, Any], known: dict[str, Any], *, device_type: str, device: str) -> PageRow:
     """Join a row of a record with the published numbers."""
     eager, replay = row.get("eager") or {}, row.get("replay") or {}
     return PageRow(
@@ -145,5 +169,6 @@ def _measured_row(row: dict[str, Any], known: dict[str, Any], *, device_type: st
         replayed_ms=replay.get("median_ms"),
         peak_gib=eager.get("peak_gib"),
         floor_ms=row.get("floor_ms"),
+        device=device,
         **_numbers(known),
     )

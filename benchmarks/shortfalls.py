@@ -7,35 +7,31 @@ from pathlib import Path
 from benchmarks.rows import PageRow
 
 ANALYSIS = Path(__file__).parent / "analysis.json"
-"""What binds a row, in words, by `ENTRY CALL`; written after a run was looked into."""
+"""What binds a row, in words, by its name; written after a run was looked into."""
 
 
 def where_we_lose(rows: Sequence[PageRow]) -> Iterator[str]:
     """Name every row that misses a target, or is slower or larger than another's, with what binds it; one line each."""
     analysis = json.loads(ANALYSIS.read_text(encoding="utf-8"))
-    lines = [
-        line + f" {analysis.get(f'{row.entry} {row.call}', 'What binds it is not known yet.')}"
-        for row in rows
-        if row.is_ours
-        for line in _faults(row)
-    ]
+    lines = [f"{line} {_what_binds(row, analysis)}" for row in rows if row.is_ours for line in _faults(row)]
     lines += _slower_than_neighbours(rows)
     yield from lines or ["Nowhere among the rows that were measured."]
+
+
+def _what_binds(row: PageRow, analysis: dict[str, str]) -> str:
+    """Return what was written of a row: of the device at hand, where numbers are of several."""
+    return analysis.get(row.name, "What binds it is not known yet.")
 
 
 def without_a_number(rows: Sequence[PageRow]) -> Iterator[str]:
     """Name every row that was not measured, failed or was skipped, and why; one line each."""
     missing = [row for row in rows if row.status != "measured"]
-    names = [f"{row.entry} {row.call}".strip() for row in missing]
-    lines = [
-        f"- {name}: {row.status}{f': {row.reason}' if row.reason else ''}."
-        for name, row in zip(names, missing, strict=True)
-    ]
+    lines = [f"- {row.name}: {row.status}{f': {row.reason}' if row.reason else ''}." for row in missing]
     yield from lines or ["None."]
 
 
 def _faults(row: PageRow) -> Iterator[str]:
-    name = f"- {row.entry} {row.call}"
+    name = f"- {row.name}"
     floor = f" The floor is {row.floor_ms:.3g} ms." if row.floor_ms else ""
     for ours, other, what in (
         (row.ours_ms, row.target_ms, "misses its target of"),
@@ -60,7 +56,7 @@ def _slower_than_neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
         if row.is_neighbour:
             continue
         for other in neighbours:
-            same = (other.input_size, other.call) == (row.input_size, row.call)
+            same = (other.input_size, other.call, other.device) == (row.input_size, row.call, row.device)
             if same and row.ours_ms > other.ours_ms:
                 times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms"
-                yield f"- {row.entry} {row.call} is slower than {other.network} at the same input: {times}."
+                yield f"- {row.name} is slower than {other.network} at the same input: {times}."

@@ -29,9 +29,9 @@ def row(entry, call, eager, replay=None, *, peak=1.0, floor=None):
 
 @pytest.fixture
 def write_record(tmp_path):
-    def write(*rows, name="gpu.json", tiny=False):
+    def write(*rows, name="gpu.json", tiny=False, device="NVIDIA H100 80GB HBM3"):
         record = {
-            "device": "NVIDIA H100 80GB HBM3",
+            "device": device,
             "device_type": "cuda",
             "threads": 8,
             "versions": {"torch": "2.11", "triton": "3.6"},
@@ -136,6 +136,30 @@ def test_the_last_record_of_a_row_counts(write_record):
     page = page_of(first, second)
     assert "| ss2d-core/S1/bfloat16 forward | 0.3 (0.27 to 0.33) |" in page
     assert "5 (4.5" not in page
+
+
+def test_numbers_of_two_gpus_stay_apart(write_record):
+    plain, ours = (f"{name}/2x1x48x160x224/bfloat16" for name in ("plain-unet", "xlstm-unet-enc"))
+    first = write_record(row(ours, "step", 140.0, 90.0), row(plain, "step", 50.0, 40.0), name="first.json")
+    second = write_record(row(ours, "step", 130.0, 80.0), name="second.json", device="NVIDIA H200")
+    page = page_of(first, second)
+    assert f"| {ours} step on H100 | 140" in page
+    assert f"| {ours} step on H200 | 130" in page
+    assert f"{ours} step on H100 is slower than plain-unet at the same input: 90 against 40 ms" in page
+    assert "on H200 is slower" not in page
+    assert "H100: 2.98 TB/s" in page
+    assert "H200: 4.30 TB/s" in page
+    assert "| 2x1x48x160x224 on H200 | xlstm-unet-enc |" not in page, "there is no neighbour of it"
+    assert " on H" not in page_of(first).split("## Training steps")[1]
+
+
+def test_a_row_that_a_later_record_has_is_not_missing(write_record):
+    entry = "msvm-unet/32x3x224x224/tf32"
+    failed = {"entry": entry, "status": "not run", "reason": "the time limit of the run was reached"}
+    first = write_record(failed, name="first.json")
+    later = write_record(row(entry, "step", 50.0, 40.0), name="later.json")
+    assert f"{entry}: not run" in section(page_of(first), "Without a number")
+    assert f"{entry}: not run" not in section(page_of(first, later), "Without a number")
 
 
 def test_shrunken_records_are_refused(write_record):
