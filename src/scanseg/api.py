@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from scanseg.data import CheckReport, check_dataset, open_dataset
 from scanseg.data.workers import choose_workers
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, RuleName
+from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
 if TYPE_CHECKING:
     from scanseg.datasets import Conversion
-    from scanseg.evaluation import Report
     from scanseg.inference import Predictor
     from scanseg.models.device import Precision
     from scanseg.models.folder import Weights
@@ -155,8 +154,7 @@ def train(
         listen: Told of progress.
 
     Raises:
-        InputError: The data set, plan, store or initial weights are faulty, or cases with which the training began
-            are gone.
+        InputError: The data set, plan, store or initial weights are faulty, or cases of a begun training are gone.
         UsageError: The options cannot be carried out together.
         scanseg.training.InterruptionError: SIGINT or SIGTERM came; the training can be resumed.
     """
@@ -217,8 +215,7 @@ def cross_validate(
         max_minutes: Of the training of each fold, instead of the plan's.
         batch_size: Instead of the plan's.
         ensembles: Where recipes compete, let their pairs compete too: the mean of the probabilities of both.
-        resume: Go on with the study in `output`: folds that are done are kept; what is given beside must be what the
-            study began with.
+        resume: Go on with the study in `output`, with what it began with; folds that are done are kept.
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
@@ -283,6 +280,7 @@ def evaluate(
     references: AnyPath,
     *,
     cases: Sequence[str] | None = None,
+    only_predicted: bool = False,
     rule: RuleName = "skip",
     distance_unit: DistanceUnit = "mm",
     tolerance_mm: float = 2.0,
@@ -290,13 +288,14 @@ def evaluate(
     tolerance_preset: str | None = None,
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
-) -> "Report":
+) -> Report:
     """Score predicted label maps.
 
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
         cases: Names of the cases to score; None: all of them, and each must have a prediction.
+        only_predicted: Leave out the references without a prediction; the report names them.
         rule: Name of the metric rule, see `scanseg.evaluation.METRIC_RULES`.
         distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing.
         tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
@@ -314,6 +313,7 @@ def evaluate(
         Path(predictions),
         Path(references),
         cases=cases,
+        only_predicted=only_predicted,
         rule=rule,
         distance_unit=distance_unit,
         tolerance_mm=tolerance_mm,
@@ -332,6 +332,7 @@ def evaluate_instances(
     iou: float = 0.5,
     border: int = 2,
     cases: Sequence[str] | None = None,
+    only_predicted: bool = False,
     num_workers: int | None = None,
     listen: ProgressListener = ignore_progress,
 ) -> InstanceReport:
@@ -344,6 +345,7 @@ def evaluate_instances(
         iou: Least intersection over union of a matched pair.
         border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
         cases: Names of the cases to score; None: all of them, and each must have a prediction.
+        only_predicted: Leave out the references without a prediction; the report names them.
         num_workers: Processes that score; None: one for each core, at most 16.
         listen: Told of progress.
 
@@ -359,6 +361,7 @@ def evaluate_instances(
         iou=iou,
         border=border,
         cases=cases,
+        only_predicted=only_predicted,
         num_workers=choose_workers(num_workers),
         listen=listen,
     )

@@ -150,6 +150,27 @@ def test_chosen_cases(folders):
         evaluate(predictions, references, cases=["a", "b", "c"])
 
 
+def test_references_without_a_prediction_are_left_out_where_asked_for(folders):
+    predictions, references = folders
+    (predictions / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"case b: no prediction .*\(--only-predicted\)"):
+        evaluate(predictions, references)
+    report = evaluate(predictions, references, only_predicted=True)
+    assert [case.case for case in report.cases] == ["a"]
+    assert report.unpredicted == ("b",)
+    assert evaluate(predictions, references, cases=["a"]).unpredicted == ()
+
+    write(predictions / "c.nii.gz", np.zeros((4, 5, 6)))
+    with pytest.raises(InputError, match=r"^[^\n]*case c: no reference"):
+        evaluate(predictions, references, only_predicted=True)
+    for name in ("a", "c"):
+        (predictions / f"{name}.nii.gz").unlink()
+    with pytest.raises(InputError, match=rf"no label maps in {predictions};"):
+        evaluate(predictions, references, only_predicted=True)
+    with pytest.raises(UsageError, match="exclude each other"):
+        evaluate(predictions, references, cases=["a"], only_predicted=True)
+
+
 def test_missing_and_extra_files_are_told_together(folders):
     predictions, references = folders
     (predictions / "b.nii.gz").unlink()
@@ -186,6 +207,8 @@ def test_nothing_there(tmp_path, folders):
         evaluate(folders[0] / "a.nii.gz", folders[1])
     with pytest.raises(UsageError, match="folders only"):
         evaluate(folders[0] / "a.nii.gz", folders[1] / "a.nii.gz", cases=["a"])
+    with pytest.raises(UsageError, match="folders only"):
+        evaluate(folders[0] / "a.nii.gz", folders[1] / "a.nii.gz", only_predicted=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no label maps in either folder"):
         evaluate(tmp_path / "empty", tmp_path / "empty")

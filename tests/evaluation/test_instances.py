@@ -217,6 +217,17 @@ def folders(tmp_path):
     return tmp_path / "p", tmp_path / "r"
 
 
+def test_images_without_a_prediction_are_left_out_where_asked_for(folders, command, tmp_path):
+    (folders[0] / "a.png").unlink()
+    call = ("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json")
+    assert command(*call).code == 1
+    outcome = command(*call, "--only-predicted")
+    assert outcome.code == 0, outcome.stderr
+    assert "note: 1 reference without a prediction was left out\n" in outcome.stdout
+    report = InstanceReport.read(tmp_path / "f1.json")
+    assert ([case.case for case in report.cases], report.unpredicted) == (["b"], ("a",))
+
+
 def test_command(folders, command, tmp_path):
     outcome = command("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json")
     assert outcome.code == 0, outcome.stderr

@@ -266,6 +266,21 @@ def test_cases_without_a_prediction_are_left_out_by_naming_the_others(
     assert [case["case"] for case in json.loads(report.read_text())["cases"]] == ["case_2", "case_3"]
 
 
+def test_cases_without_a_prediction_are_left_out_and_counted(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path
+) -> None:
+    for case in ("case_1", "case_3"):
+        (predictions / f"{case}.nii.gz").unlink()
+    report = tmp_path / "report.json"
+    call = ("evaluate", predictions, volume_dataset / "labelsTr", "-o", report, "--num-workers", 0)
+    outcome = command(*call, "--only-predicted")
+    assert outcome.code == 0, outcome.stderr
+    assert "note: 2 references without a prediction were left out\n" in outcome.stdout
+    content = json.loads(report.read_text())
+    assert content["unpredicted"] == ["case_1", "case_3"]
+    assert [case["case"] for case in content["cases"]] == ["case_0", "case_2", "case_4"]
+
+
 def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predictions: Path) -> None:
     words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
     outcome = command(*words, "-o", predictions)

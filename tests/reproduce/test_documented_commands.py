@@ -165,6 +165,8 @@ def test_scores(page, words, here, command):
     if objects:
         for name in ("instancesTs", "objects")[: 1 if words[0] == "data" else 2]:
             shutil.copytree(here / "DATASET" / "instancesTs", here / name)
+    if "--only-predicted" in words:
+        next(path for path in (here / "predictions").iterdir() if path.name != "dataset.json").unlink()
 
     outcome = command(*words, *CPU)
 

@@ -1,14 +1,18 @@
 """`scanseg evaluate`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Overwrite, Rule, Workers, require_new_file
 from scanseg.cli.progress import show_progress
+from scanseg.counts import counted
 from scanseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from scanseg.specs import InstanceReport, Report
 
 
 def evaluate(
@@ -18,6 +22,7 @@ def evaluate(
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     cases: Annotated[tuple[str, ...], Parameter(name="--case")] = (),
+    only_predicted: bool = False,
     rule: Rule | None = None,
     distances: Literal["mm", "voxels"] | None = None,
     tolerances: Annotated[tuple[str, ...], Parameter(name="--tolerance")] = (),
@@ -34,6 +39,7 @@ def evaluate(
         references: Folder of reference label maps of the same names, such as labelsTr, or one file.
         output: File to write the report to, JSON; new, or to be replaced by --overwrite.
         cases: Score this case alone; may be given again. Without it every case must have both files.
+        only_predicted: Score the cases that have a prediction; how many references are left out is said.
         rule: What labels score that are empty in the prediction, the reference or both: `skip`, nnU-Net's, if not
             given; the others are those of published tables.
         distances: Unit of HD95 and ASD, mm if not given; `voxels` leaves the spacing out, as MSVM-UNet's tables.
@@ -59,6 +65,7 @@ def evaluate(
             references,
             output=output,
             cases=cases,
+            only_predicted=only_predicted,
             rule=rule or "skip",
             distances=distances or "mm",
             tolerances=tolerances,
@@ -70,6 +77,7 @@ def evaluate(
         references,
         output=output,
         cases=cases,
+        only_predicted=only_predicted,
         instances=instances,
         iou=0.5 if iou is None else iou,
         border=2 if border is None else border,
@@ -83,6 +91,7 @@ def _evaluate_labels(
     *,
     output: Path,
     cases: tuple[str, ...],
+    only_predicted: bool,
     rule: Rule,
     distances: Literal["mm", "voxels"],
     tolerances: tuple[str, ...],
@@ -98,6 +107,7 @@ def _evaluate_labels(
             predictions,
             references,
             cases=cases or None,
+            only_predicted=only_predicted,
             rule=rule,
             distance_unit=distances,
             tolerance_mm=tolerance_mm,
@@ -106,7 +116,7 @@ def _evaluate_labels(
             num_workers=num_workers,
             listen=listen,
         )
-    _write(output, report.to_json(), summary_rows(report))
+    _write(output, report, summary_rows(report))
     say(f"rule: {METRIC_RULES[rule].description}")
     say(f"report: {output}")
 
@@ -117,6 +127,7 @@ def _evaluate_objects(
     *,
     output: Path,
     cases: tuple[str, ...],
+    only_predicted: bool,
     instances: Literal["numbers", "components", "grown"],
     iou: float,
     border: int,
@@ -134,17 +145,21 @@ def _evaluate_objects(
             iou=iou,
             border=border,
             cases=cases or None,
+            only_predicted=only_predicted,
             num_workers=num_workers,
             listen=listen,
         )
-    _write(output, report.to_json(), instance_rows(report))
+    _write(output, report, instance_rows(report))
     say(f"report: {output}")
 
 
-def _write(output: Path, text: str, rows: list[tuple[str, ...]]) -> None:
+def _write(output: Path, report: "Report | InstanceReport", rows: list[tuple[str, ...]]) -> None:
     from scanseg.files import write_text
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, text)
+    write_text(output, report.to_json())
     head, *body = rows
     show_table(head, body)
+    if report.unpredicted:
+        verb = "was" if len(report.unpredicted) == 1 else "were"
+        say(f"note: {counted(len(report.unpredicted), 'reference')} without a prediction {verb} left out")

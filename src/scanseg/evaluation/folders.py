@@ -21,6 +21,7 @@ def evaluate(
     *,
     labels: DatasetSpec | None = None,
     cases: Collection[str] | None = None,
+    only_predicted: bool = False,
     tolerance_mm: float = TOLERANCE_MM,
     label_tolerances_mm: Mapping[str, float] | None = None,
     tolerance_preset: str | None = None,
@@ -40,6 +41,7 @@ def evaluate(
         labels: What the labels are; None: the `dataset.json` in the folder of the predictions, that of the
             references or its parent says it. Without any, each value found is a label named by its number.
         cases: Names of the only cases to score; None: every case must be in both folders.
+        only_predicted: Leave out the references without a prediction; the report names them.
         tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
         label_tolerances_mm: Other tolerances, for labels by name.
         tolerance_preset: Tolerances of a protocol by its name in `TOLERANCE_PRESETS`, for the labels that it knows
@@ -52,12 +54,12 @@ def evaluate(
     Raises:
         InputError: Files are missing, too many, unreadable, no label maps, of another grid than their counterpart,
             or hold unknown values; all faults are in one message.
-        UsageError: A folder is to be compared with a file.
+        UsageError: A folder is to be compared with a file, or the arguments do not go together.
     """
-    pairs = find_pairs(predictions, references, cases=cases)
+    found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     described, source = _find_description(predictions, references, labels)
     found_values = _inspect(
-        pairs,
+        found.pairs,
         known_values=None if described is None else described.known_values,
         where=f"{predictions} and {references}",
         num_workers=num_workers,
@@ -78,7 +80,7 @@ def evaluate(
         distance_unit=distance_unit,
     )
     return make_report(
-        map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen),
+        map_cases(score, found.pairs, num_workers=num_workers, task="scoring", listen=listen),
         labels=names,
         ignore_label=ignore_label,
         predictions=str(predictions),
@@ -87,6 +89,7 @@ def evaluate(
         tolerances_mm=tolerances,
         rule=rule,
         distance_unit=distance_unit,
+        unpredicted=found.unpredicted,
     )
 
 

@@ -46,6 +46,7 @@ def evaluate_instances(
     iou: float = IOU,
     border: int = BORDER,
     cases: Collection[str] | None = None,
+    only_predicted: bool = False,
     num_workers: int = 0,
     listen: ProgressListener = ignore_progress,
 ) -> InstanceReport:
@@ -59,26 +60,28 @@ def evaluate_instances(
         iou: Least intersection over union of a matched pair.
         border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
         cases: Names of the only cases to score; None: every case must be in both folders.
+        only_predicted: Leave out the references without a prediction; the report names them.
         num_workers: Processes that score; 0 works in this one.
         listen: Told of progress.
 
     Raises:
         InputError: Files are missing, too many, unreadable or of another grid; all faults are in one message.
-        UsageError: A folder is to be compared with a file, or the references are label maps of interior and boundary.
+        UsageError: A folder is to be compared with a file, the references are label maps of interior and boundary, or
+            the arguments do not go together.
     """
     _refuse_label_maps(references)
-    pairs = find_pairs(predictions, references, cases=cases)
+    found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
-    scored = map_cases(score, pairs, num_workers=num_workers, task="scoring", listen=listen)
+    scored = map_cases(score, found.pairs, num_workers=num_workers, task="scoring", listen=listen)
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
-    found = {case.name: case.scores for case in scored if case.scores is not None}
     return make_instance_report(
-        found,
+        {case.name: case.scores for case in scored if case.scores is not None},
         predictions=str(predictions),
         references=str(references),
         instances=instances,
         iou=iou,
         border=border,
+        unpredicted=found.unpredicted,
     )
 
 
@@ -90,6 +93,7 @@ def make_instance_report(
     instances: InstanceSource,
     iou: float = IOU,
     border: int = BORDER,
+    unpredicted: Sequence[str] = (),
 ) -> InstanceReport:
     """Make the report of some images.
 
@@ -100,6 +104,7 @@ def make_instance_report(
         instances: How the predictions say which voxels are one object.
         iou: Least intersection over union of a matched pair.
         border: Width of the border whose objects were left out.
+        unpredicted: Names of references that were left out because they have no prediction.
     """
     return InstanceReport(
         predictions=predictions,
@@ -107,6 +112,7 @@ def make_instance_report(
         instances=instances,
         iou=iou,
         border=border,
+        unpredicted=tuple(unpredicted),
         cases=tuple(_case_report(name, of_case) for name, of_case in scores.items()),
         summary=_summarise(list(scores.values())),
     )

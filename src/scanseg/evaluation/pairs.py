@@ -27,6 +27,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """What is compared, and what is left out because that was asked for."""
+
+    pairs: tuple[Pair, ...]
+    """Sorted by name."""
+    unpredicted: tuple[str, ...]
+    """Names of the references that have no prediction."""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What a look into the files of a pair found."""
 
@@ -35,19 +45,19 @@ class Inspection:
     """Values other than 0 of both label maps."""
 
 
-def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | None) -> tuple[Pair, ...]:
+def find_pairs(
+    predictions: Path, references: Path, *, cases: Collection[str] | None, only_predicted: bool
+) -> Pairs:
     """Find the reference of every prediction by its name; file endings may differ.
 
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps, or one file, whatever its name.
         cases: Names of the only cases to compare; None: all in either folder.
-
-    Returns:
-        The pairs, sorted by name.
+        only_predicted: Leave out the references that have no prediction.
 
     Raises:
-        UsageError: One is a folder and the other is not, or cases are named for files.
+        UsageError: One is a folder and the other is not, cases are named for files, or for a part that is another.
         InputError: Nothing is there, or a file has no counterpart; all faults are in one message.
     """
     for path in (predictions, references):
@@ -55,13 +65,17 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
             raise InputError(f"{path}: no such file or folder.")
     if predictions.is_dir() != references.is_dir():
         raise UsageError(f"{predictions} and {references} must be two folders or two files.")
+    if cases is not None and only_predicted:
+        raise UsageError("named cases and only those that are predicted exclude each other; leave one out.")
     if predictions.is_file():
-        if cases is not None:
-            raise UsageError("cases can be named for folders only; two files are one case.")
-        return (Pair(case_name(predictions), predictions, references),)
+        if cases is not None or only_predicted:
+            raise UsageError("a part of the cases is for folders only; two files are one case.")
+        return Pairs((Pair(case_name(predictions), predictions, references),), ())
     faults: list[str] = []
     predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
-    wanted = sorted(predicted.keys() | referred.keys() if cases is None else set(cases))
+    unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
+    there = predicted.keys() | referred.keys() if cases is None else set(cases)
+    wanted = sorted(there - set(unpredicted))
     for name in wanted:
         if name not in predicted and name not in referred:
             faults.append(
@@ -69,7 +83,8 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
             )
         elif name not in predicted:
             faults.append(
-                f"case {name}: no prediction in {predictions}; predict it, or name the cases to compare (--case)"
+                f"case {name}: no prediction in {predictions}; predict it, or name the cases to compare (--case), or "
+                "leave out what is not predicted (--only-predicted)"
             )
         elif name not in referred:
             faults.append(
@@ -77,9 +92,12 @@ def find_pairs(predictions: Path, references: Path, *, cases: Collection[str] | 
                 "(--case)"
             )
     if not wanted:
-        faults.append(f"no label maps in either folder; known endings are {', '.join(DECODERS)}")
+        where = predictions if unpredicted else "either folder"
+        faults.append(f"no label maps in {where}; known endings are {', '.join(DECODERS)}")
     refuse_faults(f"{predictions} and {references}", faults)
-    return tuple(Pair(name, predicted[name], referred[name]) for name in wanted)
+    return Pairs(
+        tuple(Pair(name, predicted[name], referred[name]) for name in wanted), unpredicted=tuple(unpredicted)
+    )
 
 
 def read_pair(pair: Pair) -> tuple[Image, Image]:

@@ -40,6 +40,7 @@ def make_report(
     tolerances_mm: Mapping[str, float] | None = None,
     rule: RuleName = "skip",
     distance_unit: DistanceUnit = "mm",
+    unpredicted: Sequence[str] = (),
 ) -> Report:
     """Make the report of some cases.
 
@@ -53,6 +54,7 @@ def make_report(
         tolerances_mm: Tolerance of each label's NSD with which the cases were scored; None: 2 mm for all.
         rule: Metric rule with which the cases were scored.
         distance_unit: Unit of their HD95 and ASD.
+        unpredicted: Names of references that were left out because they have no prediction.
     """
     return Report(
         predictions=predictions,
@@ -63,6 +65,7 @@ def make_report(
         rule=rule,
         distance_unit=distance_unit,
         tolerances_mm=dict(tolerances_mm or dict.fromkeys(labels, TOLERANCE_MM)),
+        unpredicted=tuple(unpredicted),
         cases=tuple(
             CaseReport(case=case.case, labels={name: _label_report(case.labels[name]) for name in labels})
             for case in cases

@@ -53,5 +53,7 @@ class InstanceReport(Document):
     """Least intersection over union of a matched pair."""
     border: Annotated[int, Field(ge=0)]
     """Objects that touch this many pixels at the border of y and x are left out on both sides."""
+    unpredicted: tuple[str, ...] = ()
+    """References that were left out because they have no prediction, where that was asked for."""
     cases: tuple[InstanceCase, ...]
     summary: InstanceSummary

@@ -104,5 +104,7 @@ class Report(Document):
     """Unit of HD95 and ASD; NSD is always in mm."""
     tolerances_mm: dict[str, NonNegativeFloat]
     """Tolerance of each label's NSD."""
+    unpredicted: tuple[str, ...] = ()
+    """References that were left out because they have no prediction, where that was asked for."""
     cases: tuple[CaseReport, ...]
     summary: ReportSummary
