@@ -1,5 +1,7 @@
 """The errors that a user can mend; everything else that is raised is a bug of ours."""
 
+from collections.abc import Sequence
+
 
 class ScansegError(Exception):
     """A failure that its message explains in full; the command line prints no traceback (exit 1)."""
@@ -7,6 +9,23 @@ class ScansegError(Exception):
 
 class InputError(ScansegError):
     """Something that came from outside (a file, a document, an argument) cannot be used as it is."""
+
+
+class FaultsError(InputError):
+    """All that is wrong with something that came from outside; of many faults the message tells the first.
+
+    Args:
+        message: What is said.
+        faults: All faults; each says what is wrong, with values, and what to do.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str]) -> None:
+        super().__init__(message, tuple(faults))
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
 
 
 class UsageError(ScansegError):

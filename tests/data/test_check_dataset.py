@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -92,6 +93,19 @@ def test_pictures(tmp_path):
     assert report.num_channels == 3
     assert report.lines()[1] == "shape (y, x): 6 x 7 voxels"
     assert report.warnings == ("1 case without foreground: a",)
+
+
+def test_of_many_warnings_the_first_are_told_and_all_are_held(tmp_path):
+    pictures = {f"a{number:02d}": np.zeros((6, 7), np.uint8) for number in range(30)}
+    report = check_dataset(write_pictures(tmp_path, pictures), num_workers=0)
+    names = ", ".join(f"a{number:02d}" for number in range(10))
+    assert report.warnings == (
+        "label polyp never occurs",
+        f"30 cases without foreground: {names} and 20 more",
+    )
+    many = replace(report, warnings=tuple(f"case {number}" for number in range(40)))
+    assert many.lines()[-2:] == ["warning: case 19", "and 20 more"]
+    assert len(many.lines()) == len(report.lines()) - 2 + 21
 
 
 def test_wrong_number_of_channels(make_dataset):

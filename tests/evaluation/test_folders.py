@@ -1,9 +1,10 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
 
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import FaultsError, InputError, UsageError
 from scanseg.evaluation import evaluate, score_case
 from scanseg.imaging import Image, write_label_map
 from scanseg.specs import DatasetSpec
@@ -198,6 +199,22 @@ def test_faulty_files_are_told_together(folders):
     assert "values [9], which are no labels" in message
     assert str(predictions / "c.nii.gz") in message
     assert str(references / "c.nii.gz") in message
+
+
+def test_of_many_faults_the_first_are_told_and_all_are_held(folders):
+    predictions, references = folders
+    for number in range(40):
+        (references / f"c{number:02d}.nii.gz").touch()
+    with pytest.raises(FaultsError) as caught:
+        evaluate(predictions, references)
+    first, *lines = str(caught.value).split("\n")
+    assert first.endswith(": 40 faults")
+    assert len(lines) == 21
+    assert lines[19].startswith("  case c19: no prediction")
+    assert lines[20] == "  and 20 more"
+    assert len(caught.value.faults) == 40
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
 
 
 def test_nothing_there(tmp_path, folders):

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from scanseg.counts import counted
+from scanseg.counts import counted, listed
 from scanseg.data.augmentation.predicted import change_predicted
 from scanseg.data.compressed import read_array, write_array
 from scanseg.data.geometry import crop_from_source, separates_z
@@ -146,7 +146,7 @@ def build_cascade_store(
     if missing:
         raise InputError(
             f"{previous}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
-            f"({', '.join(missing[:5])}); the first stage must be a scanseg crossval of the same data set, all of its "
+            f"({listed(missing)}); the first stage must be a scanseg crossval of the same data set, all of its "
             f"folds done."
         )
     shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from scanseg.counts import counted
+from scanseg.counts import counted, first_lines, listed
 from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.faults import refuse_faults
 from scanseg.data.folds import judge_splits
@@ -38,7 +38,7 @@ class CheckReport:
     """What is unusual but can be trained on."""
 
     def lines(self) -> list[str]:
-        """Say the report in lines of text."""
+        """Say the report in lines of text; of many warnings the first."""
         axes = ("z", "y", "x")[-self.num_axes :]
         shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
         spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
@@ -52,7 +52,7 @@ class CheckReport:
             f"shape ({', '.join(axes)}): {shapes} voxels",
             f"spacing ({', '.join(axes)}): {spacings} mm",
             *labels,
-            *(f"warning: {warning}" for warning in self.warnings),
+            *first_lines([f"warning: {warning}" for warning in self.warnings]),
         ]
 
 
@@ -127,7 +127,7 @@ def _warnings(
     bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
     warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
     if bare:
-        warnings.append(f"{counted(len(bare), 'case')} without foreground: {', '.join(bare)}")
+        warnings.append(f"{counted(len(bare), 'case')} without foreground: {listed(bare)}")
     return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
 
 
@@ -150,7 +150,7 @@ def _judge_axes(findings: Sequence[CaseFindings]) -> list[str]:
         return []
     usual = num_axes.most_common(1)[0][0]
     others = [found for found in findings if found.shape and len(found.shape) != usual]
-    named = ", ".join(f"{found.case} {found.shape}" for found in others)
+    named = listed([f"{found.case} {found.shape}" for found in others])
     return [
         f"images of {usual} axes, but {len(others)} of another number: {named}; keep one kind in a data set"
     ]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from scanseg.errors import InputError
+from scanseg.counts import first_lines
+from scanseg.errors import FaultsError
 
 
 def refuse_faults(where: Path | str, faults: Sequence[str]) -> None:
@@ -14,9 +15,10 @@ def refuse_faults(where: Path | str, faults: Sequence[str]) -> None:
         faults: Each says what is wrong, with values, and what to do.
 
     Raises:
-        InputError: There are faults; one is said in one line, several in a line each.
+        FaultsError: There are faults; one is said in one line, several in a line each, of many the first twenty.
     """
     if len(faults) == 1:
-        raise InputError(f"{where}: {faults[0]}")
+        raise FaultsError(f"{where}: {faults[0]}", faults)
     if faults:
-        raise InputError("\n  ".join([f"{where}: {len(faults)} faults", *faults]))
+        lines = [f"{where}: {len(faults)} faults", *first_lines(faults)]
+        raise FaultsError("\n  ".join(lines), faults)

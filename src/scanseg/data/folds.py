@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from scanseg.counts import counted
+from scanseg.counts import counted, listed
 from scanseg.data.faults import refuse_faults
 from scanseg.data.raw import RawDataset
 from scanseg.errors import InputError
@@ -17,7 +17,6 @@ from scanseg.specs import Fold, Splits, describe_faults
 NUM_FOLDS = 5
 NNUNET_FILE = "splits_final.json"
 OUR_FILE = "splits.json"
-_SHOWN_NAMES = 10
 
 
 def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
@@ -111,17 +110,15 @@ def _judge_names(splits: Splits, dataset: RawDataset) -> list[str]:
     for number, fold in enumerate(splits.folds):
         unknown = sorted({*fold.train, *fold.validation} - known)
         if unknown:
-            names = ", ".join(unknown[:_SHOWN_NAMES])
-            more = f" and {len(unknown) - _SHOWN_NAMES} more" if len(unknown) > _SHOWN_NAMES else ""
             several = "case" if len(unknown) == 1 else "cases"
-            faults.append(f"fold {number}: {several} {names}{more} not in the data set; mend the names")
+            faults.append(f"fold {number}: {several} {listed(unknown)} not in the data set; mend the names")
         if not fold.train:
             faults.append(f"fold {number}: no training cases; name some, or remove the fold")
         for part, cases in (("train", fold.train), ("validation", fold.validation)):
             repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
             if repeated:
                 faults.append(
-                    f"fold {number}: {', '.join(repeated)} more than once in {part}; leave each there once"
+                    f"fold {number}: {listed(repeated)} more than once in {part}; leave each there once"
                 )
     return faults
 

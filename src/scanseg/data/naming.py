@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from scanseg.counts import listed
 from scanseg.errors import InputError
 from scanseg.imaging import count_channels
 
@@ -82,7 +83,7 @@ def _one_file_each(
     extra = sorted(file.name for file, (case, channel) in parts.items() if channel and case in known_cases)
     if extra:
         return {}, [
-            f"{', '.join(extra)}: further channels, but dataset.json names channels that one file holds; "
+            f"{listed(extra)}: further channels, but dataset.json names channels that one file holds; "
             "name every channel in channel_names, or remove the files"
         ]
     grouped: dict[str, list[Path]] = defaultdict(list)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from scanseg.counts import listed
 from scanseg.data.compressed import write_array
 from scanseg.data.faults import refuse_faults
 from scanseg.data.inspection import count_values, judge_values
@@ -119,7 +120,7 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
     if not present:
         others = sorted(path.name for path in folder.iterdir())
         if others:
-            raise InputError(f"{folder}: holds {', '.join(others[:5])} and no store; choose an empty folder.")
+            raise InputError(f"{folder}: holds {listed(others)} and no store; choose an empty folder.")
     for path in present:
         found = StoreIndex.read(path)
         differing = [

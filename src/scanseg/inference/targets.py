@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16
 
+from scanseg.counts import listed
 from scanseg.data import RawCase, find_cases
 from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.errors import InputError
@@ -20,8 +21,6 @@ WRITTEN_AS = dict.fromkeys(LOSSY_ENDINGS, ".png") | dict(
     zip(DETACHED_ENDINGS, (".nrrd", ".mha"), strict=True)
 )
 """Endings of label maps whose images have an ending that label maps are not written with."""
-
-_SHOWN_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def find_targets(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            f"{', '.join(map(str, sources))}: {', '.join(twice[:_SHOWN_FILES])} there more than once; predict them "
+            f"{listed([str(source) for source in sources])}: {listed(twice)} there more than once; predict them "
             f"into different folders."
         )
     return [_target(case, output, wanted) for case in cases]
@@ -118,7 +117,9 @@ def check_output(
         raise InputError(f"{output} is a file; choose a folder for the label maps.")
     inputs = {path.resolve() for target in targets for path in target.case.images}
     written = [path for target in targets for path in target.files]
-    faults = [f"{path.name} is an image to segment" for path in written if path.resolve() in inputs]
+    replaced = [path.name for path in written if path.resolve() in inputs]
+    told = "is an image" if len(replaced) == 1 else "are images"
+    faults = [f"{listed(replaced)} {told} to segment"] if replaced else []
     if not faults and output.resolve() in {path.parent for path in inputs}:
         faults.append("it is the folder of the images to segment")
     there = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
@@ -129,9 +130,8 @@ def check_output(
     if faults:
         raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder.")
     if there and not (overwrite or continued):
-        more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
         raise InputError(
-            f"{output}: {', '.join(there[:_SHOWN_FILES])}{more} would be replaced. Choose another folder, keep what "
+            f"{output}: {listed(there)} would be replaced. Choose another folder, keep what "
             f"is there and predict the rest by --skip-existing, or replace it by --overwrite."
         )
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from scanseg.counts import listed
 from scanseg.data.store import Store
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder
@@ -69,7 +70,7 @@ def _recorded_cases(folder: ModelFolder, store: Store, record: RunRecord) -> Fol
     missing = [name for name in (*record.train_cases, *record.validation_cases) if name not in there]
     if missing:
         raise InputError(
-            f"{store.folder} lacks cases with which the training in {folder.path} began: {', '.join(missing)}. "
+            f"{store.folder} lacks cases with which the training in {folder.path} began: {listed(missing)}. "
             f"Put them back into the data set, or train anew in another folder."
         )
     return Fold(train=record.train_cases, validation=record.validation_cases)
