@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.data import CheckReport, check_dataset, open_dataset
-from scanseg.data.workers import choose_workers
+from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.progress import ProgressListener, ignore_progress
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
@@ -101,10 +101,11 @@ def preprocess(
     """
     from scanseg.studies.preparation import plan_of, store_of
 
-    plan = plan_of(
-        Path(source), recipe=recipe, like=None, settings=settings, num_workers=num_workers, listen=listen
-    )
-    return store_of(plan, Path(source), Path(store), num_workers=num_workers, listen=listen).folder
+    with keeping_workers():
+        plan = plan_of(
+            Path(source), recipe=recipe, like=None, settings=settings, num_workers=num_workers, listen=listen
+        )
+        return store_of(plan, Path(source), Path(store), num_workers=num_workers, listen=listen).folder
 
 
 def train(

@@ -180,7 +180,9 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6, skipped=False)
         for name in ("a", "b")
     ]
-    predict_folder = Call(SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)"))
+    predict_folder = Call(
+        SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)", warnings=("1 file skipped",))
+    )
     devices = []
 
     def load(model: Path, *, device: str, weights: str, precision: str | None) -> SimpleNamespace:
@@ -202,7 +204,9 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         "skip_existing": False,
     }
     assert "b.nii.gz" in outcome.stdout
-    assert outcome.stdout.endswith("out: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
+    assert outcome.stdout.endswith(
+        "\nwarning: 1 file skipped\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
+    )
 
 
 def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:

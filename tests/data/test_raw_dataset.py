@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import SimpleITK
 
-from scanseg.data import find_cases, open_dataset
+from scanseg.data import find_cases, find_cases_of, open_dataset
 from scanseg.errors import InputError
 
 
@@ -192,11 +192,42 @@ class TestFindCases:
         cases = find_cases(tmp_path, file_ending=".png", num_channels=3)
         assert names(cases) == ["frame_0000", "frame_0001", "frame_0002"]
 
-    def test_frames_leave_the_names_of_other_cases(self, make_dataset):
+    def test_a_further_channel_of_a_case_that_has_one_is_refused(self, make_dataset):
         folder = make_dataset(2) / "imagesTr"
         shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_1_0001.nii.gz")
+        told = (
+            r"imagesTr: case_1_0001\.nii\.gz: a further channel, but each case has one, such as case_1_0000\.nii\.gz; "
+            r"move it elsewhere, .* such as case_1_0001_0000\.nii\.gz$"
+        )
+        with pytest.raises(InputError, match=told):
+            find_cases(folder, file_ending=".nii.gz", num_channels=1)
+        both = [folder / f"case_1_{channel:04d}.nii.gz" for channel in range(2)]
+        with pytest.raises(InputError, match=r"case_1_0001\.nii\.gz: a further channel"):
+            find_cases_of(both, num_channels=1)
+        shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_0_0002.nii.gz")
+        with pytest.raises(InputError, match=r"case_0_0002\.nii\.gz, case_1_0001\.nii\.gz: further channels"):
+            find_cases(folder, file_ending=".nii.gz", num_channels=1)
+        # What is asked for by name is done.
+        assert names(find_cases_of(both[1:], num_channels=1)) == ["case_1_0001"]
+        for path in folder.iterdir():
+            shutil.move(path, folder / f"{path.name.removesuffix('.nii.gz')}_0000.nii.gz")
         cases = find_cases(folder, file_ending=".nii.gz", num_channels=1)
-        assert names(cases) == ["case_0", "case_1_0000", "case_1_0001"]
+        assert names(cases) == ["case_0_0000", "case_0_0002", "case_1_0000", "case_1_0001"]
+
+    @pytest.mark.parametrize("numbers", [(1, 4), (42,), range(12), (0, 10, 20)])
+    def test_names_that_end_in_four_digits_without_a_channel(self, tmp_path, numbers):
+        """AMOS begins at `amos_0001`; a grey film may begin at 0000, and has many frames or leaves some out."""
+        for number in numbers:
+            PIL.Image.new("L", (4, 4)).save(tmp_path / f"amos_{number:04d}.png")
+        cases = find_cases(tmp_path, file_ending=".png", num_channels=1)
+        assert names(cases) == [f"amos_{number:04d}" for number in numbers]
+
+    def test_names_that_are_known_from_label_maps(self, tmp_path):
+        for number in range(2):
+            PIL.Image.new("L", (4, 4)).save(tmp_path / f"frame_{number:04d}.png")
+        known = {"frame_0000", "frame_0001"}
+        cases = find_cases(tmp_path, file_ending=".png", num_channels=1, known_cases=known)
+        assert set(names(cases)) == known
 
     def test_grey_pictures_as_channels(self, tmp_path):
         for number in range(3):
@@ -206,20 +237,27 @@ class TestFindCases:
 
     def test_one_file(self, make_dataset, tmp_path):
         folder = make_dataset(2, num_channels=2) / "imagesTr"
-        (case,) = find_cases(folder / "case_1_0000.nii.gz", file_ending=".nii.gz", num_channels=2)
+        (case,) = find_cases_of([folder / "case_1_0000.nii.gz"], num_channels=2)
         assert case.name == "case_1"
         assert [path.name for path in case.images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
-        (case,) = find_cases(folder / "case_1_0000.nii.gz", file_ending=".png", num_channels=1)
+        (case,) = find_cases_of([folder / "case_1_0000.nii.gz"], num_channels=1)
         assert case.images == (folder / "case_1_0000.nii.gz",)
         assert case.name == "case_1"
+
+    def test_files_of_all_channels_are_one_case(self, make_dataset):
+        """As a shell gives them for `imagesTs/*.nii.gz`."""
+        folder = make_dataset(2, num_channels=2) / "imagesTr"
+        assert names(find_cases_of(sorted(folder.iterdir()), num_channels=2)) == ["case_0", "case_1"]
 
     def test_one_file_that_lacks_channels(self, make_dataset):
         file = make_dataset(1) / "labelsTr/case_0.nii.gz"
         with pytest.raises(InputError, match="no channel number and not 2 channels in one file"):
-            find_cases(file, file_ending=".nii.gz", num_channels=2)
+            find_cases_of([file], num_channels=2)
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(InputError, match="no such file or folder"):
+            find_cases_of([tmp_path / "x"], num_channels=1)
+        with pytest.raises(InputError, match="no such folder"):
             find_cases(tmp_path / "x", file_ending=".nii.gz", num_channels=1)
         with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds no files"):
             find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)

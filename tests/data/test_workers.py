@@ -3,11 +3,12 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from scanseg.data import RawCase
-from scanseg.data.workers import WorkerPool, choose_workers, map_cases
+from scanseg.data.workers import WorkerPool, choose_workers, keeping_workers, map_cases
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
 
@@ -38,6 +39,8 @@ def treat(case, *, how):
             raise ZeroDivisionError("case_2")
         if how == "death":
             os._exit(3)
+    if how == "process":
+        return os.getpid()
     return os.environ["OMP_NUM_THREADS"] if how == "threads" else case.name.upper()
 """
 
@@ -109,6 +112,33 @@ def test_no_more_workers_than_cores_that_may_be_used(monkeypatch):
 def test_a_worker_that_dies_is_told_of(run):
     with pytest.raises(ScansegError, match="treating: a worker process was ended from outside"):
         run("death", 1)
+
+
+def is_running(pid):
+    return Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks Linux whether a process runs")
+def test_workers_are_kept_for_the_next_call_and_end_with_the_block(run):
+    with keeping_workers():
+        first = run("process", 1)
+        with keeping_workers():
+            assert run("process", 1) == first
+        assert is_running(first[0])
+        two = run("process", 2)
+    assert len(set(first)) == 1
+    assert not any(is_running(pid) for pid in {*first, *two})
+    assert run("process", 1) != first
+
+
+@pytest.mark.parametrize("how", ["input", "death"])
+def test_workers_are_not_kept_after_an_error(run, how):
+    with keeping_workers():
+        before = run("process", 1)
+        with pytest.raises(ScansegError):
+            run(how, 1)
+        assert not is_running(before[0])
+        assert run("process", 1) != before
 
 
 def test_negative_number_of_workers(run):

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from torch import nn
 
@@ -153,6 +154,41 @@ def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
     predictor.predict_folder(folder, output, overwrite=True)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], arrays["a"])
+
+
+def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / "c_0000.nii.gz", arrays["a"])
+    for name in ("x.nii", "y.NII", "notes.txt", "1.2.840.dcm", "README"):
+        (folder / name).touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "dataset.json", "prediction.json", "._a_0000.nii"):
+        (folder / name).touch()
+        (other / name).touch()
+
+    record = make_predictor().predict_folder([folder, other], tmp_path / "out")
+
+    assert record.warnings == (
+        f"{folder}: 5 files skipped that do not end in .nii.gz (1 in .dcm, 1 in README, 1 in .txt, 1 in .nii, "
+        "1 in .NII); a file given by name may have any known ending",
+    )
+    assert PredictionRecord.read(tmp_path / "out" / "prediction.json").warnings == record.warnings
+    assert [case.case for case in record.cases] == ["a", "b", "c"]
+
+
+def test_the_voxels_of_a_header_are_no_other_files(make_predictor, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b"):
+        image = SimpleITK.GetImageFromArray(np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0))
+        SimpleITK.WriteImage(image, str(folder / f"{name}.mhd"))
+    assert (folder / "a.raw").is_file()
+    predictor = make_predictor(dataset={"channel_names": ("MR",), "file_ending": ".mhd"})
+    assert predictor.predict_folder(folder, tmp_path / "out").warnings == ()
+    (folder / "c.raw").touch()
+    record = predictor.predict_folder(folder, tmp_path / "again")
+    assert "1 file skipped that does not end in .mhd (1 in .raw)" in record.warnings[0]
 
 
 def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_path):

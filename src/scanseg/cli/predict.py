@@ -65,6 +65,8 @@ def predict(
             for case in record.cases
         ],
     )
+    for warning in record.warnings:
+        say(f"warning: {warning}")
     say(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )

@@ -5,7 +5,7 @@ from scanseg.data.fingerprint import measure
 from scanseg.data.folds import find_splits
 from scanseg.data.geometry import crop_from_source, lifted_spacing, place_in_source, separates_z
 from scanseg.data.preprocess import PreprocessedCase, preprocess_case, preprocess_image
-from scanseg.data.raw import RawCase, RawDataset, find_cases, open_dataset
+from scanseg.data.raw import RawCase, RawDataset, find_cases, find_cases_of, open_dataset
 from scanseg.data.store import Store, store_name
 from scanseg.data.store_building import build_store
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_dataset",
     "crop_from_source",
     "find_cases",
+    "find_cases_of",
     "find_splits",
     "lifted_spacing",
     "measure",

@@ -1,15 +1,22 @@
 """Which files of a folder belong to one case: nnU-Net's naming `CASE_0000.ext`."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from scanseg.counts import listed
 from scanseg.errors import InputError
 from scanseg.imaging import count_channels
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+_SIDE_FILES = ("dataset.json", "prediction.json", "thumbs.db", "desktop.ini")
+"""Files that lie beside images and are none, in lower case; others of the kind begin with a dot."""
+
+_MOST_CHANNELS = 10
+"""Numbers from here on are those of frames, where nothing else tells frames from channels."""
 
 CaseFiles = dict[str, tuple[Path, ...]]
 
@@ -29,10 +36,43 @@ def list_files(folder: Path, *, file_ending: str) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = [path for path in visible if path.name.endswith(file_ending)]
     if not files:
-        there = sorted({"".join(path.suffixes[-2:]) or path.name for path in visible})
-        holds = f"its files end in {', '.join(there)}" if there else "it holds no files"
+        there = sorted({_ending_of(path) for path in visible})
+        holds = f"its files end in {listed(there)}" if there else "it holds no files"
         raise InputError(f"{folder}: no file ends in {file_ending}; {holds}.")
     return files
+
+
+def count_others(folder: Path, *, file_ending: str) -> dict[str, int]:
+    """Count the visible files of a folder that do not have an ending, by the endings that they have.
+
+    Left out are files that lie beside images (`dataset.json`, what systems leave there), and the voxels of images whose
+    headers have the ending.
+
+    Args:
+        folder: The folder.
+        file_ending: The ending, with its dot.
+    """
+    detached = file_ending.lower() in DETACHED_ENDINGS
+    headers = (
+        {path.name[: -len(file_ending)] for path in folder.glob(f"*{file_ending}")} if detached else set()
+    )
+    others = (
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and not path.name.endswith(file_ending)
+        and path.name.lower() not in _SIDE_FILES
+        and path.name.partition(".")[0] not in headers
+    )
+    return dict(Counter(map(_ending_of, others)))
+
+
+def _ending_of(path: Path) -> str:
+    """Return the ending of a file's name: a known one, else what is behind the last dot, else the name."""
+    name = path.name
+    known = next((ending for ending in DECODERS if name.lower().endswith(ending)), path.suffix)
+    return name[len(name) - len(known) :] if known else name
 
 
 def split_channel(file: Path, file_ending: str) -> tuple[str, int | None]:
@@ -43,28 +83,37 @@ def split_channel(file: Path, file_ending: str) -> tuple[str, int | None]:
 
 
 def group_files(
-    files: Sequence[Path], *, file_ending: str, num_channels: int, known_cases: Collection[str] = ()
+    files: Sequence[Path],
+    *,
+    file_ending: str,
+    num_channels: int,
+    known_cases: Collection[str] | None = None,
 ) -> tuple[CaseFiles, list[str]]:
     """Group image files by case.
 
-    Where one file holds all channels, each file is a case; its ending `_0000` is left out of the name, unless
-    the same name occurs with other numbers too (the frames of a film). Else there is one file for each channel.
+    Where one file holds all channels, each file is a case; its ending `_0000` is left out of the name, unless the same
+    name occurs with other numbers too (the frames of a film). Where each case has one channel, what looks like further
+    channels of a case is a fault: `x_0001` beside `x_0000`, if no number of `x` is 10 or more. Else there is one file
+    for each channel.
 
     Args:
         files: The files.
         file_ending: Their ending, with its dot.
         num_channels: Channels that each case must have.
-        known_cases: Names known from label maps, by which channels that are too many are told from frames.
+        known_cases: Names known from label maps, by which channels that are too many are told from frames; None: there
+            are no label maps.
 
     Returns:
         The files of each case in the order of channels, and what is wrong, one phrase for each fault.
     """
-    if num_channels == 1 or _holds_all_channels(files, num_channels):
-        return _one_file_each(files, file_ending, known_cases)
+    if num_channels == 1 or holds_all_channels(files, num_channels):
+        beyond = _further_channels(files, file_ending) if num_channels == 1 and known_cases is None else []
+        grouped, faults = _one_file_each(files, file_ending, known_cases or ())
+        return ({}, beyond) if beyond else (grouped, faults)
     return _one_file_per_channel(files, file_ending, num_channels)
 
 
-def _holds_all_channels(files: Sequence[Path], num_channels: int) -> bool:
+def holds_all_channels(files: Sequence[Path], num_channels: int) -> bool:
     """Whether the first file that can be read holds all channels of a case."""
     for file in files:
         try:
@@ -72,6 +121,26 @@ def _holds_all_channels(files: Sequence[Path], num_channels: int) -> bool:
         except InputError:
             continue
     return False
+
+
+def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
+    """Say which files are further channels of cases that have one: `x_0001` beside `x_0000`."""
+    numbered = [(file, *split_channel(file, file_ending)) for file in files]
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for _, case, channel in numbered:
+        if channel is not None:
+            numbers[case].add(channel)
+    stacks = {case for case, found in numbers.items() if 0 in found and max(found) < _MOST_CHANNELS}
+    further = [(file.name, case) for file, case, channel in numbered if channel and case in stacks]
+    if not further:
+        return []
+    (name, case), one = further[0], len(further) == 1
+    return [
+        f"{listed([name for name, _ in further])}: {'a further channel' if one else 'further channels'}, but each case "
+        f"has one, such as {case}_0000{file_ending}; move {'it' if one else 'them'} elsewhere, or give the files to "
+        f"segment by name. An image of its own has a name that ends in _0000, such as "
+        f"{name[: -len(file_ending)]}_0000{file_ending}"
+    ]
 
 
 def _one_file_each(

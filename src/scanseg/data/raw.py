@@ -1,14 +1,16 @@
 """Raw data sets: which files make up which case."""
 
 import glob
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.data.description import DESCRIPTION_FILE, ListedCase, read_description
 from scanseg.data.faults import refuse_faults
-from scanseg.data.naming import group_files, list_files, split_channel
+from scanseg.data.naming import group_files, holds_all_channels, list_files, split_channel
 from scanseg.errors import InputError
-from scanseg.imaging import Image, compare_geometry, count_channels, read_image, read_label_map
+from scanseg.imaging import Image, compare_geometry, read_image, read_label_map
 from scanseg.imaging.formats import LOSSY_ENDINGS
 from scanseg.imaging.formats import file_ending as known_ending
 from scanseg.specs import DatasetSpec
@@ -62,39 +64,80 @@ def open_dataset(path: Path) -> RawDataset:
     return RawDataset(path=path, spec=spec, cases=tuple(cases), num_described=described.num_training)
 
 
-def find_cases(folder_or_file: Path, *, file_ending: str, num_channels: int) -> tuple[RawCase, ...]:
-    """Find the cases to predict.
+def find_cases(
+    folder: Path, *, file_ending: str, num_channels: int, known_cases: Collection[str] | None = None
+) -> tuple[RawCase, ...]:
+    """Find the cases to predict in a folder.
 
-    A folder holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels
-    (one channel, a colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
+    It holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels (one channel, a
+    colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
 
     Args:
-        folder_or_file: A folder, or the file of one case; the other channels of `CASE_0000.ext` lie beside
-            it.
-        file_ending: Ending of the files in a folder, with its dot; a single file may have any known ending.
+        folder: The folder.
+        file_ending: Ending of the files, with its dot.
         num_channels: Channels that each case must have.
+        known_cases: Names of cases known from label maps, where there are any.
 
     Returns:
         The cases, sorted by name, without label maps.
 
     Raises:
-        InputError: With everything that is wrong: nothing there, missing channels, names used twice.
+        InputError: With everything that is wrong: nothing there, missing or further channels, names used twice.
     """
-    if not folder_or_file.exists():
-        raise InputError(f"{folder_or_file}: no such file or folder.")
-    if folder_or_file.is_dir():
-        _refuse_dataset(folder_or_file, file_ending)
-        files = list_files(folder_or_file, file_ending=file_ending)
-    else:
-        file_ending = folder_or_file.name[-len(known_ending(folder_or_file)) :]
-        files = [folder_or_file]
-        case, channel = split_channel(folder_or_file, file_ending)
-        if channel is not None and num_channels > 1 and count_channels(folder_or_file) != num_channels:
-            files = sorted(
-                folder_or_file.parent.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{file_ending}")
-            )
-    grouped, faults = group_files(files, file_ending=file_ending, num_channels=num_channels)
-    refuse_faults(folder_or_file, faults)
+    _refuse_dataset(folder, file_ending)
+    files = list_files(folder, file_ending=file_ending)
+    return _group(folder, files, file_ending, num_channels, known_cases)
+
+
+def find_cases_of(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
+    """Find the cases to predict to which some files belong.
+
+    Args:
+        files: Files of any known endings; where each channel has a file, one of a case is enough, the others lie
+            beside it.
+        num_channels: Channels that each case must have.
+
+    Returns:
+        The cases, without label maps.
+
+    Raises:
+        InputError: As `find_cases`.
+    """
+    together: dict[tuple[Path, str], dict[Path, None]] = defaultdict(dict)
+    for file in files:
+        if not file.exists():
+            raise InputError(f"{file}: no such file or folder.")
+        ending = file.name[-len(known_ending(file)) :]
+        together[file.parent, ending] |= dict.fromkeys(_with_other_channels(file, ending, num_channels))
+    return tuple(
+        case
+        for (folder, ending), group in together.items()
+        for case in _group(
+            next(iter(group)) if len(group) == 1 else folder, list(group), ending, num_channels
+        )
+    )
+
+
+def _with_other_channels(file: Path, file_ending: str, num_channels: int) -> list[Path]:
+    """Return a file, or those of all channels of its case, where each has one."""
+    case, channel = split_channel(file, file_ending)
+    if channel is None or num_channels == 1 or holds_all_channels([file], num_channels):
+        return [file]
+    return sorted(file.parent.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{file_ending}"))
+
+
+def _group(
+    where: Path,
+    files: Sequence[Path],
+    file_ending: str,
+    num_channels: int,
+    known_cases: Collection[str] | None = None,
+) -> tuple[RawCase, ...]:
+    """Make cases of files, or raise what is wrong with them."""
+    grouped, faults = group_files(
+        files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases
+    )
+    refuse_faults(where, faults)
     return tuple(RawCase(name, images, None) for name, images in grouped.items())
 
 

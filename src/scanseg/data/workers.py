@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -58,6 +59,29 @@ def choose_workers(wanted: int | None, dataset: RawDataset | None = None) -> int
 def _num_cores() -> int:
     """Return how many cores this process may use, which a cluster makes fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def keeping_workers() -> Iterator[None]:
+    """Let the calls of `map_cases` in the block hand their processes on, which take a second or more to start.
+
+    May be nested: the outermost block ends them. After an error they are not kept.
+    """
+    if _kept.get() is not None:
+        yield
+        return
+    pools: dict[int, ProcessPoolExecutor] = {}
+    token = _kept.set(pools)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+        for pool in pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_kept: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("kept pools", default=None)
+"""Pools that wait for the next call, by their number of processes; None: none is kept."""
 
 
 def map_cases(
@@ -110,26 +134,48 @@ def _map_in_processes(
 ) -> list[Result]:
     """Call a function for every case in spawned processes; the first error stops the rest."""
     results: dict[str, Result] = {}
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(cases)), mp_context=get_context("spawn"), initializer=serve_parent
-    )
-    try:
-        with spawning():
-            futures: dict[Future[Result], Case] = {pool.submit(_call, function, case): case for case in cases}
-        for future in as_completed(futures):
-            case = futures[future]
-            with _explained_memory(task, case):
-                results[case.name] = future.result()
-            listen(Progress(task, len(results), len(cases), case.name))
-    except BrokenProcessPool as error:
-        waiting = [case.name for case in cases if case.name not in results]
-        raise ScansegError(
-            f"{task}: a worker process was ended from outside, at one of the cases {', '.join(waiting[:num_workers])}; "
-            "most often memory ran out: use fewer workers."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with _pool_of(num_workers, most=len(cases)) as pool:
+        try:
+            with spawning():
+                futures: dict[Future[Result], Case] = {
+                    pool.submit(_call, function, case): case for case in cases
+                }
+            for future in as_completed(futures):
+                case = futures[future]
+                with _explained_memory(task, case):
+                    results[case.name] = future.result()
+                listen(Progress(task, len(results), len(cases), case.name))
+        except BrokenProcessPool as error:
+            waiting = [case.name for case in cases if case.name not in results]
+            raise ScansegError(
+                f"{task}: a worker process was ended from outside, at one of the cases "
+                f"{', '.join(waiting[:num_workers])}; most often memory ran out: use fewer workers."
+            ) from error
     return [results[case.name] for case in cases]
+
+
+@contextmanager
+def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
+    """Lend a pool of processes, which start as there is work; it is kept for the next call where that is wanted.
+
+    Args:
+        num_workers: Processes.
+        most: Processes at most, where the pool is not kept.
+    """
+    pools = _kept.get()
+    pool = pools.pop(num_workers, None) if pools is not None else None
+    if pool is None:
+        number = num_workers if pools is not None else min(num_workers, most)
+        pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=serve_parent)
+    keep = False
+    try:
+        yield pool
+        keep = True
+    finally:
+        if pools is not None and keep:
+            pools[num_workers] = pool
+        else:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

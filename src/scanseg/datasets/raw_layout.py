@@ -81,9 +81,13 @@ def _test_cases(source: Path, spec: DatasetSpec, faults: list[str]) -> tuple[lis
         return [], ()
     if not (source / TEST_LABELS).is_dir():
         return [], (f"{TEST_IMAGES} is left out: there are no labels of it in {TEST_LABELS}",)
+    label_maps = {path.name[: -len(spec.file_ending)] for path in (source / TEST_LABELS).iterdir()}
     try:
         images = find_cases(
-            source / TEST_IMAGES, file_ending=spec.file_ending, num_channels=spec.num_channels
+            source / TEST_IMAGES,
+            file_ending=spec.file_ending,
+            num_channels=spec.num_channels,
+            known_cases=label_maps,
         )
     except InputError as error:
         faults.append(str(error))

@@ -20,6 +20,7 @@ from scanseg.inference.targets import (
     check_earlier,
     check_output,
     find_targets,
+    warn_of_others,
     write_map,
 )
 from scanseg.models.device import describe_device
@@ -76,7 +77,8 @@ def predict_folder(
     wanted = Wanted(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
     sources = [source] if isinstance(source, Path) else list(source)
     targets = find_targets(sources, output, dataset=predictor.plan.dataset, wanted=wanted)
-    record = _new_record(predictor, mirror=mirror)
+    warnings = warn_of_others(sources, file_ending=predictor.plan.dataset.file_ending)
+    record = _new_record(predictor, mirror=mirror, warnings=warnings)
     skipped = [target for target in targets if skip_existing and target.is_there]
     waiting = [target for target in targets if not (skip_existing and target.is_there)]
     description = predictor.plan.dataset.to_json()
@@ -103,7 +105,7 @@ def predict_folder(
     return record
 
 
-def _new_record(predictor: "Predictor", *, mirror: bool) -> PredictionRecord:
+def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ...]) -> PredictionRecord:
     """Return the record of a prediction that begins now."""
     return PredictionRecord(
         model=predictor.model,
@@ -114,6 +116,7 @@ def _new_record(predictor: "Predictor", *, mirror: bool) -> PredictionRecord:
         versions=installed_versions(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
+        warnings=warnings,
         cases=(),
     )
 

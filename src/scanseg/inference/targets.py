@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16
 
-from scanseg.counts import listed
-from scanseg.data import RawCase, find_cases
+from scanseg.counts import counted, listed
+from scanseg.data import RawCase, find_cases, find_cases_of
 from scanseg.data.description import DESCRIPTION_FILE
+from scanseg.data.naming import count_others
 from scanseg.errors import InputError
 from scanseg.imaging import Image, write_image
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
@@ -68,10 +69,15 @@ def find_targets(
     Raises:
         InputError: Cases cannot be found, or two have one name.
     """
+    ending, num_channels = dataset.file_ending, dataset.num_channels
+    folders = [source for source in sources if source.is_dir()]
     cases = [
-        case
-        for source in sources
-        for case in find_cases(source, file_ending=dataset.file_ending, num_channels=dataset.num_channels)
+        *(
+            case
+            for folder in folders
+            for case in find_cases(folder, file_ending=ending, num_channels=num_channels)
+        ),
+        *find_cases_of([source for source in sources if source not in folders], num_channels=num_channels),
     ]
     names = [case.name for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -81,6 +87,27 @@ def find_targets(
             f"into different folders."
         )
     return [_target(case, output, wanted) for case in cases]
+
+
+def warn_of_others(sources: Sequence[Path], *, file_ending: str) -> tuple[str, ...]:
+    """Say which files of some folders are not looked at because of their endings.
+
+    Args:
+        sources: Folders, and files, of which nothing is said.
+        file_ending: Ending of the images, with its dot.
+    """
+    warnings = []
+    for folder in dict.fromkeys(source for source in sources if source.is_dir()):
+        others = count_others(folder, file_ending=file_ending)
+        if others:
+            number = sum(others.values())
+            verb = "does" if number == 1 else "do"
+            endings = listed([f"{count} in {ending}" for ending, count in others.items()])
+            warnings.append(
+                f"{folder}: {counted(number, 'file')} skipped that {verb} not end in {file_ending} ({endings}); a file "
+                "given by name may have any known ending"
+            )
+    return tuple(warnings)
 
 
 def _target(case: RawCase, output: Path, wanted: Wanted) -> Target:

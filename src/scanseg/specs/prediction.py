@@ -45,4 +45,6 @@ class PredictionRecord(Document):
     started: str
     """Date and time, ISO 8601 in UTC."""
     seconds: float
+    warnings: tuple[str, ...] = ()
+    """What may not be as it was meant: files of other endings that were skipped."""
     cases: tuple[PredictedCase, ...]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scanseg.data.store import Store
-from scanseg.data.workers import choose_workers
+from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
@@ -175,6 +175,7 @@ def _begun_weights(configurations: Sequence[Configuration], options: TrainingOpt
     return Path(name) if len(begun) == 1 and (name := next(iter(begun))) else options.initial_weights
 
 
+@keeping_workers()
 def _configure(
     source: Path,
     folder: Path,

@@ -14,7 +14,7 @@ from scanseg.data import (
 )
 from scanseg.data.description import DESCRIPTION_FILE
 from scanseg.data.store import Store
-from scanseg.data.workers import choose_workers
+from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.progress import ProgressListener
@@ -25,6 +25,7 @@ from scanseg.studies.cascade import cascade_store_of
 DEFAULT_RECIPE = "xlstm-unet"
 
 
+@keeping_workers()
 def make_plan(
     dataset: Path,
     *,

@@ -183,9 +183,14 @@ def _test_cases(raw: RawDataset) -> tuple[RawCase, ...]:
     """Return the test cases that have label maps."""
     if not (raw.path / _TEST_IMAGES).is_dir() or not (raw.path / _TEST_LABELS).is_dir():
         return ()
-    ending = raw.spec.file_ending
-    cases = find_cases(raw.path / _TEST_IMAGES, file_ending=ending, num_channels=raw.spec.num_channels)
-    return tuple(replace(case, label_map=raw.path / _TEST_LABELS / f"{case.name}{ending}") for case in cases)
+    ending, labels = raw.spec.file_ending, raw.path / _TEST_LABELS
+    cases = find_cases(
+        raw.path / _TEST_IMAGES,
+        file_ending=ending,
+        num_channels=raw.spec.num_channels,
+        known_cases={path.name[: -len(ending)] for path in labels.iterdir()},
+    )
+    return tuple(replace(case, label_map=labels / f"{case.name}{ending}") for case in cases)
 
 
 def _record(folder: Path) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.data.store import Store
-from scanseg.data.workers import choose_workers
+from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.progress import Progress, ProgressListener, ignore_progress
@@ -76,6 +76,7 @@ def train(
         return result
 
 
+@keeping_workers()
 def _prepare(
     source: Path,
     output: Path,

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from scanseg.data.store import Store
-from scanseg.data.workers import choose_workers
+from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, check_network
@@ -183,6 +183,7 @@ def _check_same(spec: StudySpec, output: Path) -> None:
         raise UsageError(f"{output} holds a study where {'; '.join(faults)}; choose another output")
 
 
+@keeping_workers()
 def _prepare(
     spec: StudySpec,
     dataset: Path | None,
