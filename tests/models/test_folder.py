@@ -126,6 +126,17 @@ def test_weights_of_an_unknown_name(tmp_path):
         ModelFolder(tmp_path, make_plan()).weights_path("first")
 
 
+def test_a_model_takes_no_place_that_is_taken(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"model exists and is not an empty folder.* by --resume"):
+        ModelFolder.require_new(folder.path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file is a file; name a folder that is to be written\.$"):
+        ModelFolder.require_new(tmp_path / "file")
+    for name in ("empty", "new"):
+        ModelFolder.require_new(tmp_path / name)
+        (tmp_path / "empty").mkdir(exist_ok=True)
+
+
 def test_weights_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(path, *arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -1,6 +1,7 @@
 """Faulty inputs to every command: one message that names the file, and nothing half written."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,40 @@ def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predicti
     report = predictions / "report.json"
     assert command(*words, "-o", report).code == 0
     assert json.loads(report.read_text())["summary"]["num_cases"] == 5
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_where_a_file_is_to_be_written(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path, exists: bool
+) -> None:
+    folder = tmp_path / "plans"
+    if exists:
+        folder.mkdir()
+    for words in (("evaluate", predictions, volume_dataset / "labelsTr"), ("plan", volume_dataset)):
+        outcome = command(*words, "-o", f"{folder}/", "--num-workers", 0)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert (
+            outcome.stderr
+            == f"error: {folder}/ is a folder; name a file in it, such as {folder}/NAME.json.\n"
+        )
+    assert folder.is_dir() == exists
+
+
+def test_a_place_where_nothing_can_be_written_is_told_of_before_the_work(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_allowed(path: Path, mode: int) -> bool:  # what root may do does not depend on a folder's mode
+        return path != tmp_path
+
+    words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
+    inside = predictions / "case_1.nii.gz" / "new" / "report.json"
+    outcome = command(*words, "-o", inside)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert f"{inside.parents[1]} is a file, not a folder" in outcome.stderr
+    monkeypatch.setattr(os, "access", is_allowed)
+    outcome = command(*words, "-o", tmp_path / "new" / "report.json")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert f"nothing may be written to {tmp_path};" in outcome.stderr
 
 
 def test_reports_and_plans_that_are_there_are_replaced_only_if_asked(

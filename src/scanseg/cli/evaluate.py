@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Overwrite, Rule, Workers, require_new_file
+from scanseg.cli.options import OutputFile, Overwrite, Rule, Workers, require_new_file
 from scanseg.cli.progress import show_progress
 from scanseg.counts import counted
 from scanseg.errors import UsageError
@@ -20,7 +20,7 @@ def evaluate(
     references: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    output: OutputFile,
     cases: Annotated[tuple[str, ...], Parameter(name="--case")] = (),
     only_predicted: bool = False,
     rule: Rule | None = None,

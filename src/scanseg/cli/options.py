@@ -1,9 +1,11 @@
 """Arguments that several commands take."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from scanseg.errors import UsageError
 
@@ -51,6 +53,22 @@ Workers = Annotated[
     ),
 ]
 
+
+def _read_file_path(kind: object, tokens: Sequence[Token]) -> Path:
+    """Read the path of a file to write; the slash that makes it a folder would be lost in a `Path`."""
+    text = tokens[0].value
+    if text.endswith(("/", os.sep)):
+        raise UsageError(_is_folder(text))
+    return Path(text)
+
+
+def _is_folder(path: Path | str) -> str:
+    return f"{path} is a folder; name a file in it, such as {Path(path) / 'NAME.json'}."
+
+
+OutputFile = Annotated[Path, Parameter(name=("--output", "-o"), converter=_read_file_path)]
+"""A file to write."""
+
 Overwrite = Annotated[bool, Parameter(help="Replace the output file where it is there already.")]
 
 
@@ -62,12 +80,17 @@ def require_new_file(path: Path, *, overwrite: bool) -> None:
         overwrite: Whether it may be replaced.
 
     Raises:
-        UsageError: It may not, or it is a folder.
+        UsageError: It may not, it is a folder, or its folder cannot be made or written to.
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it, such as {path / 'NAME.json'}.")
+        raise UsageError(_is_folder(path))
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already. Name another file, or replace it by --overwrite.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{path}: {above} is a file, not a folder; name a file elsewhere.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: nothing may be written to {above}; name a file elsewhere.")
 
 
 def split_names(text: str) -> tuple[str, ...]:

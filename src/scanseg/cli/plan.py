@@ -1,12 +1,10 @@
 """`scanseg plan`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Overwrite, Recipe, Settings, Workers, require_new_file
+from scanseg.cli.options import OutputFile, Overwrite, Recipe, Settings, Workers, require_new_file
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ def plan(
     *,
     recipe: Recipe | None = None,
     like: Path | None = None,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    output: OutputFile,
     overwrite: Overwrite = False,
     num_workers: Workers = None,
     settings: Settings = (),

@@ -77,7 +77,9 @@ class ModelFolder:
         Raises:
             UsageError: There is something already.
         """
-        if path.exists() and (not path.is_dir() or any(entry.name != _LOCK for entry in path.iterdir())):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file; name a folder that is to be written.")
+        if path.exists() and any(entry.name != _LOCK for entry in path.iterdir()):
             raise UsageError(
                 f"{path} exists and is not an empty folder. Choose another place, remove it, or go on with the "
                 f"training in it by --resume."
