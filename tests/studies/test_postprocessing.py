@@ -87,6 +87,19 @@ def test_what_would_change_nothing_is_not_chosen(tmp_path):
     assert choice.before == choice.after
 
 
+@pytest.mark.parametrize(("num_cases", "is_chosen"), [(4, True), (5, False)])
+def test_a_rise_that_tables_do_not_show_is_no_reason(tmp_path, num_cases, is_chosen):
+    """A voxel beside 216 costs a case 0.0023 of its Dice: 0.00058 in the mean of 4 cases, 0.00046 in that of 5."""
+    names = "abcde"[:num_cases]
+    predictions = dict.fromkeys(names, body()) | {"a": body(specks=[((10, 20, 20), 1)])}
+
+    choice = choose(predictions, dict.fromkeys(names, body()), tmp_path)
+
+    assert choice.postprocessing.largest_component == (("whole",) if is_chosen else ())
+    assert choice.before["whole"] == pytest.approx(1 - (1 - 432 / 433) / num_cases)
+    assert choice.after["whole"] == (1 if is_chosen else choice.before["whole"])
+
+
 def test_components_touch_by_corners_and_removed_voxels_are_background():
     label_map = np.zeros((4, 4), dtype=np.uint8)
     label_map[0, 0] = label_map[1, 1] = label_map[2, 2] = 1
