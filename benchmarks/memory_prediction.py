@@ -107,6 +107,7 @@ class MemoryRow:
     batch_size: int
     counts: Counts
     weights_bytes: float
+    spared_bytes: float
     predicted_gib: float
     measured_gib: float
     graph_reserved_gib: float | None
@@ -133,6 +134,7 @@ def measure_row(recipe: str, dataset: MadeUpDataset, precision: str, *, device: 
         batch_size=plan.sampling.batch_size,
         counts=counts,
         weights_bytes=predicted.weights_bytes,
+        spared_bytes=predicted.spared_bytes,
         predicted_gib=predicted.total_bytes / _GIB,
         measured_gib=measured / _GIB,
         graph_reserved_gib=reserved / _GIB,
@@ -175,15 +177,15 @@ def fit_constants(rows: list[dict]) -> Iterator[str]:
     for kind, width in sorted({(row["kind"], row["width"]) for row in rows}):
         chosen = [row for row in rows if (row["kind"], row["width"]) == (kind, width)]
         measured = np.array([row["measured_gib"] * _GIB for row in chosen])
-        weights = np.array([row["weights_bytes"] for row in chosen])
+        known = np.array([row["weights_bytes"] - row["spared_bytes"] for row in chosen])
         maps, outputs = (
             np.array([row["batch_size"] * row["counts"][name] for row in chosen], dtype=float)
             for name in ("map_values", "output_values")
         )
-        two = np.linalg.lstsq(np.stack([maps, outputs], 1) / measured[:, None], 1 - weights / measured)[0]
-        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - (weights + 16 * outputs) / measured)[0]
+        two = np.linalg.lstsq(np.stack([maps, outputs], 1) / measured[:, None], 1 - known / measured)[0]
+        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - (known + 16 * outputs) / measured)[0]
         for name, constants in (("maps and outputs", two), ("maps, outputs 16", np.array([one[0], 16.0]))):
-            errors = (weights + constants[0] * maps + constants[1] * outputs) / measured - 1
+            errors = (known + constants[0] * maps + constants[1] * outputs) / measured - 1
             yield (
                 f"{kind} {width} bits, {len(chosen)} rows, {name}: {constants[0]:.3f} and {constants[1]:.2f} bytes, "
                 f"errors {errors.min():+.1%} to {errors.max():+.1%}"

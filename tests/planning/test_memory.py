@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.planning import RECIPES, make_plan
 from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
 from scanseg.settings import apply_settings
@@ -59,6 +60,29 @@ def test_values_are_those_of_a_real_pass():
     assert counts.map_values == sum(values)
     assert counts.output_values == sum(output.numel() for output in outputs)
     assert counts.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["xlstm-unet", "residual-unet"])
+def test_large_maps_that_are_made_again_are_not_counted(recipe):
+    plan = plan_of(recipe, settings=("sampling.batch_size=1",))
+    counts = count_values(plan)
+    z, y, x = plan.sampling.patch_size
+    largest = plan.network.features[0] * z * y * x
+    assert max(counts.spared_values) == largest
+    assert sum(counts.spared_values) < counts.map_values / 2
+    enough = -(-SMALLEST_BYTES // (2 * largest))
+
+    def spared(batch_size, width=16):
+        of_batch = apply_settings(plan, (f"sampling.batch_size={batch_size}",))
+        memory = step_memory(of_batch, counts=counts, width=width)
+        kept = memory.weights_bytes + memory.maps_bytes + memory.outputs_bytes
+        assert memory.total_bytes == kept - memory.spared_bytes
+        return memory.spared_bytes
+
+    number = counts.spared_values.count(largest)
+    assert spared(enough - 1) == 0
+    assert spared(enough) == number * 2 * enough * largest
+    assert spared(enough, width=32) >= 2 * spared(enough)
 
 
 def test_counting_draws_no_numbers():

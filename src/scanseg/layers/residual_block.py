@@ -43,7 +43,7 @@ class BasicResBlock(nn.Module):
         super().__init__()
         num_axes = len(kernel_size)
         self.conv1 = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.norm1 = InstanceNorm(out_channels)
+        self.norm1 = InstanceNorm(out_channels, made_again=True)
         self.conv2 = convolution(out_channels, out_channels, kernel_size=kernel_size)
         self.norm2 = InstanceNorm(out_channels)
         self.shortcut = convolution(in_channels, out_channels, kernel_size=(1,) * num_axes, stride=stride)
@@ -87,7 +87,9 @@ class BasicBlockD(nn.Module):
         stride: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
+        self.conv1 = ConvNormAct(
+            in_channels, out_channels, kernel_size=kernel_size, stride=stride, made_again=True
+        )
         self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size=kernel_size)
         num_axes = len(kernel_size)
         self.pool = (

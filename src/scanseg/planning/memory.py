@@ -1,9 +1,9 @@
 """Memory that a training step will take on a GPU.
 
-A step holds the weights and what the optimizer keeps of them, the maps that backward needs, and the outputs with what
-the loss makes of them. Maps are counted: the values that come out of all layers for one patch, by a run in which no
-number is computed. Bytes for each value are constants of a network and a precision, fitted to peaks measured on an
-H100 by `benchmarks/memory_prediction.py`.
+A step holds the weights and what the optimizer keeps of them, the maps that backward needs and does not make again, and
+the outputs with what the loss makes of them. Maps are counted: the values that come out of all layers for one patch, by
+a run in which no number is computed. Bytes for each value are constants of a network and a precision, fitted to peaks
+measured on an H100 by `benchmarks/memory_prediction.py`.
 """
 
 import math
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from scanseg.layers import InstanceNorm
+from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.networks import build_network
 from scanseg.specs import Plan
 
@@ -49,6 +51,8 @@ class Counts:
     """Values that come out of its layers."""
     output_values: int
     """Values that it returns, those of the stages with deep supervision among them."""
+    spared_values: tuple[int, ...] = ()
+    """Values of each map that backward makes again where it is large."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ class StepMemory:
     weights_bytes: float
     maps_bytes: float
     outputs_bytes: float
+    spared_bytes: float = 0.0
+    """Of the maps, what is not kept since it is made again."""
 
     @property
     def total_bytes(self) -> float:
         """The peak."""
-        return self.weights_bytes + self.maps_bytes + self.outputs_bytes
+        return self.weights_bytes + self.maps_bytes + self.outputs_bytes - self.spared_bytes
 
 
 def step_memory(plan: Plan, *, width: Width = 16, counts: Counts | None = None) -> StepMemory:
@@ -79,10 +85,12 @@ def step_memory(plan: Plan, *, width: Width = 16, counts: Counts | None = None) 
     held = WEIGHT_BYTES[width] + OPTIMIZER_BYTES[training.optimizer.kind]
     held += 4 * (training.average_decay is not None) + 4 * (training.accumulation > 1)
     map_bytes = MAP_BYTES.get(plan.network.kind, OTHER_MAP_BYTES)[width]
+    spared = [batch * values * width // 8 for values in counts.spared_values]
     return StepMemory(
         weights_bytes=float(held * counts.parameters),
         maps_bytes=map_bytes * batch * counts.map_values,
         outputs_bytes=OUTPUT_BYTES * batch * counts.output_values,
+        spared_bytes=float(sum(num_bytes for num_bytes in spared if num_bytes >= SMALLEST_BYTES)),
     )
 
 
@@ -95,11 +103,14 @@ def count_values(plan: Plan) -> Counts:
             num_classes=plan.dataset.num_outputs,
             patch_size=plan.sampling.patch_size,
         ).train()
-    values = 0
+    values, spared = 0, list[int]()
 
     def add(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal values
-        values += sum(tensor.numel() for tensor in _tensors(output))
+        here = sum(tensor.numel() for tensor in _tensors(output))
+        values += here
+        if isinstance(module, InstanceNorm) and module.made_again:
+            spared.append(here // 2)
 
     with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         for module in network.modules():
@@ -112,6 +123,7 @@ def count_values(plan: Plan) -> Counts:
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         map_values=values // 2,
         output_values=num_outputs // 2,
+        spared_values=tuple(spared),
     )
 
 
