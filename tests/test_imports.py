@@ -1,7 +1,11 @@
 """What may be imported without what."""
 
+import inspect
 import subprocess
 import sys
+
+import scanseg
+from scanseg import api
 
 BLOCKED = """
 import importlib.abc
@@ -47,3 +51,14 @@ def test_no_optional_library_is_needed() -> None:
 def test_functions_can_be_completed_before_they_are_used() -> None:
     code = "import scanseg; missing = set(scanseg.__all__) - set(dir(scanseg)); assert not missing, missing"
     run_without(("torch",), code)
+
+
+def test_every_function_behind_a_command_is_a_name_of_the_package() -> None:
+    functions = {
+        name
+        for name, value in vars(api).items()
+        if inspect.isfunction(value) and value.__module__ == api.__name__ and not name.startswith("_")
+    }
+    assert functions == set(scanseg.__all__) - {"__version__"}
+    imported = inspect.getsource(scanseg).partition("from scanseg.api import (")[2].partition(")")[0]
+    assert {name.strip() for name in imported.split(",")} - {""} == functions  # what type checkers see

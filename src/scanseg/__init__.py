@@ -1,7 +1,7 @@
 """Segmentation of medical images with networks that read an image as a sequence.
 
-The whole way in four calls: `plan = scanseg.make_plan(dataset)`, `scanseg.train(dataset, model)`,
-`scanseg.load(model).predict(image)`, `scanseg.evaluate(predictions, references)`.
+The whole way in three calls: `scanseg.train(dataset, model)`, `scanseg.load(model).predict(image)`,
+`scanseg.evaluate(predictions, references)`. Networks alone are in `scanseg.networks`, errors in `scanseg.errors`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scanseg.api import check, cross_validate, evaluate, load, make_plan, train
+    from scanseg.api import (
+        check,
+        convert,
+        cross_validate,
+        evaluate,
+        evaluate_instances,
+        load,
+        make_plan,
+        preprocess,
+        train,
+    )
 
-__all__ = ["__version__", "check", "cross_validate", "evaluate", "load", "make_plan", "preprocess", "train"]
+__all__ = [
+    "__version__",
+    "check",
+    "convert",
+    "cross_validate",
+    "evaluate",
+    "evaluate_instances",
+    "load",
+    "make_plan",
+    "preprocess",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

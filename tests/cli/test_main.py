@@ -86,6 +86,19 @@ def test_help_names_every_command(command) -> None:
             assert f" {name} " in outcome.stdout
 
 
+def test_help_runs_on_over_the_lines_of_a_docstring_and_tells_defaults_that_say_something(
+    command, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "a data set takes over its plan too. Where the labels differ" in command("train", "--help").stdout
+    assert "[default: ]" not in command("reproduce", "--help").stdout
+    objects = command("data", "instances", "--help").stdout
+    assert "[default: 0]" in objects
+    studies = command("study", "--help").stdout
+    assert "STUDY [DATASET]" in studies
+    assert "Writes study.json" in studies
+
+
 SLEEPING = """
 import sys, time, types
 import scanseg

@@ -80,7 +80,7 @@ def _build() -> App:
         name="scanseg",
         help="Train and use segmentation networks that read an image as a sequence (MSVM-UNet, xLSTM-UNet).",
         version=__version__,
-        help_format="plaintext",
+        help_format="markdown",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), show_default=_show_default),
     )
@@ -95,7 +95,11 @@ def _build() -> App:
     named.command(data.convert, sort_key=1)
     named.command(data.instances, sort_key=2)
     app.command(named)
-    studies = App(name="study", help="Grids of trainings, and what they say.", sort_key=len(_COMMANDS))
+    studies = App(
+        name="study",
+        usage="Usage: scanseg study --output PATH [OPTIONS] STUDY [DATASET]\n       scanseg study COMMAND",
+        sort_key=len(_COMMANDS),
+    )
     studies.default(study.run)
     studies.command(study.list_studies, name="list", sort_key=0)
     studies.command(study.show, sort_key=1)
@@ -105,7 +109,7 @@ def _build() -> App:
 
 def _show_default(value: object) -> object:
     """Leave out of the help what a reader takes for granted."""
-    return None if value is False or value == () else value
+    return None if value is False or value in ((), "") else value
 
 
 def _close_stdout() -> None:
