@@ -1,9 +1,19 @@
+import threading
+
 import pytest
 import torch
 
 from scanseg.counts import counted
 from scanseg.errors import ScansegError, UsageError
-from scanseg.models.device import autocast_dtype, choose_device, describe_device, lacks_memory, memory_for
+from scanseg.models import device as device_module
+from scanseg.models.device import (
+    autocast_dtype,
+    choose_device,
+    describe_device,
+    lacks_memory,
+    memory_for,
+    waking,
+)
 from scanseg.models.versions import installed_versions
 
 
@@ -54,6 +64,40 @@ def test_absent_device_is_refused_with_the_reason(no_gpu, name):
 def test_unknown_device_is_refused(two_gpus, name):
     with pytest.raises(UsageError, match="is unknown; choose"):
         choose_device(name)
+
+
+def test_a_gpu_wakes_while_something_else_is_done(monkeypatch):
+    inside, woken = threading.Event(), []
+
+    def wake(device):
+        assert inside.wait(10)
+        woken.append(device)
+
+    monkeypatch.setattr(device_module, "_wake", wake)
+    with waking(torch.device("cuda:1")):
+        assert not woken
+        inside.set()
+    assert woken == [torch.device("cuda:1")]
+
+
+def test_a_device_that_does_not_wake_is_told_of_by_whoever_uses_it(monkeypatch):
+    asked = []
+
+    def refuse(*size, device):
+        asked.append(device)
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with waking(torch.device("cuda")):
+        pass
+    assert asked == [torch.device("cuda")]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_ready_when_it_has_woken():
+    with waking(torch.device("cuda")):
+        pass
+    assert torch.cuda.is_initialized()
 
 
 def test_precision_on_the_cpu():

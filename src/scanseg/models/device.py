@@ -1,10 +1,12 @@
 """Which device computes, and in which precision."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, get_args
 
 import torch
+from torch.nn import functional as F
 
 from scanseg.counts import counted
 from scanseg.errors import ScansegError, UsageError
@@ -66,6 +68,34 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
     if device.type == "cpu":
         raise UsageError("precision float16 is not for the cpu; choose bfloat16 or float32")
     return torch.float16
+
+
+@contextmanager
+def waking(device: torch.device) -> Iterator[None]:
+    """Let a GPU load its libraries, which takes seconds once in a process, while the block does something else.
+
+    The end of the block waits for it. What fails there is not told of: it fails again where the device is used.
+
+    Args:
+        device: With any other than a CUDA GPU nothing is done.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    thread = threading.Thread(target=_wake, args=(device,), name=f"waking {device}")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _wake(device: torch.device) -> None:
+    """Convolve and multiply something small, for which the libraries of both are loaded."""
+    with suppress(RuntimeError), torch.cuda.device(device), torch.inference_mode():
+        image = torch.zeros(1, 8, 8, 8, device=device)
+        F.conv2d(image, image).matmul(image.new_zeros(1, 8))
+        torch.cuda.synchronize(device)
 
 
 def _require_cuda(name: str, index: int) -> None:

@@ -10,6 +10,7 @@ from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models import ModelFolder
+from scanseg.models.device import waking
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
@@ -55,11 +56,12 @@ def train(
     with join_processes(options.device) as (processes, device):
         if not processes.is_first:
             listen = ignore_progress
-        folder, store, fold = processes.on_first(
-            lambda: _prepare(
-                source, output, options, fold=fold, resume=resume, processes=processes, listen=listen
+        with waking(device):
+            folder, store, fold = processes.on_first(
+                lambda: _prepare(
+                    source, output, options, fold=fold, resume=resume, processes=processes, listen=listen
+                )
             )
-        )
         with watch_signals() as stopped, _told_once(processes), _drawn(folder, processes, listen) as listen:
             result = run_training(
                 folder,
