@@ -1,4 +1,5 @@
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -88,6 +89,7 @@ def test_a_device_that_does_not_wake_is_told_of_by_whoever_uses_it(monkeypatch):
         raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
 
     monkeypatch.setattr(torch, "zeros", refuse)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     with waking(torch.device("cuda")):
         pass
     assert asked == [torch.device("cuda")]
