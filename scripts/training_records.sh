@@ -3,6 +3,7 @@
 #   scripts/training_records.sh prepare DATA OUT [NAME ...]     DATA holds hippocampus, chaos-mr, brats2015
 #   scripts/training_records.sh run OUT RECORDS NAME ...        NAME-SEED for another seed than 0
 # `raw NAME` in place of `run` plans and preprocesses too, and prints the time of all (needs the data: DATA=...).
+# Every line of a training is shown with the seconds since its begin. To try others: MINUTES=2 EXTRA="--set KEY=VALUE ...".
 set -euo pipefail
 
 SCANSEG=${SCANSEG:-python3 -m scanseg}
@@ -37,6 +38,14 @@ folds = [{"train": [name for name in names if name not in left_out], "val": left
 P
 }
 
+stamp() { # each line (a bar's last state counts as one) after its seconds
+    python3 -u -c '
+import sys, time
+begin = time.monotonic()
+for line in sys.stdin:
+    print(f"{time.monotonic() - begin:7.1f}", line.rstrip().split("\r")[-1], flush=True)'
+}
+
 keep() { # the records of a model folder
     mkdir -p "$2"; cp "$1"/{plan.json,run.json,metrics.jsonl,curves.png} "$2"/; cp "$1"/validation*.json "$2"/
 }
@@ -64,8 +73,9 @@ case $task in
             if [[ $task == run ]]; then from=("$out/$name.json" --store "$out/stores"); else
                 # shellcheck disable=SC2046,SC2207
                 from=("${DATA:?the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
+            # shellcheck disable=SC2086
             $SCANSEG train "${from[@]}" -o "$model" --fold 0 --seed "$seed" --device "$DEVICE" \
-                --max-minutes "$(minutes_of "$name")"
+                --max-minutes "${MINUTES:-$(minutes_of "$name")}" ${EXTRA:-} 2>&1 | stamp
             echo "$word: $((SECONDS - begin)) s in all" | tee -a "$records/seconds.txt"
             keep "$model" "$records/$word"
         done ;;
