@@ -1,4 +1,4 @@
-"""The pages on the papers: every command on them can be given, and every file that they name is there."""
+"""The pages on the papers: every command on them fits its experiment, and every field that they name is there."""
 
 import re
 import shlex
@@ -45,13 +45,6 @@ def test_the_pages_show_every_experiment_and_every_study():
     data = {(words[2], words[words.index("--data") + 1]) for words in shown if words[1] == "reproduce"}
     assert data >= {(one.paper, one.data) for one in EXPERIMENTS if one.data != "kvasir-seg"}
     assert {words[2] for words in shown if words[1] == "study"} >= set(ready_studies())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_link_leads_somewhere(name):
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name))
-    assert len(links) > 10
-    assert [link for link in links if not (PAGES / link).exists()] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,159 @@
+"""Every page: its links lead somewhere, and commands, options, settings, modules and files that it names are there.
+
+What the commands do is tested elsewhere (`tests/reproduce/test_documented_commands.py`).
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import scanseg
+from scanseg import api
+from scanseg.cli import _build
+from scanseg.specs import Plan
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"(?<![\w./-])(?:src|tests|docs|scripts|benchmarks)/[\w./-]*\w")
+OTHERS_OPTIONS = {"--requeue", "--help"}
+"""Of SLURM, and of every command."""
+FOUND_ONLY_WHEN_RUN = ("benchmarks/results/NAME", "benchmarks/results/growth", "benchmarks/results/fp16")
+
+
+def text_of(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def anchors_of(text):
+    """Return the anchors that headings get where Markdown is shown as on GitHub."""
+    headings = re.findall(r"^#+ (.*)", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def lines_of_code(text):
+    """Return the lines of indented and fenced blocks, those that go on by a backslash joined."""
+    blocks = [block for kind, block in FENCED.findall(text) if kind in ("", "bash")]
+    indented = [line for line in FENCED.sub("", text).splitlines() if line.startswith("    ")]
+    joined = "\n".join([*blocks, *indented]).replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines()]
+
+
+def commands_of(text):
+    """Return the words after `scanseg` of each command in a block of code."""
+    found = []
+    for line in lines_of_code(text):
+        words = re.split(r"(?:^|\s)(?:-m scanseg|scanseg)\s", f" {line}", maxsplit=1)
+        if len(words) == 2 and not words[0].strip().startswith(("#", "import", "from")):
+            given = re.sub(r"\[.* \.\.\.\]", "", words[1].rstrip("& ").replace(" $resume", " --resume"))
+            found.append(shlex.split(re.sub(r"\$\w*", "0", given), comments=True))
+    return found
+
+
+@cache
+def app():
+    return _build()
+
+
+@cache
+def options_of(*words):
+    """Return the options of a command."""
+    command = app()
+    for word in words:
+        command = command[word]
+    function = command.default_command
+    arguments = command.assemble_argument_collection() if function else ()
+    return {name for argument in arguments for name in argument.names}
+
+
+def every_option():
+    groups = ("data", "study", "weights")
+    paths = [(name,) for name in app() if not name.startswith("-")]
+    paths += [(name, inner) for name in groups for inner in app()[name] if not inner.startswith("-")]
+    return set().union(*(options_of(*path) for path in paths))
+
+
+@cache
+def fields_of_plans():
+    """Return the names of all fields of a plan, at any depth."""
+    schema = Plan.model_json_schema()
+    objects = [schema, *schema["$defs"].values()]
+    return set().union(*(one.get("properties", {}) for one in objects))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    wrong = []
+    for link in LINK.findall(text_of(page)):
+        name, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (ROOT / page).parent / name if name else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
+            wrong.append(link)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_module_that_is_named_is_there(page):
+    text = text_of(page)
+    files = [name for name in NAMED_FILE.findall(text) if not name.startswith(FOUND_ONLY_WHEN_RUN)]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    modules = re.findall(r"-m (benchmarks\.\w+|scanseg\b)", text)
+    assert [name for name in modules if find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_understood(page):
+    for words in commands_of(text_of(page)):
+        if words and words[0] != "info" and "--help" not in words:
+            _build().parse_args(words, print_error=False, exit_on_error=False)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_that_is_named_is_there(page):
+    for shown in CODE.findall(FENCED.sub("", text_of(page))):
+        code = re.sub("^torchrun .*-m scanseg", "scanseg", shown)
+        if code.startswith("scanseg "):
+            words = code.split()[1:]
+            path = words[:2] if words[0] in ("data", "weights") or words[1:2] == ["list"] else words[:1]
+            known = options_of(*(word for word in path if not word.startswith("-")))
+        elif re.match(r"[a-z]+ ?[A-Z./-]* ?--[a-z]|--[a-z]", code):
+            known = every_option() | OTHERS_OPTIONS
+        else:
+            continue
+        named = re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
+        assert set(named) <= known, code
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_that_is_given_is_a_field_of_plans(page):
+    paths = re.findall(r"--set '?([\w.*]+)", text_of(page))
+    parts = {part for path in paths for part in path.split(".") if not part.isdecimal()}
+    assert parts - {"path", "to", "key", "*"} <= fields_of_plans()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_in_python_name_what_is_there(page):
+    for kind, block in FENCED.findall(text_of(page)):
+        for node in ast.walk(ast.parse(block)) if kind == "python" else ():
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scanseg"):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "scanseg":
+                assert node.attr in dir(scanseg)
+            elif isinstance(node, ast.Call) and re.fullmatch(r"scanseg\.\w+", ast.unparse(node.func)):
+                function = getattr(api, node.func.attr)
+                known = set(inspect.signature(function).parameters)
+                assert {keyword.arg for keyword in node.keywords} <= known
