@@ -85,24 +85,23 @@ LONGEST = {"forward-3-normed-bf16": 800, "backward-3-normed-bf16": 1900, "forwar
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    """Resource usage and instructions of each compiled kernel, by name."""
+    """The compiled kernels, by name."""
     return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 def test_nothing_spills(kernels):
     assert len(kernels) == 12
-    spilling = {name: usage for name, usage in kernels.items() if usage["STACK"] or usage["LOCAL"]}
-    assert not {name: (usage["STACK"], usage["LOCAL"]) for name, usage in spilling.items()}
-    assert not [name for name, usage in kernels.items() if any("STL" in line for line in usage["code"])]
+    found = {name: (kernel.usage["STACK"], kernel.usage["LOCAL"]) for name, kernel in kernels.items()}
+    assert {name: spilt for name, spilt in found.items() if any(spilt)} == {}
 
 
 def test_loads_of_16_bit_maps_are_vectors(kernels):
     """Four neighbouring channels of a 3x3 convolution are one load of 8 bytes."""
-    loads = [line for line in kernels["forward-3-normed-bf16"]["code"] if "LDG" in line]
+    loads = [line for line in kernels["forward-3-normed-bf16"].code if "LDG" in line]
     assert sum("LDG.E.64" in line for line in loads) >= 9
     assert not [line for line in loads if ".U16" in line]
 
 
 def test_instructions_stay_few(kernels):
-    lengths = {name: len(kernels[name]["code"]) for name in LONGEST}
+    lengths = {name: len(kernels[name].code) for name in LONGEST}
     assert {name: length for name, length in lengths.items() if length > LONGEST[name]} == {}
