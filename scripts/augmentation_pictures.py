@@ -37,8 +37,14 @@ STILL = {"rotation_probability": 0.0, "scale_probability": 0.0}
 PANELS: Sequence[tuple[str, Transform | None]] = (
     ("as it is", None),
     ("rotation 30°", AffineTransform(**STILL | {"rotation_probability": 1}, rotation_degrees_range=(30, 30))),
-    ("scaling 0.7", AffineTransform(**STILL | {"scale_probability": 1}, scale_range=(0.7, 0.7))),
-    ("scaling 1.4", AffineTransform(**STILL | {"scale_probability": 1}, scale_range=(1.4, 1.4))),
+    (
+        "scaling 0.7: a smaller part",
+        AffineTransform(**STILL | {"scale_probability": 1}, scale_range=(0.7, 0.7)),
+    ),
+    (
+        "scaling 1.4: a larger part",
+        AffineTransform(**STILL | {"scale_probability": 1}, scale_range=(1.4, 1.4)),
+    ),
     ("shear 16°", AffineTransform(**STILL, shear_probability=1, shear_degrees_range=(16, 16))),
     ("translation 20 %", AffineTransform(**STILL, translation_probability=1, translation_range=(0.2, 0.2))),
     (

@@ -58,6 +58,17 @@ def test_curves_show_the_numbers_of_the_metrics():
     assert (right.get_xlabel(), left.get_ylabel()) == ("epoch", "training loss")
 
 
+def test_curves_show_a_training_of_one_epoch():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from scanseg.figures import draw_loss
+
+    axes = figure.subplots()
+    draw_loss(axes, [{"epoch": 1, "loss": 1.5}])
+
+    assert axes.lines[0].get_marker() == "."
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_the_console_is_told_of_loss_and_dice(train, tmp_path):
     heard = []
     train(settings=("training.validate_every=1",), listen=heard.append)

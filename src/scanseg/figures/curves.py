@@ -18,8 +18,9 @@ def draw_loss(axes: "Axes", metrics: Metrics) -> None:
         axes: Where to draw.
         metrics: The lines of `metrics.jsonl`.
     """
-    axes.plot([line["epoch"] for line in metrics], [line["loss"] for line in metrics], color="#000000")
-    axes.set_xlabel("epoch")
+    epochs, losses = [line["epoch"] for line in metrics], [line["loss"] for line in metrics]
+    axes.plot(epochs, losses, color="#000000", marker="." if len(epochs) == 1 else "")
+    _name_epochs(axes)
     axes.set_ylabel("training loss")
 
 
@@ -41,9 +42,15 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
         colour = LABEL_COLOURS[number % len(LABEL_COLOURS)]
         style = ("-", "--", ":", "-.")[number // len(LABEL_COLOURS) % 4]
         epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]
-        axes.plot(epochs, dice, color=colour, linestyle=style, marker=".", label=name)
+        axes.plot(epochs, dice, color=colour, linestyle=style, marker=".", label=name, clip_on=False)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("epoch")
+    _name_epochs(axes)
     axes.set_ylabel("Dice on validation patches")
     if names:
         axes.legend(frameon=False, fontsize="small")
+
+
+def _name_epochs(axes: "Axes") -> None:
+    """Say what the horizontal axis is; there is no half epoch."""
+    axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
