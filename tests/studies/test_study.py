@@ -11,7 +11,7 @@ from PIL import Image
 from scanseg.planning import RECIPES
 from scanseg.settings import apply_settings
 from scanseg.specs.study import StudyRecord, StudySpec
-from scanseg.studies.study import ready_studies
+from scanseg.studies.study import StudyOptions, ready_studies, run_study
 
 from .conftest import SETTINGS
 
@@ -139,6 +139,28 @@ def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
     assert outcome.code == 0, outcome.stderr
     for ours, theirs in zip(record_of(spread).cells, record_of(alone).cells, strict=True):
         assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
+
+
+class KilledError(Exception):
+    """Stands for a process that is killed."""
+
+
+def test_a_training_that_was_killed_while_it_validated_is_not_done(study, dataset, tmp_path):
+    spec = StudySpec.read(study(folds=[0], seeds=[0]))
+    options, output = StudyOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
+
+    def listen(progress):
+        if progress.task == "validating":
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_study(spec, dataset, output, options, resume=False, listen=listen)
+    assert not list(output.rglob("validation.json"))
+
+    record = run_study(spec, None, output, options, resume=True)
+
+    assert record.waiting == ()
+    assert [len(cell.runs) for cell in record.cells] == [1, 1]
 
 
 EXPLODES = {"name": "explodes", "settings": ["training.optimizer.lr=1e30", "training.precision=float32"]}

@@ -36,6 +36,7 @@ from scanseg.studies.experiments import Scoring
 from scanseg.training import FoldChoice, watch_signals
 from scanseg.training import train as run_training
 from scanseg.training.signals import raise_if_stopped
+from scanseg.training.validation import REPORT
 
 Checkpoint = Literal["last", "best"]
 Stopped = Callable[[], int | None]
@@ -56,9 +57,11 @@ class Trial:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has been trained to its end."""
+        """Whether it has been trained to its end, and its validation cases, if it has any, scored."""
         record = ModelFolder.open(self.folder).read_run() if (self.folder / "plan.json").is_file() else None
-        return record is not None and record.status == "finished"
+        if record is None or record.status != "finished":
+            return False
+        return not record.validation_cases or (self.folder / REPORT).is_file()
 
 
 @contextmanager
