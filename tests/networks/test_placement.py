@@ -17,7 +17,7 @@ SIZES = {2: (16, 32), 3: (4, 8, 16)}
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 NETWORKS = {
     "xlstm-enc": lambda axes: XLSTMUNet(
-        1, 2, patch_size=SIZES[axes], strides=STRIDES[axes], features=(4, 6, 8, 12)
+        1, 2, patch_size=SIZES[axes], strides=STRIDES[axes], features=(4, 6, 8, 12), num_blocks_encoder=1
     ),
     "xlstm-bot": lambda axes: XLSTMUNet(
         3, 2, patch_size=SIZES[axes], strides=STRIDES[axes], features=(4, 6, 8, 12), variant="bot"
