@@ -103,6 +103,18 @@ def test_what_a_pool_of_workers_raises_and_cannot_send(run):
     pool.close()
 
 
+def test_python_ends_with_a_pool_that_nobody_closed():
+    script = (
+        "from scanseg.data.workers import WorkerPool\n"
+        "pool = WorkerPool(1)\n"
+        "print(pool.take(pool.submit(len, 'abc')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
 def test_no_more_workers_than_cores_that_may_be_used(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
 

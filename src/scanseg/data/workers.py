@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -233,6 +234,8 @@ class WorkerPool:
         self._num_workers = num_workers
         self._workers: list[tuple[BaseProcess, Connection]] = []
         self._tickets = itertools.count()
+        # Before Python ends it sends SIGTERM to such processes and waits; these are deaf to it.
+        Finalize(self, _end_all, args=(self._workers,), exitpriority=0)
 
     @property
     def processes(self) -> tuple[BaseProcess, ...]:
@@ -276,12 +279,8 @@ class WorkerPool:
         return result
 
     def close(self) -> None:
-        """End the processes."""
-        for process, connection in self._workers:
-            connection.close()
-            process.kill()
-            process.join()
-        self._workers = []
+        """End the processes, which the end of Python does too."""
+        _end_all(self._workers)
 
     def _start(self) -> None:
         """Start one more process."""
@@ -292,6 +291,15 @@ class WorkerPool:
             process.start()
         theirs.close()
         self._workers.append((process, ours))
+
+
+def _end_all(workers: list[tuple[BaseProcess, Connection]]) -> None:
+    """End the processes of a pool, and empty its list."""
+    while workers:
+        process, connection = workers.pop()
+        connection.close()
+        process.kill()
+        process.join()
 
 
 @dataclass(frozen=True)
