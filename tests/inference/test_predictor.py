@@ -12,7 +12,7 @@ from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import Image, write_label_map
 from scanseg.inference import load
 from scanseg.models import ModelFolder
-from scanseg.specs import NoNormalization
+from scanseg.specs import NoNormalization, RescaleNormalization
 
 
 def image_of(array, spacing=None):
@@ -250,3 +250,18 @@ def test_stored_cases_need_no_image_library(make_plan, tmp_path):
     path = tmp_path / "plan.json"
     path.write_text(make_plan().to_json())
     subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=True)
+
+
+def test_outside_a_small_image_it_is_as_dark_as_in_training(make_predictor):
+    seen = []
+
+    class Recording(nn.Module):
+        def forward(self, batch):
+            seen.append(batch)
+            return batch.repeat(1, 2, 1, 1, 1)
+
+    scaled = RescaleNormalization(lower=0, upper=10, low=-1, high=1)
+    predictor = make_predictor(Recording(), preprocessing={"normalizations": (scaled,)})
+    predictor.predict(np.full((6, 8, 8), 5.0, np.float32))
+    (windows,) = seen
+    assert windows[0, 0, :, 4, 4].tolist() == [-1, 0, 0, 0, 0, 0, 0, -1]

@@ -123,12 +123,14 @@ def test_batch_size_changes_nothing_but_the_passes(generator):
     assert (one.calls, many.calls) == (8, 1)
 
 
-def test_small_images_are_padded_with_zeros_on_both_sides():
+@pytest.mark.parametrize("darkness", [(), (-1.0,)])
+def test_small_images_are_padded_on_both_sides(darkness):
     seen = []
     network = Counting(lambda batch: seen.append(batch) or batch)
-    predict(network, torch.ones(1, 4, 2, 5), (4, 5, 4))
+    predict(network, torch.ones(1, 4, 2, 5), (4, 5, 4), darkness=darkness)
     assert seen[0].shape[1:] == (1, 4, 5, 4)
-    assert seen[0][0, 0, 0].sum(1).tolist() == [0, 4, 4, 0, 0]
+    outside = 4 * sum(darkness)
+    assert seen[0][0, 0, 0].sum(1).tolist() == [outside, 4, 4, outside, outside]
 
 
 @pytest.mark.parametrize(("axes", "passes"), [((), 1), ((0,), 2), ((0, 2), 4), ((0, 1, 2), 8)])

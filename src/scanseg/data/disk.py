@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.data.compressed import open_array
-from scanseg.data.resident import Boxes, ResidentCases, darkness_of, join_boxes, locate_voxels
+from scanseg.data.resident import Boxes, ResidentCases, join_boxes, locate_voxels
 from scanseg.data.store import Store
 from scanseg.data.workers import Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.errors import InputError, ScansegError
@@ -170,7 +170,7 @@ def open_cases(
         shapes_host=np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64),
         locations=tuple(locations for locations, _ in places),
         annotated=tuple(annotated) or None,
-        darkness=darkness_of(store.index.preprocessing).to(device),
+        darkness=torch.tensor(store.index.preprocessing.darkness, device=device),
         device=device,
         _files=files,
         _pool=WorkerPool(num_workers) if num_workers else None,

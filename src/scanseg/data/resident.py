@@ -16,7 +16,7 @@ from torch import Tensor
 from scanseg.data.reading import Layout, gather, interpolate
 from scanseg.data.store import Store
 from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.specs import DatasetSpec, PreprocessingSpec, RescaleNormalization
+from scanseg.specs import DatasetSpec
 
 _MAX_LOCATIONS = 10_000
 """Voxels remembered of each label of a case; as many as nnU-Net keeps."""
@@ -202,19 +202,9 @@ def hold_cases(
         images=images,
         label_maps=label_maps,
         shapes_host=shapes,
-        darkness=darkness_of(store.index.preprocessing).to(device),
+        darkness=torch.tensor(store.index.preprocessing.darkness, device=device),
         locations=tuple(locations),
         annotated=None if dataset.ignore_label is None else tuple(annotated),
-    )
-
-
-def darkness_of(preprocessing: PreprocessingSpec) -> Float[Tensor, " channel"]:
-    """Return what nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
-    return torch.tensor(
-        [
-            normalization.low if isinstance(normalization, RescaleNormalization) else 0.0
-            for normalization in preprocessing.normalizations
-        ]
     )
 
 

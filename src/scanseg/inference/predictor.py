@@ -355,6 +355,7 @@ class Predictor:
             autocast_dtype=self._autocast_dtype,
             disagreement=judged,
             regions=self.plan.dataset.has_regions,
+            darkness=self.plan.preprocessing.darkness,
         )
         image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if self.plan.cascade is not None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from scanseg.errors import ScansegError
 from scanseg.inference.uncertainty import Network, logits_and_disagreement, mean_logits
@@ -71,7 +70,7 @@ class Windowing:
 
     patch_size: tuple[int, ...]
     """Voxels of a window along z, y, x; along y, x for networks that see slices. An image smaller than that is padded
-    with zeros on both sides."""
+    on both sides."""
     num_outputs: int
     """Outputs of the networks."""
     overlap: float = 0.5
@@ -86,6 +85,8 @@ class Windowing:
     """Add a channel behind the logits: how much flips and networks disagree, see `scanseg.inference.uncertainty`."""
     regions: bool = False
     """Outputs are regions; only disagreement asks."""
+    darkness: tuple[float, ...] = ()
+    """Intensity of each channel outside the image, as in training; of channels behind those given 0."""
 
     @property
     def num_channels(self) -> int:
@@ -135,7 +136,7 @@ def predict_slabs(
         ScansegError: A network returns something of another shape.
     """
     patch, batch = _lift(windowing.patch_size), windowing.window_batch
-    padded, inner = _pad(image, patch)
+    padded, inner = _pad(image, patch, darkness=windowing.darkness)
     starts: list[Start] = [
         (z, y, x) for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=windowing.overlap)
     ]
@@ -241,16 +242,18 @@ def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, t
 
 
 def _pad(
-    image: Float[Tensor, "channel z y x"], patch: Start
+    image: Float[Tensor, "channel z y x"], patch: Start, *, darkness: Sequence[float]
 ) -> tuple[Float[Tensor, "channel z y x"], tuple[slice, ...]]:
-    """Pad an image with zeros to the size of a window, and say where the image is in it."""
-    margins, inner = [], []
-    for size, wanted in zip(image.shape[1:], patch, strict=True):
-        missing = max(0, wanted - size)
-        margins.append((missing // 2, missing - missing // 2))
-        inner.append(slice(missing // 2, missing // 2 + size))
-    flat = [margin for pair in reversed(margins) for margin in pair]
-    return (F.pad(image, flat) if any(flat) else image), tuple(inner)
+    """Pad an image to the size of a window, with a value for each channel, and say where the image is in it."""
+    sizes = [max(size, wanted) for size, wanted in zip(image.shape[1:], patch, strict=True)]
+    margins = [(padded - size) // 2 for size, padded in zip(image.shape[1:], sizes, strict=True)]
+    z, y, x = (slice(margin, margin + size) for margin, size in zip(margins, image.shape[1:], strict=True))
+    if tuple(sizes) == image.shape[1:]:
+        return image, (z, y, x)
+    result = image.new_zeros((len(image), *sizes))
+    result[: len(darkness)] = image.new_tensor(darkness)[:, None, None, None]
+    result[:, z, y, x] = image
+    return result, (z, y, x)
 
 
 def _lift(patch_size: Sequence[int]) -> Start:

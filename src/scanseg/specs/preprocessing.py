@@ -80,6 +80,14 @@ class PreprocessingSpec(Document):
     anisotropy_threshold: PositiveFloat = 3.0
     """From this ratio of the largest to the smallest spacing on, z is interpolated apart, by order 0."""
 
+    @property
+    def darkness(self) -> tuple[float, ...]:
+        """What nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
+        return tuple(
+            normalization.low if isinstance(normalization, RescaleNormalization) else 0.0
+            for normalization in self.normalizations
+        )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
