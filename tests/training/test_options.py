@@ -1,6 +1,7 @@
 """What a plan can ask of a training, by what comes out of it."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import scanseg
 from scanseg.data.compressed import read_array
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder
+from scanseg.training import InterruptionError
 
 from .conftest import SETTINGS, write_dataset
 from .test_resuming import StoppedError, kill_in
@@ -170,21 +172,22 @@ def test_goes_on_exactly_with_everything(dataset, tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_signal_at_any_step_of_an_epoch_leaves_whole_metrics(dataset, tmp_path, number):
-    import signal
-
-    from scanseg.training import InterruptionError
-
+def signal_at(number):
+    """A listener that has SIGINT sent at a step of the training, once."""
     heard = []
 
     def listen(progress):
         heard.append(progress.task == "training")
-        if sum(heard) == number:
+        if progress.task == "training" and sum(heard) == number:
             signal.raise_signal(signal.SIGINT)
 
+    return listen
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_signal_at_any_step_of_an_epoch_leaves_whole_metrics(dataset, tmp_path, number):
     with pytest.raises(InterruptionError):
-        train_in(dataset, tmp_path / "pieces", *LONGER, listen=listen)
+        train_in(dataset, tmp_path / "pieces", *LONGER, listen=signal_at(number))
     train_in(dataset, tmp_path / "pieces", *LONGER, resume=True)
     train_in(dataset, tmp_path / "whole", *LONGER)
 
@@ -192,6 +195,19 @@ def test_a_signal_at_any_step_of_an_epoch_leaves_whole_metrics(dataset, tmp_path
         return [(line["epoch"], line["loss"], line["validation_dice"]) for line in metrics(folder)]
 
     assert losses(tmp_path / "pieces") == losses(tmp_path / "whole")
+
+
+def test_an_epoch_has_one_line_of_metrics_wherever_a_training_was_stopped(dataset, tmp_path):
+    few = ("training.epochs=3", "training.checkpoint_seconds=1000")
+    with pytest.raises(InterruptionError):  # asked after the last step of an epoch, before its end
+        train_in(dataset, tmp_path / "model", *few, listen=signal_at(1))
+    with pytest.raises(StoppedError):  # after its end, before another checkpoint
+        train_in(dataset, tmp_path / "model", *few, resume=True, listen=kill_in("training"))
+    assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1]
+
+    train_in(dataset, tmp_path / "model", *few, resume=True)
+
+    assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1, 2, 3]
 
 
 def test_fine_tuning_begins_with_another_model(dataset, tmp_path):

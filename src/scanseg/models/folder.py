@@ -181,9 +181,9 @@ class ModelFolder:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("}\n")]
 
-    def keep_metrics(self, iterations_done: int) -> None:
-        """Drop the metrics of epochs after an iteration; they will be made again."""
-        kept = [line for line in self.read_metrics() if int(str(line["iterations"])) <= iterations_done]
+    def keep_metrics(self, epochs_done: int) -> None:
+        """Drop the metrics of later epochs; they will be made again."""
+        kept = self.read_metrics()[:epochs_done]
         write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:

@@ -71,7 +71,7 @@ class Run:
         self._last_checkpoint = time.monotonic()
         self._log: TensorBoardLog | None = None
         if processes.is_first:
-            folder.keep_metrics(self.fit.iterations_done)
+            folder.keep_metrics(self._progression.epochs_done)
             self._log = TensorBoardLog(folder.path, iterations_done=self.fit.iterations_done)
         self._write_run("running")
 
