@@ -92,7 +92,7 @@ class ResidualUNet(ConvolutionalNetwork):
 
     While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
     first; otherwise those of the highest resolution alone. The attribute `deep_supervision` may be switched
-    off later.
+    off later. As in nnU-Net, residual blocks begin as their shortcuts: the scales of their last norms are 0.
 
     Args:
         in_channels: Channels of the images.
@@ -144,6 +144,9 @@ class ResidualUNet(ConvolutionalNetwork):
             num_convs=num_convs_decoder or (1,) * (shapes.num_stages - 1),
             deep_supervision=deep_supervision,
         )
+        for block in self.encoder.modules():
+            if isinstance(block, BasicBlockD):
+                nn.init.zeros_(block.conv2.norm.weight)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None
