@@ -85,6 +85,7 @@ def test_the_network_trains_and_traces(generator, on_triton):
     sizes = {"dims": (4, 4, 4, 4), "depths": (1, 1, 1, 1), "decoder_depth": 1, "ffn_kernels": (1, 3)}
     network = MSVMUNet(1, 2, **sizes, sequence_block="none").eval()
     x = torch.randn(2, 1, 32, 32, generator=generator)
+    torch.compiler.reset()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(compiled(x), network(x))

@@ -176,6 +176,7 @@ def test_is_a_sound_operator(generator, added, factor):
 
 def test_traces_as_one_graph(generator):
     inputs = norm_inputs(generator, channels=4, added=True)
+    torch.compiler.reset()
     compiled = torch.compile(residual_norm("triton"), backend="aot_eager", fullgraph=True)
     grad = torch.randn(2, 8, 5, 3, generator=generator)
     expected = run(residual_norm("triton"), inputs, grad)

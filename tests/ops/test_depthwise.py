@@ -138,6 +138,7 @@ def test_is_a_sound_operator(generator, around, bias):
 def test_traces_as_one_graph(generator):
     inputs = conv_inputs(generator, size=3, shape=(1, 3, 4, 3))
     operator = conv("triton", activation="silu")
+    torch.compiler.reset()
     compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
     grad = torch.randn(inputs["x"].shape, generator=generator)
     expected = run(operator, inputs, grad)

@@ -88,7 +88,7 @@ def test_recurrence_is_the_published_formula(generator, gates, reverse):
 @pytest.mark.parametrize("gates", GATES)
 @pytest.mark.usefixtures("small_layout")
 def test_float32_accuracy(generator, backend, gates, token, reverse):
-    inputs = make_inputs(generator, gates, head=1, token=token)
+    inputs = make_inputs(generator, gates, batch=1 if token == 97 else 2, head=1, token=token)
     grad = torch.randn(inputs["q"].shape, generator=generator)
     assert_accurate(
         operator(backend, reverse=reverse),
@@ -119,7 +119,7 @@ def test_any_head_size(generator, token, dim):
 @directions
 @pytest.mark.usefixtures("small_layout")
 def test_strided_inputs_in_poisoned_memory(generator, backend, reverse):
-    inputs = make_inputs(generator, "random", batch=1, token=67, dim=3)
+    inputs = make_inputs(generator, "random", batch=1, token=67 if backend == "chunked" else 37, dim=3)
     grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
     strided = {name: poisoned(tensor) for name, tensor in inputs.items()}
     expected = run(operator(backend, reverse=reverse), inputs, grad)
@@ -128,9 +128,12 @@ def test_strided_inputs_in_poisoned_memory(generator, backend, reverse):
 
 
 @pytest.mark.parametrize(
-    ("backend", "token"), [("chunked", 3), ("chunked", 130), ("triton", 3), ("triton", 70)]
+    ("backend", "token", "reverse"),
+    [
+        *(("chunked", token, reverse) for token in (3, 130) for reverse in (False, True)),
+        *(("triton", 3, False), ("triton", 70, True)),
+    ],
 )
-@directions
 @pytest.mark.usefixtures("small_layout")
 def test_gradcheck(generator, backend, token, reverse):
     inputs = make_inputs(generator, "random", batch=1, head=1, token=token, dim=2)
@@ -148,20 +151,19 @@ def test_triton_sums_the_gradients_of_forget_gates_over_features_blocks_and_chun
     torch.testing.assert_close(results, expected, rtol=1e-9, atol=1e-12 * expected.abs().max().item())
 
 
-@directions
-def test_triton_with_the_layout_as_shipped(generator, reverse, monkeypatch):
+def test_triton_with_the_layout_as_shipped(generator, monkeypatch):
     monkeypatch.setattr(gpu_layout, "LONGEST_SINGLE_CHUNK", 100)
     inputs = make_inputs(generator, "random", batch=1, head=1, token=290, dim=33)
     grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
-    result = run(operator("triton", reverse=reverse), inputs, grad)
-    errors = relative_errors(result, run(operator("chunked", reverse=reverse), inputs, grad))
+    result = run(operator("triton", reverse=True), inputs, grad)
+    errors = relative_errors(result, run(operator("chunked", reverse=True), inputs, grad))
     assert max(errors.values()) < 1e-12
 
 
 @pytest.mark.parametrize("token", [20, 40])
 @pytest.mark.usefixtures("small_layout")
 def test_triton_operators_are_sound(generator, token):
-    inputs = cast(make_inputs(generator, "random", batch=1, token=token, dim=3), torch.float32)
+    inputs = cast(make_inputs(generator, "random", batch=1, head=1, token=token, dim=3), torch.float32)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs.values()]
     torch.library.opcheck(triton_gpu.run_forward, (*leaves, False))
     results = triton_gpu.run_forward(*inputs.values(), False)
@@ -188,6 +190,7 @@ def test_triton_reads_nothing_that_it_did_not_write(generator, token, reverse):
 def test_triton_compiles_without_graph_breaks(generator):
     inputs = cast(make_inputs(generator, "random", batch=1, token=40, dim=3), torch.float32)
     grad = torch.randn(inputs["q"].shape, generator=generator)
+    torch.compiler.reset()
     compiled = torch.compile(operator("triton"), backend="aot_eager", fullgraph=True)
     expected, results = (run(function, inputs, grad) for function in (operator("triton"), compiled))
     for name, tensor in expected.items():
@@ -264,6 +267,8 @@ def test_memory_is_linear_in_tokens(generator):
 def test_compiles_without_graph_breaks(generator):
     inputs = cast(make_inputs(generator, "random", token=200), torch.float32)
     grad = torch.randn(inputs["q"].shape, generator=generator)
+    # Else dynamo, having seen other sizes, traces for sizes of all kinds: ten times as long.
+    torch.compiler.reset()
     compiled = torch.compile(operator(), backend="aot_eager", fullgraph=True)
     errors = relative_errors(run(compiled, inputs, grad), run(operator(), inputs, grad))
     assert max(errors.values()) < 1e-5

@@ -154,6 +154,7 @@ def test_is_a_sound_operator(generator, of_batch):
 def test_traces_as_one_graph(generator):
     inputs = head_inputs(generator, channels=3)
     operator = head("triton", training=True)
+    torch.compiler.reset()
     compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
     grad = torch.randn(inputs["x"].shape, generator=generator)
     expected = run(operator, inputs, grad)

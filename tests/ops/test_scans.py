@@ -198,6 +198,7 @@ def test_triton_kernels_on_three_segments_repeat_bit_by_bit(generator):
 def test_compiles_without_graph_breaks(generator, operator, make_inputs):
     inputs = cast(make_inputs(generator, "random"), torch.float32)
     grad = grad_for(inputs, generator)
+    torch.compiler.reset()
     compiled = torch.compile(operator(), backend="aot_eager", fullgraph=True)
     errors = relative_errors(run(compiled, inputs, grad), run(operator(), inputs, grad))
     assert max(errors.values()) < 1e-5

@@ -87,6 +87,7 @@ def test_is_a_sound_operator(generator, size, factors, channels, skip_channels):
 def test_compiles_without_graph_breaks(generator):
     inputs = join_inputs(generator, (3, 4), (2, 2), 3, 2)
     for backend in ("triton", "pytorch"):
+        torch.compiler.reset()
         compiled = torch.compile(join((2, 2), backend), backend="aot_eager", fullgraph=True)
         grad = torch.ones(2, 5, 6, 8, device=DEVICE)
         expected, results = run(join((2, 2), "reference"), inputs, grad), run(compiled, inputs, grad)
