@@ -97,13 +97,34 @@ def test_the_second_stage_learns_from_the_first(model, dataset, tmp_path):
 
 def test_stores_hold_what_was_predicted(model, study, dataset):
     folder, _ = model
-    stores = [path for path in (folder.parent / "scanseg-stores").iterdir() if "-after-" in path.name]
+    stores = [path for path in (folder.parent / "scanseg-stores").glob("*-after-*") if path.is_dir()]
     store = Store.open(stores[0])
     assert store.index.previous == str(study)
     for case in store.index.cases:
         truth = read_image(dataset / "labelsTr" / f"{case.case}.nii.gz").array[0]
         np.testing.assert_array_equal(store.read_predicted(case), truth)
         np.testing.assert_array_equal(store.read_label_map(case) % 256, truth)
+
+
+def test_a_store_is_made_anew_where_the_first_stage_predicts_otherwise(dataset, study, tmp_path):
+    first = tmp_path / "first"
+    shutil.copytree(study, first)
+    settings = (*SECOND, f'cascade={{"previous": "{first}"}}', "training.iterations_per_epoch=1")
+
+    def predicted_in(model):
+        scanseg.train(dataset, tmp_path / model, settings=settings, **OPTIONS)
+        (folder,) = (path for path in (tmp_path / "scanseg-stores").glob("*-after-*") if path.is_dir())
+        store, index = Store.open(folder), folder / "store.json"
+        return store.read_predicted(store.case("case_0")), index.stat().st_mtime_ns
+
+    before, written = predicted_in("before")
+    assert predicted_in("again")[1] == written
+    (path,) = first.glob("fold_*/validation/case_0.b2nd")
+    path.unlink()
+    write_array(path, np.zeros_like(before))
+
+    assert before.any()
+    assert not predicted_in("after")[0].any()
 
 
 def test_the_model_predicts_by_itself_through_both_stages(model, study, dataset, tmp_path, monkeypatch):
@@ -317,7 +338,7 @@ def test_a_pair_is_the_first_stage_of_a_cascade(rivals, dataset, tmp_path):
     scanseg.train(dataset, model, settings=settings, **OPTIONS)
 
     store = Store.open(
-        next(path for path in (tmp_path / "scanseg-stores").iterdir() if "-after-" in path.name)
+        next(path for path in (tmp_path / "scanseg-stores").glob("*-after-*") if path.is_dir())
     )
     for case in store.index.cases:
         kept = read_array(folder / "ensembles" / "+".join(RIVALS[1:]) / f"{case.case}.b2nd")

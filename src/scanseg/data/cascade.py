@@ -29,12 +29,15 @@ from scanseg.data.store import (
     REFERENCE_FILE,
     Store,
 )
+from scanseg.data.store_building import alone
 from scanseg.data.workers import map_cases
 from scanseg.errors import InputError
 from scanseg.files import write_text
 from scanseg.imaging.resampling import resample_label_map
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.specs import CascadeSpec, CaseGeometry, Plan, PreprocessingSpec
+from scanseg.specs import CascadeSpec, CaseGeometry, Document, Plan, PreprocessingSpec
+
+_SOURCES_FILE = "sources.json"
 
 
 def to_grid(
@@ -126,7 +129,9 @@ def build_cascade_store(
 ) -> Store:
     """Make of a store another whose label maps hold the predictions of a first stage too.
 
-    Images and references are linked, not copied, where the file system can. One that is there is used as it is.
+    Images and references are linked, not copied, where the file system can. One that is there is used as it is, unless
+    a prediction or a stored case has changed since (in size or date). Processes that want the same store build it one
+    after the other.
 
     Args:
         store: The store.
@@ -140,26 +145,53 @@ def build_cascade_store(
         InputError: Cases have no prediction, or one of another shape.
     """
     wanted = store.index.model_copy(update={"previous": previous})
-    if (folder / INDEX_FILE).is_file() and (there := Store.open(folder)).index == wanted:
-        return there
     missing = [case.case for case in store.index.cases if case.case not in predictions]
-    if missing:
-        raise InputError(
-            f"{previous}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
-            f"({listed(missing)}); the first stage must be a scanseg crossval of the same data set, all of its "
-            f"folds done."
+    with alone(folder):
+        there = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
+        if there is not None and there.index == wanted and (missing or _is_of(folder, store, predictions)):
+            return there
+        if missing:
+            raise InputError(
+                f"{previous}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
+                f"({listed(missing)}); the first stage must be a scanseg crossval of the same data set, all of its "
+                f"folds done."
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        sources = _describe_sources(store, predictions)
+        tasks = [_Task(case.case, case.geometry, predictions[case.case]) for case in store.index.cases]
+        map_cases(
+            partial(_pack_case, source=store.folder, folder=folder, preprocessing=store.index.preprocessing),
+            tasks,
+            num_workers=num_workers,
+            task="preparing the cascade",
+            listen=listen,
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    tasks = [_Task(case.case, case.geometry, predictions[case.case]) for case in store.index.cases]
-    map_cases(
-        partial(_pack_case, source=store.folder, folder=folder, preprocessing=store.index.preprocessing),
-        tasks,
-        num_workers=num_workers,
-        task="preparing the cascade",
-        listen=listen,
-    )
-    write_text(folder / INDEX_FILE, wanted.to_json())
+        write_text(folder / _SOURCES_FILE, sources.to_json())
+        write_text(folder / INDEX_FILE, wanted.to_json())
     return Store(folder, wanted)
+
+
+class _Sources(Document):
+    """What a store was made of: sizes in bytes and dates in nanoseconds of the files of each case."""
+
+    cases: dict[str, tuple[tuple[int, int], ...]]
+
+
+def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources:
+    """Look at the files of which a store is made."""
+    files = {case.case: (predictions[case.case], *store.array_files(case)) for case in store.index.cases}
+    return _Sources(
+        cases={
+            name: tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+            for name, paths in files.items()
+        }
+    )
+
+
+def _is_of(folder: Path, store: Store, predictions: Mapping[str, Path]) -> bool:
+    """Whether a store was made of files as they are now."""
+    path = folder / _SOURCES_FILE
+    return path.is_file() and _Sources.read(path) == _describe_sources(store, predictions)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def build_store(
         raise InputError(f"{dataset.path}: no cases to store; add images and label maps.")
     wanted = StoreIndex(dataset=dataset.spec, preprocessing=preprocessing, splits=splits, cases=())
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         _claim_folder(folder, wanted)
         records = {case.name: _read_record(folder, case) for case in dataset.cases}
         missing = [case for case in dataset.cases if records[case.name] is None]
@@ -106,8 +106,12 @@ def build_store(
         return Store(folder, index)
 
 
-def _alone(folder: Path) -> AbstractContextManager[object]:
-    """Wait until no other process builds the store, such as the training of another fold."""
+def alone(folder: Path) -> AbstractContextManager[object]:
+    """Wait until no other process builds a store, such as the training of another fold.
+
+    Args:
+        folder: Folder of the store.
+    """
     if not os.access(folder.parent, os.W_OK):
         return nullcontext()  # where nothing can be written, nothing is built either
     return FileLock(folder.with_name(f".{folder.name}.lock"))
