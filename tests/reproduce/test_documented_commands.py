@@ -251,6 +251,18 @@ def test_studies(page, words, here, command):
     assert (output / "study.png").stat().st_size > 5000
 
 
+def test_a_study_of_ones_own_is_planned(here, command):
+    text = (ROOT / "docs/comparing.md").read_text(encoding="utf-8")
+    (here / "compare.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    make_dataset("hippocampus")
+    words = blocks_of("docs/comparing.md")[0][0]
+
+    outcome = command(*words[: words.index("--devices")], "--prepare", *CPU)
+
+    assert outcome.code == 0, outcome.stderr
+    assert all(name in outcome.stdout for name in ("nnU-Net", "xLSTM-UNet", "MSVM-UNet", "9 trainings"))
+
+
 def test_a_published_checkpoint_from_the_file_to_the_score(here, command):
     (block,) = [block for block in blocks_of("docs/papers/msvm-unet.md") if block[0][0] == "plan"]
     assert [words[0] for words in block] == ["plan", "weights", "predict", "evaluate"]
