@@ -57,19 +57,15 @@ SPECS = {
 BASELINES = ("dynunet", "segresnet", "unetr", "swin-unetr")
 
 
-def num_axes(spec):
-    return 2 if spec.kind == "msvm-unet" else spec.num_axes
-
-
 def patch_of(spec):
-    return (SWIN_PATCHES if spec.kind == "swin-unetr" else PATCHES)[num_axes(spec)]
+    return (SWIN_PATCHES if spec.kind == "swin-unetr" else PATCHES)[spec.num_axes]
 
 
 def other_size(spec):
     return (
-        {2: (64, 96), 3: (32, 64, 64)}[num_axes(spec)]
+        {2: (64, 96), 3: (32, 64, 64)}[spec.num_axes]
         if spec.kind == "swin-unetr"
-        else OTHER_SIZES[num_axes(spec)]
+        else OTHER_SIZES[spec.num_axes]
     )
 
 
@@ -99,7 +95,7 @@ def name(request):
 def test_the_table_is_covered():
     assert {spec.kind for spec in SPECS.values()} == set(NETWORKS)
     for kind, entry in NETWORKS.items():
-        assert {num_axes(spec) for spec in SPECS.values() if spec.kind == kind} == set(entry.num_axes)
+        assert {spec.num_axes for spec in SPECS.values() if spec.kind == kind} == set(entry.num_axes)
 
 
 @torch.no_grad()
@@ -174,7 +170,7 @@ def test_the_size_may_differ_from_the_patch(name):
 
 
 def test_the_wrong_rank_is_refused(name):
-    axes = num_axes(SPECS[name])
+    axes = SPECS[name].num_axes
     with pytest.raises(InputError, match=rf"got {axes + 1} axes.*Give {axes} spatial axes"):
         built(name)(image(name)[0])
 
@@ -216,7 +212,7 @@ def test_bfloat16_autocast_is_finite_forward_and_backward(name):
     outputs = result if isinstance(result, tuple) else (result,)
     assert all(output.isfinite().all() for output in outputs)
     sum(output.float().square().mean() for output in outputs).backward()
-    if SPECS[name].kind in BASELINES and num_axes(SPECS[name]) == 3:
+    if SPECS[name].kind in BASELINES and SPECS[name].num_axes == 3:
         return  # torch's 3D convolution in bfloat16 on the CPU leaves parts of small weight gradients unwritten
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 

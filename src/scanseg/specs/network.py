@@ -116,6 +116,11 @@ class MSVMUNetSpec(Document):
     drop_path: Rate = 0.2
     """Highest rate of stochastic depth."""
 
+    @property
+    def num_axes(self) -> int:
+        """2 spatial axes."""
+        return 2
+
 
 class DynUNetSpec(StagedSpec):
     """MONAI's U-Net with nnU-Net's stages. Source: Isensee et al. 2021; MONAI, arXiv:2211.02701."""

@@ -206,8 +206,7 @@ class Plan(Document):
 
     def _size_faults(self) -> Iterator[str]:
         """Say what does not fit the network or the images."""
-        patch = self.sampling.patch_size
-        axes = 2 if self.network.kind == "msvm-unet" else self.network.num_axes
+        patch, axes = self.sampling.patch_size, self.network.num_axes
         if len(patch) != axes:
             yield f"patch_size {patch} has {counted(len(patch), 'axis', 'axes')}, the network {axes}"
         if len(self.preprocessing.normalizations) != self.dataset.num_channels:
