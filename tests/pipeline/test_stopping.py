@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 SETTINGS = (
     *("sampling.patch_size=[16, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),
     *("network.strides=[[1, 1, 1], [2, 2, 2]]", "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]"),
-    *("training.iterations_per_epoch=20", "training.epochs=4", "training.checkpoint_seconds=0"),
+    *("training.iterations_per_epoch=15", "training.epochs=4", "training.checkpoint_seconds=0"),
 )
 
 
@@ -36,22 +36,18 @@ def uninterrupted(
     planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, torch.Tensor]:
     """Weights after a training that nobody stopped."""
+    from scanseg import train
+
+    plan, store = planned
     model = tmp_path_factory.mktemp("uninterrupted") / "model"
-    subprocess.run(words(planned, model), check=True, capture_output=True)
+    train(plan, model, store=store, device="cpu", num_workers=0)
     return load_file(model / "model.safetensors")
 
 
 def words(planned: tuple[Path, Path], model: Path) -> list[str]:
     plan, store = planned
     options = {"--output": model, "--store": store, "--device": "cpu", "--num-workers": 0}
-    return [
-        sys.executable,
-        "-m",
-        "scanseg",
-        "train",
-        str(plan),
-        *(str(w) for pair in options.items() for w in pair),
-    ]
+    return ["train", str(plan), *(str(word) for pair in options.items() for word in pair)]
 
 
 def wait_for_epoch(model: Path, epoch: int) -> None:
@@ -73,6 +69,7 @@ def wait_for_epoch(model: Path, epoch: int) -> None:
     ],
 )
 def test_goes_on_to_the_same_weights(
+    command,
     planned: tuple[Path, Path],
     uninterrupted: dict[str, torch.Tensor],
     tmp_path: Path,
@@ -82,7 +79,10 @@ def test_goes_on_to_the_same_weights(
 ) -> None:
     model = tmp_path / "model"
     with subprocess.Popen(
-        words(planned, model), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "scanseg", *words(planned, model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for_epoch(model, 1)
         process.send_signal(number)
@@ -95,7 +95,8 @@ def test_goes_on_to_the_same_weights(
     assert json.loads((model / "run.json").read_text())["status"] == status
     assert not (model / "model.safetensors").exists()
 
-    subprocess.run([*words(planned, model), "--resume"], check=True, capture_output=True)
+    outcome = command(*words(planned, model), "--resume")
+    assert outcome.code == 0, outcome.stderr
     assert json.loads((model / "run.json").read_text())["status"] == "finished"
     metrics = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]

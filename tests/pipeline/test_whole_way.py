@@ -139,7 +139,8 @@ def test_trains_from_a_store_where_there_are_no_images(volume_dataset: Path, tmp
 
     dataset = Path(shutil.copytree(volume_dataset, tmp_path / "dataset"))
     plan, store = tmp_path / "plan.json", tmp_path / "stores"
-    made = scanseg.make_plan(dataset, settings=WAYS[-1].settings, num_workers=0)
+    settings = (*WAYS[-1].settings, "training.iterations_per_epoch=2", "training.validation_batches=1")
+    made = scanseg.make_plan(dataset, settings=settings, num_workers=0)
     plan.write_text(made.to_json())
     scanseg.train(plan, tmp_path / "first", epochs=1, device="cpu", store=store, num_workers=0)
     shutil.rmtree(dataset)

@@ -34,9 +34,8 @@ def words_of(dataset, model, *settings):
     return (dataset, "-o", model, "--device", "cpu", *chosen)
 
 
-BY_PATCH = ("training.loss.dice_over_batch=false",)
 EVERYTHING = (
-    *BY_PATCH,
+    "training.loss.dice_over_batch=false",
     *("training.accumulation=2", "training.average_decay=0.9", "training.export=best"),
     *("training.resident=disk", "training.validation_batches=3", 'sampling.label_weights={"disk": 2}'),
     'training.early_stop={"patience_epochs": 3}',
@@ -45,8 +44,8 @@ EVERYTHING = (
 
 @pytest.mark.parametrize(
     ("settings", "num_workers"),
-    [(("training.loss.dice_over_batch=true",), 0), (BY_PATCH, 0), (EVERYTHING, 2)],
-    ids=["over-batch", "by-patch", "everything"],
+    [(("training.loss.dice_over_batch=true",), 0), (EVERYTHING, 2)],
+    ids=["over-batch", "everything"],
 )
 def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
     one, two = tmp_path / "one", tmp_path / "two"
