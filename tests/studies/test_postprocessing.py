@@ -83,7 +83,7 @@ def test_all_foreground_comes_first(tmp_path):
 def test_what_would_change_nothing_is_not_chosen(tmp_path):
     choice = choose({"a": body()}, {"a": body()}, tmp_path)
 
-    assert choice.postprocessing.is_nothing
+    assert choice.postprocessing == PostprocessingSpec()
     assert choice.before == choice.after
 
 

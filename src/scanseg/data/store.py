@@ -11,12 +11,12 @@ import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 
-from scanseg.data.compressed import open_array, read_array
+from scanseg.data.compressed import read_array
 from scanseg.data.faults import refuse_faults
 from scanseg.errors import InputError
 from scanseg.specs import PreprocessingSpec, StoredCase, StoreIndex
@@ -83,28 +83,6 @@ class Store:
         if stored is None:
             raise InputError(f"{self.folder}: no case {name} among the {len(self._cases)} of the store.")
         return stored
-
-    def open_image(self, case: StoredCase) -> Any:
-        """Return the image as a `blosc2.NDArray` float16 (channel, z, y, x): slicing it reads that part.
-
-        Args:
-            case: A case of this store.
-
-        Raises:
-            InputError: The array is missing or damaged.
-        """
-        return open_array(self._path(case, IMAGE_FILE))
-
-    def open_label_map(self, case: StoredCase) -> Any:
-        """Return the label map as a `blosc2.NDArray` uint8 (z, y, x): slicing it reads that part.
-
-        Args:
-            case: A case of this store.
-
-        Raises:
-            InputError: The array is missing or damaged.
-        """
-        return open_array(self._path(case, LABEL_MAP_FILE))
 
     def array_files(self, case: StoredCase) -> tuple[Path, Path]:
         """Return the files of the image and of the label map, for processes that read parts of them.

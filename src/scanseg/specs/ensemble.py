@@ -15,11 +15,6 @@ class PostprocessingSpec(Document):
     largest_component: tuple[str, ...] = ()
     """Labels, or regions, of which the largest connected component is kept."""
 
-    @property
-    def is_nothing(self) -> bool:
-        """Whether label maps stay as they are."""
-        return not self.largest_foreground and not self.largest_component
-
 
 class EnsembleSpec(Document):
     """Written as `ensemble.json` into a folder that is then a model of several models."""
