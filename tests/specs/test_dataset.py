@@ -24,6 +24,14 @@ def test_regions_have_an_output_each():
     assert dataset.known_values == {0, 1, 2, 3, 4}
 
 
+def test_labels_have_outputs_in_the_order_of_their_values_and_regions_as_they_are_listed():
+    listed = {"b": 2, "ignore": 11, **{f"c{value}": value for value in (10, 3, 4, 5, 6, 7, 8, 9)}, "a": 1}
+    dataset = describe(labels={**listed, "background": 0}, regions_class_order=None)
+
+    assert [*dataset.foreground.values()] == [(value,) for value in range(1, 11)]
+    assert [*describe().foreground] == ["whole", "core", "enhancing"]
+
+
 def test_the_order_of_regions_names_values_of_them():
     with pytest.raises(ValidationError, match=r"2 is not in enhancing \(4,\)"):
         describe(regions_class_order=(2, 1, 2))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import scanseg
@@ -210,6 +211,30 @@ def test_an_epoch_has_one_line_of_metrics_wherever_a_training_was_stopped(datase
     assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1, 2, 3]
 
 
+def write_stripes(folder, **changes):
+    """Write disks of which every third row has another label."""
+    dataset = write_dataset(folder / "disks")
+    for path in (dataset / "labelsTr").iterdir():
+        label_map = np.array(Image.open(path))
+        label_map[::3] *= 2
+        Image.fromarray(label_map).save(path)
+    (dataset / "dataset.json").write_text(json.dumps(read(dataset, "dataset.json") | changes))
+    return dataset
+
+
+def test_the_order_in_which_labels_are_listed_changes_nothing(tmp_path):
+    values, found = {"background": 0, "disk": 1, "stripes": 2}, []
+    for number, names in enumerate((values, reversed(values))):
+        folder = write_stripes(tmp_path / str(number), labels={name: values[name] for name in names})
+        train_in(folder, tmp_path / f"model_{number}", *LONGER)
+        found.append(read(tmp_path / f"model_{number}", "validation.json")["summary"]["labels"])
+    weights = [load_file(tmp_path / f"model_{number}" / "model.safetensors") for number in range(2)]
+
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert found[0] == found[1]
+    assert found[0]["disk"]["dice"]["mean"] > 0
+
+
 def test_fine_tuning_begins_with_another_model(dataset, tmp_path):
     train_in(dataset, tmp_path / "first")
     other = write_dataset(tmp_path / "others" / "disks", numbers=range(5, 10))
@@ -244,6 +269,22 @@ def test_fine_tuning_on_other_labels_begins_the_head_anew(dataset, tmp_path, com
         assert (name in renewed) == (tensor.shape != first[name].shape)
         if name not in renewed:
             torch.testing.assert_close(tensor, first[name], rtol=0, atol=1e-6)
+
+
+def test_regions_in_another_order_have_another_head(tmp_path):
+    regions = {"disk": [1, 2], "stripes": [2]}
+    folders = [
+        write_stripes(
+            tmp_path / str(number),
+            labels={"background": 0, **{name: regions[name] for name in names}},
+            regions_class_order=[regions[name][0] for name in names],
+        )
+        for number, names in enumerate((regions, reversed(regions)))
+    ]
+    train_in(folders[0], tmp_path / "first")
+    other = train_in(folders[1], tmp_path / "other", initial_weights=tmp_path / "first")
+
+    assert other.renewed_parameters
 
 
 def test_a_training_killed_before_its_first_checkpoint_still_begins_with_the_other_model(dataset, tmp_path):

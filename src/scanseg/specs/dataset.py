@@ -69,12 +69,16 @@ class DatasetSpec(Document):
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """Name of each label or region to segment to the values that make it up."""
-        return {
+        """Name of each label or region to segment to the values that make it up, in the order of the outputs.
+
+        Labels come by their values, however they are listed: output i is label i. Regions come as they are listed.
+        """
+        named = {
             name: value if isinstance(value, tuple) else (value,)
             for name, value in self.labels.items()
             if name not in (BACKGROUND, IGNORE)
         }
+        return named if self.has_regions else dict(sorted(named.items(), key=lambda item: item[1]))
 
     @property
     def has_regions(self) -> bool:

@@ -40,7 +40,8 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> Initia
     """
     model = ModelFolder.open(source)
     weights = read_tensors(model.weights_path())
-    same_labels = model.plan.dataset.labels == plan.dataset.labels
+    theirs, ours = model.plan.dataset, plan.dataset
+    same_labels = theirs.labels == ours.labels and [*theirs.foreground] == [*ours.foreground]
     head = frozenset[str]() if same_labels else _head(plan)
     there = network.state_dict()
     faults = [f"{name} is not there" for name in there if name not in weights and name not in head]
