@@ -69,6 +69,9 @@ def read_raw_case(case: RawCase) -> Sample:
 
     Args:
         case: A case with a label map.
+
+    Raises:
+        InputError: It has no label map, or a file cannot be read.
     """
     if case.label_map is None:
         raise InputError("no label map")

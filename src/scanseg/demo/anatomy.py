@@ -70,7 +70,11 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
 
 
 def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
-    """Read the brain and its tissues, cut to the box that holds them; intensities are 0 to 1."""
+    """Read the brain and its tissues, cut to the box that holds them; intensities are 0 to 1.
+
+    Raises:
+        InputError: nilearn, which holds the brain, is not installed.
+    """
     package = find_spec("nilearn")
     if package is None or package.origin is None:
         raise InputError('the demo needs nilearn, which holds a brain: pip install "scanseg[demo]"')
