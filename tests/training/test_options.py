@@ -279,7 +279,7 @@ def test_regions_in_another_order_have_another_head(tmp_path):
             labels={"background": 0, **{name: regions[name] for name in names}},
             regions_class_order=[regions[name][0] for name in names],
         )
-        for number, names in enumerate((regions, reversed(regions)))
+        for number, names in enumerate(([*regions], [*reversed(regions)]))
     ]
     train_in(folders[0], tmp_path / "first")
     other = train_in(folders[1], tmp_path / "other", initial_weights=tmp_path / "first")
