@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scanseg.files import write_text, written_whole
+from scanseg.files import new_folder, write_text, written_whole
 
 
 def test_a_file_that_cannot_take_its_place_is_named(tmp_path: Path) -> None:
@@ -30,6 +30,17 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert caught.value.filename == str(target)
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdir(path: Path, *arguments: object, **options: object) -> None:
+        if path != tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PermissionError) as caught, new_folder(tmp_path / "objects"):
+        pass
+    assert caught.value.filename == str(tmp_path / "objects")
 
 
 def test_another_file_that_cannot_be_read_keeps_its_name(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         if path.exists():
             path.rmdir()

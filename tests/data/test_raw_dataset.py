@@ -139,6 +139,16 @@ def test_empty_folders_are_both_named(tmp_path):
             "consecutive",
         ),
         ('{"modality": {"0": "a"}, "labels": {"0": "x", "1": "b", "2": "b"}}', "b are named twice"),
+        ('{"channel_names": "CT"}', r'channel_names is "CT", not numbers to names such as'),
+        ('{"labels": ["background", "liver"]}', r'labels is \["background", "liver"\], not names to values'),
+        (
+            '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1.5, "b": []}}',
+            r"labels are whole numbers, or lists of them for regions, but a is 1\.5, b is \[\]",
+        ),
+        (
+            '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1}, "file_ending": "png"}',
+            r'file_ending: "png" must begin with a dot: "\.png"$',
+        ),
     ],
 )
 def test_faulty_descriptions(tmp_path, text, words):
@@ -146,6 +156,25 @@ def test_faulty_descriptions(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as caught:
         open_dataset(tmp_path)
     assert "dataset.json" in str(caught.value)
+
+
+def test_descriptions_of_other_editors(make_dataset):
+    path = make_dataset(1) / "dataset.json"
+    text = path.read_text()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert open_dataset(path.parent).spec.name == "raw"
+    path.write_bytes(text.replace("{", '{"licence": "für alle", ', 1).encode("latin-1"))
+    with pytest.raises(
+        InputError, match=r"dataset\.json: not UTF-8 text \(byte 14 is 0xfc\); save it as UTF-8"
+    ):
+        open_dataset(path.parent)
+
+
+def test_an_image_of_another_ending_is_named(make_dataset):
+    images = make_dataset(2) / "imagesTr"
+    (images / "case_1_0000.nii.gz").rename(images / "case_1_0000.nii")
+    with pytest.raises(InputError, match=r"without an image in imagesTr; case_1_0000\.nii does not end in"):
+        open_dataset(images.parent)
 
 
 def test_no_folder_and_no_description(tmp_path):
@@ -235,6 +264,20 @@ class TestFindCases:
         cases = find_cases(tmp_path, file_ending=".png", num_channels=3)
         assert names(cases) == ["frame"]
 
+    def test_a_grey_picture_among_those_in_colour_is_a_case(self, tmp_path):
+        """It is refused when it is read; the others are what they are."""
+        PIL.Image.new("L", (4, 4)).save(tmp_path / "a_0000.png")
+        with pytest.raises(
+            InputError, match=r"missing a_0001\.png, a_0002\.png; .* or give one that holds all 3"
+        ):
+            find_cases(tmp_path, file_ending=".png", num_channels=3)
+        (tmp_path / "b_0000.png").write_bytes(b"no picture")
+        PIL.Image.new("RGB", (4, 4)).save(tmp_path / "c_0000.png")
+        assert names(find_cases(tmp_path, file_ending=".png", num_channels=3)) == ["a", "b", "c"]
+        (tmp_path / "a_0000.png").unlink()
+        (tmp_path / "c_0000.png").unlink()
+        assert names(find_cases(tmp_path, file_ending=".png", num_channels=3)) == ["b"]
+
     def test_one_file(self, make_dataset, tmp_path):
         folder = make_dataset(2, num_channels=2) / "imagesTr"
         (case,) = find_cases_of([folder / "case_1_0000.nii.gz"], num_channels=2)
@@ -260,6 +303,9 @@ class TestFindCases:
         with pytest.raises(InputError, match="no such folder"):
             find_cases(tmp_path / "x", file_ending=".nii.gz", num_channels=1)
         with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds no files"):
+            find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
+        (tmp_path / "patient").mkdir()
+        with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds folders alone: patient"):
             find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
 
     def test_one_name_for_two_files(self, tmp_path):

@@ -161,7 +161,7 @@ def test_nan_and_infinity_are_counted(tmp_path, ending):
         tifffile.imwrite(path, array, photometric="minisblack")
     else:
         write_volume(path, array)
-    with pytest.raises(InputError, match=rf"a\{ending}: 2 voxels are NaN and 1 infinite, of 24"):
+    with pytest.raises(InputError, match=rf"a\{ending}: 2 voxels are NaN and 1 voxel is infinite, of 24"):
         read_image(path)
 
 

@@ -126,6 +126,29 @@ def test_weights_of_an_unknown_name(tmp_path):
         ModelFolder(tmp_path, make_plan()).weights_path("first")
 
 
+def test_what_is_no_model_folder_is_told_of_with_what_is_one(folder):
+    with pytest.raises(
+        InputError, match=rf"plan\.json is a file, not a model folder; give its folder, {folder.path}"
+    ):
+        ModelFolder.open(folder.path / "plan.json")
+    above = folder.path.parent
+    with pytest.raises(InputError, match=rf"holds no plan\.json; models in it are {folder.path}\.$"):
+        ModelFolder.open(above)
+    (above / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"notes\.txt is a file, not a model folder\.$"):
+        ModelFolder.open(above / "notes.txt")
+
+
+def test_files_that_are_gone_or_no_json_are_told_of_in_words(folder, tmp_path):
+    with pytest.raises(InputError, match=r"x\.safetensors: cannot be read \(No such file or directory\)$"):
+        read_tensors(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"x\.json: cannot be read \(No such file or directory\)$"):
+        Plan.read(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(InputError, match=r"Invalid JSON: EOF while parsing an object at line 1 column 1$"):
+        Plan.read(tmp_path / "x.json")
+
+
 def test_a_model_takes_no_place_that_is_taken(folder, tmp_path):
     with pytest.raises(UsageError, match=r"model exists and is not an empty folder.* by --resume"):
         ModelFolder.require_new(folder.path)

@@ -265,6 +265,11 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (tmp_path / "text.pth").write_text("no checkpoint")
     with pytest.raises(InputError, match=r"text\.pth: not a checkpoint of torch, or damaged"):
         read_official(tmp_path / "text.pth")
+    # Text that unpickles to nothing: `r0` and `}` are instructions, on an empty stack.
+    for text in ("root:x:0:0:root:/root:/bin/bash\n", "}0r\n", "a,b\n1,2\n"):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(InputError, match=r"text\.pth: not a checkpoint of torch, or damaged"):
+            read_official(tmp_path / "text.pth")
     torch.save({"weights": 1, "epoch": 2}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"no weights under .*it holds weights, epoch"):
         read_official(tmp_path / "other.pth")

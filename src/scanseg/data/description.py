@@ -73,7 +73,11 @@ def read_description(folder: Path) -> Description:
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#x}); save it as UTF-8."
+        ) from error
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); a raw data set has this file."
@@ -98,6 +102,8 @@ def _channel_names(content: dict[str, Any]) -> tuple[str, ...] | None:
     names = content.get("channel_names", content.get("modality"))
     if names is None or isinstance(names, list):
         return names if names is None else tuple(str(name) for name in names)
+    if not isinstance(names, dict):
+        raise ValueError(f'channel_names is {json.dumps(names)}, not numbers to names such as {{"0": "CT"}}')
     numbered = {int(number): str(name) for number, name in names.items()}
     if sorted(numbered) != list(range(len(numbered))):
         raise ValueError(f"channel_names are numbered {sorted(numbered)}, not from 0 on")
@@ -109,13 +115,27 @@ def _labels(content: dict[str, Any]) -> dict[str, Any] | None:
     labels = content.get("labels")
     if not labels:
         return None
+    if not isinstance(labels, dict):
+        raise ValueError(
+            f'labels is {json.dumps(labels)}, not names to values such as {{"background": 0, "liver": 1}}'
+        )
     if all(isinstance(name, str) for name in labels.values()) and all(key.isdigit() for key in labels):
         names = [BACKGROUND if int(value) == 0 else name for value, name in labels.items()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"labels {', '.join(repeated)} are named twice")
         return {name: int(value) for name, value in zip(names, labels, strict=True)}
+    strange = [f"{name} is {json.dumps(value)}" for name, value in labels.items() if not _is_whole(value)]
+    if strange:
+        raise ValueError(f"labels are whole numbers, or lists of them for regions, but {', '.join(strange)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in labels.items()}
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a label is a whole number or a list of them; some write numbers as text."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_whole(part) and not isinstance(part, list) for part in value)
+    return str(value).lstrip("-").isdecimal() or (isinstance(value, float) and value.is_integer())
 
 
 def _listed_cases(folder: Path, content: dict[str, Any]) -> tuple[ListedCase, ...]:

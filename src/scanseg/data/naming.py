@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from scanseg.counts import listed
 from scanseg.errors import InputError
 from scanseg.imaging import count_channels
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS
+from scanseg.imaging.raster import companion_path
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -37,33 +39,41 @@ def list_files(folder: Path, *, file_ending: str) -> list[Path]:
     files = [path for path in visible if path.name.endswith(file_ending)]
     if not files:
         there = sorted({_ending_of(path) for path in visible})
-        holds = f"its files end in {listed(there)}" if there else "it holds no files"
+        holds = f"its files end in {listed(there)}" if there else _say_of_empty(folder)
         raise InputError(f"{folder}: no file ends in {file_ending}; {holds}.")
     return files
+
+
+def _say_of_empty(folder: Path) -> str:
+    """Say of a folder without files what it holds."""
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return f"it holds folders alone: {listed(inside)}" if inside else "it holds no files"
 
 
 def count_others(folder: Path, *, file_ending: str) -> dict[str, int]:
     """Count the visible files of a folder that do not have an ending, by the endings that they have.
 
-    Left out are files that lie beside images (`dataset.json`, what systems leave there), and the voxels of images whose
-    headers have the ending.
+    Left out are files that lie beside images (`dataset.json`, what systems leave there), the voxels of images whose
+    headers have the ending, and the spacings of TIFF files.
 
     Args:
         folder: The folder.
         file_ending: The ending, with its dot.
     """
-    detached = file_ending.lower() in DETACHED_ENDINGS
-    headers = (
-        {path.name[: -len(file_ending)] for path in folder.glob(f"*{file_ending}")} if detached else set()
-    )
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    images = [path for path in paths if path.name.endswith(file_ending)]
+    beside: set[str] = set()
+    if file_ending.lower() in DETACHED_ENDINGS:
+        stems = {path.name[: -len(file_ending)] for path in images}
+        beside = {path.name for path in paths if path.name.partition(".")[0] in stems}
+    elif DECODERS.get(file_ending.lower()) == "tiff":
+        beside = {companion_path(path).name for path in images}
     others = (
         path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and not path.name.startswith(".")
-        and not path.name.endswith(file_ending)
+        for path in paths
+        if not path.name.endswith(file_ending)
         and path.name.lower() not in _SIDE_FILES
-        and path.name.partition(".")[0] not in headers
+        and path.name not in beside
     )
     return dict(Counter(map(_ending_of, others)))
 
@@ -106,21 +116,30 @@ def group_files(
     Returns:
         The files of each case in the order of channels, and what is wrong, one phrase for each fault.
     """
-    if num_channels == 1 or holds_all_channels(files, num_channels):
+    if num_channels == 1 or holds_all_channels(files, num_channels, file_ending=file_ending):
         beyond = _further_channels(files, file_ending) if num_channels == 1 and known_cases is None else []
         grouped, faults = _one_file_each(files, file_ending, known_cases or ())
         return ({}, beyond) if beyond else (grouped, faults)
     return _one_file_per_channel(files, file_ending, num_channels)
 
 
-def holds_all_channels(files: Sequence[Path], num_channels: int) -> bool:
-    """Whether the first file that can be read holds all channels of a case."""
+def holds_all_channels(files: Sequence[Path], num_channels: int, *, file_ending: str) -> bool:
+    """Whether one file holds all channels of a case: as the first says that can be read.
+
+    Where no name has a number above 0, so that files of single channels would lack all others, any that holds all
+    decides, or that none can be read.
+    """
+    counts = _readable_counts(files)
+    if any(split_channel(file, file_ending)[1] for file in files):
+        return next(counts, None) == num_channels
+    return next(counts, num_channels) == num_channels or num_channels in counts
+
+
+def _readable_counts(files: Sequence[Path]) -> Iterator[int]:
+    """Give the channels of every file that can be read."""
     for file in files:
-        try:
-            return count_channels(file) == num_channels
-        except InputError:
-            continue
-    return False
+        with suppress(InputError):
+            yield count_channels(file)
 
 
 def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
@@ -190,7 +209,10 @@ def _one_file_per_channel(
         ]
         extra = [file.name for channel, file in sorted(channels.items()) if channel >= num_channels]
         if missing:
-            faults.append(f"case {case}: missing {', '.join(missing)}; add the files of all channels")
+            faults.append(
+                f"case {case}: missing {', '.join(missing)}; add the files of all channels, or give one that holds all "
+                f"{num_channels}"
+            )
         if extra:
             faults.append(f"case {case}: {', '.join(extra)} beyond the {num_channels} channels; remove them")
         if not missing and not extra:

@@ -1,6 +1,7 @@
 """Raw data sets: which files make up which case."""
 
 import glob
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,11 @@ def find_cases_of(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase,
 def _with_other_channels(file: Path, file_ending: str, num_channels: int) -> list[Path]:
     """Return a file, or those of all channels of its case, where each has one."""
     case, channel = split_channel(file, file_ending)
-    if channel is None or num_channels == 1 or holds_all_channels([file], num_channels):
+    if (
+        channel is None
+        or num_channels == 1
+        or holds_all_channels([file], num_channels, file_ending=file_ending)
+    ):
         return [file]
     return sorted(file.parent.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{file_ending}"))
 
@@ -203,10 +208,20 @@ def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]
         faults.append(
             f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}; add it, or move the image"
         )
+    others = _of_other_endings(path / IMAGES_FOLDER, file_ending=spec.file_ending)
     for name in label_maps.keys() - seen:
-        faults.append(f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}")
+        alike = f"; {others[name]} does not end in {spec.file_ending}" if name in others else ""
+        faults.append(
+            f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{alike}"
+        )
     cases = [RawCase(name, files, label_maps[name]) for name, files in grouped.items() if name in label_maps]
     return cases, sorted(faults)
+
+
+def _of_other_endings(folder: Path, *, file_ending: str) -> dict[str, str]:
+    """Return a file of each case whose images do not have the ending of the data set."""
+    names = [path.name for path in sorted(folder.iterdir()) if not path.name.endswith(file_ending)]
+    return {re.sub(r"_\d{4}$", "", name.partition(".")[0]): name for name in reversed(names)}
 
 
 def _list_or_fault(folder: Path, file_ending: str) -> tuple[list[Path], list[str]]:

@@ -65,11 +65,12 @@ def check_voxels(path: Path) -> None:
 
 def describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
     """Say how many voxels are no numbers."""
-    return (
-        f"{path}: {counted(num_nan, 'voxel')} {'is' if num_nan == 1 else 'are'} NaN and {num_infinite} infinite, "
-        f"of {num_voxels}; "
-        "replace them by a number (often 0)."
+    told = " and ".join(
+        f"{counted(number, 'voxel')} {'is' if number == 1 else 'are'} {kind}"
+        for number, kind in ((num_nan, "NaN"), (num_infinite, "infinite"))
+        if number
     )
+    return f"{path}: {told}, of {num_voxels}; replace them by a number (often 0)."
 
 
 def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scanseg.counts import listed
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
 from scanseg.models.device import memory_for
@@ -92,10 +93,15 @@ class ModelFolder:
         Raises:
             InputError: There is no such folder, or its plan cannot be read.
         """
+        if path.is_file():
+            known = f"; give its folder, {path.parent}" if (path.parent / _PLAN).is_file() else ""
+            raise InputError(f"{path} is a file, not a model folder{known}.")
         if not path.is_dir():
             raise InputError(f"{path} is not a model folder: there is no such folder.")
         if not (path / _PLAN).is_file():
-            raise InputError(f"{path} is not a model folder: it holds no {_PLAN}.")
+            inside = sorted(str(folder.parent) for folder in path.glob(f"*/{_PLAN}"))
+            known = f"; models in it are {listed(inside)}" if inside else ""
+            raise InputError(f"{path} is not a model folder: it holds no {_PLAN}{known}.")
         return cls(path, Plan.read(path / _PLAN))
 
     def claim(self) -> FileLock:
@@ -318,4 +324,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise InputError(f"{path}: cannot be read ({reason})") from error

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -193,6 +194,13 @@ def load_encoder(network: MSVMUNet, path: Path) -> None:
     network.encoder.load_state_dict(weights)
 
 
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
+    *(ImportError, OverflowError, struct.error),
+)
+"""What unpickling raises where bytes are no checkpoint; nothing of ours runs in it."""
+
+
 def _load(path: Path) -> Mapping[str, Any]:
     """Unpickle what torch deems harmless, and numpy's scalars."""
     if not path.is_file():
@@ -205,7 +213,7 @@ def _load(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, str(error))) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of torch, or damaged ({reason}).") from error
     if not isinstance(content, Mapping):
@@ -239,7 +247,7 @@ def _refusal(path: Path, reason: str) -> str:
     }
     try:
         unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
-    except (RuntimeError, ValueError, pickle.UnpicklingError, OSError):
+    except (pickle.UnpicklingError, *_UNREADABLE):
         unsafe = re.findall(
             r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason
         )  # a form that torch does not list

@@ -14,7 +14,10 @@ from scanseg.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_SELF_EXPLAINED = ("value_error", "missing", "extra_forbidden", "union_tag_invalid", "union_tag_not_found")
+_SELF_EXPLAINED = (
+    *("value_error", "missing", "extra_forbidden", "union_tag_invalid", "union_tag_not_found"),
+    "json_invalid",
+)
 """Kinds of faults whose messages have all values in them, or are about no value."""
 _MAX_QUOTED = 60
 _QUOTED = re.compile("'([^']*)'")
@@ -41,7 +44,8 @@ class Document(BaseModel):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from error
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise InputError(f"{path}: cannot be read ({reason})") from error
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from scanseg.counts import counted
 from scanseg.specs.base import Document
@@ -25,6 +25,13 @@ class DatasetSpec(Document):
     """Label value that each region writes into a prediction, in the order of the regions; later ones win."""
     file_ending: str
     """Ending of the image files, with its dot: `.nii.gz`, `.png` ..."""
+
+    @field_validator("file_ending")
+    @classmethod
+    def _check_file_ending(cls, ending: str) -> str:
+        if not ending.startswith("."):
+            raise ValueError(f'"{ending}" must begin with a dot: ".{ending}"')
+        return ending
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
