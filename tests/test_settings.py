@@ -42,6 +42,7 @@ def test_changes_values_by_path_and_leaves_the_document_alone(plan: Plan) -> Non
     assert changed.network == MSVMUNetSpec(upsampling="bilinear")
     assert plan.training.epochs == TrainingSpec().epochs
     assert apply_settings(plan, []) is plan
+    assert apply_settings(plan, "training.epochs=3").training.epochs == 3
 
 
 def test_values_are_json_else_text(plan: Plan) -> None:

@@ -27,6 +27,7 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     """
     if not settings:
         return document
+    settings = several(settings)
     content = document.model_dump(mode="json")
     for setting in settings:
         path, equals, value = setting.partition("=")
@@ -39,6 +40,11 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
         faults = list_faults(error, content=content)
         asked = " ".join(f"--set {setting}" for setting in _settings_of(faults, settings))
         raise UsageError(f"{asked}: {describe_faults(error, content=content)}") from error
+
+
+def several(texts: str | Sequence[str]) -> tuple[str, ...]:
+    """Return texts; a caller who gives one alone means it, not its letters."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 def _settings_of(faults: Sequence[tuple[str, str]], settings: Sequence[str]) -> list[str]:

@@ -231,6 +231,16 @@ def test_nothing_there(tmp_path, folders):
         evaluate(tmp_path / "empty", tmp_path / "empty")
 
 
+def test_arguments_of_programs_are_judged(folders):
+    with pytest.raises(UsageError, match="rule 'best' is unknown; choose skip, transunet"):
+        evaluate(*folders, rule="best")
+    with pytest.raises(UsageError, match="distance_unit 'cm' is unknown; choose mm, voxels"):
+        evaluate(*folders, distance_unit="cm")
+    with pytest.raises(UsageError, match="no cases are named"):
+        evaluate(*folders, cases=[])
+    assert [case.case for case in evaluate(*folders, cases="a").cases] == ["a"]
+
+
 def test_nothing_to_score(tmp_path):
     for name in ("p", "r"):
         (tmp_path / name).mkdir()

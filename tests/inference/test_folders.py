@@ -11,7 +11,7 @@ from torch import nn
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
 from scanseg.imaging import Image, read_image, read_label_map, write_label_map
-from scanseg.inference import folders
+from scanseg.inference import folders, targets
 from scanseg.specs import PredictionRecord
 
 
@@ -177,6 +177,13 @@ def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
     assert [case.case for case in record.cases] == ["a", "b", "c"]
 
 
+def test_the_spacing_of_a_tiff_is_no_other_file(tmp_path):
+    for name in ("a_0000.tif", "a.json", "b.json"):
+        (tmp_path / name).touch()
+    (warning,) = targets.warn_of_others([tmp_path], file_ending=".tif")
+    assert warning.startswith(f"{tmp_path}: 1 file skipped that does not end in .tif (1 in .json)")
+
+
 def test_the_voxels_of_a_header_are_no_other_files(make_predictor, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -236,6 +243,8 @@ def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         predictor.predict_folder(volumes[0], tmp_path / "file")
+    with pytest.raises(UsageError, match="no images to segment"):
+        predictor.predict_folder([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

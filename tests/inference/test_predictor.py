@@ -156,6 +156,12 @@ def test_spacing_is_asked_for_where_it_is_needed(make_predictor, volume):
         predictor.predict(image_of(volume[None]), spacing=(1, 1, 1))
 
 
+@pytest.mark.parametrize("spacing", [1.0, ("a", "b", "c"), (1.0, 1.0), (0.0, 1.0, 1.0)])
+def test_a_spacing_that_is_none(make_predictor, volume, spacing):
+    with pytest.raises(InputError, match=r"spacing .* must be 3 positive numbers of mm"):
+        make_predictor().predict(volume, spacing=spacing)
+
+
 def test_a_folder_is_refused(make_predictor, tmp_path):
     with pytest.raises(UsageError, match="is a folder; predict_folder"):
         make_predictor().predict(tmp_path)

@@ -34,6 +34,7 @@ def no_gpu(monkeypatch):
 
 def test_cpu_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
 
 
 def test_auto_takes_what_is_there(no_gpu):

@@ -278,6 +278,9 @@ def test_a_plan_with_a_recipe_and_a_recipe_twice_are_refused(dataset, tmp_path):
 
     with pytest.raises(UsageError, match="is a plan and has its recipe"):
         scanseg.cross_validate(plan, tmp_path / "study", recipes=("xlstm-unet",), **OPTIONS)
+    names = {"recipes": "no-recipe", "devices": "cpu", "settings": SETTINGS[0], "num_workers": 0}
+    with pytest.raises(UsageError, match="recipe 'no-recipe' is unknown"):  # one name, not its letters
+        scanseg.cross_validate(dataset, tmp_path / "other", **names)
     with pytest.raises(UsageError, match="one is given twice"):
         scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",) * 2, **OPTIONS)
 

@@ -1,14 +1,17 @@
 """Evaluate folders of predicted label maps against folders of references."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from scanseg.data.description import DESCRIPTION_FILE, read_description
 from scanseg.data.faults import refuse_faults
 from scanseg.data.workers import map_cases
+from scanseg.errors import UsageError
 from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
 from scanseg.evaluation.report import CaseScores, make_report
+from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.tolerances import TOLERANCE_MM, preset_tolerances, tolerances_of
 from scanseg.progress import ProgressListener, ignore_progress
@@ -20,7 +23,7 @@ def evaluate(
     references: Path,
     *,
     labels: DatasetSpec | None = None,
-    cases: Collection[str] | None = None,
+    cases: Sequence[str] | None = None,
     only_predicted: bool = False,
     tolerance_mm: float = TOLERANCE_MM,
     label_tolerances_mm: Mapping[str, float] | None = None,
@@ -56,6 +59,12 @@ def evaluate(
             or hold unknown values; all faults are in one message.
         UsageError: A folder is to be compared with a file, or the arguments do not go together.
     """
+    if rule not in METRIC_RULES:
+        raise UsageError(f"rule {rule!r} is unknown; choose {', '.join(METRIC_RULES)}")
+    if distance_unit not in get_args(DistanceUnit):
+        raise UsageError(
+            f"distance_unit {distance_unit!r} is unknown; choose {', '.join(get_args(DistanceUnit))}"
+        )
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     described, source = _find_description(predictions, references, labels)
     found_values = _inspect(

@@ -1,6 +1,6 @@
 """Folders of instances: scored against references, and made from label maps of interior and boundary."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def evaluate_instances(
     instances: InstanceSource = "numbers",
     iou: float = IOU,
     border: int = BORDER,
-    cases: Collection[str] | None = None,
+    cases: Sequence[str] | None = None,
     only_predicted: bool = False,
     num_workers: int = 0,
     listen: ProgressListener = ignore_progress,

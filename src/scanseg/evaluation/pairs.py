@@ -1,7 +1,7 @@
 """Predictions and the references they are scored against: found, and checked against each other."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from scanseg.data.faults import refuse_faults
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging import Image, compare_geometry, read_label_map
 from scanseg.imaging.formats import DECODERS, file_ending
+from scanseg.settings import several
 
 _PIECE = 1 << 22
 """Voxels that are counted at a time."""
@@ -46,7 +47,7 @@ class Inspection:
 
 
 def find_pairs(
-    predictions: Path, references: Path, *, cases: Collection[str] | None, only_predicted: bool
+    predictions: Path, references: Path, *, cases: Sequence[str] | None, only_predicted: bool
 ) -> Pairs:
     """Find the reference of every prediction by its name; file endings may differ.
 
@@ -65,6 +66,9 @@ def find_pairs(
             raise InputError(f"{path}: no such file or folder.")
     if predictions.is_dir() != references.is_dir():
         raise UsageError(f"{predictions} and {references} must be two folders or two files.")
+    cases = None if cases is None else several(cases)
+    if cases is not None and not cases:
+        raise UsageError("no cases are named; name at least one, or leave cases out for all.")
     if cases is not None and only_predicted:
         raise UsageError("named cases and only those that are predicted exclude each other; leave one out.")
     if predictions.is_file():
@@ -83,7 +87,7 @@ def find_pairs(
             )
         elif name not in predicted:
             faults.append(
-                f"case {name}: no prediction in {predictions}; predict it, or name the cases to compare (--case), or "
+                f"case {name}: no prediction in {predictions}; predict it, name the cases to compare (--case), or "
                 "leave out what is not predicted (--only-predicted)"
             )
         elif name not in referred:

@@ -71,6 +71,8 @@ def predict_folder(
             not be segmented: after all others are.
         UsageError: The arguments do not go together.
     """
+    if not isinstance(source, Path) and not source:
+        raise UsageError("no images to segment; give a folder or files")
     if overwrite and skip_existing:
         raise UsageError("overwrite and skip_existing exclude each other; leave one out")
     begin, several = time.monotonic(), predictor.num_members(mirror=mirror) > 1

@@ -73,9 +73,12 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
         faults.append(f"the array holds {array.dtype}; intensities are integers or floats")
     elif not np.isfinite(array).all():
         faults.append("the array holds NaN or infinite values; replace them")
-    sizes = (1.0,) * num_axes if spacing is None else tuple(float(size) for size in spacing)
+    try:
+        sizes = (1.0,) * num_axes if spacing is None else tuple(float(size) for size in spacing)
+    except (TypeError, ValueError):
+        sizes = ()
     if len(sizes) != num_axes or not all(0 < size < np.inf for size in sizes):
-        faults.append(f"spacing {sizes} must be {num_axes} positive numbers of mm")
+        faults.append(f"spacing {sizes or spacing} must be {num_axes} positive numbers of mm")
     if faults:
         raise InputError("; ".join(faults))
     direction = tuple(float(value) for value in np.eye(num_axes).ravel())

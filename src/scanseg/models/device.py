@@ -19,16 +19,17 @@ _GPU_LIBRARIES = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "MPS back
 """In what the libraries of a GPU say, which are not asked by way of torch's allocator."""
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Return the device of a name.
 
     Args:
         name: `cpu`, `cuda`, `cuda:N` (the N-th GPU from 0), `mps`, or `auto`: the first of `cuda`, `mps` and
-            `cpu` that is there.
+            `cpu` that is there. A device of torch is as its name.
 
     Raises:
         UsageError: The name is unknown, or the device is not there; the reason is said.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     kind, colon, index = name.partition(":")

@@ -10,7 +10,7 @@ from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
 from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.settings import apply_settings, compare_settings
+from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import (
     ConfigurationOutcome,
     CrossValidationRecord,
@@ -55,6 +55,7 @@ def cross_validate(
     listen: ProgressListener = ignore_progress,
 ) -> CrossValidationResult:
     """Train every fold and make of them one model. See `scanseg.cross_validate`."""
+    recipes, devices = several(recipes), several(devices)
     if source.is_file() and recipes:
         raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
     if len(set(recipes)) < len(recipes):

@@ -12,7 +12,7 @@ from scanseg.errors import OtherProcessError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.models.device import waking
 from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.settings import apply_settings, compare_settings
+from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import Plan
 from scanseg.studies.cascade import keep_first_stage
 from scanseg.studies.curves import write_curves
@@ -217,7 +217,7 @@ def plan_settings(
         "training.seed": seed,
         "training.precision": precision,
     }
-    return (*(f"{path}={value}" for path, value in named.items() if value is not None), *settings)
+    return (*(f"{path}={value}" for path, value in named.items() if value is not None), *several(settings))
 
 
 def _workers_of(options: TrainingOptions, processes: Processes) -> int:
