@@ -309,6 +309,19 @@ def test_a_folder_where_a_file_is_to_be_written(
     assert folder.is_dir() == exists
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_what_a_file_cannot_replace_stays(
+    command, volume_dataset: Path, predictions: Path, tmp_path: Path
+) -> None:
+    """Such as `-o /dev/null --overwrite`, which root could have done."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    outcome = command("evaluate", predictions, volume_dataset / "labelsTr", "-o", pipe, "--overwrite")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith(f"error: {pipe} is a device or a pipe")
+    assert pipe.is_fifo()
+
+
 def test_a_place_where_nothing_can_be_written_is_told_of_before_the_work(
     command, volume_dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from scanseg import __version__
 from scanseg.cli import data, study
@@ -55,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with raise_on_signals():
             code = _build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
+    except UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        return _report(
+            f"not understood: {words}. An option takes one value (--set path.to.key=value), and is named again for "
+            f"each other (--recipe A --recipe B)",
+            code=2,
+        )
     except (CycloptsError, UsageError) as error:
         return _report(str(error), code=2)
     except OtherProcessError:
@@ -66,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _close_stdout()
         return 1
+    except FileExistsError as error:
+        return _report(
+            f"{error.filename} is a file, where a folder is to be made; name another place", code=1
+        )
     except OSError as error:
         if error.strerror is None:
             raise

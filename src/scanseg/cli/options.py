@@ -80,10 +80,12 @@ def require_new_file(path: Path, *, overwrite: bool) -> None:
         overwrite: Whether it may be replaced.
 
     Raises:
-        UsageError: It may not, it is a folder, or its folder cannot be made or written to.
+        UsageError: It may not, it is a folder or a device, or its folder cannot be made or written to.
     """
     if path.is_dir():
         raise UsageError(_is_folder(path))
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a device or a pipe, which a file cannot replace; name a file.")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already. Name another file, or replace it by --overwrite.")
     above = next(folder for folder in path.absolute().parents if folder.exists())
