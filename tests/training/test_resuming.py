@@ -108,6 +108,18 @@ def test_one_that_was_killed_before_its_record_is_asked_for_its_fold(train, tmp_
         train(resume=True, fold=2)
 
 
+def test_a_training_whose_checkpoint_is_gone_does_not_begin_anew(train, tmp_path, run):
+    train()
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "model" / "state")
+    before = run()
+
+    with pytest.raises(InputError, match=r"tells of \d+ iterations, but their checkpoint \(state/\) is gone"):
+        train(resume=True)
+    assert run() == before
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+
+
 def test_a_signal_while_cases_are_loaded(train, run):
     with pytest.raises(InterruptionError, match="--resume"):
         train(listen=signal_in("loading"))
@@ -125,6 +137,11 @@ def test_a_signal_in_validation(train, tmp_path, run):
 
     train(resume=True)
     assert (tmp_path / "model" / "validation.json").is_file()
+
+
+def test_a_fold_that_is_neither_a_number_nor_all(train):
+    with pytest.raises(UsageError, match="fold first does not exist"):
+        train(fold="first")
 
 
 def test_the_same_options_may_be_given_again(train):

@@ -24,7 +24,7 @@ def choose_fold(store: Store, fold: FoldChoice) -> Fold:
     if fold == "all":
         return Fold(train=tuple(case.case for case in store.index.cases), validation=())
     folds = store.index.splits.folds
-    if not 0 <= fold < len(folds):
+    if isinstance(fold, str) or not 0 <= fold < len(folds):
         raise UsageError(
             f"fold {fold} does not exist: {store.index.dataset.name} has folds 0 to {len(folds) - 1} "
             f"({store.index.splits.source}); or ask for all"

@@ -1,4 +1,4 @@
-"""The record of a run, as it is when the run begins."""
+"""The record of a run, as it is when the run begins or goes on."""
 
 import sys
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from scanseg.counts import counted
+from scanseg.errors import InputError
+from scanseg.models import Checkpoint, ModelFolder
 from scanseg.models.device import describe_device
 from scanseg.models.versions import installed_versions
 from scanseg.specs import Fold, RunRecord
@@ -46,6 +49,24 @@ def first_record(
         training_seconds=0.0,
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
+
+
+def read_state(folder: ModelFolder) -> tuple[Checkpoint | None, RunRecord | None]:
+    """Read the last checkpoint and the record of a run that goes on; None where there is none yet.
+
+    Args:
+        folder: The model folder.
+
+    Raises:
+        InputError: They cannot be read, or the record tells of a checkpoint that is gone.
+    """
+    checkpoint, record = folder.read_checkpoint(), folder.read_run()
+    if checkpoint is None and record is not None and record.iterations_done:
+        raise InputError(
+            f"{folder.path}: run.json tells of {counted(record.iterations_done, 'iteration')}, but their checkpoint "
+            f"(state/) is gone; put it back, or train anew in another folder."
+        )
+    return checkpoint, record
 
 
 def command_words(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from scanseg.training.fit import Fit
 from scanseg.training.initial_weights import load_initial_weights
 from scanseg.training.memory import explained_memory
 from scanseg.training.processes import Processes
-from scanseg.training.records import first_record
+from scanseg.training.records import first_record, read_state
 from scanseg.training.residence import choose_residence, hold
 from scanseg.training.schedules import learning_rate
 from scanseg.training.signals import InterruptionError, raise_if_stopped
@@ -80,9 +80,7 @@ class Run:
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
-        checkpoint, begun = self._processes.on_first(
-            lambda: (self._folder.read_checkpoint(), self._folder.read_run())
-        )
+        checkpoint, begun = self._processes.on_first(lambda: read_state(self._folder))
         network = self._folder.build_network()
         source = Path(begun.initial_weights) if begun and begun.initial_weights else initial_weights
         taken = None
