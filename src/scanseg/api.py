@@ -267,7 +267,7 @@ def load(
 
     Raises:
         InputError: The folder is no model, or its training has not finished.
-        UsageError: The device is not there.
+        UsageError: The device is not there, or weights or precision are unknown.
     """
     from scanseg.inference import load as load_predictor
 
@@ -307,6 +307,7 @@ def evaluate(
 
     Raises:
         InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
+        UsageError: A rule, unit or preset is unknown.
     """
     from scanseg.evaluation import evaluate as score
 
@@ -352,6 +353,7 @@ def evaluate_instances(
 
     Raises:
         InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
+        UsageError: `instances` is none of these, or the references are label maps.
     """
     from scanseg.evaluation import evaluate_instances as score
 

@@ -328,6 +328,11 @@ def test_label_maps_are_no_references(folders, tmp_path):
         evaluate_instances(folders[0], tmp_path / "labelsTr", instances="components")
 
 
+def test_an_unknown_kind_of_objects_is_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match="instances 'cells' is unknown; choose numbers, components, grown"):
+        evaluate_instances(tmp_path, tmp_path, instances="cells")
+
+
 def test_options_that_say_nothing_are_refused(folders, command, tmp_path):
     outcome = command("evaluate", *folders, "--iou", 0.5, "--border", 1, "-o", tmp_path / "x.json")
     assert (outcome.code, outcome.stderr) == (2, "error: --iou, --border need --instances\n")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import get_args
 
 import numpy as np
 
@@ -69,6 +70,8 @@ def evaluate_instances(
         UsageError: A folder is to be compared with a file, the references are label maps of interior and boundary, or
             the arguments do not go together.
     """
+    if instances not in get_args(InstanceSource):
+        raise UsageError(f"instances {instances!r} is unknown; choose {', '.join(get_args(InstanceSource))}")
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
