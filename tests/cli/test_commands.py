@@ -171,7 +171,7 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
     assert fake_api.train.options["initial_weights"] == Path("other")
     assert outcome.stdout.splitlines() == [
         "the labels are not those of other: 1 tensor of the head began anew",
-        "m: 1 epoch in 0:00:01",
+        "m: 1 epoch in 0:00:01; predict with it:  scanseg predict m IMAGES -o OUTPUT",
     ]
 
 
