@@ -104,6 +104,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
         ["hole", "-"],
         ["mean", "0.5000"],
         ["m:", "3", "epochs", "in", "1:02:05"],
+        ["predict", "with", "it:", "scanseg", "predict", "m", "IMAGES", "-o", "OUTPUT"],
     ]
     command(
         *(
@@ -171,7 +172,8 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
     assert fake_api.train.options["initial_weights"] == Path("other")
     assert outcome.stdout.splitlines() == [
         "the labels are not those of other: 1 tensor of the head began anew",
-        "m: 1 epoch in 0:00:01; predict with it:  scanseg predict m IMAGES -o OUTPUT",
+        "m: 1 epoch in 0:00:01",
+        "predict with it:  scanseg predict m IMAGES -o OUTPUT",
     ]
 
 

@@ -91,7 +91,5 @@ def train(
     if result.mean_dice is not None:
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
-    say(
-        f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}; predict with it:  "
-        f"scanseg predict {result.model} IMAGES -o OUTPUT"
-    )
+    say(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")
+    say(f"predict with it:  scanseg predict {result.model} IMAGES -o OUTPUT")
