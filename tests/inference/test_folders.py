@@ -386,6 +386,19 @@ def test_only_what_was_predicted_alike_is_skipped(make_predictor, volumes, tmp_p
         predictor.predict_folder(folder, output, skip_existing=True)
 
 
+def test_what_other_weights_predicted_is_not_skipped(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    output, network = tmp_path / "out", nn.Conv3d(1, 2, 1)
+    make_predictor(network).predict_folder(folder, output)
+    again = make_predictor(network).predict_folder(folder, output, skip_existing=True)
+    assert [case.skipped for case in again.cases] == [True, True]
+
+    with torch.no_grad():
+        network.bias.add_(1)
+    with pytest.raises(InputError, match="the model's weights, plan or postprocessing were others"):
+        make_predictor(network).predict_folder(folder, output, skip_existing=True)
+
+
 def test_uncertainty_maps(make_predictor, volumes, tmp_path):
     folder, _ = volumes
     predictor = make_predictor(inference={"mirror_axes": (0, 1)})

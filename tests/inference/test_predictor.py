@@ -107,8 +107,8 @@ def test_regions(make_predictor, volume):
     labels = {"background": 0, "whole": (1, 2), "core": (2,)}
     predictor = make_predictor(nn.Conv3d(1, 2, 1), dataset={"labels": labels, "regions_class_order": (1, 2)})
     with torch.no_grad():
-        predictor._network.weight.fill_(1)
-        predictor._network.bias.copy_(torch.tensor([-0.3, -0.7]))
+        predictor.network.weight.fill_(1)
+        predictor.network.bias.copy_(torch.tensor([-0.3, -0.7]))
     prediction = predictor.predict(volume, probabilities=True)
     # Values nearer to a threshold than float32 tells apart are left out.
     clear = (np.abs(volume - 0.3) > 1e-5) & (np.abs(volume - 0.7) > 1e-5)

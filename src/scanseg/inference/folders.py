@@ -13,6 +13,7 @@ from scanseg.data.faults import refuse_faults
 from scanseg.errors import ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
+from scanseg.inference.identity import identity_of
 from scanseg.inference.targets import (
     RECORD_FILE,
     Target,
@@ -111,6 +112,7 @@ def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ..
     """Return the record of a prediction that begins now."""
     return PredictionRecord(
         model=predictor.model,
+        identity=identity_of(predictor),
         recipe=predictor.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,

@@ -69,9 +69,9 @@ class Predictor:
         self.others = tuple(others)
         self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
         with memory_for("the network", device=device):
-            self._network = place_network(network, device).eval()
+            self.network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
-        self._run = ReplayedNetwork(self._network) if replayed else self._network
+        self._run = ReplayedNetwork(self.network) if replayed else self.network
 
     @property
     def precision(self) -> str:
@@ -108,8 +108,8 @@ class Predictor:
     @property
     def _members(self) -> list[Network]:
         """The networks of an ensemble, or the only one."""
-        if isinstance(self._network, MeanNetwork):
-            return list(self._network.networks)
+        if isinstance(self.network, MeanNetwork):
+            return list(self.network.networks)
         return [self._run]
 
     def predict(

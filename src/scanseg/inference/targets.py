@@ -185,6 +185,8 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
         for name in ("model", "recipe", "mirror")
         if getattr(earlier, name) != getattr(record, name)
     ]
+    if not differing and earlier.identity != record.identity:
+        differing.append("the model's weights, plan or postprocessing were others")
     if differing:
         raise InputError(
             f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "

@@ -33,6 +33,8 @@ class PredictionRecord(Document):
     format: Literal[1] = 1
     model: str
     """The model folder, or how else the network was given."""
+    identity: str | None = None
+    """Checksum of its plans, weights and postprocessing; None: from a time when none was taken."""
     recipe: str
     """Name of the recipe of the model's plan."""
     device: str
