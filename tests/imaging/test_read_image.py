@@ -118,6 +118,41 @@ def test_damaged_files_are_named_in_one_line_without_noise(tmp_path, rng, capfd,
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif"])
+def test_a_few_changed_bytes_end_in_an_error_for_people_or_in_an_image(tmp_path, rng, ending):
+    """The decoders raise what they stumble over: a division by zero, a wrong type, axes that do not fit."""
+    path = tmp_path / f"a{ending}"
+    values = rng.integers(0, 255, (12, 14, 3), dtype=np.uint8)
+    if ending == ".tif":
+        tifffile.imwrite(path, values, compression="zlib")
+    else:
+        PIL.Image.fromarray(values).convert("P" if ending in (".png", ".bmp") else "RGB").save(path)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(150):
+        changed = content.copy()
+        places = rng.integers(0, min(400, len(changed)), 4)
+        changed[places] = rng.integers(0, 256, 4)
+        path.write_bytes(changed[: rng.integers(len(changed) // 2, len(changed) + 1)].tobytes())
+        for read in (count_channels, read_image):
+            try:
+                read(path)
+            except InputError:
+                refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".png"])
+def test_a_truncated_picture_with_a_palette(tmp_path, rng, ending):
+    path = tmp_path / f"a{ending}"
+    values = rng.integers(0, 255, (60, 50, 3), dtype=np.uint8)
+    PIL.Image.fromarray(values).convert("P").save(path)
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(InputError, match=r"damaged"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.9])
 def test_truncated_nifti_is_not_read_as_zeros(tmp_path, rng, keep):
     array = rng.normal(size=(20, 30, 40)).astype(np.float32)

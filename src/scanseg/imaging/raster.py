@@ -19,6 +19,12 @@ from scanseg.imaging.itk import count_itk_channels, read_itk
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = {"RGB": "RGB", "YCbCr": "RGB", "CMYK": "RGB", "RGBA": "RGBA", "LA": "LA"}
 """Mode of a picture to the mode in which it is read."""
+_DAMAGES = (
+    *(OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
+    *(AssertionError, RuntimeError, zlib.error, struct.error),
+)
+"""What pillow and tifffile raise where a file is damaged."""
+
 _TIFF_STACK_AXES = "ZIQ"
 """Names that tifffile has for the axis of a stack."""
 
@@ -39,7 +45,7 @@ def read_pillow(path: Path, *, indices: bool) -> Image:
             has_alpha = array.shape[0] in (2, 4)
         else:
             mode = _reading_mode(path, picture, indices=indices)
-            array = _pixels(path, picture if mode == picture.mode else picture.convert(mode))
+            array = _pixels(path, picture, mode=mode)
             has_alpha = mode in ("RGBA", "LA")
     return raster_image(_without_alpha(path, array) if has_alpha else array)
 
@@ -66,7 +72,8 @@ def read_tiff(path: Path) -> Image:
     array, axes, has_alpha = _tiff_pixels(path)
     letters = [letter for letter in axes if letter not in "YXSC"]
     channels = [letter for letter in axes if letter in "SC"]
-    if len(letters) > 1 or len(channels) > 1 or any(letter not in _TIFF_STACK_AXES for letter in letters):
+    are_known = len(axes) == array.ndim and {"Y", "X"} <= set(axes) and set(letters) <= set(_TIFF_STACK_AXES)
+    if not are_known or len(letters) > 1 or len(channels) > 1:
         raise InputError(
             f"{path}: axes {axes} of shape {array.shape}; known are one picture or one stack along z, with at "
             "most one axis of channels."
@@ -138,7 +145,7 @@ def _opened(path: Path) -> Any:
             return PIL.Image.open(path)
     except PIL.Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}; save pictures as large as this as TIFF.") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except _DAMAGES as error:
         raise InputError(f"{path}: damaged, or not of the kind its ending says.") from error
 
 
@@ -163,11 +170,11 @@ def _reading_mode(path: Path, picture: Any, *, indices: bool) -> str:
     return _COLOUR_MODES[mode]
 
 
-def _pixels(path: Path, picture: Any) -> np.ndarray:
-    """Decode a picture to (channel, y, x)."""
+def _pixels(path: Path, picture: Any, *, mode: str) -> np.ndarray:
+    """Decode a picture in a mode to (channel, y, x)."""
     try:
-        array = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, zlib.error, struct.error) as error:
+        array = np.asarray(picture if mode == picture.mode else picture.convert(mode))
+    except _DAMAGES as error:
         raise InputError(f"{path}: damaged ({error}).") from error
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
@@ -194,7 +201,7 @@ def _tiff_series(path: Path) -> tuple[Any, bool]:
         with tifffile.TiffFile(path) as file:
             all_series = file.series
             extra = bool(file.pages.first.extrasamples)
-    except (OSError, ValueError, IndexError, struct.error, tifffile.TiffFileError) as error:
+    except (*_DAMAGES, tifffile.TiffFileError) as error:
         raise InputError(f"{path}: damaged, or not of the kind its ending says ({error}).") from error
     if len(all_series) != 1:
         raise InputError(f"{path}: holds {len(all_series)} pictures of different sizes; save one per file.")
@@ -208,7 +215,11 @@ def _tiff_pixels(path: Path) -> tuple[np.ndarray, str, bool]:
     series, has_alpha = _tiff_series(path)
     try:
         array = tifffile.imread(path, series=0)
-    except (OSError, ValueError, IndexError, zlib.error, struct.error, RuntimeError) as error:
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: the memory does not suffice for it, or it is damaged ({error})."
+        ) from error
+    except _DAMAGES as error:
         remedy = "; pip install imagecodecs" if "imagecodecs" in str(error) else ""
         raise InputError(f"{path}: cannot be decoded ({error}){remedy}.") from error
     return array, series.axes, has_alpha
