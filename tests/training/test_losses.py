@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from scanseg.ops import segmentation_sums
+from scanseg.ops.segmentation_sums import dice_sums
 from scanseg.ops.triton_support import INTERPRETED
 from scanseg.specs import DatasetSpec, LossSpec
 from scanseg.training import losses
-from scanseg.training.losses import dice_loss, encode_targets, segmentation_loss
+from scanseg.training.losses import encode_targets, segmentation_loss
 
 ORGANS = DatasetSpec(
     name="organs", channel_names=("MRI",), labels={"background": 0, "a": 1, "b": 2}, file_ending=".png"
@@ -47,29 +48,26 @@ def test_a_certain_and_right_output_costs_nothing(spec):
     assert loss.item() == pytest.approx(0, abs=1e-5)
 
 
+def dice_alone(logits, label_map, **options):
+    spec = LossSpec(cross_entropy_weight=0, **options)
+    return segmentation_loss([logits], label_map, spec=spec, dataset=PARTLY).item()
+
+
 def test_dice_by_hand():
-    probabilities = torch.tensor([[[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]])
-    targets = encode_targets(torch.tensor([[[0, 0], [1, 1]]]), dataset=PARTLY)
-    plain = LossSpec(dice_smooth=0.0)
-    squared = LossSpec(dice_smooth=0.0, dice_squared=True)
+    logits, label_map = torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 0], [1, 1]]])
 
     # overlap 1, sizes 2 and 2: 2 * 1 / 4; squares of the prediction: 4 * 0.25 = 1
-    assert dice_loss(probabilities, targets, plain, regions=False).item() == pytest.approx(1 - 2 / 4)
-    assert dice_loss(probabilities, targets, squared, regions=False).item() == pytest.approx(1 - 2 / 3)
+    assert dice_alone(logits, label_map, dice_smooth=0.0) == pytest.approx(1 - 2 / 4)
+    assert dice_alone(logits, label_map, dice_smooth=0.0, dice_squared=True) == pytest.approx(1 - 2 / 3)
 
 
 def test_dice_over_the_batch_sums_before_it_divides():
     label_map = torch.tensor([[[1, 1]], [[0, 0]]])
-    probabilities = torch.tensor([[[[0.0, 0.0]], [[1.0, 1.0]]], [[[0.0, 0.0]], [[1.0, 1.0]]]])
-    targets = encode_targets(label_map, dataset=PARTLY)
+    logits = sure(torch.ones_like(label_map), 2)
 
-    over_batch = dice_loss(probabilities, targets, LossSpec(dice_smooth=1e-9), regions=False)
-    by_patch = dice_loss(
-        probabilities, targets, LossSpec(dice_smooth=1e-9, dice_over_batch=False), regions=False
-    )
-
-    assert over_batch.item() == pytest.approx(1 - 4 / 6)
-    assert by_patch.item() == pytest.approx(1 - (1 + 0) / 2)
+    assert dice_alone(logits, label_map, dice_smooth=1e-9) == pytest.approx(1 - 4 / 6)
+    by_patch = dice_alone(logits, label_map, dice_smooth=1e-9, dice_over_batch=False)
+    assert by_patch == pytest.approx(1 - (1 + 0) / 2)
 
 
 def test_uncertain_cross_entropy_by_hand():
@@ -171,7 +169,11 @@ def test_on_a_cpu_the_loss_is_bit_by_bit_that_of_whole_maps():
     targets = encode_targets(label_map, dataset=ORGANS)
 
     loss = segmentation_loss([leaves[0]], label_map, spec=spec, dataset=ORGANS)
-    dice = dice_loss(leaves[1].softmax(1), targets, spec, regions=False)
+    overlap, predicted, actual = dice_sums(
+        leaves[1].softmax(1)[:, 1:], targets.masks[:, 1:], valid=None, squared=False, over_batch=True
+    )
+    smooth = spec.dice_smooth
+    dice = 1 - ((2 * overlap + smooth) / (predicted + actual + smooth)).mean()
     of_voxels = torch.nn.functional.cross_entropy(leaves[1], label_map.long(), reduction="none")
     by_maps = 0.7 * dice + of_voxels.mean()
     for value in (loss, by_maps):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.ops import segmentation_sums
-from scanseg.ops.segmentation_sums import dice_sums, masks_of
+from scanseg.ops.segmentation_sums import masks_of
 from scanseg.specs import BACKGROUND, DatasetSpec, LossSpec
 
 Logits = Float[Tensor, "batch output *axes"]
@@ -131,36 +131,6 @@ def _uneven_weights(spec: LossSpec, dataset: DatasetSpec) -> list[float] | None:
     names = list(dataset.foreground) if dataset.has_regions else [BACKGROUND, *dataset.foreground]
     weights = [spec.label_weights.get(name, 1.0) for name in names]
     return None if all(weight == weights[0] for weight in weights) else weights
-
-
-def dice_loss(
-    probabilities: Float[Tensor, "batch output *axes"],
-    targets: Targets,
-    spec: LossSpec,
-    *,
-    regions: bool,
-    total: Total = _alone,
-) -> Float[Tensor, ""]:
-    """Return one minus the soft Dice coefficient, averaged over outputs (and patches, unless over the batch).
-
-    Args:
-        probabilities: Of each output.
-        targets: Masks of the same shape.
-        spec: Form of the denominator, smoothing, background.
-        regions: The outputs are regions: there is no background among them.
-        total: Sums over the processes that share the batch.
-    """
-    masks = targets.masks
-    if not spec.dice_background and not regions:
-        probabilities, masks = probabilities[:, 1:], masks[:, 1:]
-    sums = dice_sums(
-        probabilities,
-        masks,
-        valid=targets.valid,
-        squared=spec.dice_squared,
-        over_batch=spec.dice_over_batch,
-    )
-    return _dice(*sums, spec, total=total)
 
 
 def _dice(overlap: Tensor, predicted: Tensor, actual: Tensor, spec: LossSpec, *, total: Total) -> Tensor:
