@@ -73,6 +73,17 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     }
 
 
+def test_what_goes_on_can_be_given_to_a_shell(command, fake_api, plan: Plan, tmp_path: Path) -> None:
+    fake_api.make_plan = Call(plan)
+    output = tmp_path / "my plans" / "p.json"
+    assert command("plan", "folder", "-o", output).stdout.endswith(
+        f"train it:  scanseg train '{output}' -o MODEL\n"
+    )
+    fake_api.preprocess = Call(tmp_path / "s")
+    outcome = command("preprocess", "my set", "--store", "s")
+    assert outcome.stdout.endswith("train on it:  scanseg train 'my set' -o MODEL --store s\n")
+
+
 def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None:
     fake_api.train = Call(
         SimpleNamespace(

@@ -1,7 +1,9 @@
 """What a person reads on stdout: lines and tables."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 from rich import box
@@ -11,6 +13,16 @@ from rich.text import Text
 
 _WIDTH_OF_FILES = 200
 """Columns where stdout is no terminal: tables are not wrapped there."""
+
+
+def suggest(purpose: str, *words: str | Path) -> None:
+    """Write a command that goes on from here, as it can be given to a shell.
+
+    Args:
+        purpose: What it is for.
+        words: The command without the program; paths may have spaces.
+    """
+    say(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
 
 
 def say(line: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_score, say, show_table
+from scanseg.cli.console import format_score, say, show_table, suggest
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
@@ -71,10 +71,8 @@ def crossval(
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     _show(result.record)
-    say(
-        f"{output}: the {result.record.chosen} folds as one model; predict with it:  "
-        f"scanseg predict {output} IMAGES -o OUTPUT"
-    )
+    say(f"{output}: the {result.record.chosen} folds as one model")
+    suggest("predict with it", "predict", output, "IMAGES", "-o", "OUTPUT")
 
 
 def _show(record: "CrossValidationRecord") -> None:

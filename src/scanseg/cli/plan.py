@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanseg.cli.console import say, show_table
+from scanseg.cli.console import show_table, suggest
 from scanseg.cli.options import OutputFile, Overwrite, Recipe, Settings, Workers, require_new_file
 from scanseg.cli.progress import show_progress
 
@@ -41,7 +41,7 @@ def plan(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())
     show_table(("plan", str(output)), _summary(made), align="left")
-    say(f"train it:  scanseg train {output} -o MODEL")
+    suggest("train it", "train", output, "-o", "MODEL")
 
 
 def _summary(made: "Plan") -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say
+from scanseg.cli.console import say, suggest
 from scanseg.cli.options import Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
 
@@ -36,4 +36,4 @@ def preprocess(
             source, store=store, recipe=recipe, settings=settings, num_workers=num_workers, listen=listen
         )
     say(f"{folder}")
-    say(f"train on it:  scanseg train {source} -o MODEL --store {store}")
+    suggest("train on it", "train", source, "-o", "MODEL", "--store", store)

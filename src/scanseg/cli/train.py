@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_duration, format_score, say, show_table
+from scanseg.cli.console import format_duration, format_score, say, show_table, suggest
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import Device, Precision, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
@@ -92,4 +92,4 @@ def train(
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
     say(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")
-    say(f"predict with it:  scanseg predict {result.model} IMAGES -o OUTPUT")
+    suggest("predict with it", "predict", result.model, "IMAGES", "-o", "OUTPUT")
