@@ -141,6 +141,17 @@ def test_the_skip_of_full_resolution_is_joined_in_3d_only_unless_asked(num_axes,
     assert network.eval()(torch.randn(1, 1, *(16,) * num_axes)).shape == (1, 2, *(16,) * num_axes)
 
 
+@pytest.mark.parametrize("as_shortcuts", [False, True])
+def test_blocks_begin_as_shortcuts_where_asked(as_shortcuts):
+    network = built(sequence_block="none", blocks_begin_as_shortcuts=as_shortcuts)
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlockD)]
+    x = torch.randn(1, blocks[0].conv1.conv.in_channels, 6, 6).relu()
+    with torch.no_grad():
+        assert torch.allclose(blocks[0](x), x) == as_shortcuts
+    assert len(blocks) > 4
+    assert all((block.conv2.norm.weight == 0).all() == as_shortcuts for block in blocks)
+
+
 def test_stages_that_do_not_fit_together_are_refused():
     with pytest.raises(InputError, match="describe 2, 5 and 5 stages"):
         built(features=(4, 8))

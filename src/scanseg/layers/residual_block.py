@@ -109,3 +109,10 @@ class BasicBlockD(nn.Module):
         """Apply the block."""
         y = forgetting_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
         return self.conv2.normalise(y, residual=self.shortcut(self.pool(x)))
+
+    @staticmethod
+    def all_begin_as_shortcuts(network: nn.Module) -> None:
+        """Let the blocks of a network begin as the ways around their convolutions: scales of last norms are 0."""
+        for block in network.modules():
+            if isinstance(block, BasicBlockD):
+                nn.init.zeros_(block.conv2.norm.weight)

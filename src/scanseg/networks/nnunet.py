@@ -144,9 +144,7 @@ class ResidualUNet(ConvolutionalNetwork):
             num_convs=num_convs_decoder or (1,) * (shapes.num_stages - 1),
             deep_supervision=deep_supervision,
         )
-        for block in self.encoder.modules():
-            if isinstance(block, BasicBlockD):
-                nn.init.zeros_(block.conv2.norm.weight)
+        BasicBlockD.all_begin_as_shortcuts(self.encoder)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None

@@ -44,6 +44,8 @@ class XLSTMUNet(ConvolutionalNetwork):
         skip_full_resolution: Whether the last decoder stage sees the skip of the first; None: as published
             (3D yes, 2D no).
         deep_supervision: Whether there are logits of every decoder stage.
+        blocks_begin_as_shortcuts: Whether residual blocks without a convolution on the way around (`BasicBlockD`) begin
+            as this way alone, as those of nnU-Net's residual encoder do.
 
     Raises:
         InputError: The arguments do not describe a network.
@@ -65,6 +67,7 @@ class XLSTMUNet(ConvolutionalNetwork):
         traversal: Traversal = "forward",
         skip_full_resolution: bool | None = None,
         deep_supervision: bool = True,
+        blocks_begin_as_shortcuts: bool = False,
     ) -> None:
         super().__init__()
         shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
@@ -94,6 +97,8 @@ class XLSTMUNet(ConvolutionalNetwork):
             else skip_full_resolution,
             deep_supervision=deep_supervision,
         )
+        if blocks_begin_as_shortcuts:
+            BasicBlockD.all_begin_as_shortcuts(self)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None
