@@ -27,10 +27,6 @@ def outputs_and_gradients(block, x):
     return [y.detach(), leaf.grad, *(parameter.grad for parameter in block.parameters())]
 
 
-def first_norm(block):
-    return block.norm1 if isinstance(block, BasicResBlock) else block.conv1.norm
-
-
 class Watched(nn.Module):
     """A norm whose results are watched for as long as they live."""
 
@@ -45,7 +41,7 @@ class Watched(nn.Module):
 
 
 def watch(block):
-    watched = Watched(first_norm(block))
+    watched = Watched(block.forgotten_norm)
     if isinstance(block, BasicResBlock):
         block.norm1 = watched
     else:

@@ -9,7 +9,7 @@ from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
 from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
 from scanseg.layers.offset_norm import OffsetNorm
-from scanseg.layers.residual_block import BasicBlockD, BasicResBlock
+from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, begin_as_shortcuts
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
@@ -40,6 +40,7 @@ __all__ = [
     "VSSBlock",
     "VSSStage",
     "ViLBlock",
+    "begin_as_shortcuts",
     "convolution",
     "convolve",
     "transposed_convolution",

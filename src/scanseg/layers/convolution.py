@@ -184,7 +184,6 @@ class ConvNormAct(nn.Module):
         stride: Stride per axis; None: 1.
         bias: Whether the convolution has a bias.
         activation: Whether the leaky ReLU follows.
-        made_again: See `InstanceNorm`.
     """
 
     def __init__(
@@ -196,11 +195,10 @@ class ConvNormAct(nn.Module):
         stride: Sequence[int] | None = None,
         bias: bool = True,
         activation: bool = True,
-        made_again: bool = False,
     ) -> None:
         super().__init__()
         self.conv = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride, bias=bias)
-        self.norm = InstanceNorm(out_channels, made_again=made_again)
+        self.norm = InstanceNorm(out_channels)
         self.negative_slope = NEGATIVE_SLOPE if activation else None
 
     def forward(

@@ -13,13 +13,11 @@ class InstanceNorm(nn.Module):
     Args:
         num_channels: Channels of the map.
         eps: Added to the variance.
-        made_again: Whether its caller does not keep large results for the gradients; it changes nothing here.
     """
 
-    def __init__(self, num_channels: int, *, eps: float = 1e-5, made_again: bool = False) -> None:
+    def __init__(self, num_channels: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
-        self.made_again = made_again
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
 

@@ -43,10 +43,15 @@ class BasicResBlock(nn.Module):
         super().__init__()
         num_axes = len(kernel_size)
         self.conv1 = convolution(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.norm1 = InstanceNorm(out_channels, made_again=True)
+        self.norm1 = InstanceNorm(out_channels)
         self.conv2 = convolution(out_channels, out_channels, kernel_size=kernel_size)
         self.norm2 = InstanceNorm(out_channels)
         self.shortcut = convolution(in_channels, out_channels, kernel_size=(1,) * num_axes, stride=stride)
+
+    @property
+    def forgotten_norm(self) -> InstanceNorm:
+        """The norm whose large results backward makes again."""
+        return self.norm1
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
@@ -87,9 +92,7 @@ class BasicBlockD(nn.Module):
         stride: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(
-            in_channels, out_channels, kernel_size=kernel_size, stride=stride, made_again=True
-        )
+        self.conv1 = ConvNormAct(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
         self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size=kernel_size)
         num_axes = len(kernel_size)
         self.pool = (
@@ -103,6 +106,11 @@ class BasicBlockD(nn.Module):
             else nn.Identity()
         )
 
+    @property
+    def forgotten_norm(self) -> InstanceNorm:
+        """The norm whose large results backward makes again."""
+        return self.conv1.norm
+
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
@@ -110,9 +118,9 @@ class BasicBlockD(nn.Module):
         y = forgetting_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
         return self.conv2.normalise(y, residual=self.shortcut(self.pool(x)))
 
-    @staticmethod
-    def all_begin_as_shortcuts(network: nn.Module) -> None:
-        """Let the blocks of a network begin as the ways around their convolutions: scales of last norms are 0."""
-        for block in network.modules():
-            if isinstance(block, BasicBlockD):
-                nn.init.zeros_(block.conv2.norm.weight)
+
+def begin_as_shortcuts(network: nn.Module) -> None:
+    """Let every `BasicBlockD` of a network begin as the way around its convolutions: scales of last norms are 0."""
+    for block in network.modules():
+        if isinstance(block, BasicBlockD):
+            nn.init.zeros_(block.conv2.norm.weight)

@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import BasicBlockD, BasicResBlock, SequenceLayer, convolution, convolve
+from scanseg.layers import (
+    BasicBlockD,
+    BasicResBlock,
+    SequenceLayer,
+    begin_as_shortcuts,
+    convolution,
+    convolve,
+)
 from scanseg.networks.input_check import check_image, check_size
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
@@ -98,7 +105,7 @@ class XLSTMUNet(ConvolutionalNetwork):
             deep_supervision=deep_supervision,
         )
         if blocks_begin_as_shortcuts:
-            BasicBlockD.all_begin_as_shortcuts(self)
+            begin_as_shortcuts(self)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None

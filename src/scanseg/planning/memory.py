@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from scanseg.layers import InstanceNorm
+from scanseg.layers import BasicBlockD, BasicResBlock
 from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.networks import build_network
 from scanseg.specs import Plan
@@ -104,12 +104,14 @@ def count_values(plan: Plan) -> Counts:
             patch_size=plan.sampling.patch_size,
         ).train()
     values, spared = 0, list[int]()
+    blocks = (block for block in network.modules() if isinstance(block, BasicResBlock | BasicBlockD))
+    forgotten = {block.forgotten_norm for block in blocks}
 
     def add(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal values
         here = sum(tensor.numel() for tensor in _tensors(output))
         values += here
-        if isinstance(module, InstanceNorm) and module.made_again:
+        if module in forgotten:
             spared.append(here // 2)
 
     with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
