@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # What a GPU has to show: its tests, and the records behind docs/performance.md.
 #   scripts/gpu_records.sh RECORDS PART ...      RECORDS: a folder; a part that fails does not stop the others
-# Parts, each with its usual time on a machine whose cores have compiled nothing yet:
-#   tests        all tests that need a GPU, 8 at a time                                                       (3 min)
-#   operators    SS2D core, mLSTM cell, loss; with GOLDEN=FOLDER the records of the published networks first  (3 min)
-#   networks     training steps and inference of the papers' networks                                         (4 min)
-#   neighbours   nnU-Net's and MONAI's networks at the same inputs (what is installed)                         (2 min)
-#   growth       time and memory of the operators from 1k to 128k tokens                                      (1 min)
-#   memory       predicted and measured memory of training steps                                              (5 min)
+# Parts:
+#   tests        all tests that need a GPU, 8 at a time
+#   operators    SS2D core, mLSTM cell, loss; with GOLDEN=FOLDER the records of the published networks first
+#   networks     training steps and inference of the papers' networks
+#   neighbours   nnU-Net's and MONAI's networks at the same inputs (what is installed)
+#   growth       time and memory of the operators from 1k to 128k tokens
+#   memory       predicted and measured memory of training steps
 #   steps-NAME   steps with their data, of PLANS/NAME.json and its store in PLANS/stores (training_records.sh prepare)
-#   float16-NAME a thousand steps in float16 of the same                                                      (1 min)
-# Where there is no git, COMMIT names the code.
+#   float16-NAME a thousand steps in float16 of the same
+# MINUTES (5) ends a part of benchmarks.run. Where there is no git, COMMIT names the code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,16 +30,11 @@ store_of() { # the store of a plan
     "$PYTHON" - "$1" <<'P'
 import sys
 from pathlib import Path
-from scanseg.data.store import Store
+from scanseg.data.store import store_name
 from scanseg.specs import Plan
-plan = Plan.read(Path(sys.argv[1]))
-for index_file in Path(sys.argv[1]).parent.glob("stores/*/store.json"):
-    index = Store.open(index_file.parent).index
-    if (index.preprocessing, index.dataset) == (plan.preprocessing, plan.dataset):
-        print(index_file.parent)
-        break
-else:
-    sys.exit(f"no store of {sys.argv[1]} beside it; scripts/training_records.sh prepare makes them")
+path = Path(sys.argv[1])
+plan = Plan.read(path)
+print(path.parent / "stores" / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path))
 P
 }
 

@@ -158,12 +158,12 @@ def test_state_dict_round_trip(name, tmp_path):
         assert torch.equal(other(image(name)), network(image(name)))
 
 
+# The tokens of UNETR have places: see `test_a_size_other_than_the_patch_is_refused_by_unetr`.
+@pytest.mark.parametrize(
+    "name", [name for name, spec in SPECS.items() if spec.kind != "unetr"], indirect=True
+)
 def test_the_size_may_differ_from_the_patch(name):
     network = built(name).eval()
-    if getattr(network, "fixed_map_sizes", None):
-        pytest.skip("a stage has its channels as tokens; see test_xlstm_unet")
-    if SPECS[name].kind == "unetr":
-        pytest.skip("its tokens have places; see test_a_size_other_than_the_patch_is_refused_by_unetr")
     size = other_size(SPECS[name])
     with torch.no_grad():
         assert network(image(name, size=size)).shape == (2, 4, *size)

@@ -186,7 +186,7 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
         if getattr(earlier, name) != getattr(record, name)
     ]
     if not differing and earlier.identity != record.identity:
-        differing.append("the model's weights, plan or postprocessing were others")
+        differing.append("the model's weights, plan or postprocessing were others, or were not noted")
     if differing:
         raise InputError(
             f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "
