@@ -34,3 +34,12 @@ class UsageError(ScansegError):
 
 class OtherProcessError(ScansegError):
     """Another of the processes that work together failed, and says why itself."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, for a message that has named the file already.
+
+    Args:
+        error: Of the system, of a library or of Python.
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)

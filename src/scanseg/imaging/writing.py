@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from scanseg.counts import counted
-from scanseg.errors import InputError
+from scanseg.errors import InputError, reason_of
 from scanseg.files import write_text, written_whole
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image
@@ -155,4 +155,4 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
         with written_whole(path) as temporary:
             write(temporary)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise InputError(f"{path}: cannot be written ({reason_of(error)}).") from error

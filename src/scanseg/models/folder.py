@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scanseg.counts import listed
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, UsageError, reason_of
 from scanseg.files import write_text, written_whole
 from scanseg.models.device import memory_for
 from scanseg.networks import build_network
@@ -324,5 +324,4 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise InputError(f"{path}: cannot be read ({reason})") from error
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error

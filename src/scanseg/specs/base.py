@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scanseg.errors import InputError
+from scanseg.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -44,8 +44,7 @@ class Document(BaseModel):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            raise InputError(f"{path}: cannot be read ({reason})") from error
+            raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
