@@ -42,7 +42,7 @@ run_part() {
     local part=$1 golden=() plan store
     [[ -z ${GOLDEN:-} ]] || golden=(--golden "$GOLDEN")
     case $part in
-        tests) "$PYTHON" -m pytest -m gpu -n "${PROCESSES:-8}" --dist worksteal -q -o addopts=--import-mode=importlib tests ;;
+        tests) "$PYTHON" -m pytest -p no:benchmark -m gpu -n "${PROCESSES:-8}" --dist worksteal -q -o addopts=--import-mode=importlib tests ;;
         operators)
             compile_first 'ss2d*' 'mlstm*' 'loss*'
             measure operators "${golden[@]}" --entries 'ss2d*' 'mlstm*' 'loss*' ;;
