@@ -16,7 +16,7 @@ class Recorded:
 
     captures = 0
 
-    def __init__(self, network, windows):
+    def __init__(self, network, windows, beside):
         Recorded.captures += 1
         self._network = network
 
@@ -51,7 +51,7 @@ def test_graphs_of_few_shapes_are_held(recorded):
 
 
 def test_a_pass_that_cannot_be_captured_runs_directly_and_says_why(monkeypatch, caplog):
-    def refuse(network, windows):
+    def refuse(network, windows, beside):
         raise RuntimeError("operation not permitted when stream is capturing\nmore words")
 
     monkeypatch.setattr(replay, "_Graph", refuse)

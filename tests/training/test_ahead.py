@@ -130,7 +130,7 @@ def groups_of_numbers(iterations, *, delay):
 
 @pytest.mark.gpu
 def test_the_rest_of_a_group_does_not_wait_for_the_next_one():
-    device, delays = torch.device("cuda"), iter([0, 2_000_000_000])
+    device, delays = torch.device("cuda"), iter([0, 8_000_000_000])
     ahead = BatchesAhead(
         lambda iterations: groups_of_numbers(iterations, delay=next(delays)), device=device, at_once=2
     )

@@ -188,6 +188,34 @@ def test_parts_of_a_batch_and_averages_go_through_a_graph_too():
 
 
 @pytest.mark.gpu
+@NETWORKS
+@pytest.mark.parametrize("average_decay", [None, 0.5])
+def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(network, size, average_decay):
+    if isinstance(network, MSVMUNetSpec):
+        network = network.model_copy(update={"drop_path": 0.0})
+    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), average_decay=average_decay)
+    unseen = make_batch(size, 99, device="cuda")
+
+    def train(*, validated):
+        fit = make_fit(plan, device="cuda", dtype=torch.bfloat16)
+        losses, scores = [], []
+        for iteration in range(8):
+            losses.append(float(fit.step(make_batch(size, iteration, device="cuda"), lr=1e-3)))
+            if validated:
+                scores.append([fit.logits(unseen) for _ in range(3)])
+                with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+                    direct = fit.judged.eval()(unseen.images)
+                direct = direct if isinstance(direct, torch.Tensor) else direct[0]
+                for logits in scores[-1]:
+                    torch.testing.assert_close(logits, direct.float(), rtol=0.02, atol=0.02)
+        return torch.tensor(losses), scores
+
+    losses, scores = train(validated=True)
+    torch.testing.assert_close(losses, train(validated=False)[0], rtol=0.02, atol=0)
+    assert not torch.allclose(scores[-2][0], scores[-1][0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
 def test_stochastic_depth_differs_from_replay_to_replay():
     plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-9))
     fit = make_fit(plan, device="cuda")

@@ -32,13 +32,17 @@ class ReplayedNetwork:
     reads a value back to the host) the reason is logged once, as a warning, and every pass runs directly.
     """
 
-    def __init__(self, network: Callable[[Windows], Logits]) -> None:
+    def __init__(
+        self, network: Callable[[Windows], Logits], *, beside: torch.cuda.CUDAGraph | None = None
+    ) -> None:
         """Take a network into use.
 
         Args:
             network: In evaluation, on a GPU with CUDA. The values of its parameters may change, but not where they lie.
+            beside: A captured graph whose memory may be used, since it is never replayed at the same time.
         """
         self._network = network
+        self._beside = beside
         self._counts: dict[torch.Size, int] = {}
         self._graphs: dict[torch.Size, _Graph] = {}
         self._refused = False
@@ -64,7 +68,7 @@ class ReplayedNetwork:
         if self._refused or count < DIRECT_PASSES or len(self._graphs) == MAX_SHAPES:
             return None
         try:
-            graph = _Graph(self._network, windows)
+            graph = _Graph(self._network, windows, self._beside)
         except RuntimeError as error:
             self._refused = True
             self._graphs.clear()
@@ -78,7 +82,9 @@ class ReplayedNetwork:
 class _Graph:
     """One captured pass, with the memory in which its input and its logits lie."""
 
-    def __init__(self, network: Callable[[Windows], Logits], windows: Windows) -> None:
+    def __init__(
+        self, network: Callable[[Windows], Logits], windows: Windows, beside: torch.cuda.CUDAGraph | None
+    ) -> None:
         self._input = windows.clone()
         self._graph = torch.cuda.CUDAGraph()
         dtype = torch.get_autocast_dtype("cuda")
@@ -88,7 +94,11 @@ class _Graph:
                 "cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False
             ),
             torch.cuda.device(windows.device),
-            torch.cuda.graph(self._graph, capture_error_mode="thread_local"),
+            torch.cuda.graph(
+                self._graph,
+                pool=None if beside is None else beside.pool(),
+                capture_error_mode="thread_local",
+            ),
         ):
             self._logits = network(self._input)
 

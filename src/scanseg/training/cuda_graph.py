@@ -41,9 +41,9 @@ class GraphedGradients:
         self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
         with buffers_kept(network):
             self._warm_up(compute, network)
-            self._graph = torch.cuda.CUDAGraph()
+            self.graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(self._graph):
+                with torch.cuda.graph(self.graph):
                     self._loss = compute(self._batch)
             except RuntimeError as error:
                 if is_memory_error(error):
@@ -69,5 +69,5 @@ class GraphedGradients:
         """Compute the gradients of a batch and return its loss."""
         self._batch.images.copy_(batch.images)
         self._batch.label_maps.copy_(batch.label_maps)
-        self._graph.replay()
+        self.graph.replay()
         return self._loss.clone()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
 from scanseg.errors import UsageError
+from scanseg.inference.replay import ReplayedNetwork
 from scanseg.models import Checkpoint
 from scanseg.networks import place_network
 from scanseg.ops.launching import cores_for_compiling
@@ -65,6 +66,7 @@ class Fit:
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
+        self._replayed: ReplayedNetwork | None = None
         if num_compiling_threads is None:
             num_compiling_threads = cores_for_compiling(num_sharing=processes.local_count)
         self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
@@ -118,7 +120,8 @@ class Fit:
 
         def passes() -> None:
             self._backward(batch)
-            self.logits(batch)
+            with torch.no_grad(), self._autocast():
+                self._judge(batch.images)
 
         compile_kernels(
             passes,
@@ -191,9 +194,15 @@ class Fit:
     @torch.no_grad()
     def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
         """Return the logits of the judged network at full resolution, without learning from the batch."""
-        network = self.judged.eval()
+        if self._replayed is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
+            beside = None if self._graph is None else self._graph.graph
+            self._replayed = ReplayedNetwork(self._judge, beside=beside)
         with self._autocast():
-            return as_sequence(network(batch.images))[0].float()
+            return (self._replayed or self._judge)(batch.images).float()
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Run the judged network forward, and return its output at full resolution."""
+        return as_sequence(self.judged.eval()(images))[0]
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to go on from here."""

@@ -68,7 +68,7 @@ class Run:
         self._load(store, num_workers)
         at_once = num_batches_at_once(self._train_cases, self._plan.sampling, device=device, part=self._part)
         self._batches = BatchesAhead(self._make_batches, device=device, at_once=at_once)
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint = self._began = time.monotonic()
         self._log: TensorBoardLog | None = None
         if processes.is_first:
             folder.keep_metrics(self._progression.epochs_done)
@@ -180,7 +180,11 @@ class Run:
         return min(done, 1.0)
 
     def epochs(self) -> Iterator[int]:
-        """Train epoch by epoch; yields the number of each after it is done."""
+        """Train epoch by epoch; yields the number of each after it is done.
+
+        The clock runs on while patches are scored and checkpoints are written.
+        """
+        self._began = time.monotonic() - self.fit.seconds
         while (self._progress < 1 or self._progression.losses) and not self._progression.is_exhausted:
             lr = self._train_epoch()
             loss = float(np.mean(self._shared_losses()))
@@ -233,11 +237,10 @@ class Run:
         training, losses = self._plan.training, self._progression.losses
         lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
         end = (self._progression.epochs_done + 1) * self._iterations
-        before, begin = self.fit.seconds, time.monotonic()
         while self.fit.iterations_done < end and (not losses or self._progress < 1):
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
             losses.append(self._step(lr))
-            number = self._agree(before + time.monotonic() - begin)
+            number = self._agree()
             self._report(losses)
             if number is not None:
                 self._save("interrupted")
@@ -248,13 +251,14 @@ class Run:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         told = self._progress
-        self._agree(before + time.monotonic() - begin)
+        self._agree()
         if told < 1 <= self._progress:  # the clock ended while the last step was waited for
             self._report(losses)
         return lr
 
-    def _agree(self, seconds: float) -> int | None:
+    def _agree(self) -> int | None:
         """Let every process have the first one's time; return the signal that came to any of them."""
+        seconds = time.monotonic() - self._began
         everywhere = self._processes.gather_numbers([seconds, self._stopped() or 0])
         self.fit.seconds = everywhere[0][0]
         return int(max(signal_number for _, signal_number in everywhere)) or None
