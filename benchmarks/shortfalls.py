@@ -14,7 +14,7 @@ def where_we_lose(rows: Sequence[PageRow]) -> Iterator[str]:
     """Name every row that misses a target, or is slower or larger than another's, with what binds it; one line each."""
     analysis = json.loads(ANALYSIS.read_text(encoding="utf-8"))
     lines = [f"{line} {_what_binds(row, analysis)}" for row in rows if row.is_ours for line in _faults(row)]
-    lines += _slower_than_neighbours(rows)
+    lines += _slower_than_neighbours(rows, analysis)
     yield from lines or ["Nowhere among the rows that were measured."]
 
 
@@ -48,7 +48,7 @@ def _faults(row: PageRow) -> Iterator[str]:
             yield f"{name} {what} {other:g} GiB: {row.peak_gib:.2f} GiB."
 
 
-def _slower_than_neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
+def _slower_than_neighbours(rows: Sequence[PageRow], analysis: dict[str, str]) -> Iterator[str]:
     """Compare the papers' networks with their neighbours at the same input in bf16."""
     measured = [row for row in rows if row.is_network and row.in_bf16 and row.ours_ms is not None]
     neighbours = [row for row in measured if row.is_neighbour]
@@ -59,4 +59,4 @@ def _slower_than_neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
             same = (other.input_size, other.call, other.device) == (row.input_size, row.call, row.device)
             if same and row.ours_ms > other.ours_ms:
                 times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms"
-                yield f"- {row.name} is slower than {other.network} at the same input: {times}."
+                yield f"- {row.name} is slower than {other.network} at the same input: {times}. {analysis.get(row.name, '')}".rstrip()
