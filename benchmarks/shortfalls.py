@@ -58,5 +58,6 @@ def _slower_than_neighbours(rows: Sequence[PageRow], analysis: dict[str, str]) -
         for other in neighbours:
             same = (other.input_size, other.call, other.device) == (row.input_size, row.call, row.device)
             if same and row.ours_ms > other.ours_ms:
-                times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms"
-                yield f"- {row.name} is slower than {other.network} at the same input: {times}. {analysis.get(row.name, '')}".rstrip()
+                times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms."
+                line = f"- {row.name} is slower than {other.network} at the same input: {times}"
+                yield f"{line} {analysis.get(row.name, '')}".rstrip()

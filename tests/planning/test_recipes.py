@@ -67,6 +67,22 @@ def test_unknown_recipe_is_refused_with_the_names_there_are():
         make_plan(CUBES, dataset(), recipe="u-net")
 
 
+def test_a_fast_recipe_trains_otherwise_on_the_same_patches():
+    usual, fast = (make_plan(CUBES, dataset(), recipe=recipe) for recipe in ("xlstm-unet", "xlstm-unet-fast"))
+
+    assert (fast.network, fast.sampling, fast.preprocessing) == (
+        usual.network,
+        usual.sampling,
+        usual.preprocessing,
+    )
+    assert fast.augmentation[1:] == usual.augmentation[1:]
+    warps, usual_warps = fast.augmentation[0], usual.augmentation[0]
+    assert (warps.rotation_probability, warps.scale_probability, warps.elastic_probability) == (0.5, 0.5, 0.3)
+    assert warps.rotation_degrees_range == usual_warps.rotation_degrees_range
+    assert (fast.training.optimizer.kind, fast.training.average_decay) == ("adamw", 0.995)
+    assert fast.training.loss == usual.training.loss
+
+
 def test_a_low_resolution_is_for_large_volumes():
     plan = make_plan(LARGE, dataset(), recipe="xlstm-unet-low")
     assert all(low > full for low, full in zip(plan.preprocessing.spacing, (1.0, 0.8, 0.8), strict=True))

@@ -44,6 +44,13 @@ def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ..
     )
 
 
+def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
+    """Return nnU-Net's transforms with warps in most patches: what a fast training would else learn by heart."""
+    affine, *others = nnunet_augmentation(patch_size, mirror_axes=mirror_axes)
+    warps = {"rotation_probability": 0.5, "scale_probability": 0.5, "elastic_probability": 0.3}
+    return (affine.model_copy(update=warps), *others)
+
+
 def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
     """Return the transforms of MSVM-UNet's recipe, each as often as its random choice of 0 to 4 of 9 takes it.
 

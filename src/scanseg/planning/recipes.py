@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scanseg.errors import InputError, UsageError
-from scanseg.planning.augmentations import mirror_axes, nnunet_augmentation, slice_augmentation
+from scanseg.planning.augmentations import (
+    fast_augmentation,
+    mirror_axes,
+    nnunet_augmentation,
+    slice_augmentation,
+)
 from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
 from scanseg.planning.patches import choose_patch
@@ -31,6 +36,9 @@ _Resolution = Literal["full", "2d", "low", "cascade"]
 _SLICE_SIZE = (224, 224)
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
 """Attention and nnU-Net's learning rate of 0.01 do not go together; SegResNet's authors use Adam at this rate too."""
+
+_FAST_TRAINING = TrainingSpec(epochs=40, optimizer=AdamWSpec(lr=1e-3), average_decay=0.995)
+"""Comes in thousands of steps as far as nnU-Net's in ten thousands; see docs/results/hippocampus-100s.md."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,15 @@ def make_plan(
 
 
 def _planned(
-    kind: PlannedKind, *, resolution: _Resolution = "full", training: TrainingSpec | None = None
+    kind: PlannedKind,
+    *,
+    resolution: _Resolution = "full",
+    training: TrainingSpec | None = None,
+    is_fast: bool = False,
 ) -> Callable[[Fingerprint, DatasetSpec], Plan]:
     """Return a recipe whose patches are planned as nnU-Net does, with any network but MSVM-UNet."""
+    augmentation = fast_augmentation if is_fast else nnunet_augmentation
+    training = training or (_FAST_TRAINING if is_fast else TrainingSpec())
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
@@ -81,11 +95,9 @@ def _planned(
                 spacing=_target_spacing(grid, fingerprint, num_patch_axes=axes),
             ),
             sampling=SamplingSpec(patch_size=size, batch_size=stage.patch.batch_size),
-            augmentation=nnunet_augmentation(size, mirror_axes=flips),
+            augmentation=augmentation(size, mirror_axes=flips),
             network=network,
-            training=(training or TrainingSpec()).model_copy(
-                update={"loss": LossSpec(dice_over_batch=batch_dice)}
-            ),
+            training=training.model_copy(update={"loss": LossSpec(dice_over_batch=batch_dice)}),
             inference=InferenceSpec(mirror_axes=flips),
             cascade=CascadeSpec() if resolution == "cascade" else None,
         )
@@ -183,6 +195,10 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) at full resolution, which sees what one at a low resolution predicted",
         _planned("xlstm-unet", resolution="cascade"),
     ),
+    "xlstm-unet-fast": Recipe(
+        "xLSTM-UNet (Enc) for a training of minutes (--max-minutes): AdamW, averaged weights, more warps",
+        _planned("xlstm-unet", is_fast=True),
+    ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
     "residual-unet-low": Recipe(
@@ -202,6 +218,10 @@ RECIPES: dict[str, Recipe] = {
     "plain-unet-cascade": Recipe(
         "nnU-Net's plain U-Net at full resolution, which sees what one at a low resolution predicted",
         _planned("plain-unet", resolution="cascade"),
+    ),
+    "plain-unet-fast": Recipe(
+        "nnU-Net's plain U-Net for a training of minutes, as xlstm-unet-fast",
+        _planned("plain-unet", is_fast=True),
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
     "segresnet": Recipe(
