@@ -26,7 +26,7 @@ from scanseg.data.batches import Batch
 from scanseg.models import network_of
 from scanseg.models.device import autocast_dtype, choose_device
 from scanseg.planning import make_plan
-from scanseg.planning.memory import Counts, Width, count_values, step_memory
+from scanseg.planning.memory import OUTPUT_BYTES, Counts, Width, count_values, step_memory
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
 from scanseg.training.fit import Fit
@@ -183,8 +183,9 @@ def fit_constants(rows: list[dict]) -> Iterator[str]:
             for name in ("map_values", "output_values")
         )
         two = np.linalg.lstsq(np.stack([maps, outputs], 1) / measured[:, None], 1 - known / measured)[0]
-        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - (known + 16 * outputs) / measured)[0]
-        for name, constants in (("maps and outputs", two), ("maps, outputs 16", np.array([one[0], 16.0]))):
+        rest = known + OUTPUT_BYTES * outputs
+        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - rest / measured)[0]
+        for name, constants in (("maps and outputs", two), ("maps", np.array([one[0], OUTPUT_BYTES]))):
             errors = (known + constants[0] * maps + constants[1] * outputs) / measured - 1
             yield (
                 f"{kind} {width} bits, {len(chosen)} rows, {name}: {constants[0]:.3f} and {constants[1]:.2f} bytes, "

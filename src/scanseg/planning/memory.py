@@ -3,7 +3,7 @@
 A step holds the weights and what the optimizer keeps of them, the maps that backward needs and does not make again, and
 the outputs with what the loss makes of them. Maps are counted: the values that come out of all layers for one patch, by
 a run in which no number is computed. Bytes for each value are constants of a network and a precision, fitted to peaks
-measured on an H100 by `benchmarks/memory_prediction.py`.
+measured on an H100 and an H200 by `benchmarks/memory_prediction.py`.
 """
 
 import math
@@ -28,10 +28,10 @@ WEIGHT_BYTES: dict[Width, int] = {32: 4, 16: 6}
 """A weight in float32, and its copy in 16 bits."""
 OPTIMIZER_BYTES = {"sgd": 4, "adamw": 8}
 """What the optimizer keeps of each weight; gradients come while maps go, so that the peak holds none of them."""
-OUTPUT_BYTES = 16.0
-"""Of each output of the network, on every stage with a loss: logits, their probabilities, targets, gradients."""
+OUTPUT_BYTES = 8.0
+"""Of each output of the network, on every stage with a loss: logits and their gradients."""
 MAP_BYTES: dict[str, dict[Width, float]] = {
-    "xlstm-unet": {16: 4.1, 32: 7.6},
+    "xlstm-unet": {16: 3.85, 32: 7.6},
     "msvm-unet": {16: 4.7, 32: 7.9},
     "plain-unet": {16: 4.1, 32: 8.0},
     "residual-unet": {16: 4.1, 32: 8.0},
