@@ -21,7 +21,7 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """End a worker whose GPU a test has broken (an illegal address): xdist starts another for the tests that are left."""
+    """End a worker whose GPU a test has broken (an illegal address): xdist starts another."""
     if item.get_closest_marker("gpu") is None or "PYTEST_XDIST_WORKER" not in os.environ:
         return
     import torch

@@ -138,7 +138,7 @@ with join_processes("cpu") as (processes, _):
 
     processes.sum(torch.ones(1))
 names = [Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")]
-os.write(1, f"{[name for name in names if 'gloo' in name]}\n".encode())  # at once: two processes write
+os.write(1, f"{[name for name in names if 'gloo' in name]}\\n".encode())  # at once: two processes write
 """
 
 
