@@ -27,7 +27,8 @@ class OneCase:
     """A store of one case, all of which is one patch; the image holds what the network is to predict."""
 
     def __init__(self, label_map, prediction, plan):
-        self._arrays = (np.float16(prediction)[None, None], np.uint8(label_map)[None])
+        label_map = np.uint8(label_map).reshape(-1, *np.shape(label_map)[-2:])
+        self._arrays = (np.float16(prediction).reshape(1, *label_map.shape), label_map)
         self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing, previous=None)
 
     def case(self, name):
@@ -45,8 +46,10 @@ class Oracle:
 
     def __init__(self, *, num_outputs, regions):
         self._num_outputs, self._regions = num_outputs, regions
+        self.num_batches = 0
 
     def logits(self, batch):
+        self.num_batches += 1
         values = batch.images[:, 0].long()
         if self._regions:
             masks = torch.stack([(values >> bit) & 1 for bit in range(self._num_outputs)], dim=1)
@@ -55,27 +58,35 @@ class Oracle:
         return 20.0 * masks - 10
 
 
-def scores(labels, label_map, prediction):
+def scores(labels, label_map, prediction, *, order="random-patches", batches=2):
+    """Dice of a label map, or of several slices; a batch holds two patches."""
+    return scores_and_batches(labels, label_map, prediction, order=order, batches=batches)[0]
+
+
+def scores_and_batches(labels, label_map, prediction, *, order, batches):
     regions = (1, 2) if any(isinstance(value, tuple) for value in labels.values()) else None
     dataset = DatasetSpec(
         name="set", channel_names=("MRI",), labels=labels, regions_class_order=regions, file_ending=".png"
     )
-    patch_size = np.shape(label_map)
+    patch_size = np.shape(label_map)[-2:]
     plan = Plan(
         recipe="test",
         dataset=dataset,
         num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
-        sampling=SamplingSpec(patch_size=patch_size, batch_size=2),
+        preprocessing=PreprocessingSpec(
+            normalizations=(ZScoreNormalization(),),
+            slice_size=patch_size if order == "every-slice" else None,
+        ),
+        sampling=SamplingSpec(patch_size=patch_size, batch_size=2, order=order),
         augmentation=(),
         network=XLSTMUNetSpec(features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2),
-        training=TrainingSpec(validation_batches=2),
+        training=TrainingSpec(validation_batches=batches),
     )
     cpu = torch.device("cpu")
     store = OneCase(label_map, prediction, plan)
     cases = resident.hold_cases(store, ("only",), device=cpu, seed=0)
     oracle = Oracle(num_outputs=dataset.num_outputs, regions=dataset.has_regions)
-    return patch_dice(oracle, cases, plan, device=cpu)
+    return patch_dice(oracle, cases, plan, device=cpu), oracle.num_batches
 
 
 def test_labels():
@@ -98,3 +109,15 @@ def test_regions_are_counted_each_by_itself():
 def test_voxels_to_ignore_are_not_counted():
     # Of the ignored voxels two are predicted as a; of the others, one is right and one is missed.
     assert scores(IGNORING, [[1, 1, 0, 2, 2, 2]], [[1, 0, 0, 1, 1, 0]]) == {"a": pytest.approx(2 / (2 + 1))}
+
+
+def test_every_slice_is_counted_once_and_no_pass_is_begun_again():
+    real = [[[0, 1]], [[1, 1]], [[1, 0]], [[2, 0]]]
+    predicted = [[[0, 1]], [[1, 0]], [[0, 0]], [[2, 2]]]
+
+    found, num_batches = scores_and_batches(LABELS, real, predicted, order="every-slice", batches=20)
+
+    assert found == {"a": pytest.approx(2 * 2 / (4 + 2)), "b": pytest.approx(2 * 1 / (1 + 2))}
+    assert num_batches == 2
+    assert scores_and_batches(LABELS, real, predicted, order="every-slice", batches=1)[1] == 1
+    assert scores_and_batches(LABELS, real, predicted, order="random-patches", batches=20)[1] == 20

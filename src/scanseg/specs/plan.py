@@ -132,7 +132,7 @@ class TrainingSpec(Document):
     validate_every: PositiveInt = 5
     """Epochs between scores on patches of the validation cases."""
     validation_batches: PositiveInt = 20
-    """Batches of such a score."""
+    """Batches of such a score; of slices no more than hold all of them once."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scanseg.data.batches import TrainingCases, make_batch
 from scanseg.data.cascade import predicted_of
 from scanseg.data.compressed import write_array
-from scanseg.data.sampling import VALIDATION_STREAM
+from scanseg.data.sampling import VALIDATION_STREAM, iterations_per_pass
 from scanseg.data.store import Store
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
 from scanseg.files import write_text, written_whole
@@ -41,8 +41,8 @@ def patch_dice(
 ) -> dict[str, float | None]:
     """Return the Dice of each label over some patches of the validation cases, taken together.
 
-    The patches are the same at every call, so that the values of a training can be compared. Those on disk that come
-    first at the next call are read until then.
+    The patches are the same at every call, so that the values of a training can be compared; of slices, none comes
+    again before all have come. Those on disk that come first at the next call are read until then.
 
     Args:
         fit: The network.
@@ -55,7 +55,10 @@ def patch_dice(
         Label to Dice; None where the label is neither there nor predicted.
     """
     counts = torch.zeros(3, len(plan.dataset.foreground), device=device)
-    shared = range(processes.rank, plan.training.validation_batches, processes.count)
+    num_batches = plan.training.validation_batches
+    if plan.sampling.order == "every-slice":
+        num_batches = min(num_batches, iterations_per_pass(cases, plan.sampling))
+    shared = range(processes.rank, num_batches, processes.count)
     for place, iteration in enumerate(shared):
         batch = make_batch(
             cases,
