@@ -190,8 +190,8 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
     cases = [
-        SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6, skipped=False)
-        for name in ("a", "b")
+        SimpleNamespace(case=name, label_map=f"{name}.nii.gz", seconds=1.6, skipped=False, warning=warning)
+        for name, warning in (("a", None), ("b", "its spacing is strange"))
     ]
     predict_folder = Call(
         SimpleNamespace(cases=cases, seconds=3.2, device="cuda:1 (a GPU)", warnings=("1 file skipped",))
@@ -218,7 +218,7 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     }
     assert "b.nii.gz" in outcome.stdout
     assert outcome.stdout.endswith(
-        "\nwarning: 1 file skipped\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
+        "\nwarning: 1 file skipped\nwarning: case b: its spacing is strange\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
     )
 
 

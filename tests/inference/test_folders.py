@@ -177,6 +177,27 @@ def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
     assert [case.case for case in record.cases] == ["a", "b", "c"]
 
 
+def test_a_spacing_far_from_that_of_the_training_is_told_of(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    predictor = make_predictor()
+    record = predictor.predict_folder(folder, tmp_path / "unknown")
+    assert [case.warning for case in record.cases] == [None, None]
+
+    sizes = SimpleITK.ReadImage(str(folder / "a_0000.nii.gz")).GetSpacing()[::-1]
+    near = (tuple(0.6 * size for size in sizes), tuple(0.9 * size for size in sizes))
+    predictor.plan = predictor.plan.model_copy(update={"spacing_range": near})
+    record = predictor.predict_folder(folder, tmp_path / "near")
+    assert [case.warning for case in record.cases] == [None, None]
+
+    far = tuple(3 * size for size in sizes)
+    predictor.plan = predictor.plan.model_copy(update={"spacing_range": (far, far)})
+    record = predictor.predict_folder(folder, tmp_path / "out")
+    told = "its spacing (z, y, x) is {} mm, that of the training's data set {} mm; is its header right?"
+    here, there = (" x ".join(f"{size:.3g}" for size in each) for each in (sizes, far))
+    assert [case.warning for case in record.cases] == [told.format(here, there)] * 2
+    assert PredictionRecord.read(tmp_path / "out" / "prediction.json").cases == record.cases
+
+
 def test_the_spacing_of_a_tiff_is_no_other_file(tmp_path):
     for name in ("a_0000.tif", "a.json", "b.json"):
         (tmp_path / name).touch()

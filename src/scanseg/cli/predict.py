@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import format_duration, say, show_table
 from scanseg.cli.options import Device, Precision
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted
+from scanseg.counts import counted, first_lines
 
 
 def predict(
@@ -65,7 +65,8 @@ def predict(
             for case in record.cases
         ],
     )
-    for warning in record.warnings:
+    doubts = [f"case {case.case}: {case.warning}" for case in record.cases if case.warning is not None]
+    for warning in (*record.warnings, *first_lines(doubts)):
         say(f"warning: {warning}")
     say(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"

@@ -14,6 +14,7 @@ from scanseg.errors import ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
 from scanseg.inference.identity import identity_of
+from scanseg.inference.sources import doubt_spacing
 from scanseg.inference.targets import (
     RECORD_FILE,
     Target,
@@ -27,7 +28,7 @@ from scanseg.inference.targets import (
 from scanseg.models.device import describe_device
 from scanseg.models.versions import installed_versions
 from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.specs import PredictedCase, PredictionRecord
+from scanseg.specs import Plan, PredictedCase, PredictionRecord
 
 if TYPE_CHECKING:
     from scanseg.inference.prediction import Prediction, PreparedImage
@@ -126,7 +127,12 @@ def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ..
 
 
 def _told(
-    target: Target, *, seconds: float = 0.0, fault: str | None = None, skipped: bool = False
+    target: Target,
+    *,
+    seconds: float = 0.0,
+    warning: str | None = None,
+    fault: str | None = None,
+    skipped: bool = False,
 ) -> PredictedCase:
     """Return the entry of a case."""
 
@@ -143,6 +149,7 @@ def _told(
         entropy=name(target.entropy),
         disagreement=name(target.disagreement),
         seconds=round(seconds, 3),
+        warning=warning,
         fault=fault,
         skipped=skipped,
     )
@@ -169,7 +176,7 @@ def _predict_all(
             outcome = _segment(
                 predictor, target, prepared, mirror=mirror, uncertainty=uncertainty, listen=hear
             )
-            ending.append(writer.submit(_end, target, outcome, begin=begin))
+            ending.append(writer.submit(_end, target, outcome, predictor.plan, begin=begin))
             # Probabilities are too large for two cases at a time.
             held = 0 if target.probabilities is not None else 1
             del outcome
@@ -202,16 +209,17 @@ def _segment(
         return error
 
 
-def _end(target: Target, outcome: "Prediction | ScansegError", *, begin: float) -> PredictedCase:
+def _end(target: Target, outcome: "Prediction | ScansegError", plan: Plan, *, begin: float) -> PredictedCase:
     """Write what became of a case, and return its entry."""
-    fault = None
+    warning = fault = None
     try:
         if isinstance(outcome, ScansegError):
             raise outcome
+        warning = doubt_spacing(outcome.image, plan)
         _write(target, outcome)
     except ScansegError as error:
         fault = str(error)
-    return _told(target, seconds=time.monotonic() - begin, fault=fault)
+    return _told(target, seconds=time.monotonic() - begin, warning=warning, fault=fault)
 
 
 def _write(target: Target, prediction: "Prediction") -> None:

@@ -13,6 +13,9 @@ from scanseg.specs import Plan
 
 Source = str | Path | Sequence[Path] | np.ndarray | Image
 
+_DOUBTFUL = 2.0
+"""Factor beyond the spacings of the training's data set at which an image's is doubted."""
+
 
 def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None = None) -> Image:
     """Return the image of a source; see `Predictor.predict`.
@@ -50,6 +53,23 @@ def _check_axes(image: Image, source: Source, plan: Plan) -> None:
         f"{describe(source)}: has {image.num_axes} spatial axes, shape {image.shape}; the model was trained on "
         f"images of {plan.num_axes}. Give it such images."
     )
+
+
+def doubt_spacing(image: Image, plan: Plan) -> str | None:
+    """Say that an image's spacing is beyond half of the smallest or twice the largest that the plan was made for.
+
+    A header that was lost makes voxels of 1 mm of any others, and a network then sees everything at a wrong size.
+    """
+    if plan.spacing_range is None or len(image.spacing) != len(plan.spacing_range[0]):
+        return None
+    limits = zip(image.spacing, *plan.spacing_range, strict=True)
+    if all(lowest / _DOUBTFUL <= here <= highest * _DOUBTFUL for here, lowest, highest in limits):
+        return None
+    here, lowest, highest = (
+        " x ".join(f"{size:.3g}" for size in each) for each in (image.spacing, *plan.spacing_range)
+    )
+    known = lowest if lowest == highest else f"{lowest} to {highest}"
+    return f"its spacing (z, y, x) is {here} mm, that of the training's data set {known} mm; is its header right?"
 
 
 def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None, plan: Plan) -> Image:

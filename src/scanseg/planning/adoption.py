@@ -47,6 +47,7 @@ def adopt_plan(
         update={
             "dataset": dataset,
             "dataset_path": dataset_path,
+            "spacing_range": None,  # that of the other data set is not known here
             "augmentation": augmentation,
             "sampling": plan.sampling.model_copy(update={"label_weights": {}}),
             "training": plan.training.model_copy(update={"loss": loss}),

@@ -177,6 +177,8 @@ class Plan(Document):
     """Folder of the raw data set, as it was when planned; used by `train PLAN` to make the store."""
     num_axes: Literal[2, 3]
     """Spatial axes of the source images."""
+    spacing_range: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    """Smallest and largest spacing of the data set's volumes (mm along z, y, x), beyond which a prediction warns."""
     preprocessing: PreprocessingSpec
     sampling: SamplingSpec
     augmentation: tuple[Transform, ...]

@@ -21,6 +21,8 @@ class PredictedCase(Document):
     """File of the disagreement of flips and networks, if uncertainty was asked for and there are several."""
     seconds: float
     """Time from the image in memory to the label map in its file."""
+    warning: str | None = None
+    """What is strange about the image."""
     fault: str | None
     """Why the case could not be segmented."""
     skipped: bool = False
