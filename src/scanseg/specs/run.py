@@ -40,7 +40,7 @@ class RunRecord(Document):
     epochs_done: int
     iterations_done: int
     training_seconds: float
-    """Time spent in training epochs, over all resumptions."""
+    """Time of the training, scores of patches and checkpoints among it, over all resumptions."""
     num_parameters: int
     num_processes: int = 1
     """Processes that shared each batch."""
