@@ -218,7 +218,8 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     }
     assert "b.nii.gz" in outcome.stdout
     assert outcome.stdout.endswith(
-        "\nwarning: 1 file skipped\nwarning: case b: its spacing is strange\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
+        "\nwarning: 1 file skipped\nwarning: case b: its spacing is strange"
+        "\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
     )
 
 
