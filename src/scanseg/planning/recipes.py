@@ -31,12 +31,14 @@ from scanseg.specs import (
     SamplingSpec,
     ScheduleSpec,
     TrainingSpec,
+    Transform,
 )
 
 _Spacing = tuple[float, float, float]
 _Resolution = Literal["full", "2d", "low", "cascade"]
 
 _SLICE_SIZE = (224, 224)
+_USUAL_TRAINING = TrainingSpec()
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
 """Attention and nnU-Net's learning rate of 0.01 do not go together; SegResNet's authors use Adam at this rate too."""
 
@@ -86,12 +88,10 @@ def _planned(
     kind: PlannedKind,
     *,
     resolution: _Resolution = "full",
-    training: TrainingSpec | None = None,
-    is_fast: bool = False,
+    training: TrainingSpec = _USUAL_TRAINING,
+    augmentation: Callable[..., tuple[Transform, ...]] = nnunet_augmentation,
 ) -> Callable[[Fingerprint, DatasetSpec], Plan]:
     """Return a recipe whose patches are planned as nnU-Net does, with any network but MSVM-UNet."""
-    augmentation = fast_augmentation if is_fast else nnunet_augmentation
-    training = training or (_FAST_TRAINING if is_fast else TrainingSpec())
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
@@ -210,7 +210,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "xlstm-unet-fast": Recipe(
         "xLSTM-UNet (Enc) for a training of minutes (--max-minutes): AdamW, averaged weights, more warps",
-        _planned("xlstm-unet", is_fast=True),
+        _planned("xlstm-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
@@ -234,7 +234,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "plain-unet-fast": Recipe(
         "nnU-Net's plain U-Net for a training of minutes, as xlstm-unet-fast",
-        _planned("plain-unet", is_fast=True),
+        _planned("plain-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
     "segresnet": Recipe(
