@@ -46,8 +46,9 @@ for line in sys.stdin:
     print(f"{time.monotonic() - begin:7.1f}", line.rstrip().split("\r")[-1], flush=True)'
 }
 
-keep() { # the records of a model folder
-    mkdir -p "$2"; cp "$1"/{plan.json,run.json,metrics.jsonl,curves.png} "$2"/; cp "$1"/validation*.json "$2"/
+keep() { # the records of a model folder; where its data set lay on this machine is left out
+    mkdir -p "$2"; cp "$1"/{run.json,metrics.jsonl,curves.png} "$2"/; cp "$1"/validation*.json "$2"/
+    sed 's#"dataset_path": ".*/#"dataset_path": "#' "$1"/plan.json > "$2"/plan.json
 }
 
 task=$1; shift
