@@ -6,15 +6,17 @@ set -euo pipefail
 
 SCANSEG=${SCANSEG:-python3 -m scanseg}
 DEVICE=${DEVICE:-cuda}
+# Left and right hippocampi mirror each other; front and back, top and bottom do not.
+SIDES="--set augmentation.8.axes=[2] --set inference.mirror_axes=[2] --set training.mirror_validation=true"
 NAMES="acdc-published acdc-sound acdc-decoder hippocampus-blocks nuclei polyps"
 
 words() { # what each record is, without its data
     case $1 in
-        acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 3 ;; # products in TF32
+        acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 2.5 ;; # products in TF32
         acdc-sound) # all 300 epochs, in less than 8 minutes
             echo reproduce msvm-unet @acdc --data acdc --protocol sound --from-scratch --seeds 0 --set training.score_both=true --max-minutes 7.9 ;;
-        acdc-decoder) echo study msvm-unet-decoder @acdc --seeds 0 --max-minutes 1.5 ;;
-        hippocampus-blocks) echo study xlstm-unet-blocks @hippocampus --cells none,Bot,Enc --max-minutes 0.75 ;;
+        acdc-decoder) echo study msvm-unet-decoder @acdc --seeds 0 --max-minutes 0.8 ;;
+        hippocampus-blocks) echo study xlstm-unet-blocks-fast @hippocampus $SIDES --max-minutes 0.45 ;;
         nuclei) echo reproduce xlstm-unet @dsb2018 --data dsb2018 --seeds 0 --max-minutes 2 ;;
         polyps) echo reproduce msvm-unet @kvasir-seg --data kvasir-seg --from-scratch --seeds 0 --max-minutes 2 ;;
         *) echo "no record $1; there are $NAMES" >&2; return 2 ;;
@@ -42,7 +44,7 @@ case $task in
                 || { echo "$name: failed" >&2; failed="$failed $name"; }
             mkdir -p "$records/$name"
             (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
-                -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name 'test-*.json' -o -name 'validation*.json' \) \
+                -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name metrics.jsonl -o -name 'test-*.json' -o -name 'validation*.json' \) \
                 -exec cp --parents {} "$records/$name/" \;)
         done
         [[ -z $failed ]] || { echo "failed:$failed; the same call goes on with them" >&2; exit 1; } ;;

@@ -277,14 +277,14 @@ def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path,
 
     plans = {
         recipe: scanseg.make_plan(dataset, recipe=recipe, num_workers=0)
-        for recipe in {spec.recipe for spec in ready.values()}
+        for recipe in {cell.recipe or spec.recipe for spec in ready.values() for cell in spec.all_cells}
     }
     for name, spec in ready.items():
         shown = command("study", "show", name)
         assert StudySpec.model_validate_json(shown.stdout) == spec
         assert spec.recipe in RECIPES
         networks = [
-            apply_settings(plans[spec.recipe], (*spec.settings, *cell.settings)).network.to_json()
+            apply_settings(plans[cell.recipe or spec.recipe], (*spec.settings, *cell.settings)).network.to_json()
             for cell in spec.all_cells
         ]
         assert len(set(networks)) == len(networks)

@@ -2,6 +2,13 @@
 
 from scanseg.figures.curves import draw_loss, draw_validation_dice
 from scanseg.figures.slices import LABEL_COLOURS, draw_slice
-from scanseg.figures.spread import draw_spread
+from scanseg.figures.spread import draw_dice_over_time, draw_spread
 
-__all__ = ["LABEL_COLOURS", "draw_loss", "draw_slice", "draw_spread", "draw_validation_dice"]
+__all__ = [
+    "LABEL_COLOURS",
+    "draw_dice_over_time",
+    "draw_loss",
+    "draw_slice",
+    "draw_spread",
+    "draw_validation_dice",
+]

@@ -1,10 +1,11 @@
-"""Scores of several ways to train, and how they spread."""
+"""Scores of several ways to train: how they spread, and how fast each came there."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scanseg.figures.curves import Metrics
 from scanseg.figures.slices import LABEL_COLOURS
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline
         values: Dice of the trainings of each way, by its name.
         baseline: The way with which the others are compared; its mean is a line.
     """
+    colours = _colours(values, baseline=baseline)
     for row, (name, dice) in enumerate(values.items()):
         if not dice:
             continue
-        colour = "#000000" if name == baseline else LABEL_COLOURS[0]
+        colour = colours[name]
         offsets = row + np.linspace(-0.15, 0.15, len(dice)) if len(dice) > 1 else [row]
         axes.plot(dice, offsets, linestyle="", marker="o", markersize=4, alpha=0.6, color=colour)
         deviation = float(np.std(dice, ddof=1)) if len(dice) > 1 else 0.0
@@ -34,3 +36,41 @@ def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline
     axes.set_yticks(range(len(values)), list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.set_xlabel("Dice, mean over labels and validation cases")
+
+
+def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]], *, baseline: str) -> None:
+    """Draw the Dice on validation patches against the time of training, a line for every training.
+
+    Args:
+        axes: Where to draw.
+        trainings: The lines of `metrics.jsonl` of the trainings of each way, by its name.
+        baseline: The way with which the others are compared.
+    """
+    colours = _colours(trainings, baseline=baseline)
+    for name, runs in trainings.items():
+        for number, metrics in enumerate(runs):
+            points = [
+                (line["seconds"] / 60, _mean_dice(line)) for line in metrics if "validation_dice" in line
+            ]
+            label = name if number == 0 else None
+            axes.plot(
+                *np.array(points).reshape(-1, 2).T, color=colours[name], marker=".", alpha=0.7, label=label
+            )
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel("Dice on validation patches")
+    if any(trainings.values()):
+        axes.legend(frameon=False, fontsize="small")
+
+
+def _mean_dice(line: Mapping[str, Any]) -> float:
+    """Return the mean over the labels that were measured; not a number where none was."""
+    dice = [value for value in line["validation_dice"].values() if value is not None]
+    return float(np.mean(dice)) if dice else float("nan")
+
+
+def _colours(names: Iterable[str], *, baseline: str) -> dict[str, str]:
+    """Return a colour for each way to train: black for the baseline."""
+    others = [name for name in names if name != baseline]
+    return {baseline: "#000000"} | {
+        name: LABEL_COLOURS[number % len(LABEL_COLOURS)] for number, name in enumerate(others)
+    }

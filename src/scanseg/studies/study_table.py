@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanseg.counts import counted
-from scanseg.figures import draw_spread
+from scanseg.figures import draw_dice_over_time, draw_spread
 from scanseg.files import write_text, written_whole
-from scanseg.specs.study import Comparison, StudyRecord
+from scanseg.models import ModelFolder
+from scanseg.specs.study import CellOutcome, Comparison, StudyRecord
 
 RECORD, TABLE, FIGURE = "study.json", "study.md", "study.png"
 _FEW_CASES = 6
@@ -108,25 +109,30 @@ def _sentence(one: Comparison) -> str:
 
 
 def _write_figure(record: StudyRecord, path: Path) -> None:
-    """Draw the trainings of every cell; nothing where matplotlib is not there."""
+    """Draw the trainings of every cell, scores and curves; nothing where matplotlib is not there."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return  # a bare machine that trains from a store; the numbers are in the record
-    figure = Figure(figsize=(7, 1.2 + 0.5 * len(record.cells)), layout="constrained")
+    figure = Figure(figsize=(12, max(3.6, 1.2 + 0.5 * len(record.cells))), layout="constrained")
     FigureCanvasAgg(figure)
-    values = {cell.name: _dice_of(record, cell.name) for cell in record.cells}
-    axes = figure.subplots()
-    draw_spread(axes, values, baseline=record.spec.baseline_name)
-    axes.set_title("Each dot a training; mean and standard deviation", fontsize="medium")
+    left, right = figure.subplots(1, 2)
+    baseline = record.spec.baseline_name
+    draw_spread(left, {cell.name: _dice_of(cell) for cell in record.cells}, baseline=baseline)
+    left.set_title("Each dot a training; mean and standard deviation", fontsize="medium")
+    metrics = {
+        cell.name: [ModelFolder.open(path.parent / run.model).read_metrics() for run in cell.runs]
+        for cell in record.cells
+    }
+    draw_dice_over_time(right, metrics, baseline=baseline)
+    right.set_title("Each line a training", fontsize="medium")
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def _dice_of(record: StudyRecord, name: str) -> Sequence[float]:
-    runs = next(cell.runs for cell in record.cells if cell.name == name)
-    return [run.mean_dice for run in runs if run.mean_dice is not None]
+def _dice_of(cell: CellOutcome) -> Sequence[float]:
+    return [run.mean_dice for run in cell.runs if run.mean_dice is not None]
 
 
 def _percent(value: float | None, *, sign: bool = False) -> str:
