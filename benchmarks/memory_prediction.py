@@ -2,11 +2,13 @@
 
 Usage: python -m benchmarks.memory_prediction --device cuda -o benchmarks/results/NAME.json [--only WORD] [--seconds S]
        python -m benchmarks.memory_prediction --fit benchmarks/results/NAME.json
+       python -m benchmarks.memory_prediction --again benchmarks/results/NAME.json
 
 A row is a recipe on a made-up data set, in a precision. Its batch is noise; two steps warm up, then the peak of
 allocated memory over two more is taken, launched kernel by kernel. `graph_reserved_gib` is what the process holds when
 steps are replayed as a CUDA graph, as trainings do. `--fit` prints the constants of `scanseg.planning.memory` that fit
-a record best (least squares of relative errors), and the errors that would be left.
+a record best (least squares of relative errors), and the errors that would be left; `--again` predicts its rows by the
+constants as they are now, and writes them into it.
 """
 
 import argparse
@@ -14,9 +16,10 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,29 +171,48 @@ def _forget(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats(device)
 
 
-def fit_constants(rows: list[dict]) -> Iterator[str]:
-    """Yield the constants of each kind and width that fit best, and the errors that are left.
+def predict_again(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a record with what is predicted by the constants as they are now.
+
+    Args:
+        row: A row, whose values were counted when it was measured.
+    """
+    dataset = next(dataset for _, dataset, _ in ROWS if dataset.name == row["dataset"])
+    plan = apply_settings(dataset.plan(row["recipe"]), (f"training.precision={row['precision']}",))
+    predicted = step_memory(plan, width=row["width"], counts=Counts(**row["counts"])).total_bytes / _GIB
+    return {**row, "predicted_gib": predicted, "error": predicted / row["measured_gib"] - 1}
+
+
+def fit_constants(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield for each width the constants that fit best, and the errors that are left.
 
     Args:
         rows: Rows of a record.
     """
-    for kind, width in sorted({(row["kind"], row["width"]) for row in rows}):
-        chosen = [row for row in rows if (row["kind"], row["width"]) == (kind, width)]
+    for width in sorted({row["width"] for row in rows}):
+        chosen = [row for row in rows if row["width"] == width]
+        kinds = sorted({row["kind"] for row in chosen})
         measured = np.array([row["measured_gib"] * _GIB for row in chosen])
-        known = np.array([row["weights_bytes"] - row["spared_bytes"] for row in chosen])
-        maps, outputs = (
-            np.array([row["batch_size"] * row["counts"][name] for row in chosen], dtype=float)
-            for name in ("map_values", "output_values")
+        known = np.array([_known_bytes(row) for row in chosen])
+        columns = [[_map_values(row) * (row["kind"] == kind) for row in chosen] for kind in kinds]
+        matrix = np.array([*columns, [_GIB] * len(chosen)], dtype=float).T
+        constants = np.linalg.lstsq(matrix / measured[:, None], 1 - known / measured)[0]
+        errors = (known + matrix @ constants) / measured - 1
+        fitted = ", ".join(f"{kind} {value:.2f}" for kind, value in zip(kinds, constants, strict=False))
+        yield (
+            f"{width} bits, {len(chosen)} rows: {constants[-1]:.2f} GiB to work in; bytes of a value: {fitted}; errors "
+            f"{errors.min():+.1%} to {errors.max():+.1%}"
         )
-        two = np.linalg.lstsq(np.stack([maps, outputs], 1) / measured[:, None], 1 - known / measured)[0]
-        rest = known + OUTPUT_BYTES * outputs
-        one = np.linalg.lstsq(maps[:, None] / measured[:, None], 1 - rest / measured)[0]
-        for name, constants in (("maps and outputs", two), ("maps", np.array([one[0], OUTPUT_BYTES]))):
-            errors = (known + constants[0] * maps + constants[1] * outputs) / measured - 1
-            yield (
-                f"{kind} {width} bits, {len(chosen)} rows, {name}: {constants[0]:.3f} and {constants[1]:.2f} bytes, "
-                f"errors {errors.min():+.1%} to {errors.max():+.1%}"
-            )
+
+
+def _known_bytes(row: Mapping[str, Any]) -> float:
+    """Return what is not fitted of a row's peak."""
+    outputs = row["batch_size"] * row["counts"]["output_values"]
+    return row["weights_bytes"] - row["spared_bytes"] + OUTPUT_BYTES * outputs
+
+
+def _map_values(row: Mapping[str, Any]) -> int:
+    return row["batch_size"] * row["counts"]["map_values"]
 
 
 def main() -> int:
@@ -202,11 +224,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480.0, help="begin no row after this time")
     parser.add_argument("--commit", help="of the code, where git is not there to ask")
     parser.add_argument("--fit", type=Path, help="a record to fit constants to")
+    parser.add_argument("--again", type=Path, help="a record to predict again")
     arguments = parser.parse_args()
     if arguments.fit is not None:
         for line in fit_constants(json.loads(arguments.fit.read_text())["rows"]):
             print(line)
         return 0
+    if arguments.again is not None:
+        record = json.loads(arguments.again.read_text())
+        record["rows"] = [predict_again(row) for row in record["rows"]]
+        arguments.again.write_text(json.dumps(record, indent=1) + "\n")
+        return _said_of(record["rows"], record["not_measured"])
     device = choose_device(arguments.device)
     if device.type != "cuda":
         print(f"peaks of memory are measured on a GPU with CUDA, not on {device}", file=sys.stderr)
@@ -233,11 +261,16 @@ def main() -> int:
     }
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
-    for line in fit_constants(json.loads(json.dumps(record))["rows"]):
+    for line in fit_constants(record["rows"]):
         print(line)
-    beyond = [row for row in rows if abs(row.error) > BAR]
-    print(f"{len(rows) - len(beyond)} of {len(rows)} rows within {BAR:.0%}; {len(missed)} not measured")
-    return 1 if beyond else 0
+    return _said_of(record["rows"], missed)
+
+
+def _said_of(rows: Sequence[Mapping[str, Any]], missed: Sequence[str]) -> int:
+    """Print how many rows are within the bar; 1 if not all are."""
+    num_within = sum(abs(row["error"]) <= BAR for row in rows)
+    print(f"{num_within} of {len(rows)} rows within {BAR:.0%}; {len(missed)} not measured")
+    return 0 if num_within == len(rows) else 1
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ NAMES="acdc-published acdc-sound acdc-decoder hippocampus-blocks nuclei polyps"
 
 words() { # what each record is, without its data
     case $1 in
-        acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 2.5 ;; # products in TF32
+        acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 1.7 ;; # products in TF32
         acdc-sound) # all 300 epochs, in less than 8 minutes
             echo reproduce msvm-unet @acdc --data acdc --protocol sound --from-scratch --seeds 0 --set training.score_both=true --max-minutes 7.9 ;;
-        acdc-decoder) echo study msvm-unet-decoder @acdc --seeds 0 --max-minutes 0.8 ;;
-        hippocampus-blocks) echo study xlstm-unet-blocks-fast @hippocampus $SIDES --max-minutes 0.45 ;;
-        nuclei) echo reproduce xlstm-unet @dsb2018 --data dsb2018 --seeds 0 --max-minutes 2 ;;
-        polyps) echo reproduce msvm-unet @kvasir-seg --data kvasir-seg --from-scratch --seeds 0 --max-minutes 2 ;;
+        acdc-decoder) echo study msvm-unet-decoder @acdc --seeds 0 --max-minutes 0.55 ;;
+        hippocampus-blocks) echo study xlstm-unet-blocks-fast @hippocampus $SIDES --max-minutes 0.33 ;;
+        nuclei) echo reproduce xlstm-unet @dsb2018 --data dsb2018 --seeds 0 --max-minutes 1.3 ;;
+        polyps) echo reproduce msvm-unet @kvasir-seg --data kvasir-seg --from-scratch --seeds 0 --max-minutes 1 ;;
         *) echo "no record $1; there are $NAMES" >&2; return 2 ;;
     esac
 }

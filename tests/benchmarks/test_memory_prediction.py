@@ -1,15 +1,22 @@
+import json
+from pathlib import Path
+
 import pytest
 
-from benchmarks.memory_prediction import ROWS, fit_constants
-from scanseg.planning.memory import OUTPUT_BYTES, Counts, step_memory
+from benchmarks.memory_prediction import BAR, ROWS, fit_constants, predict_again
+from scanseg.planning.memory import OUTPUT_BYTES, Counts, count_values, step_memory
+from scanseg.settings import apply_settings
+
+RECORD = Path(__file__).parents[2] / "benchmarks/results/memory-h200-2026-11-29.json"
+RECORDED = json.loads(RECORD.read_text(encoding="utf-8"))["rows"]
 
 
-def record_row(maps, outputs, *, map_bytes, output_bytes):
-    measured = 100.0 - 30.0 + 2 * (map_bytes * maps + output_bytes * outputs)
+def record_row(kind, maps, outputs, *, map_bytes, work_gib):
+    measured = 100.0 - 30.0 + 2 * (map_bytes * maps + OUTPUT_BYTES * outputs)
     return {
-        "kind": "plain-unet",
+        "kind": kind,
         "width": 16,
-        "measured_gib": measured / 2**30,
+        "measured_gib": measured / 2**30 + work_gib,
         "weights_bytes": 100.0,
         "spared_bytes": 30.0,
         "batch_size": 2,
@@ -19,10 +26,29 @@ def record_row(maps, outputs, *, map_bytes, output_bytes):
 
 def test_constants_are_found_again():
     sizes = ((1e9, 1e7), (2e9, 5e7), (5e8, 1e7))
-    rows = [record_row(*size, map_bytes=3.5, output_bytes=20.0) for size in sizes]
-    both, maps_alone = fit_constants(rows)
-    assert "3 rows, maps and outputs: 3.500 and 20.00 bytes" in both
-    assert f"and {OUTPUT_BYTES:.2f} bytes" in maps_alone
+    rows = [
+        record_row(kind, *size, map_bytes=map_bytes, work_gib=1.5)
+        for kind, map_bytes in (("plain-unet", 3.5), ("xlstm-unet", 4.25))
+        for size in sizes
+    ]
+    (said,) = fit_constants(rows)
+    assert "16 bits, 6 rows: 1.50 GiB to work in" in said
+    assert "plain-unet 3.50, xlstm-unet 4.25; errors" in said
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['recipe']}-{row['dataset']}-{row['width']}")
+def test_predictions_are_near_what_was_measured(row):
+    again = predict_again(row)
+    assert abs(again["error"]) <= BAR
+    assert again["error"] == pytest.approx(row["error"])  # as the record says: --again writes it there
+
+
+@pytest.mark.parametrize("recipe", ["xlstm-unet", "msvm-unet"])
+def test_what_is_counted_is_what_was_counted_for_the_record(recipe):
+    row = next(row for row in RECORDED if row["recipe"] == recipe and row["dataset"] == "abdomen")
+    dataset = next(dataset for _, dataset, _ in ROWS if dataset.name == "abdomen")
+    counted = count_values(apply_settings(dataset.plan(recipe), ("training.precision=auto",)))
+    assert counted == Counts(**{**row["counts"], "spared_values": tuple(row["counts"]["spared_values"])})
 
 
 @pytest.mark.parametrize(("recipe", "dataset", "precision"), ROWS[:3])

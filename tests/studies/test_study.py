@@ -284,7 +284,9 @@ def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path,
         assert StudySpec.model_validate_json(shown.stdout) == spec
         assert spec.recipe in RECIPES
         networks = [
-            apply_settings(plans[cell.recipe or spec.recipe], (*spec.settings, *cell.settings)).network.to_json()
+            apply_settings(
+                plans[cell.recipe or spec.recipe], (*spec.settings, *cell.settings)
+            ).network.to_json()
             for cell in spec.all_cells
         ]
         assert len(set(networks)) == len(networks)

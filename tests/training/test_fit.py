@@ -257,3 +257,7 @@ def test_a_network_that_cannot_be_captured_is_told_of():
         ScansegError, match=r"cannot be captured as a CUDA graph \(.*--set training.cuda_graph=false"
     ):
         fit.step(make_batch(16, 0, device="cuda"), lr=1e-3)
+
+    launched = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3), cuda_graph=False)
+    loss = make_fit(launched, device="cuda").step(make_batch(64, 0, device="cuda"), lr=1e-3)
+    assert loss.isfinite()  # the next training of a study draws its blocks again

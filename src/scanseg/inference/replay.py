@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops.capturing import capture
 from scanseg.ops.launching import compile_ahead, cores_for_compiling
 
 _LOGGER = logging.getLogger(__name__)
@@ -94,11 +95,7 @@ class _Graph:
                 "cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False
             ),
             torch.cuda.device(windows.device),
-            torch.cuda.graph(
-                self._graph,
-                pool=None if beside is None else beside.pool(),
-                capture_error_mode="thread_local",
-            ),
+            capture(self._graph, beside=beside, other_threads="left alone"),
         ):
             self._logits = network(self._input)
 

@@ -208,11 +208,11 @@ class MSVMDecoder(nn.Module):
         self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]]
     ) -> Float[Tensor, "batch class y x"]:
         """Return the logits from the features of the encoder stages."""
-        *skips, x = features
-        for upsample, join, stage in zip(self.upsamplings, self.joins, self.stages, strict=True):
+        x, skips = features[-1], features[:-1][::-1]
+        for upsample, join, stage, skip in zip(self.upsamplings, self.joins, self.stages, skips, strict=True):
             raised = upsample(x)
             # Under autocast the encoder's features are float32; what joins them is not.
-            x = stage(join(torch.cat([raised, skips.pop().to(raised.dtype)], dim=1)))
+            x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)))
         return self.classify(self.head(x))
 
 

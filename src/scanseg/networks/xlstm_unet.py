@@ -240,13 +240,12 @@ class XLSTMDecoder(nn.Module):
         self, skips: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
         """Return the logits of the last stage, or of every stage with the highest resolution first."""
-        *skips, x = skips
-        maps = []
-        for projection, stage, factor in zip(self.projections, self.stages, self.factors, strict=True):
+        x, maps = skips[-1], []
+        joined = [*skips[1:-1][::-1], skips[0] if self.skip_full_resolution else None]
+        parts = zip(self.projections, self.stages, self.factors, joined, strict=True)
+        for projection, stage, factor, skip in parts:
             # The projection acts on single voxels: it commutes with nearest upsampling, and is cheaper first.
-            skip = skips.pop()
-            joined = skip if skips or self.skip_full_resolution else None
-            x = stage(upsample_join(convolve(projection, x), joined, factors=factor))
+            x = stage(upsample_join(convolve(projection, x), skip, factors=factor))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)
 

@@ -1,9 +1,9 @@
 """Memory that a training step will take on a GPU.
 
-A step holds the weights and what the optimizer keeps of them, the maps that backward needs and does not make again, and
-the outputs with what the loss makes of them. Maps are counted: the values that come out of all layers for one patch, by
-a run in which no number is computed. Bytes for each value are constants of a network and a precision, fitted to peaks
-measured on an H100 and an H200 by `benchmarks/memory_prediction.py`.
+A step holds the weights and what the optimizer keeps of them, the maps that backward needs and does not make again, the
+outputs with what the loss makes of them, and what convolutions take to work in. Maps are counted: the values that come
+out of all layers for one patch, by a run in which no number is computed. Bytes for each value are constants of a
+network and a precision, fitted to peaks measured on an H200 by `benchmarks/memory_prediction.py`.
 """
 
 import math
@@ -28,13 +28,15 @@ WEIGHT_BYTES: dict[Width, int] = {32: 4, 16: 6}
 """A weight in float32, and its copy in 16 bits."""
 OPTIMIZER_BYTES = {"sgd": 4, "adamw": 8}
 """What the optimizer keeps of each weight; gradients come while maps go, so that the peak holds none of them."""
-OUTPUT_BYTES = 8.0
-"""Of each output of the network, on every stage with a loss: logits and their gradients."""
+OUTPUT_BYTES = 4.0
+"""Of each output of the network, on every stage with a loss: what is left of logits and their gradients at the peak."""
+WORKSPACE_BYTES: dict[Width, float] = {16: 0.0, 32: 1.47e9}
+"""What convolutions work in, of any size: cuDNN's kernels for TF32 rearrange their operands."""
 MAP_BYTES: dict[str, dict[Width, float]] = {
-    "xlstm-unet": {16: 3.85, 32: 7.6},
-    "msvm-unet": {16: 4.7, 32: 7.9},
-    "plain-unet": {16: 4.1, 32: 8.0},
-    "residual-unet": {16: 4.1, 32: 8.0},
+    "xlstm-unet": {16: 3.7, 32: 6.8},
+    "msvm-unet": {16: 4.8, 32: 8.35},
+    "plain-unet": {16: 5.25, 32: 9.5},
+    "residual-unet": {16: 3.4, 32: 6.0},
 }
 """Of each value that comes out of a layer, by the kind of the network."""
 OTHER_MAP_BYTES: dict[Width, float] = {16: 4.5, 32: 8.0}
@@ -64,11 +66,13 @@ class StepMemory:
     outputs_bytes: float
     spared_bytes: float = 0.0
     """Of the maps, what is not kept since it is made again."""
+    workspace_bytes: float = 0.0
 
     @property
     def total_bytes(self) -> float:
         """The peak."""
-        return self.weights_bytes + self.maps_bytes + self.outputs_bytes - self.spared_bytes
+        maps_bytes = self.maps_bytes - self.spared_bytes
+        return self.weights_bytes + maps_bytes + self.outputs_bytes + self.workspace_bytes
 
 
 def step_memory(plan: Plan, *, width: Width = 16, counts: Counts | None = None) -> StepMemory:
@@ -91,6 +95,7 @@ def step_memory(plan: Plan, *, width: Width = 16, counts: Counts | None = None) 
         maps_bytes=map_bytes * batch * counts.map_values,
         outputs_bytes=OUTPUT_BYTES * batch * counts.output_values,
         spared_bytes=float(sum(num_bytes for num_bytes in spared if num_bytes >= SMALLEST_BYTES)),
+        workspace_bytes=WORKSPACE_BYTES[width],
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scanseg.data.batches import Batch
 from scanseg.errors import ScansegError
+from scanseg.ops.capturing import capture
 from scanseg.training.compilation import buffers_kept
 from scanseg.training.memory import CaptureMemoryError, is_memory_error
 
@@ -43,7 +44,7 @@ class GraphedGradients:
             self._warm_up(compute, network)
             self.graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(self.graph):
+                with capture(self.graph):
                     self._loss = compute(self._batch)
             except RuntimeError as error:
                 if is_memory_error(error):

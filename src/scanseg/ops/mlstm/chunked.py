@@ -151,8 +151,9 @@ def _cut(tensor: Tensor, chunk: int) -> Tensor:
 
 def _joined(tensor: Tensor, *, like: Tensor) -> Tensor:
     """Undo `_cut`, to the shape and dtype of `like`."""
-    tokens = tensor.flatten(1, 2)[:, : like.shape[2]]
-    return tokens.unflatten(0, like.shape[:2]).to(like.dtype)
+    tokens = tensor.flatten(1, 2)[:, : like.shape[2]].unflatten(0, like.shape[:2])
+    # torch.compile of PyTorch 2.11 loses the gradients of a result that is kept and goes through a `to` without effect.
+    return tokens if tokens.dtype == like.dtype else tokens.to(like.dtype)
 
 
 def _sums(cell: _Cell) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,52 @@
+"""Capturing CUDA graphs so that a capture that fails leaves nothing behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+import torch
+
+
+@contextmanager
+def capture(
+    graph: torch.cuda.CUDAGraph,
+    *,
+    beside: torch.cuda.CUDAGraph | None = None,
+    other_threads: Literal["refused", "left alone"] = "refused",
+) -> Iterator[None]:
+    """Capture what is launched inside as a CUDA graph, on the current device.
+
+    Where that fails, PyTorch itself stays in the midst of a capture: until the process ends it refuses to draw random
+    numbers on the device, keeps freed memory and leaves the stream of the capture the current one. This puts all three
+    right before the error goes on.
+
+    Args:
+        graph: A new graph.
+        beside: A captured graph whose memory may be used, since it is never replayed at the same time.
+        other_threads: Whether launches of other threads that a capture does not allow make it fail.
+
+    Raises:
+        RuntimeError: What is launched cannot be captured.
+    """
+    device = torch.cuda.current_device()
+    pool = torch.cuda.graph_pool_handle() if beside is None else beside.pool()
+    mode = "global" if other_threads == "refused" else "thread_local"
+    try:
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, pool=pool, capture_error_mode=mode),
+        ):
+            yield
+    except BaseException:
+        with suppress(RuntimeError):  # which says that the capture was ended as it should be
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+        with suppress(RuntimeError):
+            _end_drawing()
+        raise
+
+
+def _end_drawing() -> None:
+    """Let the random generator of the current device know that no capture goes on, by one that ends well."""
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.zeros(1, device="cuda")

@@ -1,0 +1,68 @@
+import gc
+
+import pytest
+import torch
+
+from scanseg.ops.capturing import capture
+
+pytestmark = pytest.mark.gpu
+
+
+def fail_to_capture(beside=None):
+    with pytest.raises(RuntimeError, match="captur"), capture(torch.cuda.CUDAGraph(), beside=beside):
+        torch.rand(1 << 22, device="cuda").sum().item()
+
+
+def doubled(x, beside=None):
+    graph = torch.cuda.CUDAGraph()
+    with capture(graph, beside=beside):
+        y = x * 2
+    return graph, y
+
+
+def test_a_graph_is_captured_and_replayed():
+    x = torch.ones(4, device="cuda")
+    graph, y = doubled(x)
+    x.fill_(3)
+    graph.replay()
+    assert y.tolist() == [6] * 4
+
+
+def test_after_a_failed_capture_numbers_are_drawn_and_graphs_captured():
+    stream, x = torch.cuda.current_stream(), torch.ones(4, device="cuda")
+    torch.manual_seed(5)
+    expected = torch.rand(4, device="cuda")
+
+    fail_to_capture()
+
+    assert torch.cuda.current_stream() == stream
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(4, device="cuda"), expected)
+    graph, y = doubled(x)
+    graph.replay()
+    assert y.tolist() == [2] * 4
+
+
+def test_memory_of_failed_captures_is_given_back():
+    fail_to_capture()
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+
+    for _ in range(3):
+        fail_to_capture()
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before
+
+
+def test_a_capture_that_fails_beside_a_graph_leaves_that_one():
+    x = torch.ones(4, device="cuda")
+    graph, y = doubled(x)
+    fail_to_capture(beside=graph)
+    beside, z = doubled(y, beside=graph)
+    x.fill_(5)
+    graph.replay()
+    beside.replay()
+    assert z.tolist() == [20] * 4
