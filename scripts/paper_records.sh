@@ -46,6 +46,8 @@ case $task in
             (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
                 -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name metrics.jsonl -o -name 'test-*.json' -o -name 'validation*.json' \) \
                 -exec cp --parents {} "$records/$name/" \;)
+            # Where files lay on this machine is left out.
+            find "$records/$name" -name '*.json' -exec sed -i -E "s#\"$out/#\"#; s#(\"dataset_path\": \")[^\"]*/#\1#" {} +
         done
         [[ -z $failed ]] || { echo "failed:$failed; the same call goes on with them" >&2; exit 1; } ;;
     *) echo "prepare or run, not $task" >&2; exit 2 ;;

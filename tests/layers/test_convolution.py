@@ -61,6 +61,7 @@ def test_flat_kernels_are_convolved_slice_by_slice(generator, kernel, stride):
     assert gradients[0].is_contiguous(memory_format=torch.channels_last_3d)
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")
 def test_slices_are_not_copied(generator):
     x = torch.randn(2, 4, 6, 6, 8, generator=generator).to(memory_format=torch.channels_last_3d)
     layer = convolution(4, 6, kernel_size=(1, 3, 3)).to(memory_format=torch.channels_last_3d)

@@ -102,6 +102,7 @@ def test_one_graph_under_autocast(name, generator):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_one_graph_by_inductor_on_a_gpu(network_and_images, training):
     network, images = network_and_images

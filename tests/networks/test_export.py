@@ -19,7 +19,11 @@ STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own exporter
+@pytest.mark.filterwarnings(  # of torch's own exporter
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:The given buffer is not writable:UserWarning",
+)
 def test_an_exported_network_computes_the_same_after_reading(network, shape, tmp_path):
     torch.manual_seed(0)
     module, image = network().eval(), torch.randn(shape)

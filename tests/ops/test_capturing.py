@@ -60,9 +60,10 @@ def test_memory_of_failed_captures_is_given_back():
 def test_a_capture_that_fails_beside_a_graph_leaves_that_one():
     x = torch.ones(4, device="cuda")
     graph, y = doubled(x)
-    fail_to_capture(beside=graph)
     beside, z = doubled(y, beside=graph)
+    fail_to_capture(beside=graph)
+    apart, u = doubled(z)
     x.fill_(5)
-    graph.replay()
-    beside.replay()
-    assert z.tolist() == [20] * 4
+    for each in (graph, beside, apart):
+        each.replay()
+    assert u.tolist() == [40] * 4

@@ -121,8 +121,8 @@ def test_cases_that_are_still_being_written_are_waited_for():
 
 def groups_of_numbers(iterations, *, delay):
     """Batches that hold the number of their iteration; views of one tensor, made after a while."""
+    numbers = torch.tensor(list(iterations), device="cuda").float()  # waits for what runs: before the delay
     torch.cuda._sleep(delay)
-    numbers = torch.tensor(list(iterations), device="cuda").float()
     images = numbers.repeat_interleave(1 << 20)
     images, label_maps = (each.view(len(iterations), -1) for each in (images, images + 0.5))
     return [Batch(*each) for each in zip(images, label_maps, strict=True)]

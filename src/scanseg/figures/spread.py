@@ -11,6 +11,9 @@ from scanseg.figures.slices import LABEL_COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MOST_SECONDS = 180
+"""Of a training whose time is drawn in seconds."""
+
 
 def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline: str) -> None:
     """Draw every score as a point, and mean and standard deviation of each way as a bar.
@@ -47,16 +50,18 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
         baseline: The way with which the others are compared.
     """
     colours = _colours(trainings, baseline=baseline)
+    times = [line["seconds"] for runs in trainings.values() for metrics in runs for line in metrics]
+    unit, seconds = ("minutes", 60) if max(times, default=0) > _MOST_SECONDS else ("seconds", 1)
     for name, runs in trainings.items():
         for number, metrics in enumerate(runs):
             points = [
-                (line["seconds"] / 60, _mean_dice(line)) for line in metrics if "validation_dice" in line
+                (line["seconds"] / seconds, _mean_dice(line)) for line in metrics if "validation_dice" in line
             ]
             label = name if number == 0 else None
             axes.plot(
                 *np.array(points).reshape(-1, 2).T, color=colours[name], marker=".", alpha=0.7, label=label
             )
-    axes.set_xlabel("minutes of training")
+    axes.set_xlabel(f"{unit} of training")
     axes.set_ylabel("Dice on validation patches")
     if any(trainings.values()):
         axes.legend(frameon=False, fontsize="small")

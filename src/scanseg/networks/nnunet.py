@@ -203,11 +203,10 @@ class UNetDecoder(nn.Module):
         self, skips: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
         """Return the logits of the last stage, or of every stage with the highest resolution first."""
-        *skips, x = skips
-        maps = []
-        for upsample, stage in zip(self.upsamplings, self.stages, strict=True):
+        x, maps = skips[-1], []
+        for upsample, stage, skip in zip(self.upsamplings, self.stages, skips[:-1][::-1], strict=True):
             raised = upsample(x)
-            x = stage(upsample_join(raised, skips.pop(), factors=(1,) * (raised.ndim - 2)))
+            x = stage(upsample_join(raised, skip, factors=(1,) * (raised.ndim - 2)))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 import torch
 
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""PyTorch's allocator of pinned memory goes on to ask a graph whose capture failed, so that it must not be deleted."""
+
 
 @contextmanager
 def capture(
@@ -18,7 +21,7 @@ def capture(
 
     Where that fails, PyTorch itself stays in the midst of a capture: until the process ends it refuses to draw random
     numbers on the device, keeps freed memory and leaves the stream of the capture the current one. This puts all three
-    right before the error goes on.
+    right before the error goes on. What stays is that no other graph can be captured beside the same one.
 
     Args:
         graph: A new graph.
@@ -38,6 +41,7 @@ def capture(
         ):
             yield
     except BaseException:
+        _FAILED.append(graph)
         with suppress(RuntimeError):  # which says that the capture was ended as it should be
             torch._C._cuda_endAllocateToPool(device, pool)
             torch._C._cuda_releasePool(device, pool)
