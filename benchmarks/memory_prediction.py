@@ -179,8 +179,15 @@ def predict_again(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     dataset = next(dataset for _, dataset, _ in ROWS if dataset.name == row["dataset"])
     plan = apply_settings(dataset.plan(row["recipe"]), (f"training.precision={row['precision']}",))
-    predicted = step_memory(plan, width=row["width"], counts=Counts(**row["counts"])).total_bytes / _GIB
-    return {**row, "predicted_gib": predicted, "error": predicted / row["measured_gib"] - 1}
+    predicted = step_memory(plan, width=row["width"], counts=Counts(**row["counts"]))
+    gib = predicted.total_bytes / _GIB
+    return {
+        **row,
+        "weights_bytes": predicted.weights_bytes,
+        "spared_bytes": predicted.spared_bytes,
+        "predicted_gib": gib,
+        "error": gib / row["measured_gib"] - 1,
+    }
 
 
 def fit_constants(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -233,6 +240,7 @@ def main() -> int:
     if arguments.again is not None:
         record = json.loads(arguments.again.read_text())
         record["rows"] = [predict_again(row) for row in record["rows"]]
+        record["predicted_by_commit"] = describe_run(torch.device("cpu"), commit=arguments.commit)["commit"]
         arguments.again.write_text(json.dumps(record, indent=1) + "\n")
         return _said_of(record["rows"], record["not_measured"])
     device = choose_device(arguments.device)

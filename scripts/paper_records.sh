@@ -35,19 +35,21 @@ case $task in
             rm -rf "${out:?}/$name/dataset" # trainings need the store alone
         done ;;
     run)
-        out=$1; mkdir -p "$2"; records=$(cd "$2" && pwd); shift 2
+        out=${1%/}; mkdir -p "$2"; records=$(cd "$2" && pwd); shift 2
+        place=$(sed 's/[][\\.*^$+?(){}|#]/\\&/g' <<<"$out")
         failed=""
         for name in "$@"; do
             line=$(words "$name")
             # shellcheck disable=SC2046,SC2001
             $SCANSEG $(sed 's/ @[^ ]*//' <<<"$line") $(device_option $line) --resume -o "$out/$name" \
                 || { echo "$name: failed" >&2; failed="$failed $name"; }
+            [[ -d $out/$name ]] || continue
             mkdir -p "$records/$name"
             (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
                 -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name metrics.jsonl -o -name 'test-*.json' -o -name 'validation*.json' \) \
                 -exec cp --parents {} "$records/$name/" \;)
             # Where files lay on this machine is left out.
-            find "$records/$name" -name '*.json' -exec sed -i -E "s#\"$out/#\"#; s#(\"dataset_path\": \")[^\"]*/#\1#" {} +
+            find "$records/$name" -name '*.json' -exec sed -i -E "s#\"$place/#\"#; s#(\"dataset_path\": \")[^\"]*/#\1#" {} +
         done
         [[ -z $failed ]] || { echo "failed:$failed; the same call goes on with them" >&2; exit 1; } ;;
     *) echo "prepare or run, not $task" >&2; exit 2 ;;

@@ -172,7 +172,7 @@ def test_a_record_says_what_ran(monkeypatch, tmp_path):
     assert [row["entry"] for row in record["rows"]] == ["a/b/float32"]
     assert record["commit"] == "abc"
     assert record["date"].endswith("+00:00")
-    assert torch.__version__.startswith(record["versions"]["torch"])
+    assert record["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert len(record["source_digest"]) == 16
     assert record["settings"]["quick"] is True
 

@@ -64,7 +64,9 @@ def test_layers_agree(generator, on_triton, name):
     for key, tensor in results(layer, x).items():
         # A bias before a batch norm has gradient 0, and what is there is rounding.
         bound = 1e-2 if key == "expand.0.bias" and "lkpe" in name else 1e-4
-        bound = max(bound, 2e-5 * float(expected[key].detach().abs().max()))  # sums of large gradients
+        bound = max(
+            bound, 2e-5 * float(expected[key].detach().abs().max())
+        )  # 9e-6 with PyTorch 2.11, 5e-6 with 2.13
         assert torch.allclose(tensor, expected[key], atol=bound, rtol=1e-4), key
 
 

@@ -57,6 +57,44 @@ def test_memory_of_failed_captures_is_given_back():
     assert torch.cuda.memory_reserved() <= before
 
 
+def draw_and_raise():
+    drawn = torch.rand(1 << 24, device="cuda")
+    raise ValueError(f"no, not {drawn.shape}")
+
+
+def end_with_an_error_of_python():
+    with pytest.raises(ValueError, match="no"), capture(torch.cuda.CUDAGraph(), other_threads="left alone"):
+        draw_and_raise()
+
+
+def test_memory_of_a_capture_that_an_error_of_python_ends_is_given_back():
+    end_with_an_error_of_python()
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+
+    for _ in range(3):
+        end_with_an_error_of_python()
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before
+    assert torch.rand(4, device="cuda").isfinite().all()
+
+
+def ask_for_too_much():
+    torch.zeros(4, device="cuda")
+    torch.empty(2 * torch.cuda.mem_get_info()[1], dtype=torch.uint8, device="cuda")
+
+
+def test_no_memory_in_a_capture_leaves_memory_for_what_follows():
+    with pytest.raises(torch.OutOfMemoryError), capture(torch.cuda.CUDAGraph()):
+        ask_for_too_much()
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.rand(1 << 24, device="cuda").isfinite().all()
+
+
 def test_a_capture_that_fails_beside_a_graph_leaves_that_one():
     x = torch.ones(4, device="cuda")
     graph, y = doubled(x)

@@ -105,6 +105,16 @@ def test_what_is_kept_of_weights_is_counted():
     assert weights('training.optimizer={"kind": "adamw"}') == 6 + 8
 
 
+def test_the_precision_of_the_plan_is_that_of_the_prediction():
+    counts = count_values(plan_of("plain-unet"))
+    single = step_memory(plan_of("plain-unet", settings=("training.precision=float32",)), counts=counts)
+    assert single == step_memory(plan_of("plain-unet"), counts=counts, width=32)
+    assert step_memory(plan_of("plain-unet"), counts=counts) == step_memory(
+        plan_of("plain-unet"), counts=counts, width=16
+    )
+    assert single.total_bytes > 1.4e9
+
+
 def test_our_networks_were_measured():
     assert (
         {plan_of(recipe).network.kind for recipe in MEASURED}

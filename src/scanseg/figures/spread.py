@@ -51,17 +51,19 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
     """
     colours = _colours(trainings, baseline=baseline)
     times = [line["seconds"] for runs in trainings.values() for metrics in runs for line in metrics]
-    unit, seconds = ("minutes", 60) if max(times, default=0) > _MOST_SECONDS else ("seconds", 1)
-    for name, runs in trainings.items():
+    unit, seconds = ("min", 60) if max(times, default=0) > _MOST_SECONDS else ("s", 1)
+    for place, (name, runs) in enumerate(trainings.items()):
+        style = ("-", "--", ":", "-.")[place // len(LABEL_COLOURS) % 4]
         for number, metrics in enumerate(runs):
             points = [
                 (line["seconds"] / seconds, _mean_dice(line)) for line in metrics if "validation_dice" in line
             ]
             label = name if number == 0 else None
+            times_and_dice = np.array(points).reshape(-1, 2).T
             axes.plot(
-                *np.array(points).reshape(-1, 2).T, color=colours[name], marker=".", alpha=0.7, label=label
+                *times_and_dice, color=colours[name], linestyle=style, marker=".", alpha=0.7, label=label
             )
-    axes.set_xlabel(f"{unit} of training")
+    axes.set_xlabel(f"time of training ({unit})")
     axes.set_ylabel("Dice on validation patches")
     if any(trainings.values()):
         axes.legend(frameon=False, fontsize="small")

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
-"""PyTorch's allocator of pinned memory goes on to ask a graph whose capture failed, so that it must not be deleted."""
+"""PyTorch's allocator of pinned memory goes on to ask a graph whose capture was broken: it must not be deleted."""
 
 
 @contextmanager
@@ -41,16 +41,24 @@ def capture(
         ):
             yield
     except BaseException:
-        _FAILED.append(graph)
-        with suppress(RuntimeError):  # which says that the capture was ended as it should be
-            torch._C._cuda_endAllocateToPool(device, pool)
-            torch._C._cuda_releasePool(device, pool)
+        _stop_recording(graph, device, pool)
         with suppress(RuntimeError):
-            _end_drawing()
+            _end_drawing(mode)
         raise
 
 
-def _end_drawing() -> None:
+def _stop_recording(graph: torch.cuda.CUDAGraph, device: int, pool: tuple[int, int]) -> None:
+    """Let the allocator of the device's memory know that a capture is over, if PyTorch has not done so itself."""
+    try:
+        torch._C._cuda_endAllocateToPool(device, pool)
+    except RuntimeError:
+        return  # The capture ended as it should, in an error of Python say: the graph gives its memory back itself.
+    torch._C._cuda_releasePool(device, pool)
+    _FAILED.append(graph)
+
+
+def _end_drawing(mode: str) -> None:
     """Let the random generator of the current device know that no capture goes on, by one that ends well."""
-    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(torch.cuda.CUDAGraph()):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, capture_error_mode=mode):
         torch.zeros(1, device="cuda")
