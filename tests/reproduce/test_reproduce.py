@@ -339,3 +339,11 @@ def test_what_is_not_there_is_refused_with_what_is(acdc, tmp_path, command):
     no_source = command("reproduce", "xlstm-unet", "--data", "hippocampus", "-o", output)
     assert no_source.code == 2
     assert "holds no reproduction to go on with" in no_source.stderr
+
+
+def test_a_device_that_is_not_there_is_told_of_before_the_data_set_is_converted(acdc, tmp_path, command):
+    output = tmp_path / "out"
+    words = ("reproduce", "msvm-unet", acdc, "--data", "acdc", "--from-scratch", "--quick", "-o", output)
+    outcome = command(*words, "--device", "cuda:77")
+    assert (outcome.code, output.exists()) == (2, False)
+    assert "device 'cuda:77' is not there" in outcome.stderr

@@ -11,6 +11,7 @@ from PIL import Image
 from scanseg.planning import RECIPES
 from scanseg.settings import apply_settings
 from scanseg.specs.study import StudyRecord, StudySpec
+from scanseg.studies import study as study_module
 from scanseg.studies.study import StudyOptions, ready_studies, run_study
 
 from .conftest import SETTINGS
@@ -195,9 +196,13 @@ def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
     assert [path.stat().st_mtime_ns for path in done] == before
 
 
-def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, command):
+def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, command, monkeypatch):
     output = tmp_path / "out"
     words = ("study", study(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
+    refused = command(*words, "--devices", "cpu,cuda:77")
+    assert (refused.code, output.exists()) == (2, False)
+    assert "device 'cuda:77' is not there" in refused.stderr
+    monkeypatch.setattr(study_module, "require_devices", lambda devices: None)  # lost on the way, say
 
     outcome = command(*words, "--devices", "cuda:77,cuda:78")
 

@@ -23,6 +23,7 @@ from scanseg.specs import (
 )
 from scanseg.studies.configuration import PLAN, Configuration
 from scanseg.studies.fold_trainings import train_all
+from scanseg.studies.on_devices import require_devices
 from scanseg.studies.pairs import Pair, predict_pairs
 from scanseg.studies.postprocessing import choose_postprocessing, mean, report_of
 from scanseg.studies.preparation import DEFAULT_RECIPE, known_splits, plan_of, store_of
@@ -62,6 +63,7 @@ def cross_validate(
         raise UsageError(f"recipes {', '.join(recipes)}: one is given twice")
     if count_launched() > 1:
         raise UsageError("a cross-validation is one process: start it without torchrun, and with --devices")
+    require_devices(devices or (options.device,))
     if not resume:
         ModelFolder.require_new(output)
     elif not output.is_dir() or not any(output.iterdir()):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from scanseg.errors import ScansegError
+from scanseg.models.device import choose_device
 from scanseg.training import InterruptionError, watch_signals
 
 _PAUSE_SECONDS = 0.1
@@ -95,6 +96,19 @@ class _Devices:
             if self._in_a_row[place] == _FAILURES_IN_A_ROW:
                 self.failures.append(f"after that {here.device} got no more")
         return well
+
+
+def require_devices(devices: Sequence[str]) -> None:
+    """Make sure that devices are there, before work is done that would be for nothing.
+
+    Args:
+        devices: Names of devices.
+
+    Raises:
+        UsageError: One is not there, or unknown.
+    """
+    for name in devices:
+        choose_device(name)
 
 
 def run_on_devices(

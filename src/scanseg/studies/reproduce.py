@@ -11,6 +11,7 @@ from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder
+from scanseg.models.device import choose_device
 from scanseg.models.official import load_encoder
 from scanseg.networks import MSVMUNet
 from scanseg.progress import ProgressListener, ignore_progress
@@ -120,13 +121,15 @@ def reproduce(
 
     Raises:
         InputError: The data set or the encoder's weights are faulty.
-        UsageError: The options cannot be carried out together.
+        UsageError: The options cannot be carried out together, or the device is not there.
         InterruptionError: A signal came; the state has been saved, and the table written.
     """
     experiment = find_experiment(request.paper, request.data, num_axes=request.num_axes)
     peers = check_peers(experiment, request.peers)
     _check_encoder(request)
     seeds = request.seeds or _SEEDS[request.protocol]
+    if not prepare_only:
+        choose_device(request.device)  # told of now, not after the data set is converted
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan, Report
 from scanseg.specs.study import CellOutcome, StudyCell, StudyRecord, StudyRun, StudySpec
 from scanseg.studies.comparison import compare, correct
-from scanseg.studies.on_devices import Job, run_on_devices
+from scanseg.studies.on_devices import Job, require_devices, run_on_devices
 from scanseg.studies.preparation import make_plan, store_of
 from scanseg.studies.study_table import RECORD, TABLE, write_study
 from scanseg.studies.trials import OUT_OF_TIME, Stopped, Trial, named, run_trial, watch_time
@@ -147,6 +147,8 @@ def run_study(
     if not resume:
         ModelFolder.require_new(output)
     _check_same(spec, output)
+    if not options.prepare_only:
+        require_devices(options.devices)
     output.mkdir(parents=True, exist_ok=True)
     cells = _prepare(spec, dataset, output, num_workers=options.num_workers, listen=listen)
     for cell in cells:
