@@ -329,8 +329,6 @@ def test_a_plan_like_a_model_s(dataset, tmp_path, command):
     assert ours["network"] == theirs["network"]
     assert ours["preprocessing"] == theirs["preprocessing"]
     assert ours["dataset_path"] == str(other)
-    anew = scanseg.make_plan(other, recipe="plain-unet", num_workers=0)
-    assert ours["spacing_range"] == json.loads(anew.to_json())["spacing_range"]
 
 
 @pytest.mark.parametrize(
