@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from statistics import mean, stdev
 
 import pytest
+import torch
 from PIL import Image
 
 from scanseg.planning import RECIPES
@@ -140,6 +142,29 @@ def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
     assert outcome.code == 0, outcome.stderr
     for ours, theirs in zip(record_of(spread).cells, record_of(alone).cells, strict=True):
         assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
+
+
+@pytest.mark.parametrize(
+    ("options", "woken"),
+    [(("--devices", "cpu"), torch.device("cpu")), (("--devices", "cpu", "--prepare"), None)],
+)
+def test_the_device_wakes_before_the_first_training(
+    study, dataset, tmp_path, command, monkeypatch, options, woken
+):
+    seen = []
+
+    @contextmanager
+    def wake(device):
+        yield
+        seen.append(
+            (device, len(list(tmp_path.glob("out/*/plan.json"))), len(list(tmp_path.rglob("run.json"))))
+        )
+
+    monkeypatch.setattr(study_module, "waking", wake)
+    path = study(folds=[0], seeds=[0])
+    outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0, *options)
+    assert outcome.code == 0, outcome.stderr
+    assert seen == [(woken, 2, 0)]
 
 
 class KilledError(Exception):

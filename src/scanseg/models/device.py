@@ -72,15 +72,15 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
 
 
 @contextmanager
-def waking(device: torch.device) -> Iterator[None]:
+def waking(device: torch.device | None) -> Iterator[None]:
     """Let a GPU load its libraries, which takes seconds once in a process, while the block does something else.
 
     The end of the block waits for it. What fails there is not told of: it fails again where the device is used.
 
     Args:
-        device: With any other than a CUDA GPU nothing is done.
+        device: With any other than a CUDA GPU, or None, nothing is done.
     """
-    if device.type != "cuda":
+    if device is None or device.type != "cuda":
         yield
         return
     thread = threading.Thread(target=_wake, args=(device,), name=f"waking {device}")

@@ -11,7 +11,7 @@ from scanseg.data.workers import choose_workers
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder
-from scanseg.models.device import choose_device
+from scanseg.models.device import choose_device, waking
 from scanseg.models.official import load_encoder
 from scanseg.networks import MSVMUNet
 from scanseg.progress import ProgressListener, ignore_progress
@@ -128,13 +128,14 @@ def reproduce(
     peers = check_peers(experiment, request.peers)
     _check_encoder(request)
     seeds = request.seeds or _SEEDS[request.protocol]
-    if not prepare_only:
-        choose_device(request.device)  # told of now, not after the data set is converted
+    # A device that is not there is told of now, not after the data set is converted.
+    device = None if prepare_only else choose_device(request.device)
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)
-    if not (output / SETUP).is_file():
-        _prepare(experiment, source, output, request, listen=listen)
+    with waking(device):
+        if not (output / SETUP).is_file():
+            _prepare(experiment, source, output, request, listen=listen)
     work = _open(experiment, output, request)
     trials = _trials(work, peers, seeds)
     if not prepare_only:

@@ -9,11 +9,14 @@ from itertools import count
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
+
 from scanseg.data.store import Store
 from scanseg.data.workers import choose_workers, keeping_workers
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.files import write_text
 from scanseg.models import ModelFolder, check_network
+from scanseg.models.device import choose_device, waking
 from scanseg.progress import Progress, ProgressListener, ignore_progress
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan, Report
@@ -150,7 +153,8 @@ def run_study(
     if not options.prepare_only:
         require_devices(options.devices)
     output.mkdir(parents=True, exist_ok=True)
-    cells = _prepare(spec, dataset, output, num_workers=options.num_workers, listen=listen)
+    with waking(_own_device(options)):
+        cells = _prepare(spec, dataset, output, num_workers=options.num_workers, listen=listen)
     for cell in cells:
         for fold in spec.folds:
             choose_fold(cell.store, fold)
@@ -172,6 +176,13 @@ def run_study(
             f"{len(record.waiting)} of {len(record.waiting) + sum(len(cell.runs) for cell in record.cells)}"
         )
     return record
+
+
+def _own_device(options: StudyOptions) -> torch.device | None:
+    """Return the device on which this process trains; it is woken before the first training, whose clock would tell."""
+    if options.prepare_only or len(options.devices) > 1:
+        return None
+    return choose_device(options.devices[0])
 
 
 def _check_same(spec: StudySpec, output: Path) -> None:
