@@ -11,6 +11,16 @@ if TYPE_CHECKING:
 Metrics = Sequence[Mapping[str, Any]]
 
 
+def line_look(number: int) -> tuple[str, str]:
+    """Return the colour and the style of one of several lines: with more than the colours styles tell them apart.
+
+    Args:
+        number: Of the line, from 0.
+    """
+    style = ("-", "--", ":", "-.")[number // len(LABEL_COLOURS) % 4]
+    return LABEL_COLOURS[number % len(LABEL_COLOURS)], style
+
+
 def draw_loss(axes: "Axes", metrics: Metrics) -> None:
     """Draw the mean loss of every epoch.
 
@@ -39,8 +49,7 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
             for line in measured
             if line["validation_dice"][name] is not None
         ]
-        colour = LABEL_COLOURS[number % len(LABEL_COLOURS)]
-        style = ("-", "--", ":", "-.")[number // len(LABEL_COLOURS) % 4]
+        colour, style = line_look(number)
         epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]
         axes.plot(epochs, dice, color=colour, linestyle=style, marker=".", label=name, clip_on=False)
     axes.set_ylim(0, 1)

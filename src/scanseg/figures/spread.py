@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scanseg.figures.curves import Metrics
-from scanseg.figures.slices import LABEL_COLOURS
+from scanseg.figures.curves import Metrics, line_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +22,11 @@ def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline
         values: Dice of the trainings of each way, by its name.
         baseline: The way with which the others are compared; its mean is a line.
     """
-    colours = _colours(values, baseline=baseline)
+    looks = _looks(values, baseline=baseline)
     for row, (name, dice) in enumerate(values.items()):
         if not dice:
             continue
-        colour = colours[name]
+        colour, _ = looks[name]
         offsets = row + np.linspace(-0.15, 0.15, len(dice)) if len(dice) > 1 else [row]
         axes.plot(dice, offsets, linestyle="", marker="o", markersize=4, alpha=0.6, color=colour)
         deviation = float(np.std(dice, ddof=1)) if len(dice) > 1 else 0.0
@@ -49,20 +48,18 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
         trainings: The lines of `metrics.jsonl` of the trainings of each way, by its name.
         baseline: The way with which the others are compared.
     """
-    colours = _colours(trainings, baseline=baseline)
+    looks = _looks(trainings, baseline=baseline)
     times = [line["seconds"] for runs in trainings.values() for metrics in runs for line in metrics]
     unit, seconds = ("min", 60) if max(times, default=0) > _MOST_SECONDS else ("s", 1)
-    for place, (name, runs) in enumerate(trainings.items()):
-        style = ("-", "--", ":", "-.")[place // len(LABEL_COLOURS) % 4]
+    for name, runs in trainings.items():
+        colour, style = looks[name]
         for number, metrics in enumerate(runs):
             points = [
                 (line["seconds"] / seconds, _mean_dice(line)) for line in metrics if "validation_dice" in line
             ]
             label = name if number == 0 else None
             times_and_dice = np.array(points).reshape(-1, 2).T
-            axes.plot(
-                *times_and_dice, color=colours[name], linestyle=style, marker=".", alpha=0.7, label=label
-            )
+            axes.plot(*times_and_dice, color=colour, linestyle=style, marker=".", alpha=0.7, label=label)
     axes.set_xlabel(f"time of training ({unit})")
     axes.set_ylabel("Dice on validation patches")
     if any(trainings.values()):
@@ -75,9 +72,8 @@ def _mean_dice(line: Mapping[str, Any]) -> float:
     return float(np.mean(dice)) if dice else float("nan")
 
 
-def _colours(names: Iterable[str], *, baseline: str) -> dict[str, str]:
-    """Return a colour for each way to train: black for the baseline."""
+def _looks(names: Iterable[str], *, baseline: str) -> dict[str, tuple[str, str]]:
+    """Return colour and style of each way to train: black for the baseline."""
     others = [name for name in names if name != baseline]
-    return {baseline: "#000000"} | {
-        name: LABEL_COLOURS[number % len(LABEL_COLOURS)] for number, name in enumerate(others)
-    }
+    looks = {name: line_look(number) for number, name in enumerate(others)}
+    return looks | {baseline: ("#000000", "-")}
