@@ -7,13 +7,7 @@ from scanseg.specs import DatasetSpec, MirrorTransform, Plan
 
 
 def adopt_plan(
-    plan: Plan,
-    dataset: DatasetSpec,
-    *,
-    num_axes: int,
-    spacing_range: tuple[tuple[float, ...], tuple[float, ...]],
-    source: str,
-    dataset_path: str | None,
+    plan: Plan, dataset: DatasetSpec, *, num_axes: int, source: str, dataset_path: str | None
 ) -> Plan:
     """Return a model's plan with another data set's labels.
 
@@ -24,7 +18,6 @@ def adopt_plan(
         plan: The model's plan.
         dataset: The other data set.
         num_axes: Spatial axes of its images.
-        spacing_range: Their smallest and largest spacing in mm along each axis.
         source: Where the plan comes from, for messages.
         dataset_path: Where the raw data set lies, to be noted in the plan.
 
@@ -54,7 +47,6 @@ def adopt_plan(
         update={
             "dataset": dataset,
             "dataset_path": dataset_path,
-            "spacing_range": spacing_range if num_axes == 3 else None,
             "augmentation": augmentation,
             "sampling": plan.sampling.model_copy(update={"label_weights": {}}),
             "training": plan.training.model_copy(update={"loss": loss}),

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from scanseg.errors import InputError, UsageError
 from scanseg.planning.augmentations import (
     fast_augmentation,
@@ -34,7 +32,6 @@ from scanseg.specs import (
     Transform,
 )
 
-_Spacing = tuple[float, float, float]
 _Resolution = Literal["full", "2d", "low", "cascade"]
 
 _SLICE_SIZE = (224, 224)
@@ -71,17 +68,7 @@ def make_plan(
     if recipe not in RECIPES:
         raise UsageError(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
     plan = RECIPES[recipe].make(fingerprint, dataset)
-    noted = {"recipe": recipe, "dataset_path": dataset_path, "spacing_range": _spacing_range(fingerprint)}
-    return plan.model_copy(update=noted)
-
-
-def _spacing_range(fingerprint: Fingerprint) -> tuple[_Spacing, _Spacing] | None:
-    """Return the smallest and the largest spacing along each axis of volumes."""
-    if fingerprint.num_axes == 2:
-        return None
-    spacings = np.array([case.spacing for case in fingerprint.cases])
-    lowest, highest = spacings.min(0).tolist(), spacings.max(0).tolist()
-    return (lowest[0], lowest[1], lowest[2]), (highest[0], highest[1], highest[2])
+    return plan.model_copy(update={"recipe": recipe, "dataset_path": dataset_path})
 
 
 def _planned(

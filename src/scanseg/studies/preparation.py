@@ -49,18 +49,12 @@ def make_plan(
     path = str(raw.path.resolve())
     if like is not None:
         model = ModelFolder.open(like)
-        plan = adopt_plan(
-            model.plan,
-            raw.spec,
-            num_axes=report.num_axes,
-            spacing_range=report.spacing_range,
-            source=str(like),
-            dataset_path=path,
-        )
+        plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
     else:
         fingerprint = measure(raw, num_workers=workers, listen=listen)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
-    plan = apply_settings(plan, settings)
+    spacings = report.spacing_range if report.num_axes == 3 else None
+    plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), settings)
     check_network(plan)
     return plan
 
