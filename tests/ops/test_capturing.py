@@ -43,20 +43,6 @@ def test_after_a_failed_capture_numbers_are_drawn_and_graphs_captured():
     assert y.tolist() == [2] * 4
 
 
-def test_memory_of_failed_captures_is_given_back():
-    fail_to_capture()
-    gc.collect()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
-
-    for _ in range(3):
-        fail_to_capture()
-
-    gc.collect()
-    torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() <= before
-
-
 def draw_and_raise():
     drawn = torch.rand(1 << 24, device="cuda")
     raise ValueError(f"no, not {drawn.shape}")
@@ -67,14 +53,15 @@ def end_with_an_error_of_python():
         draw_and_raise()
 
 
-def test_memory_of_a_capture_that_an_error_of_python_ends_is_given_back():
-    end_with_an_error_of_python()
+@pytest.mark.parametrize("end_badly", [fail_to_capture, end_with_an_error_of_python])
+def test_memory_of_captures_that_end_badly_is_given_back(end_badly):
+    end_badly()
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
 
     for _ in range(3):
-        end_with_an_error_of_python()
+        end_badly()
 
     gc.collect()
     torch.cuda.empty_cache()
