@@ -75,7 +75,7 @@ def said_of(record: StudyRecord) -> list[str]:
     lines = [_sentence(one) for one in record.comparisons]
     trained = f"{counted(len(spec.seeds), 'seed')}, {counted(len(spec.folds), 'fold')}"
     if spec.max_minutes is not None:
-        trained += f", each training ended by the clock after {spec.max_minutes:g} min"
+        trained += f", at most {spec.max_minutes:g} min a training"
     lines.append(
         f"{record.dataset}, {trained}; last weights; Dice is the mean over "
         "labels of the mean over validation cases, where a label that is neither there nor predicted is not counted."
