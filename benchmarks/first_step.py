@@ -22,16 +22,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import describe_run
-from scanseg.data import Store
-from scanseg.data.batches import Batch, make_batch
-from scanseg.data.resident import hold_cases
-from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.batches.batches import Batch, make_batch
+from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
-from scanseg.models.device import autocast_dtype, choose_device
-from scanseg.ops.launching import cores_for_compiling
-from scanseg.ops.triton_support import MISSING
+from scanseg.ops._support.launching import cores_for_compiling
+from scanseg.ops._support.triton import MISSING
+from scanseg.preprocessing.store import Store
+from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
-from scanseg.training.fit import Fit
+from scanseg.training.step import Fit
 
 MAX_LOSS_DIFFERENCE = 0.02
 

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe_run
-from scanseg.data import Store
-from scanseg.data.batches import Batch, make_batch
-from scanseg.data.resident import hold_cases
-from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.batches.batches import Batch, make_batch
+from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
-from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.preprocessing.store import Store
+from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
-from scanseg.training.fit import Fit
 from scanseg.training.schedules import learning_rate
+from scanseg.training.step import Fit
 
 MAX_SKIPPED = 0.02
 MIN_SCALE = 1.0

@@ -26,12 +26,12 @@ from benchmarks.growth_figure import save_figure
 from benchmarks.machine import describe_run
 from benchmarks.measuring import measure
 from benchmarks.operator_entries import CellShape, MapShape, cell_inputs, scan_inputs
-from scanseg.models.device import choose_device
-from scanseg.ops.dispatch import Backend
+from scanseg.ops._support.dispatch import Backend
 from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
 from scanseg.ops.ss2d import ss2d_scan
+from scanseg.runtime.device import choose_device
 
 Inputs = Mapping[str, Tensor]
 Operator = Callable[[Inputs], Tensor]

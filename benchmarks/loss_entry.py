@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_operator
 from benchmarks.roofline import Work
-from scanseg.ops.dispatch import choose
+from scanseg.ops._support.dispatch import choose
 from scanseg.ops.segmentation_sums import BACKENDS, segmentation_sums
 from scanseg.specs import DatasetSpec, LossSpec
 from scanseg.training.losses import segmentation_loss

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe_run
-from scanseg.data.batches import Batch
+from scanseg.batches.batches import Batch
 from scanseg.models import network_of
-from scanseg.models.device import autocast_dtype, choose_device
 from scanseg.planning import make_plan
 from scanseg.planning.memory import OUTPUT_BYTES, Counts, Width, count_values, step_memory
+from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
-from scanseg.training.fit import Fit
+from scanseg.training.step import Fit
 
 _GIB = 2**30
 _WARM_UPS, _STEPS = 2, 2

@@ -13,7 +13,7 @@ from benchmarks.gates import GateReport, check_operator
 from benchmarks.loss_entry import loss_entry
 from benchmarks.roofline import mlstm_work, ss2d_core_work
 from scanseg.layers.ss2d import SS2D
-from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS

@@ -22,9 +22,9 @@ import torch
 from benchmarks.machine import describe_run
 from scanseg.imaging import write_label_map
 from scanseg.inference import Predictor, load
-from scanseg.inference.targets import Target, Wanted, find_targets
+from scanseg.inference.outputs import Target, Wanted, find_targets
 from scanseg.models import network_of
-from scanseg.models.device import choose_device
+from scanseg.runtime.device import choose_device
 from scanseg.specs import Plan
 
 

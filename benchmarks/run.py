@@ -22,8 +22,8 @@ from benchmarks.entries import Entry
 from benchmarks.machine import describe_run
 from benchmarks.running import DeviceLostError, Runner, profile, summary
 from benchmarks.table import all_entries
-from scanseg.models.device import choose_device
 from scanseg.networks import verify_record
+from scanseg.runtime.device import choose_device
 
 
 def main(words: Sequence[str] | None = None) -> int:

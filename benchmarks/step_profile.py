@@ -21,16 +21,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import describe_run
-from scanseg.data import Store
-from scanseg.data.batches import make_batches, num_batches_at_once
-from scanseg.data.resident import hold_cases
-from scanseg.data.sampling import TRAINING_STREAM
+from scanseg.batches.batches import make_batches, num_batches_at_once
+from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
-from scanseg.models.device import autocast_dtype, choose_device
+from scanseg.preprocessing.store import Store
+from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
-from scanseg.training.ahead import BatchesAhead
-from scanseg.training.fit import Fit
+from scanseg.training.prefetch import BatchesAhead
+from scanseg.training.step import Fit
 
 _WARM_UPS = 20
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.testing import do_bench
 
-from scanseg.ops.channel_norm import channel_norm, residual_channel_norm, triton_gpu
-from scanseg.ops.normed_depthwise import triton_gpu as normed
+from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
+from scanseg.ops.channel_norm import triton_backend as triton_gpu
+from scanseg.ops.normed_depthwise import triton_backend as normed
 
 BANDWIDTH = 2.98e12  # bytes a second, copy on the H100
 BATCH = 32

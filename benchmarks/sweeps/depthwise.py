@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from triton.testing import do_bench
 
 from scanseg.ops.depthwise import depthwise_conv
-from scanseg.ops.depthwise.launch import BACKWARD, FORWARD, Before, Tile, convolve, gradients
+from scanseg.ops.depthwise.triton_launch import BACKWARD, FORWARD, Before, Tile, convolve, gradients
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
 
 BANDWIDTH = 2.98e12  # bytes a second, copy on the H100

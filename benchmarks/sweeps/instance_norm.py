@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from triton.testing import do_bench
 
-from scanseg.ops.instance_norm import gpu_launch, instance_norm
-from scanseg.ops.instance_norm.gpu_launch import Passes, Tile
+from scanseg.ops.instance_norm import instance_norm
+from scanseg.ops.instance_norm import triton_launch as gpu_launch
+from scanseg.ops.instance_norm.triton_launch import Passes, Tile
 
 # The maps of xLSTM-UNet at 13x3x384x640 and 2x1x48x160x224.
 SHAPES = [

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 from triton.testing import do_bench
 
-from scanseg.ops.mlstm import gpu_launch, gpu_layout, mlstm, triton_gpu
+from scanseg.ops.mlstm import mlstm
+from scanseg.ops.mlstm import triton_backend as triton_gpu
+from scanseg.ops.mlstm import triton_launch as gpu_launch
+from scanseg.ops.mlstm import triton_layout as gpu_layout
 
 NAMES = ("output", "q", "k", "v", "igate", "fgate")
 STEPS = {

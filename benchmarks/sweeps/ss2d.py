@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from triton.testing import do_bench
 
-from scanseg.ops.ss2d import ss2d_scan, triton_gpu
+from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.ss2d import triton_backend as triton_gpu
 
 STAGES = {"S1": (96, 56), "S2": (192, 28), "S3": (384, 14), "S4": (768, 7)}
 TILES = {

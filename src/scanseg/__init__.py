@@ -6,7 +6,7 @@ The whole way in three calls: `scanseg.train(dataset, model)`, `scanseg.load(mod
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from scanseg.version import __version__
 
 if TYPE_CHECKING:
     from scanseg.api import (

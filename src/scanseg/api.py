@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanseg.data import CheckReport, check_dataset, open_dataset
-from scanseg.data.workers import choose_workers, keeping_workers
+from scanseg.dataset import CheckReport, check_dataset, open_dataset
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import choose_workers, keeping_workers
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
 if TYPE_CHECKING:
-    from scanseg.datasets import Conversion
+    from scanseg.converters import Conversion
+    from scanseg.experiments import CrossValidationResult
     from scanseg.inference import Predictor
-    from scanseg.models.device import Precision
-    from scanseg.models.folder import Weights
-    from scanseg.studies.crossval import CrossValidationResult
+    from scanseg.models import Weights
+    from scanseg.runtime import Precision
     from scanseg.training import FoldChoice, TrainingResult
 
 AnyPath = str | os.PathLike[str]
@@ -35,7 +35,9 @@ def check(
         InputError: Something is wrong; all faults are in one message.
     """
     raw = open_dataset(Path(dataset))
-    return check_dataset(raw, num_workers=choose_workers(num_workers, raw), listen=listen)
+    return check_dataset(
+        raw, num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), listen=listen
+    )
 
 
 def make_plan(
@@ -61,7 +63,7 @@ def make_plan(
         InputError: The data set is faulty, or the network refuses the changes.
         UsageError: The recipe or a setting is unknown or invalid.
     """
-    from scanseg.studies.preparation import make_plan as prepare_plan
+    from scanseg.planning import make_plan as prepare_plan
 
     return prepare_plan(
         Path(dataset),
@@ -99,7 +101,7 @@ def preprocess(
         InputError: The data set or the plan is faulty.
         UsageError: The options cannot be carried out together.
     """
-    from scanseg.studies.preparation import plan_of, store_of
+    from scanseg.planning import plan_of, store_of
 
     with keeping_workers():
         plan = plan_of(
@@ -159,8 +161,8 @@ def train(
         UsageError: The options cannot be carried out together.
         scanseg.training.InterruptionError: SIGINT or SIGTERM came; the training can be resumed.
     """
-    from scanseg.studies.single import TrainingOptions, plan_settings
-    from scanseg.studies.single import train as run_training
+    from scanseg.experiments import TrainingOptions, plan_settings
+    from scanseg.experiments import train as run_training
 
     options = TrainingOptions(
         recipe=recipe,
@@ -227,8 +229,8 @@ def cross_validate(
         UsageError: The options cannot be carried out together.
         ScansegError: A training failed; those that are done are kept for `resume`.
     """
-    from scanseg.studies.crossval import cross_validate as run_study
-    from scanseg.studies.single import TrainingOptions, plan_settings
+    from scanseg.experiments import TrainingOptions, plan_settings
+    from scanseg.experiments import cross_validate as run_study
 
     options = TrainingOptions(
         settings=plan_settings(max_minutes=max_minutes, batch_size=batch_size, settings=settings),
@@ -382,7 +384,7 @@ def convert(
     """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
 
     Args:
-        name: Name of the data set, see `scanseg.datasets.NAMED_DATASETS`.
+        name: Name of the data set, see `scanseg.converters.NAMED_DATASETS`.
         source: Folder in which it lies, in a form in which people have it.
         output: Folder to write; it appears when all is done.
         test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
@@ -393,7 +395,7 @@ def convert(
         InputError: The source is in no known form, or faulty; all faults are in one message, and nothing is written.
         UsageError: The name is unknown, or the output is there already.
     """
-    from scanseg.datasets import convert_dataset, find_dataset
+    from scanseg.converters import convert_dataset, find_dataset
 
     return convert_dataset(
         find_dataset(name),

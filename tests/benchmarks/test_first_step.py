@@ -8,7 +8,8 @@ from PIL import Image
 
 import scanseg
 from benchmarks.first_step import describe, faults, main
-from scanseg.data import build_store, open_dataset
+from scanseg.dataset.raw import open_dataset
+from scanseg.preprocessing.store_building import build_store
 from scanseg.specs import Splits
 
 SETTINGS = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.fp16_run import faults, run_steps
-from scanseg.data.batches import Batch
+from scanseg.batches.batches import Batch
 from scanseg.networks import build_network
 from scanseg.specs import (
     AdamWSpec,
@@ -18,7 +18,7 @@ from scanseg.specs import (
     XLSTMUNetSpec,
     ZScoreNormalization,
 )
-from scanseg.training.fit import Fit
+from scanseg.training.step import Fit
 
 SPEC = XLSTMUNetSpec(
     features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2, num_blocks_encoder=1, variant="bot"

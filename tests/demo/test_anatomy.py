@@ -7,7 +7,9 @@ from importlib import util
 import numpy as np
 import pytest
 
-from scanseg.data import check_dataset, find_splits, open_dataset
+from scanseg.dataset.check import check_dataset
+from scanseg.dataset.raw import open_dataset
+from scanseg.dataset.splits import find_splits
 from scanseg.demo import anatomy
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map

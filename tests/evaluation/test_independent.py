@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scanseg.evaluation import (
-    METRIC_RULES,
-    count_overlaps,
-    score_case,
-    surface_dice,
-    surface_distances,
-)
+from scanseg.evaluation import METRIC_RULES, score_case
+from scanseg.evaluation.overlap import count_overlaps
+from scanseg.evaluation.surface import surface_dice, surface_distances
 from scanseg.imaging import read_label_map
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # surface-distance

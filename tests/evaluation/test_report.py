@@ -3,7 +3,9 @@ import math
 
 import pytest
 
-from scanseg.evaluation import CaseScores, LabelScores, Report, make_report, summarise, summary_rows
+from scanseg.evaluation import CaseScores, Report, make_report, summary_rows
+from scanseg.evaluation.report import summarise
+from scanseg.evaluation.scores import LabelScores
 
 
 def scores(dice, hd95=1.0, nsd=0.5):

@@ -5,7 +5,9 @@ import pytest
 from scipy import ndimage
 
 from scanseg.errors import InputError
-from scanseg.evaluation import count_overlaps, hausdorff_95, score_case, surface_dice
+from scanseg.evaluation import score_case
+from scanseg.evaluation.overlap import count_overlaps
+from scanseg.evaluation.surface import hausdorff_95, surface_dice
 
 from . import brute_force
 

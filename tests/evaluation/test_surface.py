@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from scanseg.errors import InputError
-from scanseg.evaluation import distances, hausdorff_95, surface_dice
+from scanseg.evaluation import distances
+from scanseg.evaluation.surface import hausdorff_95, surface_dice
 from scanseg.evaluation.surfels import CORNERS, surfel_sizes
 
 from . import brute_force

@@ -3,8 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from scanseg.evaluation import surfel_codes, surfel_sizes
-from scanseg.evaluation.surfels import CORNERS
+from scanseg.evaluation.surfels import CORNERS, surfel_codes, surfel_sizes
 
 # Area at spacing 1 of the surfel for one code of each of the 14 classes that turning, mirroring and exchanging inside
 # and outside leave, from the table of DeepMind's surface-distance (all 256 codes agree with it at any spacing).

@@ -11,7 +11,7 @@ PROGRAM = """
     import numpy as np
     import torch
     from torch import nn
-    from scanseg.data.geometry import lift
+    from scanseg.preprocessing.geometry import lift
     from scanseg.imaging import Image
     from scanseg.inference import Predictor, windows
     from scanseg.specs import CTNormalization, DatasetSpec, InferenceSpec, PlainUNetSpec, Plan

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.inference import Windowing, predict_windows, restore, windows
+from scanseg.inference import windows
+from scanseg.inference.resample import restore
+from scanseg.inference.windows import Windowing, predict_windows
 from scanseg.specs import CaseGeometry
 
 pytestmark = pytest.mark.gpu

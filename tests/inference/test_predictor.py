@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.data import preprocess_image
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import Image, write_label_map
 from scanseg.inference import load
 from scanseg.models import ModelFolder
+from scanseg.preprocessing.case import preprocess_image
 from scanseg.specs import NoNormalization, RescaleNormalization
 
 

@@ -10,13 +10,13 @@ from scipy import ndimage
 from torch import nn
 
 from scanseg.errors import ScansegError
-from scanseg.inference import (
+from scanseg.inference import windows
+from scanseg.inference.windows import (
     Windowing,
     gaussian_weights,
     predict_slabs,
     predict_windows,
     window_starts,
-    windows,
 )
 
 CPU = torch.device("cpu")

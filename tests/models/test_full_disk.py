@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from scanseg.data.compressed import write_array
 from scanseg.files import written_whole
 from scanseg.models.folder import write_tensors
+from scanseg.preprocessing.compressed import write_array
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 

@@ -138,7 +138,7 @@ GRAPHED = {
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", GRAPHED)
 def test_gradients_of_a_cuda_graph_are_those_of_single_launches(name):
-    from scanseg.data.batches import Batch
+    from scanseg.batches.batches import Batch
     from scanseg.training.cuda_graph import GraphedGradients
 
     spec, size = GRAPHED[name]
@@ -170,7 +170,7 @@ def test_gradients_of_a_cuda_graph_are_those_of_single_launches(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", GRAPHED)
 def test_predictions_are_replayed(name, caplog):
-    from scanseg.inference.replay import ReplayedNetwork
+    from scanseg.inference.cuda_graph import ReplayedNetwork
 
     spec, size = GRAPHED[name]
     network = build(spec, size, "cuda").eval()

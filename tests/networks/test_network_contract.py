@@ -5,7 +5,7 @@ import torch
 
 from scanseg.errors import InputError
 from scanseg.networks import NETWORKS, build_network
-from scanseg.specs.network import (
+from scanseg.specs.plan.network import (
     DynUNetSpec,
     MSVMUNetSpec,
     PlainUNetSpec,

@@ -8,8 +8,8 @@ import torch
 
 from scanseg.layers import InstanceNorm, SequenceLayer
 from scanseg.networks import PlainUNet, ResidualUNet, XLSTMUNet, place_network, set_channels_last
+from scanseg.ops._support.triton import MISSING
 from scanseg.ops.instance_norm import BACKENDS as NORM_BACKENDS
-from scanseg.ops.triton_support import MISSING
 from scanseg.ops.upsample_join import BACKENDS as JOIN_BACKENDS
 
 STRIDES = {2: ((1, 1), (2, 2), (2, 2), (1, 2)), 3: ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 1, 2))}

@@ -17,7 +17,7 @@ from scanseg.networks import (
     ours_to_official,
     verify_record,
 )
-from scanseg.networks.weight_maps import WEIGHT_MAPS
+from scanseg.networks.published.weight_maps import WEIGHT_MAPS
 
 RECORDS = (
     "msvm_unet_2d",

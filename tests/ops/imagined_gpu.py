@@ -14,8 +14,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from scanseg.ops import instance_norm, mlstm, triton_support
-from scanseg.ops.launching import compile_ahead, launch
+from scanseg.ops import instance_norm, mlstm
+from scanseg.ops._support import triton as triton_support
+from scanseg.ops._support.launching import compile_ahead, launch
 
 launched, compiled = [], []
 

@@ -5,7 +5,7 @@ import torch
 
 from scanseg.errors import InputError, UsageError
 from scanseg.ops.channel_norm import BACKENDS, channel_norm, residual_channel_norm
-from scanseg.ops.channel_norm.triton_gpu import MOST_CHANNELS, _normalise, _normalise_backward
+from scanseg.ops.channel_norm.triton_backend import MOST_CHANNELS, _normalise, _normalise_backward
 
 from .precision import assert_accurate, cast, poisoned, run
 

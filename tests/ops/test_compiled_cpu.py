@@ -12,10 +12,10 @@ import torch
 
 import scanseg
 from scanseg.errors import UsageError
-from scanseg.ops.cpu_threads import MISSING, refuses, run_tasks
-from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops._support.cpu import MISSING, refuses, run_tasks
+from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops.ss2d import BACKENDS
-from scanseg.ops.ss2d.compiled_cpu import _scan, _scan_backward
+from scanseg.ops.ss2d.numba_backend import _scan, _scan_backward
 
 from .precision import assert_accurate, cast, run
 from .test_scans import map_inputs, scan_map

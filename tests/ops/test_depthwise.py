@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from scanseg.errors import InputError, UsageError
 from scanseg.ops.depthwise import BACKENDS, depthwise_conv
-from scanseg.ops.depthwise.triton_gpu import _convolve, _convolve_backward
+from scanseg.ops.depthwise.triton_backend import _convolve, _convolve_backward
 
 from .precision import assert_accurate, cast, poisoned, run
 

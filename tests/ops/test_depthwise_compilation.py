@@ -15,9 +15,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from scanseg.ops.channel_norm import gpu_kernels as norm
-from scanseg.ops.channel_norm.triton_gpu import _block
+from scanseg.ops.channel_norm.triton_backend import _block
 from scanseg.ops.depthwise import gpu_kernels as depthwise
-from scanseg.ops.depthwise.launch import BACKWARD, FORWARD
+from scanseg.ops.depthwise.triton_launch import BACKWARD, FORWARD
 from scanseg.ops.normed_depthwise import gpu_kernels as normed
 import torch
 

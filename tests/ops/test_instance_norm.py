@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from scanseg.errors import InputError, UsageError
+from scanseg.ops._support.triton import MISSING
 from scanseg.ops.instance_norm import BACKENDS, instance_norm
-from scanseg.ops.instance_norm.triton_gpu import _gradients, _normalise
-from scanseg.ops.triton_support import MISSING
+from scanseg.ops.instance_norm.triton_backend import _gradients, _normalise
 
 from .precision import assert_accurate, cast, poisoned, relative_errors, run
 
 pytest.importorskip("triton", reason=str(MISSING))
-from scanseg.ops.instance_norm import gpu_launch
+from scanseg.ops.instance_norm import triton_launch as gpu_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 backends = pytest.mark.parametrize("backend", BACKENDS)

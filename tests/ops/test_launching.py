@@ -13,8 +13,8 @@ import torch
 
 import scanseg
 from scanseg.ops import instance_norm, mlstm
-from scanseg.ops.launching import MAX_THREADS, compile_ahead, cores_for_compiling
-from scanseg.ops.triton_support import INTERPRETED
+from scanseg.ops._support.launching import MAX_THREADS, compile_ahead, cores_for_compiling
+from scanseg.ops._support.triton import INTERPRETED
 
 triton = pytest.importorskip("triton")
 

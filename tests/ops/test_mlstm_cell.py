@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops.mlstm import BACKENDS, gpu_layout, mlstm, triton_gpu
-from scanseg.ops.mlstm.chunked import chunk_size
+from scanseg.ops.mlstm import BACKENDS, mlstm
+from scanseg.ops.mlstm import triton_backend as triton_gpu
+from scanseg.ops.mlstm import triton_layout as gpu_layout
+from scanseg.ops.mlstm.pytorch_backend import chunk_size
 
 from .precision import LargestTensor, assert_accurate, cast, poisoned, relative_errors, run
 

@@ -21,8 +21,8 @@ from triton.runtime.jit import JITFunction
 
 launches = []
 JITFunction.run = lambda self, *args, grid, warmup, **kwargs: launches.append((self, args, kwargs))
-from scanseg.ops.mlstm.gpu_launch import Launcher
-from scanseg.ops.mlstm.gpu_layout import lay_out
+from scanseg.ops.mlstm.triton_launch import Launcher
+from scanseg.ops.mlstm.triton_layout import lay_out
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 OPTIONS = ("num_warps", "num_stages")

@@ -7,7 +7,11 @@ from torch.nn import functional as F
 
 from scanseg.errors import InputError
 from scanseg.ops.normed_depthwise import BACKENDS, normed_depthwise_conv
-from scanseg.ops.normed_depthwise.triton_gpu import _convolve_normed, _convolve_normed_backward, _statistics
+from scanseg.ops.normed_depthwise.triton_backend import (
+    _convolve_normed,
+    _convolve_normed_backward,
+    _statistics,
+)
 
 from .precision import assert_accurate, cast, poisoned, run
 

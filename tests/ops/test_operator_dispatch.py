@@ -5,7 +5,7 @@ import torch
 
 from scanseg.errors import UsageError
 from scanseg.ops import describe_backends
-from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops._support.dispatch import Backend, choose
 
 CPU_TENSOR = torch.zeros(1)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops.recurrence import solve_recurrence_
+from scanseg.ops._support.recurrence import solve_recurrence_
 from scanseg.ops.selective_scan import BACKENDS, selective_scan
 from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
 from scanseg.ops.ss2d import ss2d_scan

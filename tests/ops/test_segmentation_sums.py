@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from scanseg.errors import InputError, UsageError
+from scanseg.ops._support.triton import MISSING
 from scanseg.ops.segmentation_sums import BACKENDS, segmentation_sums
-from scanseg.ops.segmentation_sums.triton_gpu import MOST_OUTPUTS, _gradient, _sum, refuses
-from scanseg.ops.triton_support import MISSING
+from scanseg.ops.segmentation_sums.triton_backend import MOST_OUTPUTS, _gradient, _sum, refuses
 
 from .precision import assert_accurate, poisoned, relative_errors, run
 
 pytest.importorskip("triton", reason=str(MISSING))
-from scanseg.ops.segmentation_sums import gpu_launch
+from scanseg.ops.segmentation_sums import triton_launch as gpu_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("overlap", "predicted", "cross_entropy")

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from scanseg.ops.segmentation_sums import gpu_kernels as kernels
-from scanseg.ops.segmentation_sums.gpu_launch import COMBINE, GRADIENT, SUM, Form, tile_options
+from scanseg.ops.segmentation_sums.triton_launch import COMBINE, GRADIENT, SUM, Form, tile_options
 
 TYPES = {"logits": "*bf16", "grad_logits": "*bf16", "label_map": "*u8"}
 WHOLE = ("num_voxels", "tiles_per_chunk", "lines_per_row", "num_lines")

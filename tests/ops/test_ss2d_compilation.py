@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from scanseg.ops.ss2d import gpu_kernels
-from scanseg.ops.ss2d.triton_gpu import BACKWARD, FORWARD
+from scanseg.ops.ss2d.triton_backend import BACKWARD, FORWARD
 import torch
 
 MAPS = {"x", "projected", "grad_x", "grad_projected"}

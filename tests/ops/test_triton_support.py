@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from scanseg.ops import triton_support
+from scanseg.ops._support import triton as triton_support
 
 
 @pytest.mark.parametrize("first", [(), (None, 3)])

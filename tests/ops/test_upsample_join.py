@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops.triton_support import MISSING
+from scanseg.ops._support.triton import MISSING
 from scanseg.ops.upsample_join import BACKENDS, upsample_join
-from scanseg.ops.upsample_join.triton_gpu import _join, _part
+from scanseg.ops.upsample_join.triton_backend import _join, _part
 
 from .precision import run
 

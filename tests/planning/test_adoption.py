@@ -1,7 +1,7 @@
 import pytest
 
 from scanseg.errors import InputError
-from scanseg.planning import adopt_plan
+from scanseg.planning.adoption import adopt_plan
 
 from .test_memory import plan_of
 

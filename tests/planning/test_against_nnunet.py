@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanseg.data import measure, open_dataset
-from scanseg.planning import make_plan
+from scanseg.dataset.fingerprint import measure
+from scanseg.dataset.raw import open_dataset
+from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.planning.stages import choose_stages
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from scanseg.layers.recomputation import SMALLEST_BYTES
-from scanseg.planning import RECIPES, make_plan
+from scanseg.planning import RECIPES
 from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
+from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 

@@ -4,7 +4,8 @@ import pytest
 
 from scanseg.errors import UsageError
 from scanseg.models import check_network
-from scanseg.planning import make_plan, replace_network
+from scanseg.planning import replace_network
+from scanseg.planning.recipes import plan_recipe as make_plan
 
 from .test_recipes import CUBES, dataset, fingerprint
 

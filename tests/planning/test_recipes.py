@@ -3,7 +3,8 @@
 import pytest
 
 from scanseg.errors import InputError, UsageError
-from scanseg.planning import RECIPES, make_plan
+from scanseg.planning import RECIPES
+from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.planning.spacing import choose_grid
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 

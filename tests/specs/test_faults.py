@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scanseg.data.description import read_description
+from scanseg.dataset.description import read_description
 from scanseg.errors import InputError, UsageError
 from scanseg.settings import apply_settings
 from scanseg.specs import DatasetSpec, Document, Fold, NetworkSpec, XLSTMUNetSpec

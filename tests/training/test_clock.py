@@ -25,7 +25,7 @@ def metrics(train, tmp_path, monkeypatch):
     """Metrics of a training whose every reading of the clock takes a second."""
 
     def run(**options):
-        monkeypatch.setattr("scanseg.training.run.time", SimpleNamespace(monotonic=Clock().monotonic))
+        monkeypatch.setattr("scanseg.training.loop.time", SimpleNamespace(monotonic=Clock().monotonic))
         result = train(**options)
         lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
         return result, lines
@@ -59,7 +59,7 @@ def test_epochs_end_it_where_the_clock_would_not(metrics):
 
 def reports(train, monkeypatch, **options):
     """What a listener hears of a training whose every reading of the clock takes a second."""
-    monkeypatch.setattr("scanseg.training.run.time", SimpleNamespace(monotonic=Clock().monotonic))
+    monkeypatch.setattr("scanseg.training.loop.time", SimpleNamespace(monotonic=Clock().monotonic))
     heard = []
     result = train(**options, listen=heard.append)
     return result, [report for report in heard if report.task == "training"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from scanseg.ops import segmentation_sums
+from scanseg.ops._support.triton import INTERPRETED
 from scanseg.ops.segmentation_sums import dice_sums
-from scanseg.ops.triton_support import INTERPRETED
 from scanseg.specs import DatasetSpec, LossSpec
 from scanseg.training import losses
 from scanseg.training.losses import encode_targets, segmentation_loss

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from scanseg.errors import ScansegError
-from scanseg.training.fit import Fit
-from scanseg.training.memory import CaptureMemoryError, is_memory_error
+from scanseg.runtime.memory import CaptureMemoryError, is_memory_error
+from scanseg.training.step import Fit
 
 
 def error_of(allocate):
@@ -51,7 +51,7 @@ def test_a_network_that_does_not_fit(train, monkeypatch):
     def place_network(network, device):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("scanseg.training.fit.place_network", place_network)
+    monkeypatch.setattr("scanseg.training.step.place_network", place_network)
     with pytest.raises(ScansegError, match=r"^the memory of cpu .* the network and what its training keeps"):
         train()
 
@@ -60,7 +60,7 @@ def test_cases_that_do_not_fit(train, monkeypatch):
     def hold(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("scanseg.training.residence.hold_cases", hold)
+    monkeypatch.setattr("scanseg.training.case_storage.hold_cases", hold)
     with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=disk"):
         train()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanseg.data.batches import Batch
+from scanseg.batches.batches import Batch
 from scanseg.networks import build_network
 from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
@@ -23,7 +23,7 @@ from scanseg.specs import (
     XLSTMUNetSpec,
     ZScoreNormalization,
 )
-from scanseg.training.fit import Fit
+from scanseg.training.step import Fit
 
 STAGES = {"features": (4, 8, 12), "strides": ((1, 1), (2, 2), (2, 2)), "kernel_sizes": ((3, 3),) * 3}
 SPECS = {

@@ -11,10 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import scanseg
-from scanseg.data.compressed import read_array
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, InterruptionError, UsageError
 from scanseg.models import ModelFolder
-from scanseg.training import InterruptionError
+from scanseg.preprocessing.compressed import read_array
 
 from .conftest import SETTINGS, write_dataset
 from .test_resuming import StoppedError, kill_in

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanseg.data import resident
+from scanseg.batches import in_memory as resident
 from scanseg.specs import (
     DatasetSpec,
     Plan,

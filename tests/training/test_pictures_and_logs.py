@@ -7,8 +7,8 @@ import signal
 import pytest
 from PIL import Image
 
-from scanseg.studies import single
-from scanseg.training import InterruptionError
+from scanseg.errors import InterruptionError
+from scanseg.experiments import single
 
 
 def test_a_picture_of_the_curves(train, tmp_path):

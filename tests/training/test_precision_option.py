@@ -7,7 +7,7 @@ import pytest
 from scanseg.cli.options import Precision
 from scanseg.errors import UsageError
 from scanseg.models import ModelFolder
-from scanseg.models.device import Precision as KnownPrecision
+from scanseg.runtime.device import Precision as KnownPrecision
 from scanseg.specs import TrainingSpec
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import scanseg
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, InterruptionError, UsageError
+from scanseg.runtime import signals
+from scanseg.runtime.signals import watch_signals
 from scanseg.specs import TrainingSpec
-from scanseg.training import InterruptionError, signals, watch_signals
-from scanseg.training.run import Run
+from scanseg.training.loop import Run
 
 from .conftest import SETTINGS, add_case, write_dataset
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from scanseg import __version__
-from scanseg.cli import data, study
+from scanseg.cli import compare as study
+from scanseg.cli import data
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -25,6 +25,7 @@ from scanseg.cli.reproduce import reproduce
 from scanseg.cli.train import train
 from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
+from scanseg.version import __version__
 
 __all__ = ["main"]
 
@@ -131,7 +132,7 @@ def _close_stdout() -> None:
 
 def _report_memory(error: Exception) -> int:
     """Say that memory did not suffice where nothing has said it better; raise what is another error."""
-    from scanseg.models.device import lacks_memory
+    from scanseg.runtime import lacks_memory
 
     if not lacks_memory(error):
         raise error

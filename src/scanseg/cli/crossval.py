@@ -49,7 +49,7 @@ def crossval(
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api
-    from scanseg.training import InterruptionError
+    from scanseg.errors import InterruptionError
 
     with show_progress() as listen:
         try:

@@ -8,12 +8,12 @@ from cyclopts import Parameter
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted
+from scanseg.messages import counted
 
 
 def list_datasets() -> None:
     """List the data sets that can be converted, where they are had, and their splits."""
-    from scanseg.datasets import NAMED_DATASETS
+    from scanseg.converters import NAMED_DATASETS
 
     rows = [(one.name, one.content, one.split, one.homepage) for one in NAMED_DATASETS.values()]
     show_table(("name", "content", "split", "had from"), rows, align="left")
@@ -71,8 +71,8 @@ def instances(
         grow: How far, in voxels; 1 undoes the boundary that `data convert` draws, 0 is as published.
         min_voxels: Objects with fewer voxels are left out.
     """
-    from scanseg.data.workers import choose_workers
     from scanseg.evaluation import convert_to_instances
+    from scanseg.runtime import choose_workers
 
     with show_progress() as listen:
         files = convert_to_instances(

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import OutputFile, Overwrite, Rule, Workers, require_new_file
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted
 from scanseg.errors import UsageError
+from scanseg.messages import counted
 
 if TYPE_CHECKING:
     from scanseg.specs import InstanceReport, Report

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from scanseg.cli.console import say, show_table
-from scanseg.counts import counted
+from scanseg.messages import counted
 
 _LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
@@ -63,7 +63,7 @@ def collect() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    from scanseg.models.versions import installed_versions
+    from scanseg.runtime import installed_versions
 
     return installed_versions() | {name: _installed_version(name) or "not installed" for name in _LIBRARIES}
 

@@ -45,7 +45,7 @@ def plan(
 
 
 def _summary(made: "Plan") -> list[tuple[str, str]]:
-    from scanseg.planning.memory import step_memory
+    from scanseg.planning import step_memory
 
     preprocessing, sampling, training = made.preprocessing, made.sampling, made.training
     grid = preprocessing.slice_size or preprocessing.spacing

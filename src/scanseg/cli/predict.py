@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import format_duration, say, show_table
 from scanseg.cli.options import Device, Precision
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted, first_lines
+from scanseg.messages import counted, first_lines
 
 
 def predict(

@@ -62,11 +62,9 @@ def reproduce(
         prepare: Convert, plan and preprocess only, such as on another machine than that which trains.
         resume: Go on with the reproduction in the output folder; peers and seeds may be added.
     """
-    from scanseg.studies.experiments import find_experiment
-    from scanseg.studies.reproduce import ReproductionRequest
-    from scanseg.studies.reproduce import reproduce as run
-    from scanseg.studies.reproduction_table import said_with, table_rows
-    from scanseg.training import InterruptionError
+    from scanseg.errors import InterruptionError
+    from scanseg.papers import ReproductionRequest, find_experiment, said_with, table_rows
+    from scanseg.papers import reproduce as run
 
     request = ReproductionRequest(
         paper=paper,

@@ -9,7 +9,7 @@ from scanseg.cli.console import format_duration, format_score, say, show_table, 
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import Device, Precision, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted
+from scanseg.messages import counted
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
         store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api
-    from scanseg.training import InterruptionError
+    from scanseg.errors import InterruptionError
 
     with show_progress() as listen:
         try:

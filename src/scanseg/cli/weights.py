@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
-from scanseg.counts import counted
 from scanseg.errors import UsageError
+from scanseg.messages import counted
 from scanseg.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def verify(
         raise UsageError("name at least one record: scanseg weights verify RECORD...")
     import torch
 
-    from scanseg.models.device import choose_device, memory_for
     from scanseg.networks import verify_record
+    from scanseg.runtime import choose_device, memory_for
 
     where, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
     results: list[VerificationResult] = []
@@ -70,7 +70,7 @@ def import_checkpoint(
         output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
         plan: The plan with which the model predicts, made by `scanseg plan`; not for `vmamba`.
     """
-    from scanseg.models.official import import_weights
+    from scanseg.models import import_weights
 
     record = import_weights(checkpoint, output, kind=network, plan=plan)
     if record.left_out:

@@ -1,5 +1,7 @@
 """A first result in minutes: a small network learns the tissues of a real brain that comes inside a package."""
 
-from scanseg.demo.run import DemoResult, run
+from scanseg.demo.run import run
 
-__all__ = ["DemoResult", "run"]
+__all__ = [
+    "run",
+]

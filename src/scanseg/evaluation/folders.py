@@ -5,16 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from scanseg.data.description import DESCRIPTION_FILE, read_description
-from scanseg.data.faults import refuse_faults
-from scanseg.data.workers import map_cases
-from scanseg.errors import UsageError
+from scanseg.dataset import DESCRIPTION_FILE, read_description
+from scanseg.errors import UsageError, refuse_faults
 from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
 from scanseg.evaluation.report import CaseScores, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.tolerances import TOLERANCE_MM, preset_tolerances, tolerances_of
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec, DistanceUnit, Report, RuleName
 
 

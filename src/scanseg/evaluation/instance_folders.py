@@ -9,9 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from scanseg.data.faults import refuse_faults
-from scanseg.data.workers import map_cases
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
 from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
@@ -24,6 +22,7 @@ from scanseg.imaging import (
     write_instance_map,
 )
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
 from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}

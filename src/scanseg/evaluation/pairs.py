@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from scanseg.data.faults import refuse_faults
-from scanseg.errors import InputError, UsageError
-from scanseg.imaging import Image, compare_geometry, read_label_map
-from scanseg.imaging.formats import DECODERS, file_ending
+from scanseg.errors import InputError, UsageError, refuse_faults
+from scanseg.imaging import DECODERS, Image, compare_geometry, file_ending, read_label_map
 from scanseg.settings import several
 
 _PIECE = 1 << 22

@@ -3,15 +3,28 @@
 The image libraries are imported when a file is read or written, not before.
 """
 
+from scanseg.imaging.axes import SLICE_SPACING_MM, lift
+from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_part
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
+from scanseg.imaging.raster import companion_path
 from scanseg.imaging.reading import count_channels, read_image, read_instance_map, read_label_map
 from scanseg.imaging.resampling import resample_image, resample_label_map
 from scanseg.imaging.writing import write_image, write_instance_map, write_label_map, write_probabilities
 
 __all__ = [
+    "DECODERS",
+    "DETACHED_ENDINGS",
+    "LOSSY_ENDINGS",
+    "SLICE_SPACING_MM",
     "Image",
+    "companion_path",
     "compare_geometry",
     "count_channels",
+    "file_ending",
+    "find_nonzero_box",
+    "find_nonzero_part",
+    "lift",
     "read_image",
     "read_instance_map",
     "read_label_map",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.counts import counted
 from scanseg.errors import InputError
+from scanseg.messages import counted
 
 _HEADER_BYTES = {1: 348, 2: 540}
 _PIECE_BYTES = 1 << 22

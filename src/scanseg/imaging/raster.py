@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from scanseg.counts import counted
 from scanseg.errors import InputError
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import count_itk_channels, read_itk
+from scanseg.messages import counted
 
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = {"RGB": "RGB", "YCbCr": "RGB", "CMYK": "RGB", "RGBA": "RGBA", "LA": "LA"}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.counts import counted
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk
 from scanseg.imaging.nifti import describe_not_finite
 from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
+from scanseg.messages import counted
 
 HIGHEST_LABEL = 255
 HIGHEST_INSTANCE = 2**31 - 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
-from scanseg.counts import counted
 from scanseg.errors import InputError, reason_of
 from scanseg.files import write_text, written_whole
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
@@ -15,6 +14,7 @@ from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
 from scanseg.imaging.raster import companion_path, write_pillow, write_tiff
 from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
+from scanseg.messages import counted
 
 HIGHEST_UINT16 = 65535
 

@@ -1,30 +1,20 @@
 """Segmentation of images with trained networks: windows, restoring of the source grid, uncertainty, folders."""
 
-from scanseg.inference.folders import predict_folder
+from scanseg.inference.cuda_graph import ReplayedNetwork
+from scanseg.inference.folder import predict_folder
 from scanseg.inference.loading import load
-from scanseg.inference.prediction import Prediction, PreparedImage
+from scanseg.inference.plan_prediction import label_maps_of_groups, share_progress
+from scanseg.inference.postprocessing import postprocess
+from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
-from scanseg.inference.restoring import Restored, resize_labels, restore
-from scanseg.inference.windows import (
-    Windowing,
-    gaussian_weights,
-    predict_slabs,
-    predict_windows,
-    window_starts,
-)
 
 __all__ = [
     "Prediction",
     "Predictor",
-    "PreparedImage",
-    "Restored",
-    "Windowing",
-    "gaussian_weights",
+    "ReplayedNetwork",
+    "label_maps_of_groups",
     "load",
+    "postprocess",
     "predict_folder",
-    "predict_slabs",
-    "predict_windows",
-    "resize_labels",
-    "restore",
-    "window_starts",
+    "share_progress",
 ]

@@ -7,9 +7,8 @@ import torch
 
 from scanseg.inference.postprocessing import NOTHING
 from scanseg.inference.predictor import Predictor
-from scanseg.models import LoadedModel, load_model
-from scanseg.models.device import Precision, choose_device
-from scanseg.models.folder import Weights
+from scanseg.models import LoadedModel, Weights, load_model
+from scanseg.runtime import Precision, choose_device
 
 
 def load(

@@ -10,22 +10,22 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from scanseg.data import preprocess_image, separates_z
-from scanseg.data.cascade import one_hot, to_grid
+from scanseg.batches import one_hot, to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.inference.averaging import View, restore_mean, share_progress
-from scanseg.inference.folders import predict_folder
+from scanseg.inference.cuda_graph import ReplayedNetwork
+from scanseg.inference.folder import predict_folder
+from scanseg.inference.inputs import Source, describe, open_source
+from scanseg.inference.plan_prediction import View, restore_mean, share_progress
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import Prediction, PreparedImage
-from scanseg.inference.replay import ReplayedNetwork
-from scanseg.inference.restoring import Restored, resize_labels, restore
-from scanseg.inference.sources import Source, describe, open_source
+from scanseg.inference.resample import Restored, resize_labels, restore
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import Windowing, predict_slabs
-from scanseg.models.device import Precision, autocast_dtype, lacks_memory, memory_for
-from scanseg.models.ensemble import MeanNetwork
+from scanseg.models import MeanNetwork
 from scanseg.networks import place_network
+from scanseg.preprocessing import preprocess_image, separates_z
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import Precision, autocast_dtype, lacks_memory, memory_for
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
 
 

@@ -9,6 +9,7 @@ from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
 from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
 from scanseg.layers.offset_norm import OffsetNorm
+from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, begin_as_shortcuts
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
@@ -18,6 +19,7 @@ from scanseg.layers.vil_block import MLSTMCell, ViLBlock
 from scanseg.layers.vss_block import VSSBlock, VSSStage
 
 __all__ = [
+    "SMALLEST_BYTES",
     "SS2D",
     "BasicBlockD",
     "BasicResBlock",

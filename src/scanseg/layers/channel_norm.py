@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.layers.branch import Branch
-from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
+from scanseg.ops import channel_norm, residual_channel_norm
 
 
 class ChannelNorm(nn.Module):

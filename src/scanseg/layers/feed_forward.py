@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scanseg.layers.channel_linear import ChannelLinear
-from scanseg.ops.depthwise import depthwise_conv
+from scanseg.ops import depthwise_conv
 
 
 class FeedForward(nn.Module):

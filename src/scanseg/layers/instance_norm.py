@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanseg.ops.instance_norm import instance_norm
+from scanseg.ops import instance_norm
 
 
 class InstanceNorm(nn.Module):

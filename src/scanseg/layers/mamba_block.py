@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.direction import Direction, read_tokens
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops.selective_scan import selective_scan
+from scanseg.ops import selective_scan
 
 
 class MambaBlock(nn.Module):

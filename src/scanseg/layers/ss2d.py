@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops.depthwise import depthwise_conv
-from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops import depthwise_conv, ss2d_scan
 
 NUM_DIRECTIONS = 4
 

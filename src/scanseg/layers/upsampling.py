@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
-from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops import normed_depthwise_conv
 
 UpsamplingMethod = Literal["lkpe", "patch-expand", "transposed-convolution", "bilinear"]
 

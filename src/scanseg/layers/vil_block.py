@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.direction import Direction, read_tokens
 from scanseg.layers.offset_norm import OffsetNorm
-from scanseg.ops.mlstm import mlstm
+from scanseg.ops import mlstm
 
 
 class ViLBlock(nn.Module):

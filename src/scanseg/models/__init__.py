@@ -1,22 +1,35 @@
 """The model folder: written by training, all that prediction needs."""
 
-from scanseg.models.ensemble import LoadedModel, load_model, member_folders, require_single, write_ensemble
-from scanseg.models.folder import Checkpoint, ModelFolder, check_network, network_of
-from scanseg.models.official import import_encoder, import_model, import_weights, load_encoder, read_official
+from scanseg.models.ensemble import (
+    FILE,
+    PREVIOUS,
+    LoadedModel,
+    MeanNetwork,
+    load_model,
+    member_folders,
+    pair_prediction_path,
+    require_single,
+    write_ensemble,
+)
+from scanseg.models.folder import Checkpoint, ModelFolder, Weights, check_network, network_of, read_tensors
+from scanseg.models.published_checkpoints import import_weights, load_encoder
 
 __all__ = [
+    "FILE",
+    "PREVIOUS",
     "Checkpoint",
     "LoadedModel",
+    "MeanNetwork",
     "ModelFolder",
+    "Weights",
     "check_network",
-    "import_encoder",
-    "import_model",
     "import_weights",
     "load_encoder",
     "load_model",
     "member_folders",
     "network_of",
-    "read_official",
+    "pair_prediction_path",
+    "read_tensors",
     "require_single",
     "write_ensemble",
 ]

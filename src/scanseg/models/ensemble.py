@@ -1,5 +1,6 @@
 """A model of several models: a folder with `ensemble.json`, which names them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
 FILE = "ensemble.json"
+PAIRS = "ensembles"
+"""Folder, in that of the study, of the pairs' label maps of validation cases."""
 PREVIOUS = "previous"
 """Folder, in that of a model, of the first stage of its cascade."""
 
@@ -137,3 +140,14 @@ def require_single(path: Path) -> None:
     if (path / FILE).is_file():
         members = ", ".join(map(str, member_folders(path)))
         raise InputError(f"{path} is a model of several; begin with one of them: {members}.")
+
+
+def pair_prediction_path(study: Path, names: Sequence[str], case: str) -> Path:
+    """Return where the label map of a validation case, predicted by a pair, is kept.
+
+    Args:
+        study: The study's folder.
+        names: Names of the ways to plan.
+        case: The case.
+    """
+    return study / PAIRS / "+".join(names) / f"{case}.b2nd"

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scanseg.counts import listed
 from scanseg.errors import InputError, UsageError, reason_of
 from scanseg.files import write_text, written_whole
-from scanseg.models.device import memory_for
+from scanseg.messages import listed
 from scanseg.networks import build_network
+from scanseg.runtime import memory_for
 from scanseg.specs import Plan, RunRecord, TrainingState
 
 _PLAN = "plan.json"
@@ -33,6 +33,7 @@ _LOCK = ".lock"
 _METRICS = "metrics.jsonl"
 _STATE = "state"
 _CHECKPOINT = "iteration-"
+_PREDICTIONS = "validation"
 
 Weights = Literal["exported", "last", "best"]
 
@@ -103,6 +104,10 @@ class ModelFolder:
             known = f"; models in it are {listed(inside)}" if inside else ""
             raise InputError(f"{path} is not a model folder: it holds no {_PLAN}{known}.")
         return cls(path, Plan.read(path / _PLAN))
+
+    def prediction_path(self, case: str) -> Path:
+        """Return the file in which the label map of a validation case is kept."""
+        return self.path / _PREDICTIONS / f"{case}.b2nd"
 
     def claim(self) -> FileLock:
         """Return a lock that is held while the model is trained; it ends with its process, however that ends.

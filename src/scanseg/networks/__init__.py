@@ -5,9 +5,14 @@ from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, NetworkEntry, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
 from scanseg.networks.placement import place_network, set_channels_last
-from scanseg.networks.verification import VerificationResult, verify_record
+from scanseg.networks.published.verification import VerificationResult, verify_record
+from scanseg.networks.published.weight_maps import (
+    WEIGHT_MAPS,
+    load_official,
+    official_to_ours,
+    ours_to_official,
+)
 from scanseg.networks.weight_decay import split_weight_decay
-from scanseg.networks.weight_maps import WEIGHT_MAPS, load_official, official_to_ours, ours_to_official
 from scanseg.networks.xlstm_unet import XLSTMUNet
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scanseg.errors import InputError, UsageError
 from scanseg.networks.input_check import check_image, check_size
-from scanseg.specs.network import DynUNetSpec, SegResNetSpec, SwinUNETRSpec, UNETRSpec
+from scanseg.specs import DynUNetSpec, SegResNetSpec, SwinUNETRSpec, UNETRSpec
 
 _UNETR_STRIDE = 16
 _SWIN_STRIDE = 32

@@ -12,7 +12,7 @@ from scanseg.networks.monai_networks import build_dynunet, build_segresnet, buil
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
 from scanseg.networks.xlstm_unet import XLSTMUNet
-from scanseg.specs.network import (
+from scanseg.specs import (
     DynUNetSpec,
     MSVMUNetSpec,
     NetworkSpec,

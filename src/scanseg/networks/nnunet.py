@@ -11,7 +11,7 @@ from scanseg.networks.input_check import check_image
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.stage_logits import stage_logits
 from scanseg.networks.stage_shapes import StageShapes
-from scanseg.ops.upsample_join import upsample_join
+from scanseg.ops import upsample_join
 
 
 class PlainUNet(ConvolutionalNetwork):

@@ -21,7 +21,7 @@ from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
 from scanseg.networks.stage_logits import stage_logits
 from scanseg.networks.stage_shapes import StageShapes
-from scanseg.ops.upsample_join import upsample_join
+from scanseg.ops import upsample_join
 
 
 class XLSTMUNet(ConvolutionalNetwork):

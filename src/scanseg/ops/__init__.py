@@ -6,6 +6,7 @@
 
 from typing import NamedTuple
 
+from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
@@ -17,7 +18,7 @@ from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
 from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
-from scanseg.ops.segmentation_sums import segmentation_sums
+from scanseg.ops.segmentation_sums import masks_of, segmentation_sums
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
@@ -28,9 +29,12 @@ from scanseg.ops.upsample_join import upsample_join
 __all__ = [
     "BackendStatus",
     "channel_norm",
+    "compile_ahead",
+    "cores_for_compiling",
     "depthwise_conv",
     "describe_backends",
     "instance_norm",
+    "masks_of",
     "mlstm",
     "normed_depthwise_conv",
     "residual_channel_norm",

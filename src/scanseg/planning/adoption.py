@@ -1,7 +1,7 @@
 """The plan of a trained model for another data set, so that its weights fit."""
 
-from scanseg.counts import counted
 from scanseg.errors import InputError
+from scanseg.messages import counted
 from scanseg.planning.augmentations import mirror_axes
 from scanseg.specs import DatasetSpec, MirrorTransform, Plan
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from scanseg.layers import BasicBlockD, BasicResBlock
-from scanseg.layers.recomputation import SMALLEST_BYTES
+from scanseg.layers import SMALLEST_BYTES, BasicBlockD, BasicResBlock
 from scanseg.networks import build_network
 from scanseg.specs import Plan
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from scanseg.counts import counted
 from scanseg.errors import UsageError
+from scanseg.messages import counted
 from scanseg.planning.patches import PatchPlan, stage_features
 from scanseg.planning.topology import choose_topology
 from scanseg.specs import (

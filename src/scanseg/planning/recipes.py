@@ -51,7 +51,7 @@ class Recipe:
     make: Callable[[Fingerprint, DatasetSpec], Plan]
 
 
-def make_plan(
+def plan_recipe(
     fingerprint: Fingerprint, dataset: DatasetSpec, *, recipe: str, dataset_path: str | None = None
 ) -> Plan:
     """Make a plan.

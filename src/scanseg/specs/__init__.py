@@ -1,6 +1,8 @@
 """Documents: what is decided, stored as JSON. Neither torch nor numpy is known here."""
 
-from scanseg.specs.augmentation import (
+from scanseg.specs.base import Document, describe_faults, list_faults
+from scanseg.specs.label_names import canonical_label
+from scanseg.specs.plan.augmentation import (
     AffineTransform,
     BrightnessTransform,
     ContrastTransform,
@@ -11,9 +13,8 @@ from scanseg.specs.augmentation import (
     MirrorTransform,
     Transform,
 )
-from scanseg.specs.base import Document, describe_faults, list_faults
-from scanseg.specs.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
-from scanseg.specs.ensemble import (
+from scanseg.specs.plan.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
+from scanseg.specs.plan.ensemble import (
     ConfigurationOutcome,
     CrossValidationRecord,
     EnsembleOutcome,
@@ -22,11 +23,7 @@ from scanseg.specs.ensemble import (
     PostprocessingSpec,
     ScoredOutcome,
 )
-from scanseg.specs.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
-from scanseg.specs.imports import ImportRecord
-from scanseg.specs.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
-from scanseg.specs.label_names import canonical_label
-from scanseg.specs.network import (
+from scanseg.specs.plan.network import (
     DynUNetSpec,
     MSVMUNetSpec,
     NetworkSpec,
@@ -38,7 +35,7 @@ from scanseg.specs.network import (
     UNETRSpec,
     XLSTMUNetSpec,
 )
-from scanseg.specs.plan import (
+from scanseg.specs.plan.plan import (
     AdamWSpec,
     CascadeSpec,
     EarlyStopSpec,
@@ -50,8 +47,7 @@ from scanseg.specs.plan import (
     SGDSpec,
     TrainingSpec,
 )
-from scanseg.specs.prediction import PredictedCase, PredictionRecord
-from scanseg.specs.preprocessing import (
+from scanseg.specs.plan.preprocessing import (
     CTNormalization,
     NoNormalization,
     Normalization,
@@ -59,7 +55,19 @@ from scanseg.specs.preprocessing import (
     RescaleNormalization,
     ZScoreNormalization,
 )
-from scanseg.specs.report import (
+from scanseg.specs.records.comparison import (
+    CellOutcome,
+    Comparison,
+    StudyCell,
+    StudyRecord,
+    StudyRun,
+    StudySpec,
+)
+from scanseg.specs.records.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
+from scanseg.specs.records.imports import ImportRecord
+from scanseg.specs.records.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
+from scanseg.specs.records.prediction import PredictedCase, PredictionRecord
+from scanseg.specs.records.report import (
     CaseReport,
     DistanceUnit,
     LabelReport,
@@ -70,8 +78,20 @@ from scanseg.specs.report import (
     RuleName,
     Statistics,
 )
-from scanseg.specs.run import ExportedWeights, RunRecord, Standing, TrainingState
-from scanseg.specs.store import CaseGeometry, StoredCase, StoreIndex
+from scanseg.specs.records.reproduction import (
+    Measure,
+    Paper,
+    Protocol,
+    PublishedResult,
+    PublishedResults,
+    Reproduction,
+    ReproductionRow,
+    ReproductionSetup,
+    Spread,
+    Variant,
+)
+from scanseg.specs.records.run import ExportedWeights, RunRecord, Standing, TrainingState
+from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
     "BACKGROUND",
@@ -84,6 +104,8 @@ __all__ = [
     "CaseGeometry",
     "CaseMeasures",
     "CaseReport",
+    "CellOutcome",
+    "Comparison",
     "ConfigurationOutcome",
     "ContrastTransform",
     "CrossValidationRecord",
@@ -114,18 +136,26 @@ __all__ = [
     "LowResolutionTransform",
     "MSVMUNetSpec",
     "Means",
+    "Measure",
     "MirrorTransform",
     "NetworkSpec",
     "NoNormalization",
     "Normalization",
+    "Paper",
     "PlainUNetSpec",
     "Plan",
     "PostprocessingSpec",
     "PredictedCase",
     "PredictionRecord",
     "PreprocessingSpec",
+    "Protocol",
+    "PublishedResult",
+    "PublishedResults",
     "Report",
     "ReportSummary",
+    "Reproduction",
+    "ReproductionRow",
+    "ReproductionSetup",
     "RescaleNormalization",
     "ResidualUNetSpec",
     "RuleName",
@@ -136,16 +166,22 @@ __all__ = [
     "ScoredOutcome",
     "SegResNetSpec",
     "Splits",
+    "Spread",
     "StagedSpec",
     "Standing",
     "Statistics",
     "StoreIndex",
     "StoredCase",
+    "StudyCell",
+    "StudyRecord",
+    "StudyRun",
+    "StudySpec",
     "SwinUNETRSpec",
     "TrainingSpec",
     "TrainingState",
     "Transform",
     "UNETRSpec",
+    "Variant",
     "XLSTMUNetSpec",
     "ZScoreNormalization",
     "canonical_label",

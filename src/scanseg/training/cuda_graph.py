@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanseg.data.batches import Batch
+from scanseg.batches import Batch
 from scanseg.errors import ScansegError
-from scanseg.ops.capturing import capture
-from scanseg.training.compilation import buffers_kept
-from scanseg.training.memory import CaptureMemoryError, is_memory_error
+from scanseg.runtime import CaptureMemoryError, capture, is_memory_error
+from scanseg.training.kernel_compilation import buffers_kept
 
 _WARM_UPS = 3
 """Runs before the capture, in which libraries choose their kernels and take their workspaces."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.models import ModelFolder
-from scanseg.models.folder import read_tensors
+from scanseg.models import ModelFolder, read_tensors
 from scanseg.networks import build_network
 from scanseg.specs import Plan
 

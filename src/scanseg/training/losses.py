@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanseg.ops import segmentation_sums
-from scanseg.ops.segmentation_sums import masks_of
+from scanseg.ops import masks_of, segmentation_sums
 from scanseg.specs import BACKGROUND, DatasetSpec, LossSpec
 
 Logits = Float[Tensor, "batch output *axes"]

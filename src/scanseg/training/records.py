@@ -9,11 +9,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from scanseg.counts import counted
 from scanseg.errors import InputError
+from scanseg.messages import counted
 from scanseg.models import Checkpoint, ModelFolder
-from scanseg.models.device import describe_device
-from scanseg.models.versions import installed_versions
+from scanseg.runtime import describe_device, installed_versions
 from scanseg.specs import Fold, RunRecord
 
 

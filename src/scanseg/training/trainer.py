@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from scanseg.data.store import Store
 from scanseg.errors import InputError
 from scanseg.evaluation import Report
 from scanseg.models import ModelFolder
+from scanseg.preprocessing import Store
 from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import ALONE, Processes
 from scanseg.specs import Fold
-from scanseg.training.cases import FoldChoice, choose_cases
-from scanseg.training.processes import ALONE, Processes
-from scanseg.training.run import Run
+from scanseg.training.folds import FoldChoice, choose_cases
+from scanseg.training.loop import Run
 from scanseg.training.validation import OTHER_REPORT, REPORT, validate
 
 

@@ -1,34 +1,27 @@
 """Scores on the validation cases: quick ones on patches while training, and whole cases at the end."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from scanseg.data.batches import TrainingCases, make_batch
-from scanseg.data.cascade import predicted_of
-from scanseg.data.compressed import write_array
-from scanseg.data.sampling import VALIDATION_STREAM, iterations_per_pass
-from scanseg.data.store import Store
+from scanseg.batches import VALIDATION_STREAM, TrainingCases, iterations_per_pass, make_batch, predicted_of
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
 from scanseg.files import write_text, written_whole
 from scanseg.inference import Predictor
 from scanseg.models import ModelFolder
+from scanseg.preprocessing import Store, write_array
 from scanseg.progress import Progress, ProgressListener
+from scanseg.runtime import ALONE, Processes, raise_if_stopped
 from scanseg.specs import DatasetSpec, Plan
-from scanseg.training.fit import Fit
 from scanseg.training.losses import encode_targets
-from scanseg.training.processes import ALONE, Processes
-from scanseg.training.signals import raise_if_stopped
+from scanseg.training.step import Fit
 
 REPORT = "validation.json"
 OTHER_REPORT = "validation-{}.json"
 """Report of the weights that are not exported: `last` or `best`."""
-PREDICTIONS = "validation"
-"""Folder of the validation cases' label maps, where they are kept."""
 
 
 def patch_dice(
@@ -177,12 +170,7 @@ def validate(
 
 def write_prediction(folder: ModelFolder, case: str, label_map: UInt8[np.ndarray, "*source"]) -> None:
     """Keep the label map of a validation case in the model folder."""
-    path = prediction_path(folder, case)
+    path = folder.prediction_path(case)
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as temporary:
         write_array(temporary, label_map)
-
-
-def prediction_path(folder: ModelFolder, case: str) -> Path:
-    """Return where the label map of a validation case is kept."""
-    return folder.path / PREDICTIONS / f"{case}.b2nd"

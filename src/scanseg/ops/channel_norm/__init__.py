@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import as_triton_backend
 from scanseg.ops.channel_norm.reference import channel_norm_pytorch, channels_to_pixels
-from scanseg.ops.channel_norm.triton_gpu import channel_norm_triton
-from scanseg.ops.channel_norm.triton_gpu import refuses as _triton_refuses
-from scanseg.ops.contract import Expected, require_axes, require_shapes
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.triton_support import triton_backend
+from scanseg.ops.channel_norm.triton_backend import channel_norm_triton
+from scanseg.ops.channel_norm.triton_backend import refuses as _triton_refuses
 
 __all__ = ["BACKENDS", "channel_norm", "channels_to_pixels", "residual_channel_norm"]
 
@@ -26,7 +26,7 @@ _Run = Callable[..., Tensor]
 
 # These backends return two tensors, the sum and the norm of it.
 BACKENDS = {
-    "triton": triton_backend(cast(_Run, channel_norm_triton))._replace(refuses=_triton_refuses),
+    "triton": as_triton_backend(cast(_Run, channel_norm_triton))._replace(refuses=_triton_refuses),
     "pytorch": Backend(cast(_Run, channel_norm_pytorch)),
 }
 

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
-from scanseg.ops.contract import Expected, require_shapes
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.instance_norm.pytorch import instance_norm_pytorch
+from scanseg.ops._support.contract import Expected, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import INTERPRETED, MISSING
+from scanseg.ops.instance_norm.pytorch_backend import instance_norm_pytorch
 from scanseg.ops.instance_norm.reference import instance_norm_reference
-from scanseg.ops.instance_norm.triton_gpu import instance_norm_triton, refuses
-from scanseg.ops.triton_support import INTERPRETED, MISSING
+from scanseg.ops.instance_norm.triton_backend import instance_norm_triton, refuses
 
 __all__ = ["BACKENDS", "instance_norm"]
 

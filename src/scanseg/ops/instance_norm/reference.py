@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops._support.contract import state_dtype
 
 
 def instance_norm_reference(

@@ -15,17 +15,17 @@ state, n normaliser state, m stabiliser, h output.
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import Expected, require_axes, require_shapes
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.mlstm.chunked import mlstm_chunked
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import as_triton_backend
+from scanseg.ops.mlstm.pytorch_backend import mlstm_chunked
 from scanseg.ops.mlstm.reference import mlstm_reference
-from scanseg.ops.mlstm.triton_gpu import mlstm_triton
-from scanseg.ops.triton_support import triton_backend
+from scanseg.ops.mlstm.triton_backend import mlstm_triton
 
 __all__ = ["BACKENDS", "mlstm"]
 
 BACKENDS = {
-    "triton": triton_backend(mlstm_triton),
+    "triton": as_triton_backend(mlstm_triton),
     "chunked": Backend(mlstm_chunked),
     "reference": Backend(mlstm_reference),
 }

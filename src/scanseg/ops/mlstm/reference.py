@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops._support.contract import state_dtype
 
 EPSILON = 1e-6
 

@@ -9,17 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
-from scanseg.ops.contract import Expected, require_axes, require_shapes
-from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import as_triton_backend
 from scanseg.ops.normed_depthwise.reference import normed_depthwise_conv_pytorch
-from scanseg.ops.normed_depthwise.triton_gpu import normed_depthwise_conv_triton
-from scanseg.ops.normed_depthwise.triton_gpu import refuses as _triton_refuses
-from scanseg.ops.triton_support import triton_backend
+from scanseg.ops.normed_depthwise.triton_backend import normed_depthwise_conv_triton
+from scanseg.ops.normed_depthwise.triton_backend import refuses as _triton_refuses
 
 __all__ = ["BACKENDS", "normed_depthwise_conv"]
 
 BACKENDS = {
-    "triton": triton_backend(normed_depthwise_conv_triton)._replace(refuses=_triton_refuses),
+    "triton": as_triton_backend(normed_depthwise_conv_triton)._replace(refuses=_triton_refuses),
     "pytorch": Backend(normed_depthwise_conv_pytorch),
 }
 

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.errors import InputError
-from scanseg.ops.dispatch import Backend, choose
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import INTERPRETED, MISSING
 from scanseg.ops.segmentation_sums.reference import dice_sums, masks_of, segmentation_sums_reference
-from scanseg.ops.segmentation_sums.triton_gpu import refuses, segmentation_sums_triton
-from scanseg.ops.triton_support import INTERPRETED, MISSING
+from scanseg.ops.segmentation_sums.triton_backend import refuses, segmentation_sums_triton
 
 __all__ = ["BACKENDS", "SegmentationSums", "dice_sums", "masks_of", "segmentation_sums"]
 

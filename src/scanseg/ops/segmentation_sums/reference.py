@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops._support.contract import state_dtype
 
 Maps = Float[Tensor, "batch output *axes"]
 

@@ -11,9 +11,9 @@ vectors, D skip, h state.
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import Expected, require_axes, require_shapes
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.selective_scan.chunked import selective_scan_chunked
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops.selective_scan.pytorch_backend import selective_scan_chunked
 from scanseg.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["BACKENDS", "selective_scan"]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops._support.contract import state_dtype
 
 
 def selective_scan_reference(

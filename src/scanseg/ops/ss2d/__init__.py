@@ -15,19 +15,19 @@ Names, as in the paper: N state size, R rank of the step size, A, B, C, D as in 
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import Expected, require_axes, require_shapes
-from scanseg.ops.cpu_threads import MISSING, refuses
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.ss2d.chunked import ss2d_scan_chunked
-from scanseg.ops.ss2d.compiled_cpu import ss2d_scan_compiled_cpu
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.cpu import MISSING, refuses
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import as_triton_backend
+from scanseg.ops.ss2d.numba_backend import ss2d_scan_compiled_cpu
+from scanseg.ops.ss2d.pytorch_backend import ss2d_scan_chunked
 from scanseg.ops.ss2d.reference import ss2d_scan_reference
-from scanseg.ops.ss2d.triton_gpu import ss2d_scan_triton
-from scanseg.ops.triton_support import triton_backend
+from scanseg.ops.ss2d.triton_backend import ss2d_scan_triton
 
 __all__ = ["BACKENDS", "ss2d_scan"]
 
 BACKENDS = {
-    "triton": triton_backend(ss2d_scan_triton),
+    "triton": as_triton_backend(ss2d_scan_triton),
     "compiled_cpu": Backend(ss2d_scan_compiled_cpu, refuses, MISSING),
     "chunked": Backend(ss2d_scan_chunked),
     "reference": Backend(ss2d_scan_reference),

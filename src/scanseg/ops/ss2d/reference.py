@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops.contract import state_dtype
+from scanseg.ops._support.contract import state_dtype
 from scanseg.ops.selective_scan.reference import selective_scan_reference
 
 

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
-from scanseg.ops.contract import Expected, require_shapes
-from scanseg.ops.dispatch import Backend, choose
-from scanseg.ops.triton_support import INTERPRETED, MISSING
-from scanseg.ops.upsample_join.pytorch import upsample_join_pytorch
+from scanseg.ops._support.contract import Expected, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import INTERPRETED, MISSING
+from scanseg.ops.upsample_join.pytorch_backend import upsample_join_pytorch
 from scanseg.ops.upsample_join.reference import upsample_join_reference
-from scanseg.ops.upsample_join.triton_gpu import refuses, upsample_join_triton
+from scanseg.ops.upsample_join.triton_backend import refuses, upsample_join_triton
 
 __all__ = ["BACKENDS", "upsample_join"]
 

@@ -1,0 +1,28 @@
+"""Cases in memory or on disk, sampled and augmented into batches."""
+
+from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
+from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_of, to_grid
+from scanseg.batches.in_memory import hold_cases, resident_bytes
+from scanseg.batches.on_disk import DiskCases, open_cases
+from scanseg.batches.sampling import TRAINING_STREAM, VALIDATION_STREAM, iterations_per_pass
+from scanseg.batches.shard import Part
+
+__all__ = [
+    "TRAINING_STREAM",
+    "VALIDATION_STREAM",
+    "Batch",
+    "DiskCases",
+    "Part",
+    "TrainingCases",
+    "build_cascade_store",
+    "hold_cases",
+    "iterations_per_pass",
+    "make_batch",
+    "make_batches",
+    "num_batches_at_once",
+    "one_hot",
+    "open_cases",
+    "predicted_of",
+    "resident_bytes",
+    "to_grid",
+]

@@ -1,0 +1,10 @@
+"""Random changes of training patches: drawn on the host, applied to a whole batch where the batch is.
+
+Source: the transforms and their defaults follow nnU-Net (Isensee et al. 2021, supplement).
+"""
+
+from scanseg.batches.augmentation.intensity import apply_intensity
+from scanseg.batches.augmentation.mirroring import mirror
+from scanseg.batches.augmentation.spatial import Warps, draw_warps, warped_coordinates
+
+__all__ = ["Warps", "apply_intensity", "draw_warps", "mirror", "warped_coordinates"]

@@ -1,0 +1,117 @@
+"""`scanseg study`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from scanseg.cli.console import say, show_table
+from scanseg.cli.interrupts import Interrupt
+from scanseg.cli.options import Settings, Workers, read_numbers, split_names
+from scanseg.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from scanseg.specs import StudySpec
+
+
+def run(
+    study: str,
+    dataset: Path | None = None,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    cells: str = "",
+    seeds: str = "",
+    folds: str = "",
+    max_minutes: float | None = None,
+    stop_after_minutes: float | None = None,
+    prepare: bool = False,
+    resume: bool = False,
+    devices: str = "auto",
+    num_workers: Workers = None,
+    settings: Settings = (),
+) -> None:
+    """Train a grid of networks with several seeds and folds, and say which differences are more than chance.
+
+    Writes `study.json`, `study.md`, `study.csv`, `study.png` and a model folder for each training. Ctrl-C saves what is
+    done; the same command with `--resume`, which needs no data set any more, goes on.
+
+    Args:
+        study: JSON file of the study, or the name of one that `scanseg study list` shows.
+        dataset: Folder in nnU-Net's raw layout.
+        output: Folder to write.
+        cells: Names of the cells to train, separated by commas; all of them if not given.
+        seeds: Separated by commas, instead of those of the study.
+        folds: Separated by commas, instead of those of the study.
+        max_minutes: End each training after this time; the learning rate falls with the clock.
+        devices: One device, or several that train at the same time, such as `cuda:0,cuda:1`.
+        stop_after_minutes: Stop the command after this time, to go on later.
+        prepare: Plan and preprocess only, such as on another machine than that which trains.
+        resume: Go on with the study in the output folder; seeds and folds may be added.
+    """
+    from scanseg.errors import InterruptionError
+    from scanseg.experiments import StudyOptions, choose_cells, run_study, said_of, study_rows
+    from scanseg.papers import find_study
+
+    spec = _changed(
+        choose_cells(find_study(study), split_names(cells)),
+        seeds=seeds,
+        folds=folds,
+        max_minutes=max_minutes,
+        settings=settings,
+    )
+    options = StudyOptions(
+        devices=split_names(devices) or ("auto",),
+        num_workers=num_workers,
+        stop_after_minutes=stop_after_minutes,
+        prepare_only=prepare,
+    )
+    with show_progress() as listen:
+        try:
+            record = run_study(spec, dataset, output, options, resume=resume, listen=listen)
+        except InterruptionError as error:
+            raise Interrupt(error.signal_number, str(error)) from error
+    say(spec.question)
+    head, *rows = study_rows(record)
+    show_table(head, rows)
+    for line in said_of(record):
+        say(line)
+    say(f"{output / 'study.md'}, .csv, .json and .png hold this")
+
+
+def list_studies() -> None:
+    """List the studies that come with scanseg."""
+    from scanseg.papers import ready_studies
+
+    rows = [
+        (name, spec.question, ", ".join(cell.name for cell in spec.all_cells))
+        for name, spec in ready_studies().items()
+    ]
+    show_table(("name", "question", "cells"), rows, align="left")
+
+
+def show(study: str, /) -> None:
+    """Write a study as JSON, to be changed and run as a file.
+
+    Args:
+        study: Name of a study, or a file.
+    """
+    from scanseg.papers import find_study
+
+    say(find_study(study).to_json().rstrip("\n"))
+
+
+def _changed(
+    spec: "StudySpec", *, seeds: str, folds: str, max_minutes: float | None, settings: tuple[str, ...]
+) -> "StudySpec":
+    """Return the study with what the options change."""
+    from scanseg.settings import apply_settings
+
+    numbers = {"seeds": read_numbers(seeds, "--seeds"), "folds": read_numbers(folds, "--folds")}
+    changes = [f"{name}={list(values)}" for name, values in numbers.items() if values]
+    if max_minutes is not None:
+        changes.append(f"max_minutes={max_minutes}")
+    if settings:
+        changes.append(f"settings={json.dumps([*spec.settings, *settings])}")
+    return apply_settings(spec, changes)

@@ -1,0 +1,11 @@
+"""Data sets that have names: from the forms in which people have them to the raw layout."""
+
+from scanseg.converters.conversion import Conversion, convert_dataset
+from scanseg.converters.table import NAMED_DATASETS, find_dataset
+
+__all__ = [
+    "NAMED_DATASETS",
+    "Conversion",
+    "convert_dataset",
+    "find_dataset",
+]

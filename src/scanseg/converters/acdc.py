@@ -1,0 +1,149 @@
+"""ACDC: cine MRI of the heart at end-diastole and end-systole, in the official or MT-UNet's form."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.converters.arrays import read_npz, stack_slices, unplaced_image
+from scanseg.converters.published import missing_of, published_split
+from scanseg.converters.raw_layout import find_raw
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
+from scanseg.errors import InputError
+from scanseg.imaging import read_image, read_label_map
+from scanseg.messages import counted
+from scanseg.specs import DatasetSpec
+
+NUM_FRAMES = 2
+_FRAME = re.compile(r"patient(?P<patient>\d{3})_frame\d{2}\.nii(\.gz)?")
+_ANY_PATIENT = re.compile(r"patient(?P<patient>\d{3})_.+")
+_SLICE = re.compile(r"case_(?P<patient>\d{3})_slice_?(?P<phase>ED|ES)_(?P<slice>\d+)\.npz")
+_VOLUME = re.compile(r"case_(?P<patient>\d{3})_volume_?(?P<phase>ED|ES)\.npz")
+_KEYS = ("img", "label")
+
+
+def find_official(source: Path) -> Found | None:
+    """Find `patientNNN/patientNNN_frameMM.nii.gz` with its `_gt`, the 100 training patients."""
+    roots = (".", "training", "database/training", "ACDC/training", "ACDC/database/training")
+    needed = [f"patient{number:03d}" for number in range(1, 151)]
+    root = first_folder(source, roots, needed)
+    if root is None:
+        return None
+    cases, faults, patients, beyond = [], [], [], []
+    split = published_split("acdc")
+    for folder in sorted(path for path in root.iterdir() if re.fullmatch(r"patient\d{3}", path.name)):
+        patient = folder.name[-3:]
+        if patient not in split:
+            beyond.append(patient)
+            continue
+        patients.append(patient)
+        frames = [path for path in visible_files(folder) if _FRAME.fullmatch(path.name)]
+        if len(frames) != NUM_FRAMES:
+            faults.append(
+                f"{folder.name}: {counted(len(frames), 'file')} patient{patient}_frameMM.nii.gz, not {NUM_FRAMES}"
+            )
+        for image in frames:
+            stem, ending = image.name.split(".", 1)
+            label_map = image.with_name(f"{stem}_gt.{ending}")
+            if label_map.is_file():
+                cases.append(SourceCase(stem, split[patient], partial(_read_frame, image, label_map)))
+            else:
+                faults.append(f"{folder.name}: no {label_map.name} beside {image.name}")
+    return Found(tuple(cases), tuple(faults), _notes(patients, beyond))
+
+
+def find_mtunet(source: Path) -> Found | None:
+    """Find `case_NNN_sliceED_S.npz` in `train` and `valid`, and `case_NNN_volume_ED.npz` in `test`."""
+    root = first_folder(source, (".", "ACDC", "data/ACDC"), ("train", "valid", "test"))
+    if root is None:
+        return None
+    slices: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
+    volumes: dict[tuple[str, str], Path] = {}
+    for path in (path for folder in ("train", "valid", "test") for path in visible_files(root / folder)):
+        if match := _SLICE.fullmatch(path.name):
+            slices[match["patient"], match["phase"]][int(match["slice"])] = path
+        elif match := _VOLUME.fullmatch(path.name):
+            volumes[match["patient"], match["phase"]] = path
+    if not slices and not volumes:
+        return None
+    split = published_split("acdc")
+    faults = [
+        f"case {patient} {phase}: slices {', '.join(map(str, missing))} are missing"
+        for (patient, phase), numbers in sorted(slices.items())
+        if (missing := sorted(set(range(min(numbers), max(numbers) + 1)) - numbers.keys()))
+    ]
+    readers = {
+        key: partial(_read_slices, tuple(files[n] for n in sorted(files))) for key, files in slices.items()
+    }
+    readers |= {key: partial(_read_volume, path) for key, path in volumes.items()}
+    twice = sorted(slices.keys() & volumes.keys())
+    faults += [f"case {patient} {phase}: slices and a volume; remove one" for patient, phase in twice]
+    faults += [
+        f"case {patient} {phase}: no patient of the split"
+        for patient, phase in readers
+        if patient not in split
+    ]
+    cases = tuple(
+        SourceCase(f"patient{patient}_{phase}", split[patient], read)
+        for (patient, phase), read in sorted(readers.items())
+        if patient in split
+    )
+    notes = ("these files tell no spacing: it is set to 1, so that distances are in voxels",)
+    return Found(cases, tuple(faults), (*notes, *_notes([patient for patient, _ in readers], [])))
+
+
+def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:
+    """Find cases `patientNNN_...` in nnU-Net's layout, of which the published split makes the parts."""
+    found = find_raw(source, spec=spec)
+    if found is None:
+        return None
+    split = published_split("acdc")
+    cases, faults, patients, beyond = [], list(found.faults), [], []
+    for case in found.cases:
+        match = _ANY_PATIENT.fullmatch(case.name)
+        if match is None:
+            faults.append(f"case {case.name}: not named patientNNN_..., so that its part is unknown")
+        elif match["patient"] not in split:
+            beyond.append(match["patient"])
+        else:
+            patients.append(match["patient"])
+            cases.append(SourceCase(case.name, split[match["patient"]], case.read))
+    notes = (*found.notes, *_notes(patients, beyond))
+    return Found(tuple(cases), tuple(faults), notes, about=found.about)
+
+
+def _notes(patients: Iterable[str], beyond: Iterable[str]) -> tuple[str, ...]:
+    """Say which patients are missing, and which are left out."""
+    notes = missing_of(published_split("acdc"), set(patients), "patients")
+    left_out = sorted(set(beyond))
+    if left_out:
+        verb = "is" if len(left_out) == 1 else "are"
+        patients_beyond = f"{counted(len(left_out), 'patient')} beyond the published split"
+        notes += (f"{patients_beyond} {verb} left out: {', '.join(left_out)}",)
+    return notes
+
+
+def _read_frame(image: Path, label_map: Path) -> Sample:
+    return Sample(read_image(image), read_label_map(label_map))
+
+
+def _read_slices(paths: tuple[Path, ...]) -> Sample:
+    """Read the slices of one case."""
+    arrays = [read_npz(path, _KEYS) for path in paths]
+    return _sample(*stack_slices([(image, label) for image, label in arrays], paths), path=paths[0])
+
+
+def _read_volume(path: Path) -> Sample:
+    """Read a test volume."""
+    return _sample(*read_npz(path, _KEYS), path=path)
+
+
+def _sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
+    if image.ndim != 3 or labels.shape != image.shape:
+        raise InputError(f"{path}: img {image.shape} and label {labels.shape} are not one volume.")
+    if (labels != np.rint(labels)).any():
+        raise InputError(f"{path}: labels that are not whole numbers.")
+    return Sample(unplaced_image(image.astype(np.float32)), unplaced_image(labels.astype(np.int32)))

@@ -1,0 +1,63 @@
+"""BraTS 2023 (adult glioma) and 2021: four MRI channels, tumour parts as regions."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.converters.labels import renumber
+from scanseg.converters.sources import Found, Part, Sample, SourceCase
+from scanseg.imaging import read_image, read_label_map
+
+REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (1, 3), "enhancing tumour": (3,)}
+REGION_ORDER = (2, 1, 3)
+CHANNELS = ("T1", "T1c", "T2", "FLAIR")
+SPLIT_SEED = 0
+_PARTS: tuple[tuple[Part, float], ...] = (("train", 0.7), ("validation", 0.1), ("test", 0.2))
+_FORMS = {
+    "2023": (re.compile(r"BraTS-\w+-\d{5}-\d{3}"), "-", ("t1n", "t1c", "t2w", "t2f"), {1: 1, 2: 2, 3: 3}),
+    "2021": (re.compile(r"BraTS2021_\d{5}"), "_", ("t1", "t1ce", "t2", "flair"), {1: 1, 2: 2, 4: 3}),
+}
+"""Name of a case, what parts it from the channel, the channels in our order, and their labels to ours."""
+
+
+def find_brats(source: Path, *, year: str) -> Found | None:
+    """Find folders of cases, each with a file for every channel and `seg`, in the source or one folder below.
+
+    Args:
+        source: The folder.
+        year: `2023` or `2021`, whose names and labels differ.
+    """
+    pattern, dash, channels, values = _FORMS[year]
+    folders = {
+        path.name: path
+        for path in (*source.glob("*"), *source.glob("*/*"))
+        if path.is_dir() and pattern.fullmatch(path.name)
+    }
+    if not folders:
+        return None
+    parts = _draw_parts(sorted(folders))
+    cases, faults = [], []
+    for name, folder in sorted(folders.items()):
+        stems = [f"{name}{dash}{channel}" for channel in (*channels, "seg")]
+        files = [next(iter(sorted(folder.glob(f"{stem}.nii*"))), None) for stem in stems]
+        missing = [f"{stem}.nii.gz" for stem, path in zip(stems, files, strict=True) if path is None]
+        if missing:
+            faults.append(f"{name}: missing {', '.join(missing)}")
+            continue
+        *images, label_map = (path for path in files if path is not None)
+        cases.append(SourceCase(name, parts[name], partial(_read, tuple(images), label_map, values)))
+    return Found(tuple(cases), tuple(faults))
+
+
+def _draw_parts(names: list[str]) -> dict[str, Part]:
+    """Draw the parts, whose sizes are published and whose cases are not."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
+    edges = np.rint(np.cumsum([fraction for _, fraction in _PARTS]) * len(names)).astype(int)
+    place = np.searchsorted(edges, np.arange(len(names)), side="right")
+    return {names[index]: _PARTS[part][0] for index, part in zip(order, place, strict=True)}
+
+
+def _read(images: tuple[Path, ...], label_map: Path, values: dict[int, int]) -> Sample:
+    return Sample(read_image(images), renumber(read_label_map(label_map), values, path=label_map))

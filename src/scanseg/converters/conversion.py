@@ -1,0 +1,233 @@
+"""Convert a data set with a name into the raw layout: the whole of it, or nothing."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.converters.sources import Found, NamedDataset, Part, Sample, SourceCase
+from scanseg.converters.writing import write_sample
+from scanseg.dataset import DESCRIPTION_FILE
+from scanseg.errors import InputError, UsageError, refuse_faults
+from scanseg.files import find_disk_fault, new_folder, write_text
+from scanseg.imaging import compare_geometry
+from scanseg.messages import counted
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
+from scanseg.specs import DatasetSpec, Fold
+
+RECORD_FILE = "conversion.json"
+SPLITS_FILE = "splits.json"
+TEST_SEED = 0
+"""Of the test cases that are drawn where nobody has published any."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion wrote."""
+
+    dataset: str
+    folder: Path
+    layout: str
+    """The form in which the source was."""
+    num_cases: dict[Part, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one case."""
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def convert_dataset(
+    named: NamedDataset,
+    source: Path,
+    output: Path,
+    *,
+    test_fraction: float | None = None,
+    num_workers: int = 0,
+    listen: ProgressListener = ignore_progress,
+) -> Conversion:
+    """Convert a data set into a new folder in nnU-Net's raw layout.
+
+    Test cases go to `imagesTs` and `labelsTs`; a published validation part becomes the fold in `splits.json`. Where the
+    data set has objects, their numbers go to `instancesTr` and `instancesTs`. `conversion.json` says what was done.
+
+    Args:
+        named: The data set.
+        source: Folder in which it lies, in one of its layouts.
+        output: Folder to write; it appears when all is done.
+        test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
+        num_workers: Processes that convert; 0 works in this one.
+        listen: Told of progress.
+
+    Raises:
+        InputError: The source is in no known layout, or cases are faulty; all faults are in one message, and nothing
+            has been written.
+        UsageError: The output is there already or lies in the source, or the test set cannot be drawn.
+        OSError: The disk is full; said once, and nothing has been written.
+    """
+    _check_folders(named, source, output)
+    found, layout = _find(named, source)
+    spec = found.spec or named.spec
+    if spec is None:
+        raise InputError(f"{source}: {'; '.join(found.faults) or 'does not say what its labels are'}")
+    cases, drawn = _with_test_cases(named, found.cases, test_fraction)
+    with new_folder(output) as folder:
+        convert = partial(_convert_case, folder=folder, spec=spec)
+        outcomes = map_cases(convert, cases, num_workers=num_workers, task="converting", listen=listen)
+        faults = [
+            *found.faults,
+            *_repeated(cases),
+            *(fault for outcome in outcomes for fault in outcome.faults),
+        ]
+        if not cases and not faults:
+            faults.append("no cases")
+        refuse_faults(source, faults)
+        notes = (*found.notes, *drawn, *(note for outcome in outcomes for note in outcome.notes))
+        counts = Counter(case.part for case in cases)
+        result = Conversion(
+            named.name,
+            output,
+            layout,
+            {part: counts[part] for part in ("train", "validation", "test") if counts[part]},
+            notes,
+        )
+        _write_documents(folder, named, spec, cases=cases, found=found, source=source, result=result)
+    return result
+
+
+def _check_folders(named: NamedDataset, source: Path, output: Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder. {named.name} is had from {named.homepage}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is there already; name a new folder, or remove it.")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{output} lies in the source {source}; name a folder beside it.")
+
+
+def _find(named: NamedDataset, source: Path) -> tuple[Found, str]:
+    """Find the cases, by the first layout that the source has."""
+    for layout in named.layouts:
+        found = layout.find(source)
+        if found is not None:
+            return found, layout.files
+    forms = "\n  ".join(layout.files for layout in named.layouts)
+    raise InputError(
+        f"{source}: not a known form of {named.name}, which is had from {named.homepage}. Known forms are:\n  {forms}"
+    )
+
+
+def _with_test_cases(
+    named: NamedDataset, cases: tuple[SourceCase, ...], fraction: float | None
+) -> tuple[tuple[SourceCase, ...], tuple[str, ...]]:
+    """Draw test cases where the source has none; returns the cases and what was drawn, in words."""
+    has_test = any(case.part != "train" for case in cases)
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UsageError(f"test fraction {fraction} must be from 0 to below 1")
+    if fraction is not None and has_test:
+        raise UsageError(f"{named.name} here has a split of its own; leave the test fraction out")
+    part = named.test_fraction if fraction is None else fraction
+    number = 0 if has_test else round(part * len(cases))
+    if number == 0:
+        return cases, ()
+    names = sorted(case.name for case in cases)
+    chosen = {names[i] for i in np.random.default_rng(TEST_SEED).permutation(len(names))[:number]}
+    drawn = tuple(replace(case, part="test") if case.name in chosen else case for case in cases)
+    return drawn, (
+        f"{number} of {counted(len(cases), 'case')} drawn as test set (seed {TEST_SEED}); nobody has published one",
+    )
+
+
+def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
+    counts = Counter(case.name for case in cases)
+    return [f"case {name}: found {number} times" for name, number in counts.items() if number > 1]
+
+
+def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outcome:
+    """Read, check and write one case."""
+    try:
+        sample = case.read()
+        faults = _judge(sample, spec)
+        if not faults:
+            write_sample(folder, case, sample, file_ending=spec.file_ending)
+    except InputError as error:
+        if (full := find_disk_fault(error)) is not None:
+            raise full from error
+        return _Outcome((f"case {case.name}: {error}",), ())
+    return _Outcome(
+        tuple(f"case {case.name}: {fault}" for fault in faults),
+        tuple(f"case {case.name}: {note}" for note in sample.notes),
+    )
+
+
+def _judge(sample: Sample, spec: DatasetSpec) -> list[str]:
+    """Compare a case with what its data set holds."""
+    faults = []
+    if sample.image.num_channels != spec.num_channels:
+        faults.append(f"{counted(sample.image.num_channels, 'channel')}, not {spec.num_channels}")
+    if sample.image.array.dtype.kind == "f" and not np.isfinite(sample.image.array).all():
+        faults.append("the image holds NaN or infinities")
+    maps = {"label map": sample.label_map, "instance map": sample.instances}
+    for name, other in maps.items():
+        differences = [] if other is None else compare_geometry(sample.image, other)
+        if differences:
+            faults.append(f"image and {name} differ in {', '.join(differences)}")
+    unknown = set(map(int, np.unique(sample.label_map.array))) - spec.known_values
+    if unknown:
+        known = ", ".join(map(str, sorted(spec.known_values)))
+        faults.append(f"unknown label values {', '.join(map(str, sorted(unknown)))}; the labels are {known}")
+    return faults
+
+
+def _write_documents(
+    folder: Path,
+    named: NamedDataset,
+    spec: DatasetSpec,
+    *,
+    cases: tuple[SourceCase, ...],
+    found: Found,
+    source: Path,
+    result: Conversion,
+) -> None:
+    """Write what the data set is, its folds, and what was done."""
+    training = sorted(case.name for case in cases if case.part != "test")
+    description = {
+        "name": spec.name,
+        "channel_names": dict(enumerate(spec.channel_names)),
+        "labels": spec.labels,
+        **({"regions_class_order": spec.regions_class_order} if spec.regions_class_order else {}),
+        "numTraining": len(training),
+        "file_ending": spec.file_ending,
+        "reference": named.homepage,
+        **found.about,
+    }
+    _write_json(folder / DESCRIPTION_FILE, description)
+    folds = found.folds
+    validation = sorted(case.name for case in cases if case.part == "validation")
+    if validation:
+        train = [name for name in training if name not in set(validation)]
+        folds = (Fold(train=tuple(train), validation=tuple(validation)),)
+    if folds:
+        _write_json(folder / SPLITS_FILE, [{"train": fold.train, "val": fold.validation} for fold in folds])
+    record = {
+        "dataset": named.name,
+        "source": str(source.resolve()),
+        "layout": result.layout,
+        "split": named.split,
+        "cases": result.num_cases,
+        "notes": result.notes,
+        "scanseg": metadata.version("scanseg"),
+    }
+    _write_json(folder / RECORD_FILE, record)
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")

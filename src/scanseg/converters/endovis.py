@@ -1,0 +1,131 @@
+"""EndoVis 2017: instruments in endoscopic videos, one mask for each instrument and frame.
+
+Frames of 1920x1080 pixels hold a picture of 1280x1024 within black borders, which is cut out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.converters.sources import Found, Part, Sample, SourceCase, visible_files
+from scanseg.errors import InputError
+from scanseg.imaging import Image, read_image, read_label_map
+
+INSTRUMENTS = {
+    "bipolar forceps": 1,
+    "prograsp forceps": 2,
+    "large needle driver": 3,
+    "vessel sealer": 4,
+    "grasping retractor": 5,
+    "monopolar curved scissors": 6,
+    "ultrasound probe": 7,
+}
+FIRST_TEST_FRAME = 225
+TEST_VIDEOS = (9, 10)
+"""Videos of which every frame is a test frame; of the others the frames from 225 on are."""
+_FULL_SIZE = (1080, 1920)
+_PICTURE = (slice(28, 28 + 1024), slice(320, 320 + 1280))
+_VIDEO = re.compile(r"instrument_dataset_(?P<video>\d+)")
+_FRAME = re.compile(r"frame(?P<frame>\d{3})\.png")
+_OTHER = "other"
+
+
+def find_videos(source: Path) -> Found | None:
+    """Find `instrument_dataset_N/left_frames/frameNNN.png` up to two folders below the source, with their masks."""
+    videos = sorted(
+        path
+        for pattern in ("", "*/", "*/*/")
+        for path in source.glob(f"{pattern}instrument_dataset_*")
+        if path.is_dir() and _VIDEO.fullmatch(path.name) and (path / "left_frames").is_dir()
+    )
+    if not videos:
+        return None
+    found = [_frame(video, frame) for video in videos for frame in visible_files(video / "left_frames")]
+    unlabelled = [video.name for video in videos if _is_unlabelled_test(video)]
+    notes = (f"no masks, left out: {', '.join(unlabelled)}",) if unlabelled else ()
+    return Found(
+        cases=tuple(one for one in found if isinstance(one, SourceCase)),
+        faults=tuple(one for one in found if isinstance(one, str)),
+        notes=notes,
+    )
+
+
+def _frame(video: Path, frame: Path) -> SourceCase | str | None:
+    """Return the case of a frame, what is wrong with its masks, or None where it is no frame or has none to have."""
+    match, index = _VIDEO.fullmatch(video.name), _FRAME.fullmatch(frame.name)
+    if match is None or index is None or _is_unlabelled_test(video):
+        return None
+    number = int(match["video"])
+    name = f"video{number:02d}_frame{index['frame']}"
+    part = _part(number, int(index["frame"]))
+    typed = video / "gt" / "TypeSegmentation" / frame.name
+    if typed.is_file():
+        return SourceCase(name, part, partial(_read_typed, frame, typed))
+    folders = sorted(path for path in (video / "ground_truth").glob("*") if path.is_dir())
+    masks = [(_instrument(folder.name), folder / frame.name) for folder in folders]
+    unknown = [folder.name for folder, (label, _) in zip(folders, masks, strict=True) if label is None]
+    missing = [str(path.relative_to(video)) for _, path in masks if not path.is_file()]
+    where = f"{video.name}, {frame.name}"
+    if unknown:
+        return (
+            f"{where}: masks of unknown instruments: {', '.join(unknown)}; known are {', '.join(INSTRUMENTS)}"
+        )
+    if missing or not masks:
+        return f"{where}: no mask {', '.join(missing) or 'in ground_truth or gt/TypeSegmentation'}"
+    known = tuple((label, path) for label, path in masks if label is not None)
+    return SourceCase(name, part, partial(_read_masks, frame, known))
+
+
+def _part(video: int, frame: int) -> Part:
+    """Return the published part of a frame."""
+    return "test" if video in TEST_VIDEOS or frame >= FIRST_TEST_FRAME else "train"
+
+
+def _is_unlabelled_test(video: Path) -> bool:
+    """Whether a folder of frames has no masks at all and need not have them: every frame is a test frame."""
+    if (video / "ground_truth").is_dir() or (video / "gt").is_dir():
+        return False
+    number = int(video.name.rpartition("_")[2])
+    frames = [_FRAME.fullmatch(path.name) for path in visible_files(video / "left_frames")]
+    return all(_part(number, int(frame["frame"])) == "test" for frame in frames if frame)
+
+
+def _instrument(folder: str) -> int | None:
+    """Return the label of a folder of masks such as `Left_Prograsp_Forceps_labels`; None: not known."""
+    words = folder.lower().replace("-", "_").replace("_", " ")
+    for name, label in INSTRUMENTS.items():
+        if name in words:
+            return label
+    return INSTRUMENTS["ultrasound probe"] if _OTHER in words.split() else None
+
+
+def _read_masks(frame: Path, masks: Sequence[tuple[int, Path]]) -> Sample:
+    """Read a frame and the masks of its instruments; where masks overlap, the higher label stands."""
+    image = read_image(frame)
+    labels = np.zeros((1, *image.shape), np.uint8)
+    for label, path in sorted(masks):
+        mask = read_label_map(path)
+        if mask.shape != image.shape:
+            raise InputError(f"{path}: shape {mask.shape}, where the frame has {image.shape}.")
+        labels[mask.array > 0] = label
+    return _cut(Sample(image, replace(image, array=labels)))
+
+
+def _read_typed(frame: Path, label_map: Path) -> Sample:
+    """Read a frame whose instruments have their label in one file."""
+    return _cut(Sample(read_image(frame), read_label_map(label_map)))
+
+
+def _cut(sample: Sample) -> Sample:
+    """Cut the picture out of full frames."""
+    if sample.image.shape != _FULL_SIZE or sample.label_map.shape != _FULL_SIZE:
+        return sample
+    return Sample(_cut_image(sample.image), _cut_image(sample.label_map))
+
+
+def _cut_image(image: Image) -> Image:
+    return replace(image, array=np.ascontiguousarray(image.array[(slice(None), *_PICTURE)]))

@@ -1,0 +1,95 @@
+"""Pictures brought to 8-bit colour, and pictures with masks of 0 and 255 (polyps)."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
+from scanseg.errors import InputError
+from scanseg.imaging import DECODERS, Image, read_image
+from scanseg.messages import counted
+
+PERCENTILES = (0.5, 99.5)
+"""Of the non-zero intensities of a channel; between them pictures of more than 8 bits are scaled."""
+_MASK_THRESHOLD = 127
+_NEAR = 50
+"""Largest difference from 0 or 255 that counts as one of them."""
+
+
+def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
+    """Return a picture with three channels of 8 bits, and what was done to it, in words.
+
+    One channel is repeated; of two the third is 0. More than 8 bits are scaled between two percentiles, channel by
+    channel, as the NeurIPS cell challenge's baseline does.
+
+    Args:
+        image: A picture of one to three channels.
+
+    Raises:
+        InputError: It has more channels, or more than two axes.
+    """
+    if image.num_axes != 2 or image.num_channels > 3:
+        raise InputError(f"{counted(image.num_channels, 'channel')} of {image.num_axes} axes: no picture.")
+    notes: tuple[str, ...] = ()
+    array = image.array
+    if array.dtype != np.uint8:
+        notes = (
+            f"{array.dtype} scaled to 8 bits between percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g}",
+        )
+        array = np.stack([_to_8_bits(channel) for channel in array])
+    if len(array) == 1:
+        array = np.repeat(array, 3, axis=0)
+    elif len(array) == 2:
+        array = np.concatenate([array, np.zeros_like(array[:1])])
+    return replace(image, array=array), notes
+
+
+def find_masks(source: Path) -> Found | None:
+    """Find `images/NAME.*` with `masks/NAME.*`, where a mask is 0 and 255 (JPEG too)."""
+    root = first_folder(source, (".", "Kvasir-SEG"), ("images",))
+    if root is None or not (root / "masks").is_dir():
+        return None
+    images, masks = (_by_name(root / folder) for folder in ("images", "masks"))
+    faults = [f"{images[name].name}: no mask in masks" for name in sorted(images.keys() - masks.keys())]
+    faults += [f"{masks[name].name}: no image in images" for name in sorted(masks.keys() - images.keys())]
+    both = sorted(images.keys() & masks.keys())
+    cases = tuple(SourceCase(name, "train", partial(_read, images[name], masks[name])) for name in both)
+    return Found(cases, tuple(faults))
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Return the pictures of a folder by name without ending."""
+    return {path.stem: path for path in visible_files(folder) if path.name.lower().endswith(tuple(DECODERS))}
+
+
+def _read(image: Path, mask: Path) -> Sample:
+    """Read a picture and its mask; values near 0 and 255, which JPEG makes, are taken for them."""
+    picture, notes = as_colour(read_image(image))
+    values = read_image(mask)
+    if values.num_axes != 2 or values.array.dtype != np.uint8 or (values.array != values.array[:1]).any():
+        raise InputError(f"{mask}: not a grey picture of 8 bits.")
+    inside = _inside(mask, values.array[:1])
+    return Sample(picture, replace(values, array=inside.astype(np.uint8)), notes=notes)
+
+
+def _inside(path: Path, grey: np.ndarray) -> np.ndarray:
+    """Return where a mask is; at most a fiftieth of it may lie between the two values, as JPEG leaves at edges."""
+    if grey.max() <= 1:
+        return grey == 1
+    between = (grey > _NEAR) & (grey < 255 - _NEAR)
+    if between.mean() > 1 / 50 or grey.max() < 255 - _NEAR:
+        values = ", ".join(map(str, np.unique(grey[grey > 0])[:5]))
+        raise InputError(f"{path}: values such as {values}; a mask has 0 and 255, or 0 and 1.")
+    return grey > _MASK_THRESHOLD
+
+
+def _to_8_bits(channel: np.ndarray) -> np.ndarray:
+    """Scale a channel between percentiles of its non-zero values."""
+    values = channel[channel != 0]
+    if not values.size:
+        return np.zeros(channel.shape, np.uint8)
+    low, high = np.percentile(values, PERCENTILES)
+    scaled = (channel.astype(np.float64) - low) / max(high - low, 1e-8)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

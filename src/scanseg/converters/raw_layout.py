@@ -1,0 +1,112 @@
+"""Data sets that somebody has brought into nnU-Net's layout already, or the Decathlon's, from which it comes."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from scanseg.converters.labels import compare_labels
+from scanseg.converters.sources import Found, Sample, SourceCase
+from scanseg.dataset import (
+    DESCRIPTION_FILE,
+    IMAGES_FOLDER,
+    NNUNET_FILE,
+    OUR_FILE,
+    RawCase,
+    RawDataset,
+    find_cases,
+    find_splits,
+    open_dataset,
+)
+from scanseg.errors import InputError
+from scanseg.imaging import DECODERS, file_ending, read_image, read_label_map
+from scanseg.specs import DatasetSpec, Fold
+
+ABOUT = ("description", "reference", "licence", "license", "release")
+"""Entries of `dataset.json` that are for people, and kept."""
+TEST_IMAGES, TEST_LABELS = "imagesTs", "labelsTs"
+
+
+def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
+    """Find the cases of a folder with `dataset.json`, `imagesTr` and `labelsTr`, and labelled test cases.
+
+    Args:
+        source: The folder.
+        spec: What the labels must be; None: what `dataset.json` says.
+    """
+    if not (source / DESCRIPTION_FILE).is_file() or not (source / IMAGES_FOLDER).is_dir():
+        return None
+    try:
+        dataset = open_dataset(source)
+    except InputError as error:
+        return Found((), (str(error),), spec=spec)
+    faults = [] if spec is None else compare_labels(dataset.spec, spec)
+    cases = [SourceCase(case.name, "train", partial(read_raw_case, case)) for case in dataset.cases]
+    folds = _folds(dataset, faults)
+    test, notes = _test_cases(source, dataset.spec, faults)
+    cases += [SourceCase(case.name, "test", partial(read_raw_case, case)) for case in test]
+    written = _written_spec(dataset.spec) if spec is None else None
+    return Found(tuple(cases), tuple(faults), notes, spec=written, folds=folds, about=_about(source))
+
+
+def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
+    """Return the folds of a file that lies in the source; none where they would be drawn."""
+    if not any((dataset.path / name).is_file() for name in (NNUNET_FILE, OUR_FILE)):
+        return ()
+    try:
+        return find_splits(dataset).folds
+    except InputError as error:
+        faults.append(str(error))
+        return ()
+
+
+def _about(source: Path) -> dict[str, str]:
+    """Return what `dataset.json` says about licence and origin."""
+    content = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    return {key: content[key] for key in ABOUT if isinstance(content.get(key), str)}
+
+
+def _written_spec(spec: DatasetSpec) -> DatasetSpec:
+    """Return a description for files that we can write: volumes as NIfTI, pictures as PNG."""
+    ending = ".nii.gz" if DECODERS[file_ending(Path(f"name{spec.file_ending}"))] == "itk" else ".png"
+    return spec.model_copy(update={"file_ending": ending})
+
+
+def read_raw_case(case: RawCase) -> Sample:
+    """Read image and label map of a case.
+
+    Args:
+        case: A case with a label map.
+
+    Raises:
+        InputError: It has no label map, or a file cannot be read.
+    """
+    if case.label_map is None:
+        raise InputError("no label map")
+    return Sample(read_image(case.images), read_label_map(case.label_map))
+
+
+def _test_cases(source: Path, spec: DatasetSpec, faults: list[str]) -> tuple[list[RawCase], tuple[str, ...]]:
+    """Find the test cases with labels; test images without any are left out."""
+    if not (source / TEST_IMAGES).is_dir():
+        return [], ()
+    if not (source / TEST_LABELS).is_dir():
+        return [], (f"{TEST_IMAGES} is left out: there are no labels of it in {TEST_LABELS}",)
+    label_maps = {path.name[: -len(spec.file_ending)] for path in (source / TEST_LABELS).iterdir()}
+    try:
+        images = find_cases(
+            source / TEST_IMAGES,
+            file_ending=spec.file_ending,
+            num_channels=spec.num_channels,
+            known_cases=label_maps,
+        )
+    except InputError as error:
+        faults.append(str(error))
+        return [], ()
+    cases = []
+    for case in images:
+        label_map = source / TEST_LABELS / f"{case.name}{spec.file_ending}"
+        if label_map.is_file():
+            cases.append(RawCase(case.name, case.images, label_map))
+        else:
+            faults.append(f"case {case.name}: no label map {TEST_LABELS}/{label_map.name}")
+    return cases, ()

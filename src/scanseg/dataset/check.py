@@ -1,0 +1,162 @@
+"""Look for everything that is wrong with a raw data set before time is spent on it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from scanseg.dataset.description import DESCRIPTION_FILE
+from scanseg.dataset.inspection import CaseFindings, inspect_case
+from scanseg.dataset.raw import RawDataset
+from scanseg.dataset.splits import judge_splits
+from scanseg.errors import refuse_faults
+from scanseg.messages import counted, first_lines, listed
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
+from scanseg.specs import DatasetSpec
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a sound data set holds."""
+
+    dataset: str
+    """Name of the data set."""
+    num_cases: int
+    num_axes: int
+    """Spatial axes of the images: 2 or 3."""
+    num_channels: int
+    shape_range: tuple[tuple[int, ...], tuple[int, ...]]
+    """Smallest and largest number of voxels along each axis."""
+    spacing_range: tuple[tuple[float, ...], tuple[float, ...]]
+    """Smallest and largest spacing in mm along each axis."""
+    label_voxels: dict[str, int]
+    """Voxels of each label or region over all cases."""
+    label_cases: dict[str, int]
+    """Cases in which each label or region occurs."""
+    warnings: tuple[str, ...]
+    """What is unusual but can be trained on."""
+
+    def lines(self) -> list[str]:
+        """Say the report in lines of text; of many warnings the first."""
+        axes = ("z", "y", "x")[-self.num_axes :]
+        shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
+        spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
+        labels = [
+            f"label {name}: {counted(voxels, 'voxel')} in {counted(self.label_cases[name], 'case')}"
+            for name, voxels in self.label_voxels.items()
+        ]
+        return [
+            f"{self.dataset}: {counted(self.num_cases, 'case')}, {counted(self.num_channels, 'channel')}, "
+            f"{self.num_axes} axes",
+            f"shape ({', '.join(axes)}): {shapes} voxels",
+            f"spacing ({', '.join(axes)}): {spacings} mm",
+            *labels,
+            *first_lines([f"warning: {warning}" for warning in self.warnings]),
+        ]
+
+
+def check_dataset(
+    dataset: RawDataset, *, num_workers: int, listen: ProgressListener = ignore_progress
+) -> CheckReport:
+    """Read every case and compare it with what the data set says about itself.
+
+    Faults are: files that cannot be read, NaN, images that are constant, a wrong number of channels, channels
+    or a label map on another grid than the image, unknown label values, images of two and of three axes in
+    one data set, another number of cases than `dataset.json` says, and folds of unknown cases, without training
+    cases, or with a case in both parts. Warnings are: labels that never occur, cases without foreground, a constant
+    channel beside others, folds without validation cases.
+
+    Args:
+        dataset: The data set.
+        num_workers: Processes that read; 0 reads in this one.
+        listen: Hears of each case that is done.
+
+    Raises:
+        InputError: With every fault of every case.
+    """
+    findings = map_cases(
+        partial(inspect_case, spec=dataset.spec),
+        dataset.cases,
+        num_workers=num_workers,
+        task="checking",
+        listen=listen,
+    )
+    faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
+    if not findings:
+        faults.append("no cases; add images and label maps")
+    faults += _judge_axes(findings)
+    faults += _judge_number(dataset)
+    split_faults, split_warnings = judge_splits(dataset)
+    refuse_faults(dataset.path, faults + split_faults)
+    return _report(dataset.spec, findings, split_warnings)
+
+
+def _report(
+    spec: DatasetSpec, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
+) -> CheckReport:
+    """Sum up cases without faults."""
+    label_voxels = {
+        name: sum(found.value_counts.get(value, 0) for found in findings for value in values)
+        for name, values in spec.foreground.items()
+    }
+    label_cases = {
+        name: sum(any(value in found.value_counts for value in values) for found in findings)
+        for name, values in spec.foreground.items()
+    }
+    shapes = [found.shape for found in findings if found.shape]
+    spacings = [found.spacing for found in findings if found.spacing]
+    return CheckReport(
+        dataset=spec.name,
+        num_cases=len(findings),
+        num_axes=len(shapes[0]),
+        num_channels=spec.num_channels,
+        shape_range=(tuple(map(min, *shapes, shapes[0])), tuple(map(max, *shapes, shapes[0]))),
+        spacing_range=(tuple(map(min, *spacings, spacings[0])), tuple(map(max, *spacings, spacings[0]))),
+        label_voxels=label_voxels,
+        label_cases=label_cases,
+        warnings=(*_warnings(spec, findings, label_voxels), *split_warnings),
+    )
+
+
+def _warnings(
+    spec: DatasetSpec, findings: Sequence[CaseFindings], label_voxels: dict[str, int]
+) -> tuple[str, ...]:
+    """What is unusual but can be trained on."""
+    foreground = {value for values in spec.foreground.values() for value in values}
+    bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
+    warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
+    if bare:
+        warnings.append(f"{counted(len(bare), 'case')} without foreground: {listed(bare)}")
+    return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
+
+
+def _judge_number(dataset: RawDataset) -> list[str]:
+    """Compare the number of cases with the one that the data set says."""
+    described, there = dataset.num_described, len(dataset.cases)
+    if described in (None, there):
+        return []
+    verb = "is" if there == 1 else "are"
+    return [
+        f"{DESCRIPTION_FILE} says numTraining {described}, but {counted(there, 'training case')} {verb} there; "
+        f"add those that are missing, or mend the number"
+    ]
+
+
+def _judge_axes(findings: Sequence[CaseFindings]) -> list[str]:
+    """Name the cases whose number of axes is that of the fewer."""
+    num_axes = Counter(len(found.shape) for found in findings if found.shape)
+    if len(num_axes) < 2:
+        return []
+    usual = num_axes.most_common(1)[0][0]
+    others = [found for found in findings if found.shape and len(found.shape) != usual]
+    named = listed([f"{found.case} {found.shape}" for found in others])
+    return [
+        f"images of {usual} axes, but {len(others)} of another number: {named}; keep one kind in a data set"
+    ]
+
+
+def _range_text(low: float, high: float, *, digits: int) -> str:
+    """One value, or the smallest and the largest."""
+    texts = [f"{round(value, digits):g}" if digits else str(value) for value in (low, high)]
+    return texts[0] if texts[0] == texts[1] else f"{texts[0]}-{texts[1]}"

@@ -1,0 +1,121 @@
+"""Measure a data set: sizes, spacings and foreground intensities, as nnU-Net's planning needs them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from scanseg.dataset.raw import RawCase, RawDataset, read_case
+from scanseg.errors import InputError
+from scanseg.imaging import SLICE_SPACING_MM, find_nonzero_box, lift
+from scanseg.messages import counted
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
+from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+
+SAMPLES_PER_CASE = 10_000
+SEED = 1234
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """What one case contributes."""
+
+    measures: CaseMeasures
+    num_axes: int
+    intensities: np.ndarray
+    """Sampled foreground intensities, (channel, sample); no samples where there is no foreground."""
+
+
+def measure(
+    dataset: RawDataset, *, num_workers: int, listen: ProgressListener = ignore_progress
+) -> Fingerprint:
+    """Measure every case of a data set.
+
+    Shapes are those after cropping to the non-zero part. Intensities are 10000 foreground voxels of each case
+    with foreground, drawn with replacement and a fixed seed, so that every case weighs the same. Unlike nnU-Net,
+    voxels with the ignore label are no foreground.
+
+    Args:
+        dataset: The data set.
+        num_workers: Processes that measure; 0 measures in this one.
+        listen: Hears of each case that is done.
+
+    Raises:
+        InputError: A case cannot be used, or no case has foreground.
+    """
+    samples = map_cases(
+        partial(_sample_case, spec=dataset.spec),
+        dataset.cases,
+        num_workers=num_workers,
+        task="measuring",
+        listen=listen,
+    )
+    if not any(sample.intensities.size for sample in samples):
+        raise InputError(
+            f"{dataset.path}: none of {counted(len(samples), 'case')} has foreground; "
+            f"mend the label maps or dataset.json."
+        )
+    if len({sample.num_axes for sample in samples}) > 1:
+        raise InputError(f"{dataset.path}: images of 2 and of 3 axes in one data set; keep one kind.")
+    intensities = np.concatenate([sample.intensities for sample in samples], axis=1)
+    return Fingerprint(
+        num_axes=samples[0].num_axes,
+        cases=tuple(sample.measures for sample in samples),
+        intensities=tuple(_describe(channel) for channel in intensities),
+        median_relative_size_after_crop=_median_kept(samples),
+    )
+
+
+def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
+    """Measure one case and draw from its foreground."""
+    image, label_map = read_case(case)
+    if image.num_channels != spec.num_channels:
+        raise InputError(
+            f"case {case.name}: image of {counted(image.num_channels, 'channel')}, but dataset.json names "
+            f"{spec.num_channels}; mend channel_names or the files."
+        )
+    array = lift(image.array, image.num_axes)
+    _, shape = find_nonzero_box(array)
+    z, y, x = (SLICE_SPACING_MM, *image.spacing)[-3:]
+    source_z, source_y, source_x = array.shape[1:]
+    values = [value for values in spec.foreground.values() for value in values]
+    return _Sample(
+        measures=CaseMeasures(
+            case=case.name, spacing=(z, y, x), shape=shape, source_shape=(source_z, source_y, source_x)
+        ),
+        num_axes=image.num_axes,
+        intensities=_draw(image.array, np.isin(label_map.array[0], values)),
+    )
+
+
+def _draw(array: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Intensities of all channels at voxels drawn from a mask, as float32 (channel, sample)."""
+    voxels = np.flatnonzero(foreground)
+    if not voxels.size:
+        return np.empty((len(array), 0), dtype=np.float32)
+    drawn = np.random.default_rng(SEED).choice(voxels, SAMPLES_PER_CASE)
+    return array.reshape(len(array), -1)[:, drawn].astype(np.float32)
+
+
+def _describe(intensities: np.ndarray) -> IntensityStatistics:
+    """Statistics of one channel."""
+    values = intensities.astype(np.float64)
+    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    return IntensityStatistics(
+        mean=float(values.mean()),
+        median=float(median),
+        standard_deviation=float(values.std()),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        percentile_00_5=float(low),
+        percentile_99_5=float(high),
+    )
+
+
+def _median_kept(samples: Sequence[_Sample]) -> float:
+    """Median over cases of the part of the voxels that cropping keeps."""
+    kept = [math.prod(sample.measures.shape) / math.prod(sample.measures.source_shape) for sample in samples]
+    return float(np.median(kept))

@@ -1,0 +1,235 @@
+"""Raw data sets: which files make up which case."""
+
+import glob
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scanseg.dataset.description import DESCRIPTION_FILE, ListedCase, read_description
+from scanseg.dataset.naming import group_files, holds_all_channels, list_files, split_channel
+from scanseg.errors import InputError, refuse_faults
+from scanseg.imaging import LOSSY_ENDINGS, Image, compare_geometry, read_image, read_label_map
+from scanseg.imaging import file_ending as known_ending
+from scanseg.specs import DatasetSpec
+
+IMAGES_FOLDER = "imagesTr"
+TEST_IMAGES_FOLDER = "imagesTs"
+LABELS_FOLDER = "labelsTr"
+LABEL_ENDING_OF_LOSSY = ".png"
+"""Ending of the label maps of JPEG images."""
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """The files of one case."""
+
+    name: str
+    images: tuple[Path, ...]
+    """One file for each channel, or one file that holds all channels."""
+    label_map: Path | None
+    """None for a case that is only to be predicted."""
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A data set as it lies on disk."""
+
+    path: Path
+    spec: DatasetSpec
+    cases: tuple[RawCase, ...]
+    """The training cases, sorted by name."""
+    num_described: int | None = None
+    """How many cases its `dataset.json` says there are, if it does."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of all image files of the training cases."""
+        return sum(image.stat().st_size for case in self.cases for image in case.images)
+
+
+def open_dataset(path: Path) -> RawDataset:
+    """Open a data set in the raw layout of nnU-Net, or that of the Medical Segmentation Decathlon.
+
+    Args:
+        path: Folder with `dataset.json`, `imagesTr` and `labelsTr`.
+
+    Raises:
+        InputError: With everything that is wrong: no or an invalid `dataset.json`, missing channels, missing
+            label maps, label maps without image, no cases.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; give the folder that holds {DESCRIPTION_FILE}.")
+    described = read_description(path)
+    spec, listed = described.spec, described.listed
+    cases, faults = _check_listed(path, listed) if listed else _pair_files(path, spec)
+    refuse_faults(path, faults)
+    return RawDataset(path=path, spec=spec, cases=tuple(cases), num_described=described.num_training)
+
+
+def find_cases(
+    folder: Path, *, file_ending: str, num_channels: int, known_cases: Collection[str] | None = None
+) -> tuple[RawCase, ...]:
+    """Find the cases to predict in a folder.
+
+    It holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels (one channel, a
+    colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
+
+    Args:
+        folder: The folder.
+        file_ending: Ending of the files, with its dot.
+        num_channels: Channels that each case must have.
+        known_cases: Names of cases known from label maps, where there are any.
+
+    Returns:
+        The cases, sorted by name, without label maps.
+
+    Raises:
+        InputError: With everything that is wrong: nothing there, missing or further channels, names used twice.
+    """
+    _refuse_dataset(folder, file_ending)
+    files = list_files(folder, file_ending=file_ending)
+    return _group(folder, files, file_ending, num_channels, known_cases)
+
+
+def find_cases_of(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
+    """Find the cases to predict to which some files belong.
+
+    Args:
+        files: Files of any known endings; where each channel has a file, one of a case is enough, the others lie
+            beside it.
+        num_channels: Channels that each case must have.
+
+    Returns:
+        The cases, without label maps.
+
+    Raises:
+        InputError: As `find_cases`.
+    """
+    together: dict[tuple[Path, str], dict[Path, None]] = defaultdict(dict)
+    for file in files:
+        if not file.exists():
+            raise InputError(f"{file}: no such file or folder.")
+        ending = file.name[-len(known_ending(file)) :]
+        together[file.parent, ending] |= dict.fromkeys(_with_other_channels(file, ending, num_channels))
+    return tuple(
+        case
+        for (folder, ending), group in together.items()
+        for case in _group(
+            next(iter(group)) if len(group) == 1 else folder, list(group), ending, num_channels
+        )
+    )
+
+
+def _with_other_channels(file: Path, file_ending: str, num_channels: int) -> list[Path]:
+    """Return a file, or those of all channels of its case, where each has one."""
+    case, channel = split_channel(file, file_ending)
+    if (
+        channel is None
+        or num_channels == 1
+        or holds_all_channels([file], num_channels, file_ending=file_ending)
+    ):
+        return [file]
+    return sorted(file.parent.glob(f"{glob.escape(case)}_[0-9][0-9][0-9][0-9]{file_ending}"))
+
+
+def _group(
+    where: Path,
+    files: Sequence[Path],
+    file_ending: str,
+    num_channels: int,
+    known_cases: Collection[str] | None = None,
+) -> tuple[RawCase, ...]:
+    """Make cases of files, or raise what is wrong with them."""
+    grouped, faults = group_files(
+        files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases
+    )
+    refuse_faults(where, faults)
+    return tuple(RawCase(name, images, None) for name, images in grouped.items())
+
+
+def _refuse_dataset(folder: Path, file_ending: str) -> None:
+    """Name the folders of images where that of a data set was given, which holds none itself."""
+    inside = [folder / name for name in (TEST_IMAGES_FOLDER, IMAGES_FOLDER) if (folder / name).is_dir()]
+    if inside and not any(path.name.endswith(file_ending) for path in folder.iterdir()):
+        raise InputError(
+            f"{folder}: the folder of a data set, not one of images; give {' or '.join(map(str, inside))}."
+        )
+
+
+def read_case(case: RawCase) -> tuple[Image, Image]:
+    """Read image and label map of a training case.
+
+    Args:
+        case: A case with a label map.
+
+    Raises:
+        InputError: A file cannot be used, or image and label map do not lie on one grid; names the case.
+    """
+    if case.label_map is None:
+        raise InputError(f"case {case.name}: no label map; give a case of a training set.")
+    try:
+        image, label_map = read_image(case.images), read_label_map(case.label_map)
+    except InputError as error:
+        raise InputError(f"case {case.name}: {error}") from error
+    differences = compare_geometry(image, label_map)
+    if differences:
+        raise InputError(
+            f"case {case.name}: image and label map {case.label_map.name} differ in {', '.join(differences)}; "
+            "save the label map on the grid of the image."
+        )
+    return image, label_map
+
+
+def _check_listed(path: Path, listed: tuple[ListedCase, ...]) -> tuple[list[RawCase], list[str]]:
+    """Cases that `dataset.json` lists, and the files that are missing."""
+    faults = [
+        f"case {case.name}: {file} is listed in {DESCRIPTION_FILE} but not there"
+        for case in listed
+        for file in (*case.images, case.label_map)
+        if not file.is_file()
+    ]
+    names = [case.name for case in listed]
+    faults += [f"case {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return [RawCase(case.name, case.images, case.label_map) for case in listed], faults
+
+
+def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
+    """Cases by the names of their files, and what is missing."""
+    label_ending = LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
+    images, image_faults = _list_or_fault(path / IMAGES_FOLDER, spec.file_ending)
+    label_files, label_faults = _list_or_fault(path / LABELS_FOLDER, label_ending)
+    if image_faults or label_faults:
+        return [], image_faults + label_faults
+    label_maps = {file.name[: -len(label_ending)]: file for file in label_files}
+    grouped, faults = group_files(
+        images, file_ending=spec.file_ending, num_channels=spec.num_channels, known_cases=label_maps.keys()
+    )
+    seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.keys()
+    for name in grouped.keys() - label_maps.keys():
+        faults.append(
+            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}; add it, or move the image"
+        )
+    others = _of_other_endings(path / IMAGES_FOLDER, file_ending=spec.file_ending)
+    for name in label_maps.keys() - seen:
+        alike = f"; {others[name]} does not end in {spec.file_ending}" if name in others else ""
+        faults.append(
+            f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{alike}"
+        )
+    cases = [RawCase(name, files, label_maps[name]) for name, files in grouped.items() if name in label_maps]
+    return cases, sorted(faults)
+
+
+def _of_other_endings(folder: Path, *, file_ending: str) -> dict[str, str]:
+    """Return a file of each case whose images do not have the ending of the data set."""
+    names = [path.name for path in sorted(folder.iterdir()) if not path.name.endswith(file_ending)]
+    return {re.sub(r"_\d{4}$", "", name.partition(".")[0]): name for name in reversed(names)}
+
+
+def _list_or_fault(folder: Path, file_ending: str) -> tuple[list[Path], list[str]]:
+    """The files of a folder, or why there are none."""
+    try:
+        return list_files(folder, file_ending=file_ending), []
+    except InputError as error:
+        return [], [str(error)]

@@ -1,0 +1,144 @@
+"""Folds: which cases train and which validate."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from scanseg.dataset.raw import RawDataset
+from scanseg.errors import InputError, refuse_faults
+from scanseg.messages import counted, listed
+from scanseg.specs import Fold, Splits, describe_faults
+
+NUM_FOLDS = 5
+NNUNET_FILE = "splits_final.json"
+OUR_FILE = "splits.json"
+
+
+def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
+    """Read the folds that come with a data set, or draw five.
+
+    Looked for, in this order: `splits_final.json` and `splits.json` in the data set's folder, then nnU-Net's
+    `../../nnUNet_preprocessed/NAME/splits_final.json`. Both hold a list of `{"train": [...], "val": [...]}`,
+    or one such object.
+
+    Drawn folds are those of nnU-Net: the sorted names, shuffled by the seed and cut into five parts (as many
+    as there are cases, if fewer) whose sizes differ by one at most; each part validates once.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the shuffle, where folds are drawn.
+
+    Raises:
+        InputError: The file of folds is invalid or names unknown cases, or there are fewer than two cases.
+    """
+    path = splits_file(dataset)
+    if path is None:
+        return _draw_splits(dataset, seed)
+    splits = _read_splits(path)
+    refuse_faults(path, _judge_names(splits, dataset))
+    return splits
+
+
+def splits_file(dataset: RawDataset) -> Path | None:
+    """Return the file of folds that comes with a data set, if one does. See `find_splits`."""
+    folder = dataset.path.resolve()
+    nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
+    paths = (dataset.path / NNUNET_FILE, dataset.path / OUR_FILE, nnunet_folder / NNUNET_FILE)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def judge_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
+    """Look at the file of folds that comes with a data set.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        What is wrong with it, and what is unusual but can be trained on; nothing where there is no such file.
+    """
+    path = splits_file(dataset)
+    if path is None:
+        return [], []
+    try:
+        splits = _read_splits(path)
+    except InputError as error:
+        return [str(error)], []
+    name = path.name if path.parent == dataset.path else str(path)
+    bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
+    return (
+        [f"{name}: {fault}" for fault in _judge_names(splits, dataset)],
+        [f"{name}: fold {number} has no validation cases, so it gives no score" for number in bare],
+    )
+
+
+def _read_splits(path: Path) -> Splits:
+    """Read a file of folds in any of its forms."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content if isinstance(content, list) else [content]
+        fields = [_fields_of(entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"a fold lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f'{path}: not a list of {{"train": [...], "val": [...]}}, nor one of these ({reason}).'
+        ) from error
+    folds, faults = [], []
+    for number, named in enumerate(fields):
+        try:
+            folds.append(Fold.model_validate(named))
+        except ValidationError as error:
+            faults.append(f"fold {number}: {describe_faults(error, content=named)}; mend the fold")
+    if faults:
+        raise InputError(f"{path}: {'; '.join(faults)}")
+    return Splits(source=path.name, folds=tuple(folds))
+
+
+def _fields_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one fold; its validation cases are called `val` or `validation`."""
+    return {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
+
+
+def _judge_names(splits: Splits, dataset: RawDataset) -> list[str]:
+    """Name what is wrong with folds: other cases than the data set's, and folds that cannot train."""
+    known = {case.name for case in dataset.cases}
+    faults = [] if splits.folds else ["no folds; give at least one, or remove the file"]
+    for number, fold in enumerate(splits.folds):
+        unknown = sorted({*fold.train, *fold.validation} - known)
+        if unknown:
+            several = "case" if len(unknown) == 1 else "cases"
+            faults.append(f"fold {number}: {several} {listed(unknown)} not in the data set; mend the names")
+        if not fold.train:
+            faults.append(f"fold {number}: no training cases; name some, or remove the fold")
+        for part, cases in (("train", fold.train), ("validation", fold.validation)):
+            repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
+            if repeated:
+                faults.append(
+                    f"fold {number}: {listed(repeated)} more than once in {part}; leave each there once"
+                )
+    return faults
+
+
+def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
+    """Draw folds as scikit-learn's `KFold(5, shuffle=True)` does, which nnU-Net uses."""
+    names = sorted(case.name for case in dataset.cases)
+    if len(names) < 2:
+        raise InputError(
+            f"{dataset.path}: {counted(len(names), 'case')}, but training and validation need at least 2; "
+            f"add cases, or write the fold yourself in {OUR_FILE}."
+        )
+    # The legacy generator: only its shuffle gives nnU-Net's folds, and its stream is frozen by numpy.
+    order = np.random.RandomState(seed).permutation(len(names))
+    folds = []
+    for part in np.array_split(order, min(NUM_FOLDS, len(names))):
+        validation = {names[index] for index in part}
+        folds.append(
+            Fold(
+                train=tuple(name for name in names if name not in validation),
+                validation=tuple(sorted(validation)),
+            )
+        )
+    return Splits(source=f"{counted(len(folds), 'fold')} drawn with seed {seed}", folds=tuple(folds))

@@ -1,0 +1,137 @@
+"""Whether keeping the largest component helps, told by predicted validation cases.
+
+Source: nnU-Net (Isensee et al. 2021, supplement): first all foreground, then each label, and each only where the mean
+Dice rises and that of no label falls. There any rise is enough; here that of a label must be one that tables show
+(docs/decisions/0022-postprocessing.md).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scanseg.evaluation import CaseScores, Report, make_report, score_case
+from scanseg.inference import postprocess
+from scanseg.preprocessing import Store, read_array
+from scanseg.progress import ProgressListener
+from scanseg.runtime import map_cases
+from scanseg.specs import PostprocessingSpec
+
+Dice = Mapping[str, float | None]
+
+LEAST_RISE = 0.0005
+"""By which the mean Dice of a label must rise: half of the third digit."""
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """A validation case and its label map."""
+
+    name: str
+    label_map: Path
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be done to label maps, and what it does to the mean Dice of each label."""
+
+    postprocessing: PostprocessingSpec
+    before: Dice
+    after: Dice
+
+
+def choose_postprocessing(
+    cases: Sequence[PredictedCase], store: Store, *, num_workers: int, listen: ProgressListener
+) -> Choice:
+    """Choose what raises the mean Dice of validation cases, by `LEAST_RISE` or more for a label and without a fall.
+
+    Args:
+        cases: The cases, each predicted by a network that has not learnt from it.
+        store: Holds their references.
+        num_workers: Processes that score.
+        listen: Told of progress.
+    """
+
+    def measure(spec: PostprocessingSpec) -> Dice:
+        score = partial(_score, store=store, spec=spec, surface=False)
+        scores = map_cases(
+            score, cases, num_workers=num_workers, task="choosing postprocessing", listen=listen
+        )
+        return _report(scores, store).summary.label_means()
+
+    chosen = PostprocessingSpec()
+    before = after = measure(chosen)
+    candidates: Iterator[str | None] = iter((None, *store.index.dataset.foreground))
+    for label in candidates:
+        candidate = (
+            chosen.model_copy(update={"largest_foreground": True})
+            if label is None
+            else chosen.model_copy(update={"largest_component": (*chosen.largest_component, label)})
+        )
+        dice = measure(candidate)
+        if _is_better(dice, after):
+            chosen, after = candidate, dice
+    return Choice(chosen, before, after)
+
+
+def report_of(
+    cases: Sequence[PredictedCase],
+    store: Store,
+    spec: PostprocessingSpec,
+    *,
+    num_workers: int,
+    listen: ProgressListener,
+) -> Report:
+    """Score postprocessed cases in full, surface distances too.
+
+    Args:
+        cases: The cases.
+        store: Holds their references.
+        spec: What is done to their label maps.
+        num_workers: Processes that score.
+        listen: Told of progress.
+    """
+    score = partial(_score, store=store, spec=spec, surface=True)
+    return _report(map_cases(score, cases, num_workers=num_workers, task="scoring", listen=listen), store)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are there; None: there is none."""
+    counted = [value for value in values if value is not None]
+    return float(np.mean(counted)) if counted else None
+
+
+def _is_better(new: Dice, old: Dice) -> bool:
+    """Whether the mean Dice of a label rises enough, and that of no label falls."""
+    pairs = [(new[name], value) for name, value in old.items() if value is not None]
+    rises = [float(there or 0.0) - value for there, value in pairs]
+    return bool(rises) and min(rises) >= 0 and max(rises) >= LEAST_RISE
+
+
+def _score(case: PredictedCase, *, store: Store, spec: PostprocessingSpec, surface: bool) -> CaseScores:
+    """Score a case after postprocessing."""
+    dataset, stored = store.index.dataset, store.case(case.name)
+    label_map = postprocess(read_array(case.label_map), spec, labels=dataset.foreground)
+    scores = score_case(
+        label_map,
+        store.read_reference(stored),
+        spacing=stored.geometry.source_spacing,
+        labels=dataset.foreground,
+        ignore_label=dataset.ignore_label,
+        surface=surface,
+    )
+    return CaseScores(case.name, scores)
+
+
+def _report(scores: Sequence[CaseScores], store: Store) -> Report:
+    """Sum up cases."""
+    return make_report(
+        scores,
+        labels=store.index.dataset.foreground,
+        ignore_label=store.index.dataset.ignore_label,
+        predictions="validation cases of all folds",
+        references=str(store.folder),
+        labels_from="the plan",
+    )

@@ -1,0 +1,85 @@
+"""Whether one way to train is better than another: case by case, and against the spread over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, variance
+
+import numpy as np
+
+from scanseg.specs import Comparison
+
+CaseDice = Mapping[str, float]
+"""Mean Dice of each case, over its labels and over seeds."""
+
+
+def compare(
+    cell: str,
+    baseline: str,
+    *,
+    cases: tuple[CaseDice, CaseDice],
+    by_seed: tuple[Sequence[float], Sequence[float]],
+) -> Comparison:
+    """Compare two ways to train.
+
+    Args:
+        cell: Name of the one.
+        baseline: Name of the other.
+        cases: Dice of the cases of the one and of the other.
+        by_seed: Mean Dice of each seed of the one and of the other.
+
+    Returns:
+        The comparison, its p-value not corrected yet.
+    """
+    ours, theirs = by_seed
+    common = sorted(cases[0].keys() & cases[1].keys())
+    differences = np.array([cases[0][name] - cases[1][name] for name in common])
+    gain = mean(ours) - mean(theirs) if ours and theirs else None
+    pooled, exceeds = None, None
+    if gain is not None and len(ours) > 1 and len(theirs) > 1:
+        spreads = variance(ours), variance(theirs)
+        pooled = math.sqrt(mean(spreads))
+        error = math.sqrt(spreads[0] / len(ours) + spreads[1] / len(theirs))
+        exceeds = abs(gain) > 2 * error
+    return Comparison(
+        cell=cell,
+        baseline=baseline,
+        gain=gain,
+        seed_std=pooled,
+        exceeds_seeds=exceeds,
+        num_cases=len(common),
+        num_better=int((differences > 0).sum()),
+        p_value=_signed_rank(differences),
+        p_corrected=None,
+    )
+
+
+def correct(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Correct p-values for the number of comparisons.
+
+    Source: Holm 1979: the i-th smallest of m values is multiplied by m - i + 1, and none falls below one before it.
+
+    Args:
+        comparisons: Those of one study.
+    """
+    tested = [number for number, one in enumerate(comparisons) if one.p_value is not None]
+    order = sorted(tested, key=lambda number: comparisons[number].p_value or 0.0)
+    corrected: dict[int, float] = {}
+    largest = 0.0
+    for rank, number in enumerate(order):
+        largest = max(largest, min(1.0, (comparisons[number].p_value or 0.0) * (len(order) - rank)))
+        corrected[number] = largest
+    return tuple(
+        one.model_copy(update={"p_corrected": corrected.get(number)})
+        for number, one in enumerate(comparisons)
+    )
+
+
+def _signed_rank(differences: np.ndarray) -> float | None:
+    """Return the p-value of Wilcoxon's test, two-sided; 1 where nothing differs."""
+    from scipy.stats import wilcoxon
+
+    if len(differences) < 2:
+        return None
+    if not differences.any():
+        return 1.0
+    return float(wilcoxon(differences).pvalue)

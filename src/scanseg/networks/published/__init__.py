@@ -1,0 +1,1 @@
+"""Weights of the published code: name maps and verification."""

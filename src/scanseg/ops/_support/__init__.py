@@ -1,0 +1,1 @@
+"""Dispatch, contracts and launching shared by all operators."""

@@ -1,0 +1,236 @@
+"""The norm over channels on the GPU, by Triton: custom operators on maps with channels last."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support import triton as triton_support
+from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.launching import launch
+
+MOST_CHANNELS = 8192
+"""A row must fit into the registers of one program."""
+
+ELEMENTS = 2048
+"""Elements that a program of four warps works on at a time; twice as many rows' worth of warps in wide rows."""
+
+GRADIENT_PROGRAMS = 528
+"""Programs that share the gradients' work, each with its partial sums: 4 for each multiprocessor of an H100."""
+
+
+def refuses(
+    x: Tensor, added: Tensor | None, sample_scale: Tensor | None, weight: Tensor, bias: Tensor
+) -> str | None:
+    """Say why the kernels cannot serve a call, or None."""
+    if weight.numel() > MOST_CHANNELS:
+        return f"a norm over {weight.numel()} channels; its kernels hold at most {MOST_CHANNELS}"
+    if x.numel() // weight.numel() >= 2**31:
+        return f"{x.numel() // weight.numel()} pixels; its kernels count fewer than 2^31"
+    return triton_support.refuses(x, added, sample_scale, weight, bias)
+
+
+def channel_norm_triton(
+    x: Tensor,
+    added: Tensor | None,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    dtype: torch.dtype | None,
+    factor: int,
+) -> tuple[Tensor, Tensor]:
+    """Add and normalise; arguments as `residual_channel_norm`, with the factor of `channel_norm`."""
+    rows = x.movedim(1, -1).contiguous()
+    if added is None:
+        normed: Tensor = _normalise(rows, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
+        return x, normed.movedim(-1, 1)
+    dtype = dtype or torch.promote_types(x.dtype, added.dtype)
+    added = added.movedim(1, -1).contiguous()
+    total, normed = _normalise(rows, added, sample_scale, weight, bias, eps, dtype, factor)
+    return total.movedim(-1, 1), normed.movedim(-1, 1)
+
+
+@torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())
+@triton_support.on_its_device
+def _normalise(
+    x: Tensor,
+    added: Tensor | None,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    factor: int,
+) -> tuple[Tensor, Tensor]:
+    from scanseg.ops.channel_norm.triton_kernels import normalise_rows
+
+    total, out = _results(x, added, dtype, factor)
+    rows, rows_per_sample = _rows(x, weight)
+    block_rows, block_channels, warps = _block(weight)
+    with torch.cuda.device_of(x):
+        launch(normalise_rows, (-(-rows // block_rows),))(
+            x,
+            x if added is None else added,
+            x if sample_scale is None else sample_scale.contiguous(),
+            weight.contiguous(),
+            bias.contiguous(),
+            total,
+            out,
+            rows,
+            rows_per_sample,
+            x.shape[-2],
+            eps,
+            channels=weight.numel(),
+            ADDED=added is not None,
+            SCALED=sample_scale is not None,
+            FACTOR=factor,
+            BLOCK_ROWS=block_rows,
+            BLOCK_CHANNELS=block_channels,
+            ACC=_accumulator(x),
+            num_warps=warps,
+        )
+    return total, out
+
+
+@_normalise.register_fake
+def _(
+    x: Tensor,
+    added: Tensor | None,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    factor: int,
+) -> tuple[Tensor, Tensor]:
+    return _results(x, added, dtype, factor)
+
+
+@torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())
+@triton_support.on_its_device
+def _normalise_backward(
+    grad_total: Tensor,
+    grad: Tensor,
+    total: Tensor,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    factor: int,
+    x_dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from scanseg.ops.channel_norm.triton_kernels import normalise_rows_gradients
+
+    grad_x, grad_added = _input_gradients(total, sample_scale, x_dtype, added_dtype)
+    rows, rows_per_sample = _rows(total, weight)
+    block_rows, block_channels, warps = _block(weight)
+    programs = min(-(-rows // block_rows), GRADIENT_PROGRAMS)
+    partial = total.new_empty((programs, 2, weight.numel()), dtype=state_dtype(total))
+    with torch.cuda.device_of(total):
+        launch(normalise_rows_gradients, (programs,))(
+            grad.contiguous(),
+            grad_total.contiguous(),
+            total,
+            total if sample_scale is None else sample_scale.contiguous(),
+            weight.contiguous(),
+            grad_x,
+            grad_added,
+            partial,
+            rows,
+            rows_per_sample,
+            total.shape[-2],
+            programs,
+            eps,
+            channels=weight.numel(),
+            ADDED=added_dtype is not None,
+            GRAD_ADDED=grad_added.numel() > 0,
+            SCALED=sample_scale is not None,
+            FACTOR=factor,
+            BLOCK_ROWS=block_rows,
+            BLOCK_CHANNELS=block_channels,
+            ACC=_accumulator(total),
+            num_warps=warps,
+        )
+    return grad_x, grad_added, partial.sum(0)
+
+
+@_normalise_backward.register_fake
+def _(
+    grad_total: Tensor,
+    grad: Tensor,
+    total: Tensor,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    factor: int,
+    x_dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads = _input_gradients(total, sample_scale, x_dtype, added_dtype)
+    return *grads, total.new_empty((2, weight.numel()), dtype=state_dtype(total))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, added, sample_scale, weight, _, eps, _, factor = inputs
+    ctx.save_for_backward(x if added is None else output[0], sample_scale, weight)
+    ctx.settings = (eps, factor, x.dtype, None if added is None else added.dtype)
+
+
+def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+    total, sample_scale, weight = ctx.saved_tensors
+    grad_x, grad_added, sums = _normalise_backward(
+        grad_total, grad, total, sample_scale, weight, *ctx.settings
+    )
+    grad_weight, grad_bias = sums.to(weight.dtype)
+    added_dtype = ctx.settings[-1]
+    of_added = None if added_dtype is None else grad_added if grad_added.numel() else grad_x
+    return grad_x, of_added, None, grad_weight, grad_bias, None, None, None
+
+
+_normalise.register_autograd(_gradients, setup_context=_keep)
+
+
+def _results(x: Tensor, added: Tensor | None, dtype: torch.dtype, factor: int) -> tuple[Tensor, Tensor]:
+    """Allocate the sum (empty without `added`) and the normalised map."""
+    if factor == 1:
+        out = x.new_empty(x.shape, dtype=dtype)
+    else:
+        batch, height, width, channels = x.shape
+        shape = (batch, height * factor, width * factor, channels // factor**2)
+        out = x.new_empty(shape, dtype=dtype)
+    if added is None:
+        return x.new_empty(0), out
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, added.dtype)), out
+
+
+def _input_gradients(
+    total: Tensor, sample_scale: Tensor | None, x_dtype: torch.dtype, added_dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    """Allocate the gradients of the two maps; the second is empty where it is none, or the same as the first."""
+    grad_x = total.new_empty(total.shape, dtype=x_dtype)
+    if added_dtype is None or (sample_scale is None and added_dtype == x_dtype):
+        return grad_x, total.new_empty(0)
+    return grad_x, total.new_empty(total.shape, dtype=added_dtype)
+
+
+def _rows(x: Tensor, weight: Tensor) -> tuple[int, int]:
+    """Return the number of rows, and of rows of one sample."""
+    rows = x.numel() // weight.numel()
+    return rows, rows // x.shape[0]
+
+
+def _block(weight: Tensor) -> tuple[int, int, int]:
+    """Choose rows, channels and warps of a program."""
+    block_channels = max(16, 1 << (weight.numel() - 1).bit_length())
+    if block_channels >= ELEMENTS:
+        return 1, block_channels, min(16, 4 * block_channels // ELEMENTS)
+    return ELEMENTS // block_channels, block_channels, 4
+
+
+def _accumulator(x: Tensor) -> object:
+    """Return Triton's name of the dtype in which rows are normalised."""
+    import triton.language as tl
+
+    return tl.float64 if x.dtype == torch.float64 else tl.float32

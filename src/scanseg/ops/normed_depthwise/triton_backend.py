@@ -1,0 +1,255 @@
+"""Batch normalisation, ReLU and depthwise convolution in one on the GPU, by Triton: custom operators, channels last.
+
+The normalised map is never in memory: the convolution normalises what it reads, and backward once more. The kernels
+of the convolution are those of `scanseg.ops.depthwise`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support import triton as triton_support
+from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.launching import launch
+from scanseg.ops.depthwise.triton_launch import FORWARD, Before, convolve, gradients
+
+MOST_SHARES = 64
+"""Shares of the rows into which a map's statistics are divided at most."""
+
+STATISTICS_PROGRAMS = 1056
+"""Programs that share the work of the statistics: 8 for each multiprocessor of an H100."""
+
+BLOCK_ROWS, BLOCK_CHANNELS = 32, 64
+
+
+def refuses(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
+    """Say why the kernels cannot serve a call, or None."""
+    if weight.shape[-1] not in FORWARD:
+        return f"its kernels have the sizes {', '.join(map(str, FORWARD))}, not {weight.shape[-1]}"
+    return triton_support.refuses(x, weight, *others)
+
+
+def normed_depthwise_conv_triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """Normalise, rectify and convolve; arguments as `normed_depthwise_conv`."""
+    rows = x.permute(0, 2, 3, 1).contiguous()
+    taps = weight.flatten(1).t().contiguous()
+    if momentum is None:
+        wide = state_dtype(x)
+        mean, variance = running_mean.to(wide, copy=True), running_var.to(wide, copy=True)
+    else:
+        mean, variance = _statistics(rows.detach())
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = variance * (count / (count - 1))
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    of_batch = momentum is not None
+    result: Tensor = _convolve_normed(
+        rows, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
+    )
+    return result.permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("scanseg::channel_statistics_triton", mutates_args=())
+@triton_support.on_its_device
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    import triton
+    import triton.language as tl
+
+    from scanseg.ops.normed_depthwise.triton_kernels import join_shares, sum_shares
+
+    channels = x.shape[-1]
+    rows, blocks = x.numel() // channels, triton.cdiv(channels, BLOCK_CHANNELS)
+    shares = min(MOST_SHARES, triton.cdiv(STATISTICS_PROGRAMS, blocks), triton.cdiv(rows, BLOCK_ROWS))
+    share = triton.cdiv(rows, shares)
+    shares = triton.cdiv(rows, share)
+    wide = state_dtype(x)
+    accumulator = tl.float64 if wide == torch.float64 else tl.float32
+    partial = x.new_empty((shares, 2, channels), dtype=wide)
+    mean, variance = (x.new_empty(channels, dtype=wide) for _ in range(2))
+    with torch.cuda.device_of(x):
+        launch(sum_shares, (blocks, shares))(
+            x,
+            partial,
+            rows,
+            channels,
+            share,
+            BLOCK_ROWS=BLOCK_ROWS,
+            BLOCK_CHANNELS=BLOCK_CHANNELS,
+            ACC=accumulator,
+            num_warps=4,
+        )
+        launch(join_shares, (triton.cdiv(channels, 32),))(
+            partial,
+            mean,
+            variance,
+            rows,
+            channels,
+            share,
+            shares,
+            BLOCK_SHARES=MOST_SHARES,
+            BLOCK_CHANNELS=32,
+            ACC=accumulator,
+            num_warps=4,
+        )
+    return mean, variance
+
+
+@_statistics.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    wide = state_dtype(x)
+    return x.new_empty(x.shape[-1], dtype=wide), x.new_empty(x.shape[-1], dtype=wide)
+
+
+@torch.library.custom_op("scanseg::normed_depthwise_conv_triton", mutates_args=())
+@triton_support.on_its_device
+def _convolve_normed(
+    x: Tensor,
+    taps: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    of_batch: bool,
+) -> Tensor:
+    scale = norm_weight * torch.rsqrt(variance + eps)
+    before = Before(mean, scale, norm_bias.contiguous())
+    return convolve(x, taps, bias, before=before, silu=False, residual=False, save_pre=False)[0]
+
+
+@_convolve_normed.register_fake
+def _(
+    x: Tensor,
+    taps: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    of_batch: bool,
+) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("scanseg::normed_depthwise_conv_triton_backward", mutates_args=())
+@triton_support.on_its_device
+def _convolve_normed_backward(
+    grad: Tensor,
+    x: Tensor,
+    taps: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    of_batch: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the map, and by rows those of taps, bias, `norm_bias` and `norm_weight`."""
+    inverse = torch.rsqrt(variance + eps)
+    scale = norm_weight * inverse
+    grad_x, sums = gradients(
+        grad.contiguous(),
+        x,
+        None,
+        taps,
+        before=Before(mean, scale, norm_bias.contiguous()),
+        gelu=False,
+        has_bias=True,
+        residual=False,
+    )
+    sums[-1] *= inverse
+    # The rows' sums over pixels, as means: what the batch's own statistics take from every pixel.
+    count = x.numel() // x.shape[-1] if of_batch else torch.inf
+    shifts = sums[-2:] * (scale / count)
+    _add_statistics_gradient(grad_x, x, mean, scale, constant=shifts[0], slope=shifts[1] * inverse)
+    return grad_x, sums
+
+
+@_convolve_normed_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    taps: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    of_batch: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty((taps.shape[0] + 3, x.shape[3]), dtype=state_dtype(x))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
+    x, taps, bias, *rest = inputs
+    ctx.save_for_backward(x, taps, *rest)
+    ctx.bias_dtype = bias.dtype
+    ctx.options = keyword_only_inputs
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, taps, norm_weight, norm_bias, mean, variance = ctx.saved_tensors
+    grad_x, sums = _convolve_normed_backward(
+        grad, x, taps, norm_weight, norm_bias, mean, variance, **ctx.options
+    )
+    return (
+        grad_x,
+        sums[:-3].to(taps.dtype),
+        sums[-3].to(ctx.bias_dtype),
+        sums[-1].to(norm_weight.dtype),
+        sums[-2].to(norm_bias.dtype),
+        None,
+        None,
+    )
+
+
+_convolve_normed.register_autograd(_gradients, setup_context=_keep)
+
+
+def _add_statistics_gradient(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, *, constant: Tensor, slope: Tensor
+) -> None:
+    """Turn the gradient after the normalisation into that of the map, in place."""
+    import triton
+    import triton.language as tl
+
+    from scanseg.ops.normed_depthwise.triton_kernels import add_statistics_gradient
+
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    with torch.cuda.device_of(x):
+        launch(
+            add_statistics_gradient, (triton.cdiv(rows, BLOCK_ROWS) * triton.cdiv(channels, BLOCK_CHANNELS),)
+        )(
+            grad,
+            x,
+            mean,
+            scale,
+            constant,
+            slope,
+            rows,
+            channels,
+            BLOCK_ROWS=BLOCK_ROWS,
+            BLOCK_CHANNELS=BLOCK_CHANNELS,
+            ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
+            num_warps=4,
+        )

@@ -1,0 +1,147 @@
+"""How the kernels of the sums of Dice and cross-entropy are launched: tiles, chunks, what they are compiled for."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.launching import launch
+from scanseg.ops.segmentation_sums.triton_kernels import (
+    NUM_SUMS,
+    combine_kernel,
+    gradient_kernel,
+    sums_kernel,
+)
+
+
+class Tile(NamedTuple):
+    """Logits of a tile, and the warps that work on it."""
+
+    elements: int
+    num_warps: int
+
+
+SUM = Tile(1024, 4)
+GRADIENT = Tile(1024, 4)
+COMBINE = Tile(4096, 4)
+NUM_PROGRAMS = 1056
+"""Programs that the sums aim at: eight for each multiprocessor of an H100. The result depends on it."""
+
+
+class Form(NamedTuple):
+    """What the kernels are compiled for: see `gpu_kernels`."""
+
+    codes: tuple[int, ...] | None
+    weights: tuple[float, ...] | None
+    regions: bool
+    ignore_label: int | None
+    squared: bool
+
+    def constants(self, logits: Tensor, *, channels_last: bool) -> dict[str, object]:
+        """Return the constants of the kernels that read the logits."""
+        num_outputs = logits.shape[1]
+        return {
+            "NUM_OUTPUTS": num_outputs,
+            "NUM_WORDS": len(self.codes) // num_outputs if self.regions and self.codes is not None else 0,
+            "CODES": self.codes,
+            "WEIGHTS": self.weights,
+            "REGIONS": self.regions,
+            "IGNORE_LABEL": self.ignore_label,
+            "SQUARED": self.squared,
+            "CHANNELS_LAST": channels_last,
+        }
+
+
+def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, object]:
+    """Return the constants of a tile that holds all outputs of its voxels."""
+    outputs = triton.next_power_of_2(num_outputs)
+    return {
+        "BLOCK_V": max(tile.elements // outputs, 1),
+        "BLOCK_C": outputs,
+        "ACCUMULATE": tl.float64 if dtype == torch.float64 else tl.float32,
+        "num_warps": tile.num_warps,
+    }
+
+
+def write_sums(
+    logits: Tensor,
+    label_map: Tensor,
+    form: Form,
+    results: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    *,
+    first_output: int,
+    channels_last: bool,
+) -> None:
+    """Write what `segmentation_sums` returns to `results`; logits are dense in the format named."""
+    num_samples, num_outputs = logits.shape[:2]
+    num_voxels = label_map[0].numel()
+    options = tile_options(SUM, num_outputs, logits.dtype)
+    tiles = triton.cdiv(num_voxels, options["BLOCK_V"])
+    tiles_per_chunk = triton.cdiv(tiles, max(1, NUM_PROGRAMS // num_samples))
+    num_chunks = triton.cdiv(tiles, tiles_per_chunk)
+    partial = logits.new_empty(
+        (NUM_SUMS.value, num_samples, num_chunks, num_outputs), dtype=state_dtype(logits)
+    )
+    launch(sums_kernel, (num_chunks, num_samples))(
+        logits,
+        label_map,
+        partial,
+        num_voxels,
+        tiles_per_chunk,
+        **form.constants(logits, channels_last=channels_last),
+        **options,
+    )
+    rows, lines = results[0].shape[0], num_samples * num_chunks
+    options = tile_options(COMBINE, num_outputs, logits.dtype)
+    options["BLOCK_K"] = options.pop("BLOCK_V")
+    launch(combine_kernel, (NUM_SUMS.value, rows))(
+        partial, *results, lines // rows, lines, FIRST_OUTPUT=first_output, NUM_OUTPUTS=num_outputs, **options
+    )
+
+
+def gradient(
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+    logits: Tensor,
+    label_map: Tensor,
+    form: Form,
+    *,
+    over_batch: bool,
+    first_output: int,
+    channels_last: bool,
+) -> Tensor:
+    """Return the gradient of the logits.
+
+    Args:
+        gradients: Of overlap, predicted and cross_entropy; the first two are both given or both None.
+        logits: Dense in the format named.
+        label_map: Contiguous.
+        form: What the sums are.
+        over_batch: See `segmentation_sums`.
+        first_output: See `segmentation_sums`.
+        channels_last: Outputs are neighbours in memory.
+    """
+    grad_logits = torch.empty_like(logits)
+    of_overlap, of_predicted, of_cross_entropy = (
+        logits if tensor is None else tensor.contiguous() for tensor in gradients
+    )
+    num_voxels = label_map[0].numel()
+    options = tile_options(GRADIENT, logits.shape[1], logits.dtype)
+    launch(gradient_kernel, (triton.cdiv(num_voxels, options["BLOCK_V"]), logits.shape[0]))(
+        of_overlap,
+        of_predicted,
+        of_cross_entropy,
+        logits,
+        label_map,
+        grad_logits,
+        num_voxels,
+        OF_DICE=gradients[0] is not None,
+        OF_CROSS_ENTROPY=gradients[2] is not None,
+        OVER_BATCH=over_batch,
+        FIRST_OUTPUT=first_output,
+        **form.constants(logits, channels_last=channels_last),
+        **options,
+    )
+    return grad_logits

@@ -1,0 +1,320 @@
+"""The four-direction scan on CUDA devices, by the Triton kernels in `gpu_kernels`, imported on first use.
+
+Two custom operators, the scan and its gradient, so that `torch.compile` and CUDA graphs take them whole. Maps are read
+and written with channels last; other layouts are copied into it. The backward pass keeps the inputs and the states at
+the starts of the segments. Sums over segments and blocks of channels are written as parts and added by PyTorch in a
+fixed order: results repeat bit by bit.
+
+Names: see the package and `gpu_kernels`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.launching import launch
+from scanseg.ops._support.triton import dot_precision, on_its_device
+
+
+class Tile(NamedTuple):
+    """What one program of a kernel works on, with one warp.
+
+    Attributes:
+        tokens: Tokens of a segment.
+        channels: Channels.
+    """
+
+    tokens: int
+    channels: int
+
+
+FORWARD = Tile(32, 32)
+BACKWARD = Tile(32, 16)
+JOIN = Tile(32, 32)
+
+
+def ss2d_scan_triton(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> Tensor:
+    """Compute the merged scan; arguments as `ss2d_scan`."""
+    merged: Tensor = _scan(x, projected, dt_weight, dt_bias, A_log, D_skip)[0]
+    return merged
+
+
+@torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())
+@on_its_device
+def _scan(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+
+    rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
+    call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=FORWARD.tokens)
+    merged = _empty_map(call.x, dtype=call.wide)
+    states = call.states(call.x, backward=False)
+    for column in (0, 1):
+        launch(gpu_kernels.scan_segments, call.grid(FORWARD.channels))(
+            *call.operands,
+            call.skips,
+            states,
+            merged,
+            *call.sizes,
+            column,
+            **call.constants(FORWARD.channels),
+            T=FORWARD.tokens,
+            BD=FORWARD.channels,
+            num_warps=1,
+        )
+    return merged, states, rates, skips
+
+
+@_scan.register_fake
+def _(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, dim, height, width = x.shape
+    segments = -(-height * width // FORWARD.tokens)
+    wide = state_dtype(x)
+    return (
+        x.new_empty((batch, height, width, dim), dtype=wide).permute(0, 3, 1, 2),
+        x.new_empty((batch, 4, segments, A_log.shape[2], dim), dtype=wide),
+        x.new_empty((4, A_log.shape[2], dim), dtype=wide),
+        x.new_empty((dim,), dtype=wide),
+    )
+
+
+@torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())
+@on_its_device
+def _scan_backward(
+    grad_merged: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+
+    call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)
+    batch, dim = x.shape[:2]
+    rank, state = dt_weight.shape[2], A_log.shape[2]
+    grad = grad_merged.permute(0, 2, 3, 1).contiguous()
+    grid = call.grid(BACKWARD.channels)
+    segments, blocks, _ = grid
+    sums, grad_x = _empty_map(call.x, dtype=call.wide), _empty_map(call.x, dtype=x.dtype)
+    grad_projected = call.projected.new_empty((blocks, *call.projected.shape))
+    parameters = x.new_empty((batch * segments, 4 * dim * (rank + 1 + state) + dim), dtype=call.wide)
+    arriving = call.states(grad, backward=True)
+    for column in (0, 1):
+        launch(gpu_kernels.scan_segments_backward, grid)(
+            grad,
+            *call.operands,
+            call.skips,
+            states,
+            arriving,
+            sums,
+            grad_x,
+            grad_projected,
+            parameters,
+            *call.sizes,
+            column,
+            batch,
+            **call.constants(BACKWARD.channels),
+            CP=_padded(rank + 2 * state),
+            T=BACKWARD.tokens,
+            BD=BACKWARD.channels,
+            OPERAND=gpu_kernels.operand(x.dtype, call.wide),
+            num_warps=1,
+        )
+    weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
+    grad_weight = weights.view(4, dim, rank + 1)
+    return (
+        grad_x,
+        _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
+        _copied(grad_weight[..., :rank], dt_weight.dtype),
+        _copied(grad_weight[..., rank], dt_bias.dtype),
+        _copied(decays.view(4, state, dim).mT, A_log.dtype),
+        _copied(skip.expand(4, -1), D_skip.dtype),
+    )
+
+
+@_scan_backward.register_fake
+def _(
+    grad_merged: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, dim, height, width = x.shape
+    channels = projected.shape[2]
+    return (
+        x.new_empty((batch, height, width, dim)).permute(0, 3, 1, 2),
+        projected.new_empty((batch, height, width, 4, channels)).permute(0, 3, 4, 1, 2),
+        torch.empty_like(dt_weight, memory_format=torch.contiguous_format),
+        torch.empty_like(dt_bias, memory_format=torch.contiguous_format),
+        torch.empty_like(A_log, memory_format=torch.contiguous_format),
+        torch.empty_like(D_skip, memory_format=torch.contiguous_format),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, *output[1:])
+
+
+def _differentiate(ctx: Any, grad_merged: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_merged is None:
+        return (None,) * 6
+    gradients: tuple[Tensor, ...] = _scan_backward(grad_merged, *ctx.saved_tensors)
+    return gradients
+
+
+_scan.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Call(NamedTuple):
+    """The arguments of a call as the kernels take them: channels last, parameters in the dtype of the state."""
+
+    x: Tensor
+    projected: Tensor
+    dt_weight: Tensor
+    dt_bias: Tensor
+    rates: Tensor
+    skips: Tensor
+    wide: torch.dtype
+    segments: int
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        projected: Tensor,
+        dt_weight: Tensor,
+        dt_bias: Tensor,
+        rates: Tensor,
+        skips: Tensor,
+        *,
+        tokens: int,
+    ) -> "_Call":
+        """Lay the arguments out for segments of so many tokens."""
+        wide = state_dtype(x)
+        return cls(
+            x.permute(0, 2, 3, 1).contiguous(),
+            projected.permute(0, 3, 4, 1, 2).contiguous(),
+            dt_weight.to(wide).contiguous(),
+            dt_bias.to(wide).contiguous(),
+            rates,
+            skips,
+            wide,
+            -(-x.shape[2] * x.shape[3] // tokens),
+        )
+
+    @property
+    def operands(self) -> tuple[Tensor, ...]:
+        """The inputs that every kernel reads."""
+        return (self.x, self.projected, self.dt_weight, self.dt_bias, self.rates)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens, height, width, channels, segments."""
+        _, height, width, dim = self.x.shape
+        return (height * width, height, width, dim, self.segments)
+
+    def grid(self, channels: int) -> tuple[int, int, int]:
+        """Return the programs of one pair of directions when each has so many channels."""
+        batch, _, _, dim = self.x.shape
+        return (self.segments, -(-dim // channels), batch)
+
+    def constants(self, channels: int) -> dict[str, Any]:
+        """Return what a kernel is compiled for, beside its tile."""
+        rank = self.dt_weight.shape[2]
+        return {
+            "R": rank,
+            "RP": _padded(rank + 1),
+            "N": self.rates.shape[1],
+            "PRECISION": dot_precision(self.x),
+        }
+
+    def states(self, values: Tensor, *, backward: bool) -> Tensor:
+        """Return the states at the starts of the segments (backward: the gradients arriving at their ends)."""
+        from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+
+        batch, _, _, dim = self.x.shape
+        state = self.rates.shape[1]
+        shape = (batch, 4, self.segments, state, dim)
+        products, states = (self.x.new_empty(shape, dtype=self.wide) for _ in range(2))
+        if self.segments > 1:
+            segments, blocks, _ = self.grid(FORWARD.channels)
+            launch(gpu_kernels.measure_segments, (segments, blocks, 2 * batch))(
+                values,
+                *self.operands[1:],
+                products,
+                states,
+                *self.sizes,
+                **self.constants(FORWARD.channels),
+                T=FORWARD.tokens,
+                BD=FORWARD.channels,
+                BACKWARD=backward,
+                num_warps=1,
+            )
+            launch(gpu_kernels.join_segments, (-(-state * dim // JOIN.channels), 4 * batch))(
+                products,
+                states,
+                state * dim,
+                self.segments,
+                T=JOIN.tokens,
+                BD=JOIN.channels,
+                BACKWARD=backward,
+                num_warps=1,
+            )
+        return states
+
+
+def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return A (4, N, dim) and the sum of the four D (dim)."""
+    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+
+    _, dim, state = A_log.shape
+    rates, skips = A_log.new_empty((4, state, dim), dtype=dtype), A_log.new_empty((dim,), dtype=dtype)
+    launch(gpu_kernels.prepare_parameters, (-(-dim // 32),))(
+        A_log.to(dtype).contiguous(),
+        D_skip.to(dtype).contiguous(),
+        rates,
+        skips,
+        dim,
+        N=state,
+        BD=32,
+        num_warps=1,
+    )
+    return rates, skips
+
+
+def _padded(columns: int) -> int:
+    """Return the columns that a matrix product works on: a power of two, 16 at least."""
+    return max(16, 1 << (columns - 1).bit_length())
+
+
+def _empty_map(channels_last: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return an empty map (batch, dim, height, width) in the layout of `channels_last` (batch, height, width, dim)."""
+    return torch.empty_like(channels_last, dtype=dtype).permute(0, 3, 1, 2)
+
+
+def _copied(view: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the numbers of a view in memory of their own, as results of custom operators must be."""
+    return view.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _sum_parts(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)

@@ -1,0 +1,16 @@
+"""Experiments of the two papers: protocols, data, reproductions, tables."""
+
+from scanseg.papers.experiments import find_experiment
+from scanseg.papers.ready_comparisons import find_study, ready_studies
+from scanseg.papers.reproduce import ReproductionRequest, reproduce
+from scanseg.papers.table import said_with, table_rows
+
+__all__ = [
+    "ReproductionRequest",
+    "find_experiment",
+    "find_study",
+    "ready_studies",
+    "reproduce",
+    "said_with",
+    "table_rows",
+]

@@ -1,0 +1,304 @@
+"""The table of a reproduction: rows of what was trained here beside what was published, as Markdown, CSV and HTML."""
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from scanseg.evaluation import METRIC_RULES
+from scanseg.experiments import Checkpoint, Trial
+from scanseg.files import write_text
+from scanseg.models import ModelFolder
+from scanseg.papers.experiments import Experiment, published_results, results_of
+from scanseg.papers.scoring import Scoring
+from scanseg.specs import (
+    InstanceReport,
+    Measure,
+    PublishedResult,
+    Report,
+    Reproduction,
+    ReproductionRow,
+    ReproductionSetup,
+    Spread,
+)
+
+TABLE = "table"
+"""Name of the table's files, without their ending."""
+_HEADS: dict[Measure, str] = {
+    "dice": "Dice",
+    "dice_of_cases": "Dice (mean of cases)",
+    "hd95": "HD95",
+    "nsd": "NSD",
+    "f1": "F1 of objects",
+}
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """What one training scored with one of its weights."""
+
+    method: str
+    trial: Trial
+    checkpoint: Checkpoint
+    report: Report
+    objects: InstanceReport | None
+
+    @property
+    def measures(self) -> dict[Measure, float | None]:
+        """Every measure that there is; None: nothing was counted."""
+        summary = self.report.summary
+        found: dict[Measure, float | None] = {
+            "dice": summary.mean_over_labels.dice,
+            "dice_of_cases": summary.mean_over_cases.dice,
+            "hd95": summary.mean_over_labels.hd95,
+            "nsd": summary.mean_over_labels.nsd,
+        }
+        return found if self.objects is None else found | {"f1": self.objects.summary.f1.mean}
+
+
+def make_reproduction(
+    experiment: Experiment,
+    setup: ReproductionSetup,
+    scoring: Scoring,
+    *,
+    scores: Sequence[TrialScores],
+    train_cases: int,
+    waiting: tuple[str, ...],
+) -> Reproduction:
+    """Set up the table.
+
+    Args:
+        experiment: The experiment.
+        setup: What was prepared for it.
+        scoring: How it was scored.
+        scores: Those of every training that is done.
+        train_cases: Cases from which they learnt.
+        waiting: What is still to be done.
+    """
+    groups: dict[tuple[str, Checkpoint], list[TrialScores]] = {}
+    for one in scores:
+        groups.setdefault((one.method, one.checkpoint), []).append(one)
+    ours = [
+        _row_here(group, experiment, checkpoint=_checkpoint_words(setup, checkpoint))
+        for (_, checkpoint), group in groups.items()
+    ]
+    published = [_row_published(row) for row in results_of(experiment) if _is_comparable(row, setup)]
+    own = [row for row in ours if row.method == experiment.paper]
+    peers = [row for row in ours if row.method != experiment.paper]
+    return Reproduction(
+        paper=setup.paper,
+        data=setup.data,
+        num_axes=setup.num_axes,
+        protocol=setup.protocol,
+        quick=setup.quick,
+        rule=scoring.rule,
+        distance_unit=scoring.distance_unit,
+        tolerance=scoring.tolerance if "nsd" in experiment.measures else "",
+        scored=setup.scored,
+        train_cases=train_cases,
+        encoder=setup.encoder,
+        notes=setup.notes,
+        rows=(*own, *peers, *published),
+        waiting=waiting,
+    )
+
+
+def write_tables(table: Reproduction, folder: Path, *, measures: Sequence[Measure]) -> None:
+    """Write the table to a folder, in all its forms.
+
+    Args:
+        table: The table.
+        folder: Where to.
+        measures: Columns before those of the labels.
+    """
+    rows = table_rows(table, measures)
+    write_text(folder / f"{TABLE}.json", table.to_json())
+    write_text(folder / f"{TABLE}.md", _markdown(table, rows))
+    write_text(folder / f"{TABLE}.csv", _csv(rows))
+    write_text(folder / f"{TABLE}.html", _html(table, rows))
+
+
+def table_rows(table: Reproduction, measures: Sequence[Measure]) -> list[tuple[str, ...]]:
+    """Return the cells of the table, its head first; scores from 0 to 1 are in percent.
+
+    Args:
+        table: The table.
+        measures: Columns before those of the labels.
+    """
+    labels = list(dict.fromkeys(label for row in table.rows for label in row.labels))
+    unit = f" ({table.distance_unit})"
+    heads = (f"{_HEADS[name]}{unit if name == 'hd95' else ' (%)'}" for name in measures)
+    rows: list[tuple[str, ...]] = [("method", "from", "weights", "seeds", *heads, *labels)]
+    for row in table.rows:
+        seeds = str(len(row.seeds)) if row.seeds else ""
+        scores = (_cell(row.measures.get(name), percent=name != "hd95") for name in measures)
+        organs = (_cell(row.labels.get(label), percent=True) for label in labels)
+        rows.append((row.method, row.origin, row.checkpoint, seeds, *scores, *organs))
+    return rows
+
+
+def said_with(table: Reproduction) -> list[str]:
+    """Return what must be said with the table: rule, checkpoint, seeds, cases, encoder, and where numbers come from.
+
+    Args:
+        table: The table.
+    """
+    here = [row for row in table.rows if row.origin == "here"]
+    seeds = sorted({seed for row in here for seed in row.seeds})
+    weights = ", ".join(dict.fromkeys(row.checkpoint for row in here)) or "none yet"
+    quick = (
+        " Made with --quick: networks and images are small, and the scores mean nothing."
+        if table.quick
+        else ""
+    )
+    lines = [
+        f"Protocol {table.protocol}: {table.train_cases} training cases, scored on {table.scored}.{quick}",
+        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}){_distances(table)}. Dice is the mean over labels "
+        "of the mean over cases, unless it says otherwise.",
+        f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
+    ]
+    if here:
+        lines.append(f"Trained here: {'; '.join(dict.fromkeys(_training(row) for row in here))}.")
+    if any("f1" in row.measures for row in table.rows):
+        lines.append(
+            "F1 of objects: connected parts of label 1, without those at the border, matched one to one at an overlap "
+            "(IoU) of at least 0.5; mean over images."
+        )
+    source = published_results().sources[table.paper]
+    if any(row.origin == "published" for row in table.rows):
+        lines.append(f"Published rows: {source}; on the paper's own test cases.")
+    else:
+        lines.append(f"No published rows: {source} has none of this.")
+    if table.encoder:
+        lines.append(f"Encoder of MSVM-UNet: {table.encoder}.")
+    lines += [f"{row.method} ({row.origin}): {row.note}." for row in table.rows if row.note]
+    lines += [f"Data: {note}." for note in table.notes]
+    if table.waiting:
+        lines.append(f"Still to be done: {', '.join(table.waiting)}.")
+    return lines
+
+
+def _training(row: ReproductionRow) -> str:
+    """Say how large a network is and how long it was trained."""
+    if row.parameters is None or row.training_seconds is None or row.epochs_done is None:
+        return f"{row.method}, whose record is gone"
+    return (
+        f"{row.method}, {row.parameters / 1e6:.2f} million parameters, {row.epochs_done:g} of {row.epochs_planned} "
+        f"epochs in {row.training_seconds / 60:.1f} minutes"
+    )
+
+
+def _distances(table: Reproduction) -> str:
+    """Say how the distances in the table are measured."""
+    if table.tolerance:
+        return f"; NSD within {table.tolerance}"
+    has_hd95 = any("hd95" in row.measures for row in table.rows)
+    return f"; HD95 in {table.distance_unit}" if has_hd95 else ""
+
+
+def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
+    """Return the row of one method with one of its weights, over its seeds."""
+    found = [one.measures for one in group]
+    spreads = {name: _spread([measures.get(name) for measures in found]) for name in experiment.measures}
+    records = [ModelFolder.open(one.trial.folder).read_run() for one in group]
+    there = [record for record in records if record is not None]
+    infinite = sum(label.hd95_infinite for one in group for label in one.report.summary.labels.values())
+    return ReproductionRow(
+        method=group[0].method,
+        origin="here",
+        checkpoint=checkpoint,
+        seeds=tuple(one.trial.plan.training.seed for one in group),
+        num_cases=group[0].report.summary.num_cases,
+        measures={name: spread for name, spread in spreads.items() if spread is not None},
+        labels={
+            label: _spread([one.report.summary.label_means()[label] for one in group])
+            for label in group[0].report.labels
+        },
+        parameters=there[0].num_parameters if there else None,
+        training_seconds=mean(record.training_seconds for record in there) if there else None,
+        epochs_done=mean(record.epochs_done for record in there) if there else None,
+        epochs_planned=group[0].trial.plan.training.epochs,
+        note=f"{infinite} infinite HD95 are in no mean" if infinite and "hd95" in experiment.measures else "",
+    )
+
+
+def _row_published(row: PublishedResult) -> ReproductionRow:
+    return ReproductionRow(
+        method=row.method,
+        origin="published",
+        checkpoint="as published",
+        measures={name: Spread(mean=value, std=None) for name, value in row.measures.items()},
+        labels={name: Spread(mean=value, std=None) for name, value in row.labels.items()},
+        note=row.note,
+    )
+
+
+def _is_comparable(row: PublishedResult, setup: ReproductionSetup) -> bool:
+    """Whether a published row stands beside what was trained: peers, and the same variant of the own network."""
+    return row.variant is None or row.variant == setup.variant
+
+
+def _checkpoint_words(setup: ReproductionSetup, checkpoint: Checkpoint) -> str:
+    """Say which weights these are."""
+    if checkpoint == "last":
+        return "last"
+    if setup.chosen_on_scored:
+        return "best on the scored cases"
+    return "best on validation"
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    """Return mean and standard deviation of the values that there are."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    return Spread(mean=mean(there), std=stdev(there) if len(there) > 1 else None)
+
+
+def _cell(spread: Spread | None, *, percent: bool) -> str:
+    """Write a score."""
+    if spread is None:
+        return "-"
+    factor = 100 if percent else 1
+    text = f"{factor * spread.mean:.2f}"
+    return text if spread.std is None else f"{text} ± {factor * spread.std:.2f}"
+
+
+def _title(table: Reproduction) -> str:
+    return f"{table.paper} on {table.data}, {table.num_axes}D, protocol {table.protocol}"
+
+
+def _markdown(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    rule = f"|{'---|' * len(rows[0])}"
+    said = "\n".join(f"- {line}" for line in said_with(table))
+    return f"# {_title(table)}\n\n" + "\n".join([head, rule, *body]) + f"\n\n{said}\n"
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+def _html(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
+    """Return a page that needs nothing beside it."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
+    )
+    said = "\n".join(f"<li>{html.escape(line)}</li>" for line in said_with(table))
+    style = (
+        "body{font:15px/1.5 sans-serif;margin:2em;max-width:110em}table{border-collapse:collapse}"
+        "th,td{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:right}"
+        "th:first-child,td:first-child{text-align:left}"
+    )
+    title = html.escape(_title(table))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{style}</style></head>\n<body><h1>{title}</h1>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n"
+        f"<ul>\n{said}\n</ul></body></html>\n"
+    )

@@ -1,0 +1,37 @@
+"""Cases preprocessed and kept in a store."""
+
+from scanseg.preprocessing.case import preprocess_image
+from scanseg.preprocessing.compressed import open_array, read_array, write_array
+from scanseg.preprocessing.geometry import crop_from_source, permute, place_in_source, separates_z
+from scanseg.preprocessing.store import (
+    CASES_FOLDER,
+    IMAGE_FILE,
+    INDEX_FILE,
+    LABEL_MAP_FILE,
+    PACKING_BASE,
+    REFERENCE_FILE,
+    Store,
+    store_name,
+)
+from scanseg.preprocessing.store_building import alone, build_store
+
+__all__ = [
+    "CASES_FOLDER",
+    "IMAGE_FILE",
+    "INDEX_FILE",
+    "LABEL_MAP_FILE",
+    "PACKING_BASE",
+    "REFERENCE_FILE",
+    "Store",
+    "alone",
+    "build_store",
+    "crop_from_source",
+    "open_array",
+    "permute",
+    "place_in_source",
+    "preprocess_image",
+    "read_array",
+    "separates_z",
+    "store_name",
+    "write_array",
+]

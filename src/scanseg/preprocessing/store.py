@@ -1,0 +1,160 @@
+"""The store: preprocessed cases as compressed arrays that can be read in part.
+
+store.json                      the index, written when all else is there
+cases/CASE/image.b2nd           float16 (channel, z, y, x)
+cases/CASE/label_map.b2nd       uint8 (z, y, x)
+cases/CASE/reference.b2nd       uint8, the label map on the source's grid
+cases/CASE/case.json            the case's entry of the index, and the source files it was made of
+"""
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float16, UInt8
+
+from scanseg.errors import InputError, refuse_faults
+from scanseg.preprocessing.compressed import read_array
+from scanseg.specs import PreprocessingSpec, StoredCase, StoreIndex
+
+INDEX_FILE = "store.json"
+UNFINISHED_FILE = "unfinished.json"
+CASES_FOLDER = "cases"
+IMAGE_FILE = "image.b2nd"
+LABEL_MAP_FILE = "label_map.b2nd"
+REFERENCE_FILE = "reference.b2nd"
+
+PACKING_BASE = 256
+"""Label maps of a store for a second stage hold `label + 256 * predicted label`."""
+
+_HASH_DIGITS = 8
+
+
+class Store:
+    """A finished store, open for reading.
+
+    Attributes:
+        folder: Where it lies.
+        index: Everything but the arrays.
+    """
+
+    def __init__(self, folder: Path, index: StoreIndex) -> None:
+        self.folder = folder
+        self.index = index
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a finished store.
+
+        Args:
+            folder: Folder of the store.
+
+        Raises:
+            InputError: There is no store, it is unfinished, or arrays are missing.
+        """
+        if not (folder / INDEX_FILE).is_file():
+            if (folder / UNFINISHED_FILE).is_file():
+                raise InputError(f"{folder}: the store is unfinished; preprocess again to complete it.")
+            raise InputError(f"{folder}: no store here (no {INDEX_FILE}); preprocess the data set first.")
+        index = StoreIndex.read(folder / INDEX_FILE)
+        faults = [
+            f"case {stored.case}: {path} is missing; preprocess again to complete the store"
+            for stored in index.cases
+            for name in (IMAGE_FILE, LABEL_MAP_FILE, REFERENCE_FILE)
+            if not (path := folder / CASES_FOLDER / stored.case / name).is_file()
+        ]
+        refuse_faults(folder, faults)
+        return cls(folder, index)
+
+    def case(self, name: str) -> StoredCase:
+        """Return a case by its name.
+
+        Args:
+            name: Name of the case.
+
+        Raises:
+            InputError: The store has no such case.
+        """
+        stored = self._cases.get(name)
+        if stored is None:
+            raise InputError(f"{self.folder}: no case {name} among the {len(self._cases)} of the store.")
+        return stored
+
+    def array_files(self, case: StoredCase) -> tuple[Path, Path]:
+        """Return the files of the image and of the label map, for processes that read parts of them.
+
+        Args:
+            case: A case of this store.
+        """
+        return self._path(case, IMAGE_FILE), self._path(case, LABEL_MAP_FILE)
+
+    def read_image(self, case: StoredCase) -> Float16[np.ndarray, "channel z y x"]:
+        """Read the whole preprocessed image.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
+        return read_array(self._path(case, IMAGE_FILE))
+
+    def read_label_map(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"]:
+        """Read the whole preprocessed label map.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
+        return read_array(self._path(case, LABEL_MAP_FILE))
+
+    def read_predicted(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"] | None:
+        """Read what a first stage predicted, on the network's grid; None where there is no first stage.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
+        if self.index.previous is None:
+            return None
+        return (read_array(self._path(case, LABEL_MAP_FILE)) // PACKING_BASE).astype(np.uint8)
+
+    def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
+        """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: The array is missing or damaged.
+        """
+        return read_array(self._path(case, REFERENCE_FILE))
+
+    @cached_property
+    def _cases(self) -> dict[str, StoredCase]:
+        """Cases by name."""
+        return {stored.case: stored for stored in self.index.cases}
+
+    def _path(self, case: StoredCase, name: str) -> Path:
+        """A file of a case."""
+        return self.folder / CASES_FOLDER / case.case / name
+
+
+def store_name(dataset_name: str, preprocessing: PreprocessingSpec, *, source: str | None) -> str:
+    """Return a folder name for a store: the data set's name, and a short hash of where it lies and how it is made.
+
+    Args:
+        dataset_name: Name of the data set; what a folder's name should not hold becomes `-`.
+        preprocessing: How its cases are preprocessed.
+        source: Where the raw data set lies, as its plan says, whether it is there now or not; None: unknown.
+    """
+    content = preprocessing.model_dump_json() + ("" if source is None else f"\n{source}")
+    digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_DIGITS]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset_name).strip('-.') or 'dataset'}-{digest}"

@@ -1,0 +1,221 @@
+"""Make a store: every case preprocessed, written whole, and the index last.
+
+The folder of a case is filled under a temporary name and renamed when it is complete. `unfinished.json` says what
+the store is going to be until `store.json` says what it is.
+"""
+
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from scanseg.dataset import RawCase, RawDataset, count_values, judge_values, read_case
+from scanseg.errors import InputError, refuse_faults
+from scanseg.files import write_text
+from scanseg.messages import listed
+from scanseg.preprocessing.case import preprocess_case
+from scanseg.preprocessing.compressed import write_array
+from scanseg.preprocessing.store import (
+    CASES_FOLDER,
+    IMAGE_FILE,
+    INDEX_FILE,
+    LABEL_MAP_FILE,
+    REFERENCE_FILE,
+    UNFINISHED_FILE,
+    Store,
+)
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import map_cases
+from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
+
+_RECORD_FILE = "case.json"
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+class _SourceFile(Document):
+    """A file that a stored case was made of, as it was then."""
+
+    name: str
+    num_bytes: int
+    modified_nanoseconds: int
+
+
+class _CaseRecord(Document):
+    """Written with the arrays of a case."""
+
+    stored: StoredCase
+    sources: tuple[_SourceFile, ...]
+
+
+def build_store(
+    dataset: RawDataset,
+    *,
+    preprocessing: PreprocessingSpec,
+    splits: Splits,
+    folder: Path,
+    num_workers: int,
+    listen: ProgressListener = ignore_progress,
+) -> Store:
+    """Preprocess all cases of a data set into a store.
+
+    A finished store of the same content is used as it is, an interrupted one is completed, and cases whose
+    source files have changed since (in size or date) are made anew. Folds that have changed replace those of
+    the index. Processes that want the same store build it one after the other.
+
+    Args:
+        dataset: The data set.
+        preprocessing: How its cases are preprocessed.
+        splits: The folds that the store's index carries.
+        folder: Folder of the store; made where it is not there.
+        num_workers: Processes that preprocess; 0 does it in this one.
+        listen: Hears of each case that is done.
+
+    Raises:
+        InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds something
+            else or a store of another data set or preprocessing.
+    """
+    if not dataset.cases:
+        raise InputError(f"{dataset.path}: no cases to store; add images and label maps.")
+    wanted = StoreIndex(dataset=dataset.spec, preprocessing=preprocessing, splits=splits, cases=())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        _claim_folder(folder, wanted)
+        records = {case.name: _read_record(folder, case) for case in dataset.cases}
+        missing = [case for case in dataset.cases if records[case.name] is None]
+        if missing:
+            made = map_cases(
+                partial(_store_case, spec=dataset.spec, preprocessing=preprocessing, folder=folder),
+                missing,
+                num_workers=num_workers,
+                task="preprocessing",
+                listen=listen,
+            )
+            records |= {stored.case: stored for stored in made}
+        cases = tuple(stored for stored in records.values() if stored is not None)
+        index = wanted.model_copy(update={"cases": cases})
+        _remove_other_cases(folder, set(records))
+        if not (folder / INDEX_FILE).is_file() or StoreIndex.read(folder / INDEX_FILE) != index:
+            write_text(folder / INDEX_FILE, index.to_json())
+        (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        return Store(folder, index)
+
+
+def alone(folder: Path) -> AbstractContextManager[object]:
+    """Wait until no other process builds a store, such as the training of another fold.
+
+    Args:
+        folder: Folder of the store.
+    """
+    if not os.access(folder.parent, os.W_OK):
+        return nullcontext()  # where nothing can be written, nothing is built either
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
+    """Make the folder and say in it what it is going to be; refuse one that is something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    present = [folder / name for name in (INDEX_FILE, UNFINISHED_FILE) if (folder / name).is_file()]
+    if not present:
+        others = sorted(path.name for path in folder.iterdir())
+        if others:
+            raise InputError(f"{folder}: holds {listed(others)} and no store; choose an empty folder.")
+    for path in present:
+        found = StoreIndex.read(path)
+        differing = [
+            name for name in ("dataset", "preprocessing") if getattr(found, name) != getattr(wanted, name)
+        ]
+        if differing:
+            fields = "; ".join(
+                _differences(getattr(found, name), getattr(wanted, name)) for name in differing
+            )
+            raise InputError(
+                f"{folder}: holds a store of another {' and '.join(differing)} ({fields}); choose another "
+                "folder, or delete this one."
+            )
+    if folder / INDEX_FILE not in present:
+        write_text(folder / UNFINISHED_FILE, wanted.to_json())
+    (folder / CASES_FOLDER).mkdir(exist_ok=True)
+
+
+def _differences(found: Document, wanted: Document) -> str:
+    """The fields in which two documents differ, with the values of both."""
+    return ", ".join(
+        f"{name}: {value!r} there, {getattr(wanted, name)!r} wanted"
+        for name, value in found
+        if value != getattr(wanted, name)
+    )
+
+
+def _read_record(folder: Path, case: RawCase) -> StoredCase | None:
+    """A case that is stored already, from source files that have not changed since; else None."""
+    path = folder / CASES_FOLDER / case.name / _RECORD_FILE
+    if not path.is_file():
+        return None
+    record = _CaseRecord.read(path)
+    return record.stored if record.sources == _describe_sources(case) else None
+
+
+def _describe_sources(case: RawCase) -> tuple[_SourceFile, ...]:
+    """Name, size and date of the files of a case."""
+    files = (*case.images, case.label_map) if case.label_map else case.images
+    return tuple(
+        _SourceFile(name=file.name, num_bytes=status.st_size, modified_nanoseconds=status.st_mtime_ns)
+        for file in files
+        for status in (file.stat(),)
+    )
+
+
+def _store_case(
+    case: RawCase, *, spec: DatasetSpec, preprocessing: PreprocessingSpec, folder: Path
+) -> StoredCase:
+    """Preprocess a case and write its folder."""
+    sources = _describe_sources(case)
+    image, label_map = read_case(case)
+    refuse_faults(f"case {case.name}", judge_values(case, count_values(label_map.array), spec))
+    try:
+        preprocessed = preprocess_case(image, label_map.array[0], preprocessing)
+        array = _to_half(preprocessed.image)
+    except InputError as error:
+        raise InputError(f"case {case.name}: {error}") from error
+    stored = StoredCase(
+        case=case.name,
+        geometry=preprocessed.geometry,
+        label_values=tuple(int(value) for value in np.unique(preprocessed.label_map)),
+    )
+    target = folder / CASES_FOLDER / case.name
+    temporary = target.with_name(f".writing-{os.getpid()}-{case.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        write_array(temporary / IMAGE_FILE, array)
+        write_array(temporary / LABEL_MAP_FILE, preprocessed.label_map)
+        write_array(temporary / REFERENCE_FILE, label_map.array[0])
+        write_text(temporary / _RECORD_FILE, _CaseRecord(stored=stored, sources=sources).to_json())
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return stored
+
+
+def _to_half(array: np.ndarray) -> np.ndarray:
+    """The image in half precision, if it fits."""
+    largest = float(np.abs(array).max())
+    if largest > _LARGEST_HALF:
+        raise InputError(
+            f"intensities up to {largest:g} after preprocessing do not fit the store's half precision "
+            f"(at most {_LARGEST_HALF:g}); choose a normalization other than none, or rescale."
+        )
+    return array.astype(np.float16)
+
+
+def _remove_other_cases(folder: Path, names: set[str]) -> None:
+    """Remove cases that are no longer in the data set, and what an interruption left half written."""
+    for path in (folder / CASES_FOLDER).iterdir():
+        if path.is_dir() and path.name not in names:
+            shutil.rmtree(path)

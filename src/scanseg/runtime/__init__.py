@@ -1,0 +1,73 @@
+"""The machine: devices, memory, processes, signals, versions.
+
+Names that need PyTorch are loaded on first use, so that worker processes which only read images start without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scanseg.runtime.signals import raise_if_stopped, watch_signals
+from scanseg.runtime.workers import (
+    Ticket,
+    WorkerEndedError,
+    WorkerPool,
+    choose_workers,
+    keeping_workers,
+    map_cases,
+)
+
+if TYPE_CHECKING:
+    from scanseg.runtime.cuda_graph import capture
+    from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, waking
+    from scanseg.runtime.distributed import ALONE, Processes, count_launched, join_processes
+    from scanseg.runtime.memory import (
+        CaptureMemoryError,
+        explained_memory,
+        is_memory_error,
+        lacks_memory,
+        memory_for,
+    )
+    from scanseg.runtime.versions import installed_versions
+
+__all__ = [
+    "ALONE",
+    "CaptureMemoryError",
+    "Precision",
+    "Processes",
+    "Ticket",
+    "WorkerEndedError",
+    "WorkerPool",
+    "autocast_dtype",
+    "capture",
+    "choose_device",
+    "choose_workers",
+    "count_launched",
+    "describe_device",
+    "explained_memory",
+    "installed_versions",
+    "is_memory_error",
+    "join_processes",
+    "keeping_workers",
+    "lacks_memory",
+    "map_cases",
+    "memory_for",
+    "raise_if_stopped",
+    "waking",
+    "watch_signals",
+]
+
+_LOADED_ON_USE = {
+    "cuda_graph": ("capture",),
+    "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "waking"),
+    "distributed": ("ALONE", "Processes", "count_launched", "join_processes"),
+    "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
+    "versions": ("installed_versions",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a name on its first use."""
+    for module, names in _LOADED_ON_USE.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

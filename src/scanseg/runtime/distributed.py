@@ -1,0 +1,196 @@
+"""Several processes that share each batch: one on each GPU, on one machine or more (`torchrun`).
+
+Every process holds the whole network and takes its part of each batch. Gradients are averaged over the processes
+after the backward pass, in one message, so that a step may be a CUDA graph, and accumulate, as on one device.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+# Its functions take the group of all processes as they find it when it is loaded, for a default. Loaded while there is
+# one, as torch's compiler does, it holds the group's threads until Python ends, and one that then lets go of a tensor
+# ends the process with SIGABRT.
+import torch.distributed.nn
+from torch import Tensor, nn
+
+from scanseg.errors import OtherProcessError, ScansegError, UsageError
+from scanseg.runtime.device import choose_device
+
+Result = TypeVar("Result")
+
+_PATIENCE = timedelta(hours=24)
+"""How long processes wait for the first one, which may be preprocessing a large data set."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    """Number of this process."""
+    count: int = 1
+    """Number of all processes."""
+    local_rank: int = 0
+    """Number of this process on its machine."""
+    local_count: int = 1
+    """Number of the processes on its machine."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def check_batch(self, batch_size: int, *, accumulation: int) -> None:
+        """Make sure that a batch can be shared.
+
+        Args:
+            batch_size: Patches of a step.
+            accumulation: Parts in which each process has its share pass the network.
+
+        Raises:
+            UsageError: The patches cannot be divided evenly.
+        """
+        parts = self.count * accumulation
+        if batch_size % parts:
+            in_parts = f", each with {accumulation} parts in turn" if accumulation > 1 else ""
+            raise UsageError(
+                f"batch_size {batch_size} is not divisible by {self.count} processes{in_parts}; "
+                f"--batch-size {batch_size + parts - batch_size % parts} is"
+            )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes; gradients flow to each of them."""
+        return tensor if self.count == 1 else _Sum.apply(tensor)
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the gradients by their mean over all processes."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / self.count).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def gather_numbers(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Return the numbers of every process, by rank; the devices need not be waited for."""
+        if self.count == 1:
+            return [list(numbers)]
+        here = torch.tensor(numbers, dtype=torch.float64)
+        everywhere = [torch.empty_like(here) for _ in range(self.count)]
+        dist.all_gather(everywhere, here)
+        return [there.tolist() for there in everywhere]
+
+    def gather(self, value: Result) -> list[Result]:
+        """Return the value of every process, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Result | None] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return [there for there in values if there is not None]
+
+    def on_first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the first process and return its result in all of them.
+
+        Raises:
+            OtherProcessError: In the others, where the function raises in the first.
+        """
+        if self.count == 1:
+            return function()
+        message: list[tuple[bool, Result | None]] = [(False, None)]
+        if self.is_first:
+            try:
+                message = [(True, function())]
+            finally:
+                dist.broadcast_object_list(message, 0)
+        else:
+            dist.broadcast_object_list(message, 0)
+        done, result = message[0]
+        if not done:
+            raise OtherProcessError("the first process failed")
+        return result  # type: ignore[return-value]
+
+
+ALONE = Processes()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; each of them computes the loss from it, so that gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def count_launched() -> int:
+    """Return how many processes `torchrun` started; 1 where it did not start this one."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the processes that `torchrun` started, if it did, and choose this one's device.
+
+    Args:
+        device: As for `choose_device`; `auto` and `cuda` mean the GPU of the process's number on its machine.
+
+    Raises:
+        UsageError: The device is not there, or cannot be that of several processes.
+        ScansegError: In the first process, where another one ended in the block.
+        OtherProcessError: In the others, where one ended.
+    """
+    if count_launched() == 1:
+        yield ALONE, choose_device(device)
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
+    if device.startswith(("cuda:", "mps")):
+        raise UsageError(f"device {device!r} is one for all {count} processes; choose auto, cuda or cpu")
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    chosen = choose_device(f"cuda:{local_rank}" if on_gpu else "cpu")
+    if on_gpu:
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    try:
+        with _told_of_the_lost(rank, count):
+            yield Processes(rank, count, local_rank, local_count), chosen
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _told_of_the_lost(rank: int, count: int) -> Iterator[None]:
+    """Say that another process ended, where waiting for what it sends fails; it has said itself why."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no error of its own; NCCL's are these.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        message = (
+            f"another of the {count} processes ended, so that all do; what it said, or torchrun below, tells why. Go "
+            f"on with --resume"
+        )
+        raise ScansegError(message) if rank == 0 else OtherProcessError(message) from error

@@ -1,0 +1,1 @@
+"""Documents of decisions: data set, network, plan, ensemble."""

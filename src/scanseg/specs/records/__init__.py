@@ -1,0 +1,1 @@
+"""Records of work: fingerprint, store, run, predictions, reports, comparisons."""

@@ -1,0 +1,49 @@
+"""The kernels of a step are compiled before the first one, in threads: a new machine has none."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from scanseg.ops import compile_ahead
+from scanseg.progress import Progress, ProgressListener, ignore_progress
+
+
+def compile_kernels(
+    run: Callable[[], object],
+    network: nn.Module,
+    *,
+    device: torch.device,
+    num_threads: int,
+    listen: ProgressListener = ignore_progress,
+) -> None:
+    """Let passes of a network ask for their kernels and wait until these are compiled.
+
+    The passes' numbers are worthless. Nothing of them stays: the network's buffers are what they were, it has no
+    gradients, and the memory is given back. What the passes draw from random generators is drawn.
+
+    Args:
+        run: Takes the network through every pass whose kernels are wanted, without the optimizer.
+        network: The network.
+        device: A GPU, where it is.
+        num_threads: Threads that compile.
+        listen: Told of progress.
+    """
+
+    def tell(done: int, total: int) -> None:
+        listen(Progress("compiling kernels", done, total))
+
+    with compile_ahead(num_threads, backward_on=device, listen=tell), buffers_kept(network):
+        run()
+        network.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Let a network's buffers, such as running statistics, be afterwards what they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    yield
+    for buffer, before in buffers:
+        buffer.copy_(before)

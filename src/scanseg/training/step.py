@@ -1,0 +1,265 @@
+"""A network being fitted: the parameters, the optimizer, and how far it has come."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanseg.batches import Batch
+from scanseg.errors import UsageError
+from scanseg.inference import ReplayedNetwork
+from scanseg.models import Checkpoint
+from scanseg.networks import place_network
+from scanseg.ops import cores_for_compiling
+from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.runtime import ALONE, Processes
+from scanseg.specs import Plan, TrainingState
+from scanseg.training.cuda_graph import GraphedGradients
+from scanseg.training.ema import AveragedNetwork
+from scanseg.training.kernel_compilation import compile_kernels
+from scanseg.training.losses import segmentation_loss
+from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
+
+_STREAM = 4
+"""Number of the random stream from which the network's own draws (stochastic depth) are seeded."""
+
+
+class Fit:
+    """One network in training. What a step does depends on the state and the iteration's number alone."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        autocast_dtype: torch.dtype | None,
+        processes: Processes = ALONE,
+        num_compiling_threads: int | None = None,
+        listen: ProgressListener = ignore_progress,
+    ) -> None:
+        """Begin at iteration 0.
+
+        Args:
+            plan: Loss, optimizer and seed are taken from it.
+            network: Freshly initialised; it is moved to the device.
+            device: Where to train.
+            autocast_dtype: Type for matrix products and convolutions; None: float32.
+            processes: Those that share each batch.
+            num_compiling_threads: Threads that compile a GPU's kernels before the first step; None: as many as this
+                machine has cores for; 0: each kernel is compiled at its first launch.
+            listen: Told of kernels that are compiled.
+        """
+        self.network = network = place_network(network, device)
+        self.averaged: AveragedNetwork | None = None
+        if plan.training.average_decay is not None:
+            self.averaged = AveragedNetwork(network, decay=plan.training.average_decay)
+        self.iterations_done = 0
+        self.seconds = 0.0
+        self._plan = plan
+        self._device = device
+        self._processes = processes
+        self._autocast_dtype = autocast_dtype
+        self._optimizer = build_optimizer(network, plan.training.optimizer)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
+        self._graph: GraphedGradients | None = None
+        self._replayed: ReplayedNetwork | None = None
+        if num_compiling_threads is None:
+            num_compiling_threads = cores_for_compiling(num_sharing=processes.local_count)
+        self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
+        self._listen = listen
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and exported: with averaged weights, where they are averaged."""
+        return self.network if self.averaged is None else self.averaged.network
+
+    @property
+    def loss_scale(self) -> float | None:
+        """Factor of the loss in float16, or None in other precisions; reading it waits for the device."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
+    def step(self, batch: Batch, *, lr: float, encoder_frozen: bool = False) -> Float[Tensor, ""]:
+        """Take one step and return the loss, still on the device; of several processes, that of this one's part.
+
+        Args:
+            batch: What to learn from.
+            lr: Learning rate of the step.
+            encoder_frozen: Leave the network's encoder as it is.
+        """
+        training = self._plan.training
+        set_learning_rate(self._optimizer, lr)
+        self.network.train()
+        parts = _split(batch, training.accumulation)
+        self._compile(parts[0])
+        if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
+            self._graph = GraphedGradients(self._backward, self.network, parts[0])
+        # The seed comes after these, which draw numbers too.
+        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._processes.rank])
+        torch.manual_seed(int(seed.integers(2**62)))
+        loss = self._accumulated_gradients(parts)
+        self._processes.average_gradients(list(self.network.parameters()))
+        with _without_gradients(self._encoder_parameters() if encoder_frozen else []):
+            if training.gradient_clip is not None:
+                self._scaler.unscale_(self._optimizer)
+                nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        self.iterations_done += 1
+        if self.averaged is not None:
+            self.averaged.follow(self.network, steps=self.iterations_done)
+        return loss
+
+    def _compile(self, batch: Batch) -> None:
+        """Before the first step on a GPU, compile the kernels of learning from a batch and of validating with one."""
+        if not self._compiling_threads:
+            return
+
+        def passes() -> None:
+            self._backward(batch)
+            with torch.no_grad(), self._autocast():
+                self._judge(batch.images)
+
+        compile_kernels(
+            passes,
+            self.network,
+            device=self._device,
+            num_threads=self._compiling_threads,
+            listen=self._listen,
+        )
+        self.network.train()
+        self._compiling_threads = 0
+
+    def _encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the network's encoder.
+
+        Raises:
+            UsageError: The network has no part of that name.
+        """
+        encoder = getattr(self.network, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise UsageError(
+                f"training.frozen_encoder_epochs: {self._plan.network.kind} has no encoder apart; set it to 0"
+            )
+        return list(encoder.parameters())
+
+    def _can_be_graph(self) -> bool:
+        """Whether a step may be captured: not where its loss is summed over processes."""
+        training, dataset = self._plan.training, self._plan.dataset
+        summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
+        return training.cuda_graph and not (self._processes.count > 1 and summed)
+
+    def _accumulated_gradients(self, parts: Sequence[Batch]) -> Tensor:
+        """Put the mean of the gradients of all parts into the parameters, and return their mean loss."""
+        if len(parts) == 1:
+            return self._gradients(parts[0])
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        losses, total = [], None
+        for part in parts:
+            losses.append(self._gradients(part))
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            if total is None:
+                total = [gradient.clone() for gradient in gradients]
+            else:
+                torch._foreach_add_(total, gradients)
+        assert total is not None
+        torch._foreach_div_(total, len(parts))
+        torch._foreach_copy_(gradients, total)
+        return torch.stack(losses).mean()
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Compute the loss of a batch and put its gradients into the parameters."""
+        if self._graph is not None:
+            return self._graph(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        return self._backward(batch)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Run the network forward and backward and return the loss."""
+        with self._autocast():
+            outputs = as_sequence(self.network(batch.images))
+        loss = segmentation_loss(
+            outputs,
+            batch.label_maps,
+            spec=self._plan.training.loss,
+            dataset=self._plan.dataset,
+            total=self._processes.sum,
+        )
+        self._scaler.scale(loss).backward()
+        return loss.detach()
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
+        """Return the logits of the judged network at full resolution, without learning from the batch."""
+        if self._replayed is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
+            beside = None if self._graph is None else self._graph.graph
+            self._replayed = ReplayedNetwork(self._judge, beside=beside)
+        with self._autocast():
+            return (self._replayed or self._judge)(batch.images).float()
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Run the judged network forward, and return its output at full resolution."""
+        return as_sequence(self.judged.eval()(images))[0]
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that is needed to go on from here."""
+        tensors, groups = store_optimizer(self._optimizer)
+        scaler_state = self._scaler.state_dict()
+        state = TrainingState(
+            iterations_done=self.iterations_done,
+            training_seconds=self.seconds,
+            optimizer_groups=groups,
+            loss_scale=scaler_state.get("scale"),
+            num_steps_at_loss_scale=scaler_state.get("_growth_tracker"),
+        )
+        average = None if self.averaged is None else self.averaged.network.state_dict()
+        return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, average=average)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go to where a checkpoint was written."""
+        self.network.load_state_dict(checkpoint.network)
+        if self.averaged is not None and checkpoint.average is not None:
+            self.averaged.restore(checkpoint.average)
+        restore_optimizer(self._optimizer, checkpoint.optimizer, checkpoint.state.optimizer_groups)
+        if self._scaler.is_enabled():
+            restored = {
+                "scale": checkpoint.state.loss_scale,
+                "_growth_tracker": checkpoint.state.num_steps_at_loss_scale,
+            }
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **restored})
+        self.iterations_done = checkpoint.state.iterations_done
+        self.seconds = checkpoint.state.training_seconds
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the network runs."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+@contextmanager
+def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Take gradients away from the optimizer, which then leaves parameters and their state alone.
+
+    They are put back afterwards: a CUDA graph writes to the same memory at the next step.
+    """
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    yield
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _split(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into parts of equal size."""
+    pairs = zip(batch.images.chunk(count), batch.label_maps.chunk(count), strict=True)
+    return [Batch(images, label_maps) for images, label_maps in pairs]
+
+
+def as_sequence(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return a network's outputs as a sequence, also where there is one."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs

@@ -1,0 +1,154 @@
+"""Small sources in the forms in which people have the data sets."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scanseg.converters import NAMED_DATASETS, convert_dataset
+from scanseg.dataset.check import check_dataset
+from scanseg.dataset.raw import open_dataset
+from scanseg.errors import InputError
+from scanseg.imaging import Image, read_label_map, write_image, write_instance_map, write_label_map
+
+
+def image_of(array, *, spacing=None):
+    """An image of (channel, *spatial) with a spacing."""
+    axes = array.ndim - 1
+    return Image(
+        array, spacing or (2.0, 0.8, 0.8)[-axes:], (1.0,) * axes, tuple(np.eye(axes).ravel().tolist())
+    )
+
+
+def write_pair(image_path, label_path, label_map, *, channel=0, spacing=None):
+    """Write a noisy volume and its labels."""
+    for path in (image_path, label_path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(label_map.size + channel)
+    array = (rng.normal(0, 200, label_map.shape) + 40 * label_map).astype(np.int16)[np.newaxis]
+    image = image_of(array, spacing=spacing)
+    write_image(image_path, image)
+    write_label_map(label_path, label_map, like=image)
+    return array
+
+
+def labels_of(values, shape=(3, 6, 8)):
+    """A label map in which every value occurs."""
+    label_map = np.zeros(shape, np.uint8)
+    label_map.reshape(-1)[: len(values)] = values
+    return label_map
+
+
+def picture(path, shape=(20, 24), *, seed=0, channels=3):
+    """Write a colour picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).integers(0, 256, (channels, *shape)).astype(np.uint8)
+    if path.suffix == ".png":
+        write_image(path, image_of(array, spacing=(1.0, 1.0)))
+    else:
+        import PIL.Image
+
+        PIL.Image.fromarray(np.moveaxis(array, 0, -1) if channels == 3 else array[0]).save(path)
+    return array
+
+
+def mask(path, inside, *, value=255):
+    """Write a mask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = inside.astype(np.uint8) * np.uint8(value)
+    if path.suffix == ".png":
+        write_label_map(path, array, like=image_of(array[np.newaxis], spacing=(1.0, 1.0)))
+    else:
+        import PIL.Image
+
+        PIL.Image.fromarray(array).save(path, quality=90)
+
+
+def numbers(path, array):
+    """Write an instance map."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_instance_map(path, array, like=image_of(array[np.newaxis], spacing=(1.0, 1.0)))
+
+
+def describe(folder, **content):
+    """Write a dataset.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def two_cells(shape=(20, 24)):
+    """Two touching objects and one by itself."""
+    array = np.zeros(shape, np.int32)
+    array[3:9, 3:9], array[3:9, 9:15], array[12:17, 5:12] = 7, 300, 2
+    return array
+
+
+def convert(name, source, output, **options):
+    """Convert, and check that what is there can be opened and is sound."""
+    result = convert_dataset(NAMED_DATASETS[name], source, output, **options)
+    dataset = open_dataset(output)
+    check_dataset(dataset, num_workers=0)
+    assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
+    return result, dataset
+
+
+def names(dataset):
+    return [case.name for case in dataset.cases]
+
+
+def label_map(folder, name, *, part="Tr", ending=".nii.gz"):
+    return read_label_map(folder / f"labels{part}" / f"{name}{ending}").array[0]
+
+
+def refused(name, source, output):
+    """Convert what cannot be converted; returns the message. Nothing may be left behind."""
+    with pytest.raises(InputError) as caught:
+        convert_dataset(NAMED_DATASETS[name], source, output)
+    assert not output.exists()
+    assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
+    return str(caught.value)
+
+
+def raw_abdomen(root, organs, *, channels=None):
+    for part, case in (("Tr", "amos_0507"), ("Ts", "own_0001")):
+        write_pair(
+            root / f"images{part}" / f"{case}_0000.nii.gz",
+            root / f"labels{part}" / f"{case}.nii.gz",
+            labels_of(range(14)),
+        )
+    describe(
+        root,
+        channel_names=channels or {"0": "MRI"},
+        labels={"background": 0, **organs},
+        numTraining=1,
+        file_ending=".nii.gz",
+    )
+
+
+def transunet(root):
+    """Slices of case 0005 and a volume of case 0008; returns them as arrays."""
+    rng = np.random.default_rng(0)
+    volumes = {}
+    for case in ("0005", "0008"):
+        image = rng.random((3, 6, 8)).astype(np.float32)
+        volumes[case] = image, labels_of(range(9))
+    (root / "train_npz").mkdir(parents=True)
+    for index in range(3):
+        np.savez(
+            root / "train_npz" / f"case0005_slice{index:03d}.npz",
+            image=volumes["0005"][0][index],
+            label=volumes["0005"][1][index].astype(np.float32),
+        )
+    h5py = pytest.importorskip("h5py", reason="test volumes are HDF5: pip install h5py")
+    (root / "test_vol_h5").mkdir()
+    with h5py.File(root / "test_vol_h5" / "case0008.npy.h5", "w") as file:
+        file["image"], file["label"] = volumes["0008"]
+    return volumes
+
+
+def link_some(source, target, folders, *, number):
+    """Link the first files of folders of a real data set."""
+    for folder in folders:
+        (target / folder).mkdir(parents=True)
+        for path in sorted((source / folder).iterdir())[:number]:
+            (target / folder / path.name).symlink_to(path)

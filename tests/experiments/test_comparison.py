@@ -1,0 +1,323 @@
+"""`scanseg study`: a grid from its file to table and figure."""
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from statistics import mean, stdev
+
+import pytest
+import torch
+from PIL import Image
+
+from scanseg.experiments import comparison as study_module
+from scanseg.experiments.comparison import StudyOptions, run_study
+from scanseg.papers.ready_comparisons import ready_studies
+from scanseg.planning import RECIPES
+from scanseg.settings import apply_settings
+from scanseg.specs.records.comparison import StudyRecord, StudySpec
+
+from .conftest import SETTINGS
+
+OPTIONS = ("--devices", "cpu", "--num-workers", 0)
+CELLS = [
+    {"name": "none", "settings": ["network.variant=bot", "network.sequence_block=none"]},
+    {"name": "Bot / ViL", "settings": ["network.variant=bot"]},
+]
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of two cells."""
+
+    def write(**changes):
+        content = {
+            "title": "Blocks",
+            "question": "Do they help?",
+            "recipe": "xlstm-unet",
+            "settings": [*SETTINGS, "training.epochs=1"],
+            "cells": CELLS,
+            "seeds": [0, 1],
+            "folds": [0, 1],
+        }
+        path = tmp_path / "blocks.json"
+        path.write_text(json.dumps({key: value for key, value in (content | changes).items() if value}))
+        return path
+
+    return write
+
+
+def record_of(folder):
+    return StudyRecord.read(folder / "study.json")
+
+
+def test_every_cell_seed_and_fold(study, dataset, tmp_path, command):
+    output = tmp_path / "out"
+    outcome = command("study", study(), dataset, "-o", output, *OPTIONS)
+
+    assert outcome.code == 0, outcome.stderr
+    record = record_of(output)
+    assert record.waiting == ()
+    assert [cell.name for cell in record.cells] == ["none", "Bot / ViL"]
+    for cell in record.cells:
+        assert [(run.seed, run.fold) for run in cell.runs] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        reports = [json.loads((output / run.model / "validation.json").read_text()) for run in cell.runs]
+        dice = [report["summary"]["mean_over_labels"]["dice"] for report in reports]
+        assert [run.mean_dice for run in cell.runs] == dice
+        assert cell.mean_dice == pytest.approx(mean(dice))
+        assert cell.std == pytest.approx(stdev(dice))
+        assert cell.seed_std == pytest.approx(stdev([mean(dice[:2]), mean(dice[2:])]))
+        seeds = [
+            json.loads((output / run.model / "plan.json").read_text())["training"]["seed"]
+            for run in cell.runs
+        ]
+        assert seeds == [0, 0, 1, 1]
+    (comparison,) = record.comparisons
+    assert (comparison.cell, comparison.baseline, comparison.num_cases) == ("Bot / ViL", "none", 4)
+    assert comparison.gain == pytest.approx(record.cells[1].mean_dice - record.cells[0].mean_dice)
+    assert comparison.p_corrected == comparison.p_value
+    assert record.cells[1].num_parameters > record.cells[0].num_parameters
+    text = (output / "study.md").read_text()
+    assert "Bot / ViL against none:" in text
+    assert "(too few cases for the test)" in text
+    assert text.splitlines()[0] == "# Blocks"
+    assert "Bot / ViL" in outcome.stdout
+    with Image.open(output / "study.png") as picture:
+        assert picture.width > 500
+    assert (output / "study.csv").read_text().startswith("cell,trainings,")
+
+
+BARE = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in ("SimpleITK", "PIL", "tifffile", "matplotlib", "monai"):
+            raise ImportError(f"{name} is blocked by the test")
+
+sys.meta_path.insert(0, Block())
+from scanseg.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_it_is_prepared_here_cut_there_and_grows(study, dataset, tmp_path, command):
+    output, path = tmp_path / "out", study(folds=[0], seeds=[0])
+    prepared = command("study", path, dataset, "-o", output, *OPTIONS, "--prepare")
+    assert prepared.code == 0, prepared.stderr
+    assert len(record_of(output).waiting) == 2
+    dataset.rename(tmp_path / "elsewhere")
+
+    cut = command("study", path, "-o", output, *OPTIONS, "--resume", "--stop-after-minutes", 0.00001)
+    assert cut.code == 0, cut.stderr
+    assert "Still to be done: 2 trainings, next none, seed 0, fold 0" in cut.stdout
+    # A machine without image libraries goes on with what was prepared.
+    words = ["study", path, "-o", output, *OPTIONS, "--resume"]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert record_of(output).waiting == ()
+    weights = output / "none" / "seed_0_fold_0" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+
+    more = command(*words, "--seeds", "0,1")
+    assert more.code == 0, more.stderr
+    assert weights.stat().st_mtime_ns == before
+    assert [len(cell.runs) for cell in record_of(output).cells] == [2, 2]
+    other = command(*words, "--max-minutes", 3)
+    assert other.code == 2
+    assert "max_minutes is null, not 3.0" in other.stderr
+
+
+def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
+    path, alone, spread = study(folds=[0]), tmp_path / "alone", tmp_path / "spread"
+    assert command("study", path, dataset, "-o", alone, *OPTIONS).code == 0
+    words = ("study", path, dataset, "-o", spread, "--devices", "cpu,cpu", "--num-workers", 0)
+    cut = command(*words, "--stop-after-minutes", 0.03)  # less than a process needs to begin
+    assert cut.code == 0, cut.stderr
+    assert len(record_of(spread).waiting) > 0
+
+    outcome = command(*words, "--resume")
+
+    assert outcome.code == 0, outcome.stderr
+    for ours, theirs in zip(record_of(spread).cells, record_of(alone).cells, strict=True):
+        assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
+
+
+@pytest.mark.parametrize(
+    ("options", "woken"),
+    [(("--devices", "cpu"), torch.device("cpu")), (("--devices", "cpu", "--prepare"), None)],
+)
+def test_the_device_wakes_before_the_first_training(
+    study, dataset, tmp_path, command, monkeypatch, options, woken
+):
+    seen = []
+
+    @contextmanager
+    def wake(device):
+        yield
+        seen.append(
+            (device, len(list(tmp_path.glob("out/*/plan.json"))), len(list(tmp_path.rglob("run.json"))))
+        )
+
+    monkeypatch.setattr(study_module, "waking", wake)
+    path = study(folds=[0], seeds=[0])
+    outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0, *options)
+    assert outcome.code == 0, outcome.stderr
+    assert seen == [(woken, 2, 0)]
+
+
+class KilledError(Exception):
+    """Stands for a process that is killed."""
+
+
+def test_a_training_that_was_killed_while_it_validated_is_not_done(study, dataset, tmp_path):
+    spec = StudySpec.read(study(folds=[0], seeds=[0]))
+    options, output = StudyOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
+
+    def listen(progress):
+        if progress.task == "validating":
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_study(spec, dataset, output, options, resume=False, listen=listen)
+    assert not list(output.rglob("validation.json"))
+
+    record = run_study(spec, None, output, options, resume=True)
+
+    assert record.waiting == ()
+    assert [len(cell.runs) for cell in record.cells] == [1, 1]
+
+
+EXPLODES = {"name": "explodes", "settings": ["training.optimizer.lr=1e30", "training.precision=float32"]}
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
+    study, dataset, tmp_path, command, devices
+):
+    output = tmp_path / "out"
+    path = study(cells=[CELLS[0], EXPLODES, CELLS[1]], folds=[0], seeds=[0])
+    words = ("study", path, dataset, "-o", output, "--num-workers", 0)
+
+    outcome = command(*words, "--devices", devices)
+
+    assert outcome.code == 1
+    assert "explodes, seed 0, fold 0" in outcome.stderr
+    assert "the training loss is nan" in outcome.stderr or "the training loss is inf" in outcome.stderr
+    assert "--resume trains what is still to be done: 1 of 3" in outcome.stderr
+    record = record_of(output)
+    assert [len(cell.runs) for cell in record.cells] == [1, 0, 1]
+    assert record.waiting == ("explodes, seed 0, fold 0",)
+    assert record.comparisons[1].gain is not None
+    assert "explodes against none: not trained yet" in (output / "study.md").read_text()
+
+    done = [output / run.model / "model.safetensors" for cell in record.cells for run in cell.runs]
+    before = [path.stat().st_mtime_ns for path in done]
+    again = command(*words, "--devices", devices, "--resume")
+    assert again.code == 1
+    assert "explodes, seed 0, fold 0" in again.stderr
+    assert "none, seed" not in again.stderr
+    assert [path.stat().st_mtime_ns for path in done] == before
+
+
+def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, command, monkeypatch):
+    output = tmp_path / "out"
+    words = ("study", study(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
+    refused = command(*words, "--devices", "cpu,cuda:77")
+    assert (refused.code, output.exists()) == (2, False)
+    assert "device 'cuda:77' is not there" in refused.stderr
+    monkeypatch.setattr(study_module, "require_devices", lambda devices: None)  # lost on the way, say
+
+    outcome = command(*words, "--devices", "cuda:77,cuda:78")
+
+    assert outcome.code == 1
+    for device in ("cuda:77", "cuda:78"):
+        assert outcome.stderr.count(f"on {device} ended with 2: device '{device}' is not there") == 2
+        assert f"after that {device} got no more" in outcome.stderr
+    assert "still to be done: 6 of 6" in outcome.stderr
+    done = command(*words, "--devices", "cpu", "--resume")
+    assert done.code == 0, done.stderr
+    assert record_of(output).waiting == ()
+
+
+def test_a_grid_is_written_out(study, dataset, tmp_path, command):
+    path = study(
+        cells=None,
+        grid={"network.variant": ["bot", "enc"], "training.optimizer.lr": [0.01, 0.001]},
+        folds=[0],
+        seeds=[0],
+        baseline='variant="enc", lr=0.01',
+    )
+    outcome = command("study", path, dataset, "-o", tmp_path / "out", *OPTIONS)
+
+    assert outcome.code == 0, outcome.stderr
+    record = record_of(tmp_path / "out")
+    assert [cell.name for cell in record.cells] == [
+        f'variant="{variant}", lr={lr}' for variant in ("bot", "enc") for lr in (0.01, 0.001)
+    ]
+    assert len(record.comparisons) == 3
+    for cell in record.cells:
+        plan = json.loads((tmp_path / "out" / cell.runs[0].model / "plan.json").read_text())
+        assert f'"{plan["network"]["variant"]}", lr={plan["training"]["optimizer"]["lr"]}' in cell.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": None}, "either cells or a grid"),
+        ({"cells": CELLS[:1]}, "at least two cells"),
+        ({"baseline": "best"}, "baseline 'best' is not among the cells none, Bot / ViL"),
+        ({"seeds": [1, 1]}, "name one twice"),
+        ({"folds": [7]}, "fold 7 does not exist"),
+        ({"settings": ["network.depth=3"]}, "network has no 'depth'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_trains(
+    study, dataset, tmp_path, command, changes, message
+):
+    outcome = command("study", study(**changes), dataset, "-o", tmp_path / "out", *OPTIONS)
+    assert outcome.code in (1, 2)
+    assert message in outcome.stderr
+    assert not list(tmp_path.glob("out/**/run.json"))
+
+
+def test_some_cells_alone(study, dataset, tmp_path, command):
+    third = {"name": "Enc", "settings": ["network.variant=enc"]}
+    words = ("study", study(cells=[*CELLS, third]), dataset, "-o", tmp_path / "out", *OPTIONS, "--prepare")
+    outcome = command(*words, "--cells", "none,Enc")
+    assert outcome.code == 0, outcome.stderr
+    assert [cell.name for cell in record_of(tmp_path / "out").cells] == ["none", "Enc"]
+    refused = command(*words, "--cells", "Enc,Bot")
+    assert refused.code == 2
+    assert "choose at least two of none; Bot / ViL; Enc, with the baseline none among them" in refused.stderr
+
+
+def test_unknown_names_are_refused_with_the_known(tmp_path, command):
+    outcome = command("study", "u-net", tmp_path, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert "neither a file nor one of msvm-unet-decoder" in outcome.stderr
+
+
+def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path, command):
+    ready = ready_studies()
+    listed = command("study", "list")
+    assert all(name in listed.stdout for name in ready)
+    import scanseg
+
+    plans = {
+        recipe: scanseg.make_plan(dataset, recipe=recipe, num_workers=0)
+        for recipe in {cell.recipe or spec.recipe for spec in ready.values() for cell in spec.all_cells}
+    }
+    for name, spec in ready.items():
+        shown = command("study", "show", name)
+        assert StudySpec.model_validate_json(shown.stdout) == spec
+        assert spec.recipe in RECIPES
+        networks = [
+            apply_settings(
+                plans[cell.recipe or spec.recipe], (*spec.settings, *cell.settings)
+            ).network.to_json()
+            for cell in spec.all_cells
+        ]
+        assert len(set(networks)) == len(networks)

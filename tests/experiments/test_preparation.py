@@ -1,0 +1,72 @@
+"""What a training is told to begin with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from scanseg.errors import UsageError
+from scanseg.models import ModelFolder
+from scanseg.planning.preparation import known_splits, plan_of, store_of
+from scanseg.specs import Plan
+
+
+def test_description_given_for_its_data_set():
+    source = Path("data/acdc/dataset.json")
+    with pytest.raises(
+        UsageError, match=r"describes a data set; give its folder, data/acdc, or a plan's file"
+    ):
+        plan_of(source, recipe=None, like=None, settings=(), num_workers=0, listen=lambda progress: None)
+    with pytest.raises(UsageError, match=r"describes a data set"):
+        known_splits(source)
+
+
+def test_model_given_for_a_data_set(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(
+        UsageError, match=r"is a model's folder, not a data set's; give its plan, \S*plan.json: with -o"
+    ):
+        plan_of(tmp_path, recipe=None, like=None, settings=(), num_workers=0, listen=lambda progress: None)
+    with pytest.raises(UsageError, match=r"is a model's folder"):
+        store_of(Plan.model_construct(), tmp_path, tmp_path, num_workers=0, listen=lambda progress: None)
+
+
+def write_volumes(folder, spacings):
+    """Volumes of noise around a box, each with its spacing along z, y, x."""
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    box = np.zeros((8, 16, 16), np.uint8)
+    box[2:6, 4:12, 4:12] = 1
+    noise = np.random.default_rng(0).normal(0, 1, box.shape)
+    for number, spacing in enumerate(spacings):
+        for array, path in (
+            ((noise + box).astype(np.float32), f"imagesTr/case_{number}_0000.nii.gz"),
+            (box, f"labelsTr/case_{number}.nii.gz"),
+        ):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing(spacing[::-1])
+            sitk.WriteImage(image, folder / path)
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "box": 1},
+        "numTraining": len(spacings),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_a_plan_knows_the_spacings_of_its_data_set(tmp_path):
+    first = write_volumes(tmp_path / "first", [(2.0, 1.0, 1.0), (2.0, 1.5, 1.0)])
+    second = write_volumes(tmp_path / "second", [(4.0, 0.5, 0.5), (3.0, 0.5, 0.75)])
+
+    def plan(source, **given):
+        told = {"recipe": None, "like": None} | given
+        return plan_of(source, settings=(), num_workers=0, listen=lambda progress: None, **told)
+
+    model = ModelFolder.create(tmp_path / "model", plan(first, recipe="plain-unet"))
+
+    assert model.plan.spacing_range == ((2.0, 1.0, 1.0), (2.0, 1.5, 1.0))
+    assert plan(second, like=model.path).spacing_range == ((3.0, 0.5, 0.5), (4.0, 0.5, 0.75))

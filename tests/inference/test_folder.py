@@ -1,0 +1,481 @@
+import errno
+import json
+import time
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from torch import nn
+
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.evaluation import evaluate
+from scanseg.imaging import Image, read_image, read_label_map, write_label_map
+from scanseg.inference import folder as folders
+from scanseg.inference import outputs as targets
+from scanseg.specs import PredictionRecord
+
+
+class Threshold(nn.Module):
+    """Label 1 where the image is above one half."""
+
+    def forward(self, batch):
+        return torch.cat((torch.zeros_like(batch), batch - 0.5), dim=1)
+
+
+def write(path, array):
+    direction = tuple(np.eye(array.ndim).ravel().tolist())
+    image = Image(array[None], spacing=(1.0,) * array.ndim, origin=(0.0,) * array.ndim, direction=direction)
+    write_label_map(path, array, like=image)
+
+
+@pytest.fixture
+def volumes(tmp_path, rng):
+    """Folder of two cases, and what they hold."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    arrays = {case: rng.integers(0, 2, (5, 6, 7)).astype(np.uint8) for case in ("a", "b")}
+    for case, array in arrays.items():
+        write(folder / f"{case}_0000.nii.gz", array)
+    return folder, arrays
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "new" / "labels"
+    record = make_predictor().predict_folder(folder, output)
+    assert names(output) == ["a.nii.gz", "b.nii.gz", "dataset.json", "prediction.json"]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(output / f"{case}.nii.gz").array[0], array)
+    assert PredictionRecord.read(output / "prediction.json") == record
+    assert [case.case for case in record.cases] == ["a", "b"]
+    assert record.cases[0].images == (str(folder / "a_0000.nii.gz"),)
+    assert (record.cases[0].label_map, record.cases[0].fault) == ("a.nii.gz", None)
+    assert record.versions["scanseg"]
+    assert (record.precision, record.recipe, record.mirror) == ("float32", "test", False)
+
+
+def test_evaluate_finds_the_names(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    make_predictor().predict_folder(folder, tmp_path / "out")
+    (tmp_path / "references").mkdir()
+    for case, array in arrays.items():
+        write(tmp_path / "references" / f"{case}.nii.gz", array)
+    report = evaluate(tmp_path / "out", tmp_path / "references")
+    assert report.summary.label_means() == {"bright": 1.0}
+
+
+def test_one_file_of_another_ending(make_predictor, tmp_path):
+    array = np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0)
+    write(tmp_path / "scan.nrrd", array)
+    make_predictor().predict_folder(tmp_path / "scan.nrrd", tmp_path / "out")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "out" / "scan.nrrd").array[0], array)
+
+
+def test_pictures_as_jpeg_become_png(make_predictor, tmp_path):
+    from PIL import Image as Picture
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(folder / "frame.jpg")
+    predictor = make_predictor(
+        num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".jpg"}
+    )
+    predictor.predict_folder(folder, tmp_path / "out")
+    assert names(tmp_path / "out") == ["dataset.json", "frame.png", "prediction.json"]
+    assert read_label_map(tmp_path / "out" / "frame.png").array.all()
+
+
+def test_probabilities(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    make_predictor().predict_folder(folder, tmp_path / "out", probabilities=True)
+    with np.load(tmp_path / "out" / "a.npz") as stored:
+        probabilities = stored["probabilities"]
+    assert probabilities.shape == (2, 5, 6, 7)
+    np.testing.assert_array_equal(probabilities[1] > 0.5, arrays["a"] == 1)
+
+
+def test_progress(make_predictor, volumes, tmp_path):
+    heard = []
+    make_predictor().predict_folder(volumes[0], tmp_path / "out", listen=heard.append)
+    assert (heard[0].done, heard[0].detail) == (0, "a")
+    assert (heard[-1].done, heard[-1].total, heard[-1].detail) == (2, 2, "b")
+    assert "a, window 1 of 1" in [progress.detail for progress in heard]
+    assert {progress.task for progress in heard} == {"predicting"}
+
+
+def test_a_bad_case_does_not_stop_the_others(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    (folder / "a_0000.nii.gz").write_bytes(b"no image")
+    output = tmp_path / "out"
+    with pytest.raises(InputError, match=r"case a: .*a_0000\.nii\.gz"):
+        make_predictor().predict_folder(folder, output)
+    assert names(output) == ["b.nii.gz", "dataset.json", "prediction.json"]
+    np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], arrays["b"])
+    cases = json.loads((output / "prediction.json").read_text())["cases"]
+    assert cases[0]["label_map"] is None
+    assert "a_0000.nii.gz" in cases[0]["fault"]
+    assert cases[1]["fault"] is None
+
+
+def test_all_bad_cases_are_told(make_predictor, volumes, tmp_path):
+    class Broken(nn.Module):
+        def forward(self, batch):
+            return batch.new_full((len(batch), 2, *batch.shape[2:]), float("nan"))
+
+    with pytest.raises(ScansegError, match=r"case a: .*finite.*\n.*case b: .*finite"):
+        make_predictor(Broken()).predict_folder(volumes[0], tmp_path / "out")
+    assert names(tmp_path / "out") == ["dataset.json", "prediction.json"]
+
+
+def test_a_bug_is_not_hidden(make_predictor, volumes, tmp_path):
+    class Buggy(nn.Module):
+        def forward(self, batch):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_predictor(Buggy()).predict_folder(volumes[0], tmp_path / "out")
+
+
+def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor()
+    predictor.predict_folder(folder, output)
+    write(output / "a.nii.gz", 1 - arrays["a"])
+    told = (
+        r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced\. .*by --skip-existing, .*by --overwrite"
+    )
+    with pytest.raises(InputError, match=told):
+        predictor.predict_folder(folder, output)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
+    predictor.predict_folder(folder, output, overwrite=True)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], arrays["a"])
+
+
+def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / "c_0000.nii.gz", arrays["a"])
+    for name in ("x.nii", "y.NII", "notes.txt", "1.2.840.dcm", "README"):
+        (folder / name).touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "dataset.json", "prediction.json", "._a_0000.nii"):
+        (folder / name).touch()
+        (other / name).touch()
+
+    record = make_predictor().predict_folder([folder, other], tmp_path / "out")
+
+    assert record.warnings == (
+        f"{folder}: 5 files skipped that do not end in .nii.gz (1 in .dcm, 1 in README, 1 in .txt, 1 in .nii, "
+        "1 in .NII); a file given by name may have any known ending",
+    )
+    assert PredictionRecord.read(tmp_path / "out" / "prediction.json").warnings == record.warnings
+    assert [case.case for case in record.cases] == ["a", "b", "c"]
+
+
+def test_a_spacing_far_from_that_of_the_training_is_told_of(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    predictor = make_predictor()
+    record = predictor.predict_folder(folder, tmp_path / "unknown")
+    assert [case.warning for case in record.cases] == [None, None]
+
+    sizes = SimpleITK.ReadImage(str(folder / "a_0000.nii.gz")).GetSpacing()[::-1]
+    near = (tuple(0.6 * size for size in sizes), tuple(0.9 * size for size in sizes))
+    predictor.plan = predictor.plan.model_copy(update={"spacing_range": near})
+    record = predictor.predict_folder(folder, tmp_path / "near")
+    assert [case.warning for case in record.cases] == [None, None]
+
+    far = tuple(3 * size for size in sizes)
+    predictor.plan = predictor.plan.model_copy(update={"spacing_range": (far, far)})
+    record = predictor.predict_folder(folder, tmp_path / "out")
+    told = "its spacing (z, y, x) is {} mm, that of the training's data set {} mm; is its header right?"
+    here, there = (" x ".join(f"{size:.3g}" for size in each) for each in (sizes, far))
+    assert [case.warning for case in record.cases] == [told.format(here, there)] * 2
+    assert PredictionRecord.read(tmp_path / "out" / "prediction.json").cases == record.cases
+
+
+def test_the_spacing_of_a_tiff_is_no_other_file(tmp_path):
+    for name in ("a_0000.tif", "a.json", "b.json"):
+        (tmp_path / name).touch()
+    (warning,) = targets.warn_of_others([tmp_path], file_ending=".tif")
+    assert warning.startswith(f"{tmp_path}: 1 file skipped that does not end in .tif (1 in .json)")
+
+
+def test_the_voxels_of_a_header_are_no_other_files(make_predictor, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b"):
+        image = SimpleITK.GetImageFromArray(np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0))
+        SimpleITK.WriteImage(image, str(folder / f"{name}.mhd"))
+    assert (folder / "a.raw").is_file()
+    predictor = make_predictor(dataset={"channel_names": ("MR",), "file_ending": ".mhd"})
+    assert predictor.predict_folder(folder, tmp_path / "out").warnings == ()
+    (folder / "c.raw").touch()
+    record = predictor.predict_folder(folder, tmp_path / "again")
+    assert "1 file skipped that does not end in .mhd (1 in .raw)" in record.warnings[0]
+
+
+def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    array = np.zeros((5, 6, 7), np.uint8)
+    write(folder / "c.nii.gz", array)
+    (folder / "dataset.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"c\.nii\.gz is an image to segment; dataset\.json there was not written by"
+    ) as caught:
+        make_predictor().predict_folder(folder, folder)
+    assert str(caught.value).endswith(". Choose another folder.")  # nothing else would help
+    with pytest.raises(InputError, match=r"c\.nii\.gz is an image to segment"):
+        make_predictor().predict_folder(folder, folder, overwrite=True)
+    assert (folder / "dataset.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("inside", [("imagesTr", "imagesTs"), ("imagesTr",)])
+def test_the_folder_of_a_data_set_is_pointed_to_its_images(make_predictor, tmp_path, inside):
+    dataset = tmp_path / "dataset"
+    for name in ("labelsTr", *inside):
+        (dataset / name).mkdir(parents=True)
+    (dataset / "dataset.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        make_predictor().predict_folder(dataset, tmp_path / "out")
+    given = " or ".join(str(dataset / name) for name in reversed(inside))
+    assert str(caught.value) == f"{dataset}: the folder of a data set, not one of images; give {given}."
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_maps_are_not_written_among_the_images(make_predictor, volumes):
+    folder, _ = volumes
+    before = names(folder)
+    with pytest.raises(InputError, match="it is the folder of the images to segment"):
+        make_predictor().predict_folder(folder, folder, overwrite=True)
+    assert names(folder) == before
+
+
+def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):
+    predictor = make_predictor()
+    with pytest.raises(UsageError, match="no axes to mirror"):
+        predictor.predict_folder(volumes[0], tmp_path / "out", mirror=True)
+    with pytest.raises(InputError, match="no such file or folder"):
+        predictor.predict_folder(tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        predictor.predict_folder(volumes[0], tmp_path / "file")
+    with pytest.raises(UsageError, match="no images to segment"):
+        predictor.predict_folder([], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_sources(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    (tmp_path / "other").mkdir()
+    (folder / "b_0000.nii.gz").rename(tmp_path / "other" / "b_0000.nii.gz")
+    predictor = make_predictor()
+    record = predictor.predict_folder(
+        [folder, str(tmp_path / "other" / "b_0000.nii.gz")], str(tmp_path / "out")
+    )
+    assert [case.case for case in record.cases] == ["a", "b"]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
+    with pytest.raises(InputError, match="a there more than once"):
+        predictor.predict_folder([folder, folder], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_the_next_case_is_prepared_while_one_is_segmented(make_predictor, volumes, tmp_path):
+    from threading import Event
+
+    prepared = {"a": Event(), "b": Event()}
+
+    class Waiting(nn.Module):
+        def forward(self, batch):
+            assert prepared["b"].wait(30), "the second case is read only after the first is segmented"
+            return Threshold()(batch)
+
+    predictor = make_predictor(Waiting())
+    prepare = predictor.prepare
+
+    def watched(source, **options):
+        result = prepare(source, **options)
+        prepared[source[0].name[0]].set()
+        return result
+
+    predictor.prepare = watched
+    record = predictor.predict_folder(volumes[0], tmp_path / "out")
+    assert [case.fault for case in record.cases] == [None, None]
+
+
+def test_a_case_is_written_while_the_next_is_segmented(make_predictor, volumes, tmp_path, monkeypatch):
+    from threading import Event
+
+    begun, calls = Event(), []
+
+    class Telling(nn.Module):
+        def forward(self, batch):
+            calls.append(1)
+            if len(calls) == 2:
+                begun.set()
+            return Threshold()(batch)
+
+    def write(path, label_map, *, like):
+        assert begun.wait(30), "the second case is segmented only after the first is written"
+        write_label_map(path, label_map, like=like)
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    folder, arrays = volumes
+    record = make_predictor(Telling()).predict_folder(folder, tmp_path / "out")
+    assert [case.fault for case in record.cases] == [None, None]
+    for case, array in arrays.items():
+        np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
+
+
+def test_a_case_with_probabilities_is_written_before_the_next(make_predictor, volumes, tmp_path, monkeypatch):
+    done = []
+
+    class Telling(nn.Module):
+        def forward(self, batch):
+            done.append("segmented")
+            return Threshold()(batch)
+
+    def write(path, label_map, *, like):
+        time.sleep(0.1)
+        done.append("written")
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    make_predictor(Telling()).predict_folder(volumes[0], tmp_path / "out", probabilities=True)
+    assert done == ["segmented", "written"] * 2
+
+
+def test_a_full_disk_ends_a_prediction(make_predictor, volumes, tmp_path, monkeypatch):
+    def write(path, label_map, *, like):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(folders, "write_label_map", write)
+    with pytest.raises(OSError, match=r"No space left on device.*a\.nii\.gz"):
+        make_predictor().predict_folder(volumes[0], tmp_path / "out")
+
+
+def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor()
+    predictor.predict_folder(folder, output)
+    (output / "b.nii.gz").unlink()
+    write(output / "a.nii.gz", 1 - arrays["a"])
+    record = predictor.predict_folder(folder, output, skip_existing=True)
+    np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
+    np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], arrays["b"])
+    assert [(case.case, case.skipped) for case in record.cases] == [("a", True), ("b", False)]
+    again = predictor.predict_folder(folder, output, skip_existing=True)
+    assert [case.skipped for case in again.cases] == [True, True]
+    assert PredictionRecord.read(output / "prediction.json") == again
+
+
+def test_a_prediction_that_was_stopped_goes_on(make_predictor, volumes, tmp_path):
+    class Stopping(nn.Module):
+        def forward(self, batch):
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(1)
+            return Threshold()(batch)
+
+    calls = []
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        make_predictor(Stopping()).predict_folder(volumes[0], output)
+    assert names(output) == ["a.nii.gz", "dataset.json", "prediction.json"]
+    record = make_predictor().predict_folder(volumes[0], output, skip_existing=True)
+    assert [case.skipped for case in record.cases] == [True, False]
+
+
+def test_only_what_was_predicted_alike_is_skipped(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    output = tmp_path / "out"
+    predictor = make_predictor(inference={"mirror_axes": (0,)})
+    predictor.predict_folder(folder, output)
+    with pytest.raises(InputError, match="mirror was False, not True"):
+        predictor.predict_folder(folder, output, mirror=True, skip_existing=True)
+    with pytest.raises(UsageError, match="exclude each other"):
+        predictor.predict_folder(folder, output, overwrite=True, skip_existing=True)
+    with_maps = predictor.predict_folder(folder, output, uncertainty=True, skip_existing=True)
+    assert [case.skipped for case in with_maps.cases] == [False, False]
+    (output / "prediction.json").unlink()
+    with pytest.raises(InputError, match=r"holds label maps but no prediction\.json"):
+        predictor.predict_folder(folder, output, skip_existing=True)
+
+
+def test_what_other_weights_predicted_is_not_skipped(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    output, network = tmp_path / "out", nn.Conv3d(1, 2, 1)
+    make_predictor(network).predict_folder(folder, output)
+    again = make_predictor(network).predict_folder(folder, output, skip_existing=True)
+    assert [case.skipped for case in again.cases] == [True, True]
+
+    with torch.no_grad():
+        network.bias.add_(1)
+    with pytest.raises(InputError, match="the model's weights, plan or postprocessing were others"):
+        make_predictor(network).predict_folder(folder, output, skip_existing=True)
+
+
+def test_uncertainty_maps(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    predictor = make_predictor(inference={"mirror_axes": (0, 1)})
+    one = predictor.predict_folder(folder, tmp_path / "one", uncertainty=True)
+    assert (one.cases[0].entropy, one.cases[0].disagreement) == ("entropy/a.nii.gz", None)
+    found = read_image(tmp_path / "one" / "entropy" / "a.nii.gz")
+    # The network says 0.5 and -0.5 for logits of ones and zeros.
+    likely = 1 / (1 + np.exp(-0.5))
+    expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
+    np.testing.assert_allclose(found.array[0], expected, atol=1e-3)
+    assert found.spacing == (1.0, 1.0, 1.0)
+    mirrored = predictor.predict_folder(folder, tmp_path / "two", uncertainty=True, mirror=True)
+    assert mirrored.cases[0].disagreement == "disagreement/a.nii.gz"
+    assert not read_image(tmp_path / "two" / "disagreement" / "a.nii.gz").array.round(3).any()
+    evaluate(tmp_path / "two", tmp_path / "two")
+
+
+def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path):
+    """Of an oblique image that is cropped, turned and resampled on its way through the network."""
+    array = np.zeros((12, 30, 26), np.uint8)
+    array[2:9, 6:20, 4:18] = 1
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    direction = (cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0)
+    image = Image(array[None], spacing=(2.5, 0.8, 0.9), origin=(11.0, -7.0, 3.0), direction=direction)
+    write_label_map(tmp_path / "scan.nii.gz", array, like=image)
+    predictor = make_predictor(
+        preprocessing={"crop_to_nonzero": True, "axis_order": (2, 0, 1), "spacing": (1.0, 2.0, 1.0)},
+        inference={"mirror_axes": (0, 1)},
+    )
+
+    predictor.predict_folder(tmp_path / "scan.nii.gz", tmp_path / "out", uncertainty=True, mirror=True)
+
+    source = read_image(tmp_path / "scan.nii.gz")
+    for name in ("entropy", "disagreement"):
+        found = read_image(tmp_path / "out" / name / "scan.nii.gz")
+        assert found.array.shape == source.array.shape
+        assert (found.spacing, found.origin, found.direction) == (
+            source.spacing,
+            source.origin,
+            source.direction,
+        )
+    entropy = read_image(tmp_path / "out" / "entropy" / "scan.nii.gz").array[0]
+    # The network says 0.5 where the image is 1, all that is left by cropping, and nothing is known of the rest.
+    likely = 1 / (1 + np.exp(-0.5))
+    expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
+    np.testing.assert_allclose(entropy, np.where(array == 1, expected, 0), atol=1e-3)
+
+
+def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):
+    from PIL import Image as Picture
+
+    Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(tmp_path / "frame.png")
+    predictor = make_predictor(
+        num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".png"}
+    )
+    predictor.predict_folder(tmp_path / "frame.png", tmp_path / "out", uncertainty=True)
+    found = np.array(Picture.open(tmp_path / "out" / "entropy" / "frame.png"))
+    assert (found.shape, found.max()) == ((9, 8), 0)

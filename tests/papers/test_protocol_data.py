@@ -1,0 +1,52 @@
+"""Cases of a protocol: what trains, validates and is scored."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scanseg.converters import convert_dataset, find_dataset
+from scanseg.papers.data import divide, few_cases
+
+
+@pytest.fixture
+def polyps(tmp_path):
+    """Eighty pictures, of which a tenth tests."""
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    for number in range(80):
+        inside = np.zeros((8, 8), np.uint8)
+        inside[2:5, 2:5] = 255
+        Image.fromarray(np.repeat(inside[..., None], 3, 2)).save(
+            tmp_path / "source" / "images" / f"{number}.png"
+        )
+        Image.fromarray(inside).save(tmp_path / "source" / "masks" / f"{number}.png")
+    convert_dataset(find_dataset("kvasir-seg"), tmp_path / "source", tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("paper", "protocol", "counts"),
+    [
+        ("xlstm-unet", "published", (72, 0)),
+        ("xlstm-unet", "sound", (57, 15)),
+        ("msvm-unet", "published", (72, 8)),
+        ("msvm-unet", "sound", (57, 15)),
+    ],
+)
+def test_division_and_a_few_of_it(polyps, paper, protocol, counts):
+    whole = divide(polyps, paper=paper, protocol=protocol)
+    assert (len(whole.fold.train), len(whole.fold.validation)) == counts
+    assert len(whole.scored) == 8
+    assert not set(whole.fold.train) & set(whole.scored)
+    assert whole.chosen_on_scored == ((paper, protocol) == ("msvm-unet", "published"))
+
+    few = few_cases(whole)
+    assert few.fold.train == whole.fold.train[:8]
+    assert few.scored == whole.scored[:6]
+    assert few.description == "the first 6 of 8 test cases"
+    assert few.fold.validation == (few.scored if whole.chosen_on_scored else whole.fold.validation[:4])
+    assert {case.name for case in few.dataset.cases} == {
+        *few.fold.train,
+        *few.fold.validation,
+        *few.scored,
+    }

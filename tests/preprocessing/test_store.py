@@ -1,0 +1,269 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from scanseg.dataset.raw import open_dataset
+from scanseg.dataset.splits import find_splits
+from scanseg.errors import InputError
+from scanseg.imaging import read_image, read_label_map
+from scanseg.preprocessing.case import preprocess_case
+from scanseg.preprocessing.store import Store, store_name
+from scanseg.preprocessing.store_building import build_store
+from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
+
+SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 0.4, 0.6))
+
+
+@pytest.fixture
+def build(tmp_path):
+    def build(
+        dataset, *, preprocessing=SPEC, splits=None, num_workers=0, folder=tmp_path / "store", listen=None
+    ):
+        return build_store(
+            dataset,
+            preprocessing=preprocessing,
+            splits=splits or find_splits(dataset),
+            folder=folder,
+            num_workers=num_workers,
+            **({"listen": listen} if listen else {}),
+        )
+
+    return build
+
+
+def content(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_is_read_is_what_preprocessing_gives(make_dataset, build, tmp_path, num_workers):
+    dataset = open_dataset(make_dataset(3))
+    heard = []
+    built = build(dataset, num_workers=num_workers, listen=heard.append)
+    assert heard[-1].done == heard[-1].total == 3
+    store = Store.open(tmp_path / "store")
+    assert store.index == built.index
+    assert [stored.case for stored in store.index.cases] == ["case_0", "case_1", "case_2"]
+    assert store.index.splits == find_splits(dataset)
+    for case in dataset.cases:
+        label_map = read_label_map(case.label_map).array[0]
+        expected = preprocess_case(read_image(case.images), label_map, SPEC)
+        stored = store.case(case.name)
+        assert stored.geometry == expected.geometry
+        assert stored.label_values == (0, 1, 2)
+        image = store.read_image(stored)
+        assert image.dtype == np.float16
+        assert image.flags.writeable
+        np.testing.assert_array_equal(image, expected.image.astype(np.float16))
+        np.testing.assert_array_equal(store.read_label_map(stored), expected.label_map)
+        np.testing.assert_array_equal(store.read_reference(stored), label_map)
+
+
+def test_a_second_call_does_nothing(make_dataset, build, tmp_path):
+    dataset = open_dataset(make_dataset(3))
+    build(dataset)
+    before = content(tmp_path / "store/cases")
+    heard = []
+    build(dataset, listen=heard.append)
+    assert content(tmp_path / "store/cases") == before
+    assert heard == []
+
+
+def test_an_interrupted_store_is_refused_for_reading_and_completed(
+    make_dataset, build, tmp_path, monkeypatch
+):
+    dataset = open_dataset(make_dataset(3))
+
+    def interrupt(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(dataset, listen=interrupt)
+    with pytest.raises(InputError, match="unfinished"):
+        Store.open(tmp_path / "store")
+    before = content(tmp_path / "store/cases")
+    heard = []
+    build(dataset, listen=heard.append)
+    assert [progress.detail for progress in heard] == ["", "case_2"]
+    assert before.items() <= content(tmp_path / "store/cases").items()
+    assert len(Store.open(tmp_path / "store").index.cases) == 3
+
+
+def test_a_case_that_was_interrupted_midway_leaves_nothing(make_dataset, build, tmp_path, monkeypatch):
+    dataset = open_dataset(make_dataset(2))
+    calls = []
+
+    def fail(path, array):
+        calls.append(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scanseg.preprocessing.store_building.write_array", fail)
+        with pytest.raises(KeyboardInterrupt):
+            build(dataset)
+    assert calls
+    assert list((tmp_path / "store/cases").iterdir()) == []
+    (tmp_path / "store/cases/.writing-1-case_0").mkdir()  # what a killed process leaves
+    build(dataset)
+    assert sorted(path.name for path in (tmp_path / "store/cases").iterdir()) == ["case_0", "case_1"]
+
+
+def test_processes_that_want_the_same_store_build_it_in_turn(make_dataset, tmp_path):
+    """As when the trainings of two folds are started together."""
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from scanseg.preprocessing.store_building import build_store
+        from scanseg.dataset.splits import find_splits
+        from scanseg.dataset.raw import open_dataset
+        from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec
+        raw, heard = open_dataset(Path(sys.argv[1])), []
+        build_store(
+            raw,
+            preprocessing=PreprocessingSpec(normalizations=(NoNormalization(),)),
+            splits=find_splits(raw),
+            folder=Path(sys.argv[2]),
+            num_workers=0,
+            listen=lambda progress: heard.append(progress.detail),
+        )
+        print(len(heard))
+        """
+    )
+    command = [sys.executable, "-c", code, str(make_dataset(12)), str(tmp_path / "store")]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    ends = [(*process.communicate(), process.returncode) for process in processes]
+    assert sorted(ends) == [("0\n", "", 0), ("13\n", "", 0)]
+    assert len(Store.open(tmp_path / "store").index.cases) == 12
+
+
+def test_labels_that_the_data_set_does_not_know_are_refused(make_dataset, build):
+    """A plan may be trained after its data set has changed; no check comes before."""
+    dataset = open_dataset(make_dataset(2))
+    fewer = DatasetSpec.model_validate(dataset.spec.model_dump() | {"labels": {"background": 0, "a": 1}})
+    with pytest.raises(InputError, match=r"^case case_0: label map case_0.nii.gz holds unknown values 2"):
+        build(dataclasses.replace(dataset, spec=fewer))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_content_is_refused(make_dataset, build, tmp_path, finished):
+    dataset = open_dataset(make_dataset(2))
+    build(dataset)
+    if not finished:
+        (tmp_path / "store/store.json").rename(tmp_path / "store/unfinished.json")
+    other = SPEC.model_copy(update={"crop_to_nonzero": False})
+    with pytest.raises(
+        InputError,
+        match=r"another preprocessing \(crop_to_nonzero: True there, False wanted\); choose another",
+    ):
+        build(dataset, preprocessing=other)
+    renamed = dataclasses.replace(dataset, spec=dataset.spec.model_copy(update={"name": "other"}))
+    with pytest.raises(InputError, match=r"another dataset \(name: 'raw' there, 'other' wanted\)"):
+        build(renamed)
+
+
+def test_a_folder_of_other_things_is_refused(make_dataset, build, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/thesis.tex").write_text("")
+    with pytest.raises(InputError, match=r"holds thesis.tex and no store"):
+        build(open_dataset(make_dataset(2)))
+    assert (tmp_path / "store/thesis.tex").exists()
+
+
+def test_changed_sources_are_made_anew_and_removed_ones_go(make_dataset, build, tmp_path, volume_writer):
+    folder = make_dataset(3)
+    build(open_dataset(folder))
+    volume_writer(folder / "labelsTr/case_1.nii.gz", np.ones((5, 12, 10), np.uint8))
+    (folder / "labelsTr/case_2.nii.gz").unlink()
+    (folder / "imagesTr/case_2_0000.nii.gz").unlink()
+    heard = []
+    store = build(open_dataset(folder), listen=heard.append)
+    assert [progress.detail for progress in heard] == ["", "case_1"]
+    assert [stored.case for stored in store.index.cases] == ["case_0", "case_1"]
+    assert store.case("case_1").label_values == (1,)
+    assert not (tmp_path / "store/cases/case_2").exists()
+
+
+def test_new_folds_replace_those_of_the_index(make_dataset, build, tmp_path):
+    dataset = open_dataset(make_dataset(2))
+    build(dataset)
+    build(dataset, splits=Splits(source="mine", folds=()))
+    assert Store.open(tmp_path / "store").index.splits.source == "mine"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_errors_name_the_case(make_dataset, build, volume_writer, num_workers):
+    folder = make_dataset(2)
+    volume_writer(folder / "imagesTr/case_1_0000.nii.gz", np.full((5, 12, 10), 1e6, np.float32))
+    spec = PreprocessingSpec(normalizations=(NoNormalization(),))
+    with pytest.raises(InputError, match=r"case case_1: intensities up to 1e\+06 .* half precision"):
+        build(open_dataset(folder), preprocessing=spec, num_workers=num_workers)
+
+
+def test_no_store_missing_cases_and_damaged_arrays(make_dataset, build, tmp_path):
+    with pytest.raises(InputError, match="no store here"):
+        Store.open(tmp_path / "nothing")
+    store = build(open_dataset(make_dataset(2)))
+    with pytest.raises(InputError, match="no case x among the 2"):
+        store.case("x")
+    image = tmp_path / "store/cases/case_0/image.b2nd"
+    for damaged in (b"", b"rubbish" * 99, image.read_bytes()[:700]):
+        image.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"image\.b2nd: damaged"):
+            store.read_image(store.case("case_0"))
+    image.unlink()
+    with pytest.raises(InputError, match=r"case case_0: .*image.b2nd is missing"):
+        Store.open(tmp_path / "store")
+
+
+def test_the_name_tells_data_set_its_place_and_preprocessing():
+    name = store_name("Dataset 001/Heart", SPEC, source="/data/heart")
+    assert name.startswith("Dataset-001-Heart-")
+    assert name == store_name("Dataset 001/Heart", SPEC.model_copy(), source="/data/heart")
+    assert name != store_name("Dataset 001/Heart", SPEC, source="/other/heart")
+    assert name != store_name("Dataset 001/Heart", SPEC, source=None)
+    assert name != store_name(
+        "Dataset 001/Heart", SPEC.model_copy(update={"image_order": 1}), source="/data/heart"
+    )
+
+
+def test_a_store_is_read_without_image_libraries(make_dataset, build, tmp_path):
+    build(open_dataset(make_dataset(2)))
+    script = textwrap.dedent(
+        """
+        import sys
+        for name in ("SimpleITK", "PIL", "tifffile", "matplotlib"):
+            sys.modules[name] = None
+        from pathlib import Path
+        import scanseg.preprocessing
+        store = scanseg.preprocessing.Store.open(Path(sys.argv[1]))
+        case = store.case("case_1")
+        print(store.read_image(case).shape, store.read_label_map(case).shape, store.read_reference(case).shape)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == "(1, 5, 15, 12) (5, 15, 12) (5, 12, 10)"
+
+
+def test_real_data(shared_data, build):
+    dataset = open_dataset(shared_data / "hippocampus")
+    few = dataclasses.replace(dataset, cases=dataset.cases[:4])
+    store = build(few, splits=Splits(source="none", folds=()), preprocessing=SPEC)
+    for case in few.cases:
+        reference = store.read_reference(store.case(case.name))
+        np.testing.assert_array_equal(reference, read_label_map(case.label_map).array[0])

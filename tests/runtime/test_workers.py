@@ -1,0 +1,176 @@
+import importlib
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from scanseg.dataset.raw import RawCase
+from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.progress import ignore_progress
+from scanseg.runtime.workers import WorkerPool, choose_workers, keeping_workers, map_cases
+
+CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
+
+
+TREATMENT = """
+import os
+import threading
+from scanseg.errors import InputError
+
+class OddError(Exception):
+    def __init__(self, name, *, number):
+        super().__init__(f"{name} is odd")
+
+def make_lock(_):
+    return threading.Lock()
+
+def treat(case, *, how):
+    if case.name == "case_2":
+        if how == "input":
+            raise InputError(f"case {case.name}: wrong.")
+        if how == "odd":
+            raise OddError(case.name, number=2)
+        if how == "memory":
+            raise MemoryError("Unable to allocate 7 PiB")
+        if how == "bug":
+            raise ZeroDivisionError("case_2")
+        if how == "death":
+            os._exit(3)
+    if how == "process":
+        return os.getpid()
+    return os.environ["OMP_NUM_THREADS"] if how == "threads" else case.name.upper()
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Treat the cases; the function is in a module that workers can import, as they cannot import tests."""
+    (tmp_path / "treatment.py").write_text(TREATMENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "treatment", raising=False)
+
+    def run(how, num_workers, listen=ignore_progress):
+        function = partial(importlib.import_module("treatment").treat, how=how)
+        return map_cases(function, CASES, num_workers=num_workers, task="treating", listen=listen)
+
+    return run
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_results_are_in_the_order_of_the_cases(run, num_workers):
+    heard = []
+    assert run("well", num_workers, heard.append) == ["CASE_0", "CASE_1", "CASE_2", "CASE_3"]
+    assert [(p.task, p.done, p.total) for p in heard] == [("treating", done, 4) for done in range(5)]
+    assert sorted(p.detail for p in heard) == ["", "case_0", "case_1", "case_2", "case_3"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_come_as_themselves(run, num_workers):
+    with pytest.raises(InputError, match=r"case case_2: wrong\."):
+        run("input", num_workers)
+    with pytest.raises(ZeroDivisionError):
+        run("bug", num_workers)
+
+
+def test_an_error_that_cannot_be_sent_comes_in_words(run):
+    with pytest.raises(RuntimeError, match=r"OddError: case_2 is odd\n(.|\n)*treatment\.py"):
+        run("odd", 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_memory_that_does_not_suffice_is_told_of_with_the_case(run, num_workers):
+    with pytest.raises(
+        ScansegError, match=r"treating: .*memory.*for case case_2 \(Unable.*\); use fewer work"
+    ):
+        run("memory", num_workers)
+
+
+def test_what_a_pool_of_workers_raises_and_cannot_send(run):
+    treatment = importlib.import_module("treatment")
+    pool = WorkerPool(1)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.take(pool.submit(partial(treatment.treat, how="bug"), CASES[2]))
+    assert "treatment.py" in "".join(caught.value.__notes__)
+    with pytest.raises(RuntimeError, match="OddError: case_2 is odd"):
+        pool.take(pool.submit(partial(treatment.treat, how="odd"), CASES[2]))
+    with pytest.raises(TypeError, match="a result that cannot be sent"):
+        pool.take(pool.submit(treatment.make_lock, None))
+    assert pool.take(pool.submit(partial(treatment.treat, how="well"), CASES[1])) == "CASE_1"
+    pool.close()
+
+
+def test_python_ends_with_a_pool_that_nobody_closed():
+    script = (
+        "from scanseg.runtime.workers import WorkerPool\n"
+        "pool = WorkerPool(1)\n"
+        "print(pool.take(pool.submit(len, 'abc')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
+def test_no_more_workers_than_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
+
+    assert choose_workers(None) == 3
+
+
+def test_a_worker_that_dies_is_told_of(run):
+    with pytest.raises(ScansegError, match="treating: a worker process was ended from outside"):
+        run("death", 1)
+
+
+def is_running(pid):
+    return Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks Linux whether a process runs")
+def test_workers_are_kept_for_the_next_call_and_end_with_the_block(run):
+    with keeping_workers():
+        first = run("process", 1)
+        with keeping_workers():
+            assert run("process", 1) == first
+        assert is_running(first[0])
+        two = run("process", 2)
+    assert len(set(first)) == 1
+    assert not any(is_running(pid) for pid in {*first, *two})
+    assert run("process", 1) != first
+
+
+@pytest.mark.parametrize("how", ["input", "death"])
+def test_workers_are_not_kept_after_an_error(run, how):
+    with keeping_workers():
+        before = run("process", 1)
+        with pytest.raises(ScansegError):
+            run(how, 1)
+        assert not is_running(before[0])
+        assert run("process", 1) != before
+
+
+def test_negative_number_of_workers(run):
+    with pytest.raises(UsageError, match="num_workers -1"):
+        run("well", -1)
+
+
+def test_workers_have_one_thread_each_and_the_environment_is_as_before(run, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    assert run("threads", 1) == ["1"] * 4
+    assert dict(os.environ) == before
+
+
+def test_a_plain_script_asks_for_workers(make_dataset, tmp_path):
+    """Without `if __name__ == "__main__":`, as people write five lines of Python."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nimport scanseg\n"
+        f"print(scanseg.check(Path({str(make_dataset(2))!r}), num_workers=2).num_cases)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
