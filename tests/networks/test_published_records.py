@@ -184,7 +184,7 @@ def test_networks_alone_import_no_image_library():
     script = (
         "import sys; from scanseg.networks import MSVMUNet, XLSTMUNet; "
         "print([name for name in ('SimpleITK', 'PIL', 'tifffile', 'blosc2', 'matplotlib', 'scanseg.imaging', "
-        "'scanseg.data') if name in sys.modules])"
+        "'scanseg.dataset') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

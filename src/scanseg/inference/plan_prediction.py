@@ -34,7 +34,7 @@ class View:
     geometry: CaseGeometry
     """Where that grid lies."""
     separate_z: bool
-    """The nearest slice along z is taken, as in preprocessing (`scanseg.data.separates_z`)."""
+    """The nearest slice along z is taken, as in preprocessing (`scanseg.preprocessing.separates_z`)."""
     num_channels: int
     """Channels of the slabs: outputs, and disagreement where there is one."""
 

@@ -58,7 +58,7 @@ def restore(
             them is the disagreement of members.
         geometry: Where the case lies.
         num_outputs: Labels with background, or regions.
-        separate_z: Take the nearest slice along z, as preprocessing did (`scanseg.data.separates_z`).
+        separate_z: Take the nearest slice along z, as preprocessing did (`scanseg.preprocessing.separates_z`).
         regions_class_order: Label that each region writes where its logit is positive, later ones over earlier ones;
             None: the label with the largest logit.
         device: Where to compute.
