@@ -41,7 +41,7 @@ class Watched(nn.Module):
 
 
 def watch(block):
-    watched = Watched(block.forgotten_norm)
+    watched = Watched(block.recomputed_norm)
     if isinstance(block, BasicResBlock):
         block.norm1 = watched
     else:

@@ -10,7 +10,7 @@ from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
 from scanseg.layers.offset_norm import OffsetNorm
 from scanseg.layers.recomputation import SMALLEST_BYTES
-from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, begin_as_shortcuts
+from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, zero_init_residuals
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
@@ -42,8 +42,8 @@ __all__ = [
     "VSSBlock",
     "VSSStage",
     "ViLBlock",
-    "begin_as_shortcuts",
     "convolution",
     "convolve",
     "transposed_convolution",
+    "zero_init_residuals",
 ]

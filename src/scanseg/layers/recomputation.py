@@ -10,7 +10,7 @@ SMALLEST_BYTES = 2**26
 """Size of a map from which its memory is worth a pass over it: 64 MiB."""
 
 
-def forgetting_between(
+def recompute_between(
     x: Tensor, first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Return `then(first(x))`, and do not keep a large map between the two for gradients: it is made again from `x`.

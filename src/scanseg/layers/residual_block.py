@@ -15,7 +15,7 @@ from scanseg.layers.convolution import (
     convolve_without_bias,
 )
 from scanseg.layers.instance_norm import InstanceNorm
-from scanseg.layers.recomputation import forgetting_between
+from scanseg.layers.recomputation import recompute_between
 
 AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = MappingProxyType({2: nn.AvgPool2d, 3: nn.AvgPool3d})
 
@@ -49,7 +49,7 @@ class BasicResBlock(nn.Module):
         self.shortcut = convolution(in_channels, out_channels, kernel_size=(1,) * num_axes, stride=stride)
 
     @property
-    def forgotten_norm(self) -> InstanceNorm:
+    def recomputed_norm(self) -> InstanceNorm:
         """The norm whose large results backward makes again."""
         return self.norm1
 
@@ -57,7 +57,7 @@ class BasicResBlock(nn.Module):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        y = forgetting_between(
+        y = recompute_between(
             convolve_before_norm(self.conv1, x),
             partial(self.norm1, negative_slope=NEGATIVE_SLOPE),
             partial(convolve_before_norm, self.conv2),
@@ -107,7 +107,7 @@ class BasicBlockD(nn.Module):
         )
 
     @property
-    def forgotten_norm(self) -> InstanceNorm:
+    def recomputed_norm(self) -> InstanceNorm:
         """The norm whose large results backward makes again."""
         return self.conv1.norm
 
@@ -115,11 +115,11 @@ class BasicBlockD(nn.Module):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        y = forgetting_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
+        y = recompute_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
         return self.conv2.normalise(y, residual=self.shortcut(self.pool(x)))
 
 
-def begin_as_shortcuts(network: nn.Module) -> None:
+def zero_init_residuals(network: nn.Module) -> None:
     """Let every `BasicBlockD` of a network begin as the way around its convolutions: scales of last norms are 0."""
     for block in network.modules():
         if isinstance(block, BasicBlockD):

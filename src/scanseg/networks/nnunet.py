@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import BasicBlockD, ConvNormAct, begin_as_shortcuts, convolution, transposed_convolution
+from scanseg.layers import BasicBlockD, ConvNormAct, convolution, transposed_convolution, zero_init_residuals
 from scanseg.networks.input_check import check_image
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.stage_logits import stage_logits
@@ -144,7 +144,7 @@ class ResidualUNet(ConvolutionalNetwork):
             num_convs=num_convs_decoder or (1,) * (shapes.num_stages - 1),
             deep_supervision=deep_supervision,
         )
-        begin_as_shortcuts(self.encoder)
+        zero_init_residuals(self.encoder)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None

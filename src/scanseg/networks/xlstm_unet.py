@@ -12,9 +12,9 @@ from scanseg.layers import (
     BasicBlockD,
     BasicResBlock,
     SequenceLayer,
-    begin_as_shortcuts,
     convolution,
     convolve,
+    zero_init_residuals,
 )
 from scanseg.networks.input_check import check_image, check_size
 from scanseg.networks.placement import ConvolutionalNetwork
@@ -105,7 +105,7 @@ class XLSTMUNet(ConvolutionalNetwork):
             deep_supervision=deep_supervision,
         )
         if blocks_begin_as_shortcuts:
-            begin_as_shortcuts(self)
+            zero_init_residuals(self)
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"], *, every_stage: bool | None = None

@@ -110,13 +110,13 @@ def count_values(plan: Plan) -> Counts:
         ).train()
     values, spared = 0, list[int]()
     blocks = (block for block in network.modules() if isinstance(block, BasicResBlock | BasicBlockD))
-    forgotten = {block.forgotten_norm for block in blocks}
+    recomputed = {block.recomputed_norm for block in blocks}
 
     def add(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal values
         here = sum(tensor.numel() for tensor in _tensors(output))
         values += here
-        if module in forgotten:
+        if module in recomputed:
             spared.append(here // 2)
 
     with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
