@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.machine import describe_run
 from scanseg.batches.batches import Batch, make_batch
-from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
 from scanseg.ops._support.launching import cores_for_compiling
@@ -132,7 +132,7 @@ def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
     opened = Store.open(store)
     names = [stored.case for stored in opened.index.cases][:1]
     return make_batch(
-        hold_cases(opened, names, device=device, seed=plan.training.seed),
+        load_into_memory(opened, names, device=device, seed=plan.training.seed),
         plan.sampling,
         transforms=plan.augmentation,
         seed=plan.training.seed,

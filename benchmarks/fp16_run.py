@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.machine import describe_run
 from scanseg.batches.batches import Batch, make_batch
-from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
 from scanseg.preprocessing.store import Store
@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> int:
     torch.backends.cudnn.benchmark = True
     store = Store.open(arguments.store)
     names = [stored.case for stored in store.index.cases][: arguments.max_cases]
-    cases = hold_cases(store, names, device=device, seed=plan.training.seed)
+    cases = load_into_memory(store, names, device=device, seed=plan.training.seed)
     batch = partial(
         make_batch,
         cases,

@@ -22,14 +22,14 @@ import torch
 
 from benchmarks.machine import describe_run
 from scanseg.batches.batches import make_batches, num_batches_at_once
-from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
 from scanseg.preprocessing.store import Store
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
-from scanseg.training.prefetch import BatchesAhead
+from scanseg.training.prefetch import BatchPrefetcher
 from scanseg.training.step import Fit
 
 _WARM_UPS = 20
@@ -47,7 +47,7 @@ def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
 def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[[], object], int]:
     """Return what takes the next step of a training on all cases of a store, and how many batches it makes at once."""
     names = [stored.case for stored in store.index.cases]
-    cases = hold_cases(store, names, device=device, seed=plan.training.seed)
+    cases = load_into_memory(store, names, device=device, seed=plan.training.seed)
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
     dtype = autocast_dtype(device, plan.training.precision)
@@ -62,7 +62,7 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
         device=device,
     )
     at_once = num_batches_at_once(cases, plan.sampling, device=device)
-    batches = BatchesAhead(lambda iterations: make(iterations=iterations), device=device, at_once=at_once)
+    batches = BatchPrefetcher(lambda iterations: make(iterations=iterations), device=device, at_once=at_once)
 
     def step() -> None:
         fit.step(batches.take(fit.iterations_done), lr=1e-3)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import choose_workers, keeping_workers
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
@@ -22,21 +22,21 @@ AnyPath = str | os.PathLike[str]
 
 
 def check(
-    dataset: AnyPath, *, num_workers: int | None = None, listen: ProgressListener = ignore_progress
+    dataset: AnyPath, *, num_workers: int | None = None, progress: ProgressCallback = ignore_progress
 ) -> CheckReport:
     """Check a raw data set in nnU-Net's layout.
 
     Args:
         dataset: Its folder.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: Something is wrong; all faults are in one message.
     """
     raw = open_dataset(Path(dataset))
     return check_dataset(
-        raw, num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), listen=listen
+        raw, num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), progress=progress
     )
 
 
@@ -47,7 +47,7 @@ def make_plan(
     like: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Plan:
     """Check and measure a data set, and plan a training on it.
 
@@ -57,7 +57,7 @@ def make_plan(
         like: Folder of a model whose plan the data set takes over instead, for fine-tuning.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set is faulty, or the network refuses the changes.
@@ -71,7 +71,7 @@ def make_plan(
         like=None if like is None else Path(like),
         settings=settings,
         num_workers=num_workers,
-        listen=listen,
+        progress=progress,
     )
 
 
@@ -82,7 +82,7 @@ def preprocess(
     recipe: str | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Path:
     """Make the preprocessed cases that trainings read; those that are there already are kept.
 
@@ -92,7 +92,7 @@ def preprocess(
         recipe: How to plan, where `source` is a data set; None: `xlstm-unet`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Returns:
         The folder in `store` that holds the cases.
@@ -105,9 +105,14 @@ def preprocess(
 
     with keeping_workers():
         plan = plan_of(
-            Path(source), recipe=recipe, like=None, settings=settings, num_workers=num_workers, listen=listen
+            Path(source),
+            recipe=recipe,
+            like=None,
+            settings=settings,
+            num_workers=num_workers,
+            progress=progress,
         )
-        return store_of(plan, Path(source), Path(store), num_workers=num_workers, listen=listen).folder
+        return store_of(plan, Path(source), Path(store), num_workers=num_workers, progress=progress).folder
 
 
 def train(
@@ -129,7 +134,7 @@ def train(
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> "TrainingResult":
     """Train a network and score it on the validation cases of its fold.
 
@@ -154,7 +159,7 @@ def train(
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set, plan, store or initial weights are faulty, or cases of a begun training are gone.
@@ -187,7 +192,7 @@ def train(
         fold=fold,
         resume=resume,
         keep_predictions=keep_predictions,
-        listen=listen,
+        progress=progress,
     )
 
 
@@ -205,7 +210,7 @@ def cross_validate(
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> "CrossValidationResult":
     """Train every fold; choose recipes and postprocessing by the validation cases of all; make the folds one model.
 
@@ -222,7 +227,7 @@ def cross_validate(
         store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
         num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set or plan is faulty.
@@ -246,7 +251,7 @@ def cross_validate(
         devices=devices,
         ensembles=ensembles,
         resume=resume,
-        listen=listen,
+        progress=progress,
     )
 
 
@@ -290,7 +295,7 @@ def evaluate(
     label_tolerances_mm: Mapping[str, float] | None = None,
     tolerance_preset: str | None = None,
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Report:
     """Score predicted label maps.
 
@@ -305,7 +310,7 @@ def evaluate(
         label_tolerances_mm: Other tolerances, for labels by name.
         tolerance_preset: Tolerances of a protocol, see `scanseg.evaluation.TOLERANCE_PRESETS`.
         num_workers: Processes that score; None: one for each core, at most 16.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
@@ -324,7 +329,7 @@ def evaluate(
         label_tolerances_mm=label_tolerances_mm,
         tolerance_preset=tolerance_preset,
         num_workers=choose_workers(num_workers),
-        listen=listen,
+        progress=progress,
     )
 
 
@@ -338,7 +343,7 @@ def evaluate_instances(
     cases: Sequence[str] | None = None,
     only_predicted: bool = False,
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> InstanceReport:
     """Score the objects of predictions against instance maps: those found, missed and false, and their F1.
 
@@ -351,7 +356,7 @@ def evaluate_instances(
         cases: Names of the cases to score; None: all of them, and each must have a prediction.
         only_predicted: Leave out the references without a prediction; the report names them.
         num_workers: Processes that score; None: one for each core, at most 16.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
@@ -368,7 +373,7 @@ def evaluate_instances(
         cases=cases,
         only_predicted=only_predicted,
         num_workers=choose_workers(num_workers),
-        listen=listen,
+        progress=progress,
     )
 
 
@@ -379,7 +384,7 @@ def convert(
     *,
     test_fraction: float | None = None,
     num_workers: int | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> "Conversion":
     """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
 
@@ -389,7 +394,7 @@ def convert(
         output: Folder to write; it appears when all is done.
         test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
         num_workers: Processes that convert; None: one for each core, at most 16.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The source is in no known form, or faulty; all faults are in one message, and nothing is written.
@@ -403,5 +408,5 @@ def convert(
         Path(output),
         test_fraction=test_fraction,
         num_workers=choose_workers(num_workers),
-        listen=listen,
+        progress=progress,
     )

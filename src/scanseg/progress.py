@@ -6,7 +6,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressUpdate:
     """One report from a piece of work."""
 
     task: str
@@ -21,8 +21,8 @@ class Progress:
     """`seconds` where the clock decides when it ends."""
 
 
-ProgressListener = Callable[[Progress], None]
+ProgressCallback = Callable[[ProgressUpdate], None]
 
 
-def ignore_progress(progress: Progress) -> None:
+def ignore_progress(update: ProgressUpdate) -> None:
     """Listen to nothing."""

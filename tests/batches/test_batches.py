@@ -17,7 +17,7 @@ from scanseg.specs import AffineTransform, MirrorTransform, SamplingSpec
 CPU = torch.device("cpu")
 
 
-def hold(*label_maps, darkness=0.0, ignored=None):
+def hold(*label_maps, background_value=0.0, ignored=None):
     """Cases whose image is 10 times the label map plus the case's number, in two channels of opposite sign."""
     shapes = np.array([label_map.shape for label_map in label_maps])
     flat = [10.0 * label_map.ravel() + number for number, label_map in enumerate(label_maps)]
@@ -27,7 +27,7 @@ def hold(*label_maps, darkness=0.0, ignored=None):
         images=torch.stack([image, -image]),
         label_maps=torch.tensor(np.concatenate([m.ravel() for m in label_maps]), dtype=torch.uint8),
         shapes_host=shapes,
-        darkness=torch.tensor([darkness, darkness]),
+        background_value=torch.tensor([background_value, background_value]),
         annotated=None if ignored is None else tuple(np.flatnonzero(m != ignored) for m in label_maps),
         locations=tuple({str(v): np.flatnonzero(m == v) for v in np.unique(m) if v} for m in label_maps),
     )
@@ -61,18 +61,18 @@ def test_gathered_patches_are_pieces_of_their_cases():
     assert (images[1, 1].numpy() == -10.0 * first[2:4, 0:3, 1:5]).all()
 
 
-@pytest.mark.parametrize("darkness", [0, -1])
-def test_outside_a_case_it_is_dark_and_background(darkness):
+@pytest.mark.parametrize("background_value", [0, -1])
+def test_outside_a_case_it_is_dark_and_background(background_value):
     label_map = np.full((2, 3, 3), 5)
-    cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), darkness=darkness)
+    cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), background_value=background_value)
 
     images, label_maps = cases.gather(np.array([1]), np.array([[-1, -1, -1]]), (4, 5, 5))
 
     expected = np.pad(label_map, 1)
     assert (label_maps[0].numpy() == expected).all()
-    assert (images[0, 0].numpy() == np.where(expected, 51, darkness)).all()
+    assert (images[0, 0].numpy() == np.where(expected, 51, background_value)).all()
     warped, _ = cases.interpolate(np.array([1]), torch.full((1, 3, 1, 1, 1), -3.5), in_plane=False)
-    assert warped[0, :, 0, 0, 0].tolist() == [darkness, darkness]
+    assert warped[0, :, 0, 0, 0].tolist() == [background_value, background_value]
 
 
 def test_interpolation_at_voxels_is_gathering_and_halfway_is_the_mean():

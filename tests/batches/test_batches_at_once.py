@@ -38,7 +38,7 @@ def hold(*, num_channels, packed=False, device=CPU, shapes=SHAPES):
         images=torch.from_numpy(image).to(device),
         label_maps=torch.from_numpy(voxels if packed else voxels.astype(np.uint8)).to(device),
         shapes_host=np.array(shapes),
-        darkness=torch.full((num_channels,), -1.0, device=device),
+        background_value=torch.full((num_channels,), -1.0, device=device),
         locations=tuple(
             {name: np.flatnonzero(np.isin(each, values)) for name, values in REGIONS.items()}
             for each in label_maps

@@ -11,7 +11,7 @@ import torch
 from scanseg.batches import batches as batches_module
 from scanseg.batches import on_disk as disk_module
 from scanseg.batches.batches import make_batch
-from scanseg.batches.in_memory import hold_cases
+from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.on_disk import open_cases
 from scanseg.batches.shard import Part
 from scanseg.dataset.raw import open_dataset
@@ -80,7 +80,7 @@ def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, part=None, 
 
 @pytest.mark.parametrize(("kind", "num_workers"), [(kind, 0) for kind in SAMPLINGS] + [("3d", 2)], ids=str)
 def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
-    held = hold_cases(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, device=CPU, seed=3)
     on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
     affine = TRANSFORMS[0].model_copy(update={"in_plane": IN_PLANE[kind]})
     transforms = (affine, *TRANSFORMS[1:])
@@ -96,7 +96,7 @@ def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, names, kind, monkeypatch):
     """Where a GPU trains and the host holds the cases, their boxes are sent and warped on the GPU."""
-    held = hold_cases(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, device=CPU, seed=3)
     theirs = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
     monkeypatch.setattr(batches_module, "_is_apart", lambda cases, device: True)
 
@@ -111,7 +111,7 @@ def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, 
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(store, names, kind):
     cuda = torch.device("cuda")
-    on_host, on_gpu = (hold_cases(store, names, device=device, seed=3) for device in (CPU, cuda))
+    on_host, on_gpu = (load_into_memory(store, names, device=device, seed=3) for device in (CPU, cuda))
 
     for iteration in range(5):
         numbers = {"seed": 3, "stream": 0, "iteration": iteration}
@@ -127,7 +127,7 @@ def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(stor
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
     cuda = torch.device("cuda")
-    held = hold_cases(store, names, device=cuda, seed=3)
+    held = load_into_memory(store, names, device=cuda, seed=3)
     on_disk = open_cases(store, names, device=cuda, seed=3, num_workers=2)
 
     for iteration in range(5):
@@ -143,7 +143,7 @@ def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
 
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
-    held = hold_cases(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, device=CPU, seed=3)
 
     for iteration in range(10):
         whole = batch_of(held, SAMPLINGS[kind], iteration=iteration)
@@ -195,7 +195,9 @@ def test_what_another_process_validates_is_not_read(store, names):
     for place, (iteration, waiting) in enumerate(((1, [4, 7]), (4, [7, 1]), (7, [1, 4]))):
         following = (*shared[place + 1 :], *shared[:place])
         ours = batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration, following=following)
-        theirs = batch_of(hold_cases(store, names, device=CPU, seed=3), SAMPLINGS["3d"], iteration=iteration)
+        theirs = batch_of(
+            load_into_memory(store, names, device=CPU, seed=3), SAMPLINGS["3d"], iteration=iteration
+        )
         assert torch.equal(ours.images, theirs.images)
         assert list(on_disk._waiting) == waiting
     on_disk.close()
@@ -283,7 +285,7 @@ def test_a_worker_without_memory_is_told_of(store, names, monkeypatch):
 
 
 def test_labels_are_found_as_in_memory(store, names):
-    held = hold_cases(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, device=CPU, seed=3)
     on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=0)
 
     for ours, theirs in zip(on_disk.locations, held.locations, strict=True):

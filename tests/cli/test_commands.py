@@ -28,7 +28,7 @@ class Call:
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] | None = None
 
-    def __call__(self, *arguments: Any, listen: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: Any, progress: Any, **options: Any) -> Any:
         self.arguments, self.options = arguments, options
         return self.result
 
@@ -93,7 +93,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
             scores={"disk": 0.5, "hole": None},
             mean_dice=0.5,
             renewed_parameters=(),
-            speaks=True,
+            is_main_process=True,
         )
     )
     outcome = command("train", "plan.json", "-o", "m")
@@ -175,7 +175,7 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
             scores={},
             mean_dice=None,
             renewed_parameters=("head.weight",),
-            speaks=True,
+            is_main_process=True,
         )
     )
     outcome = command("train", "folder", "-o", "m", "--fold", "3", "--initial-weights", "other")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from scanseg.cli import progress as module
 from scanseg.cli.progress import LineListener, Pace, show_progress
-from scanseg.progress import Progress
+from scanseg.progress import ProgressUpdate
 
 
 class Clock:
@@ -32,18 +32,18 @@ class Clock:
 )
 def test_pace(done: int, seconds: float, text: str) -> None:
     pace = Pace(first_done=0, first_time=20.0)
-    assert pace.describe(Progress("training", done, 100), now=20.0 + seconds) == text
+    assert pace.describe(ProgressUpdate("training", done, 100), now=20.0 + seconds) == text
 
 
 def test_pace_of_a_resumed_work_counts_only_what_was_seen() -> None:
-    assert Pace(90, 0.0).describe(Progress("training", 95, 100), now=10.0) == "2.0 s each, 0:00:10 left"
+    assert Pace(90, 0.0).describe(ProgressUpdate("training", 95, 100), now=10.0) == "2.0 s each, 0:00:10 left"
 
 
 def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
     stream, clock = io.StringIO(), Clock()
-    listen = LineListener(stream, clock)
+    progress = LineListener(stream, clock)
     for done in range(31):
-        listen(Progress("training", done, 30, f"epoch {done}"))
+        progress(ProgressUpdate("training", done, 30, f"epoch {done}"))
         clock.now += 1
     assert stream.getvalue().splitlines() == [
         "training 3/30  1.0/s, 0:00:27 left  epoch 3",
@@ -55,10 +55,10 @@ def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
 
 def test_what_the_clock_ends_is_told_of_in_time() -> None:
     stream, clock = io.StringIO(), Clock()
-    listen = LineListener(stream, clock)
+    progress = LineListener(stream, clock)
     for seconds in range(0, 91, 6):
         detail = f"iteration {3 * seconds}, loss 0.5"
-        listen(Progress("training", seconds, 90, detail, unit="seconds"))
+        progress(ProgressUpdate("training", seconds, 90, detail, unit="seconds"))
         clock.now += 6
     lines = stream.getvalue().splitlines()
     assert lines[0] == "training 0:00:06/0:01:30  0:01:24 left  iteration 18, loss 0.5"
@@ -67,28 +67,28 @@ def test_what_the_clock_ends_is_told_of_in_time() -> None:
 
 def test_short_work_is_not_spoken_of() -> None:
     stream, clock = io.StringIO(), Clock()
-    listen = LineListener(stream, clock)
+    progress = LineListener(stream, clock)
     for done in range(11):
-        listen(Progress("checking", done, 10))
+        progress(ProgressUpdate("checking", done, 10))
         clock.now += 0.1
     assert stream.getvalue() == ""
 
 
 def test_the_same_work_again_begins_anew() -> None:
     stream, clock = io.StringIO(), Clock()
-    listen = LineListener(stream, clock)
+    progress = LineListener(stream, clock)
     for done in (0, 5):
-        listen(Progress("reading", done, 5))
+        progress(ProgressUpdate("reading", done, 5))
         clock.now += 5
-    listen(Progress("reading", 0, 5))
+    progress(ProgressUpdate("reading", 0, 5))
     clock.now += 50
-    listen(Progress("reading", 5, 5))
+    progress(ProgressUpdate("reading", 5, 5))
     assert stream.getvalue().splitlines() == ["reading 5/5  1.0/s", "reading 5/5  10.0 s each"]
 
 
 def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
-    with show_progress() as listen:
-        listen(Progress("checking", 1, 2))
+    with show_progress() as progress:
+        progress(ProgressUpdate("checking", 1, 2))
     assert capsys.readouterr() == ("", "")
 
 
@@ -98,11 +98,11 @@ def test_a_terminal_sees_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "Console", lambda **_: Console(file=stream, force_terminal=True, width=100, color_system=None)
     )
-    with show_progress() as listen:
-        listen(Progress("training", 0, 4))
-        listen(Progress("training", 4, 4, "loss [0.1]"))
-        listen(Progress("scoring", 0, 2, "case_7"))
-        listen(Progress("more", 70, 90, unit="seconds"))
+    with show_progress() as progress:
+        progress(ProgressUpdate("training", 0, 4))
+        progress(ProgressUpdate("training", 4, 4, "loss [0.1]"))
+        progress(ProgressUpdate("scoring", 0, 2, "case_7"))
+        progress(ProgressUpdate("more", 70, 90, unit="seconds"))
     shown = stream.getvalue()
     assert "training" in shown
     assert "4/4" in shown

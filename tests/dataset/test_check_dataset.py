@@ -13,7 +13,9 @@ from scanseg.specs import DatasetSpec
 
 def test_report_of_a_sound_data_set(make_dataset):
     heard = []
-    report = check_dataset(open_dataset(make_dataset(3, num_channels=2)), num_workers=0, listen=heard.append)
+    report = check_dataset(
+        open_dataset(make_dataset(3, num_channels=2)), num_workers=0, progress=heard.append
+    )
     assert report.num_cases == 3
     assert report.num_axes == 3
     assert report.shape_range == ((5, 12, 10), (5, 12, 10))

@@ -64,7 +64,7 @@ def test_workers_change_nothing(folders):
 
 def test_progress_is_told(folders):
     heard = []
-    evaluate(*folders, listen=heard.append)
+    evaluate(*folders, progress=heard.append)
     assert [(p.task, p.done, p.total) for p in heard] == [
         (task, done, 2) for task in ("checking", "scoring") for done in (0, 1, 2)
     ]

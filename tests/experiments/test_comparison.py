@@ -161,7 +161,7 @@ def test_the_device_wakes_before_the_first_training(
             (device, len(list(tmp_path.glob("out/*/plan.json"))), len(list(tmp_path.rglob("run.json"))))
         )
 
-    monkeypatch.setattr(study_module, "waking", wake)
+    monkeypatch.setattr(study_module, "warm_up", wake)
     path = study(folds=[0], seeds=[0])
     outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0, *options)
     assert outcome.code == 0, outcome.stderr
@@ -176,12 +176,12 @@ def test_a_training_that_was_killed_while_it_validated_is_not_done(study, datase
     spec = StudySpec.read(study(folds=[0], seeds=[0]))
     options, output = StudyOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == "validating":
             raise KilledError
 
     with pytest.raises(KilledError):
-        run_study(spec, dataset, output, options, resume=False, listen=listen)
+        run_study(spec, dataset, output, options, resume=False, progress=progress)
     assert not list(output.rglob("validation.json"))
 
     record = run_study(spec, None, output, options, resume=True)

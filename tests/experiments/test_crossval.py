@@ -107,7 +107,7 @@ def test_recipes_compete(dataset, tmp_path):
 def test_a_study_of_one_recipe_does_not_become_one_of_two(dataset, tmp_path):
     study = tmp_path / "study"
     with pytest.raises(StoppedError):
-        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop_in("fold 0"))
+        scanseg.cross_validate(dataset, study, **OPTIONS, progress=stop_in("fold 0"))
 
     with pytest.raises(UsageError, match="is a study of xlstm-unet alone"):
         scanseg.cross_validate(
@@ -120,7 +120,7 @@ def test_every_fold_begins_with_the_weights_also_after_resume(dataset, tmp_path)
     scanseg.train(dataset, model, settings=SETTINGS, device="cpu", num_workers=0)
     options = {"devices": ["cpu"], "num_workers": 0}
     with pytest.raises(StoppedError):
-        scanseg.cross_validate(dataset, study, initial_weights=model, **options, listen=stop_in("fold 1"))
+        scanseg.cross_validate(dataset, study, initial_weights=model, **options, progress=stop_in("fold 1"))
     shutil.rmtree(study / "fold_1")
     with pytest.raises(UsageError, match=rf"weights to begin with were {model}, not elsewhere"):
         scanseg.cross_validate(dataset, study, initial_weights="elsewhere", resume=True, **options)
@@ -184,17 +184,17 @@ class StoppedError(Exception):
 def stop_in(fold):
     """A listener that dies when a fold is trained."""
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == "training" and fold in progress.detail:
             raise StoppedError
 
-    return listen
+    return progress
 
 
 def test_what_is_done_is_kept(dataset, tmp_path):
     study = tmp_path / "study"
     with pytest.raises(StoppedError):
-        scanseg.cross_validate(dataset, study, **OPTIONS, listen=stop_in("fold 1"))
+        scanseg.cross_validate(dataset, study, **OPTIONS, progress=stop_in("fold 1"))
     before = (study / "fold_0" / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(UsageError, match="--resume"):
         scanseg.cross_validate(dataset, study, **OPTIONS)
@@ -304,7 +304,7 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
         source = where = tmp_path / "plan.json"
         source.write_text(plan.to_json())
     if given == "plan and store":
-        store = store_of(plan, source, folder, num_workers=0, listen=ignore_progress)
+        store = store_of(plan, source, folder, num_workers=0, progress=ignore_progress)
         shutil.rmtree(dataset)
         where = store.folder
 

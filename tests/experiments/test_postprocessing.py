@@ -53,7 +53,7 @@ def choose(predictions, references, tmp_path, **changes):
         write_array(path, label_map)
         cases.append(PredictedCase(name, path))
     store = References(references, **changes)
-    return choose_postprocessing(cases, store, num_workers=0, listen=lambda progress: None)
+    return choose_postprocessing(cases, store, num_workers=0, progress=lambda progress: None)
 
 
 def test_specks_of_a_label_are_removed_and_pairs_are_kept(tmp_path):

@@ -18,7 +18,7 @@ def test_each_fold_that_runs_is_told_of(dataset, tmp_path, monkeypatch):
     )
     heard = []
 
-    options = {"settings": settings, "num_workers": 0, "devices": ["cpu", "cpu"], "listen": heard.append}
+    options = {"settings": settings, "num_workers": 0, "devices": ["cpu", "cpu"], "progress": heard.append}
     scanseg.cross_validate(dataset, tmp_path / "study", **options)
 
     said = [

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from scanseg.inference import cuda_graph as replay
-from scanseg.inference.cuda_graph import DIRECT_PASSES, MAX_SHAPES, ReplayedNetwork
-from scanseg.inference.windows import Windowing, predict_windows
+from scanseg.inference.cuda_graph import DIRECT_PASSES, MAX_SHAPES, CudaGraphNetwork
+from scanseg.inference.windows import SlidingWindow, predict_windows
 from scanseg.networks import MSVMUNet, XLSTMUNet
 
 
@@ -36,7 +36,7 @@ def double(windows):
 
 
 def test_the_first_passes_of_a_shape_run_directly_and_all_others_are_one_graph(recorded):
-    network = ReplayedNetwork(double)
+    network = CudaGraphNetwork(double)
     windows = torch.ones(1, 1, 4, 4)
     results = [network(windows).max().item() for _ in range(DIRECT_PASSES + 5)]
     assert results == [2] * DIRECT_PASSES + [1002] * 5
@@ -44,7 +44,7 @@ def test_the_first_passes_of_a_shape_run_directly_and_all_others_are_one_graph(r
 
 
 def test_graphs_of_few_shapes_are_held(recorded):
-    network = ReplayedNetwork(double)
+    network = CudaGraphNetwork(double)
     for batch in range(1, MAX_SHAPES + 3):
         for _ in range(DIRECT_PASSES + 2):
             assert network(torch.ones(batch, 1, 4, 4)).shape == (batch, 1, 4, 4)
@@ -56,7 +56,7 @@ def test_a_pass_that_cannot_be_captured_runs_directly_and_says_why(monkeypatch, 
         raise RuntimeError("operation not permitted when stream is capturing\nmore words")
 
     monkeypatch.setattr(replay, "_Graph", refuse)
-    network = ReplayedNetwork(double)
+    network = CudaGraphNetwork(double)
     with caplog.at_level(logging.WARNING):
         results = [network(torch.ones(1, 1, 2, 2)).max().item() for _ in range(DIRECT_PASSES + 4)]
     assert results == [2] * (DIRECT_PASSES + 4)
@@ -69,7 +69,7 @@ def test_an_error_of_the_network_is_not_hidden():
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        ReplayedNetwork(broken)(torch.ones(1, 1, 2, 2))
+        CudaGraphNetwork(broken)(torch.ones(1, 1, 2, 2))
 
 
 def make_network(kind):
@@ -86,9 +86,9 @@ def make_network(kind):
 @pytest.mark.parametrize("kind", ["msvm", "xlstm"])
 def test_replayed_windows_equal_direct_ones(kind, mirror_axes, dtype, generator):
     network = make_network(kind)
-    replayed = ReplayedNetwork(network)
+    replayed = CudaGraphNetwork(network)
     image = torch.randn(1, 11, 32, 32, generator=generator)
-    windowing = Windowing(
+    windowing = SlidingWindow(
         patch_size=(32, 32), num_outputs=3, window_batch=2, mirror_axes=mirror_axes, autocast_dtype=dtype
     )
     gpu = torch.device("cuda")
@@ -103,7 +103,7 @@ def test_replayed_windows_equal_direct_ones(kind, mirror_axes, dtype, generator)
 @pytest.mark.gpu
 def test_new_values_of_the_parameters_are_seen():
     network = nn.Conv2d(1, 2, 1).cuda()
-    replayed = ReplayedNetwork(network)
+    replayed = CudaGraphNetwork(network)
     windows = torch.ones(1, 1, 4, 4, device="cuda")
     for _ in range(DIRECT_PASSES + 2):
         replayed(windows)
@@ -119,7 +119,7 @@ def test_a_network_that_reads_a_value_back_runs_directly(caplog):
     def network(windows):
         return windows * (1 + float(windows.max() > 100))
 
-    replayed = ReplayedNetwork(network)
+    replayed = CudaGraphNetwork(network)
     for value in (1.0, 1.0, 1.0, 200.0, 200.0):
         windows = torch.full((1, 1, 4, 4), value, device="cuda")
         expected = value * (2 if value > 100 else 1)

@@ -101,7 +101,7 @@ def test_probabilities(make_predictor, volumes, tmp_path):
 
 def test_progress(make_predictor, volumes, tmp_path):
     heard = []
-    make_predictor().predict_folder(volumes[0], tmp_path / "out", listen=heard.append)
+    make_predictor().predict_folder(volumes[0], tmp_path / "out", progress=heard.append)
     assert (heard[0].done, heard[0].detail) == (0, "a")
     assert (heard[-1].done, heard[-1].total, heard[-1].detail) == (2, 2, "b")
     assert "a, window 1 of 1" in [progress.detail for progress in heard]

@@ -54,7 +54,7 @@ PROGRAM = """
 """
 
 
-ALONE = 'Predictor(plan, Cheap(), device=torch.device("cpu"))'
+SINGLE_PROCESS = 'Predictor(plan, Cheap(), device=torch.device("cpu"))'
 COARSE = 'plan.preprocessing.model_copy(update={"spacing": (1.0, 2.0, 2.0)})'
 PAIR = f"""Predictor(
         plan, Cheap(), device=torch.device("cpu"),
@@ -75,11 +75,11 @@ def measure(
     target=(1.0, 1.0, 1.0),
     overlap=0.5,
     limit="",
-    predictor=ALONE,
+    predictor=SINGLE_PROCESS,
 ):
     """Return the resident bytes before and at the peak of a prediction."""
     program = textwrap.dedent(PROGRAM).format(parameters=(num_labels, shape, patch, spacing, target))
-    program = program.replace("OVERLAP", str(overlap)).replace(ALONE, predictor)
+    program = program.replace("OVERLAP", str(overlap)).replace(SINGLE_PROCESS, predictor)
     if limit:
         program = program.replace("    NUM_LABELS, SHAPE", limit, 1)
     done = subprocess.run(

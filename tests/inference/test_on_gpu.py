@@ -4,7 +4,7 @@ from torch import nn
 
 from scanseg.inference import windows
 from scanseg.inference.resample import restore
-from scanseg.inference.windows import Windowing, predict_windows
+from scanseg.inference.windows import SlidingWindow, predict_windows
 from scanseg.specs import CaseGeometry
 
 pytestmark = pytest.mark.gpu
@@ -22,7 +22,7 @@ GEOMETRY = CaseGeometry(
 
 
 def predict(network, image, device, **changes):
-    windowing = Windowing(
+    windowing = SlidingWindow(
         patch_size=(8, 16, 16), num_outputs=3, window_batch=4, mirror_axes=(0, 2), **changes
     )
     return predict_windows([network.to(device)], image, windowing, device=device)

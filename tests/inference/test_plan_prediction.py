@@ -9,7 +9,7 @@ from scanseg.inference import Predictor
 from scanseg.inference.plan_prediction import View, label_maps_of_groups, restore_mean, share_progress
 from scanseg.inference.resample import restore
 from scanseg.inference.uncertainty import entropy
-from scanseg.progress import Progress
+from scanseg.progress import ProgressUpdate
 from scanseg.specs import CaseGeometry
 
 from .conftest import Threshold
@@ -153,10 +153,10 @@ def test_pictures(generator):
 def test_windows_are_told_of_as_one_sum():
     heard = []
     first, second = share_progress(heard.append, 2)
-    first(Progress("windows", 0, 4))
-    second(Progress("windows", 0, 2))
-    first(Progress("windows", 3, 4))
-    second(Progress("windows", 2, 2))
+    first(ProgressUpdate("windows", 0, 4))
+    second(ProgressUpdate("windows", 0, 2))
+    first(ProgressUpdate("windows", 3, 4))
+    second(ProgressUpdate("windows", 2, 2))
     assert [(each.done, each.total) for each in heard] == [(0, 4), (0, 6), (3, 6), (5, 6)]
 
 

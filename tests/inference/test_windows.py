@@ -12,7 +12,7 @@ from torch import nn
 from scanseg.errors import ScansegError
 from scanseg.inference import windows
 from scanseg.inference.windows import (
-    Windowing,
+    SlidingWindow,
     gaussian_weights,
     predict_slabs,
     predict_windows,
@@ -39,11 +39,11 @@ def ignore(progress):
     pass
 
 
-def predict(network, image, patch_size, *, listen=ignore, **changes):
+def predict(network, image, patch_size, *, progress=ignore, **changes):
     settings = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3}
-    windowing = Windowing(patch_size=patch_size, **(settings | changes))
+    windowing = SlidingWindow(patch_size=patch_size, **(settings | changes))
     networks = network if isinstance(network, list) else [network]
-    return predict_windows(networks, image, windowing, device=CPU, listen=listen)
+    return predict_windows(networks, image, windowing, device=CPU, progress=progress)
 
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0] + pair[1], pair[0]))
@@ -123,13 +123,13 @@ def test_batch_size_changes_nothing_but_the_passes(generator):
     assert (one.calls, many.calls) == (8, 1)
 
 
-@pytest.mark.parametrize("darkness", [(), (-1.0,)])
-def test_small_images_are_padded_on_both_sides(darkness):
+@pytest.mark.parametrize("background_value", [(), (-1.0,)])
+def test_small_images_are_padded_on_both_sides(background_value):
     seen = []
     network = Counting(lambda batch: seen.append(batch) or batch)
-    predict(network, torch.ones(1, 4, 2, 5), (4, 5, 4), darkness=darkness)
+    predict(network, torch.ones(1, 4, 2, 5), (4, 5, 4), background_value=background_value)
     assert seen[0].shape[1:] == (1, 4, 5, 4)
-    outside = 4 * sum(darkness)
+    outside = 4 * sum(background_value)
     assert seen[0][0, 0, 0].sum(1).tolist() == [outside, 4, 4, outside, outside]
 
 
@@ -173,7 +173,7 @@ def test_autocast_lowers_the_network_only():
 
 def test_progress_counts_windows():
     heard = []
-    predict(nn.Identity(), torch.ones(1, 8, 8, 12), (8, 8, 8), window_batch=1, listen=heard.append)
+    predict(nn.Identity(), torch.ones(1, 8, 8, 12), (8, 8, 8), window_batch=1, progress=heard.append)
     assert [(progress.done, progress.total) for progress in heard] == [(0, 2), (1, 2), (2, 2)]
 
 
@@ -194,7 +194,7 @@ def test_the_image_is_not_changed(generator):
 def test_slabs_are_thin_and_equal_the_whole(shape, patch, generator, monkeypatch):
     image = torch.randn(2, *shape, generator=generator)
     network = nn.Conv3d(2, 3, 3, padding=1) if len(patch) == 3 else nn.Conv2d(2, 3, 3, padding=1)
-    windowing = Windowing(patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,))
+    windowing = SlidingWindow(patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,))
     whole = predict_windows([network], image, windowing, device=CPU)
     monkeypatch.setattr(windows, "SLAB_BYTES", 1)
     slabs = [slab.clone() for slab in predict_slabs([network], image, windowing, device=CPU)]

@@ -170,11 +170,11 @@ def test_gradients_of_a_cuda_graph_are_those_of_single_launches(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", GRAPHED)
 def test_predictions_are_replayed(name, caplog):
-    from scanseg.inference.cuda_graph import ReplayedNetwork
+    from scanseg.inference.cuda_graph import CudaGraphNetwork
 
     spec, size = GRAPHED[name]
     network = build(spec, size, "cuda").eval()
-    replayed = ReplayedNetwork(network)
+    replayed = CudaGraphNetwork(network)
     for _ in range(6):
         x = torch.randn(2, 1, *size, device="cuda")
         with torch.inference_mode():

@@ -106,7 +106,7 @@ def main():
     """Print what happened."""
     heard = []
     with compile_ahead(
-        int(sys.argv[1]), backward_on=torch.device("cpu"), listen=lambda *counts: heard.append(counts)
+        int(sys.argv[1]), backward_on=torch.device("cpu"), progress=lambda *counts: heard.append(counts)
     ):
         learn()
         in_block = len(launched)

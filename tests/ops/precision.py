@@ -1,4 +1,4 @@
-"""How operators are judged: relative errors against the float64 reference, outputs and every gradient."""
+"""How operators are eval_network: relative errors against the float64 reference, outputs and every gradient."""
 
 from collections.abc import Callable, Mapping
 

@@ -102,7 +102,7 @@ def test_what_is_kept_of_weights_is_counted():
         return step_memory(plan, counts=counts).weights_bytes / counts.parameters
 
     assert weights() == 6 + 4
-    assert weights("training.average_decay=0.99") == 6 + 4 + 4
+    assert weights("training.ema_decay=0.99") == 6 + 4 + 4
     assert weights('training.optimizer={"kind": "adamw"}') == 6 + 8
 
 

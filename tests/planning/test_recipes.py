@@ -80,7 +80,7 @@ def test_a_fast_recipe_trains_otherwise_on_the_same_patches():
     warps, usual_warps = fast.augmentation[0], usual.augmentation[0]
     assert (warps.rotation_probability, warps.scale_probability, warps.elastic_probability) == (0.5, 0.5, 0.3)
     assert warps.rotation_degrees_range == usual_warps.rotation_degrees_range
-    assert (fast.training.optimizer.kind, fast.training.average_decay) == ("adamw", 0.995)
+    assert (fast.training.optimizer.kind, fast.training.ema_decay) == ("adamw", 0.995)
     assert fast.training.loss == usual.training.loss
 
 

@@ -22,7 +22,7 @@ SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 
 @pytest.fixture
 def build(tmp_path):
     def build(
-        dataset, *, preprocessing=SPEC, splits=None, num_workers=0, folder=tmp_path / "store", listen=None
+        dataset, *, preprocessing=SPEC, splits=None, num_workers=0, folder=tmp_path / "store", progress=None
     ):
         return build_store(
             dataset,
@@ -30,7 +30,7 @@ def build(tmp_path):
             splits=splits or find_splits(dataset),
             folder=folder,
             num_workers=num_workers,
-            **({"listen": listen} if listen else {}),
+            **({"progress": progress} if progress else {}),
         )
 
     return build
@@ -44,7 +44,7 @@ def content(folder):
 def test_what_is_read_is_what_preprocessing_gives(make_dataset, build, tmp_path, num_workers):
     dataset = open_dataset(make_dataset(3))
     heard = []
-    built = build(dataset, num_workers=num_workers, listen=heard.append)
+    built = build(dataset, num_workers=num_workers, progress=heard.append)
     assert heard[-1].done == heard[-1].total == 3
     store = Store.open(tmp_path / "store")
     assert store.index == built.index
@@ -69,7 +69,7 @@ def test_a_second_call_does_nothing(make_dataset, build, tmp_path):
     build(dataset)
     before = content(tmp_path / "store/cases")
     heard = []
-    build(dataset, listen=heard.append)
+    build(dataset, progress=heard.append)
     assert content(tmp_path / "store/cases") == before
     assert heard == []
 
@@ -84,12 +84,12 @@ def test_an_interrupted_store_is_refused_for_reading_and_completed(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(dataset, listen=interrupt)
+        build(dataset, progress=interrupt)
     with pytest.raises(InputError, match="unfinished"):
         Store.open(tmp_path / "store")
     before = content(tmp_path / "store/cases")
     heard = []
-    build(dataset, listen=heard.append)
+    build(dataset, progress=heard.append)
     assert [progress.detail for progress in heard] == ["", "case_2"]
     assert before.items() <= content(tmp_path / "store/cases").items()
     assert len(Store.open(tmp_path / "store").index.cases) == 3
@@ -131,7 +131,7 @@ def test_processes_that_want_the_same_store_build_it_in_turn(make_dataset, tmp_p
             splits=find_splits(raw),
             folder=Path(sys.argv[2]),
             num_workers=0,
-            listen=lambda progress: heard.append(progress.detail),
+            progress=lambda progress: heard.append(progress.detail),
         )
         print(len(heard))
         """
@@ -185,7 +185,7 @@ def test_changed_sources_are_made_anew_and_removed_ones_go(make_dataset, build, 
     (folder / "labelsTr/case_2.nii.gz").unlink()
     (folder / "imagesTr/case_2_0000.nii.gz").unlink()
     heard = []
-    store = build(open_dataset(folder), listen=heard.append)
+    store = build(open_dataset(folder), progress=heard.append)
     assert [progress.detail for progress in heard] == ["", "case_1"]
     assert [stored.case for stored in store.index.cases] == ["case_0", "case_1"]
     assert store.case("case_1").label_values == (1,)

@@ -7,7 +7,7 @@ import torch
 from scanseg.errors import ScansegError, UsageError
 from scanseg.messages import counted
 from scanseg.runtime import device as device_module
-from scanseg.runtime.device import autocast_dtype, choose_device, describe_device, waking
+from scanseg.runtime.device import autocast_dtype, choose_device, describe_device, warm_up
 from scanseg.runtime.memory import lacks_memory, memory_for
 from scanseg.runtime.versions import installed_versions
 
@@ -70,7 +70,7 @@ def test_a_gpu_wakes_while_something_else_is_done(monkeypatch):
         woken.append(device)
 
     monkeypatch.setattr(device_module, "_wake", wake)
-    with waking(torch.device("cuda:1")):
+    with warm_up(torch.device("cuda:1")):
         assert not woken
         inside.set()
     assert woken == [torch.device("cuda:1")]
@@ -85,14 +85,14 @@ def test_a_device_that_does_not_wake_is_told_of_by_whoever_uses_it(monkeypatch):
 
     monkeypatch.setattr(torch, "zeros", refuse)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    with waking(torch.device("cuda")):
+    with warm_up(torch.device("cuda")):
         pass
     assert asked == [torch.device("cuda")]
 
 
 @pytest.mark.gpu
 def test_a_gpu_is_ready_when_it_has_woken():
-    with waking(torch.device("cuda")):
+    with warm_up(torch.device("cuda")):
         pass
     assert torch.cuda.is_initialized()
 

@@ -52,9 +52,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "treatment", raising=False)
 
-    def run(how, num_workers, listen=ignore_progress):
+    def run(how, num_workers, progress=ignore_progress):
         function = partial(importlib.import_module("treatment").treat, how=how)
-        return map_cases(function, CASES, num_workers=num_workers, task="treating", listen=listen)
+        return map_cases(function, CASES, num_workers=num_workers, task="treating", progress=progress)
 
     return run
 

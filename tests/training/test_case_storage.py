@@ -17,9 +17,9 @@ def test_cases_go_to_disk_where_they_would_fill_more_than_half_of_the_memory(mon
     monkeypatch.setattr(residence, "resident_bytes", lambda store, cases: 1000)
     monkeypatch.setattr(residence, "free_host_bytes", lambda: free)
 
-    assert residence.choose_residence("auto", None, (), device=CPU) == place
-    assert residence.choose_residence("auto", None, (), device=CPU, num_sharing=2) == "disk"
-    assert residence.choose_residence("disk", None, (), device=CPU) == "disk"
+    assert residence.choose_case_storage("auto", None, (), device=CPU) == place
+    assert residence.choose_case_storage("auto", None, (), device=CPU, num_sharing=2) == "disk"
+    assert residence.choose_case_storage("disk", None, (), device=CPU) == "disk"
 
 
 def test_there_is_memory():

@@ -61,7 +61,7 @@ def reports(train, monkeypatch, **options):
     """What a listener hears of a training whose every reading of the clock takes a second."""
     monkeypatch.setattr("scanseg.training.loop.time", SimpleNamespace(monotonic=Clock().monotonic))
     heard = []
-    result = train(**options, listen=heard.append)
+    result = train(**options, progress=heard.append)
     return result, [report for report in heard if report.task == "training"]
 
 

@@ -58,7 +58,7 @@ def test_a_training_that_goes_on_keeps_resting(plan, tmp_path):
 
     cut = tmp_path / "cut"
     with pytest.raises(StoppedError):
-        scanseg.train(plan, cut, settings=settings, listen=stop, **OPTIONS)
+        scanseg.train(plan, cut, settings=settings, progress=stop, **OPTIONS)
     scanseg.train(plan, cut, resume=True, **OPTIONS)
 
     names = load_file(whole / "model.safetensors")

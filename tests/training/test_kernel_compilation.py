@@ -20,10 +20,10 @@ class Kernels:
         self.blocks = []
         monkeypatch.setattr("scanseg.training.kernel_compilation.compile_ahead", self)
 
-    def __call__(self, num_threads, *, backward_on, listen):
+    def __call__(self, num_threads, *, backward_on, progress):
         self.blocks.append((num_threads, backward_on))
         for done in (1, 2, 3):
-            listen(done, 3)
+            progress(done, 3)
         return nullcontext()
 
 
@@ -32,10 +32,10 @@ def kernels(monkeypatch):
     return Kernels(monkeypatch)
 
 
-def compiling(fit, monkeypatch, *, threads=2, listen=lambda progress: None):
+def compiling(fit, monkeypatch, *, threads=2, progress=lambda progress: None):
     """Let a fit on the CPU compile as it does on a GPU."""
     monkeypatch.setattr(fit, "_compiling_threads", threads)
-    monkeypatch.setattr(fit, "_listen", listen)
+    monkeypatch.setattr(fit, "_listen", progress)
     return fit
 
 
@@ -43,7 +43,7 @@ def compiling(fit, monkeypatch, *, threads=2, listen=lambda progress: None):
 @pytest.mark.parametrize(("network", "size"), [(XLSTM, 16), (MSVM, 64)], ids=["xlstm", "msvm"])
 def test_steps_are_those_of_a_training_that_compiles_as_it_goes(kernels, monkeypatch, network, size, dtype):
     """Parameters, running statistics, the optimizer's state and the loss scale are equal bit by bit."""
-    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), average_decay=0.9)
+    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), ema_decay=0.9)
     plain, ahead = make_fit(plan, dtype=dtype), compiling(make_fit(plan, dtype=dtype), monkeypatch)
     for iteration in range(2):
         losses = [fit.step(make_batch(size, iteration), lr=1e-3) for fit in (plain, ahead)]
@@ -80,7 +80,7 @@ def test_a_restored_training_compiles_before_its_first_step_and_goes_on_exactly(
 
 def test_compiling_is_told_of(kernels, monkeypatch):
     heard = []
-    fit = compiling(make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec())), monkeypatch, listen=heard.append)
+    fit = compiling(make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec())), monkeypatch, progress=heard.append)
     fit.step(make_batch(16, 0), lr=1e-3)
     assert [(progress.task, progress.done, progress.total) for progress in heard] == [
         ("compiling kernels", done, 3) for done in (1, 2, 3)

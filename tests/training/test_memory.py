@@ -60,7 +60,7 @@ def test_cases_that_do_not_fit(train, monkeypatch):
     def hold(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("scanseg.training.case_storage.hold_cases", hold)
+    monkeypatch.setattr("scanseg.training.case_storage.load_into_memory", hold)
     with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=disk"):
         train()
 

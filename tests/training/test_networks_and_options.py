@@ -48,7 +48,7 @@ KINDS = {
 }
 """Recipe to what makes its network small."""
 EVERYTHING = (
-    *("sampling.batch_size=4", "training.accumulation=2", "training.average_decay=0.8"),
+    *("sampling.batch_size=4", "training.accumulation=2", "training.ema_decay=0.8"),
     *("training.epochs=4", "training.iterations_per_epoch=2", "training.validation_batches=2"),
     *("training.validate_every=1", "training.checkpoint_seconds=0", "training.resident=disk"),
     *("training.export=best", "training.score_both=true", 'training.early_stop={"patience_epochs": 9}'),
@@ -90,12 +90,12 @@ def stop_at(count):
     """A listener that ends a training at a step."""
     heard = []
 
-    def listen(progress):
+    def progress(progress):
         heard.append(progress.task == "training")
         if sum(heard) == count:
             raise StoppedError
 
-    return listen
+    return progress
 
 
 @pytest.mark.parametrize("recipe", KINDS)
@@ -107,7 +107,7 @@ def test_a_network_goes_on_exactly_with_everything(dataset, tmp_path, recipe):
 
     whole = train("whole", keep_predictions=True)
     with pytest.raises(StoppedError):
-        train("pieces", listen=stop_at(5))
+        train("pieces", progress=stop_at(5))
     train("pieces", resume=True)
 
     for name in ("model.safetensors", "last.safetensors"):

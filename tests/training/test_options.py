@@ -21,7 +21,7 @@ from .test_resuming import StoppedError, kill_in
 LONGER = ("training.epochs=6", "training.validate_every=1", "training.checkpoint_seconds=0")
 EVERYTHING = (
     *LONGER,
-    *("training.average_decay=0.9", "training.accumulation=2", "training.export=best"),
+    *("training.ema_decay=0.9", "training.accumulation=2", "training.export=best"),
     'training.early_stop={"measure": "loss", "patience_epochs": 5}',
     'sampling.label_weights={"disk": 2}',
     'training.loss.label_weights={"disk": 3}',
@@ -56,7 +56,7 @@ def test_parts_of_a_batch_teach_what_the_whole_does(dataset, tmp_path):
 
 def test_averaged_weights_are_validated_and_exported(dataset, tmp_path):
     train_in(dataset, tmp_path / "plain", *LONGER)
-    train_in(dataset, tmp_path / "averaged", *LONGER, "training.average_decay=0.999")
+    train_in(dataset, tmp_path / "averaged", *LONGER, "training.ema_decay=0.999")
 
     run = read(tmp_path / "averaged", "run.json")
     assert (run["exported"]["averaged"], run["exported"]["checkpoint"]) == (True, "last")
@@ -144,18 +144,18 @@ def test_goes_on_exactly_with_everything(dataset, tmp_path):
     def stop_at(count):
         heard = []
 
-        def listen(progress):
+        def progress(progress):
             heard.append(progress.task == "training")
             if sum(heard) == count:
                 raise StoppedError
 
-        return listen
+        return progress
 
     train_in(dataset, tmp_path / "whole", *EVERYTHING)
     # Killed in the midst of an epoch, whose steps since the last checkpoint are taken again; then after an epoch.
     for count in (5, 3):
         with pytest.raises(StoppedError):
-            train_in(dataset, tmp_path / "pieces", *EVERYTHING, resume=count == 3, listen=stop_at(count))
+            train_in(dataset, tmp_path / "pieces", *EVERYTHING, resume=count == 3, progress=stop_at(count))
     train_in(dataset, tmp_path / "pieces", *EVERYTHING, resume=True)
 
     for name in ("model.safetensors", "last.safetensors"):
@@ -176,18 +176,18 @@ def signal_at(number):
     """A listener that has SIGINT sent at a step of the training, once."""
     heard = []
 
-    def listen(progress):
+    def progress(progress):
         heard.append(progress.task == "training")
         if progress.task == "training" and sum(heard) == number:
             signal.raise_signal(signal.SIGINT)
 
-    return listen
+    return progress
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_signal_at_any_step_of_an_epoch_leaves_whole_metrics(dataset, tmp_path, number):
     with pytest.raises(InterruptionError):
-        train_in(dataset, tmp_path / "pieces", *LONGER, listen=signal_at(number))
+        train_in(dataset, tmp_path / "pieces", *LONGER, progress=signal_at(number))
     train_in(dataset, tmp_path / "pieces", *LONGER, resume=True)
     train_in(dataset, tmp_path / "whole", *LONGER)
 
@@ -200,9 +200,9 @@ def test_a_signal_at_any_step_of_an_epoch_leaves_whole_metrics(dataset, tmp_path
 def test_an_epoch_has_one_line_of_metrics_wherever_a_training_was_stopped(dataset, tmp_path):
     few = ("training.epochs=3", "training.checkpoint_seconds=1000")
     with pytest.raises(InterruptionError):  # asked after the last step of an epoch, before its end
-        train_in(dataset, tmp_path / "model", *few, listen=signal_at(1))
+        train_in(dataset, tmp_path / "model", *few, progress=signal_at(1))
     with pytest.raises(StoppedError):  # after its end, before another checkpoint
-        train_in(dataset, tmp_path / "model", *few, resume=True, listen=kill_in("training"))
+        train_in(dataset, tmp_path / "model", *few, resume=True, progress=kill_in("training"))
     assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1]
 
     train_in(dataset, tmp_path / "model", *few, resume=True)
@@ -290,7 +290,7 @@ def test_a_training_killed_before_its_first_checkpoint_still_begins_with_the_oth
     train_in(dataset, tmp_path / "first")
     options = {"initial_weights": tmp_path / "first"}
     with pytest.raises(StoppedError):
-        train_in(dataset, tmp_path / "pieces", **options, listen=kill_in("training"))
+        train_in(dataset, tmp_path / "pieces", **options, progress=kill_in("training"))
 
     train_in(dataset, tmp_path / "pieces", resume=True)
     train_in(dataset, tmp_path / "whole", **options)

@@ -84,7 +84,7 @@ def scores_and_batches(labels, label_map, prediction, *, order, batches):
     )
     cpu = torch.device("cpu")
     store = OneCase(label_map, prediction, plan)
-    cases = resident.hold_cases(store, ("only",), device=cpu, seed=0)
+    cases = resident.load_into_memory(store, ("only",), device=cpu, seed=0)
     oracle = Oracle(num_outputs=dataset.num_outputs, regions=dataset.has_regions)
     return patch_dice(oracle, cases, plan, device=cpu), oracle.num_batches
 

@@ -23,7 +23,7 @@ def test_the_picture_is_there_while_a_training_runs_and_where_it_is_stopped(trai
     picture = tmp_path / "model" / "curves.png"
     monkeypatch.setattr(single, "_SECONDS_BETWEEN_PICTURES", 0.0)
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == "training":
             drawn.append(picture.exists())
             if progress.done == 4:
@@ -31,7 +31,7 @@ def test_the_picture_is_there_while_a_training_runs_and_where_it_is_stopped(trai
                 signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(InterruptionError):
-        train(listen=listen)
+        train(progress=progress)
 
     assert drawn == [False, False, False, True]  # drawn after the first step of the second epoch
     assert picture.exists()
@@ -71,7 +71,7 @@ def test_curves_show_a_training_of_one_epoch():
 
 def test_the_console_is_told_of_loss_and_dice(train, tmp_path):
     heard = []
-    train(settings=("training.validate_every=1",), listen=heard.append)
+    train(settings=("training.validate_every=1",), progress=heard.append)
 
     said = [progress.detail for progress in heard if progress.task == "training"]
     lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]

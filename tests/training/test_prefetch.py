@@ -10,7 +10,7 @@ import scanseg
 from scanseg.batches.batches import Batch
 from scanseg.errors import InterruptionError
 from scanseg.training import loop as run_module
-from scanseg.training.prefetch import BatchesAhead
+from scanseg.training.prefetch import BatchPrefetcher
 
 from .conftest import SETTINGS
 
@@ -32,7 +32,7 @@ def make(made):
 
 
 def test_each_batch_is_made_once_and_given_for_its_iteration(make, made):
-    ahead = BatchesAhead(make, device=CPU)
+    ahead = BatchPrefetcher(make, device=CPU)
 
     assert ahead.take(3) == "batch 3"
     ahead.prepare()
@@ -43,7 +43,7 @@ def test_each_batch_is_made_once_and_given_for_its_iteration(make, made):
 
 
 def test_the_next_group_is_made_while_the_batches_of_one_are_taken(make, made):
-    ahead = BatchesAhead(make, device=CPU, at_once=3)
+    ahead = BatchPrefetcher(make, device=CPU, at_once=3)
 
     taken = []
     for iteration in range(7):
@@ -56,14 +56,14 @@ def test_the_next_group_is_made_while_the_batches_of_one_are_taken(make, made):
 
 
 def test_a_group_is_the_same_wherever_a_training_begins(make, made):
-    ahead = BatchesAhead(make, device=CPU, at_once=4)
+    ahead = BatchPrefetcher(make, device=CPU, at_once=4)
 
     assert [ahead.take(iteration) for iteration in (6, 7, 8)] == ["batch 6", "batch 7", "batch 8"]
     assert made == [[4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_a_batch_that_is_asked_for_again_is_made_again(make, made):
-    ahead = BatchesAhead(make, device=CPU, at_once=2)
+    ahead = BatchPrefetcher(make, device=CPU, at_once=2)
 
     assert [ahead.take(iteration) for iteration in (0, 1, 0)] == ["batch 0", "batch 1", "batch 0"]
     assert made == [[0, 1], [0, 1]]
@@ -73,13 +73,13 @@ def signal_at_step(number):
     """A listener that has SIGINT sent when a number of steps are done; one more is taken."""
     steps = []
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == "training":
             steps.append(progress)
             if len(steps) == number:
                 signal.raise_signal(signal.SIGINT)
 
-    return listen
+    return progress
 
 
 def test_a_training_does_not_depend_on_how_many_batches_are_made_at_once(dataset, tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_training_does_not_depend_on_how_many_batches_are_made_at_once(dataset
         options = {"device": "cpu", "num_workers": 0}
         if stop_at is not None:
             with pytest.raises(InterruptionError, match=f"stopped after {stop_at} iterations"):
-                scanseg.train(plan, tmp_path / name, listen=signal_at_step(stop_at - 1), **options)
+                scanseg.train(plan, tmp_path / name, progress=signal_at_step(stop_at - 1), **options)
             options["resume"] = True
         scanseg.train(plan, tmp_path / name, **options)
         return load_file(tmp_path / name / "model.safetensors")
@@ -114,7 +114,7 @@ def test_cases_that_are_still_being_written_are_waited_for():
     images.fill_(1)
     label_maps.fill_(1)
 
-    batch = BatchesAhead(lambda _: [Batch(images.clone(), label_maps.clone())], device=device).take(0)
+    batch = BatchPrefetcher(lambda _: [Batch(images.clone(), label_maps.clone())], device=device).take(0)
 
     assert batch.images.min() == batch.label_maps.min() == 1
 
@@ -131,7 +131,7 @@ def groups_of_numbers(iterations, *, delay):
 @pytest.mark.gpu
 def test_the_rest_of_a_group_does_not_wait_for_the_next_one():
     device, delays = torch.device("cuda"), iter([0, 8_000_000_000])
-    ahead = BatchesAhead(
+    ahead = BatchPrefetcher(
         lambda iterations: groups_of_numbers(iterations, delay=next(delays)), device=device, at_once=2
     )
 
@@ -147,7 +147,9 @@ def test_the_rest_of_a_group_does_not_wait_for_the_next_one():
 @pytest.mark.gpu
 def test_batches_keep_their_values_while_later_groups_are_made():
     device, sums = torch.device("cuda"), []
-    ahead = BatchesAhead(lambda iterations: groups_of_numbers(iterations, delay=0), device=device, at_once=3)
+    ahead = BatchPrefetcher(
+        lambda iterations: groups_of_numbers(iterations, delay=0), device=device, at_once=3
+    )
 
     for iteration in range(20):
         batch = ahead.take(iteration)

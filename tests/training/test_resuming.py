@@ -25,23 +25,23 @@ class StoppedError(Exception):
 def kill_in(task):
     """A listener that dies in a task."""
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == task:
             raise StoppedError
 
-    return listen
+    return progress
 
 
 def signal_in(task):
     """A listener that has SIGINT sent in a task, once: a second would end the tests."""
     sent = []
 
-    def listen(progress):
+    def progress(progress):
         if progress.task == task and not sent:
             sent.append(task)
             signal.raise_signal(signal.SIGINT)
 
-    return listen
+    return progress
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def write_splits(dataset, train, validation):
 def test_a_new_division_does_not_bring_validation_cases_into_training(train, dataset, run):
     write_splits(dataset, (0, 1, 2), (3, 4))
     with pytest.raises(StoppedError):
-        train(listen=kill_in("training"))
+        train(progress=kill_in("training"))
     write_splits(dataset, (2, 3, 4), (0, 1))
     add_case(dataset, 7)
 
@@ -73,7 +73,7 @@ def test_a_new_division_does_not_bring_validation_cases_into_training(train, dat
 def test_cases_that_are_gone_are_named(train, dataset, run):
     write_splits(dataset, (0, 1, 2), (3, 4))
     with pytest.raises(StoppedError):
-        train(listen=kill_in("training"))
+        train(progress=kill_in("training"))
     before = run()
     write_splits(dataset, (0,), (2, 3))
     for number in (1, 4):
@@ -87,7 +87,7 @@ def test_cases_that_are_gone_are_named(train, dataset, run):
 
 def test_one_that_was_killed_while_cases_were_loaded_goes_on(train, run):
     with pytest.raises(StoppedError):
-        train(fold=2, listen=kill_in("loading"))
+        train(fold=2, progress=kill_in("loading"))
     assert (run()["fold"], run()["iterations_done"]) == (2, 0)
 
     assert train(resume=True).epochs_done == 2
@@ -96,7 +96,7 @@ def test_one_that_was_killed_while_cases_were_loaded_goes_on(train, run):
 
 def test_one_that_was_killed_before_its_record_is_asked_for_its_fold(train, tmp_path, run):
     with pytest.raises(StoppedError):
-        train(fold=2, listen=kill_in("loading"))
+        train(fold=2, progress=kill_in("loading"))
     (tmp_path / "model" / "run.json").unlink()
 
     with pytest.raises(UsageError, match="--fold"):
@@ -123,14 +123,14 @@ def test_a_training_whose_checkpoint_is_gone_does_not_begin_anew(train, tmp_path
 
 def test_a_signal_while_cases_are_loaded(train, run):
     with pytest.raises(InterruptionError, match="--resume"):
-        train(listen=signal_in("loading"))
+        train(progress=signal_in("loading"))
     assert (run()["status"], run()["iterations_done"]) == ("interrupted", 0)
     assert train(resume=True).epochs_done == 2
 
 
 def test_a_signal_in_validation(train, tmp_path, run):
     with pytest.raises(InterruptionError, match="--resume validates again") as caught:
-        train(listen=signal_in("validating"))
+        train(progress=signal_in("validating"))
     assert caught.value.signal_number == signal.SIGINT
     assert run()["status"] == "finished"
     assert (tmp_path / "model" / "model.safetensors").is_file()
@@ -148,7 +148,7 @@ def test_a_fold_that_is_neither_a_number_nor_all(train):
 def test_the_same_options_may_be_given_again(train):
     options = {"fold": 1, "epochs": 3, "lr": 0.01, "settings": ("training.seed=5",)}
     with pytest.raises(StoppedError):
-        train(**options, listen=kill_in("training"))
+        train(**options, progress=kill_in("training"))
 
     assert train(**options, resume=True).epochs_done == 3
 
@@ -168,7 +168,7 @@ def test_the_same_options_may_be_given_again(train):
 )
 def test_other_options_are_refused_by_name(train, options, message):
     with pytest.raises(StoppedError):
-        train(listen=kill_in("training"))
+        train(progress=kill_in("training"))
     with pytest.raises(UsageError, match=message):
         train(**options, resume=True)
 
@@ -279,7 +279,7 @@ def test_a_second_training_in_one_folder_is_refused_and_the_first_goes_on(train,
                 train(resume=True)
             refused.append(error)
 
-    train(listen=start_another)
+    train(progress=start_another)
     assert len(refused) == 1
     assert run()["status"] == "finished"
 

@@ -177,11 +177,11 @@ def test_a_graph_trains_like_single_launches(network, size, dtype):
 @pytest.mark.gpu
 def test_parts_of_a_batch_and_averages_go_through_a_graph_too():
     def train(*, cuda_graph):
-        fields = {"accumulation": 2, "average_decay": 0.9, "cuda_graph": cuda_graph}
+        fields = {"accumulation": 2, "ema_decay": 0.9, "cuda_graph": cuda_graph}
         fit = make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3), **fields), device="cuda")
         for iteration in range(5):
             fit.step(make_batch(16, iteration, device="cuda"), lr=1e-3)
-        return weights(fit), torch.cat([p.flatten() for p in fit.judged.parameters()])
+        return weights(fit), torch.cat([p.flatten() for p in fit.eval_network.parameters()])
 
     for graphed, launched in zip(train(cuda_graph=True), train(cuda_graph=False), strict=True):
         torch.testing.assert_close(graphed, launched, rtol=0.02, atol=1e-3)
@@ -189,11 +189,11 @@ def test_parts_of_a_batch_and_averages_go_through_a_graph_too():
 
 @pytest.mark.gpu
 @NETWORKS
-@pytest.mark.parametrize("average_decay", [None, 0.5])
-def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(network, size, average_decay):
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(network, size, ema_decay):
     if isinstance(network, MSVMUNetSpec):
         network = network.model_copy(update={"drop_path": 0.0})
-    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), average_decay=average_decay)
+    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), ema_decay=ema_decay)
     unseen = make_batch(size, 99, device="cuda")
 
     def train(*, validated):
@@ -204,7 +204,7 @@ def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(n
             if validated:
                 scores.append([fit.logits(unseen) for _ in range(3)])
                 with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
-                    direct = fit.judged.eval()(unseen.images)
+                    direct = fit.eval_network.eval()(unseen.images)
                 direct = direct if isinstance(direct, torch.Tensor) else direct[0]
                 for logits in scores[-1]:
                     torch.testing.assert_close(logits, direct.float(), rtol=0.02, atol=0.02)

@@ -2,7 +2,7 @@
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
 from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_of, to_grid
-from scanseg.batches.in_memory import hold_cases, resident_bytes
+from scanseg.batches.in_memory import load_into_memory, resident_bytes
 from scanseg.batches.on_disk import DiskCases, open_cases
 from scanseg.batches.sampling import TRAINING_STREAM, VALIDATION_STREAM, iterations_per_pass
 from scanseg.batches.shard import Part
@@ -15,8 +15,8 @@ __all__ = [
     "Part",
     "TrainingCases",
     "build_cascade_store",
-    "hold_cases",
     "iterations_per_pass",
+    "load_into_memory",
     "make_batch",
     "make_batches",
     "num_batches_at_once",

@@ -187,7 +187,7 @@ def num_batches_at_once(
     """
     if device.type != "cuda" or isinstance(cases, DiskCases):
         return 1
-    values = sampling.batch_size // part.count * math.prod(sampling.patch_size) * len(cases.darkness)
+    values = sampling.batch_size // part.count * math.prod(sampling.patch_size) * len(cases.background_value)
     return max(1, min(MAX_BATCHES_AT_ONCE, MAX_VALUES_AT_ONCE // values))
 
 

@@ -35,7 +35,7 @@ from scanseg.preprocessing import (
     separates_z,
     write_array,
 )
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import CascadeSpec, CaseGeometry, Document, Plan, PreprocessingSpec
 
@@ -127,7 +127,7 @@ def build_cascade_store(
     previous: str,
     folder: Path,
     num_workers: int,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Store:
     """Make of a store another whose label maps hold the predictions of a first stage too.
 
@@ -141,7 +141,7 @@ def build_cascade_store(
         previous: The study that predicted.
         folder: Folder of the other store.
         num_workers: Processes that resample; 0 does it in this one.
-        listen: Hears of each case that is done.
+        progress: Hears of each case that is done.
 
     Raises:
         InputError: Cases have no prediction, or one of another shape.
@@ -166,7 +166,7 @@ def build_cascade_store(
             tasks,
             num_workers=num_workers,
             task="preparing the cascade",
-            listen=listen,
+            progress=progress,
         )
         write_text(folder / _SOURCES_FILE, sources.to_json())
         write_text(folder / INDEX_FILE, wanted.to_json())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scanseg.batches.reading import Layout, gather, interpolate
 from scanseg.preprocessing import Store
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.specs import DatasetSpec
 
 _MAX_LOCATIONS = 10_000
@@ -36,7 +36,7 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class ResidentCases:
-    """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of darkness."""
+    """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of background_value."""
 
     names: tuple[str, ...]
     images: Float[Tensor, "channel voxel"]
@@ -45,7 +45,7 @@ class ResidentCases:
     """uint8 values of all cases; int16 where a first stage's prediction is packed into them."""
     shapes_host: np.ndarray
     """Voxels of each case along z, y, x, (case, 3)."""
-    darkness: Float[Tensor, " channel"]
+    background_value: Float[Tensor, " channel"]
     """Intensity of each channel outside a case."""
     locations: tuple[dict[str, np.ndarray], ...]
     """For each case, label name to flat indices of some of its voxels; only labels that occur."""
@@ -82,7 +82,7 @@ class ResidentCases:
             torch.cat(images, dim=1),
             torch.cat(label_maps),
             shapes=boxes.high - boxes.low,
-            darkness=self.darkness,
+            background_value=self.background_value,
             device=device,
         )
 
@@ -118,7 +118,7 @@ class ResidentCases:
         return interpolate(self.images, self.label_maps, layout, coordinates=coordinates, in_plane=in_plane)
 
     def _layout(self, cases: np.ndarray) -> Layout:
-        return Layout(self.starts[cases], self.shapes_host[cases], self.darkness)
+        return Layout(self.starts[cases], self.shapes_host[cases], self.background_value)
 
 
 def join_boxes(
@@ -126,7 +126,7 @@ def join_boxes(
     label_maps: Int[Tensor, " voxel"],
     *,
     shapes: np.ndarray,
-    darkness: Float[Tensor, " channel"],
+    background_value: Float[Tensor, " channel"],
     device: torch.device,
 ) -> ResidentCases:
     """Make cases, without places to draw patches from, of boxes that lie one behind the other.
@@ -135,7 +135,7 @@ def join_boxes(
         images: Their intensities.
         label_maps: Their labels.
         shapes: Voxels of each along z, y, x, (box, 3).
-        darkness: Intensity of each channel outside.
+        background_value: Intensity of each channel outside.
         device: Where they are wanted.
     """
     return ResidentCases(
@@ -143,7 +143,7 @@ def join_boxes(
         images=images.to(device),
         label_maps=label_maps.to(device),
         shapes_host=shapes,
-        darkness=darkness.to(device),
+        background_value=background_value.to(device),
         locations=(),
         annotated=None,
     )
@@ -156,13 +156,13 @@ def resident_bytes(store: Store, cases: Sequence[str]) -> int:
     return voxels * (2 * channels + (1 if store.index.previous is None else 2))
 
 
-def hold_cases(
+def load_into_memory(
     store: Store,
     cases: Sequence[str],
     *,
     device: torch.device,
     seed: int,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> ResidentCases:
     """Read cases of a store into memory.
 
@@ -171,7 +171,7 @@ def hold_cases(
         cases: Names of the cases; at least one.
         device: Where to hold them.
         seed: Decides which foreground voxels of large structures are remembered.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
     if not cases:
         raise ValueError("no cases to hold")
@@ -196,13 +196,13 @@ def hold_cases(
         locations.append(where)
         if known is not None:
             annotated.append(known)
-        listen(Progress("loading", number + 1, len(cases), name))
+        progress(ProgressUpdate("loading", number + 1, len(cases), name))
     return ResidentCases(
         names=tuple(cases),
         images=images,
         label_maps=label_maps,
         shapes_host=shapes,
-        darkness=torch.tensor(store.index.preprocessing.darkness, device=device),
+        background_value=torch.tensor(store.index.preprocessing.background_value, device=device),
         locations=tuple(locations),
         annotated=None if dataset.ignore_label is None else tuple(annotated),
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from scanseg.batches.in_memory import Boxes, ResidentCases, join_boxes, locate_voxels
 from scanseg.errors import InputError, ScansegError
 from scanseg.preprocessing import Store, open_array
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.specs import DatasetSpec
 
@@ -44,7 +44,7 @@ class DiskCases:
     shapes_host: np.ndarray
     locations: tuple[dict[str, np.ndarray], ...]
     annotated: tuple[np.ndarray, ...] | None
-    darkness: Float[Tensor, " channel"]
+    background_value: Float[Tensor, " channel"]
     device: torch.device
     """Where the patches are wanted."""
     _files: tuple[_ArrayFiles, ...]
@@ -111,7 +111,7 @@ class DiskCases:
             torch.from_numpy(images),
             torch.from_numpy(label_maps),
             shapes=shapes,
-            darkness=self.darkness,
+            background_value=self.background_value,
             device=self.device,
         )
 
@@ -139,7 +139,7 @@ def open_cases(
     device: torch.device,
     seed: int,
     num_workers: int,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> DiskCases:
     """Open cases of a store for reading patches; their label maps are read once to find their labels.
 
@@ -149,7 +149,7 @@ def open_cases(
         device: Where the patches are wanted.
         seed: Decides which foreground voxels of large structures are remembered.
         num_workers: Processes that read; 0 reads in this one.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
     if not cases:
         raise ValueError("no cases to open")
@@ -161,7 +161,7 @@ def open_cases(
         files,
         num_workers=num_workers,
         task="loading",
-        listen=listen,
+        progress=progress,
     )
     annotated = [where for _, where in places if where is not None]
     return DiskCases(
@@ -169,7 +169,7 @@ def open_cases(
         shapes_host=np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64),
         locations=tuple(locations for locations, _ in places),
         annotated=tuple(annotated) or None,
-        darkness=torch.tensor(store.index.preprocessing.darkness, device=device),
+        background_value=torch.tensor(store.index.preprocessing.background_value, device=device),
         device=device,
         _files=files,
         _pool=WorkerPool(num_workers) if num_workers else None,

@@ -27,7 +27,7 @@ class Layout:
     """Index of the case's first voxel, (batch,)."""
     shapes: np.ndarray
     """Voxels of the case along z, y, x, (batch, 3)."""
-    darkness: Float[Tensor, " channel"]
+    background_value: Float[Tensor, " channel"]
     """Intensity of each channel outside a case."""
 
     @property
@@ -67,7 +67,7 @@ def gather(
         for number, table in enumerate(tables)
     )
     index, inside = z + y + x, inside_z & inside_y & inside_x
-    intensities = _intensities(images, layout.darkness, index=index, inside=inside)
+    intensities = _intensities(images, layout.background_value, index=index, inside=inside)
     return intensities.transpose(0, 1), label_maps[index] * inside
 
 
@@ -107,7 +107,7 @@ def interpolate(
     for some_steps, some_weights, some_insides in parts:
         inside = some_insides[:, None] & inside_x
         index = torch.where(inside, first + some_steps, corners.starts)
-        read = _intensities(images, layout.darkness, index=index, inside=inside)
+        read = _intensities(images, layout.background_value, index=index, inside=inside)
         read = read * (some_weights[:, None] * weight_x)
         total = [reduce(add, [*total, *read.flatten(1, 2).unbind(1)])]
     return total[0].transpose(0, 1), read_labels
@@ -151,10 +151,10 @@ class _Corners:
 
 def _intensities(
     images: Float[Tensor, "channel voxel"],
-    darkness: Float[Tensor, " channel"],
+    background_value: Float[Tensor, " channel"],
     *,
     index: Int[Tensor, "*batch z y x"],
     inside: Bool[Tensor, "*batch z y x"],
 ) -> Float[Tensor, "channel *batch z y x"]:
     """Read voxels of every channel; outside it is dark."""
-    return torch.where(inside, images[:, index].float(), darkness.view(-1, *(1,) * index.ndim))
+    return torch.where(inside, images[:, index].float(), background_value.view(-1, *(1,) * index.ndim))

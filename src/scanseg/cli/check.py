@@ -15,7 +15,7 @@ def check(dataset: Path, /, *, num_workers: Workers = None) -> None:
     """
     from scanseg import api
 
-    with show_progress() as listen:
-        report = api.check(dataset, num_workers=num_workers, listen=listen)
+    with show_progress() as progress:
+        report = api.check(dataset, num_workers=num_workers, progress=progress)
     for line in report.lines():
         say(line)

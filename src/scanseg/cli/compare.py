@@ -67,9 +67,9 @@ def run(
         stop_after_minutes=stop_after_minutes,
         prepare_only=prepare,
     )
-    with show_progress() as listen:
+    with show_progress() as progress:
         try:
-            record = run_study(spec, dataset, output, options, resume=resume, listen=listen)
+            record = run_study(spec, dataset, output, options, resume=resume, progress=progress)
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     say(spec.question)

@@ -51,7 +51,7 @@ def crossval(
     from scanseg import api
     from scanseg.errors import InterruptionError
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         try:
             result = api.cross_validate(
                 source,
@@ -66,7 +66,7 @@ def crossval(
                 store=store,
                 settings=settings,
                 num_workers=num_workers,
-                listen=listen,
+                progress=progress,
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error

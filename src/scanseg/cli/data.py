@@ -40,9 +40,9 @@ def convert(
     """
     from scanseg import api
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         result = api.convert(
-            name, source, output, test_fraction=test_fraction, num_workers=num_workers, listen=listen
+            name, source, output, test_fraction=test_fraction, num_workers=num_workers, progress=progress
         )
     for note in result.notes:
         say(f"note: {note}")
@@ -74,7 +74,7 @@ def instances(
     from scanseg.evaluation import convert_to_instances
     from scanseg.runtime import choose_workers
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         files = convert_to_instances(
             predictions,
             output,
@@ -83,6 +83,6 @@ def instances(
             grow=grow,
             min_voxels=min_voxels,
             num_workers=choose_workers(num_workers),
-            listen=listen,
+            progress=progress,
         )
     say(f"{output}: {counted(len(files), 'instance map')}")

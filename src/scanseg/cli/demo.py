@@ -24,8 +24,8 @@ def demo(
     """
     from scanseg.demo import run
 
-    with show_progress() as listen:
-        result = run(recipe=recipe, output=output, device=device, listen=listen)
+    with show_progress() as progress:
+        result = run(recipe=recipe, output=output, device=device, progress=progress)
     show_table(
         ("Dice on unseen slabs", *result.network_dice),
         [

@@ -102,7 +102,7 @@ def _evaluate_labels(
     from scanseg.evaluation import METRIC_RULES, parse_tolerances, summary_rows
 
     tolerance_mm, label_tolerances_mm, preset = parse_tolerances(tolerances)
-    with show_progress() as listen:
+    with show_progress() as progress:
         report = api.evaluate(
             predictions,
             references,
@@ -114,7 +114,7 @@ def _evaluate_labels(
             label_tolerances_mm=label_tolerances_mm,
             tolerance_preset=preset,
             num_workers=num_workers,
-            listen=listen,
+            progress=progress,
         )
     _write(output, report, summary_rows(report))
     say(f"rule: {METRIC_RULES[rule].description}")
@@ -137,7 +137,7 @@ def _evaluate_objects(
     from scanseg import api
     from scanseg.evaluation import instance_rows
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         report = api.evaluate_instances(
             predictions,
             references,
@@ -147,7 +147,7 @@ def _evaluate_objects(
             cases=cases or None,
             only_predicted=only_predicted,
             num_workers=num_workers,
-            listen=listen,
+            progress=progress,
         )
     _write(output, report, instance_rows(report))
     say(f"report: {output}")

@@ -34,9 +34,9 @@ def plan(
     from scanseg.files import write_text
 
     require_new_file(output, overwrite=overwrite)
-    with show_progress() as listen:
+    with show_progress() as progress:
         made = api.make_plan(
-            dataset, recipe=recipe, like=like, settings=settings, num_workers=num_workers, listen=listen
+            dataset, recipe=recipe, like=like, settings=settings, num_workers=num_workers, progress=progress
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())

@@ -46,7 +46,7 @@ def predict(
     if not inputs:
         raise UsageError("no images to segment; give a folder or files after the model")
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         predictor = api.load(model, device=device, weights=weights, precision=precision)
         record = predictor.predict_folder(
             inputs,
@@ -56,7 +56,7 @@ def predict(
             uncertainty=uncertainty,
             overwrite=overwrite,
             skip_existing=skip_existing,
-            listen=listen,
+            progress=progress,
         )
     show_table(
         ("case", "label map", "seconds"),

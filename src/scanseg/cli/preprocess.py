@@ -31,9 +31,9 @@ def preprocess(
     """
     from scanseg import api
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         folder = api.preprocess(
-            source, store=store, recipe=recipe, settings=settings, num_workers=num_workers, listen=listen
+            source, store=store, recipe=recipe, settings=settings, num_workers=num_workers, progress=progress
         )
     say(f"{folder}")
     suggest("train on it", "train", source, "-o", "MODEL", "--store", store)

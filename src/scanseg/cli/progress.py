@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from scanseg.cli.console import format_duration
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_BE_SILENT = 2.0
@@ -20,7 +20,7 @@ SECONDS_TO_BE_SILENT = 2.0
 
 
 @contextmanager
-def show_progress() -> Iterator[ProgressListener]:
+def show_progress() -> Iterator[ProgressCallback]:
     """Give a listener that shows what it hears on stderr while the block runs."""
     if sys.stderr.isatty():
         with _bars() as bars:
@@ -36,20 +36,16 @@ class Pace:
     first_done: int
     first_time: float
 
-    def describe(self, progress: Progress, *, now: float) -> str:
+    def describe(self, update: ProgressUpdate, *, now: float) -> str:
         """Say the rate and the time left; nothing before a first unit was seen to be done."""
-        if progress.unit == "seconds":
-            return (
-                f"{format_duration(progress.total - progress.done)} left"
-                if progress.done < progress.total
-                else ""
-            )
-        done, elapsed = progress.done - self.first_done, now - self.first_time
+        if update.unit == "seconds":
+            return f"{format_duration(update.total - update.done)} left" if update.done < update.total else ""
+        done, elapsed = update.done - self.first_done, now - self.first_time
         if done <= 0 or elapsed <= 0:
             return ""
         rate = done / elapsed
         speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
-        left = (progress.total - progress.done) / rate
+        left = (update.total - update.done) / rate
         return f"{speed}, {format_duration(left)} left" if left > 0 else speed
 
 
@@ -67,17 +63,17 @@ class LineListener:
     _paces: dict[str, Pace] = field(default_factory=dict)
     _last_time: float = float("-inf")
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, update: ProgressUpdate) -> None:
         """Hear a report."""
         now = self.clock()
-        pace = self._paces.setdefault(progress.task, Pace(progress.done, now))
-        finished = progress.done >= progress.total
+        pace = self._paces.setdefault(update.task, Pace(update.done, now))
+        finished = update.done >= update.total
         if finished:
-            del self._paces[progress.task]
+            del self._paces[update.task]
         due = finished or now - self._last_time >= SECONDS_BETWEEN_LINES
         if due and now - pace.first_time > SECONDS_TO_BE_SILENT:
-            parts = (f"{progress.task} {_amount(progress)}", pace.describe(progress, now=now))
-            self.stream.write("  ".join(part for part in (*parts, progress.detail) if part) + "\n")
+            parts = (f"{update.task} {_amount(update)}", pace.describe(update, now=now))
+            self.stream.write("  ".join(part for part in (*parts, update.detail) if part) + "\n")
             self.stream.flush()
             self._last_time = now
 
@@ -89,28 +85,28 @@ class _BarListener:
     bars: Bars
     _open: dict[str, tuple[TaskID, Pace]] = field(default_factory=dict)
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, update: ProgressUpdate) -> None:
         now = time.monotonic()
-        if progress.task not in self._open:
-            bar = self.bars.add_task(progress.task, total=progress.total, amount="", pace="", detail="")
-            self._open[progress.task] = (bar, Pace(progress.done, now))
-        bar, pace = self._open[progress.task]
+        if update.task not in self._open:
+            bar = self.bars.add_task(update.task, total=update.total, amount="", pace="", detail="")
+            self._open[update.task] = (bar, Pace(update.done, now))
+        bar, pace = self._open[update.task]
         self.bars.update(
             bar,
-            total=progress.total,
-            completed=progress.done,
-            amount=_amount(progress),
-            pace=pace.describe(progress, now=now),
-            detail=progress.detail,
+            total=update.total,
+            completed=update.done,
+            amount=_amount(update),
+            pace=pace.describe(update, now=now),
+            detail=update.detail,
         )
-        if progress.done >= progress.total:
-            del self._open[progress.task]
+        if update.done >= update.total:
+            del self._open[update.task]
 
 
-def _amount(progress: Progress) -> str:
+def _amount(update: ProgressUpdate) -> str:
     """Say how much is done, of how much."""
-    say = format_duration if progress.unit == "seconds" else str
-    return f"{say(progress.done)}/{say(progress.total)}"
+    say = format_duration if update.unit == "seconds" else str
+    return f"{say(update.done)}/{say(update.total)}"
 
 
 def _bars() -> Bars:

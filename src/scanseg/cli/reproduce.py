@@ -63,7 +63,7 @@ def reproduce(
         resume: Go on with the reproduction in the output folder; peers and seeds may be added.
     """
     from scanseg.errors import InterruptionError
-    from scanseg.papers import ReproductionRequest, find_experiment, said_with, table_rows
+    from scanseg.papers import ReproductionRequest, find_experiment, table_notes, table_rows
     from scanseg.papers import reproduce as run
 
     request = ReproductionRequest(
@@ -83,7 +83,7 @@ def reproduce(
         device=device,
         num_workers=num_workers,
     )
-    with show_progress() as listen:
+    with show_progress() as progress:
         try:
             table = run(
                 source,
@@ -92,12 +92,12 @@ def reproduce(
                 resume=resume,
                 prepare_only=prepare,
                 stop_after_minutes=stop_after_minutes,
-                listen=listen,
+                progress=progress,
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     head, *rows = table_rows(table, find_experiment(paper, data, num_axes=dims).measures)
     show_table(head, rows)
-    for line in said_with(table):
+    for line in table_notes(table):
         say(line)
     say(f"{output / 'table.md'}, .csv, .html and .json hold this table")

@@ -59,7 +59,7 @@ def train(
     from scanseg import api
     from scanseg.errors import InterruptionError
 
-    with show_progress() as listen:
+    with show_progress() as progress:
         try:
             result = api.train(
                 source,
@@ -79,11 +79,11 @@ def train(
                 store=store,
                 settings=settings,
                 num_workers=num_workers,
-                listen=listen,
+                progress=progress,
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
-    if not result.speaks:
+    if not result.is_main_process:
         return
     if result.renewed_parameters:
         renewed = counted(len(result.renewed_parameters), "tensor")

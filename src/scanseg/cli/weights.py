@@ -10,7 +10,7 @@ from scanseg.cli.options import Device
 from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 from scanseg.messages import counted
-from scanseg.progress import Progress
+from scanseg.progress import ProgressUpdate
 
 if TYPE_CHECKING:
     from scanseg.networks import VerificationResult
@@ -38,12 +38,12 @@ def verify(
 
     where, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
     results: list[VerificationResult] = []
-    with show_progress() as listen:
+    with show_progress() as progress:
         for record in records:
-            listen(Progress("verifying", len(results), len(records), record.name))
+            progress(ProgressUpdate("verifying", len(results), len(records), record.name))
             with memory_for(f"the network of {record}", device=where):
                 results.append(verify_record(record, dtype=precision, device=where))
-        listen(Progress("verifying", len(records), len(records)))
+        progress(ProgressUpdate("verifying", len(records), len(records)))
     show_table(
         ("record", "network", "output difference", "bound", "gradient difference", "bound", ""),
         [_row(record.name, result) for record, result in zip(records, results, strict=True)],

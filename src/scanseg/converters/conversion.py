@@ -16,7 +16,7 @@ from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.files import find_disk_fault, new_folder, write_text
 from scanseg.imaging import compare_geometry
 from scanseg.messages import counted
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec, Fold
 
@@ -53,7 +53,7 @@ def convert_dataset(
     *,
     test_fraction: float | None = None,
     num_workers: int = 0,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Conversion:
     """Convert a data set into a new folder in nnU-Net's raw layout.
 
@@ -66,7 +66,7 @@ def convert_dataset(
         output: Folder to write; it appears when all is done.
         test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
         num_workers: Processes that convert; 0 works in this one.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The source is in no known layout, or cases are faulty; all faults are in one message, and nothing
@@ -82,7 +82,7 @@ def convert_dataset(
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
     with new_folder(output) as folder:
         convert = partial(_convert_case, folder=folder, spec=spec)
-        outcomes = map_cases(convert, cases, num_workers=num_workers, task="converting", listen=listen)
+        outcomes = map_cases(convert, cases, num_workers=num_workers, task="converting", progress=progress)
         faults = [
             *found.faults,
             *_repeated(cases),

@@ -11,7 +11,7 @@ from scanseg.dataset.raw import RawDataset
 from scanseg.dataset.splits import judge_splits
 from scanseg.errors import refuse_faults
 from scanseg.messages import counted, first_lines, listed
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec
 
@@ -57,7 +57,7 @@ class CheckReport:
 
 
 def check_dataset(
-    dataset: RawDataset, *, num_workers: int, listen: ProgressListener = ignore_progress
+    dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
 ) -> CheckReport:
     """Read every case and compare it with what the data set says about itself.
 
@@ -70,7 +70,7 @@ def check_dataset(
     Args:
         dataset: The data set.
         num_workers: Processes that read; 0 reads in this one.
-        listen: Hears of each case that is done.
+        progress: Hears of each case that is done.
 
     Raises:
         InputError: With every fault of every case.
@@ -80,7 +80,7 @@ def check_dataset(
         dataset.cases,
         num_workers=num_workers,
         task="checking",
-        listen=listen,
+        progress=progress,
     )
     faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
     if not findings:

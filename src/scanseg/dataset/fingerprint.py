@@ -11,7 +11,7 @@ from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
 from scanseg.imaging import SLICE_SPACING_MM, find_nonzero_box, lift
 from scanseg.messages import counted
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 
@@ -30,7 +30,7 @@ class _Sample:
 
 
 def measure(
-    dataset: RawDataset, *, num_workers: int, listen: ProgressListener = ignore_progress
+    dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
 ) -> Fingerprint:
     """Measure every case of a data set.
 
@@ -41,7 +41,7 @@ def measure(
     Args:
         dataset: The data set.
         num_workers: Processes that measure; 0 measures in this one.
-        listen: Hears of each case that is done.
+        progress: Hears of each case that is done.
 
     Raises:
         InputError: A case cannot be used, or no case has foreground.
@@ -51,7 +51,7 @@ def measure(
         dataset.cases,
         num_workers=num_workers,
         task="measuring",
-        listen=listen,
+        progress=progress,
     )
     if not any(sample.intensities.size for sample in samples):
         raise InputError(

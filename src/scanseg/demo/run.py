@@ -16,7 +16,7 @@ from scanseg.errors import UsageError
 from scanseg.evaluation import score_case
 from scanseg.files import write_text
 from scanseg.imaging import Image, read_image, read_label_map
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 
 DemoRecipe = Literal["xlstm-unet", "msvm-unet"]
 
@@ -77,7 +77,7 @@ def run(
     recipe: DemoRecipe = "xlstm-unet",
     output: Path,
     device: str = "cpu",
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> DemoResult:
     """Train a small network on two slabs of a brain, segment two others, and score both against thresholds.
 
@@ -85,7 +85,7 @@ def run(
         recipe: Which network.
         output: Folder to write; what an earlier demo left there is replaced.
         device: Where to compute.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: nilearn is not installed.
@@ -105,12 +105,12 @@ def run(
         device=device,
         settings=_SETTINGS[recipe],
         num_workers=0,
-        listen=listen,
+        progress=progress,
     )
     predictor = api.load(output / "model", device=device)
-    predictor.predict_folder(inputs, output / "predictions", listen=listen)
+    predictor.predict_folder(inputs, output / "predictions", progress=progress)
     report = api.evaluate(
-        output / "predictions", dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, listen=listen
+        output / "predictions", dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, progress=progress
     )
     write_text(output / "report.json", report.to_json())
     return DemoResult(

@@ -12,7 +12,7 @@ from scanseg.evaluation.report import CaseScores, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.tolerances import TOLERANCE_MM, preset_tolerances, tolerances_of
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec, DistanceUnit, Report, RuleName
 
@@ -30,7 +30,7 @@ def evaluate(
     rule: RuleName = "skip",
     distance_unit: DistanceUnit = "mm",
     num_workers: int = 0,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Report:
     """Score predicted label maps against their references.
 
@@ -51,7 +51,7 @@ def evaluate(
         rule: Name of the metric rule, see `METRIC_RULES`.
         distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing. NSD is always in mm.
         num_workers: Processes that score; 0 works in this one.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: Files are missing, too many, unreadable, no label maps, of another grid than their counterpart,
@@ -71,7 +71,7 @@ def evaluate(
         known_values=None if described is None else described.known_values,
         where=f"{predictions} and {references}",
         num_workers=num_workers,
-        listen=listen,
+        progress=progress,
     )
     names = {str(value): (value,) for value in found_values} if described is None else described.foreground
     ignore_label = None if described is None else described.ignore_label
@@ -88,7 +88,7 @@ def evaluate(
         distance_unit=distance_unit,
     )
     return make_report(
-        map_cases(score, found.pairs, num_workers=num_workers, task="scoring", listen=listen),
+        map_cases(score, found.pairs, num_workers=num_workers, task="scoring", progress=progress),
         labels=names,
         ignore_label=ignore_label,
         predictions=str(predictions),
@@ -120,11 +120,11 @@ def _inspect(
     known_values: frozenset[int] | None,
     where: str,
     num_workers: int,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> tuple[int, ...]:
     """Check every pair and return the values other than 0 that occur; raises all faults at once."""
     inspect = partial(inspect_pair, known_values=known_values)
-    inspections = map_cases(inspect, pairs, num_workers=num_workers, task="checking", listen=listen)
+    inspections = map_cases(inspect, pairs, num_workers=num_workers, task="checking", progress=progress)
     faults = [fault for inspection in inspections for fault in inspection.faults]
     values = sorted(frozenset[int]().union(*(inspection.values for inspection in inspections)))
     if known_values is None and not values and not faults:

@@ -21,7 +21,7 @@ from scanseg.imaging import (
     read_label_map,
     write_instance_map,
 )
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
 
@@ -48,7 +48,7 @@ def evaluate_instances(
     cases: Sequence[str] | None = None,
     only_predicted: bool = False,
     num_workers: int = 0,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> InstanceReport:
     """Score the objects of predictions against instance maps.
 
@@ -62,7 +62,7 @@ def evaluate_instances(
         cases: Names of the only cases to score; None: every case must be in both folders.
         only_predicted: Leave out the references without a prediction; the report names them.
         num_workers: Processes that score; 0 works in this one.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: Files are missing, too many, unreadable or of another grid; all faults are in one message.
@@ -74,7 +74,7 @@ def evaluate_instances(
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
-    scored = map_cases(score, found.pairs, num_workers=num_workers, task="scoring", listen=listen)
+    scored = map_cases(score, found.pairs, num_workers=num_workers, task="scoring", progress=progress)
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
     return make_instance_report(
         {case.name: case.scores for case in scored if case.scores is not None},
@@ -129,7 +129,7 @@ def convert_to_instances(
     grow: int = 1,
     min_voxels: int = 0,
     num_workers: int = 0,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> tuple[Path, ...]:
     """Write an instance map for every label map of interior and boundary in a folder.
 
@@ -141,7 +141,7 @@ def convert_to_instances(
         grow: How far, in voxels.
         min_voxels: Objects with fewer voxels are left out.
         num_workers: Processes that convert; 0 works in this one.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Returns:
         The files written, sorted by name.
@@ -169,7 +169,7 @@ def convert_to_instances(
     with new_folder(output) as folder:
         tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
         convert = partial(_convert, find=find)
-        done = map_cases(convert, tasks, num_workers=num_workers, task="converting", listen=listen)
+        done = map_cases(convert, tasks, num_workers=num_workers, task="converting", progress=progress)
         refuse_faults(predictions, [fault for fault in done if fault is not None])
     return tuple(output / path.name for path in files.values())
 

@@ -19,8 +19,8 @@ from scanseg.files import write_text
 from scanseg.models import ModelFolder, check_network
 from scanseg.planning import make_plan, store_of
 from scanseg.preprocessing import Store
-from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.runtime import choose_device, choose_workers, keeping_workers, waking
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
+from scanseg.runtime import choose_device, choose_workers, keeping_workers, warm_up
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import CellOutcome, Plan, Report, StudyCell, StudyRecord, StudyRun, StudySpec
 from scanseg.training import REPORT, choose_fold
@@ -94,7 +94,7 @@ def run_study(
     options: StudyOptions,
     *,
     resume: bool,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> StudyRecord:
     """Run a study, or go on with it; write its record, table and figure.
 
@@ -106,7 +106,7 @@ def run_study(
         output: Folder to write.
         options: Where and how long.
         resume: Go on with what is in the output folder; seeds and folds may be added.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set is faulty.
@@ -120,8 +120,8 @@ def run_study(
     if not options.prepare_only:
         require_devices(options.devices)
     output.mkdir(parents=True, exist_ok=True)
-    with waking(_own_device(options)):
-        cells = _prepare(spec, dataset, output, num_workers=options.num_workers, listen=listen)
+    with warm_up(_own_device(options)):
+        cells = _prepare(spec, dataset, output, num_workers=options.num_workers, progress=progress)
     for cell in cells:
         for fold in spec.folds:
             choose_fold(cell.store, fold)
@@ -129,7 +129,7 @@ def run_study(
     if not options.prepare_only:
         with watch_time(options.stop_after_minutes) as stopped:
             try:
-                _train(spec, cells, options, stopped=stopped, listen=listen)
+                _train(spec, cells, options, stopped=stopped, progress=progress)
             except ScansegError as error:
                 end = error
     record = summarise_study(spec, {cell.cell.name: cell for cell in cells}, output)
@@ -170,7 +170,7 @@ def _prepare(
     output: Path,
     *,
     num_workers: int | None,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> list[_Cell]:
     """Plan every cell, or read its plan; make the stores."""
     cells, planned = [], dict[str, Plan]()
@@ -185,13 +185,13 @@ def _prepare(
         else:
             if recipe not in planned:
                 planned[recipe] = make_plan(
-                    dataset, recipe=recipe, like=None, settings=(), num_workers=num_workers, listen=listen
+                    dataset, recipe=recipe, like=None, settings=(), num_workers=num_workers, progress=progress
                 )
             plan = apply_settings(planned[recipe], (*spec.settings, *minutes, *cell.settings))
             check_network(plan)
             folder.mkdir(parents=True, exist_ok=True)
             write_text(path, plan.to_json())
-        store = store_of(plan, dataset or path, output / STORES, num_workers=num_workers, listen=listen)
+        store = store_of(plan, dataset or path, output / STORES, num_workers=num_workers, progress=progress)
         cells.append(_Cell(cell, plan, store, folder))
     return cells
 
@@ -202,7 +202,7 @@ def _train(
     options: StudyOptions,
     *,
     stopped: Stopped,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> None:
     """Train what is still to be trained; where one fails the others go on, and all that failed is told at the end."""
     trials = [
@@ -217,7 +217,9 @@ def _train(
         run_on_devices(
             list(waiting),
             options.devices,
-            ended=lambda job: listen(Progress("trainings", next(done), len(waiting), waiting[job].name)),
+            ended=lambda job: progress(
+                ProgressUpdate("trainings", next(done), len(waiting), waiting[job].name)
+            ),
             stopped=stopped,
         )
         return
@@ -230,7 +232,7 @@ def _train(
                 device=options.devices[0],
                 num_workers=choose_workers(options.num_workers),
                 stopped=stopped,
-                listen=named(listen, trial.name),
+                progress=named(progress, trial.name),
             )
         except (InterruptionError, UsageError):
             raise

@@ -15,7 +15,7 @@ from scanseg.files import write_text
 from scanseg.models import ModelFolder, write_ensemble
 from scanseg.planning import DEFAULT_RECIPE, known_splits, plan_of, store_of
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import choose_workers, count_launched, keeping_workers
 from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import (
@@ -52,7 +52,7 @@ def cross_validate(
     devices: Sequence[str],
     ensembles: bool,
     resume: bool,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> CrossValidationResult:
     """Train every fold and make of them one model. See `scanseg.cross_validate`."""
     recipes, devices = several(recipes), several(devices)
@@ -86,7 +86,7 @@ def cross_validate(
             replace(options, recipe=name if takes_recipe else None),
             alone=len(names) == 1,
             resume=resume,
-            listen=listen,
+            progress=progress,
         )
         for name, folder in zip(names, folders, strict=True)
     ]
@@ -94,14 +94,14 @@ def cross_validate(
         _check_folds(each.store.index.splits, where=each.store.folder)
     _check_cascades(configurations, options)
     options = replace(options, initial_weights=_begun_weights(configurations, options))
-    train_all(configurations, options, devices=devices, listen=listen)
+    train_all(configurations, options, devices=devices, progress=progress)
     pairs = (
-        predict_pairs(configurations, output, devices=devices, listen=listen)
+        predict_pairs(configurations, output, devices=devices, progress=progress)
         if ensembles and len(configurations) > 1
         else []
     )
     record = _judge_all(
-        configurations, pairs, output, num_workers=choose_workers(options.num_workers), listen=listen
+        configurations, pairs, output, num_workers=choose_workers(options.num_workers), progress=progress
     )
     write_text(output / RECORD, record.to_json())
     return CrossValidationResult(output, record)
@@ -186,7 +186,7 @@ def _configure(
     *,
     alone: bool,
     resume: bool,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Configuration:
     """Make a configuration's plan and store; one that goes on has its plan.
 
@@ -204,12 +204,12 @@ def _configure(
             like=options.initial_weights,
             settings=options.settings,
             num_workers=options.num_workers,
-            listen=listen,
+            progress=progress,
         )
         plan = plan if plan.cascade is None else apply_settings(plan, cascade)
         write_text(path, plan.to_json())
     assert options.store is not None
-    store = store_of(plan, source, options.store, num_workers=options.num_workers, listen=listen)
+    store = store_of(plan, source, options.store, num_workers=options.num_workers, progress=progress)
     return Configuration(name, folder, plan, store)
 
 
@@ -247,15 +247,15 @@ def _judge_all(
     study: Path,
     *,
     num_workers: int,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> CrossValidationRecord:
     """Score all configurations and pairs, and make the best of them the model of the study."""
     candidates: list[Configuration | Pair] = [*configurations, *pairs]
     store = configurations[0].store
-    outcomes = [_judge(each, store, num_workers=num_workers, listen=listen) for each in candidates]
+    outcomes = [_judge(each, store, num_workers=num_workers, progress=progress) for each in candidates]
     best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
     chosen, spec = candidates[best], outcomes[best].postprocessing
-    report = report_of(chosen.predicted(), store, spec, num_workers=num_workers, listen=listen)
+    report = report_of(chosen.predicted(), store, spec, num_workers=num_workers, progress=progress)
     write_text(study / REPORT, report.to_json())
     for each, outcome in zip(configurations, outcomes, strict=False):
         folds = tuple(each.model(fold).name for fold in each.folds)
@@ -278,10 +278,10 @@ def _judge_all(
 
 
 def _judge(
-    candidate: Configuration | Pair, store: Store, *, num_workers: int, listen: ProgressListener
+    candidate: Configuration | Pair, store: Store, *, num_workers: int, progress: ProgressCallback
 ) -> ScoredOutcome:
     """Score a way to plan, or a pair, by the validation cases of all folds."""
-    choice = choose_postprocessing(candidate.predicted(), store, num_workers=num_workers, listen=listen)
+    choice = choose_postprocessing(candidate.predicted(), store, num_workers=num_workers, progress=progress)
     return ScoredOutcome(
         name=candidate.name,
         labels=dict(choice.before),

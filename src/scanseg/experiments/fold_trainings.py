@@ -9,7 +9,7 @@ from scanseg.experiments.configuration import PLAN, Configuration
 from scanseg.experiments.scheduler import Job, run_on_devices
 from scanseg.experiments.single import TrainingOptions, train
 from scanseg.models import ModelFolder
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.training import REPORT, mean_dice
 
 
@@ -18,7 +18,7 @@ def train_all(
     options: TrainingOptions,
     *,
     devices: Sequence[str],
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> None:
     """Train every fold that is not done, one after the other or each device one at a time.
 
@@ -26,7 +26,7 @@ def train_all(
         configurations: The ways to plan.
         options: What was said of the trainings.
         devices: Names of devices; several train folds at the same time.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InterruptionError: A signal came; what has begun has saved its state.
@@ -44,7 +44,7 @@ def train_all(
                 fold=fold,
                 resume=(model / PLAN).is_file(),
                 keep_predictions=True,
-                listen=_named(listen, f"{each.name} fold {fold}"),
+                progress=_named(progress, f"{each.name} fold {fold}"),
             )
         return
     jobs = {
@@ -54,7 +54,9 @@ def train_all(
     done: list[Job] = []
 
     def tell(running: Sequence[Job]) -> None:
-        listen(Progress("folds", len(done), len(jobs), "; ".join(_standing(*jobs[job]) for job in running)))
+        progress(
+            ProgressUpdate("folds", len(done), len(jobs), "; ".join(_standing(*jobs[job]) for job in running))
+        )
 
     def end(job: Job) -> None:
         done.append(job)
@@ -93,11 +95,11 @@ def _command(configuration: Configuration, fold: int, options: TrainingOptions) 
     return (*words, "--resume") if (model / PLAN).is_file() else tuple(words)
 
 
-def _named(listen: ProgressListener, name: str) -> ProgressListener:
+def _named(progress: ProgressCallback, name: str) -> ProgressCallback:
     """Return a listener that says of which training it hears."""
 
-    def hear(progress: Progress) -> None:
-        listen(replace(progress, detail=f"{name}, {progress.detail}" if progress.detail else name))
+    def hear(update: ProgressUpdate) -> None:
+        progress(replace(update, detail=f"{name}, {update.detail}" if update.detail else name))
 
     return hear
 

@@ -22,7 +22,7 @@ from scanseg.files import written_whole
 from scanseg.inference import Predictor, label_maps_of_groups, share_progress
 from scanseg.models import ModelFolder, pair_prediction_path
 from scanseg.preprocessing import Store, write_array
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import choose_device, raise_if_stopped, watch_signals
 from scanseg.specs import Plan
 
@@ -80,7 +80,11 @@ def pairs_of(configurations: Sequence[Configuration], study: Path) -> list[Pair]
 
 
 def predict_pairs(
-    configurations: Sequence[Configuration], study: Path, *, devices: Sequence[str], listen: ProgressListener
+    configurations: Sequence[Configuration],
+    study: Path,
+    *,
+    devices: Sequence[str],
+    progress: ProgressCallback,
 ) -> list[Pair]:
     """Write the label maps that all pairs make of the validation cases; those that are there are kept.
 
@@ -88,7 +92,7 @@ def predict_pairs(
         configurations: The ways to plan, their folds trained.
         study: The study's folder.
         devices: Names of devices; several predict folds at the same time.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Returns:
         The pairs.
@@ -106,7 +110,9 @@ def predict_pairs(
         device = devices[0] if devices else "auto"
         with watch_signals() as stopped:
             for fold in waiting:
-                predict_fold(configurations, study, fold=fold, device=device, stopped=stopped, listen=listen)
+                predict_fold(
+                    configurations, study, fold=fold, device=device, stopped=stopped, progress=progress
+                )
         return pairs
     jobs = [
         Job(f"the pairs' prediction of fold {fold}", _command(configurations, study, fold))
@@ -116,7 +122,7 @@ def predict_pairs(
 
     def end(job: Job) -> None:
         done.append(job)
-        listen(Progress(_TASK, len(done), len(jobs), job.name))
+        progress(ProgressUpdate(_TASK, len(done), len(jobs), job.name))
 
     run_on_devices(jobs, devices, ended=end)
     return pairs
@@ -129,7 +135,7 @@ def predict_fold(
     fold: int,
     device: str,
     stopped: Callable[[], int | None],
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> None:
     """Write the label maps that all pairs make of a fold's validation cases; those that are there are kept.
 
@@ -139,7 +145,7 @@ def predict_fold(
         fold: The fold.
         device: Where to predict.
         stopped: Gives the number of a signal once the prediction shall stop.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The ways have other validation cases in this fold.
@@ -150,18 +156,18 @@ def predict_fold(
     predictors = [_predictor_of(each, fold, device=device) for each in configurations]
     for number, (case, wanted) in enumerate(lacking.items()):
 
-        def hear(progress: Progress, number: int = number, case: str = case) -> None:
+        def hear(update: ProgressUpdate, number: int = number, case: str = case) -> None:
             raise_if_stopped(stopped, "stopped while pairs were predicted; go on with --resume")
-            told = f"fold {fold}, {case}, window {progress.done} of {progress.total}"
-            listen(Progress(_TASK, number, len(lacking), told))
+            told = f"fold {fold}, {case}, window {update.done} of {update.total}"
+            progress(ProgressUpdate(_TASK, number, len(lacking), told))
 
-        label_maps = _predict(configurations, predictors, wanted, case=case, listen=hear)
+        label_maps = _predict(configurations, predictors, wanted, case=case, progress=hear)
         for pair, label_map in zip(wanted, label_maps, strict=True):
             path = pair.prediction_path(case)
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as temporary:
                 write_array(temporary, label_map)
-        listen(Progress(_TASK, number + 1, len(lacking), f"fold {fold}, {case}"))
+        progress(ProgressUpdate(_TASK, number + 1, len(lacking), f"fold {fold}, {case}"))
 
 
 def _cases(configurations: Sequence[Configuration], fold: int) -> tuple[str, ...]:
@@ -200,12 +206,12 @@ def _predict(
     wanted: Sequence[Pair],
     *,
     case: str,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> list[np.ndarray]:
     """Return the label maps that pairs make of a case; every way to plan predicts it once."""
     needed = [each for each in configurations if any(each in pair.configurations for pair in wanted)]
     views = []
-    for each, hear in zip(needed, share_progress(listen, len(needed)), strict=True):
+    for each, hear in zip(needed, share_progress(progress, len(needed)), strict=True):
         predictor, stored = predictors[configurations.index(each)], each.store.case(case)
         views.append(
             predictor.view(
@@ -213,7 +219,7 @@ def _predict(
                 stored.geometry,
                 predicted=each.store.read_predicted(stored),
                 mirror=predictor.plan.training.mirror_validation,
-                listen=hear,
+                progress=hear,
             )
         )
     dataset, shape = predictors[0].plan.dataset, needed[0].store.case(case).geometry.shape

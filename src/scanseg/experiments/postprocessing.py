@@ -15,7 +15,7 @@ import numpy as np
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
 from scanseg.inference import postprocess
 from scanseg.preprocessing import Store, read_array
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.runtime import map_cases
 from scanseg.specs import PostprocessingSpec
 
@@ -43,7 +43,7 @@ class Choice:
 
 
 def choose_postprocessing(
-    cases: Sequence[PredictedCase], store: Store, *, num_workers: int, listen: ProgressListener
+    cases: Sequence[PredictedCase], store: Store, *, num_workers: int, progress: ProgressCallback
 ) -> Choice:
     """Choose what raises the mean Dice of validation cases, by `LEAST_RISE` or more for a label and without a fall.
 
@@ -51,13 +51,13 @@ def choose_postprocessing(
         cases: The cases, each predicted by a network that has not learnt from it.
         store: Holds their references.
         num_workers: Processes that score.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
 
     def measure(spec: PostprocessingSpec) -> Dice:
         score = partial(_score, store=store, spec=spec, surface=False)
         scores = map_cases(
-            score, cases, num_workers=num_workers, task="choosing postprocessing", listen=listen
+            score, cases, num_workers=num_workers, task="choosing postprocessing", progress=progress
         )
         return _report(scores, store).summary.label_means()
 
@@ -82,7 +82,7 @@ def report_of(
     spec: PostprocessingSpec,
     *,
     num_workers: int,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Report:
     """Score postprocessed cases in full, surface distances too.
 
@@ -91,10 +91,10 @@ def report_of(
         store: Holds their references.
         spec: What is done to their label maps.
         num_workers: Processes that score.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
     score = partial(_score, store=store, spec=spec, surface=True)
-    return _report(map_cases(score, cases, num_workers=num_workers, task="scoring", listen=listen), store)
+    return _report(map_cases(score, cases, num_workers=num_workers, task="scoring", progress=progress), store)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

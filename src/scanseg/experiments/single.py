@@ -11,8 +11,15 @@ from scanseg.experiments.curves import write_curves
 from scanseg.models import ModelFolder
 from scanseg.planning import keep_first_stage, plan_of, store_of
 from scanseg.preprocessing import Store
-from scanseg.progress import Progress, ProgressListener, ignore_progress
-from scanseg.runtime import Processes, choose_workers, join_processes, keeping_workers, waking, watch_signals
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
+from scanseg.runtime import (
+    Distributed,
+    choose_workers,
+    join_processes,
+    keeping_workers,
+    warm_up,
+    watch_signals,
+)
 from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import Plan
 from scanseg.training import FoldChoice, TrainingResult, choose_fold
@@ -47,19 +54,23 @@ def train(
     fold: FoldChoice | None,
     resume: bool,
     keep_predictions: bool = False,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> TrainingResult:
     """Train a network and score it on the validation cases of its fold. See `scanseg.train`."""
     with join_processes(options.device) as (processes, device):
         if not processes.is_first:
-            listen = ignore_progress
-        with waking(device):
+            progress = ignore_progress
+        with warm_up(device):
             folder, store, fold = processes.on_first(
                 lambda: _prepare(
-                    source, output, options, fold=fold, resume=resume, processes=processes, listen=listen
+                    source, output, options, fold=fold, resume=resume, processes=processes, progress=progress
                 )
             )
-        with watch_signals() as stopped, _told_once(processes), _drawn(folder, processes, listen) as listen:
+        with (
+            watch_signals() as stopped,
+            _told_once(processes),
+            _drawn(folder, processes, progress) as progress,
+        ):
             result = run_training(
                 folder,
                 store,
@@ -70,7 +81,7 @@ def train(
                 num_workers=_workers_of(options, processes),
                 keep_predictions=keep_predictions,
                 stopped=stopped,
-                listen=listen,
+                progress=progress,
             )
         return result
 
@@ -83,15 +94,15 @@ def _prepare(
     *,
     fold: FoldChoice | None,
     resume: bool,
-    processes: Processes,
-    listen: ProgressListener,
+    processes: Distributed,
+    progress: ProgressCallback,
 ) -> tuple[ModelFolder, Store, FoldChoice | None]:
     """Open or make the model folder and the store, and decide on the fold."""
     stores = stores_of(output, options)
     if resume:
         folder = begun_model(output, options, fold=fold)
         _check_batch(folder.plan, processes)
-        store = store_of(folder.plan, source, stores, num_workers=options.num_workers, listen=listen)
+        store = store_of(folder.plan, source, stores, num_workers=options.num_workers, progress=progress)
         return folder, store, fold
     ModelFolder.require_new(output)
     plan = plan_of(
@@ -100,11 +111,11 @@ def _prepare(
         like=options.initial_weights,
         settings=options.settings,
         num_workers=options.num_workers,
-        listen=listen,
+        progress=progress,
     )
     _check_batch(plan, processes)
     fold = 0 if fold is None else fold
-    store = store_of(plan, source, stores, num_workers=options.num_workers, listen=listen)
+    store = store_of(plan, source, stores, num_workers=options.num_workers, progress=progress)
     choose_fold(store, fold)
     folder = ModelFolder.create(output, plan)
     if plan.cascade is not None:
@@ -112,13 +123,13 @@ def _prepare(
     return folder, store, fold
 
 
-def _check_batch(plan: Plan, processes: Processes) -> None:
+def _check_batch(plan: Plan, processes: Distributed) -> None:
     """Make sure that the processes can share the plan's batches."""
     processes.check_batch(plan.sampling.batch_size, accumulation=plan.training.accumulation)
 
 
 @contextmanager
-def _told_once(processes: Processes) -> Iterator[None]:
+def _told_once(processes: Distributed) -> Iterator[None]:
     """Let the first process alone say that a signal stopped all of them."""
     try:
         yield
@@ -129,7 +140,9 @@ def _told_once(processes: Processes) -> Iterator[None]:
 
 
 @contextmanager
-def _drawn(folder: ModelFolder, processes: Processes, listen: ProgressListener) -> Iterator[ProgressListener]:
+def _drawn(
+    folder: ModelFolder, processes: Distributed, progress: ProgressCallback
+) -> Iterator[ProgressCallback]:
     """Draw the curves of a training now and then, and at its end, also where a signal ends it.
 
     Yields:
@@ -137,15 +150,15 @@ def _drawn(folder: ModelFolder, processes: Processes, listen: ProgressListener) 
     """
     drawn = time.monotonic()
 
-    def hear(progress: Progress) -> None:
+    def hear(update: ProgressUpdate) -> None:
         nonlocal drawn
-        listen(progress)
+        progress(update)
         if time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
             write_curves(folder)
             drawn = time.monotonic()
 
     try:
-        yield hear if processes.is_first else listen
+        yield hear if processes.is_first else progress
     except InterruptionError:
         if processes.is_first:
             write_curves(folder)
@@ -217,7 +230,7 @@ def plan_settings(
     return (*(f"{path}={value}" for path, value in named.items() if value is not None), *several(settings))
 
 
-def _workers_of(options: TrainingOptions, processes: Processes) -> int:
+def _workers_of(options: TrainingOptions, processes: Distributed) -> int:
     """Return how many processes read cases for each of those that train."""
     workers = choose_workers(options.num_workers)
     return workers if processes.count == 1 else -(-workers // processes.count)

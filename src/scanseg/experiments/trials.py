@@ -12,7 +12,7 @@ from scanseg.experiments.curves import write_curves
 from scanseg.models import ModelFolder
 from scanseg.planning import keep_first_stage
 from scanseg.preprocessing import Store
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import choose_device, raise_if_stopped, watch_signals
 from scanseg.settings import compare_settings
 from scanseg.specs import Plan
@@ -62,22 +62,22 @@ def watch_time(minutes: float | None) -> Iterator[Stopped]:
         yield stopped
 
 
-def named(listen: ProgressListener, name: str) -> ProgressListener:
+def named(progress: ProgressCallback, name: str) -> ProgressCallback:
     """Return a listener that says of which training it hears.
 
     Args:
-        listen: Who is told.
+        progress: Who is told.
         name: Name of the training.
     """
 
-    def hear(progress: Progress) -> None:
-        listen(replace(progress, detail=f"{name}; {progress.detail}" if progress.detail else name))
+    def hear(update: ProgressUpdate) -> None:
+        progress(replace(update, detail=f"{name}; {update.detail}" if update.detail else name))
 
     return hear
 
 
 def run_trial(
-    trial: Trial, store: Store, *, device: str, num_workers: int, stopped: Stopped, listen: ProgressListener
+    trial: Trial, store: Store, *, device: str, num_workers: int, stopped: Stopped, progress: ProgressCallback
 ) -> None:
     """Train, from where it was left; what is done is kept.
 
@@ -87,7 +87,7 @@ def run_trial(
         device: Where to train.
         num_workers: Processes that read cases which are held on disk.
         stopped: Gives the number of a signal once the training shall stop.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InterruptionError: It was stopped; its state has been saved.
@@ -116,6 +116,6 @@ def run_trial(
         initial_weights=trial.initial_weights,
         num_workers=num_workers,
         stopped=stopped,
-        listen=listen,
+        progress=progress,
     )
     write_curves(folder)

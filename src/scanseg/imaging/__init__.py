@@ -1,6 +1,7 @@
-"""Images in files and in memory. The only room that knows axes other than z, y, x.
+"""Images in files and in memory.
 
-The image libraries are imported when a file is read or written, not before.
+Only this package handles other axis orders than z, y, x. The image libraries are imported when a file is read or
+written.
 """
 
 from scanseg.imaging.axes import SLICE_SPACING_MM, lift

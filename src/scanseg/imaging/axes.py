@@ -1,19 +1,19 @@
-"""Treat an image with two spatial axes as a volume of one slice."""
+"""Treat 2D images as volumes of one slice."""
 
 import numpy as np
 
 SLICE_SPACING_MM = 999.0
-"""Spacing along z that an image of two axes is given, as in nnU-Net."""
+"""Spacing along z of a 2D image, as in nnU-Net, in mm."""
 
 
 def lift(array: np.ndarray, num_axes: int) -> np.ndarray:
-    """Give an array of two spatial axes a z axis of one slice.
+    """Add a z axis of one slice to a 2D array.
 
     Args:
-        array: Spatial axes last, any others before them.
-        num_axes: Spatial axes: 2 or 3.
+        array: Shape (..., y, x) or (..., z, y, x).
+        num_axes: Number of spatial axes: 2 or 3.
 
     Returns:
-        A view with three spatial axes.
+        A view of shape (..., z, y, x).
     """
     return array if num_axes == 3 else array[..., np.newaxis, :, :]

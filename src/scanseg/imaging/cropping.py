@@ -1,4 +1,4 @@
-"""The part of an image that is not zero."""
+"""Bounding box and mask of the nonzero voxels of an image."""
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -11,10 +11,10 @@ def find_nonzero_box(array: Shaped[np.ndarray, "channel z y x"]) -> tuple[Triple
     """Find the smallest box outside of which every channel is 0.
 
     Args:
-        array: The image; one that is 0 everywhere is kept whole.
+        array: Image of shape (channel, z, y, x).
 
     Returns:
-        First voxel and number of voxels along z, y, x.
+        First voxel and number of voxels along z, y, x. The box is the whole image if every voxel is 0.
     """
     nonzero = _nonzero_anywhere(array)
     start, size = [0, 0, 0], list(nonzero.shape)
@@ -27,13 +27,16 @@ def find_nonzero_box(array: Shaped[np.ndarray, "channel z y x"]) -> tuple[Triple
 
 
 def find_nonzero_part(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Find the voxels in which some channel is not 0, with the holes that these enclose.
+    """Find the voxels with a nonzero channel, and fill the holes between them.
 
-    As nnU-Net, a hole is a part without a way to the array's border along faces; in an image of one slice
-    there are none, because every voxel lies at the border.
+    As in nnU-Net, a hole is a connected part of the zero voxels that does not reach the border of the array
+    (connected by faces). An image of one slice has no holes, because every voxel lies at the border.
 
     Args:
-        array: The image.
+        array: Image of shape (channel, z, y, x).
+
+    Returns:
+        Mask of shape (z, y, x).
     """
     zero = ~_nonzero_anywhere(array)
     parts, num_parts = ndimage.label(zero)
@@ -47,7 +50,7 @@ def find_nonzero_part(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.nda
 
 
 def _nonzero_anywhere(array: np.ndarray) -> np.ndarray:
-    """Voxels in which some channel is not 0."""
+    """Return the mask of voxels with a nonzero channel."""
     nonzero = array[0] != 0
     for channel in array[1:]:
         nonzero |= channel != 0

@@ -1,4 +1,4 @@
-"""Endings of image files, and what reads them."""
+"""Endings of image files and their decoders."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,26 +21,26 @@ DECODERS: dict[str, Decoder] = {
     ".tif": "tiff",
     ".tiff": "tiff",
 }
-"""What reads the files of each ending; an ending that holds another one comes first."""
+"""Decoder of each file ending. An ending that contains another one precedes it."""
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Endings of files that cannot hold a label map."""
 
 DETACHED_ENDINGS = (".nhdr", ".mhd")
-"""Endings of headers whose voxels lie in a second file; read, but not written."""
+"""Endings of headers whose voxels lie in a second file. They can be read but not written."""
 
 
 def file_ending(path: Path) -> str:
-    """Return the known ending of a file's name, in lower case.
+    """Return the image ending of a file name in lower case, such as `.nii.gz`.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: The ending is not a known one.
+        InputError: The ending is not in `DECODERS`.
     """
     name = path.name.lower()
     for ending in DECODERS:
         if name.endswith(ending):
             return ending
-    raise InputError(f"{path}: not a known kind of image; known endings are {', '.join(DECODERS)}.")
+    raise InputError(f"{path}: unknown image format. Use one of the endings {', '.join(DECODERS)}.")

@@ -1,4 +1,4 @@
-"""An image as it came from its file: channels, voxels, and where they lie."""
+"""Images with their geometry, as stored in their files."""
 
 from dataclasses import dataclass
 
@@ -6,34 +6,34 @@ import numpy as np
 from jaxtyping import Shaped
 
 SPACING_TOLERANCE = 1e-3
-"""Largest relative difference of spacings that counts as equal."""
+"""Largest relative difference of equal spacings."""
 ORIGIN_TOLERANCE = 0.1
-"""Largest difference of origins, in voxels, that counts as equal."""
+"""Largest difference of equal origins, in voxels."""
 DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of direction cosines that counts as equal."""
+"""Largest difference of equal direction cosines."""
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An image of two or three axes with its channels and its place in space."""
+    """A 2D or 3D image with its channels and its geometry."""
 
     array: Shaped[np.ndarray, "channel *spatial"]
-    """Intensities or labels; the spatial axes are z, y, x or y, x."""
+    """Intensities or labels. The spatial axes are z, y, x or y, x."""
     spacing: tuple[float, ...]
-    """Millimetres per voxel along each spatial axis, in array order; 1 where the file does not say."""
+    """Millimetres per voxel along each spatial axis, in array order. 1 if the file holds no spacing."""
     origin: tuple[float, ...]
     """Position of the first voxel in mm, in ITK's order x, y, z."""
     direction: tuple[float, ...]
-    """Direction cosines, row by row, in ITK's order x, y, z; the identity for raster images."""
+    """Direction cosines, row by row, in ITK's order x, y, z. The identity matrix for raster images."""
 
     @property
     def num_axes(self) -> int:
-        """Spatial axes: 2 or 3."""
+        """Number of spatial axes: 2 or 3."""
         return self.array.ndim - 1
 
     @property
     def num_channels(self) -> int:
-        """Channels of the image."""
+        """Number of channels."""
         return int(self.array.shape[0])
 
     @property
@@ -43,17 +43,17 @@ class Image:
 
 
 def compare_geometry(image: Image, other: Image) -> list[str]:
-    """Say in words how the grid of one image differs from that of another.
+    """Describe the differences between the grids of two images.
 
-    Equal means: the same shape, spacings within 0.1 %, origins within a tenth of a voxel, direction cosines
-    within 0.001.
+    Grids are equal if their shapes are equal, their spacings differ by at most 0.1 %, their origins by at most a
+    tenth of a voxel, and their direction cosines by at most 0.001.
 
     Args:
         image: The first image.
         other: The second image.
 
     Returns:
-        One phrase with both values for each difference; empty where the grids agree.
+        One phrase with both values for each difference. Empty if the grids are equal.
     """
     if image.shape != other.shape:
         return [f"shape {image.shape} and {other.shape}"]
@@ -69,5 +69,5 @@ def compare_geometry(image: Image, other: Image) -> list[str]:
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Values as a message shows them."""
+    """Round values for a message."""
     return tuple(round(float(value), 4) for value in values)

@@ -1,6 +1,6 @@
 """Segmentation of images with trained networks: windows, restoring of the source grid, uncertainty, folders."""
 
-from scanseg.inference.cuda_graph import ReplayedNetwork
+from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.loading import load
 from scanseg.inference.plan_prediction import label_maps_of_groups, share_progress
@@ -9,9 +9,9 @@ from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
 
 __all__ = [
+    "CudaGraphNetwork",
     "Prediction",
     "Predictor",
-    "ReplayedNetwork",
     "label_maps_of_groups",
     "load",
     "postprocess",

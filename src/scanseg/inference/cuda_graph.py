@@ -25,7 +25,7 @@ Windows = Float[Tensor, "batch channel *patch"]
 Logits = Float[Tensor, "batch output *patch"]
 
 
-class ReplayedNetwork:
+class CudaGraphNetwork:
     """Calls a network; from the fourth call of a shape on, replays its CUDA graph.
 
     Before the first call of a shape a pass without numbers asks for all kernels, which are compiled at the same time.

@@ -24,7 +24,7 @@ from scanseg.inference.outputs import (
     warn_of_others,
     write_map,
 )
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import describe_device, installed_versions
 from scanseg.specs import Plan, PredictedCase, PredictionRecord
 
@@ -43,7 +43,7 @@ def predict_folder(
     uncertainty: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
     """Segment every case of some folders and files.
 
@@ -61,7 +61,7 @@ def predict_folder(
         uncertainty: Write the entropy, and where there are several the disagreement of flips and networks.
         overwrite: Replace what an earlier prediction wrote.
         skip_existing: Leave out the cases whose files an earlier prediction, of the same model, wrote.
-        listen: Told of every case and every pass of the network.
+        progress: Told of every case and every pass of the network.
 
     Returns:
         The record.
@@ -92,7 +92,7 @@ def predict_folder(
     write_text(output / DESCRIPTION_FILE, description)
     done = {target.case.name: _told(target, skipped=True) for target in skipped}
     write_text(output / RECORD_FILE, record.to_json())
-    for case in _predict_all(predictor, waiting, mirror=mirror, uncertainty=uncertainty, listen=listen):
+    for case in _predict_all(predictor, waiting, mirror=mirror, uncertainty=uncertainty, progress=progress):
         done[case.case] = case
         told = tuple(done[target.case.name] for target in targets if target.case.name in done)
         seconds = round(time.monotonic() - begin, 3)
@@ -159,7 +159,7 @@ def _predict_all(
     *,
     mirror: bool,
     uncertainty: bool,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Iterator[PredictedCase]:
     """Segment case by case; a case that cannot be is told of in its entry.
 
@@ -169,10 +169,10 @@ def _predict_all(
     with ThreadPoolExecutor(1) as writer:
         for number, (target, prepared) in enumerate(_prepared(predictor, targets)):
             name, begin = target.case.name, time.monotonic()
-            listen(Progress("predicting", number, total, name))
-            hear = _passes_of(name, number=number, total=total, listen=listen)
+            progress(ProgressUpdate("predicting", number, total, name))
+            hear = _passes_of(name, number=number, total=total, progress=progress)
             outcome = _segment(
-                predictor, target, prepared, mirror=mirror, uncertainty=uncertainty, listen=hear
+                predictor, target, prepared, mirror=mirror, uncertainty=uncertainty, progress=hear
             )
             ending.append(writer.submit(_end, target, outcome, predictor.plan, begin=begin))
             # Probabilities are too large for two cases at a time.
@@ -180,7 +180,7 @@ def _predict_all(
             del outcome
             while len(ending) > held:
                 yield ending.popleft().result()
-            listen(Progress("predicting", number + 1, total, name))
+            progress(ProgressUpdate("predicting", number + 1, total, name))
         while ending:
             yield ending.popleft().result()
 
@@ -192,7 +192,7 @@ def _segment(
     *,
     mirror: bool,
     uncertainty: bool,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> "Prediction | ScansegError":
     """Segment a case; return what is wrong with one that cannot be."""
     try:
@@ -201,7 +201,7 @@ def _segment(
             mirror=mirror,
             probabilities=target.probabilities is not None,
             uncertainty=uncertainty,
-            listen=listen,
+            progress=progress,
         )
     except ScansegError as error:
         return error
@@ -233,11 +233,13 @@ def _write(target: Target, prediction: "Prediction") -> None:
     write_label_map(target.label_map, prediction.label_map, like=prediction.image)
 
 
-def _passes_of(name: str, *, number: int, total: int, listen: ProgressListener) -> ProgressListener:
+def _passes_of(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:
     """Return a listener that tells of the windows of a case as progress over all cases."""
 
-    def hear(progress: Progress) -> None:
-        listen(Progress("predicting", number, total, f"{name}, window {progress.done} of {progress.total}"))
+    def hear(update: ProgressUpdate) -> None:
+        progress(
+            ProgressUpdate("predicting", number, total, f"{name}, window {update.done} of {update.total}")
+        )
 
     return hear
 

@@ -21,7 +21,7 @@ from scanseg.inference.resample import SLAB_BYTES, Restored, decide, resized_sli
 from scanseg.inference.uncertainty import entropy as entropy_of
 from scanseg.inference.uncertainty import to_probabilities
 from scanseg.preprocessing import permute, place_in_source
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.specs import CaseGeometry
 
 
@@ -134,21 +134,21 @@ def label_maps_of_groups(
     return [place_in_source(labels, geometry) for labels in found]
 
 
-def share_progress(listen: ProgressListener, count: int) -> list[ProgressListener]:
+def share_progress(progress: ProgressCallback, count: int) -> list[ProgressCallback]:
     """Return listeners for views that are computed at the same time, whose windows are told of as one sum.
 
     Args:
-        listen: Told of the sum.
+        progress: Told of the sum.
         count: Number of views.
     """
-    heard: list[Progress | None] = [None] * count
+    heard: list[ProgressUpdate | None] = [None] * count
 
-    def listener(number: int) -> ProgressListener:
-        def hear(progress: Progress) -> None:
-            heard[number] = progress
+    def listener(number: int) -> ProgressCallback:
+        def hear(update: ProgressUpdate) -> None:
+            heard[number] = update
             parts = [part for part in heard if part is not None]
             done, total = sum(part.done for part in parts), sum(part.total for part in parts)
-            listen(replace(progress, done=done, total=total))
+            progress(replace(update, done=done, total=total))
 
         return hear
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scanseg.batches import one_hot, to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.inference.cuda_graph import ReplayedNetwork
+from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.inputs import Source, describe, open_source
 from scanseg.inference.plan_prediction import View, restore_mean, share_progress
@@ -20,11 +20,11 @@ from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.resample import Restored, resize_labels, restore
 from scanseg.inference.uncertainty import Network
-from scanseg.inference.windows import Windowing, predict_slabs
-from scanseg.models import MeanNetwork
+from scanseg.inference.windows import SlidingWindow, predict_slabs
+from scanseg.models import LogitEnsemble
 from scanseg.networks import place_network
 from scanseg.preprocessing import preprocess_image, separates_z
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import Precision, autocast_dtype, lacks_memory, memory_for
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
 
@@ -71,7 +71,7 @@ class Predictor:
         with memory_for("the network", device=device):
             self.network = place_network(network, device).eval()
         replayed = cuda_graph and device.type == "cuda"
-        self._run = ReplayedNetwork(self.network) if replayed else self.network
+        self._run = CudaGraphNetwork(self.network) if replayed else self.network
 
     @property
     def precision(self) -> str:
@@ -108,7 +108,7 @@ class Predictor:
     @property
     def _members(self) -> list[Network]:
         """The networks of an ensemble, or the only one."""
-        if isinstance(self.network, MeanNetwork):
+        if isinstance(self.network, LogitEnsemble):
             return list(self.network.networks)
         return [self._run]
 
@@ -120,7 +120,7 @@ class Predictor:
         probabilities: bool = False,
         uncertainty: bool = False,
         spacing: Sequence[float] | None = None,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
         """Segment one image.
 
@@ -131,7 +131,7 @@ class Predictor:
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy too, and where there are several the disagreement of flips and networks.
             spacing: Millimetres per voxel of an array along its spatial axes.
-            listen: Told of the network's passes.
+            progress: Told of the network's passes.
 
         Raises:
             InputError: The image cannot be read, or is not what the plan expects.
@@ -140,7 +140,7 @@ class Predictor:
         """
         prepared = self.prepare(source, spacing=spacing)
         return self.predict_prepared(
-            prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, listen=listen
+            prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, progress=progress
         )
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
@@ -168,22 +168,26 @@ class Predictor:
         mirror: bool = False,
         probabilities: bool = False,
         uncertainty: bool = False,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
         """Segment an image that was prepared. See `predict`."""
         if self.others:
             restored = self._segment_together(
-                prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, listen=listen
+                prepared,
+                mirror=mirror,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                progress=progress,
             )
         else:
             restored = self._segment(
                 prepared.array,
                 prepared.geometry,
-                predicted=self._first_stage(prepared, mirror=mirror, listen=listen),
+                predicted=self._first_stage(prepared, mirror=mirror, progress=progress),
                 mirror=mirror,
                 probabilities=probabilities,
                 uncertainty=uncertainty,
-                listen=listen,
+                progress=progress,
             )
         label_map = postprocess(restored.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
         return Prediction(
@@ -197,7 +201,7 @@ class Predictor:
         *,
         predicted: UInt8[np.ndarray, "z y x"] | None = None,
         mirror: bool = False,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> UInt8[np.ndarray, "*source"]:
         """Segment an image that a store holds, without any image library; by the networks of the first plan alone.
 
@@ -206,12 +210,12 @@ class Predictor:
             geometry: Where it lies.
             predicted: What the first stage of a cascade predicted, on the network's grid.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
-            listen: Told of the network's passes.
+            progress: Told of the network's passes.
 
         Returns:
             Label map on the source's grid.
         """
-        return self._segment(image, geometry, predicted=predicted, mirror=mirror, listen=listen).label_map
+        return self._segment(image, geometry, predicted=predicted, mirror=mirror, progress=progress).label_map
 
     def predict_folder(
         self,
@@ -223,7 +227,7 @@ class Predictor:
         uncertainty: bool = False,
         overwrite: bool = False,
         skip_existing: bool = False,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of a folder; see `scanseg.inference.predict_folder`."""
         sources = [source] if isinstance(source, str | Path) else source
@@ -236,7 +240,7 @@ class Predictor:
             uncertainty=uncertainty,
             overwrite=overwrite,
             skip_existing=skip_existing,
-            listen=listen,
+            progress=progress,
         )
 
     def _segment(
@@ -248,7 +252,7 @@ class Predictor:
         mirror: bool,
         probabilities: bool = False,
         uncertainty: bool = False,
-        listen: ProgressListener,
+        progress: ProgressCallback,
     ) -> Restored:
         """Return the label map on the source's grid, and what else is wanted."""
         settings, dataset = self.plan.inference, self.plan.dataset
@@ -256,7 +260,12 @@ class Predictor:
         by_labels = settings.mode == "slices" and settings.slice_restoring == "labels"
         with self.explained_memory(array.shape[1:]):
             view = self.view(
-                array, geometry, predicted=predicted, mirror=mirror, uncertainty=uncertainty, listen=listen
+                array,
+                geometry,
+                predicted=predicted,
+                mirror=mirror,
+                uncertainty=uncertainty,
+                progress=progress,
             )
             slabs = [slab.clone() for slab in view.slabs] if by_labels else view.slabs
             restored = restore(
@@ -283,7 +292,7 @@ class Predictor:
         mirror: bool,
         probabilities: bool,
         uncertainty: bool,
-        listen: ProgressListener,
+        progress: ProgressCallback,
     ) -> Restored:
         """Return what the networks of all plans make of an image; see `_segment`."""
         dataset, parts = self.plan.dataset, [prepared, *prepared.others]
@@ -293,13 +302,13 @@ class Predictor:
                 each.view(
                     part.array,
                     part.geometry,
-                    predicted=each._first_stage(part, mirror=mirror, listen=listen),
+                    predicted=each._first_stage(part, mirror=mirror, progress=progress),
                     mirror=mirror and bool(each.plan.inference.mirror_axes),
                     uncertainty=uncertainty,
-                    listen=hear,
+                    progress=hear,
                 )
                 for each, part, hear in zip(
-                    (self, *self.others), parts, share_progress(listen, len(parts)), strict=True
+                    (self, *self.others), parts, share_progress(progress, len(parts)), strict=True
                 )
             ]
             return restore_mean(
@@ -312,12 +321,12 @@ class Predictor:
             )
 
     def _first_stage(
-        self, prepared: PreparedImage, *, mirror: bool, listen: ProgressListener
+        self, prepared: PreparedImage, *, mirror: bool, progress: ProgressCallback
     ) -> UInt8[np.ndarray, "z y x"] | None:
         """Return what the first stage of a cascade predicts, on the network's grid; None where there is none."""
         if self.plan.cascade is None or self.previous is None:
             return None
-        first = self.previous.predict(prepared.image, mirror=mirror, listen=listen).label_map
+        first = self.previous.predict(prepared.image, mirror=mirror, progress=progress).label_map
         return to_grid(first, prepared.geometry, self.plan.preprocessing)
 
     def view(
@@ -328,7 +337,7 @@ class Predictor:
         predicted: UInt8[np.ndarray, "z y x"] | None,
         mirror: bool,
         uncertainty: bool = False,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> View:
         """Return what the networks of the first plan say of an image, to be computed slab by slab.
 
@@ -338,24 +347,24 @@ class Predictor:
             predicted: What the first stage of a cascade predicted, on that grid.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             uncertainty: Measure how much flips and networks disagree, where there are several.
-            listen: Told of the network's passes.
+            progress: Told of the network's passes.
 
         Raises:
             UsageError: The plan is the second stage of a cascade, and what the first predicted is missing.
         """
         settings = self.plan.inference
-        judged = uncertainty and self._num_own_members(mirror=mirror) > 1
-        networks = self._members if judged else [self._run]
-        windowing = Windowing(
+        with_disagreement = uncertainty and self._num_own_members(mirror=mirror) > 1
+        networks = self._members if with_disagreement else [self._run]
+        windowing = SlidingWindow(
             patch_size=self.plan.sampling.patch_size,
             num_outputs=self.plan.dataset.num_outputs,
             overlap=settings.overlap,
             window_batch=settings.window_batch,
             mirror_axes=self.mirror_axes(mirror=mirror),
             autocast_dtype=self._autocast_dtype,
-            disagreement=judged,
+            disagreement=with_disagreement,
             regions=self.plan.dataset.has_regions,
-            darkness=self.plan.preprocessing.darkness,
+            background_value=self.plan.preprocessing.background_value,
         )
         image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if self.plan.cascade is not None:
@@ -365,7 +374,7 @@ class Predictor:
                 )
             image = torch.cat((image, torch.from_numpy(predicted)[None].float()))
             networks = [_of_labels(network, self.plan.dataset.label_values) for network in networks]
-        slabs = predict_slabs(networks, image, windowing, device=self.device, listen=listen)
+        slabs = predict_slabs(networks, image, windowing, device=self.device, progress=progress)
         return View(slabs, geometry, separates_z(geometry, self.plan.preprocessing), windowing.num_channels)
 
     @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scanseg.errors import ScansegError
 from scanseg.inference.uncertainty import Network, logits_and_disagreement, mean_logits
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 
 SIGMA_FRACTION = 1 / 8
 """Standard deviation of the Gaussian as a part of the window."""
@@ -65,7 +65,7 @@ def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
 
 
 @dataclass(frozen=True)
-class Windowing:
+class SlidingWindow:
     """How an image is divided into windows, and what the networks make of one."""
 
     patch_size: tuple[int, ...]
@@ -85,7 +85,7 @@ class Windowing:
     """Add a channel behind the logits: how much flips and networks disagree, see `scanseg.inference.uncertainty`."""
     regions: bool = False
     """Outputs are regions; only disagreement asks."""
-    darkness: tuple[float, ...] = ()
+    background_value: tuple[float, ...] = ()
     """Intensity of each channel outside the image, as in training; of channels behind those given 0."""
 
     @property
@@ -97,13 +97,13 @@ class Windowing:
 def predict_windows(
     networks: Sequence[Network],
     image: Float[Tensor, "channel z y x"],
-    windowing: Windowing,
+    windowing: SlidingWindow,
     *,
     device: torch.device,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "output z y x"]:
     """Return the logits of an image as a whole; see `predict_slabs`."""
-    slabs = predict_slabs(networks, image, windowing, device=device, listen=listen)
+    slabs = predict_slabs(networks, image, windowing, device=device, progress=progress)
     return torch.cat([slab.clone() for slab in slabs], dim=1)
 
 
@@ -111,10 +111,10 @@ def predict_windows(
 def predict_slabs(
     networks: Sequence[Network],
     image: Float[Tensor, "channel z y x"],
-    windowing: Windowing,
+    windowing: SlidingWindow,
     *,
     device: torch.device,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Iterator[Float[Tensor, "output slab y x"]]:
     """Yield the logits of an image slab by slab along z, each once all of its windows are done.
 
@@ -126,7 +126,7 @@ def predict_slabs(
         image: The image on the networks' grid.
         windowing: How it is divided.
         device: Where the networks are.
-        listen: Told of every batch of windows.
+        progress: Told of every batch of windows.
 
     Yields:
         Logits: float32 on `device` where a slab fits, else float16 in the host's memory. The next slab takes the place
@@ -136,14 +136,14 @@ def predict_slabs(
         ScansegError: A network returns something of another shape.
     """
     patch, batch = _lift(windowing.patch_size), windowing.window_batch
-    padded, inner = _pad(image, patch, darkness=windowing.darkness)
+    padded, inner = _pad(image, patch, background_value=windowing.background_value)
     starts: list[Start] = [
         (z, y, x) for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=windowing.overlap)
     ]
     blend = _Blend(padded.shape[1:], patch=patch, num_outputs=windowing.num_channels, device=device)
     padded = padded.to(blend.device)
     autocast = _autocast(device, windowing.autocast_dtype)
-    listen(Progress("windows", 0, len(starts)))
+    progress(ProgressUpdate("windows", 0, len(starts)))
     for first in range(0, len(starts), batch):
         chosen = starts[first : first + batch]
         windows = torch.stack([padded[(slice(None), *_box(start, patch))] for start in chosen])
@@ -158,12 +158,12 @@ def predict_slabs(
                 yield blend.before(start[0], inner=inner)
                 blend.move_to(start[0])
             blend.add(window, start)
-        listen(Progress("windows", first + len(chosen), len(starts)))
+        progress(ProgressUpdate("windows", first + len(chosen), len(starts)))
     yield blend.before(padded.shape[1], inner=inner)
 
 
 def _run(
-    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], windowing: Windowing
+    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], windowing: SlidingWindow
 ) -> Float[Tensor, "batch output *patch"]:
     """Return the logits of a batch of windows, and what else is wanted of them.
 
@@ -242,7 +242,7 @@ def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, t
 
 
 def _pad(
-    image: Float[Tensor, "channel z y x"], patch: Start, *, darkness: Sequence[float]
+    image: Float[Tensor, "channel z y x"], patch: Start, *, background_value: Sequence[float]
 ) -> tuple[Float[Tensor, "channel z y x"], tuple[slice, ...]]:
     """Pad an image to the size of a window, with a value for each channel, and say where the image is in it."""
     sizes = [max(size, wanted) for size, wanted in zip(image.shape[1:], patch, strict=True)]
@@ -251,7 +251,7 @@ def _pad(
     if tuple(sizes) == image.shape[1:]:
         return image, (z, y, x)
     result = image.new_zeros((len(image), *sizes))
-    result[: len(darkness)] = image.new_tensor(darkness)[:, None, None, None]
+    result[: len(background_value)] = image.new_tensor(background_value)[:, None, None, None]
     result[:, z, y, x] = image
     return result, (z, y, x)
 

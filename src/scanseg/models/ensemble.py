@@ -33,7 +33,7 @@ class LoadedModel:
     """Models of other plans, with whose probabilities those of this one are averaged."""
 
 
-class MeanNetwork(nn.Module):
+class LogitEnsemble(nn.Module):
     """Several networks whose logits are averaged."""
 
     def __init__(self, networks: list[nn.Module]) -> None:
@@ -77,7 +77,7 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
         _refuse(differing, folder.path, folders[0].path, what="make an ensemble of models of one plan")
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
     previous = _load_previous(folders[0], device=device)
-    return LoadedModel(plan, MeanNetwork(networks).eval(), spec.postprocessing, previous)
+    return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, previous)
 
 
 def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:

@@ -106,7 +106,7 @@ def _build_xlstm_unet(
         traversal=spec.traversal,
         skip_full_resolution=spec.skip_full_resolution,
         deep_supervision=spec.deep_supervision,
-        blocks_begin_as_shortcuts=spec.blocks_begin_as_shortcuts,
+        zero_init_residual=spec.zero_init_residual,
     )
 
 

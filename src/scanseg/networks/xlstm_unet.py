@@ -51,7 +51,7 @@ class XLSTMUNet(ConvolutionalNetwork):
         skip_full_resolution: Whether the last decoder stage sees the skip of the first; None: as published
             (3D yes, 2D no).
         deep_supervision: Whether there are logits of every decoder stage.
-        blocks_begin_as_shortcuts: Whether residual blocks without a convolution on the way around (`BasicBlockD`) begin
+        zero_init_residual: Whether residual blocks without a convolution on the way around (`BasicBlockD`) begin
             as this way alone, as those of nnU-Net's residual encoder do.
 
     Raises:
@@ -74,7 +74,7 @@ class XLSTMUNet(ConvolutionalNetwork):
         traversal: Traversal = "forward",
         skip_full_resolution: bool | None = None,
         deep_supervision: bool = True,
-        blocks_begin_as_shortcuts: bool = False,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
@@ -104,7 +104,7 @@ class XLSTMUNet(ConvolutionalNetwork):
             else skip_full_resolution,
             deep_supervision=deep_supervision,
         )
-        if blocks_begin_as_shortcuts:
+        if zero_init_residual:
             zero_init_residuals(self)
 
     def forward(

@@ -3,7 +3,7 @@
 from scanseg.papers.experiments import find_experiment
 from scanseg.papers.ready_comparisons import find_study, ready_studies
 from scanseg.papers.reproduce import ReproductionRequest, reproduce
-from scanseg.papers.table import said_with, table_rows
+from scanseg.papers.table import table_notes, table_rows
 
 __all__ = [
     "ReproductionRequest",
@@ -11,6 +11,6 @@ __all__ = [
     "find_study",
     "ready_studies",
     "reproduce",
-    "said_with",
+    "table_notes",
     "table_rows",
 ]

@@ -10,7 +10,7 @@ from scanseg.errors import InputError
 from scanseg.files import written_whole
 from scanseg.imaging import read_instance_map
 from scanseg.preprocessing import Store, build_store, write_array
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.runtime import choose_workers
 from scanseg.specs import Fold, Paper, Plan, Protocol, Splits
 
@@ -36,7 +36,7 @@ class ProtocolData:
 
 
 def converted(
-    data: str, source: Path, output: Path, *, num_workers: int | None, listen: ProgressListener
+    data: str, source: Path, output: Path, *, num_workers: int | None, progress: ProgressCallback
 ) -> Path:
     """Return the folder of a data set in the raw layout: the source, if it was converted already, or a new one.
 
@@ -45,7 +45,7 @@ def converted(
         source: Folder in which it lies, in any form that `scanseg data convert` knows.
         output: Folder to convert into.
         num_workers: Processes that convert.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The source is in no known form, or faulty.
@@ -54,7 +54,7 @@ def converted(
         return source
     if _record(output).get("dataset") != data:
         workers = choose_workers(num_workers)
-        convert_dataset(find_dataset(data), source, output, num_workers=workers, listen=listen)
+        convert_dataset(find_dataset(data), source, output, num_workers=workers, progress=progress)
     return output
 
 
@@ -133,7 +133,7 @@ def few_cases(data: ProtocolData) -> ProtocolData:
 
 
 def store_protocol_data(
-    data: ProtocolData, plan: Plan, folder: Path, *, num_workers: int | None, listen: ProgressListener
+    data: ProtocolData, plan: Plan, folder: Path, *, num_workers: int | None, progress: ProgressCallback
 ) -> Store:
     """Preprocess the cases of an experiment; its fold is the store's only one.
 
@@ -142,7 +142,7 @@ def store_protocol_data(
         plan: How they are preprocessed.
         folder: Folder of the store.
         num_workers: Processes that preprocess.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
     return build_store(
         data.dataset,
@@ -150,7 +150,7 @@ def store_protocol_data(
         splits=Splits(source="the protocol", folds=(data.fold,)),
         folder=folder,
         num_workers=choose_workers(num_workers, image_bytes=data.dataset.image_bytes),
-        listen=listen,
+        progress=progress,
     )
 
 

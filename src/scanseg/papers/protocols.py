@@ -8,7 +8,7 @@ from typing import Literal
 from scanseg.errors import UsageError
 from scanseg.papers.experiments import Experiment
 from scanseg.planning import make_plan, replace_network, replace_patch
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.settings import apply_settings
 from scanseg.specs import (
     AdamWSpec,
@@ -56,7 +56,7 @@ def protocol_plan(
     choices: ProtocolChoices,
     *,
     num_workers: int | None,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Plan:
     """Plan an experiment of a paper.
 
@@ -65,14 +65,14 @@ def protocol_plan(
         dataset: Folder of the raw data set; it is measured by its training cases.
         choices: Protocol and variant, and what the user changes last of all.
         num_workers: Processes that read cases.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set is faulty.
         UsageError: A setting is invalid.
     """
     plan = make_plan(
-        dataset, recipe=experiment.recipe, like=None, settings=(), num_workers=num_workers, listen=listen
+        dataset, recipe=experiment.recipe, like=None, settings=(), num_workers=num_workers, progress=progress
     )
     if experiment.paper == "xlstm-unet":
         plan = apply_settings(plan, (f"network.variant={choices.variant}",))

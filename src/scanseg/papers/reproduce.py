@@ -31,8 +31,8 @@ from scanseg.papers.protocols import (
 from scanseg.papers.scoring import Scoring, score_trial
 from scanseg.papers.table import TrialScores, make_reproduction, write_tables
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.runtime import choose_device, choose_workers, waking
+from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.runtime import choose_device, choose_workers, warm_up
 from scanseg.settings import apply_settings
 from scanseg.specs import Paper, Plan, Protocol, Reproduction, ReproductionSetup, Variant
 
@@ -89,7 +89,7 @@ def reproduce(
     resume: bool,
     prepare_only: bool = False,
     stop_after_minutes: float | None = None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Reproduction:
     """Run an experiment of a paper, or go on with it, and write its table.
 
@@ -103,7 +103,7 @@ def reproduce(
         resume: Go on with what is in the output folder; more seeds and peers may be asked for.
         prepare_only: Stop before the first training.
         stop_after_minutes: Stop the command after this time, as Ctrl-C does.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Returns:
         The table as it stands; `waiting` names what is still to be trained.
@@ -122,14 +122,14 @@ def reproduce(
     if not resume:
         ModelFolder.require_new(output)
     output.mkdir(parents=True, exist_ok=True)
-    with waking(device):
+    with warm_up(device):
         if not (output / SETUP).is_file():
-            _prepare(experiment, source, output, request, listen=listen)
+            _prepare(experiment, source, output, request, progress=progress)
     work = _open(experiment, output, request)
     trials = _trials(work, peers, seeds)
     if not prepare_only:
         with watch_time(stop_after_minutes) as stopped:
-            interruption = _run(replace(work, stopped=stopped), trials, listen=listen)
+            interruption = _run(replace(work, stopped=stopped), trials, progress=progress)
             if interruption is not None and interruption.signal_number != OUT_OF_TIME:
                 _write(work, trials)
                 raise interruption
@@ -159,13 +159,13 @@ def _prepare(
     output: Path,
     request: ReproductionRequest,
     *,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> None:
     """Convert, plan and preprocess; the setup is written last."""
     if source is None:
         raise UsageError(f"{output} holds no reproduction to go on with; give the folder of {request.data}")
     workers = request.num_workers
-    dataset = converted(request.data, source, output / DATASET, num_workers=workers, listen=listen)
+    dataset = converted(request.data, source, output / DATASET, num_workers=workers, progress=progress)
     data = divide(dataset, paper=request.paper, protocol=request.protocol)
     if request.quick:
         data = few_cases(data)
@@ -181,8 +181,8 @@ def _prepare(
             *request.settings,
         ),
     )
-    plan = protocol_plan(experiment, dataset, choices, num_workers=workers, listen=listen)
-    store_protocol_data(data, plan, output / STORE, num_workers=workers, listen=listen)
+    plan = protocol_plan(experiment, dataset, choices, num_workers=workers, progress=progress)
+    store_protocol_data(data, plan, output / STORE, num_workers=workers, progress=progress)
     if experiment.published.objects:
         store_instances(data, output / INSTANCES)
     encoder = ""
@@ -252,20 +252,20 @@ def _trials(work: _Work, peers: Sequence[str], seeds: Sequence[int]) -> dict[str
 
 
 def _run(
-    work: _Work, trials: dict[str, list[Trial]], *, listen: ProgressListener
+    work: _Work, trials: dict[str, list[Trial]], *, progress: ProgressCallback
 ) -> InterruptionError | None:
     """Train and score all trials, first all methods with the first seed; return what stopped it, if something did."""
     by_seed = zip(*trials.values(), strict=True)
     try:
         for trial in (trial for of_seed in by_seed for trial in of_seed):
-            hear = named(listen, trial.name)
+            hear = named(progress, trial.name)
             run_trial(
                 _with_encoder(work, trial),
                 work.store,
                 device=work.request.device,
                 num_workers=choose_workers(work.request.num_workers),
                 stopped=work.stopped,
-                listen=hear,
+                progress=hear,
             )
             for checkpoint in _checkpoints(work, trial):
                 score_trial(
@@ -277,7 +277,7 @@ def _run(
                     instances=work.folder / INSTANCES if _scoring(work).objects else None,
                     device=work.request.device,
                     stopped=work.stopped,
-                    listen=hear,
+                    progress=hear,
                 )
     except InterruptionError as error:
         return error
@@ -338,7 +338,7 @@ def _write(work: _Work, trials: dict[str, list[Trial]]) -> Reproduction:
                     instances=work.folder / INSTANCES if _scoring(work).objects else None,
                     device=work.request.device,
                     stopped=lambda: None,
-                    listen=ignore_progress,
+                    progress=ignore_progress,
                 )
                 scores.append(TrialScores(method, trial, checkpoint, report, objects))
     table = make_reproduction(

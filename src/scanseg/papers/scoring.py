@@ -21,7 +21,7 @@ from scanseg.experiments import Checkpoint, Stopped, Trial
 from scanseg.files import write_text
 from scanseg.inference import load
 from scanseg.preprocessing import Store, read_array
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import raise_if_stopped
 from scanseg.specs import DatasetSpec, DistanceUnit, InstanceReport, RuleName
 
@@ -56,7 +56,7 @@ def score_trial(
     instances: Path | None,
     device: str,
     stopped: Stopped,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> tuple[Report, InstanceReport | None]:
     """Predict and score cases with a trial's weights, or read what an earlier call wrote to the model folder.
 
@@ -69,7 +69,7 @@ def score_trial(
         instances: Folder of the cases' instance maps, where objects are scored.
         device: Where to predict.
         stopped: Gives the number of a signal once the work shall stop.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InterruptionError: It was stopped before all cases were scored.
@@ -83,7 +83,7 @@ def score_trial(
     scores, objects = [], {}
     for number, name in enumerate(cases):
         raise_if_stopped(stopped, f"{trial.name} is trained, but not scored; go on with --resume")
-        listen(Progress("scoring", number, len(cases), name))
+        progress(ProgressUpdate("scoring", number, len(cases), name))
         case = store.case(name)
         label_map = predictor.predict_preprocessed(
             store.read_image(case).astype(np.float32), case.geometry, predicted=store.read_predicted(case)
@@ -101,7 +101,7 @@ def score_trial(
         if instances is not None:
             numbers = read_array(instances / f"{name}.b2nd")
             objects[name] = score_instances(find_instances(label_map, grow=0), numbers)
-        listen(Progress("scoring", number + 1, len(cases), name))
+        progress(ProgressUpdate("scoring", number + 1, len(cases), name))
     dataset, model = predictor.plan.dataset, f"{trial.folder} ({checkpoint} weights)"
     report = make_report(
         scores,

@@ -140,7 +140,7 @@ def table_rows(table: Reproduction, measures: Sequence[Measure]) -> list[tuple[s
     return rows
 
 
-def said_with(table: Reproduction) -> list[str]:
+def table_notes(table: Reproduction) -> list[str]:
     """Return what must be said with the table: rule, checkpoint, seeds, cases, encoder, and where numbers come from.
 
     Args:
@@ -274,7 +274,7 @@ def _title(table: Reproduction) -> str:
 def _markdown(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     rule = f"|{'---|' * len(rows[0])}"
-    said = "\n".join(f"- {line}" for line in said_with(table))
+    said = "\n".join(f"- {line}" for line in table_notes(table))
     return f"# {_title(table)}\n\n" + "\n".join([head, rule, *body]) + f"\n\n{said}\n"
 
 
@@ -290,7 +290,7 @@ def _html(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
     )
-    said = "\n".join(f"<li>{html.escape(line)}</li>" for line in said_with(table))
+    said = "\n".join(f"<li>{html.escape(line)}</li>" for line in table_notes(table))
     style = (
         "body{font:15px/1.5 sans-serif;margin:2em;max-width:110em}table{border-collapse:collapse}"
         "th,td{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:right}"

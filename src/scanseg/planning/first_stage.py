@@ -8,21 +8,23 @@ from scanseg.batches import build_cascade_store
 from scanseg.errors import InputError, UsageError
 from scanseg.models import FILE, PREVIOUS, ModelFolder, member_folders, pair_prediction_path
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.runtime import choose_workers
 from scanseg.specs import EnsembleSpec, Plan
 
 _KEPT = ("plan.json", "run.json", "model.safetensors")
 
 
-def cascade_store_of(plan: Plan, store: Store, *, num_workers: int | None, listen: ProgressListener) -> Store:
+def cascade_store_of(
+    plan: Plan, store: Store, *, num_workers: int | None, progress: ProgressCallback
+) -> Store:
     """Return the store of a plan with what the first stage predicted, which its folds have not seen.
 
     Args:
         plan: The plan of the second stage.
         store: The store of its cases.
         num_workers: Processes that resample.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The first stage is no finished cross-validation of the same cases.
@@ -36,7 +38,7 @@ def cascade_store_of(plan: Plan, store: Store, *, num_workers: int | None, liste
         previous=str(study),
         folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
         num_workers=choose_workers(num_workers),
-        listen=listen,
+        progress=progress,
     )
 
 

@@ -10,7 +10,7 @@ from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import cascade_store_of
 from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.preprocessing import Store, build_store, store_name
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.runtime import choose_workers, keeping_workers
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan, Splits
@@ -26,7 +26,7 @@ def make_plan(
     like: Path | None,
     settings: Sequence[str],
     num_workers: int | None,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Plan:
     """Check a data set and plan a training on it. See `scanseg.make_plan`."""
     if recipe is not None and recipe not in RECIPES:
@@ -35,13 +35,13 @@ def make_plan(
         raise UsageError(f"recipe {recipe} and the plan of {like} exclude each other; leave one out")
     raw = open_dataset(dataset)
     workers = choose_workers(num_workers, image_bytes=raw.image_bytes)
-    report = check_dataset(raw, num_workers=workers, listen=listen)
+    report = check_dataset(raw, num_workers=workers, progress=progress)
     path = str(raw.path.resolve())
     if like is not None:
         model = ModelFolder.open(like)
         plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
     else:
-        fingerprint = measure(raw, num_workers=workers, listen=listen)
+        fingerprint = measure(raw, num_workers=workers, progress=progress)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
     spacings = report.spacing_range if report.num_axes == 3 else None
     plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), settings)
@@ -56,7 +56,7 @@ def plan_of(
     like: Path | None,
     settings: Sequence[str],
     num_workers: int | None,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Plan:
     """Read a plan, or make one for a data set.
 
@@ -66,7 +66,7 @@ def plan_of(
         like: Folder of a model whose plan a data set takes over.
         settings: Changes to the plan.
         num_workers: Processes that read cases.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The data set or the plan is faulty.
@@ -86,7 +86,7 @@ def plan_of(
             f"{source}: no such file or folder; give a data set's folder (with dataset.json), or a plan's file."
         )
     return make_plan(
-        source, recipe=recipe, like=like, settings=settings, num_workers=num_workers, listen=listen
+        source, recipe=recipe, like=like, settings=settings, num_workers=num_workers, progress=progress
     )
 
 
@@ -127,7 +127,7 @@ def known_splits(source: Path) -> Splits | None:
 
 
 def store_of(
-    plan: Plan, source: Path, store: Path, *, num_workers: int | None, listen: ProgressListener
+    plan: Plan, source: Path, store: Path, *, num_workers: int | None, progress: ProgressCallback
 ) -> Store:
     """Open the store of a plan, or make it.
 
@@ -136,21 +136,21 @@ def store_of(
         source: The data set's folder, or else a plan's file, which knows it.
         store: Folder in which the store is a folder named after what is in it.
         num_workers: Processes that preprocess.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InputError: The store is not there, and the data set is not, or is another.
     """
     _refuse_neighbours(source)
     folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
-    made = _store_at(folder, plan, source, num_workers=num_workers, listen=listen)
+    made = _store_at(folder, plan, source, num_workers=num_workers, progress=progress)
     if plan.cascade is None:
         return made
-    return cascade_store_of(plan, made, num_workers=num_workers, listen=listen)
+    return cascade_store_of(plan, made, num_workers=num_workers, progress=progress)
 
 
 def _store_at(
-    folder: Path, plan: Plan, source: Path, *, num_workers: int | None, listen: ProgressListener
+    folder: Path, plan: Plan, source: Path, *, num_workers: int | None, progress: ProgressCallback
 ) -> Store:
     """Open a store, or make it if the data set is there."""
     raw = _raw_dataset(plan, source)
@@ -167,7 +167,7 @@ def _store_at(
         splits=find_splits(raw),
         folder=folder,
         num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes),
-        listen=listen,
+        progress=progress,
     )
 
 

@@ -39,7 +39,7 @@ _USUAL_TRAINING = TrainingSpec()
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
 """Attention and nnU-Net's learning rate of 0.01 do not go together; SegResNet's authors use Adam at this rate too."""
 
-_FAST_TRAINING = TrainingSpec(epochs=40, optimizer=AdamWSpec(lr=1e-3), average_decay=0.995)
+_FAST_TRAINING = TrainingSpec(epochs=40, optimizer=AdamWSpec(lr=1e-3), ema_decay=0.995)
 """Comes in thousands of steps as far as nnU-Net's in ten thousands; see docs/results/hippocampus-100s.md."""
 
 

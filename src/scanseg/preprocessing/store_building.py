@@ -28,7 +28,7 @@ from scanseg.preprocessing.store import (
     UNFINISHED_FILE,
     Store,
 )
-from scanseg.progress import ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
 
@@ -58,7 +58,7 @@ def build_store(
     splits: Splits,
     folder: Path,
     num_workers: int,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> Store:
     """Preprocess all cases of a data set into a store.
 
@@ -72,7 +72,7 @@ def build_store(
         splits: The folds that the store's index carries.
         folder: Folder of the store; made where it is not there.
         num_workers: Processes that preprocess; 0 does it in this one.
-        listen: Hears of each case that is done.
+        progress: Hears of each case that is done.
 
     Raises:
         InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds something
@@ -92,7 +92,7 @@ def build_store(
                 missing,
                 num_workers=num_workers,
                 task="preprocessing",
-                listen=listen,
+                progress=progress,
             )
             records |= {stored.case: stored for stored in made}
         cases = tuple(stored for stored in records.values() if stored is not None)

@@ -18,8 +18,8 @@ from scanseg.runtime.workers import (
 
 if TYPE_CHECKING:
     from scanseg.runtime.cuda_graph import capture
-    from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, waking
-    from scanseg.runtime.distributed import ALONE, Processes, count_launched, join_processes
+    from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, warm_up
+    from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed, count_launched, join_processes
     from scanseg.runtime.memory import (
         CaptureMemoryError,
         explained_memory,
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from scanseg.runtime.versions import installed_versions
 
 __all__ = [
-    "ALONE",
+    "SINGLE_PROCESS",
     "CaptureMemoryError",
+    "Distributed",
     "Precision",
-    "Processes",
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
@@ -52,14 +52,14 @@ __all__ = [
     "map_cases",
     "memory_for",
     "raise_if_stopped",
-    "waking",
+    "warm_up",
     "watch_signals",
 ]
 
 _LOADED_ON_USE = {
     "cuda_graph": ("capture",),
-    "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "waking"),
-    "distributed": ("ALONE", "Processes", "count_launched", "join_processes"),
+    "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
+    "distributed": ("SINGLE_PROCESS", "Distributed", "count_launched", "join_processes"),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
     "versions": ("installed_versions",),
 }

@@ -67,7 +67,7 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
 
 
 @contextmanager
-def waking(device: torch.device | None) -> Iterator[None]:
+def warm_up(device: torch.device | None) -> Iterator[None]:
     """Let a GPU load its libraries, which takes seconds once in a process, while the block does something else.
 
     The end of the block waits for it. What fails there is not told of: it fails again where the device is used.
@@ -78,7 +78,7 @@ def waking(device: torch.device | None) -> Iterator[None]:
     if device is None or device.type != "cuda":
         yield
         return
-    thread = threading.Thread(target=_wake, args=(device,), name=f"waking {device}")
+    thread = threading.Thread(target=_wake, args=(device,), name=f"warm-up {device}")
     thread.start()
     try:
         yield

@@ -30,7 +30,7 @@ _PATIENCE = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class Processes:
+class Distributed:
     """This process among those that train together."""
 
     rank: int = 0
@@ -44,7 +44,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """True on the main process (rank 0), which writes files and reports."""
         return self.rank == 0
 
     def check_batch(self, batch_size: int, *, accumulation: int) -> None:
@@ -125,7 +125,7 @@ class Processes:
         return result  # type: ignore[return-value]
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Distributed()
 
 
 class _Sum(torch.autograd.Function):
@@ -150,7 +150,7 @@ def count_launched() -> int:
 
 
 @contextmanager
-def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
+def join_processes(device: str) -> Iterator[tuple[Distributed, torch.device]]:
     """Join the processes that `torchrun` started, if it did, and choose this one's device.
 
     Args:
@@ -162,7 +162,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
         OtherProcessError: In the others, where one ended.
     """
     if count_launched() == 1:
-        yield ALONE, choose_device(device)
+        yield SINGLE_PROCESS, choose_device(device)
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
@@ -175,7 +175,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         with _told_of_the_lost(rank, count):
-            yield Processes(rank, count, local_rank, local_count), chosen
+            yield Distributed(rank, count, local_rank, local_count), chosen
     finally:
         dist.destroy_process_group()
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from scanseg.errors import ScansegError, UsageError
-from scanseg.progress import Progress, ProgressListener
+from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime.spawning import serve_parent, spawning
 
 
@@ -88,7 +88,7 @@ def map_cases(
     *,
     num_workers: int,
     task: str,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> list[Result]:
     """Call a function for every case.
 
@@ -99,7 +99,7 @@ def map_cases(
         cases: The cases.
         num_workers: Processes; 0 works in this one.
         task: What is being done, for the listener.
-        listen: Hears of the start and of each case that is done.
+        progress: Hears of the start and of each case that is done.
 
     Returns:
         The results in the order of the cases.
@@ -111,15 +111,15 @@ def map_cases(
     """
     if num_workers < 0:
         raise UsageError(f"num_workers {num_workers} must be 0 (work in this process) or above.")
-    listen(Progress(task, 0, len(cases)))
+    progress(ProgressUpdate(task, 0, len(cases)))
     if num_workers == 0 or not cases:
         results = []
         for done, case in enumerate(cases, start=1):
             with _explained_memory(task, case):
                 results.append(function(case))
-            listen(Progress(task, done, len(cases), case.name))
+            progress(ProgressUpdate(task, done, len(cases), case.name))
         return results
-    return _map_in_processes(function, cases, num_workers=num_workers, task=task, listen=listen)
+    return _map_in_processes(function, cases, num_workers=num_workers, task=task, progress=progress)
 
 
 def _map_in_processes(
@@ -128,7 +128,7 @@ def _map_in_processes(
     *,
     num_workers: int,
     task: str,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> list[Result]:
     """Call a function for every case in spawned processes; the first error stops the rest."""
     results: dict[str, Result] = {}
@@ -142,7 +142,7 @@ def _map_in_processes(
                 case = futures[future]
                 with _explained_memory(task, case):
                     results[case.name] = future.result()
-                listen(Progress(task, len(results), len(cases), case.name))
+                progress(ProgressUpdate(task, len(results), len(cases), case.name))
         except BrokenProcessPool as error:
             waiting = [case.name for case in cases if case.name not in results]
             raise ScansegError(

@@ -90,7 +90,7 @@ from scanseg.specs.records.reproduction import (
     Spread,
     Variant,
 )
-from scanseg.specs.records.run import ExportedWeights, RunRecord, Standing, TrainingState
+from scanseg.specs.records.run import ExportedWeights, RunRecord, TrainingProgress, TrainingState
 from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
@@ -168,7 +168,6 @@ __all__ = [
     "Splits",
     "Spread",
     "StagedSpec",
-    "Standing",
     "Statistics",
     "StoreIndex",
     "StoredCase",
@@ -177,6 +176,7 @@ __all__ = [
     "StudyRun",
     "StudySpec",
     "SwinUNETRSpec",
+    "TrainingProgress",
     "TrainingSpec",
     "TrainingState",
     "Transform",

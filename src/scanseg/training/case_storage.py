@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from scanseg.batches import TrainingCases, hold_cases, open_cases, resident_bytes
+from scanseg.batches import TrainingCases, load_into_memory, open_cases, resident_bytes
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressListener
+from scanseg.progress import ProgressCallback
 from scanseg.runtime import explained_memory
 
 Residence = Literal["device", "host", "disk"]
@@ -19,7 +19,7 @@ _PART_OF_MEMORY = 0.5
 """Part of the free memory that cases may take when the place is chosen for them."""
 
 
-def choose_residence(
+def choose_case_storage(
     wanted: Literal["auto", "device", "host", "disk"],
     store: Store,
     cases: Sequence[str],
@@ -74,7 +74,7 @@ def hold(
     device: torch.device,
     seed: int,
     num_workers: int,
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> TrainingCases:
     """Bring cases to where they are held.
 
@@ -85,13 +85,13 @@ def hold(
         device: Where the network is.
         seed: Seed of the run.
         num_workers: Processes that read from disk.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         ScansegError: The memory does not suffice.
     """
     if residence == "disk":
-        return open_cases(store, cases, device=device, seed=seed, num_workers=num_workers, listen=listen)
+        return open_cases(store, cases, device=device, seed=seed, num_workers=num_workers, progress=progress)
     held_on = device if residence == "device" else torch.device("cpu")
     with explained_memory("all cases", advice="--set training.resident=disk", device=held_on):
-        return hold_cases(store, cases, device=held_on, seed=seed, listen=listen)
+        return load_into_memory(store, cases, device=held_on, seed=seed, progress=progress)

@@ -36,7 +36,7 @@ def choose_cases(folder: ModelFolder, store: Store, *, fold: FoldChoice | None) 
     """Return the cases of a training that begins or goes on.
 
     One that goes on keeps the cases with which it began, also where the data set has been divided anew or has
-    grown since: else it would be judged on cases from which it has learnt.
+    grown since: else it would be scored on cases from which it has learnt.
 
     Args:
         folder: The model folder.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scanseg.ops import compile_ahead
-from scanseg.progress import Progress, ProgressListener, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 
 
 def compile_kernels(
@@ -16,7 +16,7 @@ def compile_kernels(
     *,
     device: torch.device,
     num_threads: int,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> None:
     """Let passes of a network ask for their kernels and wait until these are compiled.
 
@@ -28,13 +28,13 @@ def compile_kernels(
         network: The network.
         device: A GPU, where it is.
         num_threads: Threads that compile.
-        listen: Told of progress.
+        progress: Called with each progress update.
     """
 
     def tell(done: int, total: int) -> None:
-        listen(Progress("compiling kernels", done, total))
+        progress(ProgressUpdate("compiling kernels", done, total))
 
-    with compile_ahead(num_threads, backward_on=device, listen=tell), buffers_kept(network):
+    with compile_ahead(num_threads, backward_on=device, progress=tell), buffers_kept(network):
         run()
         network.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()

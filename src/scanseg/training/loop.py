@@ -25,14 +25,14 @@ from scanseg.batches import (
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
-from scanseg.progress import Progress, ProgressListener
-from scanseg.runtime import Processes, autocast_dtype, explained_memory, memory_for, raise_if_stopped
+from scanseg.progress import ProgressCallback, ProgressUpdate
+from scanseg.runtime import Distributed, autocast_dtype, explained_memory, memory_for, raise_if_stopped
 from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
-from scanseg.training.case_storage import choose_residence, hold
+from scanseg.training.case_storage import choose_case_storage, hold
 from scanseg.training.folds import FoldChoice
 from scanseg.training.initial_weights import load_initial_weights
-from scanseg.training.prefetch import BatchesAhead
-from scanseg.training.progress_tracker import Progression, mean_dice
+from scanseg.training.prefetch import BatchPrefetcher
+from scanseg.training.progress_tracker import ProgressTracker, mean_dice
 from scanseg.training.records import first_record, read_state
 from scanseg.training.schedules import learning_rate
 from scanseg.training.step import Fit
@@ -53,28 +53,28 @@ class Run:
         *,
         fold: FoldChoice,
         device: torch.device,
-        processes: Processes,
+        processes: Distributed,
         initial_weights: Path | None,
         num_workers: int,
         stopped: Callable[[], int | None],
-        listen: ProgressListener,
+        progress: ProgressCallback,
     ) -> None:
         """Go to where the training was left, or begin it; read the cases. See `scanseg.training.train`."""
         self._folder, self._plan, self._cases = folder, folder.plan, cases
-        self._device, self._processes, self._stopped, self._listen = device, processes, stopped, listen
+        self._device, self._processes, self._stopped, self._progress = device, processes, stopped, progress
         self._part = Part(processes.rank, processes.count)
         _check_validation(folder.plan.training, cases, fold=fold)
         self._shown_loss: float | None = None
         self._shown_dice: float | None = None
-        self._progression = Progression(self._plan.training.early_stop)
+        self._tracker = ProgressTracker(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
         self._load(store, num_workers)
         at_once = num_batches_at_once(self._train_cases, self._plan.sampling, device=device, part=self._part)
-        self._batches = BatchesAhead(self._make_batches, device=device, at_once=at_once)
+        self._batches = BatchPrefetcher(self._make_batches, device=device, at_once=at_once)
         self._last_checkpoint = self._began = time.monotonic()
         self._log: TensorBoardLog | None = None
         if processes.is_first:
-            folder.keep_metrics(self._progression.epochs_done)
+            folder.keep_metrics(self._tracker.epochs_done)
             self._log = TensorBoardLog(folder.path, iterations_done=self.fit.iterations_done)
         self._write_run("running")
 
@@ -107,17 +107,17 @@ class Run:
                 device=self._device,
                 autocast_dtype=dtype,
                 processes=self._processes,
-                listen=self._listen,
+                progress=self._progress,
             )
             if checkpoint is not None:
                 self.fit.restore(checkpoint)
         if checkpoint is not None:
-            self._progression.restore(checkpoint.state.standing, checkpoint.best, device=self._device)
+            self._tracker.restore(checkpoint.state.progress, checkpoint.best, device=self._device)
 
     def _load(self, store: Store, num_workers: int) -> None:
         """Bring the cases to where they are held."""
         training = self._plan.training
-        residence = choose_residence(
+        residence = choose_case_storage(
             training.resident,
             store,
             (*self._cases.train, *self._cases.validation),
@@ -134,7 +134,7 @@ class Run:
                 device=self._device,
                 seed=training.seed,
                 num_workers=num_workers,
-                listen=self._listen_to_loading,
+                progress=self._report_loading,
             )
 
         self._train_cases = bring(self._cases.train)
@@ -143,9 +143,9 @@ class Run:
             self._train_cases, self._plan.sampling
         )
 
-    def _listen_to_loading(self, progress: Progress) -> None:
+    def _report_loading(self, update: ProgressUpdate) -> None:
         """Tell of a case that is loaded, or stop."""
-        self._listen(progress)
+        self._progress(update)
         if self._stopped() is not None and self.fit.iterations_done == 0 and self._processes.is_first:
             self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
         raise_if_stopped(self._stopped, "stopped while cases were loaded; go on with --resume")
@@ -166,7 +166,7 @@ class Run:
     @property
     def has_best(self) -> bool:
         """Whether the weights that were best on validation patches are known."""
-        return self._processes.on_first(lambda: self._progression.best_weights is not None)
+        return self._processes.on_first(lambda: self._tracker.best_weights is not None)
 
     @property
     def epochs_done(self) -> int:
@@ -174,7 +174,7 @@ class Run:
         return -(-self.fit.iterations_done // self._iterations)
 
     @property
-    def _progress(self) -> float:
+    def _fraction_done(self) -> float:
         """Part of the training that is done, by iterations or by the clock, whichever is further."""
         training = self._plan.training
         done = self.fit.iterations_done / (training.epochs * self._iterations)
@@ -188,7 +188,7 @@ class Run:
         The clock runs on while patches are scored and checkpoints are written.
         """
         self._began = time.monotonic() - self.fit.seconds
-        while (self._progress < 1 or self._progression.losses) and not self._progression.is_exhausted:
+        while (self._fraction_done < 1 or self._tracker.losses) and not self._tracker.is_exhausted:
             lr = self._train_epoch()
             loss = float(np.mean(self._shared_losses()))
             metrics: dict[str, JsonValue] = {
@@ -203,8 +203,8 @@ class Run:
                 scores = self._patch_dice()
                 metrics["validation_dice"] = {**scores}
                 self._shown_dice = dice = mean_dice(scores)
-            self._progression.end_epoch(
-                loss=loss, dice=dice, iterations=self.fit.iterations_done, network=self.fit.judged
+            self._tracker.end_epoch(
+                loss=loss, dice=dice, iterations=self.fit.iterations_done, network=self.fit.eval_network
             )
             if self._log is not None:
                 self._folder.append_metrics(metrics)
@@ -215,17 +215,17 @@ class Run:
 
     def finish(self) -> None:
         """Write the weights, those that are exported and the others, and the last checkpoint."""
-        best, standing = self._progression.best_weights, self._progression
+        best, progress = self._tracker.best_weights, self._tracker
         exports_best = self._plan.training.export == "best" and best is not None
-        last = self.fit.judged.state_dict()
-        is_both = standing.best_iterations == self.fit.iterations_done
+        last = self.fit.eval_network.state_dict()
+        is_both = progress.best_iterations == self.fit.iterations_done
         self._record = self._record.model_copy(
             update={
                 "exported": ExportedWeights(
                     checkpoint="best" if exports_best else "last",
-                    iterations=(exports_best and standing.best_iterations) or self.fit.iterations_done,
+                    iterations=(exports_best and progress.best_iterations) or self.fit.iterations_done,
                     averaged=self.fit.averaged is not None,
-                    patch_dice=standing.best_dice if exports_best or is_both else None,
+                    patch_dice=progress.best_dice if exports_best or is_both else None,
                 )
             }
         )
@@ -237,11 +237,11 @@ class Run:
 
     def _train_epoch(self) -> float:
         """Take steps to the end of the epoch, or of the time; return the last learning rate."""
-        training, losses = self._plan.training, self._progression.losses
-        lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
-        end = (self._progression.epochs_done + 1) * self._iterations
-        while self.fit.iterations_done < end and (not losses or self._progress < 1):
-            lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._progress)
+        training, losses = self._plan.training, self._tracker.losses
+        lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
+        end = (self._tracker.epochs_done + 1) * self._iterations
+        while self.fit.iterations_done < end and (not losses or self._fraction_done < 1):
+            lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
             losses.append(self._step(lr))
             number = self._agree()
             self._report(losses)
@@ -253,9 +253,9 @@ class Run:
                 )
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        told = self._progress
+        told = self._fraction_done
         self._agree()
-        if told < 1 <= self._progress:  # the clock ended while the last step was waited for
+        if told < 1 <= self._fraction_done:  # the clock ended while the last step was waited for
             self._report(losses)
         return lr
 
@@ -277,7 +277,7 @@ class Run:
         Raises:
             ScansegError: One is no number.
         """
-        losses = self._progression.losses
+        losses = self._tracker.losses
         here = torch.stack(losses).tolist() if losses else []
         shared = [float(loss) for loss in np.mean(self._processes.gather_numbers(here), axis=0)]
         strange = [loss for loss in shared if not np.isfinite(loss)]
@@ -334,21 +334,21 @@ class Run:
             detail += f", Dice {self._shown_dice:.3f}"
         done, total = self.fit.iterations_done, training.epochs * self._iterations
         if not by_clock:
-            self._listen(Progress("training", done, total, detail))
+            self._progress(ProgressUpdate("training", done, total, detail))
             return
         detail = f"iteration {done}, {detail}"
-        left = round(self.fit.seconds * (1 / self._progress - 1)) or int(self._progress < 1)
+        left = round(self.fit.seconds * (1 / self._fraction_done - 1)) or int(self._fraction_done < 1)
         seconds = int(self.fit.seconds)
-        self._listen(Progress("training", seconds, seconds + left, detail, unit="seconds"))
+        self._progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
 
     def _is_validated(self) -> bool:
         """Whether this epoch ends with a score on validation patches."""
-        return self.epochs_done % self._plan.training.validate_every == 0 or self._progress >= 1
+        return self.epochs_done % self._plan.training.validate_every == 0 or self._fraction_done >= 1
 
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
-        self._processes.take_from_first(list(self.fit.judged.buffers()))
+        self._processes.take_from_first(list(self.fit.eval_network.buffers()))
         with self._explained_memory():
             return patch_dice(
                 self.fit, self._validation_cases, self._plan, device=self._device, processes=self._processes
@@ -356,13 +356,11 @@ class Run:
 
     def _save(self, status: Status) -> None:
         """Write a checkpoint and the run's record."""
-        standing = self._progression.store(self._shared_losses())
+        progress = self._tracker.store(self._shared_losses())
         checkpoint = self.fit.checkpoint()
-        state = checkpoint.state.model_copy(update={"standing": standing})
+        state = checkpoint.state.model_copy(update={"progress": progress})
         if self._processes.is_first:
-            self._folder.write_checkpoint(
-                replace(checkpoint, state=state, best=self._progression.best_weights)
-            )
+            self._folder.write_checkpoint(replace(checkpoint, state=state, best=self._tracker.best_weights))
         self._write_run(status)
         self._last_checkpoint = time.monotonic()
 

@@ -19,7 +19,7 @@ class _Group:
     """Comes when the device has made them; None: they are there."""
 
 
-class BatchesAhead:
+class BatchPrefetcher:
     """Makes each batch once, in groups of successive iterations, a group ahead of its use.
 
     Which iterations are a group does not depend on where a training begins, so that a resumed one is given what it

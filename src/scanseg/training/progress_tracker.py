@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from scanseg.specs import EarlyStopSpec, Standing
+from scanseg.specs import EarlyStopSpec, TrainingProgress
 
 
-class Progression:
+class ProgressTracker:
     """What a training has reached, beside its weights; all of it is in a checkpoint."""
 
     def __init__(self, early_stop: EarlyStopSpec | None) -> None:
@@ -64,13 +64,13 @@ class Progression:
         if self._watched is None or value > self._watched + self._early_stop.least_improvement:
             self._watched, self._watched_epoch = value, self.epochs_done
 
-    def store(self, losses: Sequence[float]) -> Standing:
+    def store(self, losses: Sequence[float]) -> TrainingProgress:
         """Return all of it but the weights.
 
         Args:
             losses: Losses of the steps since the last epoch's end, over all processes.
         """
-        return Standing(
+        return TrainingProgress(
             epochs_done=self.epochs_done,
             losses=tuple(losses),
             best_iterations=self.best_iterations,
@@ -80,20 +80,22 @@ class Progression:
             measured_epoch=self._measured_epoch,
         )
 
-    def restore(self, standing: Standing, best: dict[str, Tensor] | None, *, device: torch.device) -> None:
+    def restore(
+        self, progress: TrainingProgress, best: dict[str, Tensor] | None, *, device: torch.device
+    ) -> None:
         """Go back to what was stored.
 
         Args:
-            standing: What `store` returned.
+            progress: What `store` returned.
             best: The best weights.
             device: Where losses are.
         """
-        self.epochs_done = standing.epochs_done
-        self.losses = [torch.tensor(loss, device=device) for loss in standing.losses]
-        self.best_weights, self.best_dice = best, standing.best_dice
-        self.best_iterations = standing.best_iterations
-        self._watched, self._watched_epoch = standing.watched, standing.watched_epoch
-        self._measured_epoch = standing.measured_epoch
+        self.epochs_done = progress.epochs_done
+        self.losses = [torch.tensor(loss, device=device) for loss in progress.losses]
+        self.best_weights, self.best_dice = best, progress.best_dice
+        self.best_iterations = progress.best_iterations
+        self._watched, self._watched_epoch = progress.watched, progress.watched_epoch
+        self._measured_epoch = progress.measured_epoch
 
 
 def mean_dice(scores: Mapping[str, float | None]) -> float | None:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from scanseg.batches import Batch
 from scanseg.errors import UsageError
-from scanseg.inference import ReplayedNetwork
+from scanseg.inference import CudaGraphNetwork
 from scanseg.models import Checkpoint
 from scanseg.networks import place_network
 from scanseg.ops import cores_for_compiling
-from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.runtime import ALONE, Processes
+from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.runtime import SINGLE_PROCESS, Distributed
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.ema import AveragedNetwork
@@ -37,9 +37,9 @@ class Fit:
         *,
         device: torch.device,
         autocast_dtype: torch.dtype | None,
-        processes: Processes = ALONE,
+        processes: Distributed = SINGLE_PROCESS,
         num_compiling_threads: int | None = None,
-        listen: ProgressListener = ignore_progress,
+        progress: ProgressCallback = ignore_progress,
     ) -> None:
         """Begin at iteration 0.
 
@@ -51,12 +51,12 @@ class Fit:
             processes: Those that share each batch.
             num_compiling_threads: Threads that compile a GPU's kernels before the first step; None: as many as this
                 machine has cores for; 0: each kernel is compiled at its first launch.
-            listen: Told of kernels that are compiled.
+            progress: Told of kernels that are compiled.
         """
         self.network = network = place_network(network, device)
         self.averaged: AveragedNetwork | None = None
-        if plan.training.average_decay is not None:
-            self.averaged = AveragedNetwork(network, decay=plan.training.average_decay)
+        if plan.training.ema_decay is not None:
+            self.averaged = AveragedNetwork(network, decay=plan.training.ema_decay)
         self.iterations_done = 0
         self.seconds = 0.0
         self._plan = plan
@@ -66,14 +66,14 @@ class Fit:
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
-        self._replayed: ReplayedNetwork | None = None
+        self._replayed: CudaGraphNetwork | None = None
         if num_compiling_threads is None:
             num_compiling_threads = cores_for_compiling(num_sharing=processes.local_count)
         self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
-        self._listen = listen
+        self._progress = progress
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_network(self) -> nn.Module:
         """The network that is validated and exported: with averaged weights, where they are averaged."""
         return self.network if self.averaged is None else self.averaged.network
 
@@ -128,7 +128,7 @@ class Fit:
             self.network,
             device=self._device,
             num_threads=self._compiling_threads,
-            listen=self._listen,
+            progress=self._progress,
         )
         self.network.train()
         self._compiling_threads = 0
@@ -193,16 +193,16 @@ class Fit:
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
-        """Return the logits of the judged network at full resolution, without learning from the batch."""
+        """Return the logits of the evaluation network at full resolution, without learning from the batch."""
         if self._replayed is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
             beside = None if self._graph is None else self._graph.graph
-            self._replayed = ReplayedNetwork(self._judge, beside=beside)
+            self._replayed = CudaGraphNetwork(self._judge, beside=beside)
         with self._autocast():
             return (self._replayed or self._judge)(batch.images).float()
 
     def _judge(self, images: Tensor) -> Tensor:
-        """Run the judged network forward, and return its output at full resolution."""
-        return as_sequence(self.judged.eval()(images))[0]
+        """Run the evaluation network forward, and return its output at full resolution."""
+        return as_sequence(self.eval_network.eval()(images))[0]
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to go on from here."""

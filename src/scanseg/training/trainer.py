@@ -12,8 +12,8 @@ from scanseg.errors import InputError
 from scanseg.evaluation import Report
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressListener, ignore_progress
-from scanseg.runtime import ALONE, Processes
+from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.runtime import SINGLE_PROCESS, Distributed
 from scanseg.specs import Fold
 from scanseg.training.folds import FoldChoice, choose_cases
 from scanseg.training.loop import Run
@@ -35,7 +35,7 @@ class TrainingResult:
     """Mean over labels; None: there are no validation cases."""
     renewed_parameters: tuple[str, ...] = ()
     """Parameters that were not taken from the initial weights, since the labels differ."""
-    speaks: bool = True
+    is_main_process: bool = True
     """Whether this process tells of it; of several the first does."""
 
 
@@ -45,12 +45,12 @@ def train(
     *,
     fold: FoldChoice | None,
     device: torch.device,
-    processes: Processes = ALONE,
+    processes: Distributed = SINGLE_PROCESS,
     initial_weights: Path | None = None,
     num_workers: int = 0,
     keep_predictions: bool = False,
     stopped: Callable[[], int | None] = lambda: None,
-    listen: ProgressListener = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> TrainingResult:
     """Train the network of a model folder's plan, from its last checkpoint if it has one, to the end.
 
@@ -65,7 +65,7 @@ def train(
         num_workers: Processes that read cases which are held on disk; 0 reads in this one.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
         stopped: Gives the number of a signal once the training shall stop; asked after every iteration and case.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InterruptionError: `stopped` gave a signal; the state has been saved.
@@ -89,7 +89,7 @@ def train(
             initial_weights=initial_weights,
             num_workers=num_workers,
             stopped=stopped,
-            listen=listen,
+            progress=progress,
         )
         try:
             for _ in run.epochs():
@@ -106,7 +106,7 @@ def train(
             processes=processes,
             keep_predictions=keep_predictions,
             stopped=stopped,
-            listen=listen,
+            progress=progress,
         )
     means = report.summary.label_means() if report else {}
     return TrainingResult(
@@ -116,7 +116,7 @@ def train(
         scores=means,
         mean_dice=report.summary.mean_over_labels.dice if report else None,
         renewed_parameters=run.record.renewed_parameters,
-        speaks=processes.is_first,
+        is_main_process=processes.is_first,
     )
 
 
@@ -127,10 +127,10 @@ def _score(
     cases: Fold,
     *,
     device: torch.device,
-    processes: Processes,
+    processes: Distributed,
     keep_predictions: bool,
     stopped: Callable[[], int | None],
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Report | None:
     """Score the validation cases with the exported weights, and with the others if the plan says so."""
     exported = run.record.exported
@@ -142,8 +142,10 @@ def _score(
         has_both = run.has_best and folder.plan.training.score_both
         if not is_exported and not has_both:
             continue
-        processes.take_from_first(list(run.fit.judged.buffers()))
-        network = run.fit.judged if weights == "last" else folder.load_network(device=device, weights="best")
+        processes.take_from_first(list(run.fit.eval_network.buffers()))
+        network = (
+            run.fit.eval_network if weights == "last" else folder.load_network(device=device, weights="best")
+        )
         reports[weights] = validate(
             network,
             folder,
@@ -154,13 +156,13 @@ def _score(
             name=REPORT if is_exported else OTHER_REPORT.format(weights),
             keep_predictions=keep_predictions and is_exported,
             stopped=stopped,
-            listen=listen,
+            progress=progress,
         )
     return reports[exported.checkpoint]
 
 
 @contextmanager
-def _claimed(folder: ModelFolder, processes: Processes) -> Iterator[None]:
+def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
     """Hold a model folder while it is trained; the first process does that for all."""
     locks: list[FileLock] = []
     processes.on_first(lambda: locks.append(folder.claim()))

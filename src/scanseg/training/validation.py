@@ -13,8 +13,8 @@ from scanseg.files import write_text, written_whole
 from scanseg.inference import Predictor
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store, write_array
-from scanseg.progress import Progress, ProgressListener
-from scanseg.runtime import ALONE, Processes, raise_if_stopped
+from scanseg.progress import ProgressCallback, ProgressUpdate
+from scanseg.runtime import SINGLE_PROCESS, Distributed, raise_if_stopped
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.losses import encode_targets
 from scanseg.training.step import Fit
@@ -30,7 +30,7 @@ def patch_dice(
     plan: Plan,
     *,
     device: torch.device,
-    processes: Processes = ALONE,
+    processes: Distributed = SINGLE_PROCESS,
 ) -> dict[str, float | None]:
     """Return the Dice of each label over some patches of the validation cases, taken together.
 
@@ -97,11 +97,11 @@ def validate(
     cases: Sequence[str],
     *,
     device: torch.device,
-    processes: Processes,
+    processes: Distributed,
     name: str,
     keep_predictions: bool,
     stopped: Callable[[], int | None],
-    listen: ProgressListener,
+    progress: ProgressCallback,
 ) -> Report | None:
     """Predict whole validation cases, score them on the source grid, and write the report to the model folder.
 
@@ -117,7 +117,7 @@ def validate(
         name: Name of the report's file.
         keep_predictions: Write the label maps too.
         stopped: Gives the number of a signal once the validation shall stop; asked while each case is predicted.
-        listen: Told of progress.
+        progress: Called with each progress update.
 
     Raises:
         InterruptionError: `stopped` gave a signal; no report has been written.
@@ -129,7 +129,7 @@ def validate(
     shared = cases[processes.rank :: processes.count]
     scores = []
 
-    def ask(progress: Progress | None = None) -> None:
+    def ask(update: ProgressUpdate | None = None) -> None:
         raise_if_stopped(stopped, "stopped in validation, after the training; --resume validates again")
 
     for number, case_name in enumerate(shared):
@@ -140,7 +140,7 @@ def validate(
             case.geometry,
             predicted=store.read_predicted(case),
             mirror=folder.plan.training.mirror_validation,
-            listen=ask,
+            progress=ask,
         )
         labels = score_case(
             label_map,
@@ -152,7 +152,7 @@ def validate(
         scores.append(CaseScores(case_name, labels))
         if keep_predictions:
             write_prediction(folder, case_name, label_map)
-        listen(Progress("validating", number + 1, len(shared), case_name))
+        progress(ProgressUpdate("validating", number + 1, len(shared), case_name))
         ask()
     everywhere = {score.case: score for part in processes.gather(scores) for score in part}
     report = make_report(

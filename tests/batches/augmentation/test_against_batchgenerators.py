@@ -119,7 +119,7 @@ def ours(spec, image):
         images=volume.half().reshape(1, -1),
         label_maps=torch.zeros(volume.numel(), dtype=torch.uint8),
         shapes_host=shape,
-        darkness=torch.zeros(1),
+        background_value=torch.zeros(1),
         locations=({"middle": np.array([middle])},),
         annotated=None,
     )

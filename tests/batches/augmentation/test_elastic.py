@@ -10,7 +10,7 @@ from scanseg.batches.augmentation.spatial import rotation
 from scanseg.specs import AffineTransform
 
 CPU = torch.device("cpu")
-ALONE = {"rotation_probability": 0, "scale_probability": 0}
+SINGLE_PROCESS = {"rotation_probability": 0, "scale_probability": 0}
 
 
 def deformation(*, sigma=2.0, magnitudes=(1.0, 2.0, 3.0), seed=0):
@@ -55,7 +55,7 @@ def test_steps_come_before_the_linear_map():
 
 
 def test_flat_patches_are_deformed_slice_by_slice_alike():
-    spec = AffineTransform(**ALONE, elastic_probability=1, in_plane=True)
+    spec = AffineTransform(**SINGLE_PROCESS, elastic_probability=1, in_plane=True)
     size = (6, 16, 16)
     warps = draw_warps(spec, batch_size=3, size=size, rng=np.random.default_rng(0))
     read = warped_coordinates(warps, np.zeros((3, 3)), size=size, device=CPU)
@@ -82,7 +82,7 @@ def test_it_is_off_unless_asked_for_and_then_as_often_as_asked():
     numbers = {"batch_size": 400, "size": (8, 8, 8)}
     off = draw_warps(AffineTransform(), **numbers, rng=np.random.default_rng(0))
     on = draw_warps(
-        AffineTransform(**ALONE, elastic_probability=0.3), **numbers, rng=np.random.default_rng(0)
+        AffineTransform(**SINGLE_PROCESS, elastic_probability=0.3), **numbers, rng=np.random.default_rng(0)
     )
 
     assert not any(off.deformations)

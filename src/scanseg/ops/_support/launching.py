@@ -47,7 +47,7 @@ def compile_ahead(
     num_threads: int,
     *,
     backward_on: torch.device | None = None,
-    listen: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[None]:
     """Have the kernels of a pass compiled, in threads, in place of launching them.
 
@@ -61,7 +61,7 @@ def compile_ahead(
     Args:
         num_threads: Threads that compile.
         backward_on: The device of backward passes in the block; None: there are none.
-        listen: Told of how many kernels of how many are compiled, while leaving waits.
+        progress: Told of how many kernels of how many are compiled, while leaving waits.
 
     Raises:
         Exception: What Triton raised for a kernel that cannot be compiled.
@@ -80,7 +80,7 @@ def compile_ahead(
                 yield
             finally:
                 _ahead = None
-            ahead.wait(listen)
+            ahead.wait(progress)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -126,10 +126,10 @@ class _Ahead:
         self._futures.append(self._pool.submit(compile_kernel))
         return self._futures[-1]
 
-    def wait(self, listen: Callable[[int, int], None]) -> None:
+    def wait(self, progress: Callable[[int, int], None]) -> None:
         """Wait for all kernels, and let Triton find them at their launch."""
         for done, _ in enumerate(as_completed(self._futures), start=1):
-            listen(done, len(self._futures))
+            progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
 
 

@@ -73,7 +73,7 @@ class XLSTMUNetSpec(StagedSpec):
     """Direction in which a sequence layer reads its tokens; `forward` as published."""
     skip_full_resolution: bool | None = None
     """Whether the last decoder stage sees the skip of the first; None: as published (3D yes, 2D no)."""
-    blocks_begin_as_shortcuts: bool = False
+    zero_init_residual: bool = False
     """Whether the residual blocks behind the first of a stage begin as the way around them, as those of nnU-Net do."""
 
 

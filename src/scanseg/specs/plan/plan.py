@@ -110,7 +110,7 @@ class TrainingSpec(Document):
     """Largest norm of the gradient; None: no bound."""
     accumulation: PositiveInt = 1
     """Parts of a batch that pass the network one after the other, for one step: less memory, the same batch."""
-    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and export the running average of the weights (EMA), which keeps this part of itself at a step."""
     early_stop: EarlyStopSpec | None = None
     export: Literal["last", "best"] = "last"

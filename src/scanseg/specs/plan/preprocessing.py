@@ -81,7 +81,7 @@ class PreprocessingSpec(Document):
     """From this ratio of the largest to the smallest spacing on, z is interpolated apart, by order 0."""
 
     @property
-    def darkness(self) -> tuple[float, ...]:
+    def background_value(self) -> tuple[float, ...]:
         """What nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
         return tuple(
             normalization.low if isinstance(normalization, RescaleNormalization) else 0.0

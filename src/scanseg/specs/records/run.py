@@ -54,7 +54,7 @@ class RunRecord(Document):
     """What `model.safetensors` holds; None until the training is finished."""
 
 
-class Standing(Document):
+class TrainingProgress(Document):
     """What a training has reached, beside its weights."""
 
     epochs_done: int = 0
@@ -84,4 +84,4 @@ class TrainingState(Document):
     """Scale of the loss, when training in float16."""
     num_steps_at_loss_scale: int | None = None
     """Steps since that scale has changed."""
-    standing: Standing = Standing()
+    progress: TrainingProgress = TrainingProgress()
