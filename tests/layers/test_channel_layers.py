@@ -35,7 +35,7 @@ def test_channel_layers_take_a_channels_last_map_without_a_copy():
 
 
 @pytest.mark.parametrize("kernels", [(1, 3, 5), (3, 5, 7), (1, 3, 5, 7), (3,)])
-def test_merged_kernel_does_what_the_convolutions_do_one_by_one(kernels):
+def test_merged_kernel_equals_the_sum_of_the_convolutions(kernels):
     layer = MultiScaleDepthwise(6, kernels).double()
     x = torch.randn(2, 6, 9, 8, dtype=torch.float64)
     torch.testing.assert_close(layer(x), x + sum(conv(x) for conv in layer.convs))

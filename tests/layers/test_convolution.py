@@ -1,4 +1,4 @@
-"""What convolutions with flat kernels, and with kernels of one voxel, are computed by on CUDA."""
+"""The methods for flat kernels and kernels of one voxel that CUDA devices use."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from scanseg.layers.convolution import convolve_slices, pointwise_product
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 1, 1), (1, 2, 2), (2, 2, 2)])
-def test_is_the_convolution(generator, stride):
+def test_pointwise_product_equals_the_convolution(generator, stride):
     layer = convolution(5, 7, kernel_size=(1,) * len(stride), stride=stride).double()
     bias = torch.randn(7, generator=generator, dtype=torch.float64)
     x = torch.randn(2, 5, *(6, 7, 8)[: len(stride)], generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Maps between a norm and a convolution: kept for the gradients where they are small, made again where not."""
+"""Maps between a norm and a convolution: small ones are kept for the gradients, large ones are recomputed."""
 
 import copy
 import gc
@@ -14,9 +14,9 @@ from scanseg.ops.instance_norm import BACKENDS
 
 @pytest.fixture
 def on_triton(monkeypatch):
-    """Norms that keep their argument alone, as on a GPU."""
+    """Use norms that keep only their argument, as on a GPU."""
     if torch.cuda.is_available():
-        pytest.skip("without the interpreter Triton serves no tensors on the CPU")
+        pytest.skip("Triton runs on the CPU only in the interpreter")
     monkeypatch.setitem(BACKENDS, "triton", BACKENDS["triton"]._replace(by_name_only=False))
 
 
@@ -28,7 +28,7 @@ def outputs_and_gradients(block, x):
 
 
 class Watched(nn.Module):
-    """A norm whose results are watched for as long as they live."""
+    """A norm that records weak references to its results."""
 
     def __init__(self, norm):
         super().__init__()
@@ -52,7 +52,9 @@ def watch(block):
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 3, 3)])
 @pytest.mark.parametrize("block", [BasicResBlock, BasicBlockD])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_large_map_is_made_again_and_nothing_changes(monkeypatch, on_triton, block, kernel, channels_last):
+def test_recomputing_a_large_map_does_not_change_results(
+    monkeypatch, on_triton, block, kernel, channels_last
+):
     block = block(3, 5, kernel_size=kernel)
     x = torch.randn(2, 3, *(6 for _ in kernel))
     if channels_last:
@@ -78,7 +80,7 @@ def test_only_a_small_map_is_kept(monkeypatch, on_triton, block, worth_it):
     assert len(made) == 1 + worth_it
 
 
-def test_a_map_is_worth_it_on_a_gpu_from_a_size_on():
+def test_large_maps_on_a_gpu_are_recomputed():
     large = recomputation.SMALLEST_BYTES // 2
     assert not recomputation._is_worth_it(torch.empty(0))
 
@@ -92,7 +94,7 @@ def test_a_map_is_worth_it_on_a_gpu_from_a_size_on():
     assert not recomputation._is_worth_it(OnGPU(large - 1))
 
 
-def test_nothing_is_made_again_without_gradients(monkeypatch):
+def test_nothing_is_recomputed_without_gradients(monkeypatch):
     block = BasicResBlock(3, 5, kernel_size=(3, 3)).eval()
     made = watch(block)
     monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: True)

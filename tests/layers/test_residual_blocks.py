@@ -21,7 +21,7 @@ def test_blocks_do_not_write_into_their_input(block):
     assert torch.equal(x, before)
 
 
-def test_basic_block_d_is_the_identity_around_its_convolutions():
+def test_basic_block_d_with_a_zero_last_scale_is_the_identity():
     block = BasicBlockD(4, 4, kernel_size=(3, 3))
     nn.init.zeros_(block.conv2.norm.weight)
     x = torch.randn(2, 4, 5, 5).abs()

@@ -9,8 +9,8 @@ from scanseg.layers.vil_block import BlockDiagonalLinear
 BLOCKS = {"vil": ViLBlock, "mamba": MambaBlock}
 
 
-def _awake(block):
-    """Move weights that begin at zero, so that every path counts."""
+def _perturbed(block):
+    """Perturb the weights, some of which start at zero, so that every path has an effect."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -33,15 +33,16 @@ def _dependence(block, *, token, num_tokens=7, dim=8):
         ("bidirectional", [True] * 7),
     ],
 )
-def test_a_block_sees_the_tokens_that_its_direction_says(name, direction, expected):
-    assert _dependence(_awake(BLOCKS[name](8, direction=direction)), token=3) == expected
+def test_a_block_reads_the_tokens_of_its_direction(name, direction, expected):
+    assert _dependence(_perturbed(BLOCKS[name](8, direction=direction)), token=3) == expected
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_backward_is_forward_on_the_turned_sequence_and_bidirectional_their_mean(name):
+def test_backward_is_forward_on_the_flipped_sequence_and_bidirectional_their_mean(name):
     x = torch.randn(2, 9, 8, dtype=torch.float64)
     forward, backward, both = (
-        _awake(BLOCKS[name](8, direction=direction)) for direction in ("forward", "backward", "bidirectional")
+        _perturbed(BLOCKS[name](8, direction=direction))
+        for direction in ("forward", "backward", "bidirectional")
     )
     backward.load_state_dict(forward.state_dict())
     both.load_state_dict(forward.state_dict())
@@ -91,7 +92,7 @@ def test_block_diagonal_linear_mixes_contiguous_features_only():
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_under_autocast_stay_near_float32(name):
-    block = _awake(BLOCKS[name](16)).float()
+    block = _perturbed(BLOCKS[name](16)).float()
     x = torch.randn(2, 32, 16)
     exact = block(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -116,7 +117,7 @@ def test_gates_are_float32_under_autocast():
 def test_a_sequence_layer_keeps_the_shape_and_adds_its_block(space, tokens):
     channels = 6
     dim = channels if tokens == "voxel" else math.prod(space)
-    block = _awake(ViLBlock(dim))
+    block = _perturbed(ViLBlock(dim))
     x = torch.randn(2, channels, *space, dtype=torch.float64)
     sequence = x.flatten(2).mT if tokens == "voxel" else x.flatten(2)
     mixed = block(sequence)

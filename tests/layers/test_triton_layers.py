@@ -1,4 +1,4 @@
-"""The layers of MSVM-UNet on Triton's kernels do what they do on PyTorch's: results, gradients, buffers, dtypes."""
+"""The layers of MSVM-UNet give the same results, gradients, buffers and dtypes with Triton and with PyTorch."""
 
 import copy
 
@@ -16,9 +16,9 @@ from scanseg.ops.normed_depthwise import BACKENDS as NORMED_DEPTHWISE
 
 @pytest.fixture
 def on_triton(monkeypatch):
-    """Makes Triton serve unasked, as on a GPU."""
+    """Return a function that makes Triton the default backend, as on a GPU."""
     if torch.cuda.is_available():
-        pytest.skip("without the interpreter Triton serves no tensors on the CPU")
+        pytest.skip("Triton runs on the CPU only in the interpreter")
 
     def choose():
         for table in (CHANNEL_NORM, DEPTHWISE, NORMED_DEPTHWISE):
@@ -43,7 +43,7 @@ LAYERS = {
 
 
 def results(layer, x):
-    """Output, gradients and buffers after two steps of training, and the output in evaluation."""
+    """Return output, gradients and buffers after two training steps, and the output in evaluation."""
     torch.manual_seed(1)
     x = x.clone().requires_grad_()
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_layers_agree(generator, on_triton, name):
     expected = results(copy.deepcopy(layer), x)
     on_triton()
     for key, tensor in results(layer, x).items():
-        # A bias before a batch norm has gradient 0, and what is there is rounding.
+        # A bias before a batch norm has gradient 0, up to rounding.
         bound = 1e-2 if key == "expand.0.bias" and "lkpe" in name else 1e-4
         bound = max(
             bound, 2e-5 * float(expected[key].detach().abs().max())

@@ -1,4 +1,7 @@
-"""Modules over the operators: they take plain arguments, and shapes are channels-first."""
+"""Layers of the networks, as modules with plain arguments.
+
+Maps are channels-first: (batch, channel, y, x) or (batch, channel, z, y, x). Sequences are (batch, token, dim).
+"""
 
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.channel_linear import ChannelLinear

@@ -1,4 +1,4 @@
-"""A residual branch that has not been added yet, so that the norm that comes next can add it."""
+"""A residual branch whose addition is left to the next norm."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Branch(NamedTuple):
-    """What is to be added to a map.
+    """A residual branch before its addition to a map.
 
     Attributes:
         value: The branch.
-        sample_scale: Its factor for each sample, from stochastic depth; None for 1.
+        sample_scale: Factor of each sample, from stochastic depth. `None`: 1.
     """
 
     value: Float[Tensor, "batch channel *space"]

@@ -1,4 +1,4 @@
-"""Depthwise convolution over tokens that sees no token ahead."""
+"""Causal depthwise convolution over tokens."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 
 class CausalConvolution(nn.Module):
-    """Depthwise convolution over tokens: each sees itself and the tokens before it, in reading order.
+    """Depthwise convolution of each token and its predecessors in reading order.
 
     Args:
         dim: Features of a token.
-        kernel_size: Tokens that are seen.
+        kernel_size: Number of tokens in the kernel, the token itself included.
     """
 
     def __init__(self, dim: int, *, kernel_size: int = 4) -> None:
@@ -20,7 +20,12 @@ class CausalConvolution(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch token dim"], *, reverse: bool
     ) -> Float[Tensor, "batch token dim"]:
-        """Convolve; with `reverse` the tokens are read from the last to the first."""
+        """Convolve the tokens.
+
+        Args:
+            x: The tokens.
+            reverse: Whether to read the tokens from the last to the first.
+        """
         weight, reach = self.conv.weight, self.conv.weight.shape[-1] - 1
         kernel = weight.flip(-1) if reverse else weight
         padded = F.pad(x.transpose(1, 2), (0, reach) if reverse else (reach, 0))

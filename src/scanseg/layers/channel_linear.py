@@ -1,4 +1,4 @@
-"""A linear map over the channels of an image: a 1x1 convolution whose weight is a matrix."""
+"""Linear layer over channels: a 1x1 convolution with a matrix as weight."""
 
 import torch
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 class ChannelLinear(nn.Module):
     """Linear layer over the channel axis of a channels-first map.
 
-    The result has the shape (batch, channel, y, x), laid out in memory with channels last: a map in that
-    layout enters and leaves without a copy, and the map is one matrix product.
+    The result has the shape (batch, channel, *space) and lies in memory with channels last. A map in that layout
+    is not copied, and the layer is one matrix product.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        bias: Whether a bias is added.
+        bias: Whether the layer has a bias.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:

@@ -9,17 +9,17 @@ from scanseg.ops import channel_norm, residual_channel_norm
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channel axis of a channels-first map, voxel by voxel.
+    """Layer norm over the channels of each voxel of a channels-first map.
 
-    The result is laid out in memory with channels last; a map that is already laid out so is not copied. Under
-    autocast it has the dtype of the autocast, unless a residual stream starts with it.
+    The result lies in memory with channels last. A map in that layout is not copied. Under autocast the result has
+    the dtype of autocast, unless `starts_stream` is set.
 
     Args:
         num_channels: Channels of the result.
         eps: Added to the variance.
-        factor: p: channels of a 2D map, split as (row offset, column offset, channel) with the first slowest, first
-            become p times p pixels.
-        starts_stream: Whether the result is what residual branches are added to: float32 under autocast.
+        factor: Factor p of a rearrangement before the norm: p * p channels of a 2D map become p * p pixels.
+            Channels are split as (row offset, column offset, channel), the first one slowest.
+        starts_stream: Whether residual branches are added to the result. It is then float32 under autocast.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch channel *space"]:
-        """Normalise every voxel over its channels."""
+        """Normalize every voxel over its channels."""
         return channel_norm(
             x, self.weight, self.bias, eps=self.eps, dtype=self._result_dtype(x), factor=self.factor
         )
@@ -41,7 +41,15 @@ class ChannelNorm(nn.Module):
     def after(
         self, x: Float[Tensor, "batch channel *space"], branch: Branch | None
     ) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch channel *space"]]:
-        """Return a map with a branch added, and that normalised; without a branch the map as it is."""
+        """Add a branch to a map and normalize the sum.
+
+        Args:
+            x: The map.
+            branch: The branch. `None`: nothing is added.
+
+        Returns:
+            The sum, or `x` itself without a branch; and the normalized sum.
+        """
         if branch is None:
             return x, self(x)
         return residual_channel_norm(

@@ -29,14 +29,16 @@ def convolution(
     stride: Sequence[int] | None = None,
     bias: bool = True,
 ) -> nn.Conv2d | nn.Conv3d:
-    """Return a convolution that pads kernel // 2, with He-normal weights (a = 0.01) and zero bias.
+    """Create a padded 2D or 3D convolution with He-normal weights.
+
+    The padding is kernel // 2, the weights are He-normal with a = 0.01, and the bias is zero.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Kernel per axis, odd; its length decides between 2D and 3D.
-        stride: Stride per axis; None: 1.
-        bias: Whether there is a bias.
+        kernel_size: Kernel per axis, odd. Its length decides between 2D and 3D.
+        stride: Stride per axis. `None`: 1.
+        bias: Whether the convolution has a bias.
     """
     layer = CONVOLUTIONS[len(kernel_size)](
         in_channels,
@@ -46,27 +48,31 @@ def convolution(
         padding=tuple(size // 2 for size in kernel_size),
         bias=bias,
     )
-    _initialise(layer.weight, layer.bias)
+    _initialize(layer.weight, layer.bias)
     return layer
 
 
 def transposed_convolution(in_channels: int, out_channels: int, *, stride: Sequence[int]) -> nn.Module:
-    """Return a transposed convolution whose kernel is its stride, with He-normal weights and zero bias.
+    """Create a transposed convolution with kernel size equal to its stride.
+
+    The weights are He-normal with a = 0.01, and the bias is zero.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        stride: Voxels out for each voxel in, per axis; its length decides between 2D and 3D.
+        stride: Output voxels for each input voxel, per axis. Its length decides between 2D and 3D.
     """
     layer = TRANSPOSED[len(stride)](in_channels, out_channels, tuple(stride), stride=tuple(stride))
-    _initialise(layer.weight, layer.bias)
+    _initialize(layer.weight, layer.bias)
     return layer
 
 
 def convolve_without_bias(
     layer: nn.Conv2d | nn.Conv3d, x: Float[Tensor, "batch channel *space"]
 ) -> Float[Tensor, "batch out_channel *out_space"]:
-    """Convolve and leave the bias to the pass that follows: adding it would be one more pass over the map.
+    """Convolve a map without adding the bias.
+
+    The next operator adds the bias, which saves a pass over the map.
 
     Args:
         layer: The convolution.
@@ -78,7 +84,9 @@ def convolve_without_bias(
 def convolve(
     layer: nn.Module, x: Float[Tensor, "batch channel *space"]
 ) -> Float[Tensor, "batch out_channel *out_space"]:
-    """Convolve, as a call of the layer does; on CUDA flat kernels slice by slice, those of one voxel as a product.
+    """Convolve a map, like a call of the layer.
+
+    On CUDA, kernels of one voxel become a matrix product, and kernels with size 1 along z are applied slice by slice.
 
     Args:
         layer: The convolution.
@@ -102,12 +110,15 @@ def pointwise_product(
     x: Float[Tensor, "batch channel *space"],
     bias: Float[Tensor, " out_channel"] | None,
 ) -> Float[Tensor, "batch out_channel *out_space"]:
-    """Convolve with kernels of one voxel by a matrix product over the channels; the result has channels last.
+    """Convolve with kernels of one voxel by a matrix product over channels.
 
     Args:
         layer: The convolution.
         x: The map.
-        bias: Added, if any.
+        bias: Added to the result. `None`: no bias.
+
+    Returns:
+        The result, in memory with channels last.
     """
     steps = tuple(slice(None, None, step) for step in layer.stride)
     # Sliced with channels last: the gradient of a slice is laid out as its input is indexed.
@@ -120,16 +131,19 @@ def convolve_slices(
     x: Float[Tensor, "batch channel z y x"],
     bias: Float[Tensor, " out_channel"] | None,
 ) -> Float[Tensor, "batch out_channel out_z out_y out_x"]:
-    """Convolve by kernels of one voxel along z as 2D convolutions of all slices; the result has channels last.
+    """Convolve all slices in 2D, for kernels with size 1 along z.
 
-    With channels last the slices of a batch lie one behind the other: nothing is copied. For what is most probably such
-    layers cuDNN falls to a generic 3D kernel in bfloat16: at 2x1x48x160x224 xLSTM-UNet Enc's forward took 65 ms in
-    bfloat16 and 21 in float16 on an H100 (docs/experiments.md).
+    With channels last the slices of a batch lie one behind the other, and nothing is copied. In bfloat16, cuDNN most
+    probably uses a generic 3D kernel for such layers: at 2x1x48x160x224 the forward pass of xLSTM-UNet Enc took 65 ms
+    in bfloat16 and 21 ms in float16 on an H100 (docs/experiments.md).
 
     Args:
-        layer: The convolution, of kernel size 1 and padding 0 along z.
+        layer: The convolution, with kernel size 1 and padding 0 along z.
         x: The map, channels last.
-        bias: Added, if any.
+        bias: Added to the result. `None`: no bias.
+
+    Returns:
+        The result, in memory with channels last.
     """
     # Sliced with channels last: the gradient of a slice is laid out as its input is indexed.
     slices = x.movedim(1, -1)[:, :: layer.stride[0]]
@@ -147,9 +161,10 @@ def convolve_slices(
 def convolve_before_norm(
     layer: nn.Conv2d | nn.Conv3d, x: Float[Tensor, "batch channel *space"]
 ) -> Float[Tensor, "batch out_channel *out_space"]:
-    """Convolve for an instance norm, which takes any bias away again: it is not added, and its gradient is 0.
+    """Convolve a map for an instance norm, without the bias.
 
-    Computed, that gradient is rounding noise, and costs a pass over the map.
+    The norm removes any bias, so the bias is not added and its gradient is set to 0. The computed gradient would be
+    rounding noise, and it would cost a pass over the map.
 
     Args:
         layer: The convolution.
@@ -162,7 +177,7 @@ def convolve_before_norm(
 
 
 class _WithoutEffect(torch.autograd.Function):
-    """Return the first argument; the gradient of the second is 0."""
+    """Identity of the first argument, with a zero gradient for the second."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
@@ -175,15 +190,15 @@ class _WithoutEffect(torch.autograd.Function):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, instance norm, the sum with a shortcut if one is given and, unless left out, leaky ReLU.
+    """Convolution, instance norm, optional residual sum and leaky ReLU.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Kernel per axis, odd.
-        stride: Stride per axis; None: 1.
+        stride: Stride per axis. `None`: 1.
         bias: Whether the convolution has a bias.
-        activation: Whether the leaky ReLU follows.
+        activation: Whether a leaky ReLU follows.
     """
 
     def __init__(
@@ -207,26 +222,36 @@ class ConvNormAct(nn.Module):
         *,
         residual: Float[Tensor, "batch out_channel *out_space"] | None = None,
     ) -> Float[Tensor, "batch out_channel *out_space"]:
-        """Convolve, normalise, add `residual`, activate."""
-        return self.normalise(self.convolve(x), residual=residual)
+        """Convolve, normalize, add the residual and activate.
+
+        Args:
+            x: The map.
+            residual: Added before the activation. `None`: nothing is added.
+        """
+        return self.normalize(self.convolve(x), residual=residual)
 
     def convolve(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
-        """Convolve: the first half of the layer."""
+        """Apply the convolution, the first half of the layer."""
         return convolve_before_norm(self.conv, x)
 
-    def normalise(
+    def normalize(
         self,
         y: Float[Tensor, "batch out_channel *out_space"],
         *,
         residual: Float[Tensor, "batch out_channel *out_space"] | None = None,
     ) -> Float[Tensor, "batch out_channel *out_space"]:
-        """Normalise, add `residual`, activate: the second half of the layer."""
+        """Normalize, add the residual and activate, the second half of the layer.
+
+        Args:
+            y: The result of `convolve`.
+            residual: Added before the activation. `None`: nothing is added.
+        """
         return self.norm(y, residual=residual, negative_slope=self.negative_slope)
 
 
-def _initialise(weight: Tensor, bias: Tensor | None) -> None:
+def _initialize(weight: Tensor, bias: Tensor | None) -> None:
     nn.init.kaiming_normal_(weight, a=NEGATIVE_SLOPE)
     if bias is not None:
         nn.init.zeros_(bias)

@@ -1,4 +1,4 @@
-"""The order in which a block over tokens reads them."""
+"""Reading order of blocks over tokens."""
 
 from typing import Literal, Protocol
 
@@ -9,23 +9,31 @@ Direction = Literal["forward", "backward", "bidirectional"]
 
 
 class TokenReader(Protocol):
-    """Reads tokens in their order, or from the last to the first."""
+    """A function that reads tokens in order or in reverse."""
 
     def __call__(
         self, x: Float[Tensor, "batch token dim"], *, reverse: bool
     ) -> Float[Tensor, "batch token dim"]:
-        """Read the tokens; the result stays in their order."""
+        """Read the tokens.
+
+        Args:
+            x: The tokens.
+            reverse: Whether to read from the last token to the first.
+
+        Returns:
+            The results, in the order of `x`.
+        """
 
 
 def read_tokens(
     read: TokenReader, x: Float[Tensor, "batch token dim"], *, direction: Direction
 ) -> Float[Tensor, "batch token dim"]:
-    """Pass tokens through a reader in one direction, or in both and take the mean.
+    """Read tokens in one direction, or average both directions.
 
     Args:
         read: The reader.
         x: The tokens.
-        direction: The order.
+        direction: The reading order. `bidirectional`: the mean of both orders.
     """
     if direction == "bidirectional":
         return (read(x, reverse=False) + read(x, reverse=True)) / 2

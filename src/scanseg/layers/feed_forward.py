@@ -1,4 +1,4 @@
-"""The feed-forward part of a VSS block, plain or with several scales."""
+"""Feed-forward part of a VSS block, plain or multi-scale."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,15 +13,15 @@ from scanseg.ops import depthwise_conv
 
 
 class FeedForward(nn.Module):
-    """Two linear maps over channels with a GELU between, then depthwise convolutions of several sizes.
+    """Two linear layers with a GELU and optional depthwise convolutions between.
 
-    Source: Chen et al. 2024, arXiv:2408.13735 (MS-FFN). h + sum_k DW_k(h) stands between GELU and the second
-    map.
+    Source: Chen et al. 2024, arXiv:2408.13735 (MS-FFN). The convolutions of several sizes, h + sum_k DW_k(h), stand
+    between the GELU and the second linear layer.
 
     Args:
         dim: Channels of the map.
         expansion: Hidden channels for each channel.
-        kernels: Sizes of the depthwise convolutions, odd; empty for a plain feed-forward part.
+        kernels: Sizes of the depthwise convolutions, odd. Defaults to none, a plain feed-forward part.
     """
 
     def __init__(self, dim: int, *, expansion: int = 4, kernels: Sequence[int] = ()) -> None:
@@ -31,7 +31,7 @@ class FeedForward(nn.Module):
         self.fc2 = ChannelLinear(expansion * dim, dim)
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
-        """Map the channels of every pixel, seeing its neighbours when there are kernels."""
+        """Mix the channels of every pixel, and its surroundings if kernels exist."""
         hidden = self.fc1(x)
         if self.multi_scale is None:
             return self.fc2(F.gelu(hidden))
@@ -39,11 +39,11 @@ class FeedForward(nn.Module):
 
 
 class MultiScaleDepthwise(nn.Module):
-    """Add to a map the sum of its depthwise convolutions with kernels of several sizes (stride 1, no bias).
+    """Sum of a map and its depthwise convolutions of several sizes.
 
-    Convolution is linear, so the kernels are padded to the largest and summed, and one convolution does the
-    work of all. The identity is added apart from it: as a one in a 16-bit kernel it would swallow small
-    weights.
+    The convolutions have stride 1 and no bias. Convolution is linear, so the kernels are padded to the largest size
+    and summed, and one convolution replaces all. The map itself is added separately: a one in a 16-bit kernel would
+    absorb small weights.
 
     Args:
         dim: Channels of the map.
@@ -60,11 +60,16 @@ class MultiScaleDepthwise(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch dim y x"], *, input_activation: Literal["gelu"] | None = None
     ) -> Float[Tensor, "batch dim y x"]:
-        """Add the convolutions to the map, after `input_activation` of it."""
+        """Add the convolutions to the map.
+
+        Args:
+            x: The map.
+            input_activation: Activation of the map before the sum. `None`: no activation.
+        """
         return depthwise_conv(x, self.merged_kernel(), input_activation=input_activation, residual=True)
 
     def merged_kernel(self) -> Float[Tensor, "dim 1 largest largest"]:
-        """Return the one kernel that does what all kernels do together."""
+        """Return the sum of all kernels, padded to the largest size."""
         weights = [conv.get_parameter("weight") for conv in self.convs]
         margins = [(self.largest - weight.shape[-1]) // 2 for weight in weights]
         padded = [F.pad(weight, (margin,) * 4) for weight, margin in zip(weights, margins, strict=True)]

@@ -1,4 +1,4 @@
-"""Instance norm as a module, with what follows it."""
+"""Instance norm with the residual sum and activation after it."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from scanseg.ops import instance_norm
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm with scale and bias, then the sum with a shortcut and leaky ReLU where they are asked for.
+    """Instance norm with scale and bias, optional residual sum and leaky ReLU.
 
     Args:
         num_channels: Channels of the map.
@@ -29,14 +29,13 @@ class InstanceNorm(nn.Module):
         residual_bias: Float[Tensor, " channel"] | None = None,
         negative_slope: float | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """Normalise, add, activate.
+        """Normalize, add the residual and activate.
 
         Args:
             x: The map.
-            residual: What is added before the activation.
-            residual_bias: What is added to every voxel of `residual`: a bias that the convolution that made it
-                left to this pass.
-            negative_slope: Slope of the leaky ReLU at negative values; None: no activation.
+            residual: Added before the activation. `None`: nothing is added.
+            residual_bias: Added to every voxel of `residual`, such as the bias of the convolution before it.
+            negative_slope: Slope of the leaky ReLU at negative values. `None`: no activation.
         """
         bias = self.bias if residual_bias is None else self.bias + residual_bias
         return instance_norm(
@@ -44,5 +43,5 @@ class InstanceNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Return the sizes for the printed form of the module."""
+        """Return the sizes for the representation of the module."""
         return f"{self.weight.shape[0]}, eps={self.eps}"

@@ -1,4 +1,4 @@
-"""The Mamba block over tokens, as U-Mamba puts it in a U-Net.
+"""Mamba block over tokens, as in U-Mamba.
 
 Legend: dim features of a token, inner = 2 * dim, N state size, R rank of the step size, A decay, B and C the
 input and output vectors of the state, dt the step size.
@@ -18,16 +18,15 @@ from scanseg.ops import selective_scan
 
 
 class MambaBlock(nn.Module):
-    """Layer norm, then Mamba: a gated selective scan over tokens; the residual sum is the caller's.
+    """Layer norm and Mamba, a gated selective scan over tokens.
 
-    Source: Gu and Dao 2023, arXiv:2312.00752; Ma et al. 2024, arXiv:2401.04722 (state 16, convolution 4,
-    expansion 2).
+    The caller adds the residual. Sources: Gu and Dao 2023, arXiv:2312.00752, and Ma et al. 2024, arXiv:2401.04722
+    (state 16, convolution 4, expansion 2).
 
     Args:
         dim: Features of a token.
         state_size: Size N of the state of each feature.
-        direction: The order in which tokens are read. `bidirectional` reads both ways with the same weights
-            and takes the mean.
+        direction: Reading order of the tokens. `bidirectional`: the mean of both orders, with the same weights.
     """
 
     def __init__(self, dim: int, *, state_size: int = 16, direction: Direction = "forward") -> None:

@@ -1,4 +1,4 @@
-"""Layer norm whose scale is stored as its difference from one."""
+"""Layer norm with a scale stored as its difference from one."""
 
 import torch
 from jaxtyping import Float
@@ -7,13 +7,14 @@ from torch.nn import functional as F
 
 
 class OffsetNorm(nn.Module):
-    """Layer norm without bias over the last axis or over equal groups of it, scaled by (1 + weight).
+    """Layer norm of feature groups without bias, scaled by 1 + weight.
 
-    Source: Beck et al. 2024, arXiv:2405.04517, as its public code has it.
+    Source: Beck et al. 2024, arXiv:2405.04517, as in its public code.
 
     Args:
         dim: Size of the last axis.
-        num_groups: Contiguous groups that are normalised apart (the heads of an mLSTM).
+        num_groups: Number of contiguous, equal groups of the last axis, each normalized separately (the heads of an
+            mLSTM).
         eps: Added to the variance.
     """
 
@@ -24,7 +25,7 @@ class OffsetNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Normalise each group of features, then scale."""
+        """Normalize each group of features and scale."""
         if self.num_groups == 1:
             return F.layer_norm(x, self.weight.shape, 1 + self.weight, None, self.eps)
         grouped = x.unflatten(-1, (self.num_groups, -1))

@@ -1,4 +1,4 @@
-"""Maps that are made again in the backward pass, where keeping them would cost more memory than they are worth."""
+"""Recomputation of large maps in the backward pass, to save memory."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 SMALLEST_BYTES = 2**26
-"""Size of a map from which its memory is worth a pass over it: 64 MiB."""
+"""Smallest map that is recomputed, in bytes (64 MiB). For a smaller one the memory is not worth a pass."""
 
 
 def recompute_between(
     x: Tensor, first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return `then(first(x))`, and do not keep a large map between the two for gradients: it is made again from `x`.
+    """Compute `then(first(x))` and recompute a large map between the two.
 
-    A small map is kept, and any on the CPU, where PyTorch's norm keeps its result too, and under `torch.compile`, which
-    decides by itself.
+    For gradients, a large result of `first` is recomputed from `x` instead of kept. Small maps are kept. On the CPU
+    every map is kept, because PyTorch's norm keeps its result too. Under `torch.compile` every map is kept, because
+    the compiler decides by itself.
 
     Args:
         x: A map that is kept anyway.
@@ -41,12 +42,12 @@ def recompute_between(
 
 
 def _is_worth_it(y: Tensor) -> bool:
-    """Say whether a map is to be made again."""
+    """Return whether a map is large enough to recompute."""
     return y.is_cuda and y.nbytes >= SMALLEST_BYTES and not torch.compiler.is_compiling()
 
 
 class _View(NamedTuple):
-    """What is kept of a view of a map."""
+    """Shape and position of a view of a recomputed map."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]

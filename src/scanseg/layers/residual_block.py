@@ -1,4 +1,4 @@
-"""The two residual blocks of the U-Nets."""
+"""Residual blocks of the U-Nets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = MappingProxyType({2: nn.
 
 
 class BasicResBlock(nn.Module):
-    """Two convolutions with instance norm, and a 1x1 convolution with the same stride as shortcut.
+    """Two convolutions with instance norm and a 1x1 convolution as shortcut.
 
     Source: Chen et al. 2024, arXiv:2407.01530.
 
@@ -29,7 +29,7 @@ class BasicResBlock(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Kernel per axis, odd.
-        stride: Stride per axis of the first convolution and the shortcut; None: 1.
+        stride: Stride per axis of the first convolution and of the shortcut. `None`: 1.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BasicResBlock(nn.Module):
 
     @property
     def recomputed_norm(self) -> InstanceNorm:
-        """The norm whose large results backward makes again."""
+        """Norm with large results that the backward pass recomputes."""
         return self.norm1
 
     def forward(
@@ -71,16 +71,16 @@ class BasicResBlock(nn.Module):
 
 
 class BasicBlockD(nn.Module):
-    """Two convolutions with instance norm, added to their input.
+    """Two convolutions with instance norm, added to a shortcut of the input.
 
-    Source: He et al. 2019, arXiv:1812.01187 (ResNet-D), as nnU-Net's residual encoder, arXiv:2404.09556, has
-    it: a stride is average pooling and a change of channels is a 1x1 convolution with norm on the way around.
+    Source: He et al. 2019, arXiv:1812.01187 (ResNet-D), as in nnU-Net's residual encoder, arXiv:2404.09556. In the
+    shortcut, average pooling applies the stride, and a 1x1 convolution with norm changes the number of channels.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Kernel per axis, odd.
-        stride: Stride per axis of the first convolution; None: 1.
+        stride: Stride per axis of the first convolution. `None`: 1.
     """
 
     def __init__(
@@ -108,19 +108,22 @@ class BasicBlockD(nn.Module):
 
     @property
     def recomputed_norm(self) -> InstanceNorm:
-        """The norm whose large results backward makes again."""
+        """Norm with large results that the backward pass recomputes."""
         return self.conv1.norm
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch out_channel *out_space"]:
         """Apply the block."""
-        y = recompute_between(self.conv1.convolve(x), self.conv1.normalise, self.conv2.convolve)
-        return self.conv2.normalise(y, residual=self.shortcut(self.pool(x)))
+        y = recompute_between(self.conv1.convolve(x), self.conv1.normalize, self.conv2.convolve)
+        return self.conv2.normalize(y, residual=self.shortcut(self.pool(x)))
 
 
 def zero_init_residuals(network: nn.Module) -> None:
-    """Let every `BasicBlockD` of a network begin as the way around its convolutions: scales of last norms are 0."""
+    """Initialize every `BasicBlockD` of a network as its shortcut alone.
+
+    The scale of the last norm of each block is set to 0.
+    """
     for block in network.modules():
         if isinstance(block, BasicBlockD):
             nn.init.zeros_(block.conv2.norm.weight)

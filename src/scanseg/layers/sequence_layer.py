@@ -1,4 +1,4 @@
-"""A block over tokens, applied to an image as a residual branch."""
+"""Residual layer that applies a block over tokens to an image."""
 
 from typing import Literal
 
@@ -9,13 +9,13 @@ TokenAxis = Literal["voxel", "channel"]
 
 
 class SequenceLayer(nn.Module):
-    """x + block(x), with the map read as a sequence in raster order.
+    """Residual layer x + block(x) over the map in raster order.
 
     Args:
-        block: Maps (batch, token, dim) to the same shape.
-        tokens: `voxel`: voxels are the tokens and channels their features; maps of any size. `channel`:
-            channels are the tokens and the flattened map is their features, so that the block's dim fixes the
-            size of the map.
+        block: A module from (batch, token, dim) to the same shape.
+        tokens: `voxel`: voxels are the tokens, with channels as features. The map may have any size. `channel`:
+            channels are the tokens, with the flattened map as features. The dim of the block fixes the size of the
+            map.
     """
 
     def __init__(self, block: nn.Module, *, tokens: TokenAxis = "voxel") -> None:
@@ -33,5 +33,5 @@ class SequenceLayer(nn.Module):
         return x + mixed.reshape(x.shape)
 
     def extra_repr(self) -> str:
-        """Return the token axis for the printed form of the module."""
+        """Return the token axis for the representation of the module."""
         return f"tokens={self.tokens}"

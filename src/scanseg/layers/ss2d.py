@@ -1,4 +1,4 @@
-"""SS2D: a selective scan of an image in four directions, with its projections.
+"""SS2D, a selective scan of an image in four directions.
 
 Legend, as in the paper: D channels, N state size, R rank of the step size, A decay, B and C the input and
 output vectors of the state, dt the step size.
@@ -20,10 +20,10 @@ NUM_DIRECTIONS = 4
 
 
 class SS2D(nn.Module):
-    """Mix the pixels of a map by selective scans along rows and columns, each in both orders.
+    """Selective scans along rows and columns of a map, in both orders.
 
-    Source: Liu et al. 2024, arXiv:2401.10166 ("v05_noz": no gate, expansion 1), as MSVM-UNet,
-    arXiv:2408.13735, uses it. Parameters in float32 (`A_log`, `D_skip`, `dt_bias`) take no weight decay.
+    Source: Liu et al. 2024, arXiv:2401.10166 ("v05_noz": no gate, expansion 1), as in MSVM-UNet, arXiv:2408.13735.
+    Parameters in float32 (`A_log`, `D_skip`, `dt_bias`) take no weight decay.
 
     Args:
         dim: Channels D of the map.
@@ -51,9 +51,9 @@ class SS2D(nn.Module):
         """Mix the pixels of the map."""
         x = self.in_proj(x)
         if not x.is_cuda:
-            x = x.contiguous()  # the CPU's kernels read channel by channel
+            x = x.contiguous()  # kernels on the CPU read channel by channel
         x = depthwise_conv(x, self.conv.weight, activation="silu")
-        # The projection acts on single pixels, so one product on the map as it lies serves all four orders.
+        # The projection acts on single pixels, so one product serves all four orders, without a copy of the map.
         weight = self.x_proj_weight.flatten(0, 1)
         projected = (
             F.linear(x.movedim(1, -1), weight).movedim(-1, 1)

@@ -11,9 +11,9 @@ STEP_SIZE_FLOOR = 1e-4
 
 
 def initial_step_bias(*shape: int) -> Float[Tensor, "*shape"]:
-    """Draw biases b of the step size such that softplus(b) is log-uniform in [1e-3, 0.1].
+    """Draw biases that give log-uniform initial step sizes.
 
-    Source: Gu and Dao 2023, arXiv:2312.00752, section 3.6.
+    softplus(bias) is log-uniform in [1e-3, 0.1]. Source: Gu and Dao 2023, arXiv:2312.00752, section 3.6.
 
     Args:
         shape: Shape of the result.

@@ -1,4 +1,4 @@
-"""Stochastic depth: while training, a branch is left out for some samples of the batch."""
+"""Stochastic depth: random omission of residual branches during training."""
 
 import torch
 from jaxtyping import Float
@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 
 class StochasticDepth(nn.Module):
-    """Zero whole samples with a given rate while training, and scale the others so that the mean stays.
+    """Zero random samples of a branch during training.
 
-    Source: Huang et al. 2016, arXiv:1603.09382. In evaluation the input passes unchanged.
+    The other samples are scaled by 1 / (1 - rate), which keeps the mean. In evaluation the input passes unchanged.
+    Source: Huang et al. 2016, arXiv:1603.09382.
 
     Args:
-        rate: Probability, in [0, 1), with which a sample is zeroed.
+        rate: Probability, in [0, 1), of zeroing a sample.
     """
 
     def __init__(self, rate: float) -> None:
@@ -19,12 +20,16 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
-        """Zero some samples of the batch while training."""
+        """Zero random samples of the batch during training."""
         scale = self.sample_scale(x)
         return x if scale is None else x * scale.to(x.dtype).view(-1, *(1,) * (x.ndim - 1))
 
     def sample_scale(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"] | None:
-        """Draw the factor of each sample of a batch; None where all are 1."""
+        """Draw the factor of each sample of a batch.
+
+        Returns:
+            The factors, or `None` if all are 1 (in evaluation, or with rate 0).
+        """
         if not self.training or self.rate == 0:
             return None
         keep = 1 - self.rate
@@ -32,5 +37,5 @@ class StochasticDepth(nn.Module):
         return x.new_empty(x.shape[0], dtype=dtype).bernoulli_(keep) / keep
 
     def extra_repr(self) -> str:
-        """Return the rate for the printed form of the module."""
+        """Return the rate for the representation of the module."""
         return f"rate={self.rate:g}"

@@ -1,4 +1,4 @@
-"""Raising the resolution of a map: LKPE and the ways that MSVM-UNet compares it with."""
+"""Upsampling by LKPE and by the methods that MSVM-UNet compares."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,18 +17,17 @@ UpsamplingMethod = Literal["lkpe", "patch-expand", "transposed-convolution", "bi
 
 
 class Upsampling(nn.Module):
-    """Raise the resolution of a 2D map by a whole factor, then normalise over channels.
+    """Upsampling of a 2D map by a whole factor, with channel norm.
 
-    Source: Chen et al. 2024, arXiv:2408.13735 (LKPE; with factor 4, FLKPE). The compared ways end in the same
-    norm.
+    Source: Chen et al. 2024, arXiv:2408.13735 (LKPE, and FLKPE with factor 4). All methods end in the same norm.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        factor: Pixels out for each pixel in, per axis.
-        method: `lkpe`: linear map to factor^2 * out_channels, BatchNorm, ReLU, depthwise 3x3 convolution,
-            rearrange channels to pixels; `patch-expand`: linear map without bias, rearrange;
-            `transposed-convolution`: kernel and stride `factor`; `bilinear`: interpolate, 3x3 convolution.
+        factor: Output pixels for each input pixel, per axis.
+        method: `lkpe`: linear layer to factor^2 * out_channels, BatchNorm, ReLU, depthwise 3x3 convolution,
+            rearrangement of channels to pixels. `patch-expand`: linear layer without bias, rearrangement.
+            `transposed-convolution`: kernel and stride `factor`. `bilinear`: interpolation, 3x3 convolution.
     """
 
     def __init__(
@@ -41,12 +40,14 @@ class Upsampling(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel y x"]
     ) -> Float[Tensor, "batch out_channel out_y out_x"]:
-        """Raise the resolution."""
+        """Upsample the map."""
         return self.norm(self.expand(x))
 
 
 class NormedExpansion(nn.Sequential):
-    """Linear map over channels, BatchNorm, ReLU, depthwise 3x3 convolution; the last three are one operator.
+    """Linear layer over channels, BatchNorm, ReLU and depthwise 3x3 convolution.
+
+    The last three are one operator.
 
     Args:
         in_channels: Channels of the input.
@@ -79,10 +80,10 @@ class NormedExpansion(nn.Sequential):
 
 
 class Bilinear(nn.Module):
-    """Interpolate bilinearly by a whole factor (half-pixel centres).
+    """Bilinear interpolation by a whole factor, with half-pixel centres.
 
     Args:
-        factor: Pixels out for each pixel in, per axis.
+        factor: Output pixels for each input pixel, per axis.
     """
 
     def __init__(self, factor: int) -> None:
@@ -90,7 +91,7 @@ class Bilinear(nn.Module):
         self.factor = float(factor)
 
     def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch channel out_y out_x"]:
-        """Interpolate."""
+        """Interpolate the map."""
         return F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
 
 
@@ -120,4 +121,4 @@ METHODS: Mapping[str, Callable[[int, int, int], nn.Module]] = MappingProxyType(
 )
 
 CHANNELS_TO_PIXELS: frozenset[UpsamplingMethod] = frozenset({"lkpe", "patch-expand"})
-"""Methods whose pixels come out as channels; the norm rearranges them on its way."""
+"""Methods that return the new pixels as channels. The norm rearranges them."""

@@ -1,4 +1,4 @@
-"""The block of Vision-LSTM: an mLSTM over tokens with its projections and gates.
+"""Vision-LSTM block, an mLSTM over tokens with projections and gates.
 
 Legend: dim features of a token, inner = 2 * dim, NH heads of DH = inner / NH features, q, k, v query, key and
 value.
@@ -18,15 +18,14 @@ from scanseg.ops import mlstm
 
 
 class ViLBlock(nn.Module):
-    """Norm and a gated mLSTM between an up and a down projection; the residual sum is the caller's.
+    """Norm and a gated mLSTM between an up and a down projection.
 
-    Source: Alkin et al. 2024, arXiv:2406.04303, as Chen et al. 2024, arXiv:2407.01530, use it. The number of
-    heads is the block size of the q, k and v projections: 4, or 2 where dim is not divisible by 4.
+    The caller adds the residual. The number of heads is the block size of the q, k and v projections: 4, or 2 if dim
+    is not divisible by 4. Source: Alkin et al. 2024, arXiv:2406.04303, as used by Chen et al. 2024, arXiv:2407.01530.
 
     Args:
         dim: Features of a token.
-        direction: The order in which tokens are read. `bidirectional` reads both ways with the same weights
-            and takes the mean.
+        direction: Reading order of the tokens. `bidirectional`: the mean of both orders, with the same weights.
     """
 
     def __init__(self, dim: int, *, direction: Direction = "forward") -> None:
@@ -61,13 +60,14 @@ class ViLBlock(nn.Module):
 
 
 class BlockDiagonalLinear(nn.Module):
-    """Linear map without bias that acts on contiguous blocks of features: y[b, o] = sum_i W[b, o, i] x[b, i].
+    """Linear layer without bias over contiguous blocks of features.
 
-    It is computed as one dense product: a batch of products with 2x2 or 4x4 matrices is slower everywhere.
+    y[b, o] = sum_i W[b, o, i] x[b, i]. It is computed as one dense product, because a batch of products with 2x2 or
+    4x4 matrices is slower on every device.
 
     Args:
-        dim: Features in and out.
-        block_size: Features of a block; it divides dim.
+        dim: Features of the input and the output.
+        block_size: Features of a block, a divisor of dim.
     """
 
     def __init__(self, dim: int, block_size: int) -> None:
@@ -75,24 +75,24 @@ class BlockDiagonalLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim // block_size, block_size, block_size))
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Map the features of every token."""
+        """Apply the layer to every token."""
         return F.linear(x, self.dense_weight())
 
     def dense_weight(self) -> Float[Tensor, "dim dim"]:
-        """Return the matrix whose diagonal blocks are the weights."""
+        """Return the matrix with the weights as diagonal blocks."""
         num_blocks, size, _ = self.weight.shape
         placed = torch.diag_embed(self.weight.movedim(0, -1), dim1=0, dim2=2)
         return placed.reshape(num_blocks * size, num_blocks * size)
 
 
 class MLSTMCell(nn.Module):
-    """The gates, the mLSTM itself and the norm of its heads.
+    """The mLSTM with its gates and the norm of its heads.
 
-    The gates are computed in float32 at least, whatever autocast says: their errors add up over the tokens.
+    The gates are computed in float32 at least, also under autocast, because their errors add up over the tokens.
 
     Args:
         inner: Features of q, k and v.
-        num_heads: Heads, contiguous groups of features.
+        num_heads: Number of heads, contiguous groups of features.
     """
 
     def __init__(self, inner: int, *, num_heads: int) -> None:
@@ -114,7 +114,14 @@ class MLSTMCell(nn.Module):
         *,
         reverse: bool,
     ) -> Float[Tensor, "batch token inner"]:
-        """Run the heads over the tokens and normalise each."""
+        """Run the heads over the tokens and normalize each head.
+
+        Args:
+            q: Queries.
+            k: Keys.
+            v: Values.
+            reverse: Whether to read from the last token to the first.
+        """
         igate, fgate = self._gates(q, k, v)
         q_heads, k_heads, v_heads = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
         h = mlstm(q_heads, k_heads, v_heads, igate, fgate, reverse=reverse)

@@ -1,4 +1,4 @@
-"""The VSS block: a scan of the map, then a feed-forward part, each a residual branch."""
+"""VSS block: two residual branches, a scan and a feed-forward part."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from scanseg.layers.stochastic_depth import StochasticDepth
 
 
 class VSSBlock(nn.Module):
-    """x + SS2D(norm(x)), then x + FFN(norm(x)), with stochastic depth on both branches.
+    """Block of x + SS2D(norm(x)) and x + FFN(norm(x)), with stochastic depth.
 
-    Source: Liu et al. 2024, arXiv:2401.10166; Chen et al. 2024, arXiv:2408.13735.
+    Sources: Liu et al. 2024, arXiv:2401.10166, and Chen et al. 2024, arXiv:2408.13735.
 
     Args:
         dim: Channels of the map.
         state_size: Size of the scan's state per channel.
-        ffn_kernels: Kernels of a multi-scale feed-forward part; empty for a plain one.
-        drop_path: Rate of stochastic depth.
-        scan: Whether the block has its SS2D branch.
+        ffn_kernels: Kernels of a multi-scale feed-forward part. Defaults to none, a plain feed-forward part.
+        drop_path: Rate of stochastic depth, for both branches.
+        scan: Whether the block has an SS2D branch.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class VSSBlock(nn.Module):
     def branches(
         self, x: Float[Tensor, "batch dim y x"], pending: Branch | None
     ) -> tuple[Float[Tensor, "batch dim y x"], Branch]:
-        """Do the block's work but for its last addition.
+        """Apply the block except for its last addition.
 
         Args:
             x: The map.
-            pending: The branch of the block before, still to be added to it: the first norm does that on its way.
+            pending: Last branch of the previous block, which the first norm adds to the map. `None`: nothing is added.
 
         Returns:
             The map after the first branch, and the second branch.
@@ -69,7 +69,10 @@ class VSSBlock(nn.Module):
 
 
 class VSSStage(nn.Sequential):
-    """VSS blocks one after the other; each adds its last branch in the first norm of the next."""
+    """A sequence of VSS blocks.
+
+    The last branch of each block is added in the first norm of the next block.
+    """
 
     def __init__(self, *blocks: VSSBlock) -> None:
         super().__init__(*blocks)
