@@ -11,7 +11,7 @@ SHAPES = st.tuples(SIZES, SIZES, SIZES)
 
 
 def zoomed(array, shape, order):
-    """What skimage.transform.resize(mode="edge", anti_aliasing=False) computes: scipy's zoom, clipped."""
+    """Compute skimage.transform.resize(mode="edge", anti_aliasing=False): scipy's zoom, clipped."""
     zoom = np.divide(shape, array.shape)
     result = ndimage.zoom(array.astype(float), zoom, order=order, mode="nearest", grid_mode=True)
     return np.clip(result, array.min(), array.max())
@@ -31,7 +31,7 @@ def test_agrees_with_the_definition_voxel_by_voxel(old, new, order, seed):
 @settings(max_examples=40, deadline=None)
 @given(old=SHAPES, new=SHAPES, order=st.sampled_from([1, 3]), seed=st.integers(0, 99))
 def test_separate_z_is_in_plane_interpolation_then_the_nearest_slice(old, new, order, seed):
-    """As nnU-Net: slices by resize, then map_coordinates of order 0 along z."""
+    """As in nnU-Net: slices by resize, then map_coordinates of order 0 along z."""
     array = np.random.default_rng(seed).normal(size=old).astype(np.float32)
     slices = np.stack([zoomed(plane, new[1:], order) for plane in array])
     z = old[0] / new[0] * (np.arange(new[0]) + 0.5) - 0.5
@@ -69,7 +69,7 @@ def test_cubic_does_not_leave_the_range_of_its_input():
     assert result.max() == 1
 
 
-def test_nothing_is_done_where_shapes_agree(rng):
+def test_arrays_of_the_wanted_shape_are_returned_unchanged(rng):
     array = rng.normal(size=(1, 2, 3, 4)).astype(np.float32)
     assert resample_image(array, (2, 3, 4), order=3, separate_z=False) is array
     labels = rng.integers(0, 4, (2, 3, 4), dtype=np.uint8)
@@ -77,7 +77,7 @@ def test_nothing_is_done_where_shapes_agree(rng):
 
 
 def dense_labels(label_map, shape):
-    """Every label linearly over the whole grid; of equal weights the higher label."""
+    """Interpolate every label linearly over the whole grid. Of equal weights the higher label wins."""
     labels = np.unique(label_map)
     weights = np.stack([zoomed((label_map == label).astype(float), shape, 1) for label in labels])
     return labels[len(labels) - 1 - np.argmax(np.round(weights, 5)[::-1], axis=0)]
@@ -113,7 +113,7 @@ def test_separate_z_label_maps(old, new, seed):
 @pytest.mark.parametrize("separate_z", [False, True])
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
-def test_type_is_kept_and_a_round_trip_of_large_parts_returns(order, separate_z, dtype):
+def test_type_is_kept_and_a_round_trip_keeps_large_structures(order, separate_z, dtype):
     label_map = np.zeros((6, 12, 12), dtype=dtype)
     label_map[2:4, 2:8, 3:9] = 200 if dtype == np.uint8 else 7
     up = resample_label_map(label_map, (12, 24, 24), order=order, separate_z=separate_z)

@@ -1,32 +1,44 @@
-"""Medical images through SimpleITK: the one place where its axes x, y, z are turned."""
+"""Read and write medical images with SimpleITK.
+
+Only this module converts SimpleITK's axis order x, y, z.
+"""
 
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 
 from scanseg.errors import InputError
 from scanseg.imaging.image import Image
 from scanseg.imaging.nifti import check_voxels
 
+if TYPE_CHECKING:
+    import SimpleITK
+
+_Result = TypeVar("_Result")
 _STDERR = 2
+"""File descriptor of the standard error."""
 _stderr_lock = threading.Lock()
 
 
 def read_itk(path: Path) -> Image:
-    """Read an image; components, or the last of four axes, become channels.
+    """Read a medical image with SimpleITK.
+
+    The components of a vector image become channels, and so does the last of four axes.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: The file is damaged, holds NaN, or has not two or three spatial axes.
+        InputError: The file is damaged, holds NaN, infinite or complex values, or does not have two or three spatial
+            axes.
     """
     import SimpleITK
 
@@ -45,16 +57,19 @@ def read_itk(path: Path) -> Image:
         array = array[np.newaxis]
     if array.ndim != num_axes + 1 or num_axes not in (2, 3):
         raise InputError(
-            f"{path}: shape {array.shape[::-1]} (file order) has not 2 or 3 spatial axes and at most one of "
-            "channels; save each time point or volume as a file of its own."
+            f"{path}: expected 2 or 3 spatial axes and at most one channel axis, got shape {array.shape[::-1]} "
+            "(file order). Save each time point or volume as a file of its own."
         )
     if np.iscomplexobj(array):
-        raise InputError(f"{path}: complex values; save magnitude, or real and imaginary part as channels.")
-    return _turned(image, array, num_axes)
+        raise InputError(
+            f"{path}: expected real values, got complex ones. Save the magnitude, or the real and imaginary parts as "
+            "channels."
+        )
+    return _to_image(image, array, num_axes)
 
 
 def count_itk_channels(path: Path) -> int:
-    """Count channels from the header.
+    """Count the channels of a medical image from its header.
 
     Args:
         path: The file.
@@ -72,13 +87,16 @@ def count_itk_channels(path: Path) -> int:
     return int(reader.GetNumberOfComponents())
 
 
-def write_itk(path: Path, array: np.ndarray, like: Image) -> None:
-    """Write an array, compressed, with the geometry of an image.
+def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) -> None:
+    """Write a compressed array with the geometry of an image.
 
     Args:
         path: The file.
         array: Labels or intensities of shape (z, y, x) or (y, x).
-        like: The image on whose grid they lie.
+        like: Image on whose grid the array lies.
+
+    Raises:
+        InputError: SimpleITK cannot write the file.
     """
     import SimpleITK
 
@@ -89,8 +107,10 @@ def write_itk(path: Path, array: np.ndarray, like: Image) -> None:
     _execute(lambda: SimpleITK.WriteImage(image, str(path), useCompression=True), path)
 
 
-def _turned(image: Any, array: np.ndarray, num_axes: int) -> Image:
-    """The image with its geometry cut to the spatial axes, spacing in array order."""
+def _to_image(
+    image: "SimpleITK.Image", array: Shaped[np.ndarray, "channel *spatial"], num_axes: int
+) -> Image:
+    """Combine an array with the geometry of its spatial axes, spacing in array order."""
     rows = np.reshape(image.GetDirection(), (image.GetDimension(), image.GetDimension()))
     return Image(
         array=np.ascontiguousarray(array),
@@ -100,34 +120,37 @@ def _turned(image: Any, array: np.ndarray, num_axes: int) -> Image:
     )
 
 
-def _execute(action: Any, path: Path) -> Any:
-    """Call SimpleITK with its messages off the terminal, and its error in one line that names the file."""
+def _execute(action: Callable[[], _Result], path: Path) -> _Result:
+    """Call SimpleITK without its terminal output, and raise its errors as `InputError`.
+
+    The error message is one line that names the file.
+    """
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        with _stderr_held_back():
+        with _captured_stderr():
             return action()
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read or written: {_reason(error)}.") from error
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line of SimpleITK's error, where it says something to a person."""
+    """Return the last line of SimpleITK's error, or plain words if that line is technical."""
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "").strip()
     if "Reason:" in last or "Unable to determine ImageIO" in last:
-        return "damaged, or not of the kind its ending says"
+        return "damaged, or in another format than its ending"
     return last.rstrip(".")
 
 
 @contextmanager
-def _stderr_held_back() -> Iterator[None]:
-    """Catch what C and C++ libraries print to the standard error; it is shown if all went well.
+def _captured_stderr() -> Iterator[None]:
+    """Capture the standard error of C and C++ libraries, and print it on success.
 
-    The stream belongs to the whole process: what other threads print meanwhile comes late, or is lost
-    together with the noise of a decoder that fails.
+    The stream belongs to the whole process. Output of other threads is therefore delayed on success, and discarded
+    together with the decoder's messages on failure.
     """
-    with _stderr_lock, tempfile.TemporaryFile() as held:
+    with _stderr_lock, tempfile.TemporaryFile() as captured:
         try:
             saved = os.dup(_STDERR)
         except OSError:  # the process has no standard error
@@ -136,12 +159,12 @@ def _stderr_held_back() -> Iterator[None]:
         try:
             if sys.stderr is not None:
                 sys.stderr.flush()
-            os.dup2(held.fileno(), _STDERR)
+            os.dup2(captured.fileno(), _STDERR)
             yield
             if sys.stderr is not None:
                 sys.stderr.flush()
-            held.seek(0)
-            os.write(saved, held.read())
+            captured.seek(0)
+            os.write(saved, captured.read())
         finally:
             os.dup2(saved, _STDERR)
             os.close(saved)

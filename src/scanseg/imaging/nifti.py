@@ -1,4 +1,6 @@
-"""Find what SimpleITK reads from NIfTI files without a word: missing voxels and NaN, both as zeros.
+"""Detect missing voxels and NaN in NIfTI files.
+
+SimpleITK reads both as zeros without a warning.
 
 Source: NIfTI-1 and NIfTI-2 headers, https://nifti.nimh.nih.gov.
 """
@@ -19,29 +21,29 @@ _HEADER_BYTES = {1: 348, 2: 540}
 _PIECE_BYTES = 1 << 22
 _GZIP_MAGIC = b"\x1f\x8b"
 _FLOAT_TYPES = {16: "f4", 64: "f8"}
-"""Codes of the types of voxels that can be NaN."""
+"""Codes of floating-point voxel types, whose voxels can be NaN."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the header says about the voxels."""
+    """Position, size and type of the voxels, from the header."""
 
     offset: int
     """Bytes before the first voxel."""
     num_bytes: int
     """Bytes of all voxels."""
     float_type: str | None
-    """The voxels' type for numpy where it is a float."""
+    """NumPy type of floating-point voxels. `None`: integers."""
 
 
 def check_voxels(path: Path) -> None:
-    """Refuse a NIfTI file that ends too early or holds NaN or infinities.
+    """Check a NIfTI file for missing voxels, NaN and infinities.
 
     Args:
-        path: A `.nii` or `.nii.gz` file; what is not NIfTI is left for the decoder to refuse.
+        path: A `.nii` or `.nii.gz` file. A file without a NIfTI header passes: the decoder rejects it.
 
     Raises:
-        InputError: The file ends too early, or holds values that are no numbers.
+        InputError: The file is truncated, or holds NaN or infinities.
     """
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP_MAGIC
@@ -55,26 +57,33 @@ def check_voxels(path: Path) -> None:
         else:
             actual = expected if compressed else path.stat().st_size
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); copy or download it again.") from error
+        raise InputError(f"{path}: truncated or damaged ({error}). Copy or download it again.") from error
     if actual < expected:
         raise InputError(
-            f"{path}: truncated: {actual} bytes of the {expected} that its header announces; "
-            "copy or download it again."
+            f"{path}: truncated: expected {expected} bytes from its header, got {actual}. "
+            "Copy or download it again."
         )
 
 
 def describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
-    """Say how many voxels are no numbers."""
-    told = " and ".join(
+    """Return the error message for voxels that are NaN or infinite.
+
+    Args:
+        path: The file.
+        num_nan: Voxels that are NaN.
+        num_infinite: Voxels that are infinite.
+        num_voxels: All voxels of the file.
+    """
+    counts = " and ".join(
         f"{counted(number, 'voxel')} {'is' if number == 1 else 'are'} {kind}"
         for number, kind in ((num_nan, "NaN"), (num_infinite, "infinite"))
         if number
     )
-    return f"{path}: {told}, of {num_voxels}; replace them by a number (often 0)."
+    return f"{path}: {counts}, of {num_voxels}. Replace them by a number (often 0)."
 
 
 def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:
-    """What the header says; None where it is not that of a single NIfTI file."""
+    """Read the header of a single-file NIfTI. `None`: no such header."""
     with gzip.open(path, "rb") if compressed else path.open("rb") as file:
         header = file.read(_HEADER_BYTES[2])
     for order in "<>":
@@ -97,7 +106,10 @@ def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:
 
 
 def _trailer_bytes(path: Path) -> int:
-    """Bytes after decompression, modulo 2^32, as the end of a gzip file of one member says."""
+    """Return the size after decompression in bytes, modulo 2^32, from the gzip trailer.
+
+    The trailer holds the size of the last gzip member only.
+    """
     with path.open("rb") as file:
         file.seek(-4, 2)
         size: int = struct.unpack("<I", file.read(4))[0]
@@ -105,7 +117,11 @@ def _trailer_bytes(path: Path) -> int:
 
 
 def _scan(path: Path, layout: _Layout, *, compressed: bool) -> int:
-    """Count the bytes of header and voxels, and refuse values that are no numbers."""
+    """Count the bytes of header and voxels, and check the values.
+
+    Raises:
+        InputError: Values are NaN or infinite.
+    """
     num_nan = num_infinite = 0
     with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
         total = len(stream.read(layout.offset))

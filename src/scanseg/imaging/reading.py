@@ -15,23 +15,28 @@ from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, r
 from scanseg.messages import counted
 
 HIGHEST_LABEL = 255
+"""Highest value of a label map."""
 HIGHEST_INSTANCE = 2**31 - 1
+"""Highest number of an instance map."""
 
 
 def read_image(paths: str | Path | Sequence[str | Path]) -> Image:
-    """Read an image from one file, or from several that hold its channels.
+    """Read an image from one file, or from one file per channel.
 
-    One file may hold several channels: a colour raster, a vector image, a NIfTI file of four axes (the last
-    is the channel). Voxels keep the type they have in the file. Orientation tags of JPEG files are not
-    followed: pixels are taken as they are stored.
+    One file may hold several channels: a colour raster, a vector image, or a NIfTI file of four axes (the last is
+    the channel). Voxels keep the type of the file. Orientation tags of JPEG files are ignored: pixels stay in stored
+    order.
 
     Args:
-        paths: One file, or one file for each channel in their order.
+        paths: One file, or one file for each channel in order.
+
+    Returns:
+        The image of shape (channel, z, y, x) or (channel, y, x), with its geometry.
 
     Raises:
-        InputError: A file is missing, damaged, not an image, empty, holds NaN or infinities, has not two or
+        InputError: A file is missing, damaged, not an image, empty, holds NaN or infinities, does not have two or
             three spatial axes, has an alpha channel that varies, or the files do not lie on one grid.
-        UsageError: What is given names no files.
+        UsageError: `paths` is not a path or a list of paths.
     """
     files = _files_of(paths)
     images = [_read_file(file, indices=False) for file in files]
@@ -45,62 +50,63 @@ def read_label_map(path: Path) -> Image:
     """Read a label map: integers from 0 to 255.
 
     Args:
-        path: The file; floats are accepted where all of them are whole, several channels where they are equal.
+        path: The file. Floats are accepted if all of them are whole, several channels if they are equal.
 
     Returns:
-        The label map as uint8 of shape (1, z, y, x) or (1, y, x), with its place in space.
+        The label map as uint8 of shape (1, z, y, x) or (1, y, x), with its geometry.
 
     Raises:
-        InputError: As `read_image`; or values are not whole, negative, above 255, the channels differ, or
-            the format loses values.
+        InputError: As for `read_image`, or values are not whole, negative or above 255, the channels differ, or the
+            format loses values.
     """
-    image = _read_whole_numbers(path, what="label")
+    image = _read_whole_numbers(path, kind="label")
     array = image.array
     if array.min() < 0 or array.max() > HIGHEST_LABEL:
         raise InputError(
-            f"{path}: label values from {array.min():g} to {array.max():g}; they must be from 0 to "
-            f"{HIGHEST_LABEL}: number the labels anew."
+            f"{path}: expected label values from 0 to {HIGHEST_LABEL}, got values from {array.min():g} to "
+            f"{array.max():g}. Renumber the labels."
         )
     return replace(image, array=array.astype(np.uint8))
 
 
 def read_instance_map(path: Path) -> Image:
-    """Read an instance map: one number for each object, 0 for none.
+    """Read an instance map: one number for each instance, 0 elsewhere.
 
     Args:
-        path: The file; floats are accepted where all of them are whole, several channels where they are equal.
+        path: The file. Floats are accepted if all of them are whole, several channels if they are equal.
 
     Returns:
-        The instance map as int32 of shape (1, z, y, x) or (1, y, x), with its place in space.
+        The instance map as int32 of shape (1, z, y, x) or (1, y, x), with its geometry.
 
     Raises:
-        InputError: As `read_image`; or values are not whole, negative, or the format loses values.
+        InputError: As for `read_image`, or values are not whole, negative or above 2^31 - 1, the channels differ, or
+            the format loses values.
     """
-    image = _read_whole_numbers(path, what="instance")
+    image = _read_whole_numbers(path, kind="instance")
     array = image.array
     if array.min() < 0 or array.max() > HIGHEST_INSTANCE:
         raise InputError(
-            f"{path}: instance numbers from {array.min():g} to {array.max():g}; they must be from 0 to "
-            f"{HIGHEST_INSTANCE}: number the instances anew."
+            f"{path}: expected instance numbers from 0 to {HIGHEST_INSTANCE}, got numbers from {array.min():g} to "
+            f"{array.max():g}. Renumber the instances."
         )
     return replace(image, array=array.astype(np.int32))
 
 
-def _read_whole_numbers(path: Path, *, what: str) -> Image:
+def _read_whole_numbers(path: Path, *, kind: str) -> Image:
     """Read a map of whole numbers: one channel, in the type of the file."""
     if file_ending(path) in LOSSY_ENDINGS:
-        raise InputError(f"{path}: JPEG changes values and cannot hold a {what} map; save it as PNG.")
+        raise InputError(f"{path}: JPEG changes values and cannot hold a {kind} map. Save it as PNG.")
     image = _read_file(path, indices=True)
     array = image.array[:1]
     if image.num_channels > 1 and not (image.array == array).all():
         raise InputError(
-            f"{path}: a {what} map of {image.num_channels} channels that differ; save one integer per voxel."
+            f"{path}: the {kind} map has {image.num_channels} channels that differ. Save one integer per voxel."
         )
     if array.dtype.kind == "f" and not (array == np.rint(array)).all():
         wrong = array[array != np.rint(array)]
         raise InputError(
-            f"{path}: {counted(wrong.size, f'{what} value')} not whole, such as {wrong.flat[0]}; "
-            f"save {what}s as integers, without interpolation."
+            f"{path}: {counted(wrong.size, f'{kind} value')} not whole, such as {wrong.flat[0]}. "
+            f"Save {kind}s as integers, without interpolation."
         )
     return replace(image, array=array)
 
@@ -122,22 +128,27 @@ def count_channels(path: Path) -> int:
 
 
 def _files_of(paths: object) -> list[Path]:
-    """Return the files that a caller names, who may have given an image of another library instead."""
+    """Return the paths as a list.
+
+    Raises:
+        InputError: The list is empty.
+        UsageError: The argument is of another type, such as an image of another library.
+    """
     if isinstance(paths, str | Path):
         return [Path(paths)]
     if not isinstance(paths, list | tuple) or not all(isinstance(path, str | Path) for path in paths):
         kind = f"{type(paths).__module__}.{type(paths).__qualname__}".removeprefix("builtins.")
         raise UsageError(
-            f"an image of type {kind} cannot be read; give its file, or its channels' files in a list. "
-            "A model also predicts from a NumPy array with its spacing."
+            f"image: expected a path or a list of paths, got {kind}. Give its file, or the files of its channels in a "
+            "list. A model also predicts from a NumPy array with its spacing."
         )
     if not paths:
-        raise InputError("no files for an image; give at least one.")
+        raise InputError("image: expected at least one file, got an empty list.")
     return [Path(path) for path in paths]
 
 
 def _read_file(path: Path, *, indices: bool) -> Image:
-    """Read one file and check what holds for every image."""
+    """Read one file and check its values and spacing."""
     _check_exists(path)
     decoder = DECODERS[file_ending(path)]
     if decoder == "itk":
@@ -151,23 +162,23 @@ def _read_file(path: Path, *, indices: bool) -> Image:
 
 
 def _check_exists(path: Path) -> None:
-    """Refuse what is not a file that can be opened."""
+    """Raise an error unless the path is a readable file."""
     if not path.is_file():
         raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}.")
     try:
         path.open("rb").close()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); ask for the right to read it."
+            f"{path}: cannot be read ({error.strerror}). Ask for permission to read it."
         ) from error
 
 
 def _check_values(path: Path, image: Image) -> None:
-    """Refuse an image without voxels, with values that are no numbers, or without a sensible spacing."""
+    """Check that an image has voxels, finite values and positive spacing."""
     if image.array.size == 0:
-        raise InputError(f"{path}: empty image of shape {image.shape}.")
+        raise InputError(f"{path}: expected at least one voxel, got shape {image.shape}.")
     if not all(np.isfinite(value) and value > 0 for value in image.spacing):
-        raise InputError(f"{path}: spacing {image.spacing} mm must be above 0; mend the header.")
+        raise InputError(f"{path}: expected spacings above 0 mm, got {image.spacing}. Fix the header.")
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         num_nan = int(np.isnan(image.array).sum())
         num_infinite = int(np.isinf(image.array).sum())
@@ -175,13 +186,15 @@ def _check_values(path: Path, image: Image) -> None:
 
 
 def _check_channels(paths: Sequence[Path], images: Sequence[Image]) -> None:
-    """Refuse channel files that hold several channels or lie on different grids."""
+    """Check that each file holds one channel and that their grids are equal."""
     faults = []
     for path, image in zip(paths, images, strict=True):
         if image.num_channels != 1:
-            faults.append(f"{path} holds {image.num_channels} channels, and is one of {len(paths)} files")
+            faults.append(
+                f"{path} is one of {len(paths)} files but holds {image.num_channels} channels instead of 1"
+            )
         differences = compare_geometry(images[0], image)
         if differences:
             faults.append(f"{paths[0]} and {path.name} differ in {', '.join(differences)}")
     if faults:
-        raise InputError(f"{'; '.join(faults)}; resample the channels of a case to one grid.")
+        raise InputError(f"{'; '.join(faults)}. Resample the channels of a case to one grid.")

@@ -1,9 +1,9 @@
-"""Bring arrays to another number of voxels, with the outer borders of both grids in the same place.
+"""Resample arrays to another shape, with the outer borders aligned.
 
 This is the alignment of `skimage.transform.resize`, which nnU-Net uses, and of
-`scipy.ndimage.zoom(grid_mode=True, mode="nearest")`. Interpolation by splines is a product of one matrix per
-axis; the matrices are what scipy makes of the unit vectors, and applying them is far faster than evaluating the
-splines voxel by voxel. Like `resize`, cubic interpolation stays within the range of its input.
+`scipy.ndimage.zoom(grid_mode=True, mode="nearest")`. Spline interpolation is a product with one matrix per axis. The
+matrices are scipy's interpolations of the unit vectors. Applying them is far faster than evaluating the splines voxel
+by voxel. As in `resize`, cubic interpolation stays within the range of its input.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 SplineOrder = Literal[0, 1, 3]
 TIE = 1e-6
-"""Weights closer than this are equal."""
+"""Weights with a smaller difference are equal."""
 
 
 def resample_image(
@@ -25,16 +25,16 @@ def resample_image(
     order: SplineOrder,
     separate_z: bool,
 ) -> Float32[np.ndarray, "channel new_z new_y new_x"]:
-    """Interpolate an image by splines.
+    """Resample an image by spline interpolation.
 
     Args:
-        array: Intensities.
-        shape: Voxels wanted along z, y, x.
-        order: Spline order: 0 nearest, 1 linear, 3 cubic. No smoothing before downsampling.
+        array: Intensities of shape (channel, z, y, x).
+        shape: New number of voxels along z, y, x.
+        order: Spline order: 0 nearest, 1 linear, 3 cubic. There is no smoothing before downsampling.
         separate_z: Interpolate within slices by `order`, and take the nearest slice along z.
 
     Returns:
-        A new array; the input itself where it is float32 and has the shape wanted.
+        A new array. The input itself if it is float32 and has the new shape.
     """
     result = array.astype(np.float32, copy=False)
     if result.shape[1:] == tuple(shape):
@@ -54,19 +54,20 @@ def resample_label_map(
     order: Literal[0, 1],
     separate_z: bool,
 ) -> Integer[np.ndarray, "new_z new_y new_x"]:
-    """Interpolate a label map: each label linearly, then the label with most weight.
+    """Resample a label map.
 
-    nnU-Net gives a voxel the label whose weight is 0.5 or more, else background; the two differ only where more
-    than two labels meet.
+    Linear interpolation treats each label separately. A voxel gets the label with the largest weight, and the higher
+    of two labels with equal weights. nnU-Net gives a voxel the label whose weight is 0.5 or more, else background.
+    Both rules differ only at voxels where more than two labels meet.
 
     Args:
-        label_map: Labels, of any integer type, 0 and above.
-        shape: Voxels wanted along z, y, x.
-        order: 0: nearest; 1: linear for each label, then the label with most weight, the higher of two equal.
+        label_map: Label values of shape (z, y, x), 0 and above, of any integer type.
+        shape: New number of voxels along z, y, x.
+        order: 0: nearest voxel. 1: linear interpolation of each label.
         separate_z: Interpolate within slices by `order`, and take the nearest slice along z.
 
     Returns:
-        A new array of the same type; the input itself where it has the shape wanted.
+        A new array of the same type. The input itself if it has the new shape.
     """
     if label_map.shape == tuple(shape):
         return label_map
@@ -82,7 +83,10 @@ def resample_label_map(
 
 
 def _heaviest_label(label_map: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The label of largest linear weight; each label is interpolated within its bounding box only."""
+    """Return the label with the largest linear weight in each voxel.
+
+    Each label is interpolated within its bounding box only.
+    """
     if label_map.shape == shape:
         return label_map
     result = np.zeros(shape, dtype=label_map.dtype)
@@ -102,7 +106,7 @@ def _heaviest_label(label_map: np.ndarray, shape: tuple[int, int, int]) -> np.nd
             weight = _apply(matrix[rows], weight, axis)
             target.append(rows)
         if len(target) < weight.ndim:
-            continue  # no voxel of the new grid lies near the label
+            continue  # the label reaches no voxel of the new grid
         region = tuple(target)
         wins = weight > np.maximum(heaviest[region] - TIE, 0)
         result[region][wins] = label
@@ -115,7 +119,10 @@ def _heaviest_label(label_map: np.ndarray, shape: tuple[int, int, int]) -> np.nd
 def _interpolate_within_range(
     array: np.ndarray, shape: tuple[int, int, int], *, axes: tuple[int, ...], order: Literal[1, 3]
 ) -> np.ndarray:
-    """Interpolate along some axes, those that shrink first, within the range of the input along them."""
+    """Interpolate along some axes, and clip cubic results to the input's range.
+
+    Axes that shrink come first: fewer products. The range is that of the input along these axes.
+    """
     result = array
     for axis in sorted(axes, key=lambda axis: shape[axis - 1] / array.shape[axis]):
         size, new_size = array.shape[axis], shape[axis - 1]
@@ -127,7 +134,7 @@ def _interpolate_within_range(
 
 
 def _apply(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
-    """Multiply a matrix (new, old) to one axis, as few large products."""
+    """Multiply one axis by a matrix (new, old), in few large products."""
     before, after = array.shape[:axis], array.shape[axis + 1 :]
     if axis == array.ndim - 1:
         return (array.reshape(-1, array.shape[axis]) @ matrix.T).reshape(*before, len(matrix))
@@ -137,7 +144,7 @@ def _apply(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
 
 @lru_cache(maxsize=128)
 def _matrix(size: int, new_size: int, order: Literal[1, 3]) -> np.ndarray:
-    """Weights (new, old) with which each old voxel enters each new one."""
+    """Return the weights (new, old) of each old voxel in each new voxel."""
     if size == 1:
         return np.ones((new_size, 1), dtype=np.float32)
     if size == new_size:
@@ -150,7 +157,7 @@ def _matrix(size: int, new_size: int, order: Literal[1, 3]) -> np.ndarray:
 
 
 def _take_nearest(array: np.ndarray, axis: int, new_size: int) -> np.ndarray:
-    """Take the nearest voxel along one axis; of two equally near, the higher."""
+    """Take the nearest voxel along one axis, of two equally near the higher."""
     size = array.shape[axis]
     if size == new_size:
         return array

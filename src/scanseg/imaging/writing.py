@@ -1,4 +1,7 @@
-"""Write label maps and probabilities, whole or not at all."""
+"""Write images, label maps, instance maps and probabilities.
+
+Files are complete: an interrupted write leaves the old file.
+"""
 
 import json
 from collections.abc import Callable
@@ -17,126 +20,130 @@ from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
 from scanseg.messages import counted
 
 HIGHEST_UINT16 = 65535
+"""Highest value of 16-bit files."""
 
 
 def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, like: Image) -> None:
-    """Write a label map as uint8, on the grid of an image.
+    """Write a label map as uint8 on the grid of an image.
 
-    The file appears under its name only once it is complete; one that is there is replaced. Spacing other
-    than 1 goes into a JSON file beside a TIFF file; PNG and BMP files have none.
+    The file appears under its name when it is complete. An existing file is replaced. A spacing other than 1 goes
+    into a JSON file beside a TIFF file. PNG and BMP files hold no spacing.
 
     Args:
-        path: The file; its ending chooses the format.
-        label_map: Labels from 0 to 255, of shape (z, y, x) or (y, x).
-        like: The image whose shape, spacing, origin and direction the label map has.
+        path: The file. Its ending selects the format.
+        label_map: Label values from 0 to 255 of shape (z, y, x) or (y, x).
+        like: Image with the shape, spacing, origin and direction of the label map.
 
     Raises:
-        InputError: The ending is not one that can hold a label map without loss, shape or values do not
-            fit, or the file cannot be written.
+        InputError: The format cannot hold a label map without loss, the shape differs from the image's, a value is
+            out of range, or the file cannot be written.
     """
-    _check_integers(path, label_map, like, highest=HIGHEST_LABEL, what="label")
+    _check_integers(path, label_map, like, highest=HIGHEST_LABEL, kind="label")
     _write_integers(path, label_map.astype(np.uint8, copy=False), like)
 
 
 def write_instance_map(path: Path, instances: Integer[np.ndarray, "*spatial"], *, like: Image) -> None:
-    """Write an instance map on the grid of an image, as uint16, or int32 where there are more than 65535 instances.
+    """Write an instance map on the grid of an image.
+
+    The file holds uint16, or int32 if a number exceeds 65535.
 
     Args:
-        path: The file; its ending chooses the format.
-        instances: Numbers of objects, 0 for none, of shape (z, y, x) or (y, x).
-        like: The image whose shape, spacing, origin and direction the map has.
+        path: The file. Its ending selects the format.
+        instances: Instance numbers, 0 elsewhere, of shape (z, y, x) or (y, x).
+        like: Image with the shape, spacing, origin and direction of the map.
 
     Raises:
-        InputError: As `write_label_map`, with whole numbers up to 65535 in a picture, else 2^31 - 1.
+        InputError: As for `write_label_map`. Numbers go up to 65535 in PNG and BMP files, else up to 2^31 - 1.
     """
     is_picture = DECODERS[file_ending(path)] == "pillow"
     _check_integers(
-        path, instances, like, highest=HIGHEST_UINT16 if is_picture else HIGHEST_INSTANCE, what="instance"
+        path, instances, like, highest=HIGHEST_UINT16 if is_picture else HIGHEST_INSTANCE, kind="instance"
     )
     dtype = np.int32 if instances.max(initial=0) > HIGHEST_UINT16 else np.uint16
     _write_integers(path, instances.astype(dtype, copy=False), like)
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Write one channel of a medical image with its geometry, or a grey or colour picture of 8 bits.
+    """Write a medical image of one channel, or an 8-bit PNG picture.
 
-    The file appears under its name only once it is complete; one that is there is replaced.
+    The file appears under its name when it is complete. An existing file is replaced.
 
     Args:
         path: The file, ending in `.nii.gz`, `.nii`, `.nrrd` or `.mha`, or in `.png`.
-        image: The image, of one channel; for `.png` of one or three channels of uint8 and two axes.
+        image: The image. It has one channel. For `.png` it has one or three channels of uint8 and two axes.
 
     Raises:
-        InputError: The ending is another, the image does not fit it, or the file cannot be written.
+        InputError: The ending is another one, the format cannot hold the image, or the file cannot be written.
     """
     ending = file_ending(path)
     if ending == ".png":
         if image.array.dtype != np.uint8 or image.num_channels not in (1, 3) or image.num_axes != 2:
             raise InputError(
-                f"{path}: an image of {counted(image.num_channels, 'channel')} of {image.array.dtype} and "
-                f"{image.num_axes} axes; "
-                "pictures have 1 or 3 channels of uint8 and 2 axes."
+                f"{path}: expected 1 or 3 channels of uint8 and 2 axes, got "
+                f"{counted(image.num_channels, 'channel')} of {image.array.dtype} and {image.num_axes} axes."
             )
         pixels = image.array[0] if image.num_channels == 1 else np.moveaxis(image.array, 0, -1)
         _write(path, lambda target: write_pillow(target, np.ascontiguousarray(pixels)))
         return
     if DECODERS[ending] != "itk" or ending in DETACHED_ENDINGS:
-        raise InputError(f"{path}: images are not written as {ending}; use .nii.gz, .nrrd, .mha or .png.")
+        raise InputError(f"{path}: images are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
     if image.num_channels != 1:
-        raise InputError(f"{path}: an image of {image.num_channels} channels; write a file for each.")
+        raise InputError(
+            f"{path}: expected an image of 1 channel, got {image.num_channels}. Write one file per channel."
+        )
     _write(path, lambda target: write_itk(target, image.array[0], image))
 
 
 def write_probabilities(
     path: Path, probabilities: Float[np.ndarray, "output *spatial"], *, like: Image
 ) -> None:
-    """Write probabilities as a compressed `.npz` with the one array `probabilities`, in float16.
+    """Write probabilities as float16 into a compressed `.npz` file.
 
-    The file appears under its name only once it is complete; one that is there is replaced.
+    The array in the file is named `probabilities`. The file appears under its name when it is complete. An existing
+    file is replaced.
 
     Args:
         path: The file, ending in `.npz`.
         probabilities: Values in [0, 1] of shape (output, z, y, x) or (output, y, x), on the source grid.
-        like: The image whose shape the probabilities have.
+        like: Image with the spatial shape of the probabilities.
 
     Raises:
-        InputError: The ending is not `.npz`, the shape is not that of the image, or the file cannot be
-            written.
+        InputError: The ending is not `.npz`, the shape differs from the image's, or the file cannot be written.
     """
     if path.suffix != ".npz":
-        raise InputError(f"{path}: probabilities are written as .npz; change the ending.")
+        raise InputError(f"{path}: expected the ending .npz for probabilities. Change the ending.")
     if probabilities.shape[1:] != like.shape:
         raise InputError(
-            f"{path}: probabilities of shape {probabilities.shape[1:]} for an image of {like.shape}."
+            f"{path}: expected probabilities of shape {like.shape} as the image, got {probabilities.shape[1:]}."
         )
     values = probabilities.astype(np.float16, copy=False)
     _write(path, lambda target: np.savez_compressed(target, probabilities=values))
 
 
-def _check_integers(path: Path, numbers: np.ndarray, like: Image, *, highest: int, what: str) -> None:
-    """Refuse what cannot be a map of labels or instances of this image."""
+def _check_integers(path: Path, numbers: np.ndarray, like: Image, *, highest: int, kind: str) -> None:
+    """Check shape, type and range of a label map or instance map.
+
+    Raises:
+        InputError: The shape differs from the image's, the type is not integer, or a value is out of range.
+    """
     if numbers.shape != like.shape:
         raise InputError(
-            f"{path}: {_article(what)} map of shape {numbers.shape} for an image of shape {like.shape}."
+            f"{path}: expected the {kind} map in the shape {like.shape} of the image, got {numbers.shape}."
         )
     if numbers.dtype.kind not in "ui":
-        raise InputError(f"{path}: {_article(what)} map of type {numbers.dtype}; {what}s must be integers.")
+        raise InputError(f"{path}: expected integers in the {kind} map, got {numbers.dtype}.")
     if numbers.size and (numbers.min() < 0 or numbers.max() > highest):
         raise InputError(
-            f"{path}: {what}s from {numbers.min()} to {numbers.max()}; they must be from 0 to {highest}."
+            f"{path}: expected {kind} values from 0 to {highest}, got values from {numbers.min()} to {numbers.max()}."
         )
-
-
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
-    """Write a map of labels or instances in the format of the file's ending."""
+    """Write a label map or instance map in the format of the file's ending."""
     ending = file_ending(path)
     decoder = DECODERS[ending]
     if ending in LOSSY_ENDINGS or ending in DETACHED_ENDINGS:
-        raise InputError(f"{path}: label maps are not written as {ending}; use .nii.gz, .nrrd, .mha or .png.")
+        raise InputError(f"{path}: label maps are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
     if decoder == "itk":
         _write(path, lambda target: write_itk(target, numbers, like))
     elif decoder == "tiff":
@@ -146,11 +153,11 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
     elif numbers.ndim == 2:
         _write(path, lambda target: write_pillow(target, numbers))
     else:
-        raise InputError(f"{path}: {ending} cannot hold three axes; use .nii.gz, .nrrd, .mha or .tif.")
+        raise InputError(f"{path}: {ending} cannot hold 3 axes. Use .nii.gz, .nrrd, .mha or .tif.")
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under a temporary name with the same ending, then rename."""
+    """Write under a temporary name with the same ending, then rename the file."""
     try:
         with written_whole(path) as temporary:
             write(temporary)
