@@ -1,4 +1,4 @@
-"""How operators are eval_network: relative errors against the float64 reference, outputs and every gradient."""
+"""Accuracy of operators: relative errors of outputs and gradients against the float64 reference."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ Operator = Callable[[Inputs], Tensor]
 
 
 def run(operator: Operator, inputs: Inputs, grad_output: Tensor) -> dict[str, Tensor]:
-    """The output and the gradient of every input, by name."""
+    """Return the output and the gradient of every input, by name."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
     output = operator(leaves)
     grads = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype))
@@ -26,10 +26,10 @@ def cast(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def relative_errors(results: Inputs, truth: Inputs) -> dict[str, float]:
-    """||y - y64|| / ||y64|| by name.
+    """Return ||y - y64|| / ||y64|| by name.
 
-    A gradient that vanishes by an invariance (h does not change when the gates scale numerator and denominator
-    alike) is pure rounding: it is measured against a hundredth of the largest gradient instead.
+    A gradient that vanishes by an invariance is pure rounding (h does not change when the gates scale numerator and
+    denominator alike). It is measured against a hundredth of the largest gradient instead.
     """
     norms = {name: tensor.double().norm().item() for name, tensor in truth.items()}
     largest_grad = max(norm for name, norm in norms.items() if name != "output")
@@ -42,7 +42,7 @@ def relative_errors(results: Inputs, truth: Inputs) -> dict[str, float]:
 
 
 def bound(name: str, dtype: torch.dtype, reference_error: float) -> float:
-    """The bounds of CONVENTIONS, "Tests"."""
+    """Return the error bound of an output or a gradient (CONVENTIONS, "Tests")."""
     eps = torch.finfo(dtype).eps
     is_output = name == "output"
     if dtype == torch.float32:
@@ -58,7 +58,7 @@ def assert_accurate(
     *,
     gradient_slack: float = 1.0,
 ) -> None:
-    """Hold `operator` on `inputs` (of the dtype to test) to the float64 reference on the same numbers.
+    """Compare `operator` on `inputs` (in the dtype to test) with the float64 reference on the same numbers.
 
     `gradient_slack` is a factor on the bounds of gradients.
     """
@@ -77,7 +77,7 @@ def assert_accurate(
 
 
 def poisoned(tensor: Tensor) -> Tensor:
-    """The same numbers as a non-contiguous view into memory full of NaN."""
+    """Return the same numbers as a non-contiguous view into memory full of NaN."""
     memory = torch.full([2 * size + 1 for size in tensor.shape], torch.nan, dtype=tensor.dtype)
     view = memory[tuple(slice(1, None, 2) for _ in tensor.shape)]
     view.copy_(tensor)

@@ -14,11 +14,11 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scanseg.ops.channel_norm import gpu_kernels as norm
+from scanseg.ops.channel_norm import triton_kernels as norm
 from scanseg.ops.channel_norm.triton_backend import _block
-from scanseg.ops.depthwise import gpu_kernels as depthwise
+from scanseg.ops.depthwise import triton_kernels as depthwise
 from scanseg.ops.depthwise.triton_launch import BACKWARD, FORWARD
-from scanseg.ops.normed_depthwise import gpu_kernels as normed
+from scanseg.ops.normed_depthwise import triton_kernels as normed
 import torch
 
 MAPS = {"x_ptr", "out_ptr", "pre_ptr", "grad_ptr", "grad_x_ptr"}

@@ -14,7 +14,7 @@ from scanseg.ops.instance_norm.triton_backend import _gradients, _normalise
 from .precision import assert_accurate, cast, poisoned, relative_errors, run
 
 pytest.importorskip("triton", reason=str(MISSING))
-from scanseg.ops.instance_norm import triton_launch as gpu_launch
+from scanseg.ops.instance_norm import triton_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -33,14 +33,14 @@ SHAPES = [(2, 5, 1, 2), (2, 17, 3, 3), (1, 3, 7, 11), (3, 4, 3, 5, 2)]
 def way(request, monkeypatch):
     """Small maps in one tile, or by chunks of tiles as large ones are."""
     if request.param == "by chunks":
-        by_chunks = gpu_launch.Tiles(
+        by_chunks = triton_launch.Tiles(
             whole=(),
-            narrow=gpu_launch.Passes(sum=gpu_launch.Tile(4, 4, 1), write=gpu_launch.Tile(8, 2, 1)),
-            wide=gpu_launch.Passes(sum=gpu_launch.Tile(8, 16, 1), write=gpu_launch.Tile(16, 16, 1)),
+            narrow=triton_launch.Passes(sum=triton_launch.Tile(4, 4, 1), write=triton_launch.Tile(8, 2, 1)),
+            wide=triton_launch.Passes(sum=triton_launch.Tile(8, 16, 1), write=triton_launch.Tile(16, 16, 1)),
         )
-        monkeypatch.setattr(gpu_launch, "CHANNELS_LAST", by_chunks)
-        monkeypatch.setattr(gpu_launch, "CHANNELS_FIRST", by_chunks)
-        monkeypatch.setattr(gpu_launch, "NUM_PROGRAMS", 40)
+        monkeypatch.setattr(triton_launch, "CHANNELS_LAST", by_chunks)
+        monkeypatch.setattr(triton_launch, "CHANNELS_FIRST", by_chunks)
+        monkeypatch.setattr(triton_launch, "NUM_PROGRAMS", 40)
     return request.param
 
 

@@ -13,7 +13,7 @@ from scanseg.ops.segmentation_sums.triton_backend import MOST_OUTPUTS, _gradient
 from .precision import assert_accurate, poisoned, relative_errors, run
 
 pytest.importorskip("triton", reason=str(MISSING))
-from scanseg.ops.segmentation_sums import triton_launch as gpu_launch
+from scanseg.ops.segmentation_sums import triton_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = ("overlap", "predicted", "cross_entropy")
@@ -57,10 +57,10 @@ forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def way(request, monkeypatch):
     """Small maps in one tile, or by chunks of tiles as large ones are."""
     if request.param == "many small tiles":
-        monkeypatch.setattr(gpu_launch, "SUM", gpu_launch.Tile(16, 1))
-        monkeypatch.setattr(gpu_launch, "GRADIENT", gpu_launch.Tile(32, 1))
-        monkeypatch.setattr(gpu_launch, "COMBINE", gpu_launch.Tile(8, 1))
-        monkeypatch.setattr(gpu_launch, "NUM_PROGRAMS", 7)
+        monkeypatch.setattr(triton_launch, "SUM", triton_launch.Tile(16, 1))
+        monkeypatch.setattr(triton_launch, "GRADIENT", triton_launch.Tile(32, 1))
+        monkeypatch.setattr(triton_launch, "COMBINE", triton_launch.Tile(8, 1))
+        monkeypatch.setattr(triton_launch, "NUM_PROGRAMS", 7)
     return request.param
 
 

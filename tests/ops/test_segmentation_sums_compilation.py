@@ -14,7 +14,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scanseg.ops.segmentation_sums import gpu_kernels as kernels
+from scanseg.ops.segmentation_sums import triton_kernels as kernels
 from scanseg.ops.segmentation_sums.triton_launch import COMBINE, GRADIENT, SUM, Form, tile_options
 
 TYPES = {"logits": "*bf16", "grad_logits": "*bf16", "label_map": "*u8"}

@@ -12,7 +12,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scanseg.ops.ss2d import gpu_kernels
+from scanseg.ops.ss2d import triton_kernels
 from scanseg.ops.ss2d.triton_backend import BACKWARD, FORWARD
 import torch
 
@@ -35,11 +35,11 @@ def keep(name, kernel, tile, **constants):
     with open(f"{sys.argv[1]}/{name}.cubin", "wb") as file:
         file.write(cubin)
 
-operand = gpu_kernels.operand(torch.bfloat16, torch.float32)
-keep("measure", gpu_kernels.measure_segments, FORWARD, BACKWARD=False)
-keep("measure-backward", gpu_kernels.measure_segments, FORWARD, BACKWARD=True)
-keep("scan", gpu_kernels.scan_segments, FORWARD)
-keep("scan-backward", gpu_kernels.scan_segments_backward, BACKWARD, CP=16, OPERAND=operand)
+operand = triton_kernels.operand(torch.bfloat16, torch.float32)
+keep("measure", triton_kernels.measure_segments, FORWARD, BACKWARD=False)
+keep("measure-backward", triton_kernels.measure_segments, FORWARD, BACKWARD=True)
+keep("scan", triton_kernels.scan_segments, FORWARD)
+keep("scan-backward", triton_kernels.scan_segments_backward, BACKWARD, CP=16, OPERAND=operand)
 """
 
 MOST_INSTRUCTIONS = {"measure": 2200, "measure-backward": 2200, "scan": 2900, "scan-backward": 4000}

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scanseg.ops.instance_norm import gpu_gradient_kernels as gradients, gpu_kernels as norm
+from scanseg.ops.instance_norm import triton_gradient_kernels as gradients, triton_kernels as norm
 from scanseg.ops.instance_norm.triton_launch import CHANNELS_LAST, COMBINE
-from scanseg.ops.upsample_join import gpu_kernels as upsample
+from scanseg.ops.upsample_join import triton_kernels as upsample
 from scanseg.ops.upsample_join.triton_launch import TILES
 
 MAPS = {"x", "y", "residual", "grad", "grad_x", "grad_residual", "fine", "coarse"}

@@ -48,14 +48,14 @@ def ss2d_scan_triton(
 def _scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+    from scanseg.ops.ss2d import triton_kernels
 
     rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=FORWARD.tokens)
     merged = _empty_map(call.x, dtype=call.wide)
     states = call.states(call.x, backward=False)
     for column in (0, 1):
-        launch(gpu_kernels.scan_segments, call.grid(FORWARD.channels))(
+        launch(triton_kernels.scan_segments, call.grid(FORWARD.channels))(
             *call.operands,
             call.skips,
             states,
@@ -99,7 +99,7 @@ def _scan_backward(
     rates: Tensor,
     skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+    from scanseg.ops.ss2d import triton_kernels
 
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)
     batch, dim = x.shape[:2]
@@ -112,7 +112,7 @@ def _scan_backward(
     parameters = x.new_empty((batch * segments, 4 * dim * (rank + 1 + state) + dim), dtype=call.wide)
     arriving = call.states(grad, backward=True)
     for column in (0, 1):
-        launch(gpu_kernels.scan_segments_backward, grid)(
+        launch(triton_kernels.scan_segments_backward, grid)(
             grad,
             *call.operands,
             call.skips,
@@ -129,7 +129,7 @@ def _scan_backward(
             CP=_padded(rank + 2 * state),
             T=BACKWARD.tokens,
             BD=BACKWARD.channels,
-            OPERAND=gpu_kernels.operand(x.dtype, call.wide),
+            OPERAND=triton_kernels.operand(x.dtype, call.wide),
             num_warps=1,
         )
     weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
@@ -249,7 +249,7 @@ class _Call(NamedTuple):
 
     def states(self, values: Tensor, *, backward: bool) -> Tensor:
         """Return the states at the starts of the segments (backward: the gradients arriving at their ends)."""
-        from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+        from scanseg.ops.ss2d import triton_kernels
 
         batch, _, _, dim = self.x.shape
         state = self.rates.shape[1]
@@ -257,7 +257,7 @@ class _Call(NamedTuple):
         products, states = (self.x.new_empty(shape, dtype=self.wide) for _ in range(2))
         if self.segments > 1:
             segments, blocks, _ = self.grid(FORWARD.channels)
-            launch(gpu_kernels.measure_segments, (segments, blocks, 2 * batch))(
+            launch(triton_kernels.measure_segments, (segments, blocks, 2 * batch))(
                 values,
                 *self.operands[1:],
                 products,
@@ -269,7 +269,7 @@ class _Call(NamedTuple):
                 BACKWARD=backward,
                 num_warps=1,
             )
-            launch(gpu_kernels.join_segments, (-(-state * dim // JOIN.channels), 4 * batch))(
+            launch(triton_kernels.join_segments, (-(-state * dim // JOIN.channels), 4 * batch))(
                 products,
                 states,
                 state * dim,
@@ -284,11 +284,11 @@ class _Call(NamedTuple):
 
 def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return A (4, N, dim) and the sum of the four D (dim)."""
-    from scanseg.ops.ss2d import triton_kernels as gpu_kernels
+    from scanseg.ops.ss2d import triton_kernels
 
     _, dim, state = A_log.shape
     rates, skips = A_log.new_empty((4, state, dim), dtype=dtype), A_log.new_empty((dim,), dtype=dtype)
-    launch(gpu_kernels.prepare_parameters, (-(-dim // 32),))(
+    launch(triton_kernels.prepare_parameters, (-(-dim // 32),))(
         A_log.to(dtype).contiguous(),
         D_skip.to(dtype).contiguous(),
         rates,
