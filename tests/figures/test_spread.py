@@ -13,7 +13,7 @@ def axes():
 
 
 def training(*points):
-    """Lines of metrics: epochs without a score between those with one."""
+    """Return lines of metrics. Every second epoch has validation scores."""
     lines = []
     for seconds, dice in points:
         lines.append({"seconds": seconds - 1, "loss": 0.5})
@@ -21,7 +21,7 @@ def training(*points):
     return lines
 
 
-def test_every_training_is_a_line_of_its_labels_mean(axes):
+def test_every_training_is_a_line_of_its_mean_dice(axes):
     trainings = {
         "none": [training((10, {"a": 0.2, "b": 0.4}), (20, {"a": 0.6, "b": None}))],
         "Enc": [training((5, {"a": 1.0, "b": 0.5})), training((7, {"a": None, "b": None}))],
@@ -44,14 +44,14 @@ def test_long_trainings_are_drawn_in_minutes(axes):
     np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [(10, 0.5)])
 
 
-def test_nothing_is_drawn_of_a_study_that_has_not_begun(axes):
+def test_a_comparison_without_trainings_draws_no_lines(axes):
     draw_dice_over_time(axes, {"none": [], "Enc": []}, baseline="none")
     assert not axes.get_lines()
     assert axes.get_legend() is None
 
 
-def test_many_ways_are_told_apart(axes):
-    names = [f"cell {number}" for number in range(2 * len(LABEL_COLOURS))]
+def test_the_lines_of_many_arms_differ_in_style(axes):
+    names = [f"arm {number}" for number in range(2 * len(LABEL_COLOURS))]
     draw_dice_over_time(axes, {name: [training((10, {"a": 0.5}))] for name in names}, baseline=names[0])
-    looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
-    assert len(looks) == len(names)
+    styles = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(styles) == len(names)

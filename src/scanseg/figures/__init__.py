@@ -1,4 +1,4 @@
-"""Figures: functions of data and of the axes to draw on."""
+"""Figures: functions that draw data on matplotlib axes."""
 
 from scanseg.figures.curves import draw_loss, draw_validation_dice
 from scanseg.figures.slices import LABEL_COLOURS, draw_slice

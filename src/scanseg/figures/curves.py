@@ -1,4 +1,4 @@
-"""How a training went: loss and validation Dice over its epochs."""
+"""Learning curves: loss and validation Dice over the epochs."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,13 +9,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Metrics = Sequence[Mapping[str, Any]]
+"""Lines of `metrics.jsonl`, one per epoch."""
 
 
-def line_look(number: int) -> tuple[str, str]:
-    """Return the colour and the style of one of several lines: with more than the colours styles tell them apart.
+def line_style(number: int) -> tuple[str, str]:
+    """Return colour and dash style of one of several lines.
+
+    The first seven lines are solid and differ in colour. Further lines repeat the colours with other dash styles.
 
     Args:
-        number: Of the line, from 0.
+        number: Index of the line, from 0.
     """
     style = ("-", "--", ":", "-.")[number // len(LABEL_COLOURS) % 4]
     return LABEL_COLOURS[number % len(LABEL_COLOURS)], style
@@ -25,7 +28,7 @@ def draw_loss(axes: "Axes", metrics: Metrics) -> None:
     """Draw the mean loss of every epoch.
 
     Args:
-        axes: Where to draw.
+        axes: Axes to draw on.
         metrics: The lines of `metrics.jsonl`.
     """
     epochs, losses = [line["epoch"] for line in metrics], [line["loss"] for line in metrics]
@@ -35,11 +38,11 @@ def draw_loss(axes: "Axes", metrics: Metrics) -> None:
 
 
 def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
-    """Draw the Dice of each label on validation patches, where it was measured.
+    """Draw the Dice of each label on validation patches.
 
     Args:
-        axes: Where to draw.
-        metrics: The lines of `metrics.jsonl`.
+        axes: Axes to draw on.
+        metrics: The lines of `metrics.jsonl`. Lines without validation scores are skipped.
     """
     measured = [line for line in metrics if "validation_dice" in line]
     names = list(measured[0]["validation_dice"]) if measured else []
@@ -49,7 +52,7 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
             for line in measured
             if line["validation_dice"][name] is not None
         ]
-        colour, style = line_look(number)
+        colour, style = line_style(number)
         epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]
         axes.plot(epochs, dice, color=colour, linestyle=style, marker=".", label=name, clip_on=False)
     axes.set_ylim(0, 1)
@@ -60,6 +63,6 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
 
 
 def _name_epochs(axes: "Axes") -> None:
-    """Say what the horizontal axis is; there is no half epoch."""
+    """Label the horizontal axis with whole epochs."""
     axes.set_xlabel("epoch")
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)

@@ -1,4 +1,4 @@
-"""Slices of images with their labels."""
+"""Slices of images with their label maps."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABEL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Colours of labels 1, 2 ... that colour-blind readers can tell apart. Source: Okabe and Ito 2008."""
+"""Colours of labels 1, 2 ... for colour-blind readers. Source: Okabe and Ito 2008."""
 
 
 def draw_slice(
@@ -20,13 +20,13 @@ def draw_slice(
     title: str,
     spacing: tuple[float, float],
 ) -> None:
-    """Draw a slice with its labels over it.
+    """Draw a slice with its label map on top.
 
     Args:
-        axes: Where to draw.
-        image: Intensities.
-        label_map: Labels; None: the image alone.
-        title: What is shown.
+        axes: Axes to draw on.
+        image: Intensities of shape (row, column).
+        label_map: Label values of shape (row, column). `None`: only the image.
+        title: Title of the axes.
         spacing: Millimetres per voxel along rows and columns.
     """
     from matplotlib.colors import ListedColormap

@@ -1,32 +1,32 @@
-"""Scores of several ways to train: how they spread, and how fast each came there."""
+"""Figures of a comparison: spread of scores, and Dice over time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scanseg.figures.curves import Metrics, line_look
+from scanseg.figures.curves import Metrics, line_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_SECONDS = 180
-"""Of a training whose time is drawn in seconds."""
+"""Longest training whose time axis is in seconds instead of minutes."""
 
 
 def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline: str) -> None:
-    """Draw every score as a point, and mean and standard deviation of each way as a bar.
+    """Draw the scores of each arm as points with mean and standard deviation.
 
     Args:
-        axes: Where to draw.
-        values: Dice of the trainings of each way, by its name.
-        baseline: The way with which the others are compared; its mean is a line.
+        axes: Axes to draw on.
+        values: Dice of the trainings of each arm, by its name.
+        baseline: Arm that the others are compared with. A vertical line marks its mean.
     """
-    looks = _looks(values, baseline=baseline)
+    styles = _line_styles(values, baseline=baseline)
     for row, (name, dice) in enumerate(values.items()):
         if not dice:
             continue
-        colour, _ = looks[name]
+        colour, _ = styles[name]
         offsets = row + np.linspace(-0.15, 0.15, len(dice)) if len(dice) > 1 else [row]
         axes.plot(dice, offsets, linestyle="", marker="o", markersize=4, alpha=0.6, color=colour)
         deviation = float(np.std(dice, ddof=1)) if len(dice) > 1 else 0.0
@@ -41,18 +41,20 @@ def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline
 
 
 def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]], *, baseline: str) -> None:
-    """Draw the Dice on validation patches against the time of training, a line for every training.
+    """Draw the Dice on validation patches over time, one line per training.
+
+    Time is in seconds, or in minutes if a training takes more than 180 s.
 
     Args:
-        axes: Where to draw.
-        trainings: The lines of `metrics.jsonl` of the trainings of each way, by its name.
-        baseline: The way with which the others are compared.
+        axes: Axes to draw on.
+        trainings: The lines of `metrics.jsonl` of the trainings of each arm, by its name.
+        baseline: Arm that the others are compared with. Its lines are black.
     """
-    looks = _looks(trainings, baseline=baseline)
+    styles = _line_styles(trainings, baseline=baseline)
     times = [line["seconds"] for runs in trainings.values() for metrics in runs for line in metrics]
     unit, seconds = ("min", 60) if max(times, default=0) > _MOST_SECONDS else ("s", 1)
     for name, runs in trainings.items():
-        colour, style = looks[name]
+        colour, style = styles[name]
         for number, metrics in enumerate(runs):
             points = [
                 (line["seconds"] / seconds, _mean_dice(line)) for line in metrics if "validation_dice" in line
@@ -67,13 +69,13 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
 
 
 def _mean_dice(line: Mapping[str, Any]) -> float:
-    """Return the mean over the labels that were measured; not a number where none was."""
+    """Return the mean Dice over the measured labels, NaN if there are none."""
     dice = [value for value in line["validation_dice"].values() if value is not None]
     return float(np.mean(dice)) if dice else float("nan")
 
 
-def _looks(names: Iterable[str], *, baseline: str) -> dict[str, tuple[str, str]]:
-    """Return colour and style of each way to train: black for the baseline."""
+def _line_styles(names: Iterable[str], *, baseline: str) -> dict[str, tuple[str, str]]:
+    """Return colour and dash style of each arm. The baseline is black."""
     others = [name for name in names if name != baseline]
-    looks = {name: line_look(number) for number, name in enumerate(others)}
-    return looks | {baseline: ("#000000", "-")}
+    styles = {name: line_style(number) for number, name in enumerate(others)}
+    return styles | {baseline: ("#000000", "-")}
