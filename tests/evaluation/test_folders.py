@@ -62,10 +62,10 @@ def test_workers_change_nothing(folders):
     assert evaluate(*folders, num_workers=2) == evaluate(*folders)
 
 
-def test_progress_is_told(folders):
-    heard = []
-    evaluate(*folders, progress=heard.append)
-    assert [(p.task, p.done, p.total) for p in heard] == [
+def test_progress_is_reported(folders):
+    updates = []
+    evaluate(*folders, progress=updates.append)
+    assert [(p.task, p.done, p.total) for p in updates] == [
         (task, done, 2) for task in ("checking", "scoring") for done in (0, 1, 2)
     ]
 
@@ -151,7 +151,7 @@ def test_chosen_cases(folders):
         evaluate(predictions, references, cases=["a", "b", "c"])
 
 
-def test_references_without_a_prediction_are_left_out_where_asked_for(folders):
+def test_references_without_a_prediction_are_left_out_on_request(folders):
     predictions, references = folders
     (predictions / "b.nii.gz").unlink()
     with pytest.raises(InputError, match=r"case b: no prediction .*\(--only-predicted\)"):
@@ -166,13 +166,13 @@ def test_references_without_a_prediction_are_left_out_where_asked_for(folders):
         evaluate(predictions, references, only_predicted=True)
     for name in ("a", "c"):
         (predictions / f"{name}.nii.gz").unlink()
-    with pytest.raises(InputError, match=rf"no label maps in {predictions};"):
+    with pytest.raises(InputError, match=rf"no label maps in {predictions}\. Known"):
         evaluate(predictions, references, only_predicted=True)
     with pytest.raises(UsageError, match="exclude each other"):
         evaluate(predictions, references, cases=["a"], only_predicted=True)
 
 
-def test_missing_and_extra_files_are_told_together(folders):
+def test_missing_and_extra_files_are_reported_together(folders):
     predictions, references = folders
     (predictions / "b.nii.gz").unlink()
     write(predictions / "c.nii.gz", np.zeros((4, 5, 6)))
@@ -185,7 +185,7 @@ def test_missing_and_extra_files_are_told_together(folders):
     assert "a.nii.gz and a.nrrd" in message
 
 
-def test_faulty_files_are_told_together(folders):
+def test_faulty_files_are_reported_together(folders):
     predictions, references = folders
     write(predictions / "a.nii.gz", np.zeros((4, 5, 7)))
     write(predictions / "b.nii.gz", np.full((4, 5, 6), 9), spacing=(3.0, 1.0, 0.75))
@@ -201,7 +201,7 @@ def test_faulty_files_are_told_together(folders):
     assert str(references / "c.nii.gz") in message
 
 
-def test_of_many_faults_the_first_are_told_and_all_are_held(folders):
+def test_the_message_lists_the_first_of_many_faults_and_the_error_holds_all(folders):
     predictions, references = folders
     for number in range(40):
         (references / f"c{number:02d}.nii.gz").touch()
@@ -217,7 +217,7 @@ def test_of_many_faults_the_first_are_told_and_all_are_held(folders):
     assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
 
 
-def test_nothing_there(tmp_path, folders):
+def test_missing_and_mismatched_paths(tmp_path, folders):
     with pytest.raises(InputError, match=r"absent: no such file"):
         evaluate(tmp_path / "absent", folders[1])
     with pytest.raises(UsageError, match="two folders or two files"):
@@ -231,10 +231,10 @@ def test_nothing_there(tmp_path, folders):
         evaluate(tmp_path / "empty", tmp_path / "empty")
 
 
-def test_arguments_of_programs_are_judged(folders):
-    with pytest.raises(UsageError, match="rule 'best' is unknown; choose skip, transunet"):
+def test_arguments_are_checked(folders):
+    with pytest.raises(UsageError, match=r"rule 'best' is unknown\. Choose skip, transunet"):
         evaluate(*folders, rule="best")
-    with pytest.raises(UsageError, match="distance_unit 'cm' is unknown; choose mm, voxels"):
+    with pytest.raises(UsageError, match=r"distance_unit 'cm' is unknown\. Choose mm, voxels"):
         evaluate(*folders, distance_unit="cm")
     with pytest.raises(UsageError, match="no cases are named"):
         evaluate(*folders, cases=[])

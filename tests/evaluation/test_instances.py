@@ -171,7 +171,7 @@ def test_small_objects_can_be_left_out():
 def test_faults():
     with pytest.raises(InputError) as caught:
         score_instances(np.zeros((2, 3)), np.full((2, 4), -1), iou=0, border=-1)
-    for part in ("(2, 3)", "(2, 4)", "float64", "-1", "iou 0", "border -1"):
+    for part in ("(2, 3)", "(2, 4)", "float64", "the number -1", "at most 1, got 0", "0 or more, got -1"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match="min_voxels -1"):
         find_instances(np.zeros((2, 2), int), min_voxels=-1)
@@ -190,7 +190,9 @@ def test_instance_maps_come_back_from_files(tmp_path, ending):
 
 def test_very_many_instances(tmp_path):
     numbers = np.array([[0, 70000]])
-    with pytest.raises(InputError, match=r"instances from 0 to 70000; they must be from 0 to 65535"):
+    with pytest.raises(
+        InputError, match=r"expected instance values from 0 to 65535, got values from 0 to 70000"
+    ):
         write_instance_map(tmp_path / "a.png", numbers, like=like((1, 2)))
     write_instance_map(tmp_path / "a.tif", numbers, like=like((1, 2)))
     assert read_instance_map(tmp_path / "a.tif").array.max() == 70000
@@ -274,7 +276,7 @@ def test_volumes_are_converted_on_their_grid(tmp_path):
     assert image.array.max() == 2
 
 
-def test_faults_are_told_together(folders, tmp_path):
+def test_faults_are_reported_together(folders, tmp_path):
     predictions, references = folders
     write_label_map(predictions / "a.png", np.zeros((30, 41), np.uint8), like=like((30, 41)))
     (predictions / "b.png").write_bytes(b"no image")
@@ -309,14 +311,14 @@ def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_instance_maps_that_are_there_are_not_replaced(folders, command, tmp_path):
+def test_existing_instance_maps_are_not_replaced(folders, command, tmp_path):
     (tmp_path / "objects").mkdir()
     (tmp_path / "objects" / "a.png").write_text("mine")
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--num-workers", 0)
     assert outcome.code == 2
     assert (
         outcome.stderr
-        == f"error: {tmp_path / 'objects'} is there already; name a new folder, or remove it.\n"
+        == f"error: {tmp_path / 'objects'} already exists. Choose a new folder, or remove it.\n"
     )
     assert (tmp_path / "objects" / "a.png").read_text() == "mine"
 
@@ -328,12 +330,12 @@ def test_label_maps_are_no_references(folders, tmp_path):
         evaluate_instances(folders[0], tmp_path / "labelsTr", instances="components")
 
 
-def test_an_unknown_kind_of_objects_is_refused_by_name(tmp_path):
-    with pytest.raises(UsageError, match="instances 'cells' is unknown; choose numbers, components, grown"):
+def test_an_unknown_encoding_of_instances_is_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"instances 'cells' is unknown\. Choose numbers, components, grown"):
         evaluate_instances(tmp_path, tmp_path, instances="cells")
 
 
-def test_options_that_say_nothing_are_refused(folders, command, tmp_path):
+def test_options_without_effect_are_refused(folders, command, tmp_path):
     outcome = command("evaluate", *folders, "--iou", 0.5, "--border", 1, "-o", tmp_path / "x.json")
     assert (outcome.code, outcome.stderr) == (2, "error: --iou, --border need --instances\n")
     outcome = command(

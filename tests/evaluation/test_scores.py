@@ -124,7 +124,7 @@ def test_arguments_are_not_changed(rng):
     np.testing.assert_array_equal(reference, before[1])
 
 
-def test_faults_are_told_together():
+def test_faults_are_reported_together():
     with pytest.raises(InputError) as caught:
         score_case(
             np.zeros((2, 3, 4), np.float32),

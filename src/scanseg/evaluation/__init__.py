@@ -1,4 +1,4 @@
-"""Scores of segmentations against references: overlap, surface distances, volumes, and their report."""
+"""Scores of predictions against references: overlap, surface distances, volumes, reports."""
 
 from scanseg.evaluation.folders import evaluate
 from scanseg.evaluation.instance_folders import (

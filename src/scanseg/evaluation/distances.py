@@ -1,4 +1,4 @@
-"""Distances from the points of one surface to the nearest point of another, both on one grid."""
+"""Distances from the points of one surface to another surface."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,23 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 VOXELS_PER_POINT = 20
-"""With fewer voxels than this for each point, a distance transform of the whole grid is quicker than a tree."""
+"""Voxels per point below which a distance transform of the whole grid is faster than a k-d tree."""
 
 
 def nearest_distances(
     points: Bool[np.ndarray, "*spatial"], others: Bool[np.ndarray, "*spatial"], *, spacing: Sequence[float]
 ) -> Float[np.ndarray, " point"]:
-    """Return the distance of each point from the nearest of the others.
+    """Return the distance of each point to the nearest other point.
 
-    Distances come from whole voxels, so that equal offsets give equal numbers wherever they lie.
+    Distances are computed from integer voxel offsets, so equal offsets give equal distances at every position.
 
     Args:
-        points: Where the points are; in array order they are the entries of the result.
-        others: Where the other points are; at least one.
+        points: Mask of the points, of shape `spatial`.
+        others: Mask of the other points, of the same shape. At least one voxel is set.
         spacing: Millimetres per voxel along the axes.
 
     Returns:
-        Distances in mm.
+        Distances in mm, of the points in array order.
     """
     distances = np.zeros(np.count_nonzero(points))
     away = ~others[points]
@@ -40,14 +40,20 @@ def nearest_distances(
 def _by_transform(
     points: Bool[np.ndarray, "*spatial"], others: Bool[np.ndarray, "*spatial"], *, spacing: Sequence[float]
 ) -> Float[np.ndarray, " point"]:
-    """Measure every voxel of the grid; the time depends on its size alone."""
+    """Compute the distances of all voxels of the grid.
+
+    The time depends only on the size of the grid.
+    """
     return ndimage.distance_transform_edt(~others, sampling=spacing)[points]
 
 
 def _by_tree(
     points: Bool[np.ndarray, "*spatial"], others: Bool[np.ndarray, "*spatial"], *, spacing: Sequence[float]
 ) -> Float[np.ndarray, " point"]:
-    """Measure the points alone; quick where they are few in a large grid."""
+    """Compute the distances of the points only.
+
+    This is faster than a transform for few points in a large grid.
+    """
     scale = np.asarray(spacing, dtype=np.float64)
     from_voxels, to_voxels = np.argwhere(points), np.argwhere(others)
     tree = KDTree(to_voxels * scale, balanced_tree=False, compact_nodes=False)

@@ -1,4 +1,4 @@
-"""Evaluate folders of predicted label maps against folders of references."""
+"""Evaluation of folders of predicted label maps against folders of references."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,35 +34,36 @@ def evaluate(
 ) -> Report:
     """Score predicted label maps against their references.
 
-    All files are read and checked before the first is scored. Surface distances are in the references' spacing; that
-    of raster images is 1, so that theirs are in pixels.
+    All files are read and checked before the first is scored. Surface distances use the spacing of the references.
+    Raster images have spacing 1, so their distances are in pixels.
 
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
-        labels: What the labels are; None: the `dataset.json` in the folder of the predictions, that of the
-            references or its parent says it. Without any, each value found is a label named by its number.
-        cases: Names of the only cases to score; None: every case must be in both folders.
-        only_predicted: Leave out the references without a prediction; the report names them.
-        tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
-        label_tolerances_mm: Other tolerances, for labels by name.
-        tolerance_preset: Tolerances of a protocol by its name in `TOLERANCE_PRESETS`, for the labels that it knows
-            and that have none by name.
+        labels: Description of the labels. `None`: the first `dataset.json` found in the folder of the predictions,
+            the folder of the references, or its parent. If none exists, each value found is a label named by its
+            number.
+        cases: Names of the cases to score. `None`: all cases, and each must be in both folders.
+        only_predicted: Leave out references without a prediction. The report lists them.
+        tolerance_mm: Distance in mm up to which surfaces agree (NSD).
+        label_tolerances_mm: Tolerances in mm of single labels, by name.
+        tolerance_preset: Name of a protocol in `TOLERANCE_PRESETS`. Its tolerances apply to the labels that it
+            lists, unless `label_tolerances_mm` has them.
         rule: Name of the metric rule, see `METRIC_RULES`.
-        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing. NSD is always in mm.
-        num_workers: Processes that score; 0 works in this one.
+        distance_unit: Unit of HD95 and ASD. `voxels` ignores the spacing. NSD is always in mm.
+        num_workers: Processes that score cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Raises:
-        InputError: Files are missing, too many, unreadable, no label maps, of another grid than their counterpart,
-            or hold unknown values; all faults are in one message.
-        UsageError: A folder is to be compared with a file, or the arguments do not go together.
+        InputError: Files are missing, surplus, unreadable, no label maps, on another grid than their counterpart,
+            or hold unknown values. One message lists all faults.
+        UsageError: One path is a folder and the other a file, or the arguments contradict each other.
     """
     if rule not in METRIC_RULES:
-        raise UsageError(f"rule {rule!r} is unknown; choose {', '.join(METRIC_RULES)}")
+        raise UsageError(f"rule {rule!r} is unknown. Choose {', '.join(METRIC_RULES)}.")
     if distance_unit not in get_args(DistanceUnit):
         raise UsageError(
-            f"distance_unit {distance_unit!r} is unknown; choose {', '.join(get_args(DistanceUnit))}"
+            f"distance_unit {distance_unit!r} is unknown. Choose {', '.join(get_args(DistanceUnit))}."
         )
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     described, source = _find_description(predictions, references, labels)
@@ -104,14 +105,14 @@ def evaluate(
 def _find_description(
     predictions: Path, references: Path, labels: DatasetSpec | None
 ) -> tuple[DatasetSpec | None, str]:
-    """Return what the labels are, if something says it, and what that is, in words."""
+    """Return the description of the labels, if any, and its source."""
     if labels is not None:
         return labels, f"data set {labels.name}"
     folders = [path if path.is_dir() else path.parent for path in (predictions, references)]
     for folder in (*folders, folders[1].resolve().parent):
         if (folder / DESCRIPTION_FILE).is_file():
             return read_description(folder).spec, str(folder / DESCRIPTION_FILE)
-    return None, f"the values found; there is no {DESCRIPTION_FILE}"
+    return None, f"the values found, as {DESCRIPTION_FILE} is missing"
 
 
 def _inspect(
@@ -122,15 +123,19 @@ def _inspect(
     num_workers: int,
     progress: ProgressCallback,
 ) -> tuple[int, ...]:
-    """Check every pair and return the values other than 0 that occur; raises all faults at once."""
+    """Check every pair and return the values other than 0.
+
+    Raises:
+        FaultsError: Files are faulty. One message lists all faults.
+    """
     inspect = partial(inspect_pair, known_values=known_values)
     inspections = map_cases(inspect, pairs, num_workers=num_workers, task="checking", progress=progress)
     faults = [fault for inspection in inspections for fault in inspection.faults]
     values = sorted(frozenset[int]().union(*(inspection.values for inspection in inspections)))
     if known_values is None and not values and not faults:
         faults.append(
-            f"every voxel is background and no {DESCRIPTION_FILE} names labels, so there is nothing to score; put the "
-            f"data set's {DESCRIPTION_FILE} into the folder of the predictions"
+            f"every voxel is background and no {DESCRIPTION_FILE} names labels, so no label can be scored. Put the "
+            f"data set's {DESCRIPTION_FILE} into the folder of the predictions."
         )
     refuse_faults(where, faults)
     return tuple(values)

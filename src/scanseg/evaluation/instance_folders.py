@@ -1,4 +1,4 @@
-"""Folders of instances: scored against references, and made from label maps of interior and boundary."""
+"""Scores of folders of instance maps, and instance maps from label maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from scanseg.runtime import map_cases
 from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
-"""Folders of label maps in a converted data set to those of its instance maps."""
+"""Folder of instance maps for each folder of label maps in a converted data set."""
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """One image: its scores, or what is wrong with its files."""
+    """Scores of one image, or the faults of its files."""
 
     name: str
     scores: Scores | None
@@ -50,27 +50,29 @@ def evaluate_instances(
     num_workers: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> InstanceReport:
-    """Score the objects of predictions against instance maps.
+    """Score predicted instances against instance maps.
 
     Args:
         predictions: Folder of predicted maps, or one file.
-        references: Folder of instance maps of the same names, or one file: a number for each object.
-        instances: How the predictions say which voxels are one object: `numbers`, a number for each; `components`, the
-            connected components of label 1, as published; `grown`, these with the voxels of label 2 next to them.
-        iou: Least intersection over union of a matched pair.
-        border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
-        cases: Names of the only cases to score; None: every case must be in both folders.
-        only_predicted: Leave out the references without a prediction; the report names them.
-        num_workers: Processes that score; 0 works in this one.
+        references: Folder of instance maps of the same names, or one file. Each instance has its own number.
+        instances: Encoding of the predicted instances. `numbers`: each instance has its own number. `components`:
+            the connected components of label 1, as published. `grown`: these components with the adjacent voxels of
+            label 2.
+        iou: Smallest intersection over union of a matched pair.
+        border: Width in pixels of a border at both ends of y and x. Instances that reach into it are left out of
+            predictions and references.
+        cases: Names of the cases to score. `None`: all cases, and each must be in both folders.
+        only_predicted: Leave out references without a prediction. The report lists them.
+        num_workers: Processes that score cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Raises:
-        InputError: Files are missing, too many, unreadable or of another grid; all faults are in one message.
-        UsageError: A folder is to be compared with a file, the references are label maps of interior and boundary, or
-            the arguments do not go together.
+        InputError: Files are missing, surplus, unreadable or on another grid. One message lists all faults.
+        UsageError: One path is a folder and the other a file, the references are label maps of interior and boundary,
+            or the arguments contradict each other.
     """
     if instances not in get_args(InstanceSource):
-        raise UsageError(f"instances {instances!r} is unknown; choose {', '.join(get_args(InstanceSource))}")
+        raise UsageError(f"instances {instances!r} is unknown. Choose {', '.join(get_args(InstanceSource))}.")
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
@@ -97,16 +99,16 @@ def make_instance_report(
     border: int = BORDER,
     unpredicted: Sequence[str] = (),
 ) -> InstanceReport:
-    """Make the report of some images.
+    """Make a report from the scores of images.
 
     Args:
-        scores: Objects found, missed and false of each image.
-        predictions: Where the predictions come from.
-        references: Where the references come from.
-        instances: How the predictions say which voxels are one object.
-        iou: Least intersection over union of a matched pair.
-        border: Width of the border whose objects were left out.
-        unpredicted: Names of references that were left out because they have no prediction.
+        scores: Counts of matched, missed and false instances, by the name of the image.
+        predictions: Source of the predictions, such as a folder.
+        references: Source of the references, such as a folder.
+        instances: Encoding of the predicted instances.
+        iou: Smallest intersection over union of a matched pair.
+        border: Width in pixels of the border whose instances were left out.
+        unpredicted: Names of the references left out because they have no prediction.
     """
     return InstanceReport(
         predictions=predictions,
@@ -131,32 +133,32 @@ def convert_to_instances(
     num_workers: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Path, ...]:
-    """Write an instance map for every label map of interior and boundary in a folder.
+    """Write instance maps for a folder of interior and boundary label maps.
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder to write the instance maps to, under the same names; it appears when all is done.
-        interior: Value of the voxels whose connected components are the objects.
-        boundary: Value of the voxels by which objects grow; None: no value.
-        grow: How far, in voxels.
-        min_voxels: Objects with fewer voxels are left out.
-        num_workers: Processes that convert; 0 works in this one.
+        output: Folder for the instance maps, which have the same file names. It appears once all are written.
+        interior: Value of the voxels whose connected components are the instances.
+        boundary: Value of the voxels that instances may grow into. `None`: no value.
+        grow: Largest distance in voxels by which instances grow.
+        min_voxels: Smallest number of voxels of an instance. Smaller instances are left out.
+        num_workers: Processes that convert cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Returns:
-        The files written, sorted by name.
+        Paths of the instance maps, sorted by name.
 
     Raises:
-        InputError: Files cannot be read; all are named, and nothing has been written.
-        UsageError: The output is there already.
-        OSError: The disk is full; said once, and nothing has been written.
+        InputError: Files cannot be read. The message lists all of them, and no file is written.
+        UsageError: The output already exists.
+        OSError: The disk is full. No file is written.
     """
     if not predictions.exists():
         raise InputError(f"{predictions}: no such file or folder.")
     if output.resolve() == (predictions if predictions.is_dir() else predictions.parent).resolve():
-        raise UsageError(f"{output}: instance maps would replace the label maps; name another folder.")
+        raise UsageError(f"{output}: instance maps would replace the label maps. Choose another folder.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is there already; name a new folder, or remove it.")
+        raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     faults: list[str] = []
     if predictions.is_dir():
         files = list_label_maps(predictions, None, faults)
@@ -175,7 +177,7 @@ def convert_to_instances(
 
 
 def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | None:
-    """Write the instances of one label map; returns what is wrong with it."""
+    """Write the instances of one label map, or return its fault."""
     try:
         image = read_label_map(task.prediction)
         write_instance_map(task.reference, find(image.array[0]), like=image)
@@ -187,13 +189,13 @@ def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | N
 
 
 def _refuse_label_maps(references: Path) -> None:
-    """Refuse the label maps of a converted data set, beside which its instance maps lie."""
+    """Refuse label maps as references if their data set has instance maps."""
     folder = references if references.is_dir() else references.parent
     other = folder.with_name(INSTANCE_FOLDERS.get(folder.name, folder.name))
     if other != folder and other.is_dir():
         raise UsageError(
-            f"{references}: label maps of interior and boundary, without a number for each object; the instance maps "
-            f"lie in {other}."
+            f"{references}: expected instance maps, got label maps of interior and boundary, which do not number the "
+            f"instances. Use the instance maps in {other}."
         )
 
 
@@ -212,7 +214,7 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: in
     differences = compare_geometry(*images)
     if differences:
         fault = f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {', '.join(differences)}"
-        return _Scored(pair.name, None, (f"{fault}; bring the prediction to the reference's grid",))
+        return _Scored(pair.name, None, (f"{fault}. Resample the prediction to the reference's grid.",))
     prediction, reference = (image.array[0] for image in images)
     if instances != "numbers":
         prediction = find_instances(prediction, grow=1 if instances == "grown" else 0)
@@ -234,7 +236,7 @@ def _case_report(name: str, scores: Scores) -> InstanceCase:
 
 
 def _summarise(cases: Sequence[Scores]) -> InstanceSummary:
-    """Return means over the images with an object, and the F1 of all objects."""
+    """Return means over images with instances, and the F1 of all instances."""
     scores = [case.f1 for case in cases if case.f1 is not None]
     pooled = sum(cases, Scores(0, 0, 0, 0.0))
     return InstanceSummary(
@@ -257,10 +259,13 @@ def _statistics(values: Sequence[float]) -> Statistics:
 
 
 def instance_rows(report: InstanceReport) -> list[tuple[str, ...]]:
-    """Return the summary of a report as a table: its head and one row.
+    """Return the summary of a report as a table of two rows.
 
     Args:
-        report: The report.
+        report: Report of `evaluate_instances`.
+
+    Returns:
+        The heading row and the row of scores.
     """
     summary = report.summary
     counts = (

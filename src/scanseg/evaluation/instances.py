@@ -1,7 +1,7 @@
-"""Objects in label maps, and how many of them a prediction finds.
+"""Instances in label maps, and scores of predicted instances.
 
-Source of the score: Ma et al. 2024, NeurIPS cell segmentation challenge, behind xLSTM-UNet's table of cells: objects at
-the border are left out, pairs are matched one to one at an intersection over union of 0.5 or more.
+Source of the score: Ma et al. 2024, NeurIPS cell segmentation challenge. xLSTM-UNet's table of cells uses it. Instances
+at the border are left out, and pairs are matched one to one at an intersection over union of 0.5 or more.
 """
 
 from collections.abc import Iterator
@@ -15,27 +15,27 @@ from scipy.optimize import linear_sum_assignment
 from scanseg.errors import InputError
 
 INTERIOR, BOUNDARY = 1, 2
-"""Values of a label map of interior and boundary."""
+"""Values of the interior and of the boundary in a label map."""
 
 IOU = 0.5
 BORDER = 2
 TILED_PIXELS = 25_000_000
-"""Images of two axes with more pixels are scored in tiles, as published."""
+"""Number of pixels above which images of two axes are scored in tiles, as published."""
 TILE = 2000
 
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """Objects matched, false and missed in one image."""
+    """Matched, false and missed instances of one image."""
 
     true_positives: int
     false_positives: int
     false_negatives: int
     iou_sum: float
-    """Intersections over unions of the matched pairs, summed."""
+    """Sum of the intersections over unions of the matched pairs."""
 
     def __add__(self, other: "InstanceScores") -> "InstanceScores":
-        """Return the objects of two images taken together."""
+        """Return the sums of the counts of two images."""
         return InstanceScores(
             self.true_positives + other.true_positives,
             self.false_positives + other.false_positives,
@@ -45,27 +45,27 @@ class InstanceScores:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None where there is no object at all."""
+        """Harmonic mean of precision and recall. `None` without any instance."""
         return _ratio(2 * self.true_positives, self._weight)
 
     @property
     def precision(self) -> float | None:
-        """Part of the predicted objects that are right; None where nothing is predicted."""
+        """Fraction of predicted instances with a match. `None` without predicted instances."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float | None:
-        """Part of the objects that are found; None where there are none."""
+        """Fraction of reference instances with a match. `None` without reference instances."""
         return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean intersection over union of the matched pairs."""
+        """Mean intersection over union of matched pairs. `None` without any pair."""
         return _ratio(self.iou_sum, self.true_positives)
 
     @property
     def panoptic_quality(self) -> float | None:
-        """F1 times the mean intersection over union of the matched pairs."""
+        """F1 times the mean intersection over union. `None` without any instance."""
         return _ratio(2 * self.iou_sum, self._weight)
 
     @property
@@ -81,26 +81,27 @@ def find_instances(
     grow: int = 0,
     min_voxels: int = 0,
 ) -> Int32[np.ndarray, "*spatial"]:
-    """Number the objects of a label map of interior and boundary, in two or three axes.
+    """Number the instances in a label map of interior and boundary.
 
     Args:
-        label_map: Labels of every voxel.
-        interior: Value of the voxels whose connected components (corners connect) are the objects.
-        boundary: Value of the voxels by which objects grow; None: no value.
-        grow: Largest distance in voxels, along axes and diagonals, of a boundary voxel that joins the nearest object. 1
-            undoes a boundary that is one voxel thick.
-        min_voxels: Objects with fewer voxels, after they have grown, are left out.
+        label_map: Label map (z, y, x) or (y, x).
+        interior: Value of the voxels whose connected components are the instances. Voxels that share a corner are
+            connected.
+        boundary: Value of the voxels that instances may grow into. `None`: no value.
+        grow: Largest distance in voxels, along axes and diagonals, at which a boundary voxel joins the nearest
+            instance. 1 undoes a boundary one voxel thick.
+        min_voxels: Smallest number of voxels of a grown instance. Smaller instances are left out.
 
     Returns:
-        Numbers from 1 without gaps, 0 for no object.
+        Instance map of the same shape: consecutive numbers from 1, and 0 for no instance.
 
     Raises:
-        InputError: `grow` or `min_voxels` is negative, or the two values are one.
+        InputError: `grow` or `min_voxels` is negative, or `interior` equals `boundary`.
     """
     if grow < 0 or min_voxels < 0 or interior == boundary:
         raise InputError(
-            f"interior {interior}, boundary {boundary}, grow {grow}, min_voxels {min_voxels}: the values must differ, "
-            "grow and min_voxels must be 0 or above"
+            f"interior {interior}, boundary {boundary}, grow {grow}, min_voxels {min_voxels}: expected different "
+            "values of interior and boundary, and grow and min_voxels of at least 0."
         )
     instances, _ = ndimage.label(label_map == interior, structure=np.ones((3,) * label_map.ndim))
     numbers = instances.astype(np.int32, copy=False)
@@ -112,7 +113,7 @@ def find_instances(
 def _grown(
     numbers: Int32[np.ndarray, "*spatial"], boundary: Bool[np.ndarray, "*spatial"], grow: int
 ) -> Int32[np.ndarray, "*spatial"]:
-    """Let voxels of the boundary join the nearest object, up to a distance along axes and diagonals."""
+    """Assign boundary voxels within chessboard distance `grow` to the nearest instance."""
     distances, nearest = ndimage.distance_transform_cdt(
         numbers == 0, metric="chessboard", return_indices=True
     )
@@ -120,7 +121,7 @@ def _grown(
 
 
 def _large(numbers: Int32[np.ndarray, "*spatial"], min_voxels: int) -> Int32[np.ndarray, "*spatial"]:
-    """Leave out small objects and number the others without gaps."""
+    """Remove instances below `min_voxels` voxels and number the others consecutively."""
     kept = np.bincount(numbers.ravel()) >= min_voxels
     kept[0] = False
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[numbers]
@@ -133,16 +134,17 @@ def score_instances(
     iou: float = IOU,
     border: int = BORDER,
 ) -> InstanceScores:
-    """Count the objects that a prediction finds, misses, and makes up.
+    """Count the matched, false and missed instances of a prediction.
 
     Args:
-        prediction: Number of the object of each voxel, 0 for none; (z, y, x) or (y, x).
-        reference: The same of the same shape.
-        iou: Least intersection over union of a matched pair, above 0 and up to 1.
-        border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
+        prediction: Instance map (z, y, x) or (y, x). 0 is no instance.
+        reference: Instance map of the same shape.
+        iou: Smallest intersection over union of a matched pair, above 0 and at most 1.
+        border: Width in pixels of a border at both ends of y and x. Instances that reach into it are left out of both
+            maps.
 
     Raises:
-        InputError: The arrays are no instance maps of one shape, or `iou` or `border` is out of range.
+        InputError: The arrays are no instance maps of equal shape, or `iou` or `border` is out of range.
     """
     _check(prediction, reference, iou=iou, border=border)
     total = InstanceScores(0, 0, 0, 0.0)
@@ -156,26 +158,26 @@ def _check(prediction: np.ndarray, reference: np.ndarray, *, iou: float, border:
     faults = []
     if prediction.shape != reference.shape or reference.ndim not in (2, 3):
         faults.append(
-            f"the prediction has shape {prediction.shape}, the reference {reference.shape}; they must have one shape "
-            "of two or three axes"
+            f"shapes: expected equal shapes of two or three axes, got prediction {prediction.shape} and reference "
+            f"{reference.shape}"
         )
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iu":
-            faults.append(f"the {name} holds {array.dtype}; instance maps hold integers")
+            faults.append(f"{name}: expected integers in an instance map, got {array.dtype}")
         elif array.size and array.min() < 0:
             faults.append(
-                f"the {name} holds the number {array.min()}; instances are numbered from 1, 0 is none"
+                f"{name}: expected instances numbered from 1, and 0 for none, got the number {array.min()}"
             )
     if not 0 < iou <= 1:
-        faults.append(f"iou {iou} must be above 0 and at most 1")
+        faults.append(f"iou: expected a number above 0 and at most 1, got {iou}")
     if border < 0:
-        faults.append(f"border {border} must be 0 or above")
+        faults.append(f"border: expected 0 or more, got {border}")
     if faults:
         raise InputError("; ".join(faults))
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Return the whole image, or the tiles of one that is too large."""
+    """Yield the index of the whole image, or of each tile."""
     if len(shape) == 3 or np.prod(shape) <= TILED_PIXELS:
         yield (...,)  # type: ignore[misc]
         return
@@ -185,7 +187,7 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
 
 
 def _without_border(instances: Integer[np.ndarray, "*box"], border: int) -> Int64[np.ndarray, "*box"]:
-    """Number the objects from 1 without gaps, those at the border of the last two axes left out."""
+    """Remove instances at the border of the last two axes and renumber."""
     values, numbers = np.unique(instances, return_inverse=True)
     numbers = numbers.reshape(instances.shape)
     touching = np.zeros(len(values), dtype=bool)
@@ -198,14 +200,17 @@ def _without_border(instances: Integer[np.ndarray, "*box"], border: int) -> Int6
             np.s_[..., -border:],
         ):
             touching[np.unique(numbers[edge])] = True
-    anew = np.where(touching, 0, np.cumsum(~touching))
-    return anew[numbers]
+    new_numbers = np.where(touching, 0, np.cumsum(~touching))
+    return new_numbers[numbers]
 
 
 def _match(
     prediction: Int64[np.ndarray, "*box"], reference: Int64[np.ndarray, "*box"], *, iou: float
 ) -> InstanceScores:
-    """Match objects one to one: as many pairs as can be, and among these the largest overlap."""
+    """Match instances one to one.
+
+    The number of pairs is maximal, and among such matchings their total overlap is.
+    """
     num_predicted, num_referred = int(prediction.max(initial=0)), int(reference.max(initial=0))
     both = (prediction > 0) & (reference > 0)
     pairs, common = np.unique(prediction[both] * (num_referred + 1) + reference[both], return_counts=True)
@@ -227,22 +232,22 @@ def _assign(
     referred: Int64[np.ndarray, " pair"],
     ious: Float[np.ndarray, " pair"],
 ) -> Float[np.ndarray, " match"]:
-    """Return the overlaps of the pairs that are matched.
+    """Return the overlaps of the matched pairs.
 
-    Pairs of which neither object has another candidate are matched at once: with a threshold above a half that is all
-    of them, so that images with many thousand objects need no large matrix.
+    Unambiguous pairs, in which neither instance has a second candidate, are matched without an assignment problem.
+    With a threshold above 0.5 all pairs are unambiguous, so images with thousands of instances need no large matrix.
     """
-    alone = _occurs_once(predicted) & _occurs_once(referred)
-    if alone.all():
+    unambiguous = _occurs_once(predicted) & _occurs_once(referred)
+    if unambiguous.all():
         return ious
-    rows, row_of = np.unique(predicted[~alone], return_inverse=True)
-    columns, column_of = np.unique(referred[~alone], return_inverse=True)
+    rows, row_of = np.unique(predicted[~unambiguous], return_inverse=True)
+    columns, column_of = np.unique(referred[~unambiguous], return_inverse=True)
     gain = np.zeros((len(rows), len(columns)))
-    gain[row_of, column_of] = 1 + ious[~alone] / (2 * min(gain.shape))
+    gain[row_of, column_of] = 1 + ious[~unambiguous] / (2 * min(gain.shape))
     overlap = np.zeros_like(gain)
-    overlap[row_of, column_of] = ious[~alone]
+    overlap[row_of, column_of] = ious[~unambiguous]
     chosen = overlap[linear_sum_assignment(gain, maximize=True)]
-    return np.concatenate([ious[alone], chosen[chosen > 0]])
+    return np.concatenate([ious[unambiguous], chosen[chosen > 0]])
 
 
 def _occurs_once(numbers: Int64[np.ndarray, " pair"]) -> Bool[np.ndarray, " pair"]:

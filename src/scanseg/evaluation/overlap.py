@@ -1,4 +1,4 @@
-"""Volumes and overlap of labels: Dice."""
+"""Voxel counts and overlap (Dice) of labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,21 +7,24 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 SLAB_VOXELS = 1 << 22
-"""Voxels that are counted at a time; bounds the memory."""
+"""Voxels counted at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxels of one label in a prediction and its reference."""
+    """Numbers of voxels of one label in a prediction and its reference."""
 
     prediction: int
     reference: int
     both: int
-    """Voxels that have the label in both."""
+    """Number of voxels with the label in both."""
 
     @property
     def dice(self) -> float:
-        """Twice the common voxels by the sum of voxels; one of the masks must not be empty."""
+        """Twice the common voxels divided by the sum of both.
+
+        At least one mask must not be empty.
+        """
         return 2 * self.both / (self.prediction + self.reference)
 
 
@@ -31,12 +34,15 @@ def count_overlaps(
     *,
     labels: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Overlap]:
-    """Count the voxels of every label in one pass over the label maps.
+    """Count the voxels of all labels in one pass.
 
     Args:
-        prediction: Values of every voxel.
-        reference: Values of every voxel, of the same shape.
-        labels: Name of each label, or region, to the values that make it up.
+        prediction: Label map of shape `spatial`.
+        reference: Label map of the same shape.
+        labels: Values of each label or region, by name.
+
+    Returns:
+        Voxel counts of each label, by name.
     """
     size = 1 + max(max(values) for values in labels.values())
     size = max(size, 1 + int(prediction.max(initial=0)), 1 + int(reference.max(initial=0)))
@@ -55,7 +61,7 @@ def count_overlaps(
 def _count_pairs(
     prediction: UInt8[np.ndarray, "*spatial"], reference: UInt8[np.ndarray, "*spatial"], *, size: int
 ) -> Int[np.ndarray, "predicted referred"]:
-    """Return how often each pair of values below `size` occurs."""
+    """Count each pair of values below `size`."""
     counts = np.zeros(size * size, dtype=np.int64)
     rows = max(1, SLAB_VOXELS // max(1, prediction[:1].size))
     for start in range(0, len(prediction), rows):

@@ -1,4 +1,4 @@
-"""Predictions and the references they are scored against: found, and checked against each other."""
+"""Pairs of a prediction and its reference: search and checks."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from scanseg.imaging import DECODERS, Image, compare_geometry, file_ending, read
 from scanseg.settings import several
 
 _PIECE = 1 << 22
-"""Voxels that are counted at a time."""
+"""Voxels counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is compared, and what is left out because that was asked for."""
+    """Pairs to compare, and references left out on request."""
 
     pairs: tuple[Pair, ...]
     """Sorted by name."""
     unpredicted: tuple[str, ...]
-    """Names of the references that have no prediction."""
+    """Names of the references without a prediction, which are left out."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look into the files of a pair found."""
+    """Faults and label values of the files of a pair."""
 
     faults: tuple[str, ...]
     values: frozenset[int]
@@ -47,59 +47,81 @@ class Inspection:
 def find_pairs(
     predictions: Path, references: Path, *, cases: Sequence[str] | None, only_predicted: bool
 ) -> Pairs:
-    """Find the reference of every prediction by its name; file endings may differ.
+    """Find the reference of every prediction by case name.
+
+    File endings of a prediction and its reference may differ.
 
     Args:
         predictions: Folder of predicted label maps, or one file.
-        references: Folder of reference label maps, or one file, whatever its name.
-        cases: Names of the only cases to compare; None: all in either folder.
-        only_predicted: Leave out the references that have no prediction.
+        references: Folder of reference label maps, or one file of any name.
+        cases: Names of the cases to compare. `None`: all cases in either folder.
+        only_predicted: Leave out references without a prediction.
 
     Raises:
-        UsageError: One is a folder and the other is not, cases are named for files, or for a part that is another.
-        InputError: Nothing is there, or a file has no counterpart; all faults are in one message.
+        UsageError: One path is a folder and the other a file, cases are named for two files, or both `cases` and
+            `only_predicted` are given.
+        InputError: A path or all label maps are missing, or a file has no counterpart. One message lists all faults.
     """
+    cases = None if cases is None else several(cases)
+    _check_arguments(predictions, references, cases=cases, only_predicted=only_predicted)
+    if predictions.is_file():
+        return Pairs((Pair(case_name(predictions), predictions, references),), ())
+    faults: list[str] = []
+    predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
+    unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
+    candidates = predicted.keys() | referred.keys() if cases is None else set(cases)
+    wanted = sorted(candidates - set(unpredicted))
+    faults += [
+        _missing_file_fault(
+            name,
+            predictions=None if name in predicted else predictions,
+            references=None if name in referred else references,
+        )
+        for name in wanted
+        if name not in predicted or name not in referred
+    ]
+    if not wanted:
+        where = predictions if unpredicted else "either folder"
+        faults.append(f"no label maps in {where}. Known endings are {', '.join(DECODERS)}.")
+    refuse_faults(f"{predictions} and {references}", faults)
+    return Pairs(
+        tuple(Pair(name, predicted[name], referred[name]) for name in wanted), unpredicted=tuple(unpredicted)
+    )
+
+
+def _check_arguments(
+    predictions: Path, references: Path, *, cases: Sequence[str] | None, only_predicted: bool
+) -> None:
+    """Raise an error for missing paths and contradictory arguments."""
     for path in (predictions, references):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
     if predictions.is_dir() != references.is_dir():
         raise UsageError(f"{predictions} and {references} must be two folders or two files.")
-    cases = None if cases is None else several(cases)
     if cases is not None and not cases:
-        raise UsageError("no cases are named; name at least one, or leave cases out for all.")
+        raise UsageError("no cases are named. Name at least one, or leave cases out for all.")
     if cases is not None and only_predicted:
-        raise UsageError("named cases and only those that are predicted exclude each other; leave one out.")
-    if predictions.is_file():
-        if cases is not None or only_predicted:
-            raise UsageError("a part of the cases is for folders only; two files are one case.")
-        return Pairs((Pair(case_name(predictions), predictions, references),), ())
-    faults: list[str] = []
-    predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
-    unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
-    there = predicted.keys() | referred.keys() if cases is None else set(cases)
-    wanted = sorted(there - set(unpredicted))
-    for name in wanted:
-        if name not in predicted and name not in referred:
-            faults.append(
-                f"case {name}: neither in {predictions} nor in {references}; mend its name (--case)"
-            )
-        elif name not in predicted:
-            faults.append(
-                f"case {name}: no prediction in {predictions}; predict it, name the cases to compare (--case), or "
-                "leave out what is not predicted (--only-predicted)"
-            )
-        elif name not in referred:
-            faults.append(
-                f"case {name}: no reference in {references}; remove the prediction, or name the cases to compare "
-                "(--case)"
-            )
-    if not wanted:
-        where = predictions if unpredicted else "either folder"
-        faults.append(f"no label maps in {where}; known endings are {', '.join(DECODERS)}")
-    refuse_faults(f"{predictions} and {references}", faults)
-    return Pairs(
-        tuple(Pair(name, predicted[name], referred[name]) for name in wanted), unpredicted=tuple(unpredicted)
-    )
+        raise UsageError("cases and only_predicted exclude each other. Leave one out.")
+    if predictions.is_file() and (cases is not None or only_predicted):
+        raise UsageError("selecting cases is for folders only, and two files are one case.")
+
+
+def _missing_file_fault(name: str, *, predictions: Path | None, references: Path | None) -> str:
+    """Return the fault of a case whose prediction or reference is missing.
+
+    Args:
+        name: Name of the case.
+        predictions: Folder that lacks its prediction, if it does.
+        references: Folder that lacks its reference, if it does.
+    """
+    if predictions and references:
+        return f"case {name}: neither in {predictions} nor in {references}. Correct its name (--case)."
+    if predictions:
+        return (
+            f"case {name}: no prediction in {predictions}. Predict it, name the cases to compare (--case), or leave "
+            "out references without a prediction (--only-predicted)."
+        )
+    return f"case {name}: no reference in {references}. Remove the prediction, or name the cases to compare (--case)."
 
 
 def read_pair(pair: Pair) -> tuple[Image, Image]:
@@ -112,11 +134,11 @@ def read_pair(pair: Pair) -> tuple[Image, Image]:
 
 
 def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspection:
-    """Read a pair and say what is wrong with it.
+    """Read a pair and return its faults and label values.
 
     Args:
         pair: The files.
-        known_values: Values that may occur; None: any.
+        known_values: Values that may occur. `None`: any value.
     """
     faults, images = [], {}
     for path in (pair.prediction, pair.reference):
@@ -129,26 +151,26 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
         unknown = sorted(values - known_values) if known_values is not None else []
         if unknown:
             faults.append(
-                f"case {pair.name}: {path} holds the values {unknown}, which are no labels; the labels are "
-                f"{sorted(known_values or ())}: correct the file, or the labels"
+                f"case {pair.name}: {path} holds the values {unknown}, which are no labels. The labels are "
+                f"{sorted(known_values or ())}. Correct the file, or the labels."
             )
     if len(images) == 2:
         differences = compare_geometry(images[pair.prediction], images[pair.reference])
         faults += [
-            f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {difference}; bring the prediction "
-            "to the reference's grid"
+            f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {difference}. Resample the "
+            "prediction to the reference's grid."
             for difference in differences
         ]
     return Inspection(tuple(faults), frozenset().union(*found.values()) - {0})
 
 
 def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:
-    """Return the label maps of a folder by case; adds names that are used twice to the faults.
+    """Return the label maps of a folder by case name.
 
     Args:
-        folder: The folder.
-        cases: Names of the only cases to list; None: all.
-        faults: What is wrong so far.
+        folder: Folder of label maps.
+        cases: Names of the cases to list. `None`: all.
+        faults: List to which a fault is added for each case with several files.
     """
     grouped: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
@@ -158,7 +180,7 @@ def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[st
         if known and (cases is None or case_name(path) in cases):
             grouped[case_name(path)].append(path)
     faults += [
-        f"case {name}: {' and '.join(path.name for path in paths)} in {folder}; remove all but one"
+        f"case {name}: {' and '.join(path.name for path in paths)} in {folder}. Remove all but one."
         for name, paths in grouped.items()
         if len(paths) > 1
     ]
@@ -166,12 +188,18 @@ def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[st
 
 
 def case_name(path: Path) -> str:
-    """Return the name of a label map's case: that of the file without its ending."""
+    """Return the case name of a label map.
+
+    It is the file name without the ending.
+    """
     return path.name[: -len(file_ending(path))]
 
 
 def _values(label_map: UInt8[np.ndarray, "..."]) -> frozenset[int]:
-    """Return the values of a label map, counted piece by piece to bound the memory."""
+    """Return the values of a label map.
+
+    Voxels are counted piece by piece, which bounds the memory.
+    """
     flat = label_map.reshape(-1)
     pieces = (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
     counts = sum((np.bincount(piece, minlength=256) for piece in pieces), np.zeros(256, np.int64))

@@ -1,4 +1,4 @@
-"""From scores of cases to a report with its summary."""
+"""Reports with a summary, from the scores of cases."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,19 +42,19 @@ def make_report(
     distance_unit: DistanceUnit = "mm",
     unpredicted: Sequence[str] = (),
 ) -> Report:
-    """Make the report of some cases.
+    """Make a report from the scores of cases.
 
     Args:
-        cases: Scores of each case, all of them with the labels given.
-        labels: Name of each label, or region, to the values that make it up.
-        ignore_label: Value that was not scored, if there is one.
-        predictions: Where the predictions come from.
-        references: Where the references come from.
-        labels_from: Where the names of the labels come from.
-        tolerances_mm: Tolerance of each label's NSD with which the cases were scored; None: 2 mm for all.
-        rule: Metric rule with which the cases were scored.
-        distance_unit: Unit of their HD95 and ASD.
-        unpredicted: Names of references that were left out because they have no prediction.
+        cases: Scores of each case, with all labels in `labels`.
+        labels: Values of each label or region, by name.
+        ignore_label: Value that was not scored. `None`: no such value.
+        predictions: Source of the predictions, such as a folder.
+        references: Source of the references, such as a folder.
+        labels_from: Source of the names of the labels.
+        tolerances_mm: Tolerances in mm of the NSD, by label. `None`: 2 mm for all.
+        rule: Metric rule of the scores.
+        distance_unit: Unit of HD95 and ASD.
+        unpredicted: Names of the references left out because they have no prediction.
     """
     return Report(
         predictions=predictions,
@@ -75,7 +75,9 @@ def make_report(
 
 
 def summarise(cases: Sequence[CaseScores], *, labels: Sequence[str]) -> ReportSummary:
-    """Return the means over cases and labels; scores that are not counted or infinite are left out.
+    """Return the means over cases and labels.
+
+    Scores that are not counted (`None`) or infinite are left out.
 
     Args:
         cases: Scores of each case.
@@ -137,12 +139,12 @@ def _statistics(values: Sequence[float | None]) -> Statistics:
 def _mean_of_cases(
     cases: Sequence[CaseScores], labels: Sequence[str], score: Callable[[LabelScores], float | None]
 ) -> float | None:
-    """Return the mean over cases of the mean over the labels counted in each."""
+    """Return the mean over cases of the mean over their counted labels."""
     return _mean([_mean([score(case.labels[name]) for name in labels]) for case in cases])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are counted; None where there is none."""
+    """Return the mean of the finite values. `None` without any."""
     counted = _counted(values)
     return float(np.mean(counted)) if counted else None
 

@@ -1,4 +1,4 @@
-"""Scores of one case: Dice, HD95, ASD, NSD and volumes of every label."""
+"""Scores of one case: Dice, HD95, ASD, NSD and volumes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,17 +23,20 @@ class LabelScores:
     """Scores of one label in one case."""
 
     dice: float | None
-    """0 to 1; None: not counted."""
+    """Dice, 0 to 1. `None`: not counted."""
     hd95: float | None
-    """None: not counted, or not asked for; `inf`, by the rule `skip`: only one of the masks is empty."""
+    """95th percentile of surface distances.
+
+    `None`: not counted, or not computed. `inf`, with the rule `skip`: exactly one mask is empty.
+    """
     asd: float | None
-    """Mean surface distance of both directions; None and `inf` as for HD95."""
+    """Mean surface distance of both directions. `None` and `inf` as for `hd95`."""
     nsd: float | None
-    """0 to 1; None: not counted, or not asked for."""
+    """Surface Dice, 0 to 1. `None`: not counted, or not computed."""
     volume_ml: float | None
-    """Volume of the prediction; None for images of two axes."""
+    """Volume of the prediction. `None` for images of two axes."""
     reference_volume_ml: float | None
-    """Volume of the reference; None for images of two axes."""
+    """Volume of the reference. `None` for images of two axes."""
 
 
 def score_case(
@@ -55,26 +58,26 @@ def score_case(
         prediction: Label map (z, y, x) or (y, x), values 0 to 255.
         reference: Label map of the same shape.
         spacing: Millimetres per voxel along the axes (1 for pixels).
-        labels: Name of each label, or region, to the values (1 to 255) that make it up.
-        ignore_label: Value of the reference; where it stands, both label maps count as background.
-        tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
-        label_tolerances_mm: Other tolerances, for labels by name.
+        labels: Values (1 to 255) of each label or region, by name.
+        ignore_label: Value of the reference. Both label maps count as background at its voxels.
+        tolerance_mm: Distance in mm up to which surfaces agree (NSD).
+        label_tolerances_mm: Tolerances in mm of single labels, by name.
         rule: Name of the metric rule.
-        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing. NSD is always in mm.
-        surface: Whether HD95, ASD and NSD are computed; they take most of the time.
+        distance_unit: Unit of HD95 and ASD. `voxels` ignores the spacing. NSD is always in mm.
+        surface: Compute HD95, ASD and NSD, which take most of the time.
 
     Returns:
-        Scores of every label by name.
+        Scores of every label, by name.
 
     Raises:
-        InputError: The arrays or the labels cannot be scored; all faults are in one message.
+        InputError: The arrays or the labels cannot be scored. One message lists all faults.
     """
     tolerances = tolerances_of(labels, tolerance_mm=tolerance_mm, label_tolerances_mm=label_tolerances_mm)
     _check(prediction, reference, spacing=spacing, labels=labels, tolerances=tolerances)
     ignored = None if ignore_label is None else reference == ignore_label
     maps = _LabelMaps(_clear(prediction, ignored), _clear(reference, ignored))
     overlaps = count_overlaps(*maps.crop(range(1, MAX_VALUE + 1)), labels=labels)
-    measure = _Surfaces(tuple(spacing), distance_unit) if surface else None
+    surfaces = _Surfaces(tuple(spacing), distance_unit) if surface else None
     scores = {}
     for name, values in labels.items():
         agreement = _score_label(
@@ -82,7 +85,7 @@ def score_case(
             [_mask(label_map, values) for label_map in maps.crop(values)],
             overlap=overlaps[name],
             rule=METRIC_RULES[rule],
-            surfaces=measure,
+            surfaces=surfaces,
             tolerance_mm=tolerances[name],
         )
         scores[name] = _with_volumes(agreement, overlaps[name], spacing)
@@ -91,7 +94,7 @@ def score_case(
 
 @dataclass(frozen=True)
 class _Surfaces:
-    """How surfaces are measured."""
+    """Spacing and unit with which surface distances are computed."""
 
     spacing: tuple[float, ...]
     distance_unit: DistanceUnit
@@ -99,7 +102,7 @@ class _Surfaces:
     def add(
         self, agreement: Agreement, masks: Sequence[Bool[np.ndarray, "*box"]], *, tolerance_mm: float
     ) -> Agreement:
-        """Return the agreement of two masks that are not empty with their surface scores."""
+        """Add the surface scores of two nonempty masks to their agreement."""
         prediction, reference = masks
         steps = self.spacing if self.distance_unit == "mm" else (1.0,) * reference.ndim
         distances = surface_distances(prediction, reference, spacing=steps)
@@ -116,7 +119,7 @@ def _score_label(
     surfaces: _Surfaces | None,
     tolerance_mm: float,
 ) -> Agreement:
-    """Score the masks of one label, cut to a box that holds both, by a rule."""
+    """Score prediction and reference of one label, cropped to a common box."""
     if rule.scores_in_z_range(name) and masks[1].ndim == 3 and overlap.reference:
         masks, overlap = _in_z_range(masks)
         if not overlap.reference:
@@ -131,7 +134,7 @@ def _score_label(
 def _in_z_range(
     masks: Sequence[Bool[np.ndarray, "z y x"]],
 ) -> tuple[list[Bool[np.ndarray, "range y x"]], Overlap]:
-    """Cut masks to the slices of the reference, the last one left out (off by one, as published)."""
+    """Crop masks to the reference's slices without its last, as published."""
     slices = np.flatnonzero(masks[1].any(axis=(1, 2)))
     cut = [mask[slices[0] : slices[-1]] for mask in masks]
     counts = (np.count_nonzero(mask) for mask in (*cut, cut[0] & cut[1]))
@@ -139,7 +142,7 @@ def _in_z_range(
 
 
 class _LabelMaps:
-    """A prediction and its reference, with the box of every value in each."""
+    """A prediction and its reference, with the bounding box of every value."""
 
     def __init__(
         self, prediction: UInt8[np.ndarray, "*spatial"], reference: UInt8[np.ndarray, "*spatial"]
@@ -148,7 +151,10 @@ class _LabelMaps:
         self._boxes = [ndimage.find_objects(label_map) for label_map in self._maps]
 
     def crop(self, values: Iterable[int]) -> tuple[UInt8[np.ndarray, "*box"], UInt8[np.ndarray, "*box"]]:
-        """Cut both label maps to the smallest box that holds some values of both; it may be empty."""
+        """Crop both label maps to the bounding box of some values.
+
+        The box is empty if neither map has any of them.
+        """
         chosen = set(values)
         boxes = [
             box
@@ -175,50 +181,60 @@ def _check(
     labels: Mapping[str, tuple[int, ...]],
     tolerances: Mapping[str, float],
 ) -> None:
-    """Raise everything that hinders scoring."""
-    faults = []
-    if prediction.shape != reference.shape or reference.ndim not in (2, 3):
-        faults.append(
-            f"the prediction has shape {prediction.shape}, the reference {reference.shape}; they must have one shape "
-            "of two or three axes"
-        )
-    for name, array in (("prediction", prediction), ("reference", reference)):
-        if array.dtype.kind not in "iub":
-            faults.append(f"the {name} holds {array.dtype}; label maps hold integers")
-        elif array.dtype != np.uint8 and array.size and (array.min() < 0 or array.max() > MAX_VALUE):
-            faults.append(
-                f"the {name} holds values {array.min()} to {array.max()}; labels are 0 to {MAX_VALUE}"
-            )
+    """Raise one InputError for all faults of the arguments."""
+    faults = _array_faults(prediction, reference)
     if len(spacing) != reference.ndim or not all(0 < size < np.inf for size in spacing):
         faults.append(
-            f"spacing {tuple(spacing)} must be a positive number of mm for each of {reference.ndim} axes"
+            f"spacing: expected a positive number of mm for each of {reference.ndim} axes, got {tuple(spacing)}"
         )
     if not labels:
-        faults.append("labels are empty; name at least one")
+        faults.append("labels are empty, name at least one")
     for name, values in labels.items():
         if not values or not all(0 < value <= MAX_VALUE for value in values):
-            faults.append(f"label {name!r} has the values {values}; give at least one from 1 to {MAX_VALUE}")
+            faults.append(f"label {name!r}: expected at least one value from 1 to {MAX_VALUE}, got {values}")
     for name, tolerance in tolerances.items():
         if name not in labels:
             faults.append(
-                f"a tolerance is given for {name!r}, which is no label; the labels are {', '.join(labels)}"
+                f"tolerance of {name!r}: expected the name of a label, the labels are {', '.join(labels)}"
             )
         if not 0 <= tolerance < np.inf:
-            faults.append(f"tolerance {tolerance} mm of {name!r} must not be negative or infinite")
+            faults.append(
+                f"tolerance of {name!r}: expected a finite number of at least 0, got {tolerance} mm"
+            )
     if faults:
         raise InputError("; ".join(faults))
+
+
+def _array_faults(
+    prediction: Integer[np.ndarray, "*spatial"], reference: Integer[np.ndarray, "*spatial"]
+) -> list[str]:
+    """Return the faults of the shapes and values of two label maps."""
+    faults = []
+    if prediction.shape != reference.shape or reference.ndim not in (2, 3):
+        faults.append(
+            f"shapes: expected equal shapes of two or three axes, got prediction {prediction.shape} and reference "
+            f"{reference.shape}"
+        )
+    for name, array in (("prediction", prediction), ("reference", reference)):
+        if array.dtype.kind not in "iub":
+            faults.append(f"{name}: expected integers in a label map, got {array.dtype}")
+        elif array.dtype != np.uint8 and array.size and (array.min() < 0 or array.max() > MAX_VALUE):
+            faults.append(
+                f"{name}: expected labels from 0 to {MAX_VALUE}, got values from {array.min()} to {array.max()}"
+            )
+    return faults
 
 
 def _clear(
     label_map: Integer[np.ndarray, "*spatial"], ignored: Bool[np.ndarray, "*spatial"] | None
 ) -> UInt8[np.ndarray, "*spatial"]:
-    """Return a label map as uint8 with background where voxels are ignored."""
+    """Return a label map as uint8, with background at ignored voxels."""
     values = label_map.astype(np.uint8, copy=False)
     return values if ignored is None else np.where(ignored, np.uint8(0), values)
 
 
 def _mask(label_map: UInt8[np.ndarray, "*spatial"], values: tuple[int, ...]) -> Bool[np.ndarray, "*spatial"]:
-    """Return where a label map has one of the values."""
+    """Return the mask of the voxels with one of the values."""
     return label_map == values[0] if len(values) == 1 else np.isin(label_map, values)
 
 

@@ -1,6 +1,6 @@
-"""Distances between the surfaces of two masks: HD95, mean distance (ASD) and surface Dice (NSD).
+"""Surface metrics of two masks: HD95, mean distance (ASD), surface Dice (NSD).
 
-Neither mask may be empty; what an empty mask scores is a rule (`scanseg.evaluation.rules`).
+Neither mask may be empty. The rules in `scanseg.evaluation.rules` define the scores of empty masks.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,29 @@ from scanseg.evaluation.distances import nearest_distances
 from scanseg.evaluation.surfels import surfel_codes, surfel_sizes
 
 ROUNDING = 1e-9
-"""Relative room for rounding when a distance is compared with a tolerance: 3 voxels of 0.1 mm are within 0.3 mm."""
+"""Relative margin for rounding when a distance is compared with a tolerance.
+
+With it, 3 voxels of 0.1 mm are within 0.3 mm.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """Distances of the surface voxels of two masks from the other's surface, in the unit of the spacing."""
+    """Distances between the surfaces of two masks, in the spacing's unit."""
 
     from_prediction: Float[np.ndarray, " point"]
+    """Distance of each surface voxel of the prediction to the surface of the reference."""
     from_reference: Float[np.ndarray, " point"]
+    """Distance of each surface voxel of the reference to the surface of the prediction."""
 
     @property
     def hd95(self) -> float:
-        """95th percentile of the distances of both surfaces, pooled before the percentile is taken."""
+        """95th percentile of the pooled distances of both surfaces."""
         return float(np.percentile(np.concatenate([self.from_prediction, self.from_reference]), 95))
 
     @property
     def asd(self) -> float:
-        """Mean of all distances, both directions pooled (MedPy's `assd` since 0.5)."""
+        """Mean of the pooled distances of both surfaces (MedPy's `assd` since 0.5)."""
         return float(np.concatenate([self.from_prediction, self.from_reference]).mean())
 
 
@@ -41,15 +46,15 @@ def surface_distances(
     *,
     spacing: Sequence[float],
 ) -> SurfaceDistances:
-    """Measure the distances of both surfaces from each other.
+    """Compute the distances of the surfaces of two masks to each other.
 
-    MedPy's definition: a surface is the voxels of a mask that erosion by one voxel along the axes removes (voxels at
-    the array's border among them).
+    MedPy's definition: the surface of a mask consists of the voxels that an erosion by one voxel along the axes
+    removes, including voxels at the array's border.
 
     Args:
         prediction: Mask of two or three axes, not empty.
         reference: Mask of the same shape, not empty.
-        spacing: Millimetres per voxel along the axes; 1 for distances in voxels.
+        spacing: Millimetres per voxel along the axes. 1: distances are in voxels.
 
     Raises:
         InputError: The masks cannot be compared.
@@ -68,7 +73,19 @@ def hausdorff_95(
     *,
     spacing: Sequence[float],
 ) -> float:
-    """Return the 95th percentile of the distances of both surfaces from each other (`surface_distances`), in mm."""
+    """Return the 95th percentile of the `surface_distances` of two masks.
+
+    Args:
+        prediction: Mask of two or three axes, not empty.
+        reference: Mask of the same shape, not empty.
+        spacing: Millimetres per voxel along the axes.
+
+    Returns:
+        Distance in mm.
+
+    Raises:
+        InputError: The masks cannot be compared.
+    """
     return surface_distances(prediction, reference, spacing=spacing).hd95
 
 
@@ -79,26 +96,27 @@ def surface_dice(
     spacing: Sequence[float],
     tolerance_mm: float,
 ) -> float:
-    """Return the part of both surfaces that lies within a tolerance of the other (surface Dice, NSD).
+    """Compute the surface Dice (NSD) of two masks.
 
-    Source: Nikolov et al. 2018, arXiv:1809.04430: surfaces are made of surfels (`scanseg.evaluation.surfels`) at the
-    corners between voxels, each weighed by its area, in 2D by its length.
+    It is the fraction of both surfaces within a tolerance of the other surface. Source: Nikolov et al. 2018,
+    arXiv:1809.04430. Surfaces consist of surfels (`scanseg.evaluation.surfels`) at the corners between voxels, each
+    weighted by its area, in 2D by its length.
 
     Args:
         prediction: Mask of two or three axes, not empty.
         reference: Mask of the same shape, not empty.
         spacing: Millimetres per voxel along the axes.
-        tolerance_mm: Largest distance, in mm, that is still an agreement.
+        tolerance_mm: Largest distance in mm at which surfaces agree.
 
     Returns:
-        Part of the surfaces, 0 to 1.
+        Fraction of the surfaces, 0 to 1.
 
     Raises:
         InputError: The masks cannot be compared, or the tolerance is negative.
     """
     _check(prediction, reference, spacing)
     if not tolerance_mm >= 0:
-        raise InputError(f"tolerance_mm {tolerance_mm} must not be negative")
+        raise InputError(f"tolerance_mm: expected at least 0, got {tolerance_mm}")
     sizes = surfel_sizes(spacing)
     codes = surfel_codes(prediction), surfel_codes(reference)
     surfels = [(code != 0) & (code != len(sizes) - 1) for code in codes]
@@ -118,23 +136,26 @@ def _check(
 ) -> None:
     faults = []
     if prediction.dtype != bool or reference.dtype != bool:
-        faults.append(f"masks are {prediction.dtype} and {reference.dtype}; they must be bool")
+        faults.append(f"masks: expected bool, got {prediction.dtype} and {reference.dtype}")
     if prediction.shape != reference.shape or prediction.ndim not in (2, 3):
         faults.append(
-            f"masks have the shapes {prediction.shape} and {reference.shape}; they must be one, of two or three axes"
+            f"masks: expected equal shapes of two or three axes, got {prediction.shape} and {reference.shape}"
         )
     if len(spacing) != reference.ndim or not all(0 < size < np.inf for size in spacing):
         faults.append(
-            f"spacing {tuple(spacing)} must be a positive number of mm for each of {reference.ndim} axes"
+            f"spacing: expected a positive number of mm for each of {reference.ndim} axes, got {tuple(spacing)}"
         )
     if not prediction.any() or not reference.any():
-        faults.append("an empty mask has no surface; apply a rule for empty masks first")
+        faults.append("an empty mask has no surface, apply a rule for empty masks first")
     if faults:
         raise InputError("; ".join(faults))
 
 
 def _border(mask: Bool[np.ndarray, "*spatial"]) -> Bool[np.ndarray, "*spatial"]:
-    """Return the voxels of a mask with a neighbour along an axis outside of it (beyond the array is outside)."""
+    """Return the voxels of a mask with a face neighbour outside it.
+
+    Voxels beyond the array are outside.
+    """
     padded = np.pad(mask, 1)
     inner = mask.copy()
     for axis in range(mask.ndim):

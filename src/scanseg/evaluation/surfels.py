@@ -1,15 +1,17 @@
-"""Surface elements of masks: area (length in 2D) of the surface between 2x2x2 (2x2) neighbouring voxels.
+"""Sizes of surface elements (surfels) of masks between neighbouring voxels.
 
-DeepMind's surface Dice weighs every point of a surface by the area of its surfel: the marching-cubes surface inside
-the cube whose corners are the centres of 2x2x2 neighbouring voxels, which depends only on which of them are in the
-mask. That pattern is a *code*: corner (dz, dy, dx) is bit `4 (1 - dz) + 2 (1 - dy) + (1 - dx)`.
+DeepMind's surface Dice weights every point of a surface by the area of its surfel (in 2D its length). A surfel is the
+marching-cubes surface inside the cube whose corners are the centres of 2x2x2 (2x2) neighbouring voxels. It depends only
+on which of these voxels are in the mask. That pattern is a *code*: corner (dz, dy, dx) is bit
+`4 (1 - dz) + 2 (1 - dy) + (1 - dx)`.
 
-Source: Nikolov et al. 2018, arXiv:1809.04430, and the table of its published code, which the derivation below equals
-for all 256 codes and any spacing:
-- the surface passes through the midpoints of the cube's edges between an inner and an outer corner;
-- a code and its complement have the same surface; where a face of the cube has two inner and two outer corners on
-  its diagonals, the corners that are fewer in the cube are cut off from each other;
-- a polygon that is not planar is divided into the triangles of largest total area (at spacing 1).
+Source: Nikolov et al. 2018, arXiv:1809.04430, and the table of its published code. The derivation below gives the same
+values for all 256 codes and any spacing:
+
+- The surface passes through the midpoints of the cube's edges between an inner and an outer corner.
+- A code and its complement have the same surface. If a face of the cube has two inner and two outer corners on its
+  diagonals, the corners that are fewer in the cube are cut off from each other.
+- A polygon that is not planar is divided into the triangles of largest total area (at spacing 1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,20 +26,20 @@ Edge = frozenset[Corner]
 Triangle = tuple[Edge, Edge, Edge]
 
 CORNERS: tuple[Corner, ...] = tuple((z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1))
-"""Corners of the cube; corner i is bit `7 - i` of a code."""
+"""Corners of the cube. Corner i is bit `7 - i` of a code."""
 
 
 def surfel_codes(mask: Bool[np.ndarray, "*spatial"]) -> UInt8[np.ndarray, "*spatial_plus_one"]:
     """Return the code of every 2x2x2 (2x2) neighbourhood of a mask.
 
-    What lies beyond the array is outside the mask, so that a mask which touches the border is closed there.
+    Voxels beyond the array are outside the mask, so a mask that touches the border has a closed surface.
 
     Args:
-        mask: Mask of two or three axes.
+        mask: Mask (z, y, x) or (y, x).
 
     Returns:
-        Codes; entry i along an axis is the neighbourhood of voxels i - 1 and i. 0 and the highest code (255 in 3D,
-        15 in 2D) are no surface.
+        Codes, one more than voxels along each axis. Entry i along an axis is the neighbourhood of voxels i - 1 and i.
+        0 and the highest code (255 in 3D, 15 in 2D) are no surface.
     """
     codes = np.pad(mask, 1).astype(np.uint8)
     bits = 1
@@ -62,7 +64,10 @@ def surfel_sizes(spacing: Sequence[float]) -> Float[np.ndarray, " code"]:
 
 
 def _lengths(spacing_y: float, spacing_x: float) -> Float[np.ndarray, " code"]:
-    """Return contour lengths: a corner that differs from its neighbours is cut off by a diagonal."""
+    """Return the contour lengths of all codes in 2D.
+
+    A diagonal cuts off a corner that differs from its neighbours.
+    """
     diagonal = 0.5 * float(np.hypot(spacing_y, spacing_x))
     lengths = np.full(16, diagonal)
     lengths[[0b0000, 0b1111]] = 0
@@ -73,7 +78,7 @@ def _lengths(spacing_y: float, spacing_x: float) -> Float[np.ndarray, " code"]:
 
 
 def _areas(*spacing: float) -> Float[np.ndarray, " code"]:
-    """Return the areas of the triangles of every code at a spacing."""
+    """Return the total triangle area of every code at a spacing."""
     areas = np.zeros(256)
     per_axis = np.prod(spacing) / np.asarray(spacing)
     for code, vectors in enumerate(_area_vectors()):
@@ -83,7 +88,10 @@ def _areas(*spacing: float) -> Float[np.ndarray, " code"]:
 
 @cache
 def _area_vectors() -> tuple[Float[np.ndarray, "triangle 3"], ...]:
-    """Return the normals of every code's triangles at spacing 1, each as long as the triangle's area."""
+    """Return the area vectors of every code's triangles at spacing 1.
+
+    An area vector is the normal of a triangle, as long as the triangle's area.
+    """
     return tuple(
         np.array(
             [_area_vector(triangle) for polygon in _polygons(code) for triangle in _divide(polygon)]
@@ -93,7 +101,7 @@ def _area_vectors() -> tuple[Float[np.ndarray, "triangle 3"], ...]:
 
 
 def _polygons(code: int) -> list[list[Edge]]:
-    """Return the closed polygons, as edges of the cube, that part the inner from the outer corners."""
+    """Return the closed polygons between inner and outer corners, as cube edges."""
     inside = {corner for i, corner in enumerate(CORNERS) if code >> (7 - i) & 1}
     few = inside if len(inside) <= 4 else set(CORNERS) - inside
     neighbours: dict[Edge, list[Edge]] = {}
@@ -114,14 +122,14 @@ def _polygons(code: int) -> list[list[Edge]]:
 
 
 def _faces() -> Iterator[tuple[Corner, ...]]:
-    """Return the six faces of the cube, each as its four corners in a round."""
+    """Yield the cube's six faces as their corners in cyclic order."""
     for axis, side in product(range(3), (0, 1)):
         around = ((0, 0), (0, 1), (1, 1), (1, 0))
         yield tuple((*place[:axis], side, *place[axis:]) for place in around)  # type: ignore[misc]
 
 
 def _segments(face: tuple[Corner, ...], few: set[Corner]) -> list[tuple[Edge, Edge]]:
-    """Return the lines in which the surface meets a face: from cut edge to cut edge."""
+    """Return the lines of the surface on a face, between cut edges."""
     edges = [frozenset((face[i], face[(i + 1) % 4])) for i in range(4)]
     cut = [edge for edge in edges if len(edge & few) == 1]
     if len(cut) == 2:
@@ -139,7 +147,7 @@ def _divide(polygon: list[Edge]) -> list[Triangle]:
 
 
 def _divisions(polygon: list[Edge]) -> Iterator[list[Triangle]]:
-    """Return every division of a polygon into triangles between its corners."""
+    """Yield every division of a polygon into triangles between its corners."""
     if len(polygon) < 3:
         yield []
     for middle in range(1, len(polygon) - 1):
@@ -150,6 +158,6 @@ def _divisions(polygon: list[Edge]) -> Iterator[list[Triangle]]:
 
 
 def _area_vector(triangle: Triangle) -> Float[np.ndarray, "3"]:
-    """Return the normal of a triangle between midpoints of edges, as long as its area."""
+    """Return the area vector of a triangle between midpoints of edges."""
     first, second, third = (np.mean([*edge], axis=0) for edge in triangle)
     return np.cross(second - first, third - first) / 2

@@ -1,4 +1,4 @@
-"""The summary of a report as rows of text."""
+"""Summary of a report as rows of text."""
 
 from scanseg.specs import LabelSummary, Means, Report, Statistics
 
@@ -6,12 +6,15 @@ _ABSENT = "-"
 
 
 def summary_rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the summary as a table: its head, a row for each label, and both means.
+    """Return the summary of a report as a table.
 
-    Scores are `mean ± standard deviation` over the cases counted; `cases` is their number for Dice.
+    Scores are `mean ± standard deviation` over the counted cases. `cases` is their number for Dice.
 
     Args:
-        report: The report.
+        report: Report of `evaluate`.
+
+    Returns:
+        The heading row, a row for each label, and the two rows of means.
     """
     summary = report.summary
     unit = report.distance_unit

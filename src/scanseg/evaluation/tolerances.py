@@ -1,4 +1,4 @@
-"""Tolerances of surface Dice (NSD): one for all labels, by name, or those of a published protocol."""
+"""Tolerances of surface Dice (NSD): common, by label, or by protocol."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,7 +6,7 @@ from scanseg.errors import UsageError
 from scanseg.specs import canonical_label
 
 TOLERANCE_MM = 2.0
-"""Distance, in mm, up to which surfaces agree, unless another is asked for; in pixels for raster images."""
+"""Default distance in mm up to which surfaces agree, in pixels for raster images."""
 
 _ABDOMEN_MM = {
     "liver": 5.0,
@@ -25,7 +25,7 @@ _ABDOMEN_MM = {
 }
 
 TOLERANCE_PRESETS: dict[str, dict[str, float]] = {"abdomen": _ABDOMEN_MM}
-"""Tolerances in mm of organs by the name of their protocol; `abdomen` is behind xLSTM-UNet's tables."""
+"""Tolerances in mm of organs, by the name of the protocol. xLSTM-UNet's tables use `abdomen`."""
 
 
 def tolerances_of(
@@ -35,48 +35,48 @@ def tolerances_of(
 
     Args:
         labels: Names of the labels.
-        tolerance_mm: For those that have none of their own.
-        label_tolerances_mm: By name.
+        tolerance_mm: Tolerance of labels that are not in `label_tolerances_mm`.
+        label_tolerances_mm: Tolerances of single labels, by name.
     """
     return dict.fromkeys(labels, tolerance_mm) | dict(label_tolerances_mm or {})
 
 
 def preset_tolerances(preset: str, labels: Sequence[str]) -> dict[str, float]:
-    """Return the tolerances in mm that a protocol has for labels; names may be spelt in several ways.
+    """Return the tolerances in mm of labels in a published protocol.
 
     Args:
-        preset: Name in `TOLERANCE_PRESETS`.
-        labels: Names of the labels.
+        preset: Name of the protocol in `TOLERANCE_PRESETS`.
+        labels: Names of the labels. Several spellings are recognized, see `canonical_label`.
 
     Returns:
-        Tolerance by label, for the labels that the protocol knows.
+        Tolerances by label. Labels that the protocol does not list are left out.
 
     Raises:
-        UsageError: The protocol is unknown, or knows none of the labels.
+        UsageError: The protocol is unknown, or lists none of the labels.
     """
     if preset not in TOLERANCE_PRESETS:
-        raise UsageError(f"tolerances {preset!r} are unknown; choose one of {', '.join(TOLERANCE_PRESETS)}")
+        raise UsageError(f"tolerances {preset!r} are unknown. Choose one of {', '.join(TOLERANCE_PRESETS)}.")
     known = {canonical_label(name): tolerance for name, tolerance in TOLERANCE_PRESETS[preset].items()}
     found = {label: known[canonical_label(label)] for label in labels if canonical_label(label) in known}
     if not found:
         raise UsageError(
-            f"tolerances {preset!r} are for {', '.join(TOLERANCE_PRESETS[preset])}, of which the labels "
-            f"{', '.join(labels)} are none; give them by name"
+            f"tolerances {preset!r}: expected a label among {', '.join(TOLERANCE_PRESETS[preset])}, got "
+            f"{', '.join(labels)}. Give tolerances by label."
         )
     return found
 
 
 def parse_tolerances(words: Sequence[str]) -> tuple[float, dict[str, float], str | None]:
-    """Read tolerances as the command line has them.
+    """Parse tolerances from the command line.
 
     Args:
-        words: Each a number of mm for all labels, `LABEL=MM`, or the name of a protocol.
+        words: Tolerances, each a number of mm for all labels, `LABEL=MM`, or the name of a protocol.
 
     Returns:
-        The tolerance for all labels, those by name, and the protocol if one is named.
+        The tolerance for all labels in mm, the tolerances by label in mm, and the protocol if one is named.
 
     Raises:
-        UsageError: A word is none of these, or given twice; all are named.
+        UsageError: Words have another form, or repeat a tolerance. The message lists all of them.
     """
     everywhere: list[float] = []
     by_name: dict[str, float] = {}
@@ -89,7 +89,7 @@ def parse_tolerances(words: Sequence[str]) -> tuple[float, dict[str, float], str
             presets.append(word)
         elif number is None or (equals and not name):
             faults.append(
-                f"{word!r} is no number of mm, no LABEL=MM, and none of {', '.join(TOLERANCE_PRESETS)}"
+                f"expected a number of mm, LABEL=MM, or one of {', '.join(TOLERANCE_PRESETS)}, got {word!r}"
             )
         elif equals and name in by_name:
             faults.append(f"a tolerance of {name!r} is given twice")
@@ -98,14 +98,14 @@ def parse_tolerances(words: Sequence[str]) -> tuple[float, dict[str, float], str
         else:
             everywhere.append(number)
     if len(everywhere) > 1 or len(presets) > 1:
-        faults.append("give one tolerance for all labels, and one protocol, at most")
+        faults.append("give at most one tolerance for all labels, and at most one protocol")
     if faults:
         raise UsageError(f"tolerances: {'; '.join(faults)}")
     return (everywhere or [TOLERANCE_MM])[0], by_name, presets[0] if presets else None
 
 
 def _number(word: str) -> float | None:
-    """Return a word as a number of 0 or more; None where it is none."""
+    """Parse a finite number of at least 0, or return `None`."""
     try:
         value = float(word)
     except ValueError:
