@@ -1,4 +1,4 @@
-"""Small sources in the forms in which people have the data sets."""
+"""Small sources in the layouts of the named data sets."""
 
 import json
 
@@ -13,7 +13,7 @@ from scanseg.imaging import Image, read_label_map, write_image, write_instance_m
 
 
 def image_of(array, *, spacing=None):
-    """An image of (channel, *spatial) with a spacing."""
+    """Return an image of an array (channel, *spatial)."""
     axes = array.ndim - 1
     return Image(
         array, spacing or (2.0, 0.8, 0.8)[-axes:], (1.0,) * axes, tuple(np.eye(axes).ravel().tolist())
@@ -33,7 +33,7 @@ def write_pair(image_path, label_path, label_map, *, channel=0, spacing=None):
 
 
 def labels_of(values, shape=(3, 6, 8)):
-    """A label map in which every value occurs."""
+    """Return a label map with every value."""
     label_map = np.zeros(shape, np.uint8)
     label_map.reshape(-1)[: len(values)] = values
     return label_map
@@ -77,14 +77,14 @@ def describe(folder, **content):
 
 
 def two_cells(shape=(20, 24)):
-    """Two touching objects and one by itself."""
+    """Return an instance map of two touching instances and a separate one."""
     array = np.zeros(shape, np.int32)
     array[3:9, 3:9], array[3:9, 9:15], array[12:17, 5:12] = 7, 300, 2
     return array
 
 
 def convert(name, source, output, **options):
-    """Convert, and check that what is there can be opened and is sound."""
+    """Convert a source, then open and check the data set."""
     result = convert_dataset(NAMED_DATASETS[name], source, output, **options)
     dataset = open_dataset(output)
     check_dataset(dataset, num_workers=0)
@@ -101,7 +101,7 @@ def label_map(folder, name, *, part="Tr", ending=".nii.gz"):
 
 
 def refused(name, source, output):
-    """Convert what cannot be converted; returns the message. Nothing may be left behind."""
+    """Convert a faulty source and return the message. Check that no files are left."""
     with pytest.raises(InputError) as caught:
         convert_dataset(NAMED_DATASETS[name], source, output)
     assert not output.exists()
@@ -126,7 +126,7 @@ def raw_abdomen(root, organs, *, channels=None):
 
 
 def transunet(root):
-    """Slices of case 0005 and a volume of case 0008; returns them as arrays."""
+    """Write slices of case 0005 and a volume of case 0008, and return their arrays."""
     rng = np.random.default_rng(0)
     volumes = {}
     for case in ("0005", "0008"):

@@ -1,4 +1,4 @@
-"""BraTS and the Decathlon, from each form to a data set that can be opened."""
+"""BraTS and the Decathlon: conversion from each layout."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_brats(tmp_path, pattern, channels, values):
 
 
 def test_real_brains(shared_data, tmp_path):
-    """Real volumes under the names of BraTS 2023; 2015 has four tumour labels, of which 4 is enhancing."""
+    """Convert real volumes of BraTS 2015, renamed as in BraTS 2023. Their label 4 is the enhancing tumour."""
     from dataclasses import replace
 
     from scanseg.imaging import write_image, write_label_map

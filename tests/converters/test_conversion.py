@@ -1,4 +1,4 @@
-"""What the conversions of all data sets have in common."""
+"""Properties of the conversions of all data sets."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ def test_published_splits_are_in_the_package():
 
 
 @pytest.mark.parametrize("name", NAMED_DATASETS)
-def test_a_folder_of_another_kind_is_refused_with_the_known_forms(name, tmp_path):
+def test_an_unknown_layout_is_refused_with_the_known_layouts(name, tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "notes.txt").write_text("nothing")
     message = refused(name, tmp_path / "source", tmp_path / "out")
@@ -36,21 +36,21 @@ def test_a_folder_of_another_kind_is_refused_with_the_known_forms(name, tmp_path
         convert_dataset(NAMED_DATASETS[name], tmp_path / "absent", tmp_path / "out")
 
 
-def test_what_is_there_is_not_replaced(tmp_path):
+def test_existing_files_are_not_replaced(tmp_path):
     forms.picture(tmp_path / "source" / "images" / "1.png")
     forms.mask(tmp_path / "source" / "masks" / "1.png", np.ones((20, 24), bool))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
     named = NAMED_DATASETS["kvasir-seg"]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         convert_dataset(named, tmp_path / "source", tmp_path / "out")
-    with pytest.raises(UsageError, match="lies in the source"):
+    with pytest.raises(UsageError, match="is inside the source"):
         convert_dataset(named, tmp_path / "source", tmp_path / "source" / "out")
     with pytest.raises(UsageError, match="test fraction"):
         convert_dataset(named, tmp_path / "source", tmp_path / "new", test_fraction=1.0)
 
 
-def test_without_h5py_the_message_says_what_to_install(tmp_path, monkeypatch):
+def test_without_h5py_the_message_advises_its_installation(tmp_path, monkeypatch):
 
     transunet(tmp_path / "source")
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -71,7 +71,7 @@ def test_command(command, tmp_path):
     assert record["cases"] == {"train": 1}
     unknown = command("data", "convert", "kvasir", tmp_path / "source", "-o", tmp_path / "x")
     assert unknown.code == 2
-    assert "'kvasir' is unknown; choose one of synapse" in unknown.stderr
+    assert "'kvasir' is unknown. Choose one of synapse" in unknown.stderr
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_once(tmp_path, monkeypatch):
     from scanseg.imaging import writing
 
     for number in range(3):

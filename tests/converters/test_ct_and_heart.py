@@ -1,4 +1,4 @@
-"""Synapse, ACDC and the abdomen, from each form to a data set that can be opened."""
+"""Synapse, ACDC and the abdomen: conversion from each layout."""
 
 import numpy as np
 import pytest
@@ -48,9 +48,9 @@ def test_synapse_of_transunet_with_faults(tmp_path):
     message = refused("synapse", source, tmp_path / "out")
     for part in (
         "case 0005: slices 001 are missing",
-        "case0006_slice000.npz: no array label; it holds image",
-        "from 2 to 2, where [0, 1] is expected",
-        "case0009_slice000.npz: damaged, or not made of plain arrays",
+        "case0006_slice000.npz: expected arrays label, got image",
+        "expected intensities in [0, 1], got 2 to 2",
+        "case0009_slice000.npz: expected plain arrays, the file is damaged or pickled",
         "case 0001: in train_npz, but no train case",
         "case case0010: unknown label values 9",
         "6 faults",
@@ -143,7 +143,7 @@ def test_acdc_of_the_challenge_with_faults(tmp_path):
     message = refused("acdc", root, tmp_path / "out")
     for part in (
         "no patient001_frame09_gt.nii.gz",
-        "patient003: 1 file patient003_frameMM.nii.gz, not 2",
+        "patient003: expected 2 files patient003_frameMM.nii.gz, got 1",
         "patient003_frame01_gt.nii.gz",
         "3 faults",
     ):
@@ -209,7 +209,7 @@ def test_abdomen_mr_of_amos(tmp_path):
     (root / "labelsVa").rmdir()
     result, dataset = convert("abdomen-mr", root, tmp_path / "again")
     assert names(dataset) == ["amos_0507"]
-    assert "imagesVa is left out: there is no labelsVa" in result.notes
+    assert "imagesVa is left out, as labelsVa is missing" in result.notes
 
 
 def test_abdomen_mr_in_the_raw_layout(tmp_path):

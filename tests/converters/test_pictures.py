@@ -1,4 +1,4 @@
-"""Endoscopy, cells, nuclei and polyps, from each form to a data set that can be opened."""
+"""Endoscopy, cells, nuclei and polyps: conversion from each layout."""
 
 import numpy as np
 import pytest
@@ -72,8 +72,8 @@ def test_endovis17_with_faults(tmp_path):
     (tmp_path / "source/instrument_dataset_3/ground_truth/Prograsp_Forceps_labels/frame001.png").unlink()
     message = refused("endovis17", tmp_path / "source", tmp_path / "out")
     for part in (
-        "unknown instruments: Left_Spoon_labels",
-        "shape (10, 24)",
+        "unknown instruments Left_Spoon_labels",
+        "expected shape (20, 24) of the frame, got (10, 24)",
         "no mask ground_truth/Prograsp",
         "no mask in ground_truth or gt/TypeSegmentation",
         "5 faults",
@@ -81,7 +81,7 @@ def test_endovis17_with_faults(tmp_path):
         assert part in message, part
 
 
-# objects
+# instances
 
 
 def test_interior_and_boundary():
@@ -125,7 +125,7 @@ def test_neurips_cell(tmp_path):
     (root / "Tuning" / "labels").rename(tmp_path / "kept")
     result, _ = convert("neurips-cell", root, tmp_path / "train-only")
     assert result.num_cases == {"train": 3}
-    assert "Tuning/labels is not there: there is no test part" in result.notes
+    assert "Tuning/labels is missing, so the test part is empty" in result.notes
     (tmp_path / "kept").rename(root / "Tuning" / "labels")
     (root / "Tuning" / "labels" / "cell_00001_t_label.tiff").unlink()
     forms.numbers(root / "Training-labeled" / "labels" / "cell_00009_label.tiff", cells)
@@ -151,7 +151,7 @@ def test_dsb2018_of_kaggle(tmp_path):
     (root / "ee" / "images").mkdir(parents=True)
     forms.picture(root / "ee" / "images" / "ee.png")
     message = refused("dsb2018", tmp_path / "source", tmp_path / "again")
-    assert "9.png: shape (5, 5)" in message
+    assert "9.png: expected shape (20, 24) of the image, got (5, 5)" in message
     assert "ee: no masks" in message
 
 
@@ -166,7 +166,7 @@ def test_dsb2018_with_its_own_test_part(tmp_path):
         convert_dataset(NAMED_DATASETS["dsb2018"], tmp_path / "source", tmp_path / "x", test_fraction=0.5)
 
 
-def test_objects_in_volumes(tmp_path):
+def test_instances_in_volumes(tmp_path):
     numbers = np.zeros((7, 12, 16), np.int32)
     numbers[1:6, 2:7, 2:7], numbers[1:6, 2:7, 7:12] = 5, 600
     labels = (numbers > 0).astype(np.uint8)
@@ -186,10 +186,11 @@ def test_objects_in_volumes(tmp_path):
     assert ((grown > 0) == (numbers > 0)).all()
 
 
-def test_masks_are_no_objects_and_objects_no_masks(tmp_path):
+def test_masks_are_no_instance_maps_and_instance_maps_no_masks(tmp_path):
     forms.picture(tmp_path / "a" / "images" / "1.png")
     forms.mask(tmp_path / "a" / "masks" / "1.png", forms.two_cells() > 0)
-    assert "a mask, and not a number for each object" in refused("dsb2018", tmp_path / "a", tmp_path / "out")
+    message = refused("dsb2018", tmp_path / "a", tmp_path / "out")
+    assert "expected a number for each instance, got a mask" in message
     forms.picture(tmp_path / "b" / "images" / "1.png")
     numbers = np.clip(forms.two_cells(), 0, 9)
     forms.mask(tmp_path / "b" / "masks" / "1.png", numbers, value=1)

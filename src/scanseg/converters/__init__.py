@@ -1,4 +1,4 @@
-"""Data sets that have names: from the forms in which people have them to the raw layout."""
+"""Converters of public data sets into the raw layout."""
 
 from scanseg.converters.conversion import Conversion, convert_dataset
 from scanseg.converters.table import NAMED_DATASETS, find_dataset

@@ -1,4 +1,7 @@
-"""Abdominal organs: AMOS22 (its MRI) and FLARE22 (CT), as xLSTM-UNet and U-Mamba use them."""
+"""Abdominal organs: MRI of AMOS22 and CT of FLARE22.
+
+xLSTM-UNet and U-Mamba use these data sets.
+"""
 
 import re
 from functools import partial
@@ -24,7 +27,7 @@ ORGANS = {
     "left kidney": 13,
 }
 FIRST_MRI = 501
-"""AMOS numbers its CT up to 500."""
+"""First case number of AMOS' MRI. Its CT has the numbers up to 500."""
 _AMOS_VALUES = {
     1: 3,
     2: 2,
@@ -42,13 +45,17 @@ _AMOS_VALUES = {
     14: 0,
     15: 0,
 }
-"""AMOS' 15 labels to the 13; bladder and prostate or uterus become background."""
+"""New value of each of AMOS' 15 labels. Bladder and prostate or uterus become background."""
 _AMOS = re.compile(r"amos_(?P<case>\d{4})\.nii\.gz")
 _FLARE = re.compile(r"(?P<case>FLARE22_Tr_\d{4})_0000\.nii\.gz")
 
 
 def find_amos(source: Path) -> Found | None:
-    """Find the MRI among `imagesTr/amos_NNNN.nii.gz` and `imagesVa`, with their labels."""
+    """Find the labelled MRI of AMOS22.
+
+    Images are `imagesTr/amos_NNNN.nii.gz` and `imagesVa/amos_NNNN.nii.gz`. Label maps have the same names in
+    `labelsTr` and `labelsVa`.
+    """
     root = first_folder(
         source, (".", "amos22", "AMOS22"), ("imagesTr/amos_0001.nii.gz", "imagesVa", "imagesTr")
     )
@@ -73,12 +80,15 @@ def find_amos(source: Path) -> Found | None:
     if num_ct:
         notes.append(f"{num_ct} CT cases (numbers below {FIRST_MRI}) are left out")
     unlabelled = sorted({part for part, _, _ in images if not (root / f"labels{part}").is_dir()})
-    notes += [f"images{part} is left out: there is no labels{part}" for part in unlabelled]
+    notes += [f"images{part} is left out, as labels{part} is missing" for part in unlabelled]
     return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
 def find_flare(source: Path) -> Found | None:
-    """Find `images/FLARE22_Tr_NNNN_0000.nii.gz` and `labels/FLARE22_Tr_NNNN.nii.gz`."""
+    """Find the labelled CT of FLARE22.
+
+    Images are `images/FLARE22_Tr_NNNN_0000.nii.gz`, label maps `labels/FLARE22_Tr_NNNN.nii.gz`.
+    """
     root = first_folder(
         source, (".", "FLARE22_LabeledCase50", "FLARE22Train/FLARE22_LabeledCase50"), ("images",)
     )

@@ -1,4 +1,4 @@
-"""ACDC: cine MRI of the heart at end-diastole and end-systole, in the official or MT-UNet's form."""
+"""ACDC: cine MRI of the heart at end-diastole and end-systole."""
 
 import re
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.converters.arrays import read_npz, stack_slices, unplaced_image
-from scanseg.converters.published import missing_of, published_split
+from scanseg.converters.published import note_missing, published_split
 from scanseg.converters.raw_layout import find_raw
 from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
 from scanseg.errors import InputError
@@ -26,7 +26,10 @@ _KEYS = ("img", "label")
 
 
 def find_official(source: Path) -> Found | None:
-    """Find `patientNNN/patientNNN_frameMM.nii.gz` with its `_gt`, the 100 training patients."""
+    """Find the 100 training patients in the official layout.
+
+    Images are `patientNNN/patientNNN_frameMM.nii.gz`, label maps end in `_gt.nii.gz`.
+    """
     roots = (".", "training", "database/training", "ACDC/training", "ACDC/database/training")
     needed = [f"patient{number:03d}" for number in range(1, 151)]
     root = first_folder(source, roots, needed)
@@ -43,7 +46,7 @@ def find_official(source: Path) -> Found | None:
         frames = [path for path in visible_files(folder) if _FRAME.fullmatch(path.name)]
         if len(frames) != NUM_FRAMES:
             faults.append(
-                f"{folder.name}: {counted(len(frames), 'file')} patient{patient}_frameMM.nii.gz, not {NUM_FRAMES}"
+                f"{folder.name}: expected {NUM_FRAMES} files patient{patient}_frameMM.nii.gz, got {len(frames)}"
             )
         for image in frames:
             stem, ending = image.name.split(".", 1)
@@ -56,7 +59,11 @@ def find_official(source: Path) -> Found | None:
 
 
 def find_mtunet(source: Path) -> Found | None:
-    """Find `case_NNN_sliceED_S.npz` in `train` and `valid`, and `case_NNN_volume_ED.npz` in `test`."""
+    """Find the cases in MT-UNet's layout.
+
+    Slices are `train/case_NNN_sliceED_S.npz` and `valid/case_NNN_sliceED_S.npz`, volumes
+    `test/case_NNN_volume_ED.npz`.
+    """
     root = first_folder(source, (".", "ACDC", "data/ACDC"), ("train", "valid", "test"))
     if root is None:
         return None
@@ -80,7 +87,9 @@ def find_mtunet(source: Path) -> Found | None:
     }
     readers |= {key: partial(_read_volume, path) for key, path in volumes.items()}
     twice = sorted(slices.keys() & volumes.keys())
-    faults += [f"case {patient} {phase}: slices and a volume; remove one" for patient, phase in twice]
+    faults += [
+        f"case {patient} {phase}: slices and a volume. Remove one of them." for patient, phase in twice
+    ]
     faults += [
         f"case {patient} {phase}: no patient of the split"
         for patient, phase in readers
@@ -91,12 +100,15 @@ def find_mtunet(source: Path) -> Found | None:
         for (patient, phase), read in sorted(readers.items())
         if patient in split
     )
-    notes = ("these files tell no spacing: it is set to 1, so that distances are in voxels",)
+    notes = ("these files have no spacing: it is set to 1, so distances are in voxels",)
     return Found(cases, tuple(faults), (*notes, *_notes([patient for patient, _ in readers], [])))
 
 
 def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:
-    """Find cases `patientNNN_...` in nnU-Net's layout, of which the published split makes the parts."""
+    """Find cases `patientNNN_...` in nnU-Net's layout.
+
+    The published split defines their parts.
+    """
     found = find_raw(source, spec=spec)
     if found is None:
         return None
@@ -105,7 +117,7 @@ def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:
     for case in found.cases:
         match = _ANY_PATIENT.fullmatch(case.name)
         if match is None:
-            faults.append(f"case {case.name}: not named patientNNN_..., so that its part is unknown")
+            faults.append(f"case {case.name}: expected a name patientNNN_..., its part is unknown")
         elif match["patient"] not in split:
             beyond.append(match["patient"])
         else:
@@ -116,8 +128,8 @@ def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:
 
 
 def _notes(patients: Iterable[str], beyond: Iterable[str]) -> tuple[str, ...]:
-    """Say which patients are missing, and which are left out."""
-    notes = missing_of(published_split("acdc"), set(patients), "patients")
+    """Return notes on missing patients and on patients left out."""
+    notes = note_missing(published_split("acdc"), set(patients), "patients")
     left_out = sorted(set(beyond))
     if left_out:
         verb = "is" if len(left_out) == 1 else "are"
@@ -143,7 +155,9 @@ def _read_volume(path: Path) -> Sample:
 
 def _sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
     if image.ndim != 3 or labels.shape != image.shape:
-        raise InputError(f"{path}: img {image.shape} and label {labels.shape} are not one volume.")
+        raise InputError(
+            f"{path}: expected volumes of equal shape, got img {image.shape} and label {labels.shape}."
+        )
     if (labels != np.rint(labels)).any():
-        raise InputError(f"{path}: labels that are not whole numbers.")
+        raise InputError(f"{path}: expected whole numbers as labels, got fractions.")
     return Sample(unplaced_image(image.astype(np.float32)), unplaced_image(labels.astype(np.int32)))

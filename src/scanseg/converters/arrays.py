@@ -1,4 +1,4 @@
-"""Arrays in `.npz` and HDF5 files as images; pickles are never loaded."""
+"""Arrays in `.npz` and HDF5 files as images. Pickles are never loaded."""
 
 import zipfile
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
     """Read arrays of an `.npz` file.
 
     Args:
-        path: The file.
-        keys: Their names.
+        path: File to read.
+        keys: Names of the arrays.
 
     Raises:
         InputError: The file is damaged, lacks an array, or holds pickled objects.
@@ -25,22 +25,24 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
             missing = [key for key in keys if key not in content]
             if missing:
                 raise InputError(
-                    f"{path}: no array {', '.join(missing)}; it holds {', '.join(content) or 'nothing'}."
+                    f"{path}: expected arrays {', '.join(missing)}, got {', '.join(content) or 'none'}."
                 )
             return [content[key] for key in keys]
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: damaged, or not made of plain arrays ({error}).") from error
+        raise InputError(
+            f"{path}: expected plain arrays, the file is damaged or pickled ({error})."
+        ) from error
 
 
 def read_hdf5(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
     """Read arrays of an HDF5 file.
 
     Args:
-        path: The file.
-        keys: Their names.
+        path: File to read.
+        keys: Names of the arrays.
 
     Raises:
-        InputError: h5py is not installed, the file is damaged, or lacks an array.
+        InputError: h5py is not installed, or the file is damaged or lacks an array.
     """
     try:
         import h5py
@@ -51,18 +53,18 @@ def read_hdf5(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
             missing = [key for key in keys if key not in content]
             if missing:
                 raise InputError(
-                    f"{path}: no array {', '.join(missing)}; it holds {', '.join(content) or 'nothing'}."
+                    f"{path}: expected arrays {', '.join(missing)}, got {', '.join(content) or 'none'}."
                 )
             return [np.asarray(content[key][()]) for key in keys]
     except OSError as error:
-        raise InputError(f"{path}: not an HDF5 file, or damaged ({error}).") from error
+        raise InputError(f"{path}: no HDF5 file, or damaged ({error}).") from error
 
 
 def unplaced_image(array: np.ndarray) -> Image:
-    """Give an array of one channel, (z, y, x) or (y, x), a spacing of 1 and no place.
+    """Return an array as an image of spacing 1 at origin 0.
 
     Args:
-        array: Intensities or labels.
+        array: Intensities or labels of one channel, (z, y, x) or (y, x).
     """
     return Image(
         array=array[np.newaxis],
@@ -73,18 +75,21 @@ def unplaced_image(array: np.ndarray) -> Image:
 
 
 def stack_slices(pairs: Sequence[tuple[np.ndarray, np.ndarray]], paths: Sequence[Path]) -> list[np.ndarray]:
-    """Stack images and labels of slices to two volumes.
+    """Stack the images and label maps of slices to two volumes.
 
     Args:
-        pairs: Image and label of each slice, in the order of z.
-        paths: Their files, for messages.
+        pairs: Image and label map (y, x) of each slice, in the order of z.
+        paths: Files of the slices, for messages.
+
+    Returns:
+        The image and the label map (z, y, x).
 
     Raises:
-        InputError: The slices differ in shape, or an image in shape from its label.
+        InputError: The slices, or the image and the label map of a slice, differ in shape.
     """
     shape = pairs[0][0].shape
     wrong = [
-        f"{path}: image {image.shape} and label {label.shape}, where {paths[0].name} has {shape}"
+        f"{path}: expected shape {shape} as in {paths[0].name}, got image {image.shape} and label {label.shape}"
         for path, (image, label) in zip(paths, pairs, strict=True)
         if image.ndim != 2 or image.shape != shape or label.shape != shape
     ]

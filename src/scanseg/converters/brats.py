@@ -1,4 +1,4 @@
-"""BraTS 2023 (adult glioma) and 2021: four MRI channels, tumour parts as regions."""
+"""BraTS 2023 (adult glioma) and 2021: MRI with tumour regions."""
 
 import re
 from functools import partial
@@ -19,15 +19,24 @@ _FORMS = {
     "2023": (re.compile(r"BraTS-\w+-\d{5}-\d{3}"), "-", ("t1n", "t1c", "t2w", "t2f"), {1: 1, 2: 2, 3: 3}),
     "2021": (re.compile(r"BraTS2021_\d{5}"), "_", ("t1", "t1ce", "t2", "flair"), {1: 1, 2: 2, 4: 3}),
 }
-"""Name of a case, what parts it from the channel, the channels in our order, and their labels to ours."""
+"""File names and labels by year.
+
+They are: pattern of case names, separator before the channel, channels in the order of `CHANNELS`, new value of each
+label.
+"""
 
 
 def find_brats(source: Path, *, year: str) -> Found | None:
-    """Find folders of cases, each with a file for every channel and `seg`, in the source or one folder below.
+    """Find folders of cases in the source or one folder below.
+
+    The folder of a case holds a file for every channel and the label map `seg`.
 
     Args:
-        source: The folder.
-        year: `2023` or `2021`, whose names and labels differ.
+        source: Folder of the data set.
+        year: `2023` or `2021`. Their file names and labels differ.
+
+    Returns:
+        The cases. `None`: the source has no such folders.
     """
     pattern, dash, channels, values = _FORMS[year]
     folders = {
@@ -52,7 +61,10 @@ def find_brats(source: Path, *, year: str) -> Found | None:
 
 
 def _draw_parts(names: list[str]) -> dict[str, Part]:
-    """Draw the parts, whose sizes are published and whose cases are not."""
+    """Draw the parts of all cases.
+
+    Only the sizes of the parts are published.
+    """
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
     edges = np.rint(np.cumsum([fraction for _, fraction in _PARTS]) * len(names)).astype(int)
     place = np.searchsorted(edges, np.arange(len(names)), side="right")

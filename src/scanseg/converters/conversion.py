@@ -1,4 +1,7 @@
-"""Convert a data set with a name into the raw layout: the whole of it, or nothing."""
+"""Conversion of a named data set into the raw layout.
+
+A conversion writes the whole data set, or no file.
+"""
 
 import json
 from collections import Counter
@@ -23,24 +26,26 @@ from scanseg.specs import DatasetSpec, Fold
 RECORD_FILE = "conversion.json"
 SPLITS_FILE = "splits.json"
 TEST_SEED = 0
-"""Of the test cases that are drawn where nobody has published any."""
+"""Seed for drawing test cases of a data set without a published split."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion wrote."""
+    """Result of a conversion."""
 
     dataset: str
     folder: Path
     layout: str
-    """The form in which the source was."""
+    """Layout of the source."""
     num_cases: dict[Part, int]
+    """Number of cases of each part that has any."""
     notes: tuple[str, ...]
+    """Left out or changed data, one sentence each."""
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of one case."""
+    """Faults and notes of one case."""
 
     faults: tuple[str, ...]
     notes: tuple[str, ...]
@@ -57,28 +62,29 @@ def convert_dataset(
 ) -> Conversion:
     """Convert a data set into a new folder in nnU-Net's raw layout.
 
-    Test cases go to `imagesTs` and `labelsTs`; a published validation part becomes the fold in `splits.json`. Where the
-    data set has objects, their numbers go to `instancesTr` and `instancesTs`. `conversion.json` says what was done.
+    Test cases go to `imagesTs` and `labelsTs`. A published validation part becomes the fold in `splits.json`. If the
+    data set has instances, their maps go to `instancesTr` and `instancesTs`. `conversion.json` records the conversion.
 
     Args:
-        named: The data set.
-        source: Folder in which it lies, in one of its layouts.
-        output: Folder to write; it appears when all is done.
-        test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
-        num_workers: Processes that convert; 0 works in this one.
+        named: Data set to convert.
+        source: Folder of the data set, in one of its layouts.
+        output: Folder to write. It appears once the conversion is complete.
+        test_fraction: Fraction of the cases to draw as a test set if the source has none, from 0 to below 1. `None`:
+            the fraction of the data set.
+        num_workers: Processes that convert cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Raises:
-        InputError: The source is in no known layout, or cases are faulty; all faults are in one message, and nothing
-            has been written.
-        UsageError: The output is there already or lies in the source, or the test set cannot be drawn.
-        OSError: The disk is full; said once, and nothing has been written.
+        InputError: The source has no known layout, or cases are faulty. One message lists all faults, and no file is
+            written.
+        UsageError: The output already exists or is inside the source, or the test set cannot be drawn.
+        OSError: The disk is full. No file is written.
     """
     _check_folders(named, source, output)
     found, layout = _find(named, source)
     spec = found.spec or named.spec
     if spec is None:
-        raise InputError(f"{source}: {'; '.join(found.faults) or 'does not say what its labels are'}")
+        raise InputError(f"{source}: {'; '.join(found.faults) or 'no description of the labels'}")
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
     with new_folder(output) as folder:
         convert = partial(_convert_case, folder=folder, spec=spec)
@@ -106,34 +112,39 @@ def convert_dataset(
 
 def _check_folders(named: NamedDataset, source: Path, output: Path) -> None:
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder. {named.name} is had from {named.homepage}.")
+        raise InputError(f"{source}: no such folder. Download {named.name} from {named.homepage}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is there already; name a new folder, or remove it.")
+        raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     if output.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{output} lies in the source {source}; name a folder beside it.")
+        raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
 
 
 def _find(named: NamedDataset, source: Path) -> tuple[Found, str]:
-    """Find the cases, by the first layout that the source has."""
+    """Find the cases with the first layout that matches the source."""
     for layout in named.layouts:
         found = layout.find(source)
         if found is not None:
             return found, layout.files
     forms = "\n  ".join(layout.files for layout in named.layouts)
     raise InputError(
-        f"{source}: not a known form of {named.name}, which is had from {named.homepage}. Known forms are:\n  {forms}"
+        f"{source}: no known layout of {named.name}. Download it from {named.homepage} and keep one of these "
+        f"layouts:\n  {forms}"
     )
 
 
 def _with_test_cases(
     named: NamedDataset, cases: tuple[SourceCase, ...], fraction: float | None
 ) -> tuple[tuple[SourceCase, ...], tuple[str, ...]]:
-    """Draw test cases where the source has none; returns the cases and what was drawn, in words."""
+    """Draw test cases if the source has none.
+
+    Returns:
+        All cases, and a note if test cases were drawn.
+    """
     has_test = any(case.part != "train" for case in cases)
     if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"test fraction {fraction} must be from 0 to below 1")
+        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}")
     if fraction is not None and has_test:
-        raise UsageError(f"{named.name} here has a split of its own; leave the test fraction out")
+        raise UsageError(f"this source of {named.name} has a split of its own. Leave the test fraction out.")
     part = named.test_fraction if fraction is None else fraction
     number = 0 if has_test else round(part * len(cases))
     if number == 0:
@@ -142,7 +153,7 @@ def _with_test_cases(
     chosen = {names[i] for i in np.random.default_rng(TEST_SEED).permutation(len(names))[:number]}
     drawn = tuple(replace(case, part="test") if case.name in chosen else case for case in cases)
     return drawn, (
-        f"{number} of {counted(len(cases), 'case')} drawn as test set (seed {TEST_SEED}); nobody has published one",
+        f"{number} of {counted(len(cases), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
     )
 
 
@@ -155,7 +166,7 @@ def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outc
     """Read, check and write one case."""
     try:
         sample = case.read()
-        faults = _judge(sample, spec)
+        faults = _sample_faults(sample, spec)
         if not faults:
             write_sample(folder, case, sample, file_ending=spec.file_ending)
     except InputError as error:
@@ -168,11 +179,13 @@ def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outc
     )
 
 
-def _judge(sample: Sample, spec: DatasetSpec) -> list[str]:
-    """Compare a case with what its data set holds."""
+def _sample_faults(sample: Sample, spec: DatasetSpec) -> list[str]:
+    """Return the differences of a case from its data set's description."""
     faults = []
     if sample.image.num_channels != spec.num_channels:
-        faults.append(f"{counted(sample.image.num_channels, 'channel')}, not {spec.num_channels}")
+        faults.append(
+            f"expected {counted(spec.num_channels, 'channel')}, got {counted(sample.image.num_channels, 'channel')}"
+        )
     if sample.image.array.dtype.kind == "f" and not np.isfinite(sample.image.array).all():
         faults.append("the image holds NaN or infinities")
     maps = {"label map": sample.label_map, "instance map": sample.instances}
@@ -183,7 +196,7 @@ def _judge(sample: Sample, spec: DatasetSpec) -> list[str]:
     unknown = set(map(int, np.unique(sample.label_map.array))) - spec.known_values
     if unknown:
         known = ", ".join(map(str, sorted(spec.known_values)))
-        faults.append(f"unknown label values {', '.join(map(str, sorted(unknown)))}; the labels are {known}")
+        faults.append(f"unknown label values {', '.join(map(str, sorted(unknown)))}. The labels are {known}.")
     return faults
 
 
@@ -197,7 +210,7 @@ def _write_documents(
     source: Path,
     result: Conversion,
 ) -> None:
-    """Write what the data set is, its folds, and what was done."""
+    """Write the description of the data set, its folds, and the record."""
     training = sorted(case.name for case in cases if case.part != "test")
     description = {
         "name": spec.name,

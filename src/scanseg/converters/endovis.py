@@ -1,6 +1,6 @@
-"""EndoVis 2017: instruments in endoscopic videos, one mask for each instrument and frame.
+"""EndoVis 2017: instruments in endoscopic videos, one mask per instrument.
 
-Frames of 1920x1080 pixels hold a picture of 1280x1024 within black borders, which is cut out.
+Frames of 1920x1080 pixels hold a picture of 1280x1024 pixels within black borders. The borders are cropped.
 """
 
 import re
@@ -26,7 +26,7 @@ INSTRUMENTS = {
 }
 FIRST_TEST_FRAME = 225
 TEST_VIDEOS = (9, 10)
-"""Videos of which every frame is a test frame; of the others the frames from 225 on are."""
+"""Videos with test frames only. In other videos the frames from 225 are test frames."""
 _FULL_SIZE = (1080, 1920)
 _PICTURE = (slice(28, 28 + 1024), slice(320, 320 + 1280))
 _VIDEO = re.compile(r"instrument_dataset_(?P<video>\d+)")
@@ -35,7 +35,10 @@ _OTHER = "other"
 
 
 def find_videos(source: Path) -> Found | None:
-    """Find `instrument_dataset_N/left_frames/frameNNN.png` up to two folders below the source, with their masks."""
+    """Find the frames and masks of videos.
+
+    Frames are `instrument_dataset_N/left_frames/frameNNN.png`, up to two folders below the source.
+    """
     videos = sorted(
         path
         for pattern in ("", "*/", "*/*/")
@@ -48,14 +51,17 @@ def find_videos(source: Path) -> Found | None:
     unlabelled = [video.name for video in videos if _is_unlabelled_test(video)]
     notes = (f"no masks, left out: {', '.join(unlabelled)}",) if unlabelled else ()
     return Found(
-        cases=tuple(one for one in found if isinstance(one, SourceCase)),
-        faults=tuple(one for one in found if isinstance(one, str)),
+        cases=tuple(entry for entry in found if isinstance(entry, SourceCase)),
+        faults=tuple(entry for entry in found if isinstance(entry, str)),
         notes=notes,
     )
 
 
 def _frame(video: Path, frame: Path) -> SourceCase | str | None:
-    """Return the case of a frame, what is wrong with its masks, or None where it is no frame or has none to have."""
+    """Return the case of a frame, or the fault of its masks.
+
+    `None`: the file is no frame, or belongs to a video without masks.
+    """
     match, index = _VIDEO.fullmatch(video.name), _FRAME.fullmatch(frame.name)
     if match is None or index is None or _is_unlabelled_test(video):
         return None
@@ -71,9 +77,7 @@ def _frame(video: Path, frame: Path) -> SourceCase | str | None:
     missing = [str(path.relative_to(video)) for _, path in masks if not path.is_file()]
     where = f"{video.name}, {frame.name}"
     if unknown:
-        return (
-            f"{where}: masks of unknown instruments: {', '.join(unknown)}; known are {', '.join(INSTRUMENTS)}"
-        )
+        return f"{where}: expected masks of {', '.join(INSTRUMENTS)}, got unknown instruments {', '.join(unknown)}"
     if missing or not masks:
         return f"{where}: no mask {', '.join(missing) or 'in ground_truth or gt/TypeSegmentation'}"
     known = tuple((label, path) for label, path in masks if label is not None)
@@ -86,7 +90,7 @@ def _part(video: int, frame: int) -> Part:
 
 
 def _is_unlabelled_test(video: Path) -> bool:
-    """Whether a folder of frames has no masks at all and need not have them: every frame is a test frame."""
+    """Return whether a video has test frames only, and no masks."""
     if (video / "ground_truth").is_dir() or (video / "gt").is_dir():
         return False
     number = int(video.name.rpartition("_")[2])
@@ -95,7 +99,10 @@ def _is_unlabelled_test(video: Path) -> bool:
 
 
 def _instrument(folder: str) -> int | None:
-    """Return the label of a folder of masks such as `Left_Prograsp_Forceps_labels`; None: not known."""
+    """Return the label of a folder of masks. `None`: unknown.
+
+    Folders have names such as `Left_Prograsp_Forceps_labels`.
+    """
     words = folder.lower().replace("-", "_").replace("_", " ")
     for name, label in INSTRUMENTS.items():
         if name in words:
@@ -104,28 +111,31 @@ def _instrument(folder: str) -> int | None:
 
 
 def _read_masks(frame: Path, masks: Sequence[tuple[int, Path]]) -> Sample:
-    """Read a frame and the masks of its instruments; where masks overlap, the higher label stands."""
+    """Read a frame and the masks of its instruments.
+
+    The highest label wins if masks overlap.
+    """
     image = read_image(frame)
     labels = np.zeros((1, *image.shape), np.uint8)
     for label, path in sorted(masks):
         mask = read_label_map(path)
         if mask.shape != image.shape:
-            raise InputError(f"{path}: shape {mask.shape}, where the frame has {image.shape}.")
+            raise InputError(f"{path}: expected shape {image.shape} of the frame, got {mask.shape}.")
         labels[mask.array > 0] = label
-    return _cut(Sample(image, replace(image, array=labels)))
+    return _crop(Sample(image, replace(image, array=labels)))
 
 
 def _read_typed(frame: Path, label_map: Path) -> Sample:
-    """Read a frame whose instruments have their label in one file."""
-    return _cut(Sample(read_image(frame), read_label_map(label_map)))
+    """Read a frame and its label map with all instruments."""
+    return _crop(Sample(read_image(frame), read_label_map(label_map)))
 
 
-def _cut(sample: Sample) -> Sample:
-    """Cut the picture out of full frames."""
+def _crop(sample: Sample) -> Sample:
+    """Crop full frames to the picture."""
     if sample.image.shape != _FULL_SIZE or sample.label_map.shape != _FULL_SIZE:
         return sample
-    return Sample(_cut_image(sample.image), _cut_image(sample.label_map))
+    return Sample(_crop_image(sample.image), _crop_image(sample.label_map))
 
 
-def _cut_image(image: Image) -> Image:
+def _crop_image(image: Image) -> Image:
     return replace(image, array=np.ascontiguousarray(image.array[(slice(None), *_PICTURE)]))

@@ -1,4 +1,4 @@
-"""Data sets of objects, each with its number: cells (NeurIPS 2022), nuclei (Data Science Bowl 2018)."""
+"""Data sets of instances: cells (NeurIPS 2022) and nuclei (DSB 2018)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,13 +22,13 @@ LABELS = {"interior": INTERIOR, "boundary": BOUNDARY}
 def interior_and_boundary(
     instances: Integer[np.ndarray, "*spatial"],
 ) -> UInt8[np.ndarray, "*spatial"]:
-    """Return a label map of objects: their outermost voxels are boundary, the rest interior.
+    """Return a label map of the interior and the boundary of instances.
 
-    A voxel is boundary if one of its neighbours, corners included, is of another object or of none; beyond the image
-    nothing is known, so that its edge is no boundary. Objects that touch so stay apart in the interior.
+    A voxel of an instance is boundary if one of its neighbours, including those at corners, belongs to another instance
+    or to none. The edge of the image is no boundary. The interiors of instances that touch are therefore separate.
 
     Args:
-        instances: Number of the object of each voxel, 0 for none.
+        instances: Instance map (z, y, x) or (y, x).
     """
     size = (3,) * instances.ndim
     uniform = ndimage.maximum_filter(instances, size) == ndimage.minimum_filter(instances, size)
@@ -37,7 +37,11 @@ def interior_and_boundary(
 
 
 def find_neurips(source: Path) -> Found | None:
-    """Find `Training-labeled/images/NAME.*` with `labels/NAME_label.tiff`, and `Tuning` as the test part."""
+    """Find the cells of the NeurIPS 2022 challenge.
+
+    Training images are `Training-labeled/images/NAME.*`, instance maps `Training-labeled/labels/NAME_label.tiff`. The
+    folder `Tuning` is the test part.
+    """
     root = first_folder(source, (".", "NeurIPS22-CellSeg", "Training_Testing"), ("Training-labeled",))
     if root is None:
         return None
@@ -47,7 +51,7 @@ def find_neurips(source: Path) -> Found | None:
     notes = []
     for folder, part in parts:
         if part == "test" and not (root / folder / "labels").is_dir():
-            notes.append(f"{folder}/labels is not there: there is no test part")
+            notes.append(f"{folder}/labels is missing, so the test part is empty")
             continue
         found = _pair(root / folder / "images", root / folder / "labels", suffix="_label")
         cases += [SourceCase(name, part, read) for name, read in found[0].items()]
@@ -56,9 +60,10 @@ def find_neurips(source: Path) -> Found | None:
 
 
 def find_numbered(source: Path) -> Found | None:
-    """Find `images/NAME.*` with `instances/NAME.*` or `masks/NAME.*`: a number for each object.
+    """Find pictures `images/NAME.*` with their instance maps.
 
-    The folders may lie in `train` and `test`, which are then the parts.
+    Instance maps are `instances/NAME.*` or `masks/NAME.*`. The folders may be inside `train` and `test`, which are then
+    the parts.
     """
     parts: dict[Path, Part] = {source: "train"}
     if (source / "train" / "images").is_dir():
@@ -78,7 +83,7 @@ def find_numbered(source: Path) -> Found | None:
 
 
 def find_volumes(source: Path) -> Found | None:
-    """Find volumes `images/NAME.*` with `instances/NAME.*`: a number for each object in three axes."""
+    """Find volumes `images/NAME.*` with instance maps `instances/NAME.*`."""
     if not all((source / folder).is_dir() for folder in ("images", "instances")):
         return None
     readers, faults = _pair(source / "images", source / "instances", suffix="", read=_read_volume)
@@ -87,7 +92,10 @@ def find_volumes(source: Path) -> Found | None:
 
 
 def find_bowl(source: Path) -> Found | None:
-    """Find `ID/images/ID.png` with `ID/masks/*.png`, one mask for each nucleus, as Kaggle gives them."""
+    """Find the nuclei of the Data Science Bowl 2018 in Kaggle's layout.
+
+    Images are `ID/images/ID.png`. Each nucleus has one mask `ID/masks/*.png`.
+    """
     root = first_folder(source, ("stage1_train", "."), ("",))
     folders = [
         path
@@ -110,7 +118,17 @@ def find_bowl(source: Path) -> Found | None:
 def _pair(
     images: Path, instances: Path, *, suffix: str, read: Callable[[Path, Path], Sample] | None = None
 ) -> tuple[dict[str, partial[Sample]], list[str]]:
-    """Pair the pictures of two folders by name; returns readers by case, and what is missing."""
+    """Pair the files of two folders by name.
+
+    Args:
+        images: Folder of images.
+        instances: Folder of instance maps.
+        suffix: End of the names of instance maps.
+        read: Function that reads a case from its two files. `None`: read a picture.
+
+    Returns:
+        Reader of each case by name, and the faults.
+    """
     by_name: list[dict[str, Path]] = []
     faults: list[str] = []
     for folder, ending in ((images, ""), (instances, suffix)):
@@ -135,7 +153,7 @@ def _pair(
 def _read_numbered(image: Path, instances: Path) -> Sample:
     numbers = read_instance_map(instances)
     if set(np.unique(numbers.array)) == {0, 255}:
-        raise InputError(f"{instances}: holds 0 and 255 alone: a mask, and not a number for each object.")
+        raise InputError(f"{instances}: expected a number for each instance, got a mask of 0 and 255.")
     return _sample(image, numbers)
 
 
@@ -144,28 +162,34 @@ def _read_volume(image: Path, instances: Path) -> Sample:
 
 
 def _read_masks(image: Path, masks: Sequence[Path]) -> Sample:
-    """Read an image whose objects have a mask each; where masks overlap, the later one stands."""
+    """Read an image and one mask for each instance.
+
+    The last mask wins if masks overlap.
+    """
     picture = read_image(image)
     numbers = np.zeros((1, *picture.shape), np.int32)
     for number, path in enumerate(masks, start=1):
         mask = read_label_map(path)
         if mask.shape != picture.shape:
-            raise InputError(f"{path}: shape {mask.shape}, where the image has {picture.shape}.")
+            raise InputError(f"{path}: expected shape {picture.shape} of the image, got {mask.shape}.")
         numbers[mask.array > 0] = number
     return _sample(image, replace(picture, array=numbers))
 
 
 def _sample(path: Path, instances: Image) -> Sample:
-    """Return a colour picture with its objects, and what is lost of them."""
+    """Read a picture as colour and add its instances."""
     picture, notes = as_colour(read_image(path))
     return _label(picture, instances, notes)
 
 
 def _label(image: Image, instances: Image, notes: tuple[str, ...]) -> Sample:
-    """Return an image with its objects as interior and boundary."""
+    """Return an image with the interior and boundary of its instances.
+
+    A note reports instances without interior.
+    """
     labels = interior_and_boundary(instances.array[0])[np.newaxis]
-    all_objects = np.unique(instances.array[instances.array > 0])
-    thin = len(all_objects) - len(np.unique(instances.array[labels == INTERIOR]))
+    numbers = np.unique(instances.array[instances.array > 0])
+    thin = len(numbers) - len(np.unique(instances.array[labels == INTERIOR]))
     if thin:
-        notes = (*notes, f"{thin} of {counted(len(all_objects), 'object')} too thin to have an interior")
+        notes = (*notes, f"{thin} of {counted(len(numbers), 'instance')} too thin to have an interior")
     return Sample(image, replace(instances, array=labels), instances, notes)

@@ -1,4 +1,4 @@
-"""Label maps with other values than ours."""
+"""Values and names of the labels of a source."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,21 +12,21 @@ from scanseg.specs import DatasetSpec, canonical_label
 
 
 def renumber(label_map: Image, values: Mapping[int, int], *, path: object) -> Image:
-    """Return a label map with its values replaced; 0 stays.
+    """Replace the values of a label map. 0 stays 0.
 
     Args:
-        label_map: Labels of uint8.
-        values: Old value to new.
-        path: The file, for messages.
+        label_map: Label map of uint8, (1, *spatial).
+        values: New value of each old value.
+        path: File of the label map, for messages.
 
     Raises:
-        InputError: A value is not among the old ones.
+        InputError: The label map has a value without a new value.
     """
     found = np.unique(label_map.array)
     unknown = [int(value) for value in found if value and int(value) not in values]
     if unknown:
         raise InputError(
-            f"{path}: holds the values {unknown}, which are no labels of the source; known are {sorted(values)}."
+            f"{path}: holds the values {unknown}, which are no labels of the source. The labels are {sorted(values)}."
         )
     table = np.zeros(256, np.uint8)
     for old, new in values.items():
@@ -35,28 +35,30 @@ def renumber(label_map: Image, values: Mapping[int, int], *, path: object) -> Im
 
 
 def compare_labels(found: DatasetSpec, expected: DatasetSpec) -> list[str]:
-    """Say how the labels that a source describes differ from those expected; names may be spelt otherwise.
+    """Return the differences between the labels of a source and those expected.
+
+    Names may have another spelling, see `canonical_label`.
 
     Args:
-        found: What the source says.
-        expected: What the data set has.
+        found: Description in the source.
+        expected: Description of the data set.
     """
-    there = {canonical_label(name): value for name, value in found.foreground.items()}
+    present = {canonical_label(name): value for name, value in found.foreground.items()}
     faults = []
     for name, values in expected.foreground.items():
-        if there.get(canonical_label(name)) != values:
+        if present.get(canonical_label(name)) != values:
             other = [label for label, value in found.foreground.items() if value == values]
             faults.append(
-                f"label {name} should be {_text(values)}, which dataset.json calls {other[0] if other else 'nothing'}; "
-                "mend its name, or convert the data set as msd"
+                f"label {name} should be {_text(values)}, which dataset.json calls {other[0] if other else 'nothing'}. "
+                "Correct its name, or convert the data set as msd."
             )
-    extra = there.keys() - set(map(canonical_label, expected.foreground))
+    extra = present.keys() - set(map(canonical_label, expected.foreground))
     if extra and not faults:
         faults.append(f"dataset.json has further labels: {', '.join(sorted(extra))}")
     if found.num_channels != expected.num_channels:
         faults.append(
-            f"{counted(found.num_channels, 'channel')} ({', '.join(found.channel_names)}), not {expected.num_channels} "
-            f"({', '.join(expected.channel_names)})"
+            f"expected {counted(expected.num_channels, 'channel')} ({', '.join(expected.channel_names)}), got "
+            f"{found.num_channels} ({', '.join(found.channel_names)})"
         )
     return faults
 

@@ -1,4 +1,4 @@
-"""Pictures brought to 8-bit colour, and pictures with masks of 0 and 255 (polyps)."""
+"""Conversion of pictures to 8-bit colour, and pictures with masks."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,26 +12,35 @@ from scanseg.imaging import DECODERS, Image, read_image
 from scanseg.messages import counted
 
 PERCENTILES = (0.5, 99.5)
-"""Of the non-zero intensities of a channel; between them pictures of more than 8 bits are scaled."""
+"""Percentiles of the non-zero intensities of a channel that are scaled to 0 and 255.
+
+They apply to pictures of more than 8 bits.
+"""
 _MASK_THRESHOLD = 127
 _NEAR = 50
 """Largest difference from 0 or 255 that counts as one of them."""
 
 
 def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
-    """Return a picture with three channels of 8 bits, and what was done to it, in words.
+    """Convert a picture to three channels of 8 bits.
 
-    One channel is repeated; of two the third is 0. More than 8 bits are scaled between two percentiles, channel by
-    channel, as the NeurIPS cell challenge's baseline does.
+    A single channel is repeated. A missing third channel is 0. More than 8 bits are scaled between two percentiles,
+    channel by channel, as in the baseline of the NeurIPS cell challenge.
 
     Args:
-        image: A picture of one to three channels.
+        image: Picture (channel, y, x) of one to three channels.
+
+    Returns:
+        The picture (3, y, x), and a note on the scaling, if any.
 
     Raises:
-        InputError: It has more channels, or more than two axes.
+        InputError: The image has more than three channels, or more than two axes.
     """
     if image.num_axes != 2 or image.num_channels > 3:
-        raise InputError(f"{counted(image.num_channels, 'channel')} of {image.num_axes} axes: no picture.")
+        raise InputError(
+            f"expected a picture of at most 3 channels, got {counted(image.num_channels, 'channel')} of "
+            f"{image.num_axes} axes."
+        )
     notes: tuple[str, ...] = ()
     array = image.array
     if array.dtype != np.uint8:
@@ -47,7 +56,10 @@ def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
 
 
 def find_masks(source: Path) -> Found | None:
-    """Find `images/NAME.*` with `masks/NAME.*`, where a mask is 0 and 255 (JPEG too)."""
+    """Find pictures `images/NAME.*` with masks `masks/NAME.*`.
+
+    Masks have the values 0 and 255 and may be JPEG files.
+    """
     root = first_folder(source, (".", "Kvasir-SEG"), ("images",))
     if root is None or not (root / "masks").is_dir():
         return None
@@ -60,33 +72,46 @@ def find_masks(source: Path) -> Found | None:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a folder by name without ending."""
+    """Return the pictures of a folder by their name without ending."""
     return {path.stem: path for path in visible_files(folder) if path.name.lower().endswith(tuple(DECODERS))}
 
 
 def _read(image: Path, mask: Path) -> Sample:
-    """Read a picture and its mask; values near 0 and 255, which JPEG makes, are taken for them."""
+    """Read a picture and its mask.
+
+    Values of the mask near 0 and 255, which JPEG compression causes, count as 0 and 255.
+    """
     picture, notes = as_colour(read_image(image))
     values = read_image(mask)
     if values.num_axes != 2 or values.array.dtype != np.uint8 or (values.array != values.array[:1]).any():
-        raise InputError(f"{mask}: not a grey picture of 8 bits.")
+        raise InputError(f"{mask}: expected a grey picture of 8 bits.")
     inside = _inside(mask, values.array[:1])
     return Sample(picture, replace(values, array=inside.astype(np.uint8)), notes=notes)
 
 
 def _inside(path: Path, grey: np.ndarray) -> np.ndarray:
-    """Return where a mask is; at most a fiftieth of it may lie between the two values, as JPEG leaves at edges."""
+    """Return the foreground of a mask file.
+
+    Its values are 0 and 255, or 0 and 1.
+
+    Args:
+        path: File of the mask, for messages.
+        grey: Intensities (1, y, x).
+
+    Raises:
+        InputError: More than 2 % of the pixels are between the two values. JPEG causes fewer, at edges.
+    """
     if grey.max() <= 1:
         return grey == 1
     between = (grey > _NEAR) & (grey < 255 - _NEAR)
     if between.mean() > 1 / 50 or grey.max() < 255 - _NEAR:
         values = ", ".join(map(str, np.unique(grey[grey > 0])[:5]))
-        raise InputError(f"{path}: values such as {values}; a mask has 0 and 255, or 0 and 1.")
+        raise InputError(f"{path}: expected values 0 and 255, or 0 and 1, got values such as {values}.")
     return grey > _MASK_THRESHOLD
 
 
 def _to_8_bits(channel: np.ndarray) -> np.ndarray:
-    """Scale a channel between percentiles of its non-zero values."""
+    """Scale a channel to 8 bits between percentiles of its non-zero values."""
     values = channel[channel != 0]
     if not values.size:
         return np.zeros(channel.shape, np.uint8)

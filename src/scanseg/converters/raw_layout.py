@@ -1,4 +1,4 @@
-"""Data sets that somebody has brought into nnU-Net's layout already, or the Decathlon's, from which it comes."""
+"""Sources in nnU-Net's layout, or in the Decathlon's from which it comes."""
 
 import json
 from functools import partial
@@ -22,16 +22,19 @@ from scanseg.imaging import DECODERS, file_ending, read_image, read_label_map
 from scanseg.specs import DatasetSpec, Fold
 
 ABOUT = ("description", "reference", "licence", "license", "release")
-"""Entries of `dataset.json` that are for people, and kept."""
+"""Entries of `dataset.json` for human readers, which are copied."""
 TEST_IMAGES, TEST_LABELS = "imagesTs", "labelsTs"
 
 
 def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
-    """Find the cases of a folder with `dataset.json`, `imagesTr` and `labelsTr`, and labelled test cases.
+    """Find the training cases and labelled test cases of a raw layout.
 
     Args:
-        source: The folder.
-        spec: What the labels must be; None: what `dataset.json` says.
+        source: Folder with `dataset.json`, `imagesTr` and `labelsTr`.
+        spec: Expected labels. `None`: the labels in `dataset.json`.
+
+    Returns:
+        The cases. `None`: the folder has no such layout.
     """
     if not (source / DESCRIPTION_FILE).is_file() or not (source / IMAGES_FOLDER).is_dir():
         return None
@@ -49,7 +52,7 @@ def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
 
 
 def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
-    """Return the folds of a file that lies in the source; none where they would be drawn."""
+    """Return the folds of a splits file in the source, if any."""
     if not any((dataset.path / name).is_file() for name in (NNUNET_FILE, OUR_FILE)):
         return ()
     try:
@@ -60,25 +63,28 @@ def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
 
 
 def _about(source: Path) -> dict[str, str]:
-    """Return what `dataset.json` says about licence and origin."""
+    """Return the entries of `dataset.json` on licence and origin."""
     content = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     return {key: content[key] for key in ABOUT if isinstance(content.get(key), str)}
 
 
 def _written_spec(spec: DatasetSpec) -> DatasetSpec:
-    """Return a description for files that we can write: volumes as NIfTI, pictures as PNG."""
+    """Return the description with a writable file ending.
+
+    Volumes become NIfTI, pictures PNG.
+    """
     ending = ".nii.gz" if DECODERS[file_ending(Path(f"name{spec.file_ending}"))] == "itk" else ".png"
     return spec.model_copy(update={"file_ending": ending})
 
 
 def read_raw_case(case: RawCase) -> Sample:
-    """Read image and label map of a case.
+    """Read the image and the label map of a case.
 
     Args:
         case: A case with a label map.
 
     Raises:
-        InputError: It has no label map, or a file cannot be read.
+        InputError: The case has no label map, or a file cannot be read.
     """
     if case.label_map is None:
         raise InputError("no label map")
@@ -86,11 +92,14 @@ def read_raw_case(case: RawCase) -> Sample:
 
 
 def _test_cases(source: Path, spec: DatasetSpec, faults: list[str]) -> tuple[list[RawCase], tuple[str, ...]]:
-    """Find the test cases with labels; test images without any are left out."""
+    """Find the labelled test cases.
+
+    Faults are added to `faults`. Without a folder of test labels, a note reports that test images are left out.
+    """
     if not (source / TEST_IMAGES).is_dir():
         return [], ()
     if not (source / TEST_LABELS).is_dir():
-        return [], (f"{TEST_IMAGES} is left out: there are no labels of it in {TEST_LABELS}",)
+        return [], (f"{TEST_IMAGES} is left out, as {TEST_LABELS} is missing",)
     label_maps = {path.name[: -len(spec.file_ending)] for path in (source / TEST_LABELS).iterdir()}
     try:
         images = find_cases(

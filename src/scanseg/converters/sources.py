@@ -1,4 +1,4 @@
-"""What a converter finds in a source, and what a data set with a name is."""
+"""Named data sets, their layouts, and the cases found in a source."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,77 +13,80 @@ Part = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One case as it is to be written: image, labels, and objects where the data set has them."""
+    """Image, label map and, if any, instance map of one converted case."""
 
     image: Image
     label_map: Image
-    """Labels of the data set's description; any integers until they are checked."""
+    """Label map with the values of the data set's description. Other integers are possible until it is checked."""
     instances: Image | None = None
-    """A number for each object."""
+    """Instance map."""
     notes: tuple[str, ...] = ()
-    """What is worth telling about the case."""
+    """Changes of the case, one sentence each."""
 
 
 @dataclass(frozen=True)
 class SourceCase:
-    """A case of the source, found and not yet read."""
+    """A case of the source that is not read yet."""
 
     name: str
     part: Part
     read: Callable[[], Sample]
-    """Can be pickled; raises `InputError` where the files cannot be used."""
+    """Reader of the case. It can be pickled, and raises `InputError` if the files cannot be used."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The cases of a source, and what is wrong with it."""
+    """Cases and faults found in a source."""
 
     cases: tuple[SourceCase, ...]
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is left out, and what is missing of the published split."""
+    """Data left out, and cases of the published split that are missing."""
     spec: DatasetSpec | None = None
-    """What the labels are, where the source itself says it."""
+    """Description of the labels in the source, if any."""
     folds: tuple[Fold, ...] = ()
-    """Folds that the source itself has."""
+    """Folds in the source, if any."""
     about: Mapping[str, str] = field(default_factory=dict)
-    """What the source's description says to people, such as its licence."""
+    """Entries of the source's description for human readers, such as its licence."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A form in which people have a data set."""
+    """A layout in which a data set is distributed."""
 
     files: str
-    """What it looks like: paths in the source folder."""
+    """Paths in the source folder."""
     find: Callable[[Path], Found | None]
-    """Finds the cases; None where the source has another form."""
+    """Function that finds the cases in a source folder. It returns `None` if the source has another layout."""
 
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set with a name."""
+    """A public data set that can be converted."""
 
     name: str
     content: str
     homepage: str
-    """Where it is had; nothing is downloaded."""
+    """Address for the download, which is left to the user."""
     split: str
-    """Which cases train, validate and test, in words."""
+    """Text on the training, validation and test cases."""
     layouts: tuple[Layout, ...]
     spec: DatasetSpec | None
-    """Channels and labels after the conversion; None: as the source says."""
+    """Channels and labels after the conversion. `None`: those of the source."""
     test_fraction: float = 0
-    """Part of the cases that is drawn as a test set where the source has none."""
+    """Fraction of the cases drawn as a test set if the source has none."""
 
 
 def first_folder(source: Path, candidates: Iterable[str], needed: Iterable[str]) -> Path | None:
-    """Return the first candidate, relative to the source, in which one of the needed names exists.
+    """Return the first candidate folder that holds a needed name.
 
     Args:
-        source: The folder that the user named.
-        candidates: Paths in it; "." is itself.
-        needed: Names of files or folders, any of which tells the form.
+        source: Source folder.
+        candidates: Paths relative to the source. "." is the source.
+        needed: Names of files or folders. One existing name identifies the layout.
+
+    Returns:
+        The folder. `None`: no candidate holds a needed name.
     """
     names = tuple(needed)
     for candidate in candidates:
@@ -94,7 +97,10 @@ def first_folder(source: Path, candidates: Iterable[str], needed: Iterable[str])
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files of a folder by name, without hidden ones (such as macOS's `._NAME`)."""
+    """Return the files of a folder sorted by name, without hidden files.
+
+    macOS writes hidden files `._NAME`. The list is empty if the folder is missing.
+    """
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

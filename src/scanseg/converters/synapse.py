@@ -1,7 +1,7 @@
-"""Synapse (BTCV): abdominal CT, in TransUNet's form or as the challenge gives it.
+"""Synapse (BTCV): abdominal CT, in TransUNet's or the challenge's layout.
 
-Source of form and split: Chen et al. 2021, arXiv:2102.04306. TransUNet scales [-125, 275] Hounsfield units to [0, 1];
-we write Hounsfield units, clipped so, whichever the form, since recipes know how to normalise these.
+Source of layout and split: Chen et al. 2021, arXiv:2102.04306. TransUNet scales [-125, 275] Hounsfield units to [0, 1].
+Both layouts are converted to Hounsfield units clipped to this range, because recipes normalize Hounsfield units.
 """
 
 import re
@@ -14,21 +14,24 @@ import numpy as np
 
 from scanseg.converters.arrays import read_hdf5, read_npz, stack_slices, unplaced_image
 from scanseg.converters.labels import renumber
-from scanseg.converters.published import missing_of, published_split
+from scanseg.converters.published import note_missing, published_split
 from scanseg.converters.sources import Found, Part, Sample, SourceCase, first_folder, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
 
 LOWER_HU, UPPER_HU = -125.0, 275.0
 _BTCV_VALUES = {8: 1, 4: 2, 3: 3, 2: 4, 6: 5, 11: 6, 1: 7, 7: 8} | dict.fromkeys((5, 9, 10, 12, 13), 0)
-"""The challenge's 13 organs to the 8; esophagus, IVC, veins and adrenals become background."""
+"""New value of each of the challenge's 13 organs. Esophagus, IVC, veins and adrenals become background."""
 _SLICE = re.compile(r"case(?P<case>\d{4})_slice(?P<slice>\d{3})\.npz")
 _VOLUME = re.compile(r"case(?P<case>\d{4})\.npy\.h5")
 _KEYS = ("image", "label")
 
 
 def find_transunet(source: Path) -> Found | None:
-    """Find slices in `train_npz` and volumes in `test_vol_h5`."""
+    """Find the cases in TransUNet's layout.
+
+    Training slices are in `train_npz`, test volumes in `test_vol_h5`.
+    """
     root = first_folder(
         source,
         (".", "Synapse", "data/Synapse", "project_TransUNet/data/Synapse"),
@@ -51,13 +54,13 @@ def find_transunet(source: Path) -> Found | None:
         for case, numbers in sorted(slices.items())
         if (missing := sorted(set(range(max(numbers) + 1)) - numbers.keys()))
     ]
-    for folder, part, there in (
+    for folder, part, present in (
         ("train_npz", "train", slices.keys()),
         ("test_vol_h5", "test", volumes.keys()),
     ):
         faults += [
             f"case {case}: in {folder}, but no {part} case of the published split"
-            for case in sorted(there)
+            for case in sorted(present)
             if split.get(case) != part
         ]
     cases = [
@@ -68,12 +71,15 @@ def find_transunet(source: Path) -> Found | None:
         SourceCase(f"case{case}", "test", partial(_read_volume, path))
         for case, path in sorted(volumes.items())
     ]
-    notes = ("these files tell no spacing: it is set to 1, so that distances are in voxels",)
-    return Found(tuple(cases), tuple(faults), (*notes, *missing_of(split, {*slices, *volumes}, "cases")))
+    notes = ("these files have no spacing: it is set to 1, so distances are in voxels",)
+    return Found(tuple(cases), tuple(faults), (*notes, *note_missing(split, {*slices, *volumes}, "cases")))
 
 
 def find_btcv(source: Path) -> Found | None:
-    """Find `img/imgNNNN.nii.gz` and `label/labelNNNN.nii.gz`."""
+    """Find the cases in the challenge's layout.
+
+    Images are `img/imgNNNN.nii.gz`, label maps `label/labelNNNN.nii.gz`.
+    """
     root = first_folder(source, (".", "Training", "RawData/Training", "Abdomen/RawData/Training"), ("img",))
     if root is None:
         return None
@@ -98,7 +104,7 @@ def find_btcv(source: Path) -> Found | None:
         SourceCase(f"case{case}", _part(split, case), partial(_read_btcv, images[case], label_maps[case]))
         for case in both
     )
-    return Found(cases, tuple(faults), missing_of(split, both, "cases"))
+    return Found(cases, tuple(faults), note_missing(split, both, "cases"))
 
 
 def _part(split: dict[str, Part], case: str) -> Part:
@@ -117,15 +123,21 @@ def _read_volume(path: Path) -> Sample:
 
 
 def _sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
-    """Return the sample of arrays in [0, 1] and of labels."""
+    """Convert arrays in TransUNet's form to a sample.
+
+    Args:
+        image: Intensities (z, y, x) in [0, 1].
+        labels: Label map (z, y, x).
+        path: File of the arrays, for messages.
+    """
     if image.ndim != 3 or labels.shape != image.shape:
-        raise InputError(f"{path}: image {image.shape} and label {labels.shape} are not one volume.")
-    if not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
         raise InputError(
-            f"{path}: intensities from {image.min():g} to {image.max():g}, where [0, 1] is expected."
+            f"{path}: expected volumes of equal shape, got image {image.shape} and label {labels.shape}."
         )
+    if not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
+        raise InputError(f"{path}: expected intensities in [0, 1], got {image.min():g} to {image.max():g}.")
     if (labels != np.rint(labels)).any():
-        raise InputError(f"{path}: labels that are not whole numbers.")
+        raise InputError(f"{path}: expected whole numbers as labels, got fractions.")
     hounsfield = image.astype(np.float32) * (UPPER_HU - LOWER_HU) + LOWER_HU
     return Sample(unplaced_image(hounsfield), unplaced_image(labels.astype(np.int32)))
 

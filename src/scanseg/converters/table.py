@@ -1,4 +1,4 @@
-"""The table of data sets with names."""
+"""Table of the named data sets."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from scanseg.specs import BACKGROUND, DatasetSpec
 
 _NNUNET_FILES = "nnU-Net's layout: dataset.json, imagesTr/, labelsTr/, and imagesTs/, labelsTs/"
 _COLOURS = ("R", "G", "B")
-_NO_SPLIT = "no published one: folds are drawn (five, nnU-Net's)"
+_NO_SPLIT = "none is published: folds are drawn (five, as nnU-Net)"
 
 
 def _spec(
@@ -22,7 +22,12 @@ def _spec(
 
 
 def _raw(spec: DatasetSpec, number: str) -> Layout:
-    """Return the layout of a data set that U-Mamba and xLSTM-UNet have brought into nnU-Net's form."""
+    """Return the nnU-Net layout of a data set of U-Mamba and xLSTM-UNet.
+
+    Args:
+        spec: Expected labels.
+        number: Name of the data set there, such as `Dataset702`.
+    """
     return Layout(f"{_NNUNET_FILES} ({number})", partial(raw_layout.find_raw, spec=spec))
 
 
@@ -131,7 +136,7 @@ _ALL = (
     ),
     NamedDataset(
         name="neurips-cell",
-        content="microscopy of cells, 1000 training and 101 test images; interior and boundary from objects",
+        content="microscopy of cells, 1000 training and 101 test images; interior and boundary of instances",
         homepage="https://neurips22-cellseg.grand-challenge.org",
         split="Training-labeled trains, Tuning tests",
         layouts=(
@@ -144,7 +149,7 @@ _ALL = (
         name="brats23",
         content="glioma in MRI of four channels, 1251 cases; whole tumour, core, enhancing tumour as regions",
         homepage="https://www.synapse.org/brats2023",
-        split=f"70 % train, 10 % validate, 20 % test, drawn (seed {brats.SPLIT_SEED}); published lists are not known",
+        split=f"70 % train, 10 % validate, 20 % test, drawn (seed {brats.SPLIT_SEED}), as no list is published",
         layouts=(
             Layout(
                 "BraTS 2023: [.../]BraTS-GLI-NNNNN-NNN/BraTS-GLI-NNNNN-NNN-{t1n,t1c,t2w,t2f,seg}.nii.gz",
@@ -174,7 +179,7 @@ _ALL = (
         name="hippocampus",
         content="MRI crops of the hippocampus (Decathlon, Task04): anterior, posterior",
         homepage="http://medicaldecathlon.com",
-        split="five folds, nnU-Net's",
+        split="five folds, as nnU-Net",
         layouts=(
             Layout("dataset.json, imagesTr/, labelsTr/", partial(raw_layout.find_raw, spec=_HIPPOCAMPUS)),
         ),
@@ -182,12 +187,12 @@ _ALL = (
     ),
     NamedDataset(
         name="dsb2018",
-        content="nuclei (Data Science Bowl 2018); interior and boundary from objects. Any such pictures",
+        content="nuclei (Data Science Bowl 2018), or any pictures with instances; interior and boundary of instances",
         homepage="https://bbbc.broadinstitute.org/BBBC038",
-        split="train/ and test/ where they are there, else a quarter is drawn as test set",
+        split="train/ and test/ if they exist, else a quarter is drawn as test set",
         layouts=(
             Layout(
-                "[train/, test/]images/NAME.*, instances/NAME.* or masks/NAME.*: a number each",
+                "[train/, test/]images/NAME.*, instances/NAME.* or masks/NAME.*: a number for each instance",
                 objects.find_numbered,
             ),
             Layout("Kaggle: [stage1_train/]ID/images/ID.png, ID/masks/*.png", objects.find_bowl),
@@ -197,36 +202,38 @@ _ALL = (
     ),
     NamedDataset(
         name="objects-3d",
-        content="any volumes of one channel with numbered objects; interior and boundary from objects",
+        content="any volumes of one channel with numbered instances; interior and boundary of instances",
         homepage="your own disk",
         split=_NO_SPLIT,
-        layouts=(Layout("images/NAME.*, instances/NAME.*: a number for each object", objects.find_volumes),),
+        layouts=(
+            Layout("images/NAME.*, instances/NAME.*: a number for each instance", objects.find_volumes),
+        ),
         spec=_OBJECTS,
     ),
     NamedDataset(
         name="kvasir-seg",
-        content="endoscopy of polyps. Any pictures with masks of 0 and 255",
+        content="endoscopy of polyps, or any pictures with masks of 0 and 255",
         homepage="https://datasets.simula.no/kvasir-seg",
         split="a tenth is drawn as test set",
-        layouts=(Layout("images/NAME.*, masks/NAME.*: 0 and 255, JPEG too", pictures.find_masks),),
+        layouts=(Layout("images/NAME.*, masks/NAME.*: 0 and 255, also JPEG", pictures.find_masks),),
         spec=_POLYPS,
         test_fraction=0.1,
     ),
 )
 
 NAMED_DATASETS: dict[str, NamedDataset] = {dataset.name: dataset for dataset in _ALL}
-"""Every data set that can be converted, by its name."""
+"""Data sets that can be converted, by name."""
 
 
 def find_dataset(name: str) -> NamedDataset:
-    """Return the data set of a name.
+    """Return a data set by its name.
 
     Args:
-        name: The name.
+        name: Name in `NAMED_DATASETS`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The name is unknown.
     """
     if name not in NAMED_DATASETS:
-        raise UsageError(f"data set {name!r} is unknown; choose one of {', '.join(NAMED_DATASETS)}")
+        raise UsageError(f"data set {name!r} is unknown. Choose one of {', '.join(NAMED_DATASETS)}.")
     return NAMED_DATASETS[name]
