@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import SimpleITK
 
-from scanseg.dataset.raw import find_cases, find_cases_of, open_dataset
+from scanseg.dataset.raw import find_cases, find_cases_of_files, open_dataset
 from scanseg.errors import InputError
 
 
@@ -232,12 +232,12 @@ class TestFindCases:
             find_cases(folder, file_ending=".nii.gz", num_channels=1)
         both = [folder / f"case_1_{channel:04d}.nii.gz" for channel in range(2)]
         with pytest.raises(InputError, match=r"case_1_0001\.nii\.gz: a further channel"):
-            find_cases_of(both, num_channels=1)
+            find_cases_of_files(both, num_channels=1)
         shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_0_0002.nii.gz")
         with pytest.raises(InputError, match=r"case_0_0002\.nii\.gz, case_1_0001\.nii\.gz: further channels"):
             find_cases(folder, file_ending=".nii.gz", num_channels=1)
         # What is asked for by name is done.
-        assert names(find_cases_of(both[1:], num_channels=1)) == ["case_1_0001"]
+        assert names(find_cases_of_files(both[1:], num_channels=1)) == ["case_1_0001"]
         for path in folder.iterdir():
             shutil.move(path, folder / f"{path.name.removesuffix('.nii.gz')}_0000.nii.gz")
         cases = find_cases(folder, file_ending=".nii.gz", num_channels=1)
@@ -280,26 +280,26 @@ class TestFindCases:
 
     def test_one_file(self, make_dataset, tmp_path):
         folder = make_dataset(2, num_channels=2) / "imagesTr"
-        (case,) = find_cases_of([folder / "case_1_0000.nii.gz"], num_channels=2)
+        (case,) = find_cases_of_files([folder / "case_1_0000.nii.gz"], num_channels=2)
         assert case.name == "case_1"
         assert [path.name for path in case.images] == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
-        (case,) = find_cases_of([folder / "case_1_0000.nii.gz"], num_channels=1)
+        (case,) = find_cases_of_files([folder / "case_1_0000.nii.gz"], num_channels=1)
         assert case.images == (folder / "case_1_0000.nii.gz",)
         assert case.name == "case_1"
 
     def test_files_of_all_channels_are_one_case(self, make_dataset):
         """As a shell gives them for `imagesTs/*.nii.gz`."""
         folder = make_dataset(2, num_channels=2) / "imagesTr"
-        assert names(find_cases_of(sorted(folder.iterdir()), num_channels=2)) == ["case_0", "case_1"]
+        assert names(find_cases_of_files(sorted(folder.iterdir()), num_channels=2)) == ["case_0", "case_1"]
 
     def test_one_file_that_lacks_channels(self, make_dataset):
         file = make_dataset(1) / "labelsTr/case_0.nii.gz"
         with pytest.raises(InputError, match="no channel number and not 2 channels in one file"):
-            find_cases_of([file], num_channels=2)
+            find_cases_of_files([file], num_channels=2)
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(InputError, match="no such file or folder"):
-            find_cases_of([tmp_path / "x"], num_channels=1)
+            find_cases_of_files([tmp_path / "x"], num_channels=1)
         with pytest.raises(InputError, match="no such folder"):
             find_cases(tmp_path / "x", file_ending=".nii.gz", num_channels=1)
         with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds no files"):

@@ -14,7 +14,7 @@ import numpy as np
 
 from scanseg.converters.sources import Found, NamedDataset, Part, Sample, SourceCase
 from scanseg.converters.writing import write_sample
-from scanseg.dataset import DESCRIPTION_FILE
+from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.files import find_disk_fault, new_folder, write_text
 from scanseg.imaging import compare_geometry
@@ -24,7 +24,6 @@ from scanseg.runtime import map_cases
 from scanseg.specs import DatasetSpec, Fold
 
 RECORD_FILE = "conversion.json"
-SPLITS_FILE = "splits.json"
 TEST_SEED = 0
 """Seed for drawing test cases of a data set without a published split."""
 

@@ -9,8 +9,8 @@ from scanseg.converters.sources import Found, Sample, SourceCase
 from scanseg.dataset import (
     DESCRIPTION_FILE,
     IMAGES_FOLDER,
-    NNUNET_FILE,
-    OUR_FILE,
+    NNUNET_SPLITS_FILE,
+    SPLITS_FILE,
     RawCase,
     RawDataset,
     find_cases,
@@ -53,7 +53,7 @@ def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
 
 def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
     """Return the folds of a splits file in the source, if any."""
-    if not any((dataset.path / name).is_file() for name in (NNUNET_FILE, OUR_FILE)):
+    if not any((dataset.path / name).is_file() for name in (NNUNET_SPLITS_FILE, SPLITS_FILE)):
         return ()
     try:
         return find_splits(dataset).folds

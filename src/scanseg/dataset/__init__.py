@@ -2,36 +2,36 @@
 
 from scanseg.dataset.check import CheckReport, check_dataset
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
-from scanseg.dataset.fingerprint import measure
-from scanseg.dataset.inspection import count_values, judge_values
-from scanseg.dataset.naming import count_others
+from scanseg.dataset.fingerprint import compute_fingerprint
+from scanseg.dataset.inspection import check_values, count_values
+from scanseg.dataset.naming import count_other_endings
 from scanseg.dataset.raw import (
     IMAGES_FOLDER,
     RawCase,
     RawDataset,
     find_cases,
-    find_cases_of,
+    find_cases_of_files,
     open_dataset,
     read_case,
 )
-from scanseg.dataset.splits import NNUNET_FILE, OUR_FILE, find_splits
+from scanseg.dataset.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, find_splits
 
 __all__ = [
     "DESCRIPTION_FILE",
     "IMAGES_FOLDER",
-    "NNUNET_FILE",
-    "OUR_FILE",
+    "NNUNET_SPLITS_FILE",
+    "SPLITS_FILE",
     "CheckReport",
     "RawCase",
     "RawDataset",
     "check_dataset",
-    "count_others",
+    "compute_fingerprint",
+    "count_other_endings",
     "count_values",
     "find_cases",
-    "find_cases_of",
+    "find_cases_of_files",
     "find_splits",
-    "judge_values",
-    "measure",
+    "check_values",
     "open_dataset",
     "read_case",
     "read_description",

@@ -8,7 +8,7 @@ from functools import partial
 from scanseg.dataset.description import DESCRIPTION_FILE
 from scanseg.dataset.inspection import CaseFindings, inspect_case
 from scanseg.dataset.raw import RawDataset
-from scanseg.dataset.splits import judge_splits
+from scanseg.dataset.splits import check_splits
 from scanseg.errors import refuse_faults
 from scanseg.messages import counted, first_lines, listed
 from scanseg.progress import ProgressCallback, ignore_progress
@@ -69,8 +69,8 @@ def check_dataset(
 
     Args:
         dataset: The data set.
-        num_workers: Processes that read; 0 reads in this one.
-        progress: Hears of each case that is done.
+        num_workers: Processes that read cases. 0: only the calling process.
+        progress: Called with each progress update.
 
     Raises:
         InputError: With every fault of every case.
@@ -85,9 +85,9 @@ def check_dataset(
     faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
     if not findings:
         faults.append("no cases; add images and label maps")
-    faults += _judge_axes(findings)
-    faults += _judge_number(dataset)
-    split_faults, split_warnings = judge_splits(dataset)
+    faults += _check_axes(findings)
+    faults += _check_number(dataset)
+    split_faults, split_warnings = check_splits(dataset)
     refuse_faults(dataset.path, faults + split_faults)
     return _report(dataset.spec, findings, split_warnings)
 
@@ -131,7 +131,7 @@ def _warnings(
     return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
 
 
-def _judge_number(dataset: RawDataset) -> list[str]:
+def _check_number(dataset: RawDataset) -> list[str]:
     """Compare the number of cases with the one that the data set says."""
     described, there = dataset.num_described, len(dataset.cases)
     if described in (None, there):
@@ -143,7 +143,7 @@ def _judge_number(dataset: RawDataset) -> list[str]:
     ]
 
 
-def _judge_axes(findings: Sequence[CaseFindings]) -> list[str]:
+def _check_axes(findings: Sequence[CaseFindings]) -> list[str]:
     """Name the cases whose number of axes is that of the fewer."""
     num_axes = Counter(len(found.shape) for found in findings if found.shape)
     if len(num_axes) < 2:

@@ -29,7 +29,7 @@ class _Sample:
     """Sampled foreground intensities, (channel, sample); no samples where there is no foreground."""
 
 
-def measure(
+def compute_fingerprint(
     dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
 ) -> Fingerprint:
     """Measure every case of a data set.
@@ -40,8 +40,8 @@ def measure(
 
     Args:
         dataset: The data set.
-        num_workers: Processes that measure; 0 measures in this one.
-        progress: Hears of each case that is done.
+        num_workers: Processes that measure cases. 0: only the calling process.
+        progress: Called with each progress update.
 
     Raises:
         InputError: A case cannot be used, or no case has foreground.

@@ -41,10 +41,10 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
     image, label_map = _read_image(case, faults), _read_label_map(case, faults)
     counts: dict[int, int] = {}
     if image is not None:
-        _judge_image(image, spec, faults, warnings)
+        _check_image(image, spec, faults, warnings)
     if label_map is not None:
         counts = count_values(label_map.array)
-        faults += judge_values(case, counts, spec)
+        faults += check_values(case, counts, spec)
     if image is not None and label_map is not None:
         differences = compare_geometry(image, label_map)
         if differences:
@@ -91,7 +91,7 @@ def _read_label_map(case: RawCase, faults: list[str]) -> Image | None:
         return None
 
 
-def _judge_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: list[str]) -> None:
+def _check_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: list[str]) -> None:
     """Compare an image with the description; one that shows nothing is a fault."""
     if image.num_channels != spec.num_channels:
         faults.append(
@@ -109,7 +109,7 @@ def _judge_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: l
         warnings.append(f"channel {name} is {image.array[index].flat[0]:g} everywhere")
 
 
-def judge_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> list[str]:
+def check_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> list[str]:
     """Name values of the label map that the data set does not know.
 
     Args:

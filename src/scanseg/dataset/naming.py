@@ -48,7 +48,7 @@ def _say_of_empty(folder: Path) -> str:
     return f"it holds folders alone: {listed(inside)}" if inside else "it holds no files"
 
 
-def count_others(folder: Path, *, file_ending: str) -> dict[str, int]:
+def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
     """Count the visible files of a folder that do not have an ending, by the endings that they have.
 
     Left out are files that lie beside images (`dataset.json`, what systems leave there), the voxels of images whose

@@ -93,7 +93,7 @@ def find_cases(
     return _group(folder, files, file_ending, num_channels, known_cases)
 
 
-def find_cases_of(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
+def find_cases_of_files(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
     """Find the cases to predict to which some files belong.
 
     Args:

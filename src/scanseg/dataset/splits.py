@@ -14,8 +14,8 @@ from scanseg.messages import counted, listed
 from scanseg.specs import Fold, Splits, describe_faults
 
 NUM_FOLDS = 5
-NNUNET_FILE = "splits_final.json"
-OUR_FILE = "splits.json"
+NNUNET_SPLITS_FILE = "splits_final.json"
+SPLITS_FILE = "splits.json"
 
 
 def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
@@ -39,7 +39,7 @@ def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
     if path is None:
         return _draw_splits(dataset, seed)
     splits = _read_splits(path)
-    refuse_faults(path, _judge_names(splits, dataset))
+    refuse_faults(path, _check_names(splits, dataset))
     return splits
 
 
@@ -47,11 +47,15 @@ def splits_file(dataset: RawDataset) -> Path | None:
     """Return the file of folds that comes with a data set, if one does. See `find_splits`."""
     folder = dataset.path.resolve()
     nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
-    paths = (dataset.path / NNUNET_FILE, dataset.path / OUR_FILE, nnunet_folder / NNUNET_FILE)
+    paths = (
+        dataset.path / NNUNET_SPLITS_FILE,
+        dataset.path / SPLITS_FILE,
+        nnunet_folder / NNUNET_SPLITS_FILE,
+    )
     return next((path for path in paths if path.is_file()), None)
 
 
-def judge_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
+def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
     """Look at the file of folds that comes with a data set.
 
     Args:
@@ -70,7 +74,7 @@ def judge_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
     name = path.name if path.parent == dataset.path else str(path)
     bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
     return (
-        [f"{name}: {fault}" for fault in _judge_names(splits, dataset)],
+        [f"{name}: {fault}" for fault in _check_names(splits, dataset)],
         [f"{name}: fold {number} has no validation cases, so it gives no score" for number in bare],
     )
 
@@ -102,7 +106,7 @@ def _fields_of(entry: dict[str, Any]) -> dict[str, Any]:
     return {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
 
 
-def _judge_names(splits: Splits, dataset: RawDataset) -> list[str]:
+def _check_names(splits: Splits, dataset: RawDataset) -> list[str]:
     """Name what is wrong with folds: other cases than the data set's, and folds that cannot train."""
     known = {case.name for case in dataset.cases}
     faults = [] if splits.folds else ["no folds; give at least one, or remove the file"]
@@ -128,7 +132,7 @@ def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
     if len(names) < 2:
         raise InputError(
             f"{dataset.path}: {counted(len(names), 'case')}, but training and validation need at least 2; "
-            f"add cases, or write the fold yourself in {OUR_FILE}."
+            f"add cases, or write the fold yourself in {SPLITS_FILE}."
         )
     # The legacy generator: only its shuffle gives nnU-Net's folds, and its stream is frozen by numpy.
     order = np.random.RandomState(seed).permutation(len(names))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16
 
-from scanseg.dataset import DESCRIPTION_FILE, RawCase, count_others, find_cases, find_cases_of
+from scanseg.dataset import DESCRIPTION_FILE, RawCase, count_other_endings, find_cases, find_cases_of_files
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, Image, file_ending, write_image
 from scanseg.messages import counted, listed
@@ -74,7 +74,7 @@ def find_targets(
             for folder in folders
             for case in find_cases(folder, file_ending=ending, num_channels=num_channels)
         ),
-        *find_cases_of([source for source in sources if source not in folders], num_channels=num_channels),
+        *find_cases_of_files([source for source in sources if source not in folders], num_channels=num_channels),
     ]
     names = [case.name for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -95,7 +95,7 @@ def warn_of_others(sources: Sequence[Path], *, file_ending: str) -> tuple[str, .
     """
     warnings = []
     for folder in dict.fromkeys(source for source in sources if source.is_dir()):
-        others = count_others(folder, file_ending=file_ending)
+        others = count_other_endings(folder, file_ending=file_ending)
         if others:
             number = sum(others.values())
             verb = "does" if number == 1 else "do"

@@ -122,7 +122,7 @@ class Store:
         Raises:
             InputError: The array is missing or damaged.
         """
-        if self.index.previous is None:
+        if self.index.first_stage is None:
             return None
         return (read_array(self._path(case, LABEL_MAP_FILE)) // PACKING_BASE).astype(np.uint8)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from scanseg.dataset import RawCase, RawDataset, count_values, judge_values, read_case
+from scanseg.dataset import RawCase, RawDataset, check_values, count_values, read_case
 from scanseg.errors import InputError, refuse_faults
 from scanseg.files import write_text
 from scanseg.messages import listed
@@ -71,8 +71,8 @@ def build_store(
         preprocessing: How its cases are preprocessed.
         splits: The folds that the store's index carries.
         folder: Folder of the store; made where it is not there.
-        num_workers: Processes that preprocess; 0 does it in this one.
-        progress: Hears of each case that is done.
+        num_workers: Processes that preprocess cases. 0: only the calling process.
+        progress: Called with each progress update.
 
     Raises:
         InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds something
@@ -175,7 +175,7 @@ def _store_case(
     """Preprocess a case and write its folder."""
     sources = _describe_sources(case)
     image, label_map = read_case(case)
-    refuse_faults(f"case {case.name}", judge_values(case, count_values(label_map.array), spec))
+    refuse_faults(f"case {case.name}", check_values(case, count_values(label_map.array), spec))
     try:
         preprocessed = preprocess_case(image, label_map.array[0], preprocessing)
         array = _to_half(preprocessed.image)
