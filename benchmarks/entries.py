@@ -1,4 +1,4 @@
-"""What a benchmark's entry is: where it runs, how it is checked, and the calls that are timed."""
+"""Benchmark entries: device, check and timed calls."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ DTYPES: Mapping[PrecisionName, torch.dtype] = {
 
 
 class UnavailableError(Exception):
-    """An entry cannot run here, for the reason said: a package is not installed, or a size is refused."""
+    """An entry cannot run here: missing package or refused size."""
 
 
 @dataclass(frozen=True)
 class TimedCall:
-    """One thing that is timed.
+    """A call to time.
 
     Attributes:
-        call: Does it once.
-        work: The least that it must do, where that is known by formula; None: it is counted while it runs.
-        flush: Whether a GPU's cache is emptied before every repetition.
+        call: Runs once.
+        work: Least work of the call, by formula. `None`: the work is counted while the call runs.
+        flush: Empty the cache of a GPU before every repetition.
     """
 
     call: Call
@@ -44,8 +44,8 @@ class Workload:
     """An entry, built on its device.
 
     Attributes:
-        calls: What is timed, by name: `forward`, `forward+backward`, `step`, `inference`, `inference-batch-1`.
-        settings: What was built, in words, for the record.
+        calls: Timed calls by name: `forward`, `forward+backward`, `step`, `inference`, `inference-batch-1`.
+        settings: Description of the workload for the record.
     """
 
     calls: Mapping[str, TimedCall]
@@ -57,11 +57,11 @@ class Entry:
     """One row of the table of entries.
 
     Attributes:
-        name: What is measured, as `group/what/precision`; a call's name follows it in the record.
-        precision: In which it computes.
-        device: Kind of device that its row is about.
-        build: Builds it on a device; tiny: with sizes that a test has time for.
-        check: Compares it with float64 on the device; None: it is not ours, and is timed unchecked.
+        name: `group/shape/precision`. In the record, the name of a call follows it.
+        precision: Precision of the computation.
+        device: Kind of device of its row.
+        build: Builds the workload on a device. The second argument asks for small sizes, for tests.
+        check: Compares the entry with float64 on the device. `None`: the code is not ours, and is timed unchecked.
         check_key: Entries with the same key share one check.
     """
 

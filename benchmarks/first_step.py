@@ -1,11 +1,12 @@
-"""Time the first step of a training on a machine that has no compiled kernels.
+"""Time the first step of a training without compiled kernels.
 
 Usage: python -m benchmarks.first_step PLAN STORE --device cuda [--threads N] [-o benchmarks/results/NAME.json]
 
-Four processes, each with the case loaded and the network on the device before its clock runs: kernels compiled at
-their first launch (0 threads) and ahead of it (N threads), with an empty TRITON_CACHE_DIR and again with the one that
-was filled. The clock stops when the device has done step 1; the pass that validates a batch is timed after it. Exit 1
-where a process failed or steps differ in their loss by more than the choice of convolutions explains.
+Four processes run one after the other. Each loads the case and puts the network on the device before its clock
+starts. Kernels are compiled at their first launch (0 threads) and ahead of it (N threads), each with an empty
+TRITON_CACHE_DIR and again with the filled one. The clock stops after step 1 on the device. The validation of a batch
+is timed after it. The exit code is 1 if a process failed, or if the losses of the steps differ by more than the choice
+of convolutions explains.
 """
 
 import argparse
@@ -31,13 +32,13 @@ from scanseg.ops._support.triton import MISSING
 from scanseg.preprocessing.store import Store
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 MAX_LOSS_DIFFERENCE = 0.02
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run it; 0 where all steps were taken."""
+    """Run the processes and return the exit code."""
     arguments = _parse(words)
     if arguments.alone is not None:
         sys.stdout.write(json.dumps(take_first_step(arguments, num_threads=arguments.alone)) + "\n")
@@ -61,14 +62,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[str, object]:
-    """Prepare, and take a step with the clock running; return what was seen."""
+    """Prepare a training, time its first step, and return the measurements."""
     device, plan = choose_device(arguments.device), Plan.read(arguments.plan)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
     batch = _first_batch(plan, arguments.store, device)
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
-    fit = Fit(
+    step = TrainingStep(
         plan,
         network,
         device=device,
@@ -80,13 +81,13 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    loss = float(fit.step(batch, lr=plan.training.optimizer.lr))
+    loss = float(step.run(batch, lr=plan.training.optimizer.lr))
     _wait(device)
     first = time.perf_counter()
-    fit.logits(batch)
+    step.logits(batch)
     _wait(device)
     validated = time.perf_counter()
-    fit.step(batch, lr=plan.training.optimizer.lr)
+    step.run(batch, lr=plan.training.optimizer.lr)
     _wait(device)
     return {
         "first_step_seconds": first - start,
@@ -101,7 +102,7 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
 
 
 def describe(run: dict) -> str:
-    """Return a line about a process's step."""
+    """Describe the step of a process in one line."""
     mode = f"{run['num_threads']} threads ahead" if run["num_threads"] else "at first launch"
     memory = run["peak_reserved_bytes"]
     peak = "" if memory is None else f", peak {memory / 2**30:.2f} GiB reserved"
@@ -114,7 +115,7 @@ def describe(run: dict) -> str:
 
 
 def faults(runs: Sequence[dict]) -> list[str]:
-    """Say what is wrong with the processes' steps; empty: nothing."""
+    """Return the faults of the processes' steps."""
     found = []
     losses = [run["loss"] for run in runs]
     if not all(math.isfinite(loss) for loss in losses):
@@ -123,12 +124,12 @@ def faults(runs: Sequence[dict]) -> list[str]:
         found.append(f"the first step's loss differs by more than {MAX_LOSS_DIFFERENCE}: {losses}")
     late = [run["num_kernels_at_launch"] for run in runs if run["num_threads"]]
     if any(late):
-        found.append(f"kernels were compiled at their launch in spite of compiling ahead: {late}")
+        found.append(f"kernels were compiled at their launch although compiled ahead: {late}")
     return found
 
 
 def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
-    """Make the batch of iteration 0 from the first case of a store."""
+    """Make the first batch from the first case of a store."""
     opened = Store.open(store)
     names = [stored.case for stored in opened.index.cases][:1]
     return make_batch(
@@ -143,7 +144,10 @@ def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
 
 
 def _count_compilations() -> list[bool]:
-    """Return a list to which every compiled kernel is added from now on: whether ahead of its launch."""
+    """Return a list that receives one entry per compiled kernel.
+
+    An entry is True if the kernel was compiled ahead of its launch.
+    """
     kernels: list[bool] = []
     if MISSING is None:
         import triton
@@ -161,7 +165,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _in_a_process(arguments: argparse.Namespace, *, num_threads: int, cache: str) -> dict:
-    """Take the step in a process of its own."""
+    """Take the step in a separate process."""
     words = [str(arguments.plan), str(arguments.store), "--device", arguments.device]
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.first_step", *words, "--alone", str(num_threads)],
@@ -181,13 +185,15 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("store", type=Path, help="folder of a store, made for the plan")
+    parser.add_argument("store", type=Path, help="folder of a store made for the plan")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--threads", type=int, default=cores_for_compiling(), help="that compile ahead")
-    parser.add_argument("--output", "-o", type=Path)
-    parser.add_argument("--commit", help="of the code, where there is no git")
     parser.add_argument(
-        "--alone", type=int, help="take the step here, with so many threads: for this program"
+        "--threads", type=int, default=cores_for_compiling(), help="threads that compile ahead"
+    )
+    parser.add_argument("--output", "-o", type=Path)
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
+    parser.add_argument(
+        "--alone", type=int, help="take the step in this process with this number of threads (internal)"
     )
     return parser.parse_args(words)
 

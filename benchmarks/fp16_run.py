@@ -1,10 +1,10 @@
-"""Train in float16 on real data and count what is not finite.
+"""Train in float16 on real data and count nonfinite values.
 
 Usage: python -m benchmarks.fp16_run PLAN STORE --device cuda -o benchmarks/results/NAME.json [--steps 1000]
 
-The steps are those of `scanseg train`: autocast, a scaled loss, gradient clipping, one CUDA graph. A
-step whose gradients are not finite is skipped and halves the scale, as it should early on. Exit 1 where a loss or
-a parameter is not finite, the scale has fallen below 1, or more than one step in fifty was skipped.
+The steps are those of `scanseg train`: autocast, a scaled loss, gradient clipping, one CUDA graph. A step whose
+gradients are not finite is skipped and halves the scale, which is expected early on. The exit code is 1 if a loss or a
+parameter is not finite, if the scale has fallen below 1, or if more than one step in fifty was skipped.
 """
 
 import argparse
@@ -27,36 +27,36 @@ from scanseg.preprocessing.store import Store
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
 from scanseg.training.schedules import learning_rate
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 MAX_SKIPPED = 0.02
 MIN_SCALE = 1.0
 
 
 def run_steps(
-    fit: Fit, batch: Callable[[int], Batch], *, num_steps: int, lr: Callable[[float], float]
+    step: TrainingStep, batch: Callable[[int], Batch], *, num_steps: int, lr: Callable[[float], float]
 ) -> dict[str, object]:
-    """Take steps and return what was seen in each.
+    """Take steps and return the measurements of each.
 
     Args:
-        fit: What is trained, from its first iteration.
+        step: Training step, at its first iteration.
         batch: Makes the batch of an iteration.
         num_steps: Number of steps.
-        lr: Learning rate by the part of the training that is done.
+        lr: Learning rate by the completed part of the training.
     """
     losses: list[Tensor] = []
     bad: list[Tensor] = []
     scales: list[float] = []
     for iteration in range(num_steps):
-        losses.append(fit.step(batch(iteration), lr=lr(iteration / num_steps)))
-        bad.append(_count_nonfinite(fit))
-        scales.append(fit.loss_scale or 1.0)
+        losses.append(step.run(batch(iteration), lr=lr(iteration / num_steps)))
+        bad.append(_count_nonfinite(step))
+        scales.append(step.loss_scale or 1.0)
     values = [float(loss) for loss in torch.stack(losses).cpu()]
     counts = [int(count) for count in torch.stack(bad).cpu()]
     return {
         "num_steps": num_steps,
         "all_losses_finite": all(math.isfinite(value) for value in values),
-        "all_parameters_finite": all(bool(p.isfinite().all()) for p in fit.network.parameters()),
+        "all_parameters_finite": all(bool(p.isfinite().all()) for p in step.network.parameters()),
         "num_skipped_steps": sum(count > 0 for count in counts),
         "lowest_loss_scale": min(scales),
         "loss": [value if math.isfinite(value) else None for value in values],
@@ -65,13 +65,13 @@ def run_steps(
     }
 
 
-def _count_nonfinite(fit: Fit) -> Tensor:
-    gradients = [parameter.grad for parameter in fit.network.parameters() if parameter.grad is not None]
+def _count_nonfinite(step: TrainingStep) -> Tensor:
+    gradients = [parameter.grad for parameter in step.network.parameters() if parameter.grad is not None]
     return torch.stack([(~gradient.isfinite()).sum() for gradient in gradients]).sum()
 
 
 def faults(record: dict) -> list[str]:
-    """Say what is wrong with a run; empty: it held."""
+    """Return the faults of a run."""
     found = []
     if not record["all_losses_finite"]:
         found.append(f"{record['loss'].count(None)} losses are not finite")
@@ -85,20 +85,20 @@ def faults(record: dict) -> list[str]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run it; 0 where everything stayed finite."""
+    """Train, write the record and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fp16_run",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("store", type=Path, help="folder of a store, made for the plan")
+    parser.add_argument("store", type=Path, help="folder of a store made for the plan")
     parser.add_argument("--output", "-o", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--precision", choices=["float16", "bfloat16"], default="float16")
-    parser.add_argument("--max-cases", type=int, help="train on the first cases only")
-    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument("--max-cases", type=int, help="train on this number of cases only")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
     arguments = parser.parse_args(words)
     device, plan = choose_device(arguments.device), Plan.read(arguments.plan)
     torch.backends.cudnn.benchmark = True
@@ -116,9 +116,9 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
-    fit = Fit(plan, network, device=device, autocast_dtype=_dtype(device, arguments.precision))
+    step = TrainingStep(plan, network, device=device, autocast_dtype=_dtype(device, arguments.precision))
     record = run_steps(
-        fit,
+        step,
         lambda iteration: batch(iteration=iteration),
         num_steps=arguments.steps,
         lr=lambda progress: learning_rate(
@@ -140,7 +140,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _dtype(device: torch.device, precision: str) -> torch.dtype | None:
-    """Return the type of products; on a CPU float16 too, which training there refuses, being slow."""
+    """Return the dtype of products.
+
+    On a CPU it may be float16, which `scanseg train` refuses there because it is slow.
+    """
     if device.type == "cpu":
         return torch.float16 if precision == "float16" else torch.bfloat16
     return autocast_dtype(device, "float16" if precision == "float16" else "bfloat16")

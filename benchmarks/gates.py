@@ -1,7 +1,8 @@
-"""Checks that come before any timing: against the float64 recurrence, or the same network in float64.
+"""Checks before any timing, against float64.
 
-The bounds are those of CONVENTIONS, "Operators": with r the error of the float32 reference rounded to the type,
-2r + eps/2 for values and 3r + eps/2 for gradients of 16-bit types; 2e-3 where products may be rounded to TF32.
+Operators are compared with the recurrence in float64, and networks with the same network in float64. The bounds are
+those of CONVENTIONS, "Operators": with r the error of the float32 reference rounded to the type,
+2r + eps/2 for values and 3r + eps/2 for gradients of 16-bit types, and 2e-3 if products may be rounded to TF32.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 TF32_BOUND = 2e-3
 NETWORK_OUTPUT_BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Relative L2 error of a whole network's logits against float64; of float32 with TF32 off."""
+"""Bounds of the relative L2 error of a network's logits against float64. float32 is checked with TF32 off."""
 NETWORK_GRADIENT_BOUND = 3e-2
-"""Relative L2 error of all gradients together in float32; leaky ReLU kinks amplify rounding."""
+"""Bound of the relative L2 error of all gradients together in float32. Leaky ReLU kinks amplify rounding."""
 
 Inputs = Mapping[str, Tensor]
 Operator = Callable[[Inputs], Tensor]
@@ -23,26 +24,26 @@ Operator = Callable[[Inputs], Tensor]
 
 @dataclass(frozen=True)
 class GateReport:
-    """Errors and the bounds that they were held to, by name."""
+    """Errors and their bounds, by name."""
 
     errors: Mapping[str, float]
     bounds: Mapping[str, float]
 
     @property
     def passed(self) -> bool:
-        """Whether every error is within its bound; NaN is not."""
+        """Whether every error is within its bound. NaN is not."""
         return all(error <= self.bounds[name] for name, error in self.errors.items())
 
 
 def check_operator(
     operator: Operator, reference: Operator, inputs: Inputs, *, grad_output: Tensor, tf32: bool
 ) -> GateReport:
-    """Hold an operator's output and gradients to a reference in float64 on the same numbers.
+    """Compare an operator's output and gradients with a reference in float64.
 
     Args:
-        operator: What is checked.
-        reference: Computes the same in the dtype of its inputs.
-        inputs: Of the dtype to check.
+        operator: The operator to check.
+        reference: Computes the same function in the dtype of its inputs.
+        inputs: Inputs in the dtype to check.
         grad_output: Gradient of the output.
         tf32: Products of float32 may be rounded to TF32.
     """
@@ -70,7 +71,10 @@ def _run(operator: Operator, inputs: Inputs, grad_output: Tensor) -> dict[str, T
 
 
 def _relative_errors(results: Inputs, truth: Inputs) -> dict[str, float]:
-    """Errors by name; a gradient that nearly vanishes is measured against a hundredth of the largest."""
+    """Return relative errors by name.
+
+    The error of a nearly vanishing gradient is relative to a hundredth of the largest gradient.
+    """
     norms = {name: tensor.double().norm().item() for name, tensor in truth.items()}
     largest = max(norm for name, norm in norms.items() if name != "output")
     scales = {name: norm if name == "output" else max(norm, 1e-2 * largest) for name, norm in norms.items()}
@@ -88,15 +92,15 @@ def _bound(name: str, dtype: torch.dtype, reference_error: float, *, tf32: bool)
 
 
 def check_network(network: nn.Module, images: Tensor, *, autocast_dtype: torch.dtype | None) -> GateReport:
-    """Hold a network's logits and gradients in float32, and its logits under autocast, to the same network in float64.
+    """Compare a network's logits and gradients with the same network in float64.
 
-    Triton's operators refuse float64, so that the PyTorch forms of all operators are what it is held to. The network is
-    in evaluation, and is left so, in float32.
+    Logits and gradients are checked in float32, and logits also under autocast. Triton's operators refuse float64, so
+    the reference uses the PyTorch form of every operator. The network is left in evaluation mode and float32.
 
     Args:
-        network: Of float32 parameters, on its device.
+        network: A network with float32 parameters, on its device.
         images: A batch of two or more images.
-        autocast_dtype: The type of products to check too; None: float32 alone.
+        autocast_dtype: Dtype of products for a further check. `None`: check float32 alone.
     """
     network.eval()
     with _ieee_products():
@@ -132,7 +136,7 @@ def _relative(result: Tensor, truth: Tensor) -> float:
 
 @contextmanager
 def _ieee_products() -> Iterator[None]:
-    """Do not round float32 products to TF32 in this block."""
+    """Compute float32 products without TF32 in this block."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False

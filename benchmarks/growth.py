@@ -1,10 +1,11 @@
-"""Time and memory of the operators as the number of tokens grows, each backend beside the published quadratic form.
+"""Time and memory of the operators by the number of tokens.
 
 Usage: python -m benchmarks.growth --device cuda -o benchmarks/results/NAME.json
        python -m benchmarks.growth --draw benchmarks/results/NAME.json -o docs/pictures/linear-growth.png
 
-Forward and backward of one image: `mlstm` with 4 heads of 64 features, `ss2d_scan` with 96 channels, bfloat16 on GPUs.
-Each backend is checked against float64 at the first size. A series ends where its memory or its time does.
+Each backend is measured beside the published quadratic form: forward and backward of one image, `mlstm` with 4 heads
+of 64 features, `ss2d_scan` with 96 channels, bfloat16 on GPUs. Each backend is checked against float64 at the first
+size. A series ends at the limit of memory or of time.
 """
 
 import argparse
@@ -39,13 +40,15 @@ Operator = Callable[[Inputs], Tensor]
 MAP_SIZES = {
     tokens: (2 ** (bits // 2), 2 ** (bits - bits // 2)) for bits in range(10, 18) for tokens in [2**bits]
 }
-"""Height and width of a map of 1k, 2k ... 128k pixels."""
+"""Height and width of maps of 1k, 2k ... 128k pixels, by the number of pixels."""
 
 
 def published_mlstm(inputs: Inputs) -> Tensor:
     """Compute the mLSTM by the quadratic formula of its publication.
 
-    Source: Beck et al. 2024, arXiv:2405.04517, eq. 19-27, and appendix A.3: every token against every earlier one.
+    It compares every token with every earlier token.
+
+    Source: Beck et al. 2024, arXiv:2405.04517, eq. 19-27, and appendix A.3.
     """
     q, k, v, igate, fgate = (inputs[name].float() for name in ("q", "k", "v", "igate", "fgate"))
     token, dim = q.shape[2:]
@@ -61,13 +64,15 @@ def published_mlstm(inputs: Inputs) -> Tensor:
 def measure_growth(
     device: torch.device, *, token_counts: Sequence[int], seconds: float, max_call_seconds: float
 ) -> Iterator[dict[str, object]]:
-    """Measure every series; yields one row for each operator, backend and number of tokens.
+    """Measure every series and yield its rows.
+
+    A row is one operator, backend and number of tokens.
 
     Args:
-        device: Where.
+        device: Device of the calls.
         token_counts: Powers of two from 1024 to 131072, rising.
         seconds: Time for the timed calls of a row.
-        max_call_seconds: A series ends after a call that took longer.
+        max_call_seconds: A series ends after a longer call.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for operator, name, run, make_inputs in _series(device, dtype):
@@ -95,7 +100,10 @@ def measure_growth(
 def _series(
     device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[str, str, Operator, Callable[[int], dict[str, Tensor]]]]:
-    """Name every operator and backend that serves here."""
+    """Yield operator, backend, function and inputs of every series.
+
+    The inputs are a function of the number of tokens.
+    """
     fewest = min(MAP_SIZES)
 
     def cells(tokens: int) -> dict[str, Tensor]:
@@ -104,15 +112,15 @@ def _series(
     def maps(tokens: int) -> dict[str, Tensor]:
         return scan_inputs(MapShape(1, 96, *MAP_SIZES[tokens]), dtype, device)
 
-    for name in _serving(MLSTM_BACKENDS, cells(fewest)):
+    for name in _available(MLSTM_BACKENDS, cells(fewest)):
         yield "mlstm", name, partial(_run_mlstm, name), cells
     yield "mlstm", "published quadratic form", published_mlstm, cells
-    for name in _serving(SS2D_BACKENDS, maps(fewest)):
+    for name in _available(SS2D_BACKENDS, maps(fewest)):
         yield "ss2d", name, partial(_run_ss2d, name), maps
 
 
-def _serving(backends: Mapping[str, Backend], inputs: Inputs) -> Iterator[str]:
-    """Name the backends that serve these inputs, but for the recurrence in Python."""
+def _available(backends: Mapping[str, Backend], inputs: Inputs) -> Iterator[str]:
+    """Yield the backends for these inputs, except the recurrence in Python."""
     for name, backend in backends.items():
         refusal = backend.unavailable or backend.refuses(*inputs.values())
         if name != "reference" and not backend.by_name_only and refusal is None:
@@ -155,7 +163,7 @@ def _measured(
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, or draw a record."""
+    """Measure and write a record, or draw one."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -165,8 +173,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-tokens", type=int, default=131072)
     parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--max-call-seconds", type=float, default=3.0)
-    parser.add_argument("--threads", type=int, help="of the CPU")
-    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument("--threads", type=int, help="number of CPU threads")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
     arguments = parser.parse_args(words)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if arguments.draw is not None:

@@ -1,4 +1,4 @@
-"""The figure of growth: time and memory over the number of tokens, on logarithmic axes."""
+"""Figure of growth: time and memory over tokens, on logarithmic axes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ def draw_growth(
     quantity: str,
     slope_from: float,
 ) -> None:
-    """Draw values over the number of tokens, and the slope of linear growth as a dotted line.
+    """Draw values over tokens, and linear growth as a dotted line.
 
     Args:
-        axes: Where to draw.
+        axes: Axes for the plot.
         series: Points (tokens, value) of each backend, by its name.
-        title: What is shown.
-        quantity: What the values are, with the unit.
-        slope_from: Value at which the dotted line begins, at the fewest tokens.
+        title: Title of the axes.
+        quantity: Quantity and unit of the values.
+        slope_from: First value of the dotted line, at the fewest tokens.
     """
     for number, (name, points) in enumerate(series.items()):
         tokens, values = zip(*points, strict=True)
@@ -49,7 +49,10 @@ def draw_growth(
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Draw a record of `benchmarks.growth`: a row of axes for time, and one for memory where that is known."""
+    """Draw a record of `benchmarks.growth`.
+
+    One row of axes shows time, and another one memory if the record has it.
+    """
     from matplotlib.figure import Figure
 
     rows = [row for row in record["rows"] if row["status"] == "measured"]

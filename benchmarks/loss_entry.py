@@ -1,4 +1,4 @@
-"""The entry of the loss: Dice and cross-entropy of one output, where all maps of a step are alive."""
+"""Entry of the loss: Dice and cross-entropy of one output."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +19,7 @@ _SEED = 0
 
 
 class LogitsShape(NamedTuple):
-    """Size of the logits that a loss reads."""
+    """Size of the logits of a loss."""
 
     batch: int
     output: int
@@ -29,7 +29,7 @@ class LogitsShape(NamedTuple):
 
 
 LOSS_SHAPE = LogitsShape(2, 14, 48, 160, 224)
-"""The highest resolution of xLSTM-UNet's patches of AMOS and Abdomen MRI, where all maps of a step are alive."""
+"""Highest resolution of xLSTM-UNet's patches of AMOS and Abdomen MRI. All maps of a step are alive there."""
 
 
 def loss_entry() -> Entry:
@@ -49,7 +49,7 @@ def _tiny_logits(shape: LogitsShape) -> LogitsShape:
 
 
 def _loss_inputs(shape: LogitsShape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Logits as a channels-last network leaves them, and a label map of bytes."""
+    """Make logits with channels last, and a label map of bytes."""
     generator = torch.Generator(device).manual_seed(_SEED)
     logits = (3 * torch.randn(shape, generator=generator, device=device)).to(
         dtype, memory_format=torch.channels_last_3d
@@ -59,7 +59,10 @@ def _loss_inputs(shape: LogitsShape, dtype: torch.dtype, device: torch.device) -
 
 
 def _build_loss(shape: LogitsShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
-    """The loss of one output; beside it the same sums by PyTorch's operators, which it was before."""
+    """Build the loss of one output, also by PyTorch's operators.
+
+    The loss used PyTorch's operators before `segmentation_sums`.
+    """
     shape, dtype = (_tiny_logits(shape) if tiny else shape), DTYPES[precision]
     logits, label_map = _loss_inputs(shape, dtype, device)
     labels = {"background": 0} | {f"label {number}": number for number in range(1, shape.output)}

@@ -1,4 +1,4 @@
-"""What a record says of the machine and of the code that ran."""
+"""Description of machine and code for a record."""
 
 import hashlib
 import importlib.metadata
@@ -17,8 +17,8 @@ def describe_run(device: torch.device, *, commit: str | None) -> dict[str, objec
     """Return device, versions, commit and date.
 
     Args:
-        device: Where the calls run.
-        commit: Of the code; None: asked of git.
+        device: Device of the calls.
+        commit: Commit of the code. `None`: read from git.
     """
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -38,7 +38,10 @@ def describe_run(device: torch.device, *, commit: str | None) -> dict[str, objec
 
 
 def source_digest() -> str:
-    """Return a digest of the package's modules: it says which code ran where there is no git."""
+    """Return a digest of the package's modules.
+
+    It identifies the code of a run if git is missing.
+    """
     digest = hashlib.sha256()
     for path in sorted((ROOT / "src").rglob("*.py")):
         digest.update(str(path.relative_to(ROOT)).encode())
@@ -64,7 +67,7 @@ def _git_commit() -> str | None:
 
 
 def _processor() -> str:
-    """Return the processor's name where the system tells it."""
+    """Return the name of the processor, if the system provides it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Times and peak memory of a call, launched one kernel at a time or replayed as a CUDA graph."""
+"""Times and peak memory of a call, launched or replayed."""
 
 import statistics
 import time
@@ -10,32 +10,32 @@ import torch
 Call = Callable[[], object]
 
 FLUSH_BYTES = 256 << 20
-"""Written between the repetitions of a small call, so that its inputs are not found in the cache."""
+"""Bytes written between the repetitions of a small call, so the cache does not contain its inputs."""
 MIN_CALLS = 5
-"""Timed however long they take."""
+"""Least number of timed calls, however long they take."""
 _WARM_UPS = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of single calls in milliseconds, and the largest memory in use while they ran."""
+    """Times of single calls in milliseconds, and their peak memory."""
 
     median_ms: float
     p20_ms: float
     p80_ms: float
     num_calls: int
     peak_gib: float | None
-    """None on the CPU."""
+    """Peak memory in GiB. `None` on the CPU."""
 
 
 def measure(call: Call, device: torch.device, *, seconds: float, flush: bool) -> Timing:
     """Warm up, then time single calls.
 
     Args:
-        call: What is timed.
-        device: Where it runs.
-        seconds: Time to spend on timed calls, of which there are five at least.
-        flush: Empty a GPU's cache before every call, outside of the time.
+        call: The call to time.
+        device: Its device.
+        seconds: Time for the timed calls. At least five calls are timed.
+        flush: Empty the cache of a GPU before every call, outside of the time.
     """
     for _ in range(_WARM_UPS):
         call()
@@ -60,7 +60,10 @@ def _host_times(call: Call, seconds: float) -> list[float]:
 
 
 def _event_times(call: Call, device: torch.device, *, seconds: float, flush: bool) -> list[float]:
-    """Times by the device's events: from the call's first kernel to the end of its last, and waits in between."""
+    """Return times measured by the device's events.
+
+    A time includes all kernels of the call, from the start of the first to the end of the last, and waits in between.
+    """
     cache = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device) if flush else None
     times: list[float] = []
     end_of_measuring = time.perf_counter() + seconds
@@ -88,10 +91,12 @@ def _timing(times: list[float], *, peak_gib: float | None) -> Timing:
 
 
 def capture(call: Call) -> Call:
-    """Return the replay of a call as a CUDA graph; what it computes lies where the captured call put it.
+    """Return the replay of a call as a CUDA graph.
+
+    The replay writes its results into the tensors of the captured call.
 
     Args:
-        call: Launches work on the current GPU without reading a value back to the host.
+        call: Launches work on the current GPU and reads no value back to the host.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -1,14 +1,15 @@
-"""Predicted and measured peak memory of training steps, for plans as `scanseg plan` makes them.
+"""Predicted and measured peak memory of training steps.
 
 Usage: python -m benchmarks.memory_prediction --device cuda -o benchmarks/results/NAME.json [--only WORD] [--seconds S]
        python -m benchmarks.memory_prediction --fit benchmarks/results/NAME.json
        python -m benchmarks.memory_prediction --again benchmarks/results/NAME.json
 
-A row is a recipe on a made-up data set, in a precision. Its batch is noise; two steps warm up, then the peak of
-allocated memory over two more is taken, launched kernel by kernel. `graph_reserved_gib` is what the process holds when
-steps are replayed as a CUDA graph, as trainings do. `--fit` prints the constants of `scanseg.planning.memory` that fit
-a record best (least squares of relative errors), and the errors that would be left; `--again` predicts its rows by the
-constants as they are now, and writes them into it.
+A row is a recipe on a synthetic data set, in a precision. Its plan is the one that `scanseg plan` makes, and its batch
+is noise. Two steps warm up. Then the peak of allocated memory over two more steps is measured, launched kernel by
+kernel. `graph_reserved_gib` is the memory that the process holds if steps are replayed as a CUDA graph, as in
+trainings. `--fit` prints the constants of `scanseg.planning.memory` that fit a record best (least squares of relative
+errors), and the remaining errors. `--again` predicts the rows of a record by the current constants, and writes the
+predictions into the record.
 """
 
 import argparse
@@ -32,17 +33,17 @@ from scanseg.planning.memory import OUTPUT_BYTES, Counts, Width, count_values, s
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 _GIB = 2**30
 _WARM_UPS, _STEPS = 2, 2
 BAR = 0.15
-"""Largest error of a prediction, as a part of what was measured."""
+"""Largest accepted error of a prediction, relative to the measurement."""
 
 
 @dataclass(frozen=True)
-class MadeUpDataset:
-    """What planning sees of a data set."""
+class SyntheticDataset:
+    """The properties of a data set that planning uses."""
 
     name: str
     spacing: tuple[float, float, float]
@@ -79,14 +80,16 @@ class MadeUpDataset:
         return make_plan(fingerprint, dataset, recipe=recipe)
 
 
-HIPPOCAMPUS = MadeUpDataset("hippocampus", (1.0, 1.0, 1.0), (36, 50, 35), ("MRI",), 2, num_cases=260)
-PROSTATE = MadeUpDataset("prostate", (3.6, 0.625, 0.625), (20, 320, 319), ("T2", "ADC"), 2, num_cases=32)
-ABDOMEN = MadeUpDataset("abdomen", (3.0, 0.8, 0.8), (130, 512, 512), ("CT",), 13)
-BRAIN = MadeUpDataset("brain", (1.0, 1.0, 1.0), (138, 170, 138), ("T1", "T1ce", "T2", "FLAIR"), 3, 484)
-ENDOSCOPY = MadeUpDataset("endoscopy", (999.0, 1.0, 1.0), (1, 384, 640), ("R", "G", "B"), 7, num_cases=1800)
-CELLS = MadeUpDataset("cells", (999.0, 1.0, 1.0), (1, 512, 512), ("R", "G", "B"), 2, num_cases=1000)
+HIPPOCAMPUS = SyntheticDataset("hippocampus", (1.0, 1.0, 1.0), (36, 50, 35), ("MRI",), 2, num_cases=260)
+PROSTATE = SyntheticDataset("prostate", (3.6, 0.625, 0.625), (20, 320, 319), ("T2", "ADC"), 2, num_cases=32)
+ABDOMEN = SyntheticDataset("abdomen", (3.0, 0.8, 0.8), (130, 512, 512), ("CT",), 13)
+BRAIN = SyntheticDataset("brain", (1.0, 1.0, 1.0), (138, 170, 138), ("T1", "T1ce", "T2", "FLAIR"), 3, 484)
+ENDOSCOPY = SyntheticDataset(
+    "endoscopy", (999.0, 1.0, 1.0), (1, 384, 640), ("R", "G", "B"), 7, num_cases=1800
+)
+CELLS = SyntheticDataset("cells", (999.0, 1.0, 1.0), (1, 512, 512), ("R", "G", "B"), 2, num_cases=1000)
 
-ROWS: tuple[tuple[str, MadeUpDataset, str], ...] = tuple(
+ROWS: tuple[tuple[str, SyntheticDataset, str], ...] = tuple(
     (recipe, dataset, precision)
     for precision in ("auto", "float32")
     for dataset in (HIPPOCAMPUS, ABDOMEN, ENDOSCOPY, PROSTATE, BRAIN, CELLS)
@@ -94,12 +97,12 @@ ROWS: tuple[tuple[str, MadeUpDataset, str], ...] = tuple(
     if (precision == "auto" or dataset in (HIPPOCAMPUS, ABDOMEN, ENDOSCOPY))
     and (recipe != "msvm-unet" or dataset in (ABDOMEN, ENDOSCOPY))
 )
-"""The most important first: a run ends at its time limit."""
+"""The most important first, since a run ends at its time limit."""
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """One comparison."""
+    """One comparison of predicted and measured memory."""
 
     recipe: str
     kind: str
@@ -118,8 +121,8 @@ class MemoryRow:
     """(predicted - measured) / measured."""
 
 
-def measure_row(recipe: str, dataset: MadeUpDataset, precision: str, *, device: torch.device) -> MemoryRow:
-    """Predict a row, and measure it."""
+def measure_row(recipe: str, dataset: SyntheticDataset, precision: str, *, device: torch.device) -> MemoryRow:
+    """Predict and measure the memory of a row."""
     plan = apply_settings(dataset.plan(recipe), (f"training.precision={precision}",))
     dtype = autocast_dtype(device, plan.training.precision)
     width: Width = 32 if dtype is None else 16
@@ -146,36 +149,36 @@ def measure_row(recipe: str, dataset: MadeUpDataset, precision: str, *, device: 
 
 
 def _peak(plan: Plan, dtype: torch.dtype | None, *, device: torch.device) -> tuple[int, int]:
-    """Return the peak of allocated bytes over some steps after the first, and the reserved bytes in the end."""
-    _forget(device)
+    """Return peak allocated bytes, and bytes reserved at the end."""
+    _free_memory(device)
     network = network_of(plan)
-    fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
+    step = TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype)
     size = (plan.sampling.batch_size, *plan.sampling.patch_size)
     images = torch.randn(size[0], plan.dataset.num_channels, *size[1:], device=device)
     label_maps = torch.randint(plan.dataset.num_outputs, size, device=device, dtype=torch.uint8)
     batch = Batch(images, label_maps)
     for _ in range(_WARM_UPS):
-        fit.step(batch, lr=1e-5)
+        step.run(batch, lr=1e-5)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(_STEPS):
-        fit.step(batch, lr=1e-5)
+        step.run(batch, lr=1e-5)
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device), torch.cuda.memory_reserved(device)
 
 
-def _forget(device: torch.device) -> None:
-    """Give back what an earlier row has left."""
+def _free_memory(device: torch.device) -> None:
+    """Free the memory of earlier rows."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
 
 
 def predict_again(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a record with what is predicted by the constants as they are now.
+    """Predict a row of a record by the current constants.
 
     Args:
-        row: A row, whose values were counted when it was measured.
+        row: A row with the values counted at its measurement.
     """
     dataset = next(dataset for _, dataset, _ in ROWS if dataset.name == row["dataset"])
     plan = apply_settings(dataset.plan(row["recipe"]), (f"training.precision={row['precision']}",))
@@ -191,7 +194,7 @@ def predict_again(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit_constants(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield for each width the constants that fit best, and the errors that are left.
+    """Yield the best constants for each width, and the remaining errors.
 
     Args:
         rows: Rows of a record.
@@ -207,13 +210,13 @@ def fit_constants(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         errors = (known + matrix @ constants) / measured - 1
         fitted = ", ".join(f"{kind} {value:.2f}" for kind, value in zip(kinds, constants, strict=False))
         yield (
-            f"{width} bits, {len(chosen)} rows: {constants[-1]:.2f} GiB to work in; bytes of a value: {fitted}; errors "
+            f"{width} bits, {len(chosen)} rows: workspace {constants[-1]:.2f} GiB, bytes per value: {fitted}, errors "
             f"{errors.min():+.1%} to {errors.max():+.1%}"
         )
 
 
 def _known_bytes(row: Mapping[str, Any]) -> float:
-    """Return what is not fitted of a row's peak."""
+    """Return the part of a row's peak that is not fitted."""
     outputs = row["batch_size"] * row["counts"]["output_values"]
     return row["weights_bytes"] - row["spared_bytes"] + OUTPUT_BYTES * outputs
 
@@ -223,15 +226,17 @@ def _map_values(row: Mapping[str, Any]) -> int:
 
 
 def main() -> int:
-    """Run the comparison, or fit constants to a record of it."""
+    """Run the comparison, or fit constants to its record."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--only", default="", help="rows whose recipe, data set or precision holds this word")
-    parser.add_argument("--seconds", type=float, default=480.0, help="begin no row after this time")
-    parser.add_argument("--commit", help="of the code, where git is not there to ask")
-    parser.add_argument("--fit", type=Path, help="a record to fit constants to")
-    parser.add_argument("--again", type=Path, help="a record to predict again")
+    parser.add_argument(
+        "--only", default="", help="measure only rows with this word in their recipe, data set or precision"
+    )
+    parser.add_argument("--seconds", type=float, default=480.0, help="start no row after this time")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
+    parser.add_argument("--fit", type=Path, help="record to fit constants to")
+    parser.add_argument("--again", type=Path, help="record to predict again")
     arguments = parser.parse_args()
     if arguments.fit is not None:
         for line in fit_constants(json.loads(arguments.fit.read_text())["rows"]):
@@ -242,10 +247,10 @@ def main() -> int:
         record["rows"] = [predict_again(row) for row in record["rows"]]
         record["predicted_by_commit"] = describe_run(torch.device("cpu"), commit=arguments.commit)["commit"]
         arguments.again.write_text(json.dumps(record, indent=1) + "\n")
-        return _said_of(record["rows"], record["not_measured"])
+        return _print_summary(record["rows"], record["not_measured"])
     device = choose_device(arguments.device)
     if device.type != "cuda":
-        print(f"peaks of memory are measured on a GPU with CUDA, not on {device}", file=sys.stderr)
+        print(f"--device: expected a GPU with CUDA to measure peak memory, got {device}", file=sys.stderr)
         return 2
     rows, missed, begin = [], [], time.monotonic()
     for recipe, dataset, precision in ROWS:
@@ -271,13 +276,17 @@ def main() -> int:
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
     for line in fit_constants(record["rows"]):
         print(line)
-    return _said_of(record["rows"], missed)
+    return _print_summary(record["rows"], missed)
 
 
-def _said_of(rows: Sequence[Mapping[str, Any]], missed: Sequence[str]) -> int:
-    """Print how many rows are within the bar; 1 if not all are."""
+def _print_summary(rows: Sequence[Mapping[str, Any]], missed: Sequence[str]) -> int:
+    """Print the number of rows within the bar.
+
+    Returns:
+        0 if all rows are within the bar, otherwise 1.
+    """
     num_within = sum(abs(row["error"]) <= BAR for row in rows)
-    print(f"{num_within} of {len(rows)} rows within {BAR:.0%}; {len(missed)} not measured")
+    print(f"{num_within} of {len(rows)} rows within {BAR:.0%}, {len(missed)} not measured")
     return 0 if num_within == len(rows) else 1
 
 

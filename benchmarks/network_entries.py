@@ -1,7 +1,7 @@
-"""Entries of the networks: training steps and inference, ours and their neighbours at the same inputs.
+"""Entries of networks: training steps and inference of ours and of baselines.
 
-A step is forward, the loss (Dice and cross-entropy, on every stage where there is deep supervision) and backward,
-without the optimizer.
+All networks get the same inputs. A step is forward, the loss (Dice and cross-entropy, on every stage with deep
+supervision) and backward, without the optimizer.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from benchmarks.baselines import BASELINES
 from benchmarks.entries import DTYPES, Entry, PrecisionName, TimedCall, Workload
 from benchmarks.gates import GateReport, check_network
-from benchmarks.neighbours import NEIGHBOURS
 from scanseg.networks import MSVMUNet, PlainUNet, XLSTMUNet, place_network
 from scanseg.planning.topology import Topology, choose_topology
 from scanseg.specs import DatasetSpec, LossSpec
@@ -25,13 +25,15 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class ImageShape:
-    """A batch of images, and what is to be told apart in them.
+    """A batch of images, and the number of classes to segment.
 
     Attributes:
+        batch: Number of images.
+        channels: Number of channels of an image.
         patch_size: Voxels along (z,) y, x.
-        spacing: By which the stages are planned.
-        num_classes: With background.
-        small: Build networks of few features: for tests.
+        spacing: Spacing from which the stages are planned.
+        num_classes: Number of classes, including background.
+        small: Build networks of few features, for tests.
     """
 
     batch: int
@@ -45,7 +47,7 @@ class ImageShape:
         return "x".join(map(str, (self.batch, self.channels, *self.patch_size)))
 
     def tiny(self) -> "ImageShape":
-        """Return a size that a test has time for; it keeps the axes."""
+        """Return a small size for tests, with the same axes."""
         size = (32, 32) if len(self.patch_size) == 2 else (8, 16, 16)
         return ImageShape(2, self.channels, size, self.spacing, 3, small=True)
 
@@ -58,7 +60,13 @@ ABDOMEN = ImageShape(2, 1, (48, 160, 224), (2.0, 1.0, 1.0), 14)
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """A network at one input in some precisions; `name` is a key of `NETWORKS` or of `NEIGHBOURS`."""
+    """A network at one input in some precisions.
+
+    Attributes:
+        name: A key of `NETWORKS` or of `BASELINES`.
+        shape: The input.
+        precisions: Each gives one entry.
+    """
 
     name: str
     shape: ImageShape
@@ -90,7 +98,7 @@ ROWS = (
     NetworkRow("monai-segresnet", SYNAPSE),
     NetworkRow("monai-swin-unetr", SYNAPSE),
 )
-"""The most important first: a run ends at its time limit."""
+"""The most important first, since a run ends at its time limit."""
 
 
 def network_entries() -> tuple[Entry, ...]:
@@ -141,7 +149,7 @@ def _plain_unet(shape: ImageShape) -> nn.Module:
 
 
 def _features(shape: ImageShape, topology: Topology) -> tuple[int, ...] | None:
-    """Return the features of the stages; None: the usual."""
+    """Return the features of the stages. `None`: the default of the network."""
     return tuple(4 * 2**stage for stage in range(len(topology.strides))) if shape.small else None
 
 
@@ -154,16 +162,16 @@ NETWORKS: dict[str, Callable[[ImageShape], nn.Module]] = {
 
 
 def build_network(name: str, shape: ImageShape) -> nn.Module:
-    """Build a network of the table, or a neighbour.
+    """Build a network of the table, or a baseline.
 
     Raises:
-        UnavailableError: The neighbour's package is not installed, or it does not take images of this size.
+        UnavailableError: The package of the baseline is not installed, or it refuses images of this size.
     """
     torch.manual_seed(_SEED)
     if name in NETWORKS:
         return NETWORKS[name](shape)
     topology = choose_topology(shape.spacing, shape.patch_size)
-    return NEIGHBOURS[name](shape.channels, shape.num_classes, shape.patch_size, topology)
+    return BASELINES[name](shape.channels, shape.num_classes, shape.patch_size, topology)
 
 
 def _check(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
@@ -213,7 +221,10 @@ def _step(
     loss: Callable[[Sequence[Tensor], Tensor], Tensor],
     dtype: torch.dtype | None,
 ) -> Tensor:
-    """Put the gradients of a batch into the parameters; float16 losses are scaled as in training."""
+    """Compute the gradients of a batch.
+
+    float16 losses are scaled as in training.
+    """
     network.train()
     network.zero_grad(set_to_none=True)
     with torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):

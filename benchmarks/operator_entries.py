@@ -1,4 +1,7 @@
-"""Entries of the operators: SS2D core, mLSTM cell, loss, at the shapes at which networks and trainings call them."""
+"""Entries of the operators: SS2D core, mLSTM cell and loss.
+
+The shapes are those of networks and trainings.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,11 +24,14 @@ from scanseg.ops.ss2d import ss2d_scan
 
 _SEED = 0
 _REFERENCE_TOKENS = 1024
-"""The recurrence goes token by token: longer sequences are held to it up to here, to the chunked form throughout."""
+"""Longest sequence checked against the recurrence, which works token by token.
+
+Longer sequences are checked against it up to here, and against the chunked form in full.
+"""
 
 
 class MapShape(NamedTuple):
-    """Size of a map that SS2D scans."""
+    """Size of a map for SS2D."""
 
     batch: int
     dim: int
@@ -34,7 +40,7 @@ class MapShape(NamedTuple):
 
 
 class CellShape(NamedTuple):
-    """Size of what an mLSTM reads."""
+    """Size of the input of an mLSTM."""
 
     batch: int
     head: int
@@ -58,13 +64,14 @@ MLSTM_SHAPES = (
     CellShape(2, 4, 840, 160),
     CellShape(32, 4, 196, 96),
 )
-"""Batch, heads, tokens, features of a head: voxels as tokens in xLSTM-UNet Enc, and two short ones."""
+"""Batch, heads, tokens, features of a head: voxels as tokens in xLSTM-UNet Enc, and two short sequences."""
 
 
 def ss2d_core(layer: SS2D, x: Tensor) -> Tensor:
-    """Project, scan, merge and normalise: SS2D without its outer projections and its depthwise convolution.
+    """Project, scan, merge and normalise as in SS2D.
 
-    A test holds it to the layer.
+    The outer projections and the depthwise convolution of the layer are left out. A test compares this function with
+    the layer.
     """
     weight = layer.x_proj_weight.flatten(0, 1)
     projected = (
@@ -130,8 +137,8 @@ def _cell_entry(shape: CellShape, precision: PrecisionName, *, device: str) -> E
     )
 
 
-def _serving(operator: str, backends: Mapping[str, Backend], inputs: Mapping[str, Tensor]) -> str:
-    """Return the name of the backend that serves a call that asks for none."""
+def _backend_of(operator: str, backends: Mapping[str, Backend], inputs: Mapping[str, Tensor]) -> str:
+    """Return the name of the default backend for these inputs."""
     chosen = choose(operator, backends, None, *inputs.values())
     return next(name for name, backend in backends.items() if backend is chosen)
 
@@ -145,7 +152,7 @@ def _tiny_cell(shape: CellShape) -> CellShape:
 
 
 def _memory_format(device: torch.device) -> torch.memory_format:
-    """Return how the layer's convolution leaves its result on a device."""
+    """Return the memory format of the layer's convolution on a device."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
@@ -192,13 +199,16 @@ def _build_core(shape: MapShape, precision: PrecisionName, device: torch.device,
         settings={
             "shape": shape,
             "memory_format": str(memory),
-            "backend": _serving("ss2d_scan", SS2D_BACKENDS, scan_inputs(shape, dtype, device)),
+            "backend": _backend_of("ss2d_scan", SS2D_BACKENDS, scan_inputs(shape, dtype, device)),
         },
     )
 
 
 def scan_inputs(shape: MapShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """What the scan gets within the core: products in the type of x, parameters in float32."""
+    """Make the inputs of the scan within the core.
+
+    Products have the dtype of x, and parameters are float32.
+    """
     layer = _layer(shape, device)
     generator = torch.Generator(device).manual_seed(_SEED)
     x = F.silu(torch.randn(shape, generator=generator, device=device))
@@ -226,7 +236,7 @@ def _check_scan(shape: MapShape, precision: PrecisionName, device: torch.device,
 
 
 def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
-    """The scan alone, every backend that serves here: for CPUs."""
+    """Build the scan with the default and the chunked backend, for CPUs."""
     shape = _tiny_map(shape) if tiny else shape
     inputs = scan_inputs(shape, DTYPES[precision], device)
 
@@ -239,14 +249,14 @@ def _build_scan(shape: MapShape, precision: PrecisionName, device: torch.device,
             "forward": TimedCall(partial(forward, None)),
             "forward-chunked": TimedCall(partial(forward, "chunked")),
         },
-        settings={"shape": shape, "backend": _serving("ss2d_scan", SS2D_BACKENDS, inputs)},
+        settings={"shape": shape, "backend": _backend_of("ss2d_scan", SS2D_BACKENDS, inputs)},
     )
 
 
 def cell_inputs(shape: CellShape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """Random q, k, v in the layout of the layer, and gates near those of a fresh layer.
+    """Draw q, k, v and gates as in a new layer.
 
-    The mean of q and k is positive, since raw h is ill-conditioned where the row sum is near exp(-m).
+    The mean of q and k is positive, because raw h is ill-conditioned if the row sum is near exp(-m).
     """
     generator = torch.Generator(device).manual_seed(_SEED)
     batch, head, token, dim = shape
@@ -284,19 +294,22 @@ def _build_cell(shape: CellShape, precision: PrecisionName, device: torch.device
             "forward": TimedCall(forward, work(backward=False), flush=True),
             "forward+backward": TimedCall(forward_and_backward, work(backward=True), flush=True),
         },
-        settings={"shape": shape, "backend": _serving("mlstm", MLSTM_BACKENDS, inputs)},
+        settings={"shape": shape, "backend": _backend_of("mlstm", MLSTM_BACKENDS, inputs)},
     )
 
 
 def _check_cell(shape: CellShape, precision: PrecisionName, device: torch.device, tiny: bool) -> GateReport:  # noqa: FBT001
-    """Hold the first tokens to the recurrence, and all of them to the chunked form in float64."""
+    """Compare the cell with the recurrence and with the chunked form.
+
+    The recurrence checks the first tokens, the chunked form all tokens. Both references are in float64.
+    """
     shape = _tiny_cell(shape) if tiny else shape
     inputs = cell_inputs(shape, DTYPES[precision], device)
     generator = torch.Generator(device).manual_seed(_SEED + 1)
     grad_output = torch.randn(shape, generator=generator, device=device)
     errors: dict[str, float] = {}
     bounds: dict[str, float] = {}
-    # A count that is no multiple of a chunk, so that the last chunk is partly masked.
+    # The count is no multiple of a chunk, so the last chunk is partly masked.
     first = min(shape.token, _REFERENCE_TOKENS + 5)
     for name, token, batch in (
         ("reference", first, min(shape.batch, 2)),

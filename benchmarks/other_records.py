@@ -1,6 +1,6 @@
-"""Sections of the performance page from records beside the table of entries: growth, steps, float16, memory.
+"""Sections of the performance page for growth, steps, float16 and memory.
 
-What a record is follows from what it holds, so that `python -m benchmarks.page` takes all of them in one list.
+The kind of a record follows from its content, so `python -m benchmarks.page` takes all records in one list.
 """
 
 import json
@@ -14,10 +14,10 @@ _TOKENS = 1024
 
 
 def kind_of(path: Path) -> Kind:
-    """Say which program wrote a record.
+    """Return the kind of a record.
 
     Raises:
-        ValueError: None of ours did.
+        ValueError: No program of this package wrote the file.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
     if "kernel_ms_a_step" in record:
@@ -32,12 +32,13 @@ def kind_of(path: Path) -> Kind:
     if "entry" in first:
         return "entries"
     raise ValueError(
-        f"{path} is no record of benchmarks.run, growth, step_profile, fp16_run or memory_prediction"
+        f"{path}: expected a record of benchmarks.run, growth, step_profile, fp16_run or memory_prediction. "
+        f"Choose a file that one of them wrote."
     )
 
 
 def sections(records: Sequence[tuple[Kind, Record]]) -> Iterator[str]:
-    """Yield a section for every kind that there is a record of, beside those of entries."""
+    """Yield a section for every kind of record except entries."""
     for kind, title, rows in _SECTIONS:
         chosen = [record for other, record in records if other == kind]
         if chosen:
@@ -53,10 +54,10 @@ def table(header: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]
 
 
 def _growth(records: Sequence[Record]) -> Iterator[str]:
-    """Yield time and memory by the number of tokens; the last record counts."""
+    """Yield time and memory by tokens, from the last record."""
     yield (
-        "Forward and backward of one image, launched from Python: below some 64k tokens launching takes longer than "
-        "the kernels. The published form of the mLSTM compares every token with every earlier one."
+        "Forward and backward of one image, launched from Python. Below about 64k tokens, launching takes longer than "
+        "the kernels. The published form of the mLSTM compares every token with every earlier token."
     )
     yield from ("", "![Time and peak memory from 1k to 128k tokens](pictures/linear-growth.png)", "")
     rows = records[-1]["rows"]
@@ -80,10 +81,10 @@ def _growth(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _steps(records: Sequence[Record]) -> Iterator[str]:
-    """Yield how much of a training step the GPU works."""
+    """Yield the part of a training step in which the GPU works."""
     yield (
         "Steps of `scanseg train` on real cases, with sampling and augmentation (`python -m benchmarks.step_profile`). "
-        "*Kernels*: time in which at least one runs, from a profile; the profiler itself slows the host."
+        "*Kernels* is the time in which at least one kernel runs, from a profile. The profiler itself slows the host."
     )
     yield ""
     header = (
@@ -111,9 +112,9 @@ def _steps(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _float16(records: Sequence[Record]) -> Iterator[str]:
-    """Yield what stayed finite in float16."""
+    """Yield the results of trainings in float16."""
     yield (
-        "Training steps in float16 on real cases (`python -m benchmarks.fp16_run`); a step whose gradients overflow is "
+        "Training steps in float16 on real cases (`python -m benchmarks.fp16_run`). A step whose gradients overflow is "
         "skipped and halves the scale of the loss."
     )
     yield ""
@@ -138,8 +139,8 @@ def _float16(records: Sequence[Record]) -> Iterator[str]:
 def _memory(records: Sequence[Record]) -> Iterator[str]:
     """Yield predicted and measured peaks."""
     yield (
-        "Peak memory of a training step as `scanseg plan` predicts it, and measured (`python -m "
-        "benchmarks.memory_prediction`); the last column is what the process holds with a CUDA graph."
+        "Peak memory of a training step, as predicted by `scanseg plan` and as measured (`python -m "
+        "benchmarks.memory_prediction`). The last column is the memory that the process holds with a CUDA graph."
     )
     yield ""
     header = (

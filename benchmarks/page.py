@@ -1,25 +1,29 @@
-"""Make `docs/performance.md` of records.
+"""Make `docs/performance.md` from records.
 
 Usage: python -m benchmarks.page RECORD.json ... -o docs/performance.md
 
-Every number of the page is computed here from the records, `published.json` (numbers of others, and targets) and
-`hardware.json`; `analysis.json` says in words what binds a row that misses. Where several records have a row, the last
-one counts. Records of `growth`, `step_profile`, `fp16_run` and `memory_prediction` have sections of their own.
-Without records the page shows what is to be measured.
+Every number of the page comes from the records, from `published.json` (numbers of others, and targets) or from
+`hardware.json`. `analysis.json` explains shortfalls. If several records have a row, the last one counts. Records of
+`growth`, `step_profile`, `fp16_run` and `memory_prediction` have their own sections. Without records the page lists
+the rows to measure.
 """
 
 import argparse
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.other_records import kind_of, sections, table
 from benchmarks.roofline import HARDWARE
 from benchmarks.rows import PageRow, read_record, read_rows, read_sources
-from benchmarks.shortfalls import where_we_lose, without_a_number
+from benchmarks.shortfalls import list_rows_without_time, list_shortfalls
 
 PAGE = Path("docs/performance.md")
+_WIDTH = 118
+"""Longest line of the page, tables excepted."""
 SECTIONS = (
     ("SS2D core: projections, scan, merge, norm (batch 32)", ("ss2d-core/",), None),
     ("mLSTM cell: batch x heads x tokens x features of a head", ("mlstm/",), "cuda"),
@@ -47,7 +51,7 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
 
     Args:
         records: Files of records, the most recent last.
-        page: Where the page will lie: links lead from there.
+        page: Path of the page, from which its links lead.
     """
     kinds = [(kind_of(path), path) for path in records]
     rows = read_rows([path for kind, path in kinds if kind == "entries"])
@@ -55,9 +59,13 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
     lines = [
         "# Performance",
         "",
-        "Made by `python -m benchmarks.page` from the records below; do not edit.",
+        "`python -m benchmarks.page` makes this page from the records below. Do not edit it.",
+        "",
+        "## Records",
         "",
         *_records(records, page),
+        "",
+        "## How to read the numbers",
         "",
         *_reading([row.device for row in rows]),
     ]
@@ -65,24 +73,24 @@ def make_page(records: Sequence[Path], *, page: Path) -> str:
         chosen = [row for row in rows if row.entry.startswith(prefixes) and _is_of(row, kind)]
         if chosen:
             lines += ["", f"## {title}", "", *table(HEADER, (_cells(row) for row in chosen))]
-    lines += ["", "## Neighbours at the same inputs", "", *_neighbours(rows)]
+    lines += ["", "## Baselines at the same inputs", "", *_baselines(rows)]
     lines += sections(others)
-    lines += ["", "## Where we lose", "", *where_we_lose(rows)]
-    lines += ["", "## Without a number", "", *without_a_number(rows)]
-    return "\n".join(lines) + "\n"
+    lines += ["", "## Shortfalls", "", *list_shortfalls(rows)]
+    lines += ["", "## Rows without a time", "", *list_rows_without_time(rows)]
+    return "".join(f"{line}\n" for long in lines for line in _wrapped(long))
 
 
 def _is_of(row: PageRow, kind: str | None) -> bool:
-    """Whether a row belongs to a section: by its device, or by its call."""
+    """Whether a row belongs to a section, by device or call."""
     if kind in ("cuda", "cpu"):
         return row.device_type == kind
     return kind is None or row.call.startswith(kind)
 
 
 def _records(records: Sequence[Path], page: Path) -> Iterator[str]:
-    """Say which records there are, on what they were taken and from which code."""
+    """List the records with their machine and code."""
     if not records:
-        yield "Records: none yet."
+        yield "None yet."
     for path in records:
         record = read_record(path)
         link = Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix()
@@ -100,40 +108,49 @@ def _records(records: Sequence[Path], page: Path) -> Iterator[str]:
 
 
 def _reading(devices: Sequence[str]) -> Iterator[str]:
-    """Say how numbers measured on these devices are to be read."""
+    """Explain the numbers measured on these devices."""
     source, targets = read_sources()
     yield (
-        "Medians of single calls after warm-up, by the GPU's own events; every entry of ours was compared with float64 "
-        "in the same run first. *Launched*: kernel by kernel from Python; *replayed*: as one CUDA graph, as `scanseg "
-        "train` and `scanseg predict` do. Peak memory is that of the launched call with weights and inputs. Operators "
-        "begin with an empty cache. Against targets and floors ours count as replayed, as users run them. Against the "
-        "numbers of others operators count as launched, as those were, whole "
-        "networks as replayed; steps of neighbours are given both ways."
+        "Times are medians of single calls after warm-up, measured by the GPU's own events. Before, the same run "
+        "compared every entry of ours with float64."
     )
     yield ""
-    yield f"*Published*, *best public*: {source}"
+    yield (
+        "*Launched* calls launch kernel by kernel from Python. *Replayed* calls are one CUDA graph, as in `scanseg "
+        "train` and `scanseg predict`. Peak memory is measured for the launched call, including weights and inputs. "
+        "Operators start with an empty cache."
+    )
+    yield ""
+    yield (
+        "Comparisons with targets and floors use the replayed time, as for users. Comparisons with the numbers of "
+        "others use the launched time for operators, because the operators of others were launched, and the replayed "
+        "time for whole networks. Steps of baselines have both times."
+    )
+    yield ""
+    yield f"*Published* and *best public* numbers: {source}"
     yield ""
     yield f"*Targets*: {targets}"
     yield ""
     known = [name for name in HARDWARE if name in devices] or list(HARDWARE)[:1]
-    rates = "; ".join(
-        f"{name}: {HARDWARE[name]['bytes'] / 1e12:.2f} TB/s (a measured device copy), matrix units "
-        f"{HARDWARE[name]['half_flops'] / 1e12:.0f} TFLOP/s in 16 bits (measured; half of it in TF32), exponentials, "
-        f"logarithms and reciprocals {HARDWARE[name]['special_functions'] / 1e12:.2f} T/s"
-        for name in known
-    )
     yield (
-        "*Floor*: the longest of bytes over bandwidth, operations over the rate of the matrix units, and exponentials, "
-        f"logarithms and reciprocals over theirs ({rates}). For "
-        "operators inputs are read once and results written once; for networks it is the sum, over convolutions, "
-        "matrix products and own operators, of the larger of bytes and operations, with all else (norms, activations, "
-        "copies) free."
+        "*Floor*: a lower bound of the time. It is the longest of three times: bytes over bandwidth, operations over "
+        "the rate of the matrix units, and exponentials, logarithms and reciprocals over the rate of their unit. The "
+        "floor of an operator reads inputs once and writes results once. The floor of a network is the sum, over "
+        "convolutions, matrix products and own operators, of the larger of the times of bytes and of operations. "
+        "Norms, activations and copies are free."
     )
+    yield ""
+    for name in known:
+        yield (
+            f"- {name}: {HARDWARE[name]['bytes'] / 1e12:.2f} TB/s (a measured device copy), matrix units "
+            f"{HARDWARE[name]['half_flops'] / 1e12:.0f} TFLOP/s in 16 bits (measured, half of it in TF32), "
+            f"exponentials, logarithms and reciprocals {HARDWARE[name]['special_functions'] / 1e12:.2f} T/s"
+        )
     if len(known) > 1:
         yield ""
         yield (
-            "Numbers of others and targets are for the H100. An H200 has its multiprocessors and faster memory: a row "
-            "of its is no win over an H100's numbers where memory binds."
+            "The numbers of others and the targets are for the H100. An H200 has the same multiprocessors and faster "
+            "memory. So if memory is the limit, a faster row on an H200 does not beat the numbers of an H100."
         )
 
 
@@ -160,13 +177,13 @@ def _cells(row: PageRow) -> tuple[str, ...]:
     )
 
 
-def _neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
-    """Compare the networks at one input, in bf16; the fastest first."""
+def _baselines(rows: Sequence[PageRow]) -> Iterator[str]:
+    """Compare the networks at each input in bf16, the fastest first."""
     header = ("input", "network", "step launched ms", "step replayed ms", "peak GiB", "inference replayed ms")
-    inputs = sorted({(row.input_size, row.on) for row in rows if row.is_neighbour})
+    inputs = sorted({(row.input_size, row.device_suffix) for row in rows if row.is_baseline})
     lines = []
     for size, on in inputs:
-        here = [row for row in rows if (row.input_size, row.on) == (size, on) and row.in_bf16]
+        here = [row for row in rows if (row.input_size, row.device_suffix) == (size, on) and row.in_bf16]
         steps = [row for row in here if row.call in ("step", "")]
         for row in sorted(steps, key=lambda row: row.ours_ms or float("inf")):
             inference = [other for other in here if other.entry == row.entry and other.call == "inference"]
@@ -180,8 +197,24 @@ def _neighbours(rows: Sequence[PageRow]) -> Iterator[str]:
     yield from table(header, iter(lines))
 
 
+def _wrapped(line: str) -> list[str]:
+    """Break a long line of text or of a list.
+
+    Tables, headings and figures are not broken.
+    """
+    if len(line) <= _WIDTH or line.startswith(("|", "#", "![")):
+        return [line]
+    indent = " " * len(re.match(r"( *- )?", line)[0])
+    # Code keeps its spaces, so that it is not broken.
+    whole = re.sub("`[^`]+`", lambda code: code[0].replace(" ", "\0"), line)
+    wrapped = textwrap.wrap(
+        whole, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [one.replace("\0", " ") for one in wrapped]
+
+
 def _number(value: float | None) -> str:
-    """Return three significant digits."""
+    """Format a number with three significant digits."""
     if value is None:
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -197,12 +230,12 @@ def _ratio(above: float | None, below: float | None) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Write the page."""
+    """Write the page and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.page", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("records", nargs="*", type=Path)
-    parser.add_argument("--output", "-o", type=Path, default=PAGE)
+    parser.add_argument("records", nargs="*", type=Path, help="records, the most recent last")
+    parser.add_argument("--output", "-o", type=Path, default=PAGE, help="page to write")
     arguments = parser.parse_args(words)
     arguments.output.write_text(make_page(arguments.records, page=arguments.output), encoding="utf-8")
     return 0

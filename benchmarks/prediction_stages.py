@@ -1,11 +1,12 @@
-"""Time the stages of predicting a folder, each alone and all at the same time.
+"""Time the stages of predicting a folder, alone and overlapping.
 
 Usage: python -m benchmarks.prediction_stages MODEL IMAGES --device cuda [-o benchmarks/results/NAME.json]
 
-MODEL is a model folder, or a plan: then its network has the weights it began with, which takes as long. Each case is
-read and preprocessed, segmented and written, one after the other, each of it timed; then the folder is predicted as
-`scanseg predict` does, the next case being prepared and the last one written while one is segmented. `hidden` is the
-part of the time for preparing and writing that is gone then. The first case is predicted once before, untimed.
+MODEL is a model folder or a plan. With a plan the network has its initial weights, and takes the same time. First each
+case is read and preprocessed, segmented, and written, one stage after the other, and each stage is timed. Then the
+folder is predicted as by `scanseg predict`: while a case is segmented, the next case is prepared and the last one is
+written. `hidden` is the part of the time for preparing and writing that this saves. The first case is predicted once
+before, untimed.
 """
 
 import argparse
@@ -30,24 +31,27 @@ from scanseg.specs import Plan
 
 @dataclass(frozen=True)
 class Stages:
-    """Seconds over all cases."""
+    """Seconds of each stage, summed over all cases."""
 
     num_cases: int
     preparing: float
     segmenting: float
     writing: float
     folder: float
-    """Of the whole folder, its stages at the same time."""
+    """Seconds of the whole folder with overlapping stages."""
 
     @property
     def hidden(self) -> float:
-        """Part of preparing and writing for which nothing waited; below 0 where the folder took longer than all."""
+        """Part of the time for preparing and writing that overlaps with segmenting.
+
+        It is below 0 if the folder took longer than all stages one after the other.
+        """
         beside = self.preparing + self.writing
         return (beside + self.segmenting - self.folder) / beside
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run it; 0 where the folder took no longer than its stages one after the other."""
+    """Time the stages and return 0 if overlapping them saved time."""
     arguments = _parse(words)
     device = choose_device(arguments.device)
     stages = time_stages(_predictor(arguments.model, device), arguments.images)
@@ -62,10 +66,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def time_stages(predictor: Predictor, images: Path) -> Stages:
-    """Time the stages one after the other, then together.
+    """Time the stages one after the other, then overlapping.
 
     Args:
-        predictor: The network.
+        predictor: The predictor.
         images: Folder of images.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -88,9 +92,7 @@ def _one_by_one(predictor: Predictor, target: Target) -> tuple[float, float, flo
     times = [time.monotonic()]
     prepared = predictor.prepare(target.case.images)
     times.append(time.monotonic())
-    label_map = predictor.predict_prepared(
-        prepared
-    ).label_map  # lies in the host's memory: the device is done
+    label_map = predictor.predict_prepared(prepared).label_map  # in host memory, so the device has finished
     times.append(time.monotonic())
     write_label_map(target.label_map, label_map, like=prepared.image)
     times.append(time.monotonic())
@@ -112,7 +114,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="model folder or plan")
     parser.add_argument("images", type=Path, help="folder of images")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
     parser.add_argument("-o", "--output", type=Path)
     return parser.parse_args(words)
 

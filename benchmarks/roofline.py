@@ -1,4 +1,4 @@
-"""The least time that a call can take: bytes over bandwidth, operations over the rate of the unit that does them."""
+"""Floor of a call: bytes over bandwidth, or operations over their rate."""
 
 import json
 import math
@@ -15,17 +15,17 @@ from torch.utils._pytree import tree_leaves
 HARDWARE: dict[str, dict[str, float]] = json.loads(
     (Path(__file__).parent / "hardware.json").read_text(encoding="utf-8")
 )
-"""Rates of known GPUs in units per second, by a part of their name; the file says where each is from."""
+"""Rates of known GPUs in units per second, by a part of their name."""
 
 _RATES = {torch.float32: "float32_flops", torch.bfloat16: "half_flops", torch.float16: "half_flops"}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What must be done at least.
+    """Least work of a call.
 
     Attributes:
-        num_bytes: Read from and written to memory.
+        num_bytes: Bytes read from and written to memory.
         flops: Multiplications and additions of matrix products.
         special: Exponentials, logarithms and reciprocals.
     """
@@ -36,18 +36,18 @@ class Work:
 
 
 def rates_of(device_name: str) -> dict[str, float] | None:
-    """Return the rates of a device, or None where they are not known."""
+    """Return the rates of a device, or None if they are unknown."""
     return next((rates for part, rates in HARDWARE.items() if part in device_name), None)
 
 
 def floor_seconds(work: Work, *, dtype: torch.dtype, tf32: bool, rates: dict[str, float]) -> float:
-    """Return the longest of the times that the parts of the work take.
+    """Return the longest of the times of the parts of the work.
 
     Args:
         work: The work.
-        dtype: Of the operands of products.
+        dtype: Dtype of the operands of products.
         tf32: Products of float32 are rounded to TF32.
-        rates: Of the device.
+        rates: Rates of the device.
     """
     rate = "tf32_flops" if tf32 and dtype == torch.float32 else _RATES.get(dtype, "float32_flops")
     return max(
@@ -58,11 +58,11 @@ def floor_seconds(work: Work, *, dtype: torch.dtype, tf32: bool, rates: dict[str
 def ss2d_core_work(
     batch: int, dim: int, length: int, *, rank: int, state: int, itemsize: int, backward: bool
 ) -> Work:
-    """Return the work of the SS2D core: the map read, the normalised sum written; products; exponentials.
+    """Return the work of the SS2D core.
 
-    Backward reads the map and the gradient of the result and writes that of the map. A step of a direction takes an
-    exponential and a logarithm (softplus) and an exponential for each state; backward takes these again, and a
-    reciprocal.
+    Forward reads the map and writes the normalised sum. Backward reads the map and the gradient of the result, and
+    writes the gradient of the map. A step of a direction takes an exponential and a logarithm (softplus), and an
+    exponential for each state. Backward takes these again, and a reciprocal.
     """
     elements = batch * dim * length
     flops = 2 * batch * length * dim * 4 * (2 * rank + 2 * state)
@@ -73,9 +73,10 @@ def ss2d_core_work(
 
 
 def mlstm_work(shape: Sequence[int], *, itemsize: int, backward: bool) -> Work:
-    """Return the work of the mLSTM cell: q, k, v read, h written; the cheaper of the recurrence and the causal square.
+    """Return the work of the mLSTM cell.
 
-    Backward reads q, k, v and the gradient of h and writes three gradients; it computes twice as much.
+    Forward reads q, k, v and writes h. Its operations are the cheaper of the recurrence and the causal square. Backward
+    reads q, k, v and the gradient of h, writes three gradients, and computes twice as much.
 
     Args:
         shape: Batch, heads, tokens, features of a head.
@@ -88,10 +89,11 @@ def mlstm_work(shape: Sequence[int], *, itemsize: int, backward: bool) -> Work:
 
 
 def counted_floor_seconds(call: Callable[[], object], *, tf32: bool, rates: dict[str, float]) -> float:
-    """Run a call and return the sum of the floors of its convolutions, products and own operators.
+    """Run a call and sum the floors of its operations.
 
-    Each of them reads its operands and writes its results once; norms, activations, sums and copies are free, as if all
-    were fused into these. Own operators (which are no part of PyTorch) count by their bytes alone.
+    Convolutions, products and own operators count. Each reads its operands and writes its results once. Norms,
+    activations, sums and copies are free, as if all were fused into these. Own operators (not part of PyTorch) count by
+    their bytes alone.
     """
     with _FloorCounter(tf32=tf32, rates=rates) as counter:
         call()
@@ -99,7 +101,7 @@ def counted_floor_seconds(call: Callable[[], object], *, tf32: bool, rates: dict
 
 
 class _FloorCounter(TorchDispatchMode):
-    """Sums the floors of the operations that pass."""
+    """Sums the floors of all dispatched operations."""
 
     def __init__(self, *, tf32: bool, rates: dict[str, float]) -> None:
         super().__init__()
@@ -124,7 +126,10 @@ class _FloorCounter(TorchDispatchMode):
 
 
 def _flops(func: Any, args: tuple[Any, ...], result: Any) -> float | None:
-    """Count the operations of a product or convolution; 0 for an operator that is not PyTorch's, None for all else."""
+    """Count the operations of a product or convolution.
+
+    The count is 0 for an operator outside PyTorch, and None for all others.
+    """
     if func.namespace not in ("aten", "prim", "prims", "profiler", "c10d", "inductor"):
         return 0.0
     name = func._schema.name.removeprefix("aten::")
@@ -141,5 +146,8 @@ def _flops(func: Any, args: tuple[Any, ...], result: Any) -> float | None:
 
 
 def _convolution_flops(image: Tensor, weight: Tensor, output: Tensor, *, transposed: bool) -> float:
-    """Every element of the output (of the input, where transposed) meets one filter."""
+    """Count the operations of a convolution.
+
+    There is one filter per element of the output, or of the input if transposed.
+    """
     return 2.0 * (image if transposed else output).numel() * weight.numel() / len(weight)

@@ -1,4 +1,4 @@
-"""Rows of the performance page: what was measured, beside what others have and what was aimed at."""
+"""Rows of the performance page: measurements, numbers of others and targets."""
 
 import json
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from typing import Any
 from benchmarks.roofline import HARDWARE
 
 PUBLISHED = Path(__file__).parent / "published.json"
-"""Numbers of the published and other public implementations, and the targets, with their source."""
+"""Numbers of the published and other public implementations, and the targets, with their sources."""
 
-NEIGHBOURS = ("nnunet-", "monai-", "plain-unet")
-"""How the names of other networks begin; `plain-unet` is nnU-Net's shape built by us."""
-FOREIGN = ("nnunet-", "monai-")
+BASELINES = ("nnunet-", "monai-", "plain-unet")
+"""Prefixes of the names of baselines. `plain-unet` is nnU-Net's architecture in our code."""
+OTHER_PROJECTS = ("nnunet-", "monai-")
+"""Prefixes of the names of networks that other projects implement."""
 
 
 @dataclass(frozen=True)
 class PageRow:
-    """One call of one entry. What is not known is None."""
+    """One call of one entry. Unknown values are None."""
 
     entry: str
     call: str
@@ -38,23 +39,23 @@ class PageRow:
     target_ms: float | None = None
     target_gib: float | None = None
     device: str = ""
-    """The GPU, in short, or the CPU."""
-    on: str = ""
-    """` on ` and the device, where the page has numbers of several GPUs."""
+    """The short name of the GPU, or the CPU."""
+    device_suffix: str = ""
+    """` on ` and the device, if the page has numbers of several GPUs. Otherwise empty."""
 
     @property
     def name(self) -> str:
-        """What the row is called."""
-        return f"{self.entry} {self.call}".strip() + self.on
+        """Name of the row on the page."""
+        return f"{self.entry} {self.call}".strip() + self.device_suffix
 
     @property
     def network(self) -> str:
-        """First part of the entry's name."""
+        """The network: the first part of the entry's name."""
         return self.entry.split("/")[0]
 
     @property
     def input_size(self) -> str:
-        """Second part of the entry's name."""
+        """The input size: the second part of the entry's name."""
         return self.entry.split("/")[1]
 
     @property
@@ -63,60 +64,70 @@ class PageRow:
         return self.entry.endswith("/bfloat16")
 
     @property
-    def is_neighbour(self) -> bool:
-        """Whether it is another network than the papers'."""
-        return self.entry.startswith(NEIGHBOURS)
+    def is_baseline(self) -> bool:
+        """Whether its network is a baseline, not a network of the papers."""
+        return self.entry.startswith(BASELINES)
 
     @property
     def is_ours(self) -> bool:
         """Whether our code computes it."""
-        return not self.entry.startswith(FOREIGN)
+        return not self.entry.startswith(OTHER_PROJECTS)
 
     @property
     def is_network(self) -> bool:
-        """Whether it is a whole network."""
+        """Whether the call is one of a whole network."""
         return self.call in ("step", "inference", "inference-batch-1")
 
     @property
     def ours_ms(self) -> float | None:
-        """The time that counts against targets and floors: replayed, as users run it, where that was measured."""
+        """Time for comparisons with targets and floors.
+
+        It is the replayed time, as for users, if that was measured. Otherwise it is the launched time.
+        """
         return self.launched_ms if self.replayed_ms is None else self.replayed_ms
 
     @property
     def comparable_ms(self) -> float | None:
-        """The time that counts against others' numbers: of operators launched, as theirs were."""
+        """Time for comparisons with the numbers of others.
+
+        For operators it is the launched time, because the operators of others were launched too.
+        """
         return self.ours_ms if self.is_network else self.launched_ms
 
     @property
     def best_other_ms(self) -> float | None:
-        """The shortest time of another implementation."""
+        """Shortest time of another implementation."""
         return min((ms for ms in (self.published_ms, self.public_ms) if ms is not None), default=None)
 
 
 def read_sources() -> tuple[str, str]:
-    """Return in words where the numbers of others and the targets are from."""
+    """Return the sources of the numbers of others and of the targets."""
     document = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return document["source"], document["targets"]
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record of `benchmarks.run` or another of these programs.
+    """Read a record of `benchmarks.run` or of another program of this package.
 
     Raises:
-        ValueError: It was made of shrunken entries.
+        ValueError: The record was made with `--tiny`.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
     settings = record.get("settings")
     if isinstance(settings, dict) and settings.get("tiny"):
-        raise ValueError(f"{path}: its entries were shrunk for a test (--tiny); measure them whole")
+        raise ValueError(
+            f"{path}: expected a record of whole entries, got entries shrunk for a test. Measure without --tiny."
+        )
     return record
 
 
 def read_rows(records: Sequence[Path]) -> list[PageRow]:
-    """Return the rows of all records beside the published numbers; published rows that nobody measured come too.
+    """Return the rows of all records, beside the published numbers.
+
+    Published rows without a measurement are included.
 
     Args:
-        records: Files; of rows that several of one device have, the last counts.
+        records: Files. If several records of one device have a row, the last one counts.
     """
     published = {(row["entry"], row["call"]): row for row in _published()}
     found: dict[tuple[str, str, str], PageRow] = {}
@@ -130,19 +141,23 @@ def read_rows(records: Sequence[Path]) -> list[PageRow]:
             )
     measured = {row.entry for row in found.values() if row.status == "measured"}
     rows = [row for row in found.values() if row.call or row.entry not in measured]
-    there = {(row.entry, row.call) for row in rows} | {(row.entry, "") for row in rows if not row.call}
+    present = {(row.entry, row.call) for row in rows} | {(row.entry, "") for row in rows if not row.call}
     for (entry, call), known in published.items():
-        if (entry, call) not in there and (entry, "") not in there:
+        if (entry, call) not in present and (entry, "") not in present:
             device = "cpu" if entry.endswith("/float32") else "cuda"
             rows.append(PageRow(entry, call, device, status="not measured", **_numbers(known)))
     gpus = {row.device for row in rows if row.device_type == "cuda" and row.device}
     return [
-        replace(row, on=f" on {row.device}") if len(gpus) > 1 and row.device in gpus else row for row in rows
+        replace(row, device_suffix=f" on {row.device}") if len(gpus) > 1 and row.device in gpus else row
+        for row in rows
     ]
 
 
 def _short_name(device: str) -> str:
-    """Return the name of a device as the table of hardware has it, if it is there."""
+    """Return the short name of a device in the table of hardware.
+
+    Other devices keep their full name.
+    """
     return next((name for name in HARDWARE if name in device), device)
 
 
@@ -155,7 +170,7 @@ def _numbers(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured_row(row: dict[str, Any], known: dict[str, Any], *, device_type: str, device: str) -> PageRow:
-    """Join a row of a record with the published numbers."""
+    """Combine a row of a record with the published numbers."""
     eager, replay = row.get("eager") or {}, row.get("replay") or {}
     return PageRow(
         entry=row["entry"],

@@ -1,10 +1,10 @@
-"""Measure the table of entries on one device and write a record.
+"""Measure all entries on one device and write a record.
 
 Usage: python -m benchmarks.run --device cuda -o benchmarks/results/NAME.json [--golden FOLDER] [--entries PATTERN ...]
 
-Each entry is checked against float64 first and not timed where that fails; with `--golden` the records of the
-published networks must verify too. The record is written after every entry. Where an entry breaks the GPU's context,
-the run goes on with the next one in a new process. CPU rows: `--device cpu --threads 2`.
+Each entry is checked against float64 first, and not timed if the check fails. With `--golden` the records of the
+published networks must verify too. The record is written after every entry. If an entry breaks the context of the GPU,
+the run continues with the next entry in a new process. For CPU rows use `--device cpu --threads 2`.
 """
 
 import argparse
@@ -27,7 +27,10 @@ from scanseg.runtime.device import choose_device
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 0 unless a golden record or a check fails."""
+    """Run the benchmark and return the exit code.
+
+    It is 1 if a golden record or a check fails.
+    """
     arguments = _parse(words)
     device = choose_device(arguments.device)
     if arguments.threads is not None:
@@ -60,24 +63,26 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", "-o", type=Path, default=Path("benchmarks/results/latest.json"))
-    parser.add_argument("--entries", nargs="+", default=["*"], help="patterns of names, as *xlstm*bfloat16*")
-    parser.add_argument("--golden", type=Path, help="folder of records of the published networks")
-    parser.add_argument("--seconds", type=float, default=0.3, help="of timed calls for each row")
-    parser.add_argument("--quick", action="store_true", help="0.05 seconds for each row")
-    parser.add_argument("--max-minutes", type=float, default=6.0, help="no entry begins after this time")
-    parser.add_argument("--threads", type=int, help="of the CPU")
-    parser.add_argument("--commit", help="of the code, where there is no git")
-    parser.add_argument("--tiny", action="store_true", help="shrink every entry: for tests of this program")
-    parser.add_argument("--list", action="store_true", help="print the names of the entries that would run")
     parser.add_argument(
-        "--profile", action="store_true", help="print the kernels of each call, and time nothing"
+        "--entries", nargs="+", default=["*"], help="patterns of names, such as *xlstm*bfloat16*"
     )
-    parser.add_argument("--append", action="store_true", help="go on with the record of --output")
+    parser.add_argument("--golden", type=Path, help="folder of records of the published networks")
+    parser.add_argument("--seconds", type=float, default=0.3, help="seconds of timed calls for each row")
+    parser.add_argument("--quick", action="store_true", help="0.05 seconds for each row")
+    parser.add_argument("--max-minutes", type=float, default=6.0, help="start no entry after this time")
+    parser.add_argument("--threads", type=int, help="number of CPU threads")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
+    parser.add_argument("--tiny", action="store_true", help="shrink every entry, for tests of this program")
+    parser.add_argument("--list", action="store_true", help="print the names of the chosen entries and exit")
+    parser.add_argument(
+        "--profile", action="store_true", help="print the kernels of each call without timing"
+    )
+    parser.add_argument("--append", action="store_true", help="continue the record of --output")
     return parser.parse_args(words)
 
 
 def _chosen(device: torch.device, patterns: Sequence[str]) -> list[Entry]:
-    """Return the entries of a kind of device whose names match."""
+    """Return the entries for a kind of device with matching names."""
     return [
         entry
         for entry in all_entries()
@@ -86,7 +91,10 @@ def _chosen(device: torch.device, patterns: Sequence[str]) -> list[Entry]:
 
 
 def _begun_record(arguments: argparse.Namespace, device: torch.device) -> dict:
-    """Return the record to add rows to: a new one after the golden records, or that of `--append`."""
+    """Start a new record, or read the record of `--append`.
+
+    A new record first verifies the golden records.
+    """
     if arguments.append:
         return json.loads(arguments.output.read_text(encoding="utf-8"))
     settings = {name: getattr(arguments, name) for name in ("seconds", "quick", "tiny", "entries")}
@@ -104,7 +112,7 @@ def _begun_record(arguments: argparse.Namespace, device: torch.device) -> dict:
 def _run_all(
     entries: Sequence[Entry], runner: Runner, record: dict, *, output: Path, words: Sequence[str] | None
 ) -> None:
-    """Run what the record does not have yet, and write it after every entry."""
+    """Run the entries missing in the record, writing it after each."""
     done = {row["entry"] for row in record["rows"]}
     for entry in entries:
         if entry.name in done:
@@ -115,7 +123,7 @@ def _run_all(
             reason = f"it broke the device: {error}"
             record["rows"].append({"entry": entry.name, "status": "failed", "reason": reason})
             _write(record, output)
-            print(f"{entry.name}: {reason}; going on in a new process", flush=True)
+            print(f"{entry.name}: {reason}. Continuing in a new process.", flush=True)
             minutes = max(runner.end - time.monotonic(), 0.0) / 60
             given = [*(sys.argv[1:] if words is None else words)]
             again = [*given, "--append", "--max-minutes", f"{minutes:.2f}"]

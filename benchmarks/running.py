@@ -1,4 +1,4 @@
-"""Running entries: check, time, and go on where one fails."""
+"""Runs entries: checks and times them, and continues after failures."""
 
 import gc
 import time
@@ -17,7 +17,7 @@ Row = dict[str, object]
 
 
 class DeviceLostError(Exception):
-    """The GPU answers nothing any more in this process: an earlier call broke its context."""
+    """A call broke the context of the GPU in this process."""
 
 
 @dataclass
@@ -25,11 +25,11 @@ class Runner:
     """Runs entries on one device.
 
     Attributes:
-        device: Where.
-        device_name: Its name, by which its rates are known.
+        device: Device of all calls.
+        device_name: Name of the device, which selects its rates.
         seconds: Time for the timed calls of each row.
-        end: Time of the monotonic clock at which no further entry begins.
-        tiny: Shrink every entry: for tests.
+        end: Time of the monotonic clock after which no entry starts.
+        tiny: Shrink every entry, for tests.
     """
 
     device: torch.device
@@ -40,10 +40,12 @@ class Runner:
     _checks: dict[str, GateReport] = field(default_factory=dict)
 
     def run(self, entry: Entry) -> list[Row]:
-        """Return the rows of an entry, one for each of its calls; one for all where it could not run.
+        """Return the rows of an entry, or one row with a reason.
+
+        Each call of the entry has one row.
 
         Raises:
-            DeviceLostError: The GPU is of no more use to this process; the rows so far are in `rows`.
+            DeviceLostError: The GPU no longer responds in this process.
         """
         base: Row = {"entry": entry.name, "precision": entry.precision}
         if time.monotonic() > self.end:
@@ -56,7 +58,7 @@ class Runner:
             rows = [{**base, "status": "skipped", "reason": str(error)}]
         except torch.OutOfMemoryError as error:
             rows = [{**base, "status": "out of memory", "reason": _first_line(error)}]
-        except Exception as error:  # whatever one entry does, the others are to run
+        except Exception as error:  # the other entries must run
             rows = [{**base, "status": "failed", "reason": f"{type(error).__name__}: {_first_line(error)}"}]
         self._free()
         rows[0]["seconds"] = round(time.monotonic() - begin, 1)
@@ -77,18 +79,21 @@ class Runner:
             yield {**checked, "call": name, "settings": workload.settings, **self._time(entry, timed)}
 
     def _check(self, entry: Entry) -> GateReport | None:
-        """Return the entry's check, done once for all entries that share it."""
+        """Return the check of an entry, run once per key."""
         if entry.check is None:
             return None
         if entry.check_key not in self._checks:
-            # Choosing convolution kernels for float64 by measuring takes longer than the check.
+            # Choosing convolution kernels for float64 by measuring would take longer than the check.
             with _settings(tf32=entry.precision == "tf32", benchmark=False):
                 self._checks[entry.check_key] = entry.check(self.device, self.tiny)
             self._free()
         return self._checks[entry.check_key]
 
     def _time(self, entry: Entry, timed: TimedCall) -> Row:
-        """Time a call launched from Python and, on a GPU, replayed as a graph; compute its floor."""
+        """Time a call and its replay, and compute its floor.
+
+        Only a GPU replays calls.
+        """
         try:
             eager = measure(timed.call, self.device, seconds=self.seconds, flush=timed.flush)
         except torch.OutOfMemoryError as error:
@@ -96,7 +101,7 @@ class Runner:
         row: Row = {"status": "measured", "eager": asdict(eager), "floor_ms": None}
         try:
             row["floor_ms"] = self._floor_ms(entry, timed)
-        except Exception as error:  # the times stand without a floor
+        except Exception as error:  # the times are valid without a floor
             row["floor_reason"] = f"{type(error).__name__}: {_first_line(error)}"
         if self.device.type == "cuda":
             self._free()
@@ -104,7 +109,7 @@ class Runner:
         return row
 
     def _time_replay(self, timed: TimedCall) -> Row:
-        """Time the replay of a call; where it cannot be captured, say why."""
+        """Time the replay of a call, or explain its failure."""
         torch.cuda.reset_peak_memory_stats(self.device)
         try:
             replay = capture(timed.call)
@@ -115,7 +120,7 @@ class Runner:
         return {"replay": asdict(replace(timing, peak_gib=peak_gib))}
 
     def _floor_ms(self, entry: Entry, timed: TimedCall) -> float | None:
-        """Return the least time of a call on this device, or None where its rates are not known."""
+        """Return the floor of a call, or None for an unknown device."""
         rates = rates_of(self.device_name) if self.device.type == "cuda" else None
         if rates is None:
             return None
@@ -125,7 +130,7 @@ class Runner:
         return 1e3 * floor_seconds(timed.work, dtype=DTYPES[entry.precision], tf32=tf32, rates=rates)
 
     def _free(self) -> None:
-        """Give memory back, and find out whether the device still answers."""
+        """Free memory and check that the device still responds."""
         gc.collect()
         if self.device.type != "cuda":
             return
@@ -145,7 +150,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _settings(*, tf32: bool, benchmark: bool) -> Iterator[None]:
-    """Allow TF32, or not, in this block, and let cuDNN choose its kernels by measuring, or by rule."""
+    """Set TF32 and cuDNN's choice of kernels by measuring in this block."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = tf32, tf32, benchmark
@@ -156,7 +161,7 @@ def _settings(*, tf32: bool, benchmark: bool) -> Iterator[None]:
 
 
 def profile(call: Callable[[], object]) -> str:
-    """Return the kernels of a call that take the most time on the GPU, as a table."""
+    """Return a table of the slowest kernels of a call."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(3):
@@ -168,7 +173,7 @@ def profile(call: Callable[[], object]) -> str:
 
 
 def summary(row: Mapping[str, object]) -> str:
-    """Return a row in one line, for the person who waits."""
+    """Describe a row in one line for the console."""
     words = f"{row['entry']} {row.get('call', '')}".strip()
     if row["status"] != "measured":
         return f"{words}: {row['status']}: {row.get('reason')}"

@@ -1,4 +1,4 @@
-"""Where we lose, worked out from the rows of the performance page."""
+"""Shortfalls: rows that miss a target or are slower than others."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,57 +7,72 @@ from pathlib import Path
 from benchmarks.rows import PageRow
 
 ANALYSIS = Path(__file__).parent / "analysis.json"
-"""What binds a row, in words, by its name; written after a run was looked into."""
+"""Explanations of shortfalls by the name of the row, written after an analysis of the run."""
 
 
-def where_we_lose(rows: Sequence[PageRow]) -> Iterator[str]:
-    """Name every row that misses a target, or is slower or larger than another's, with what binds it; one line each."""
+def list_shortfalls(rows: Sequence[PageRow]) -> Iterator[str]:
+    """Yield the lines of a list of shortfalls, with their explanations.
+
+    A shortfall is a row of ours that misses a target, or takes more time or memory than another implementation.
+    """
     analysis = json.loads(ANALYSIS.read_text(encoding="utf-8"))
-    lines = [f"{line} {_what_binds(row, analysis)}" for row in rows if row.is_ours for line in _faults(row)]
-    lines += _slower_than_neighbours(rows, analysis)
-    yield from lines or ["Nowhere among the rows that were measured."]
+    lines = [line for row in rows for line in _lines_of(row, rows, analysis)]
+    yield from lines or ["None among the measured rows."]
 
 
-def _what_binds(row: PageRow, analysis: dict[str, str]) -> str:
-    """Return what was written of a row: of the device at hand, where numbers are of several."""
-    return analysis.get(row.name, "What binds it is not known yet.")
+def list_rows_without_time(rows: Sequence[PageRow]) -> Iterator[str]:
+    """Yield one line for every row without a time, with the reason.
 
-
-def without_a_number(rows: Sequence[PageRow]) -> Iterator[str]:
-    """Name every row that was not measured, failed or was skipped, and why; one line each."""
+    Such a row was not measured, failed or was skipped.
+    """
     missing = [row for row in rows if row.status != "measured"]
     lines = [f"- {row.name}: {row.status}{f': {row.reason}' if row.reason else ''}." for row in missing]
     yield from lines or ["None."]
 
 
-def _faults(row: PageRow) -> Iterator[str]:
-    name = f"- {row.name}"
-    floor = f" The floor is {row.floor_ms:.3g} ms." if row.floor_ms else ""
-    for ours, other, what in (
-        (row.ours_ms, row.target_ms, "misses its target of"),
-        (row.comparable_ms, row.published_ms, "is slower than the published"),
-        (row.comparable_ms, row.public_ms, "is slower than the best public"),
+def _lines_of(row: PageRow, rows: Sequence[PageRow], analysis: dict[str, str]) -> Iterator[str]:
+    """Yield the lines of one row, if it has a shortfall."""
+    own = [*_missed_times(row), *_missed_memory(row)] if row.is_ours else []
+    found = [*own, *_faster_baselines(row, rows)]
+    if not found:
+        return
+    yield f"- {row.name}:"
+    if own and row.floor_ms:
+        found.append(f"The floor is {row.floor_ms:.3g} ms.")
+    explanation = analysis.get(row.name, "The cause is not known yet." if own else None)
+    yield from (f"  - {sentence}" for sentence in (*found, explanation) if sentence)
+
+
+def _missed_times(row: PageRow) -> Iterator[str]:
+    for ours, other, verb in (
+        (row.ours_ms, row.target_ms, "Misses its target of"),
+        (row.comparable_ms, row.published_ms, "Slower than the published"),
+        (row.comparable_ms, row.public_ms, "Slower than the best public"),
     ):
         if ours is not None and other is not None and ours > other:
-            yield f"{name} {what} {other:g} ms: {ours:.3g} ms, {ours / other:.2f} times.{floor}"
-    for other, what in (
-        (row.target_gib, "takes more memory than its target of"),
-        (row.published_gib, "takes more memory than the published"),
+            yield f"{verb} {other:g} ms: {ours:.3g} ms, {ours / other:.2f} times."
+
+
+def _missed_memory(row: PageRow) -> Iterator[str]:
+    for other, verb in (
+        (row.target_gib, "Takes more memory than its target of"),
+        (row.published_gib, "Takes more memory than the published"),
     ):
         if other is not None and row.peak_gib is not None and row.peak_gib > other:
-            yield f"{name} {what} {other:g} GiB: {row.peak_gib:.2f} GiB."
+            yield f"{verb} {other:g} GiB: {row.peak_gib:.2f} GiB."
 
 
-def _slower_than_neighbours(rows: Sequence[PageRow], analysis: dict[str, str]) -> Iterator[str]:
-    """Compare the papers' networks with their neighbours at the same input in bf16."""
-    measured = [row for row in rows if row.is_network and row.in_bf16 and row.ours_ms is not None]
-    neighbours = [row for row in measured if row.is_neighbour]
-    for row in measured:
-        if row.is_neighbour:
-            continue
-        for other in neighbours:
-            same = (other.input_size, other.call, other.device) == (row.input_size, row.call, row.device)
-            if same and row.ours_ms > other.ours_ms:
-                times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms."
-                line = f"- {row.name} is slower than {other.network} at the same input: {times}"
-                yield f"{line} {analysis.get(row.name, '')}".rstrip()
+def _faster_baselines(row: PageRow, rows: Sequence[PageRow]) -> Iterator[str]:
+    """Compare a paper's network with the baselines at its input in bf16."""
+    if not _is_compared(row) or row.is_baseline:
+        return
+    for other in filter(_is_compared, rows):
+        same = (other.input_size, other.call, other.device) == (row.input_size, row.call, row.device)
+        if other.is_baseline and same and row.ours_ms > other.ours_ms:
+            times = f"{row.ours_ms:.3g} against {other.ours_ms:.3g} ms."
+            yield f"Slower than {other.network} at the same input: {times}"
+
+
+def _is_compared(row: PageRow) -> bool:
+    """Whether a row is a timed network in bf16."""
+    return row.is_network and row.in_bf16 and row.ours_ms is not None

@@ -1,12 +1,12 @@
-"""Profile training steps on real data: how much of the wall-clock time the GPU works, and on what.
+"""Profile training steps on real data: GPU utilisation and kernels.
 
 Usage: python -m benchmarks.step_profile PLAN STORE --device cuda -o benchmarks/results/NAME.json [--set KEY=VALUE]
 
 The steps are those of `scanseg train`: batches made ahead, several at once, on their own stream, forward and backward
-as one CUDA graph, clipping, optimizer. First the steps are timed without the profiler, then as many are profiled. The
-number is best a multiple of the batches made at once, which the record says. `busy` is the
-time in which at least one kernel or copy runs over the wall-clock time of the profiled steps; `busy_of_unprofiled`
-is the same kernel time over the time without the profiler, whose own work slows the host.
+as one CUDA graph, clipping, optimizer. First the steps are timed without the profiler, then the same number is
+profiled. Choose a multiple of the number of batches made at once, which the record states. `busy` is the time in which
+at least one kernel or copy runs, divided by the wall-clock time of the profiled steps. `busy_of_unprofiled` divides the
+same kernel time by the time without the profiler, because the profiler slows the host.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
 from scanseg.training.prefetch import BatchPrefetcher
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 _WARM_UPS = 20
 
 
 def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
-    """Return the time covered by at least one of the intervals, given in microseconds."""
+    """Return the seconds covered by intervals in microseconds, overlaps once."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(intervals):
         total += max(0.0, end - max(begin, reached))
@@ -45,13 +45,19 @@ def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[[], object], int]:
-    """Return what takes the next step of a training on all cases of a store, and how many batches it makes at once."""
+    """Make a function that runs the next training step.
+
+    The training uses all cases of a store.
+
+    Returns:
+        The function, and the number of batches that are made at once.
+    """
     names = [stored.case for stored in store.index.cases]
     cases = load_into_memory(store, names, device=device, seed=plan.training.seed)
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
     dtype = autocast_dtype(device, plan.training.precision)
-    fit = Fit(plan, network.to(device), device=device, autocast_dtype=dtype)
+    step = TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype)
     make = partial(
         make_batches,
         cases,
@@ -64,18 +70,18 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
     at_once = num_batches_at_once(cases, plan.sampling, device=device)
     batches = BatchPrefetcher(lambda iterations: make(iterations=iterations), device=device, at_once=at_once)
 
-    def step() -> None:
-        fit.step(batches.take(fit.iterations_done), lr=1e-3)
+    def run_step() -> None:
+        step.run(batches.take(step.iterations_done), lr=1e-3)
         batches.prepare()
 
-    return step, at_once
+    return run_step, at_once
 
 
 def profile_steps(step: Callable[[], object], *, num_steps: int) -> dict[str, object]:
-    """Time steps, then profile as many.
+    """Time steps, then profile the same number.
 
     Args:
-        step: Takes a step on the current GPU.
+        step: Runs a step on the current GPU.
         num_steps: Number of steps.
     """
     for _ in range(_WARM_UPS):
@@ -123,25 +129,25 @@ def _seconds(step: Callable[[], object], num_steps: int) -> float:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Profile and print; 0."""
+    """Profile steps, write the record and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step_profile",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("store", type=Path, help="folder of a store, made for the plan")
+    parser.add_argument("store", type=Path, help="folder of a store made for the plan")
     parser.add_argument("--output", "-o", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument(
-        "--set", action="append", default=[], dest="settings", help="of the plan, as in scanseg train"
+        "--set", action="append", default=[], dest="settings", help="setting of the plan, as in scanseg train"
     )
-    parser.add_argument("--commit", help="of the code, where there is no git")
+    parser.add_argument("--commit", help="commit of the code, if git is missing")
     arguments = parser.parse_args(words)
     device = choose_device(arguments.device)
     if device.type != "cuda":
-        print(f"kernels are profiled on a GPU with CUDA, not on {device}", file=sys.stderr)
+        print(f"--device: expected a GPU with CUDA to profile kernels, got {device}", file=sys.stderr)
         return 2
     plan = apply_settings(Plan.read(arguments.plan), arguments.settings)
     torch.backends.cudnn.benchmark = True

@@ -1,4 +1,4 @@
-"""The table of entries."""
+"""The list of all benchmark entries."""
 
 from benchmarks.entries import Entry
 from benchmarks.network_entries import network_entries
@@ -6,5 +6,5 @@ from benchmarks.operator_entries import operator_entries
 
 
 def all_entries() -> tuple[Entry, ...]:
-    """Return every entry, in the order in which they run: the most important first."""
+    """Return every entry in the order of running, the most important first."""
     return (*operator_entries(), *network_entries())

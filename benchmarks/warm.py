@@ -1,10 +1,10 @@
-"""Compile the kernels of entries before a timed run: each entry once, in processes at the same time.
+"""Compile the kernels of entries before a timed run, in parallel processes.
 
 Usage: python -m benchmarks.warm --device cuda [--processes 12] [--max-seconds 170] [PATTERN ...]
 
-On a bare machine compiling takes longer than timing, and uses one core. What these processes compile lies in Triton's
-cache (TRITON_CACHE_DIR) for the run that follows; their times are thrown away. Exit 1 where an entry failed or was cut
-off.
+On a bare machine compiling takes longer than timing, and uses one core. These processes run each entry once, discard
+the times, and leave the compiled kernels in Triton's cache (TRITON_CACHE_DIR) for the next run. The exit code is 1 if
+an entry failed or was cut off.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.table import all_entries
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the entries; 0 if every one ended well."""
+    """Run the entries and return the exit code."""
     arguments = _parse(words)
     names = [
         entry.name
@@ -41,12 +41,15 @@ def main(words: Sequence[str] | None = None) -> int:
 def run_all(
     commands: dict[str, list[str]], *, num_processes: int, max_seconds: float
 ) -> dict[str, int | None]:
-    """Run commands, so many at a time; None for those that the time did not suffice for.
+    """Run commands in parallel and return their exit codes by name.
 
     Args:
-        commands: By name.
-        num_processes: Most at a time.
-        max_seconds: After which those that run are killed and no other is started.
+        commands: Commands by name.
+        num_processes: Largest number of processes at a time.
+        max_seconds: Time limit. Running commands are then killed, and no other command starts.
+
+    Returns:
+        The exit code of each command. `None`: the command did not finish within the limit.
     """
     end = time.monotonic() + max_seconds
     waiting, running = list(commands), dict[str, subprocess.Popen[bytes]]()
@@ -73,11 +76,13 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.warm", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("patterns", nargs="*", default=["*"], help="of names, as *bfloat16*")
+    parser.add_argument("patterns", nargs="*", default=["*"], help="patterns of names, such as *bfloat16*")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--processes", type=int, default=12, help="at the same time")
-    parser.add_argument("--max-seconds", type=float, default=170.0, help="for all together")
-    parser.add_argument("--tiny", action="store_true", help="shrink every entry: for tests of this program")
+    parser.add_argument("--processes", type=int, default=12, help="processes at the same time")
+    parser.add_argument(
+        "--max-seconds", type=float, default=170.0, help="time limit for all entries together"
+    )
+    parser.add_argument("--tiny", action="store_true", help="shrink every entry, for tests of this program")
     return parser.parse_args(words)
 
 

@@ -1,9 +1,12 @@
-"""Draw what each random change does to a slice of the MNI152 template: `docs/pictures/augmentations.png`.
+"""Draw each augmentation on a slice of the MNI152 template.
+
+It writes `docs/pictures/augmentations.png`:
 
     python scripts/augmentation_pictures.py docs/pictures/augmentations.png
 
-Needs nilearn, which holds the template (`pip install "scanseg[demo]"`). The strengths are the ends of nnU-Net's
-ranges; noise, which is at most a tenth of the image's deviation there, is drawn at twice that to be seen in print.
+It needs nilearn for the template (`pip install "scanseg[demo]"`). The strengths are the ends of nnU-Net's ranges. The
+exception is noise, which is at most a tenth of the image's deviation there. It is drawn at twice this strength to be
+visible in print.
 """
 
 import sys
@@ -15,8 +18,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scanseg.data.batches import make_batch
-from scanseg.data.resident import ResidentCases
+from scanseg.batches.batches import make_batch
+from scanseg.batches.in_memory import ResidentCases
 from scanseg.demo.anatomy import read_template
 from scanseg.specs import (
     AffineTransform,
@@ -35,7 +38,7 @@ OFTEN = {"probability": 1.0}
 ALWAYS = {"probability": 1.0, "channel_probability": 1.0}
 STILL = {"rotation_probability": 0.0, "scale_probability": 0.0}
 PANELS: Sequence[tuple[str, Transform | None]] = (
-    ("as it is", None),
+    ("original", None),
     ("rotation 30°", AffineTransform(**STILL | {"rotation_probability": 1}, rotation_degrees_range=(30, 30))),
     (
         "scaling 0.7: a smaller part",
@@ -99,7 +102,7 @@ def _change(
         images=torch.from_numpy(volume).half().reshape(1, -1),
         label_maps=torch.from_numpy(labels.astype(np.uint8)).reshape(-1),
         shapes_host=shape,
-        darkness=torch.tensor([float(volume.min())]),
+        background_value=torch.tensor([float(volume.min())]),
         locations=({},),
         annotated=None,
     )

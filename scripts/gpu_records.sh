@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# What a GPU has to show: its tests, and the records behind docs/performance.md.
-#   scripts/gpu_records.sh RECORDS PART ...      RECORDS: a folder; a part that fails does not stop the others
+# Run the GPU tests and make the records for docs/performance.md.
+#   scripts/gpu_records.sh RECORDS PART ...      RECORDS is a folder. A failed part does not stop the others.
 # Parts:
-#   tests        all tests that need a GPU, 8 at a time
-#   operators    SS2D core, mLSTM cell, loss; with GOLDEN=FOLDER the records of the published networks first
+#   tests        all GPU tests, 8 at a time
+#   operators    SS2D core, mLSTM cell, loss; with GOLDEN=FOLDER first the records of the published networks
 #   networks     training steps and inference of the papers' networks
-#   neighbours   nnU-Net's and MONAI's networks at the same inputs (what is installed)
+#   baselines    the installed networks of nnU-Net and MONAI at the same inputs
 #   growth       time and memory of the operators from 1k to 128k tokens
 #   memory       predicted and measured memory of training steps
-#   steps-NAME   steps with their data, of PLANS/NAME.json and its store in PLANS/stores (training_records.sh prepare)
-#   float16-NAME a thousand steps in float16 of the same
-# MINUTES (5) ends a part of benchmarks.run. Where there is no git, COMMIT names the code.
+#   steps-NAME   steps with their data, for PLANS/NAME.json and its store in PLANS/stores (training_records.sh prepare)
+#   float16-NAME a thousand steps in float16 of the same plan and store
+# MINUTES (default 5) limits each part of benchmarks.run. COMMIT names the code if git is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,18 +19,18 @@ DEVICE=${DEVICE:-cuda}
 PLANS=${PLANS:-plans}
 COMMIT=${COMMIT:-$(git rev-parse --short HEAD)}
 
-compile_first() { "$PYTHON" -m benchmarks.warm --device "$DEVICE" "$@" || echo "not all kernels were compiled before" >&2; }
+compile_first() { "$PYTHON" -m benchmarks.warm --device "$DEVICE" "$@" || echo "some kernels could not be compiled ahead" >&2; }
 
-measure() { # name of the record, then patterns of entries
+measure() { # arguments: name of the record, patterns of entries
     local name=$1; shift
     "$PYTHON" -m benchmarks.run --device "$DEVICE" --commit "$COMMIT" --max-minutes "${MINUTES:-5}" -o "$records/$name.json" "$@"
 }
 
-store_of() { # the store of a plan
+store_of() { # print the store of a plan
     "$PYTHON" - "$1" <<'P'
 import sys
 from pathlib import Path
-from scanseg.data.store import store_name
+from scanseg.preprocessing.store import store_name
 from scanseg.specs import Plan
 path = Path(sys.argv[1])
 plan = Plan.read(path)
@@ -49,7 +49,7 @@ run_part() {
         networks)
             compile_first 'msvm*' 'xlstm*'
             measure networks --entries 'msvm*' 'xlstm*' ;;
-        neighbours) measure neighbours --entries 'plain-unet*' 'nnunet*' 'monai*' ;;
+        baselines) measure baselines --entries 'plain-unet*' 'nnunet*' 'monai*' ;;
         growth) "$PYTHON" -m benchmarks.growth --device "$DEVICE" --commit "$COMMIT" -o "$records/growth.json" ;;
         memory) "$PYTHON" -m benchmarks.memory_prediction --device "$DEVICE" --commit "$COMMIT" -o "$records/memory.json" ;;
         steps-* | float16-*)
@@ -57,11 +57,11 @@ run_part() {
             local program=benchmarks.step_profile
             [[ $part == steps-* ]] || program=benchmarks.fp16_run
             "$PYTHON" -m "$program" "$plan" "$store" --device "$DEVICE" --commit "$COMMIT" -o "$records/$part.json" ;;
-        *) echo "no part $part; see the head of scripts/gpu_records.sh" >&2; return 2 ;;
+        *) echo "unknown part $part. See the head of scripts/gpu_records.sh." >&2; return 2 ;;
     esac
 }
 
-records=${1:?the folder of the records}; shift
+records=${1:?pass the folder of the records}; shift
 mkdir -p "$records"
 failed=""
 for part in "$@"; do

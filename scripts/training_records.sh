@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
-# Trainings whose time and Dice are promised, as records: prepared where the image libraries are, trained on a GPU.
-#   scripts/training_records.sh prepare DATA OUT [NAME ...]     DATA holds hippocampus, chaos-mr, brats2015
-#   scripts/training_records.sh run OUT RECORDS NAME ...        NAME-SEED for another seed than 0
-# `raw NAME` in place of `run` plans and preprocesses too, and prints the time of all (needs the data: DATA=...).
-# Every line of a training is shown with the seconds since its begin. To try others: MINUTES=2 EXTRA="--set KEY=VALUE ...".
+# Make the records of trainings that have a target for time and Dice.
+# Prepare on a machine with image libraries, train on a GPU.
+#   scripts/training_records.sh prepare DATA OUT [NAME ...]     DATA contains hippocampus, chaos-mr, brats2015
+#   scripts/training_records.sh run OUT RECORDS NAME ...        NAME-SEED uses another seed than 0
+#   scripts/training_records.sh raw RECORDS NAME ...            also plans and preprocesses; needs DATA=FOLDER
+# Every line of a training is printed after the seconds since its start. The total time is printed at the end.
+# To try other settings: MINUTES=2 EXTRA="--set KEY=VALUE ...".
 set -euo pipefail
 
 SCANSEG=${SCANSEG:-python3 -m scanseg}
 DEVICE=${DEVICE:-cuda}
 NAMES="hippocampus-enc hippocampus-none hippocampus-plain chaos-mr brats2015"
-# Left and right hippocampi mirror each other; front and back, top and bottom do not.
+# Left and right hippocampi are mirror images. Front and back, top and bottom are not.
 SIDES="--set augmentation.8.axes=[2] --set inference.mirror_axes=[2] --set training.mirror_validation=true"
 
 dataset_of() { case $1 in hippocampus-*) echo hippocampus ;; *) echo "$1" ;; esac; }
 
-plan_of() { # recipe and settings
+plan_of() { # print recipe and settings of a record
     case $1 in
         hippocampus-enc) echo --recipe xlstm-unet-fast $SIDES ;;
         hippocampus-none) echo --recipe xlstm-unet-fast $SIDES --set network.sequence_block=none ;;
         hippocampus-plain) echo --recipe plain-unet-fast $SIDES ;;
         chaos-mr | brats2015) echo --recipe xlstm-unet ;;
-        *) echo "no record $1; there are $NAMES" >&2; return 2 ;;
+        *) echo "unknown record $1. Choose from $NAMES." >&2; return 2 ;;
     esac
 }
 
 minutes_of() { case $1 in hippocampus-*) echo 0.9 ;; chaos-mr) echo 4.5 ;; brats2015) echo 1 ;; esac; }
 
-with_folds() { # a copy of a data set, with the cases that validate
+with_folds() { # copy a data set and add a fold with its validation cases
     cp -r "$1" "$2"; chmod -R u+w "$2"
     python3 - "$2" <<'P'
 import json, pathlib, sys
@@ -38,7 +40,7 @@ folds = [{"train": [name for name in names if name not in left_out], "val": left
 P
 }
 
-stamp() { # each line (a bar's last state counts as one) after its seconds
+stamp() { # print each line, or the last state of a progress bar, after its seconds
     python3 -u -c '
 import sys, time
 begin = time.monotonic()
@@ -46,7 +48,7 @@ for line in sys.stdin:
     print(f"{time.monotonic() - begin:7.1f}", line.rstrip().split("\r")[-1], flush=True)'
 }
 
-keep() { # the records of a model folder; where its data set lay on this machine is left out
+keep() { # copy the records of a model folder, without the path of its data set on this machine
     mkdir -p "$2"; cp "$1"/{run.json,metrics.jsonl,curves.png} "$2"/; cp "$1"/validation*.json "$2"/
     sed 's#"dataset_path": ".*/#"dataset_path": "#' "$1"/plan.json > "$2"/plan.json
 }
@@ -73,12 +75,12 @@ case $task in
             model=${MODELS:-/tmp/models}/$word; begin=$SECONDS
             if [[ $task == run ]]; then from=("$out/$name.json" --store "$out/stores"); else
                 # shellcheck disable=SC2046,SC2207
-                from=("${DATA:?the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
+                from=("${DATA:?set it to the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
             # shellcheck disable=SC2086
             $SCANSEG train "${from[@]}" -o "$model" --fold 0 --seed "$seed" --device "$DEVICE" \
                 --max-minutes "${MINUTES:-$(minutes_of "$name")}" ${EXTRA:-} 2>&1 | stamp
             echo "$word: $((SECONDS - begin)) s in all" | tee -a "$records/seconds.txt"
             keep "$model" "$records/$word"
         done ;;
-    *) echo "prepare, run or raw, not $task" >&2; exit 2 ;;
+    *) echo "expected prepare, run or raw, got $task" >&2; exit 2 ;;
 esac

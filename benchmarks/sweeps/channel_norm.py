@@ -1,4 +1,6 @@
-"""Sweep of the channel norm's Triton kernels and of the batch statistics': accuracy first, then times beside PyTorch's.
+"""Sweep of the Triton kernels of channel norm and batch statistics.
+
+It measures accuracy first, then times beside PyTorch's.
 
 Usage: python benchmarks/sweeps/channel_norm.py RESULT.json
 """
@@ -20,10 +22,10 @@ from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.channel_norm import triton_backend as triton_gpu
 from scanseg.ops.normed_depthwise import triton_backend as normed
 
-BANDWIDTH = 2.98e12  # bytes a second, copy on the H100
+BANDWIDTH = 2.98e12  # bytes per second, copy on the H100
 BATCH = 32
 TILES = list(itertools.product((1024, 2048, 4096), (264, 528, 1056)))
-"""Elements of a program, and programs of the backward pass."""
+"""Elements per program, and programs of the backward pass."""
 
 
 class Case(NamedTuple):
@@ -31,7 +33,7 @@ class Case(NamedTuple):
 
     Attributes:
         kind: `plain`, `residual` (float32 stream, 16-bit branch), or `pixels`.
-        channels: Channels that are normalised together.
+        channels: Channels normalised together.
         side: Side of the map.
         factor: Factor of the rearrangement.
     """
@@ -48,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def floor_us(self) -> tuple[float, float]:
-        """Return the time of the bytes that must move, forward and backward."""
+        """Return the time to move the necessary bytes, forward and backward."""
         forward, backward = {"plain": (4, 6), "residual": (12, 16), "pixels": (4, 6)}[self.kind]
         return tuple(round(self.elements * passes / BANDWIDTH * 1e6, 1) for passes in (forward, backward))
 
@@ -63,7 +65,7 @@ CASES = [
 
 
 def draw(case: Case, dtype: torch.dtype, *, batch: int = BATCH) -> dict[str, Tensor]:
-    """Draw a map (channels last), the branch, the parameters and gradients of the results."""
+    """Draw a channels-last map, branch, parameters and gradients of the results."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -115,7 +117,7 @@ def run(case: Case, inputs: dict[str, Tensor], *, backend: str, dtype: torch.dty
 
 
 def errors(case: Case, dtype: torch.dtype) -> list[float]:
-    """Relative errors against float64: outputs, then gradients."""
+    """Return relative errors against float64: outputs, then gradients."""
     inputs = draw(case, dtype, batch=3)
     ours, again = (run(case, inputs, backend="triton", dtype=dtype) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True)), "not deterministic"
@@ -127,7 +129,7 @@ def errors(case: Case, dtype: torch.dtype) -> list[float]:
 
 
 def replayed(call: Callable[[], object]) -> float:
-    """Median microseconds of a CUDA graph's replay."""
+    """Return the median microseconds of a CUDA graph's replay."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -175,7 +177,7 @@ def sweep(case: Case) -> dict[str, object]:
 
 
 def statistics(channels: int, side: int) -> dict[str, object]:
-    """Time a map's statistics and their gradient's pass beside PyTorch's batch norm with ReLU."""
+    """Time batch statistics and their gradient beside PyTorch's batch norm with ReLU."""
     x = torch.randn(BATCH, side, side, channels, device="cuda").bfloat16()
     mean, variance = normed._statistics(x)
     truth = x.double().flatten(0, 2)
@@ -200,7 +202,7 @@ def statistics(channels: int, side: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Check, time, write."""
+    """Check, time and write a record."""
     record: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     record["errors"] = checks = {}
     for case in (

@@ -1,4 +1,6 @@
-"""Sweep of the tiles of the depthwise convolutions' Triton kernels: accuracy first, then times beside cuDNN's.
+"""Sweep of the tiles of the depthwise convolutions' Triton kernels.
+
+It measures accuracy first, then times beside cuDNN's.
 
 Usage: python benchmarks/sweeps/depthwise.py RESULT.json
 """
@@ -20,7 +22,7 @@ from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.depthwise.triton_launch import BACKWARD, FORWARD, Before, Tile, convolve, gradients
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
 
-BANDWIDTH = 2.98e12  # bytes a second, copy on the H100
+BANDWIDTH = 2.98e12  # bytes per second, copy on the H100
 BATCH = 32
 
 
@@ -84,7 +86,7 @@ TILES = {
 
 
 def draw(case: Case, dtype: torch.dtype, *, batch: int = BATCH) -> dict[str, Tensor]:
-    """Draw a map (channels last), its parameters and the gradient of the result."""
+    """Draw a channels-last map, its parameters and the gradient of the result."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -124,7 +126,7 @@ def run(case: Case, inputs: dict[str, Tensor], *, backend: str) -> list[Tensor]:
 
 
 def errors(case: Case, dtype: torch.dtype) -> dict[str, float]:
-    """Relative errors against float64, by name."""
+    """Return relative errors against float64, by name."""
     inputs = draw(case, dtype, batch=3)
     names = ["output", *(name for name in inputs if name != "grad")]
     ours, again = (run(case, inputs, backend="triton") for _ in range(2))
@@ -137,7 +139,7 @@ def errors(case: Case, dtype: torch.dtype) -> dict[str, float]:
 
 
 def replayed(call: Callable[[], object]) -> float:
-    """Median milliseconds of a CUDA graph's replay."""
+    """Return the median milliseconds of a CUDA graph's replay."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -147,7 +149,7 @@ def replayed(call: Callable[[], object]) -> float:
 
 
 def kernel_calls(case: Case, inputs: dict[str, Tensor]) -> dict[str, Callable[[Tile], object]]:
-    """Return the launches of the convolution and of its gradients, each of a tile."""
+    """Return the launches of the convolution and its gradients for a tile."""
     x, grad = (inputs[name].permute(0, 2, 3, 1) for name in ("x", "grad"))
     taps = inputs["weight"].flatten(1).t().contiguous()
     before = None
@@ -243,7 +245,7 @@ def compare(case: Case) -> dict[str, object]:
 
 
 def main() -> None:
-    """Check, time, write."""
+    """Check, time and write a record."""
     record: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     small = [Case("silu", 96, 13), Case("multi-scale", 192, 9), Case("normed", 72, 11)]
     record["errors"] = checks = {}

@@ -1,4 +1,6 @@
-"""Sweep of the instance norm's Triton kernels: accuracy first, then times of formats, backends and tiles.
+"""Sweep of the instance norm's Triton kernels.
+
+It measures accuracy first, then times of formats, backends and tiles.
 
 Usage: python benchmarks/sweeps/instance_norm.py RESULT.json
 """
@@ -35,7 +37,7 @@ SHAPES = [
     (2, 320, 6, 5, 7),
 ]
 NARROW, WIDE = [(2, 32, 48, 160, 224), (1, 32, 384, 640)], [(2, 64, 48, 80, 112), (13, 256, 48, 80)]
-# Tiles of the pass that sums and of the pass that writes.
+# Tiles of the summing pass and of the writing pass.
 CANDIDATES = {
     "narrow": [
         Passes(Tile(128, 32, 4), Tile(256, 32, 8)),
@@ -52,13 +54,13 @@ CANDIDATES = {
 }
 NAMES = ("output", "x", "weight", "bias", "residual")
 BANDWIDTH = 2.98e12
-"""Bytes a second of a device copy on the H100."""
+"""Bytes per second of a device copy on the H100."""
 
 
 def make_inputs(
     shape: tuple[int, ...], *, dtype: torch.dtype, residual: bool, channels_last: bool, mean: float = 0.5
 ) -> list[Tensor]:
-    """Draw a map, weight, bias and, where it is asked for, a residual."""
+    """Draw a map, weight, bias and, if requested, a residual."""
     normal = partial(torch.randn, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     memory_format = torch.contiguous_format
     if channels_last:
@@ -86,7 +88,10 @@ def forward(inputs: list[Tensor], *, backend: str) -> Tensor:
 def errors(
     shape: tuple[int, ...], *, dtype: torch.dtype, residual: bool, channels_last: bool, mean: float
 ) -> dict[str, float]:
-    """Relative errors against float64, by name. There are no matrix products: TF32 changes nothing."""
+    """Return relative errors against float64, by name.
+
+    The operator has no matrix products, so TF32 changes nothing.
+    """
     inputs = make_inputs(shape, dtype=dtype, residual=residual, channels_last=channels_last, mean=mean)
     grad = torch.randn_like(inputs[0])
     result, repeated = (run(inputs, grad, backend="triton") for _ in range(2))
@@ -99,7 +104,7 @@ def errors(
 
 
 def replayed(call: Callable[[], object]) -> float:
-    """Median milliseconds of a CUDA graph's replay."""
+    """Return the median milliseconds of a CUDA graph's replay."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -111,7 +116,10 @@ def replayed(call: Callable[[], object]) -> float:
 def times(
     shape: tuple[int, ...], *, backend: str, residual: bool, channels_last: bool, graph: bool = True
 ) -> dict[str, float]:
-    """Milliseconds of forward and of forward and backward in bf16, and the floor of the passes over memory."""
+    """Return milliseconds in bf16 and the floor of the passes over memory.
+
+    The times are of forward, and of forward and backward.
+    """
     inputs = make_inputs(shape, dtype=torch.bfloat16, residual=residual, channels_last=channels_last)
     leaves = [tensor.requires_grad_() for tensor in inputs]
     grad = torch.randn_like(inputs[0])
@@ -128,7 +136,7 @@ def times(
 
 @contextmanager
 def tiles(width: str, passes: Passes) -> Iterator[None]:
-    """Take other tiles for channels-last maps."""
+    """Use other tiles for channels-last maps in this block."""
     before = gpu_launch.CHANNELS_LAST
     gpu_launch.CHANNELS_LAST = before._replace(**{width: passes})
     try:
@@ -138,7 +146,7 @@ def tiles(width: str, passes: Passes) -> Iterator[None]:
 
 
 def attempt(title: str, measure: Callable[[], dict[str, float]], rows: list[dict[str, object]]) -> None:
-    """Measure, print and note a row; a failure is a row too."""
+    """Measure, print and record a row, also if it fails."""
     try:
         row: dict[str, object] = {"row": title, **measure()}
     except Exception as error:

@@ -1,9 +1,9 @@
-"""Sweep of the layouts of the mLSTM's Triton kernels: accuracy first, then times.
+"""Sweep of the layouts of the mLSTM's Triton kernels.
 
 Usage: python benchmarks/sweeps/mlstm.py RESULT.json [HEAD_SIZE ...]
 
-Candidates are compiled by several processes before they are timed one after another. Head sizes (128, say)
-leave the other shapes out.
+It measures accuracy first, then times. Several processes compile the candidates before they are timed one after
+another. Head sizes (such as 128) select the shapes.
 """
 
 import itertools
@@ -36,7 +36,7 @@ STEPS = {
 }
 Shape = tuple[int, int, int, int]
 Candidate = Mapping[str, int]
-"""Fields of the layout that differ (`chunk` stands for the tokens of a chunk), and `num_warps` and `num_stages`."""
+"""Changed fields of the layout (`chunk`: tokens of a chunk), `num_warps` and `num_stages`."""
 
 WIDE: list[Candidate] = [
     {},
@@ -64,7 +64,7 @@ lay_out_as_shipped, options_as_shipped = gpu_layout.lay_out, gpu_layout.launch_o
 
 
 def use(candidate: Candidate) -> None:
-    """Make the kernels use a candidate from now on."""
+    """Make the kernels use a candidate."""
 
     def lay_out(token: int, dim: int, dtype: torch.dtype) -> gpu_layout.Layout:
         layout = lay_out_as_shipped(token, dim, dtype)
@@ -84,7 +84,10 @@ def use(candidate: Candidate) -> None:
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
-    """Draw inputs as the ViL block makes them: heads side by side in memory, forget gates near one."""
+    """Draw inputs as in the ViL block.
+
+    Heads are side by side in memory, and forget gates are near one.
+    """
     batch, head, token, dim = shape
     normal = partial(torch.randn, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     q, k, v = (normal(batch, token, head, dim).transpose(1, 2).to(dtype) for _ in range(3))
@@ -100,7 +103,10 @@ def run(inputs: list[Tensor], grad: Tensor, *, backend: str, reverse: bool = Fal
 
 
 def errors(shape: Shape, *, dtype: torch.dtype, tf32: bool, reverse: bool = False) -> dict[str, float]:
-    """Relative errors against float64 (the chunked form), by name; repeated runs must agree bit for bit."""
+    """Return relative errors against the chunked form in float64, by name.
+
+    Repeated runs must agree bit for bit.
+    """
     torch.backends.cuda.matmul.allow_tf32 = tf32
     inputs = make_inputs(shape, dtype)
     grad = torch.randn_like(inputs[0])
@@ -115,7 +121,7 @@ def errors(shape: Shape, *, dtype: torch.dtype, tf32: bool, reverse: bool = Fals
 
 
 def replayed(call: Callable[[], object]) -> float:
-    """Median milliseconds of a CUDA graph's replay."""
+    """Return the median milliseconds of a CUDA graph's replay."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -125,7 +131,7 @@ def replayed(call: Callable[[], object]) -> float:
 
 
 def profiled(call: Callable[[], object]) -> dict[str, float]:
-    """Microseconds of each step, forward and backward together."""
+    """Return microseconds of each step, forward and backward together."""
     call()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         for _ in range(5):
@@ -139,7 +145,7 @@ def profiled(call: Callable[[], object]) -> dict[str, float]:
 
 
 def measure(shape: Shape, candidate: Candidate) -> dict[str, object]:
-    """Times of a candidate, bfloat16; or why it failed."""
+    """Return the times of a candidate in bfloat16, or its failure."""
     use(candidate)
     row: dict[str, object] = {"shape": shape, "candidate": candidate}
     try:
@@ -150,13 +156,16 @@ def measure(shape: Shape, candidate: Candidate) -> dict[str, object]:
         row["forward_backward_ms"] = replayed(both)
         row["eager_forward_backward_ms"] = do_bench(both, warmup=10, rep=40, return_mode="median")
         row["microseconds"] = profiled(both)
-    except Exception as error:  # A candidate that fails is reported, and the sweep goes on.
+    except Exception as error:  # A failed candidate is reported, and the sweep continues.
         row["failed"] = f"{type(error).__name__}: {error}"[-300:]
     return row
 
 
 def compile_candidate(task: tuple[Shape, Candidate]) -> None:
-    """Fill the cache of compiled kernels, on one image of the shape; `measure` reports what fails."""
+    """Compile the kernels on one image of the shape.
+
+    `measure` reports failures.
+    """
     (_, head, token, dim), candidate = task
     use(candidate)
     inputs = make_inputs((1, head, token, dim), torch.bfloat16)
@@ -167,7 +176,7 @@ def compile_candidate(task: tuple[Shape, Candidate]) -> None:
 
 
 def describe(row: Mapping[str, object]) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     name = " ".join(f"{key}={value}" for key, value in row["candidate"].items()) or "shipped"
     if "failed" in row:
         return f"{row['shape']!s:22} {name:36} {row['failed']}"
@@ -179,7 +188,7 @@ def describe(row: Mapping[str, object]) -> str:
 
 
 def main() -> None:
-    """Check, time, write."""
+    """Check, time and write a record."""
     record: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     wanted = [int(word) for word in sys.argv[2:]]
     timed = {shape: candidates for shape, candidates in TIMED.items() if not wanted or shape[3] in wanted}

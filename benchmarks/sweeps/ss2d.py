@@ -1,4 +1,6 @@
-"""Sweep of the tiles of the four-direction scan's Triton kernels: accuracy first, then times.
+"""Sweep of the tiles of the four-direction scan's Triton kernels.
+
+It measures accuracy first, then times.
 
 Usage: python benchmarks/sweeps/ss2d.py RESULT.json
 """
@@ -26,7 +28,10 @@ NAMES = ("output", "x", "projected", "dt_weight", "dt_bias", "A_log", "D_skip")
 
 
 def make_inputs(dim: int, size: int, *, batch: int, dtype: torch.dtype, state: int = 1) -> list[Tensor]:
-    """Draw inputs as MSVM-UNet has them: step sizes between 0.001 and 0.1, maps with channels last."""
+    """Draw inputs as in MSVM-UNet.
+
+    Step sizes are between 0.001 and 0.1, and maps are channels-last.
+    """
     rank = -(-dim // 16)
     normal = partial(torch.randn, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     x = normal(batch, size, size, dim).to(dtype).permute(0, 3, 1, 2)
@@ -48,7 +53,7 @@ def run(inputs: list[Tensor], grad: Tensor, *, backend: str) -> list[Tensor]:
 def errors(
     *, dtype: torch.dtype, state: int, tf32: bool, size: tuple[int, int] = (23, 31)
 ) -> dict[str, float]:
-    """Relative errors against the float64 form, by name."""
+    """Return relative errors against the float64 form, by name."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     inputs = make_inputs(72, 1, batch=2, dtype=dtype, state=state)
     generator = torch.Generator("cuda").manual_seed(1)
@@ -67,7 +72,7 @@ def errors(
 
 
 def replayed(call: Callable[[], object]) -> float:
-    """Median milliseconds of a CUDA graph's replay."""
+    """Return the median milliseconds of a CUDA graph's replay."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -77,7 +82,7 @@ def replayed(call: Callable[[], object]) -> float:
 
 
 def time_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
-    """Forward and forward + backward of one stage, batch 32."""
+    """Time forward, and forward and backward, of one stage at batch 32."""
     torch.backends.cuda.matmul.allow_tf32 = True
     inputs = make_inputs(*STAGES[stage], batch=32, dtype=dtype)
     grad = torch.randn_like(inputs[0], dtype=torch.float32)
@@ -89,7 +94,7 @@ def time_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
 
 
 def profile_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
-    """Microseconds of each kernel."""
+    """Return the microseconds of each kernel."""
     inputs = make_inputs(*STAGES[stage], batch=32, dtype=dtype)
     grad = torch.randn_like(inputs[0], dtype=torch.float32)
     run(inputs, grad, backend="triton")
@@ -102,7 +107,7 @@ def profile_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
 
 
 def main() -> None:
-    """Check, time, write."""
+    """Check, time and write a record."""
     record: dict[str, object] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     checks = {}
     for dtype, state, tf32 in itertools.product(

@@ -1,9 +1,10 @@
-"""U-Nets in both memory formats, with PyTorch's and with the fused norm: training step, inference, memory, kernels.
+"""Sweep of U-Nets over memory formats and norms.
 
 Usage: python -m benchmarks.sweeps.unet_layouts RESULT.json [SECONDS]
 
-Steps are forward, the loss on every stage and backward, replayed as a CUDA graph as in training. Rows that would begin
-after SECONDS (85) are left out.
+It measures training step, inference, memory and kernels, in both memory formats, with PyTorch's norm and with the fused
+norm. Steps are forward, the loss on every stage and backward, replayed as a CUDA graph as in training. No row starts
+after SECONDS (85).
 """
 
 import gc
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.measuring import Call, capture, measure
 from benchmarks.network_entries import ABDOMEN, ENDOSCOPY, ImageShape, build_network
 from scanseg.networks import place_network, set_channels_last
-from scanseg.networks.placement import ConvolutionalNetwork
+from scanseg.networks import ConvolutionalNetwork
 from scanseg.ops.instance_norm import BACKENDS as NORM_BACKENDS
 from scanseg.ops.upsample_join import BACKENDS as JOIN_BACKENDS
 from scanseg.specs import DatasetSpec, LossSpec
@@ -43,7 +44,7 @@ class Row:
     channels_last: bool = True
     fused: bool = True
     dtype: torch.dtype | None = torch.bfloat16
-    """What autocast lowers to; None: TF32."""
+    """Dtype of autocast. `None`: TF32."""
     profiled: bool = False
 
     def __str__(self) -> str:
@@ -77,7 +78,7 @@ ROWS = [
 
 @contextmanager
 def without_triton() -> Iterator[None]:
-    """Let PyTorch serve the norm and the upsampling."""
+    """Use PyTorch's norm and upsampling in this block."""
     kept = [(table, table["triton"]) for table in (NORM_BACKENDS, JOIN_BACKENDS)]
     for table, backend in kept:
         table["triton"] = backend._replace(by_name_only=True)
@@ -91,7 +92,7 @@ def without_triton() -> Iterator[None]:
 def train(
     network: nn.Module, images: Tensor, label_maps: Tensor, *, dataset: DatasetSpec, row: Row
 ) -> Tensor:
-    """Put the gradients of a batch into the parameters."""
+    """Compute the gradients of a batch."""
     network.zero_grad(set_to_none=True)
     with torch.autocast("cuda", dtype=row.dtype or torch.bfloat16, enabled=row.dtype is not None):
         outputs: Sequence[Tensor] = network.train()(images)
@@ -109,7 +110,7 @@ def infer(network: nn.Module, images: Tensor, *, row: Row) -> Tensor:
 
 
 def kernels(call: Call, *, count: int = 15) -> list[tuple[float, int, str]]:
-    """Milliseconds, launches and name of the kernels that take the most time in one call."""
+    """Return milliseconds, launches and names of the slowest kernels of a call."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         call()
         torch.cuda.synchronize()
@@ -150,7 +151,7 @@ def run(row: Row) -> dict[str, object]:
 
 
 def attempt(row: Row) -> dict[str, object]:
-    """Measure a row; a failure is a row too."""
+    """Measure a row, also if it fails."""
     try:
         if row.fused:
             return run(row)

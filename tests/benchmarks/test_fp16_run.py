@@ -18,7 +18,7 @@ from scanseg.specs import (
     XLSTMUNetSpec,
     ZScoreNormalization,
 )
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 SPEC = XLSTMUNetSpec(
     features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2, num_blocks_encoder=1, variant="bot"
@@ -26,7 +26,7 @@ SPEC = XLSTMUNetSpec(
 
 
 @pytest.fixture
-def fit():
+def step():
     plan = Plan(
         recipe="test",
         dataset=DatasetSpec(
@@ -41,7 +41,7 @@ def fit():
     )
     torch.manual_seed(0)
     network = build_network(SPEC, in_channels=1, num_classes=2, patch_size=(8, 8))
-    return Fit(plan, network, device=torch.device("cpu"), autocast_dtype=torch.float16)
+    return TrainingStep(plan, network, device=torch.device("cpu"), autocast_dtype=torch.float16)
 
 
 def make_batch(iteration, factor=1.0):
@@ -50,8 +50,8 @@ def make_batch(iteration, factor=1.0):
     return Batch(images, (images[:, 0] > 0).to(torch.uint8))
 
 
-def test_a_run_is_recorded_step_by_step(fit):
-    record = run_steps(fit, make_batch, num_steps=8, lr=lambda done: 1e-3)
+def test_a_run_is_recorded_step_by_step(step):
+    record = run_steps(step, make_batch, num_steps=8, lr=lambda done: 1e-3)
 
     assert json.loads(json.dumps(record)) == record
     assert record["all_losses_finite"]
@@ -64,9 +64,9 @@ def test_a_run_is_recorded_step_by_step(fit):
     assert faults(record) == []
 
 
-def test_what_is_not_finite_is_found(fit):
+def test_what_is_not_finite_is_found(step):
     record = run_steps(
-        fit, lambda n: make_batch(n, torch.inf if n == 1 else 1.0), num_steps=3, lr=lambda done: 1e-3
+        step, lambda n: make_batch(n, torch.inf if n == 1 else 1.0), num_steps=3, lr=lambda done: 1e-3
     )
 
     assert record["loss"][1] is None

@@ -31,20 +31,20 @@ def test_constants_are_found_again():
         for kind, map_bytes in (("plain-unet", 3.5), ("xlstm-unet", 4.25))
         for size in sizes
     ]
-    (said,) = fit_constants(rows)
-    assert "16 bits, 6 rows: 1.50 GiB to work in" in said
-    assert "plain-unet 3.50, xlstm-unet 4.25; errors" in said
+    (line,) = fit_constants(rows)
+    assert "16 bits, 6 rows: workspace 1.50 GiB" in line
+    assert "plain-unet 3.50, xlstm-unet 4.25, errors" in line
 
 
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['recipe']}-{row['dataset']}-{row['width']}")
-def test_predictions_are_near_what_was_measured(row):
+def test_predictions_are_near_the_measurements(row):
     again = predict_again(row)
     assert abs(again["error"]) <= BAR
-    assert again["error"] == pytest.approx(row["error"])  # as the record says: --again writes it there
+    assert again["error"] == pytest.approx(row["error"])  # --again writes this into the record
 
 
 @pytest.mark.parametrize("recipe", ["xlstm-unet", "msvm-unet"])
-def test_what_is_counted_is_what_was_counted_for_the_record(recipe):
+def test_counts_equal_those_of_the_record(recipe):
     row = next(row for row in RECORDED if row["recipe"] == recipe and row["dataset"] == "abdomen")
     dataset = next(dataset for _, dataset, _ in ROWS if dataset.name == "abdomen")
     counted = count_values(apply_settings(dataset.plan(recipe), ("training.precision=auto",)))

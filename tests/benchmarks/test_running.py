@@ -1,4 +1,4 @@
-"""The benchmark program: checks before times, and a run that goes on where an entry fails."""
+"""The benchmark program checks before it measures, and continues after a failed entry."""
 
 import json
 import time
@@ -86,7 +86,7 @@ def test_entries_pass_their_checks_and_run(name):
 @pytest.mark.parametrize(
     "name", ["nnunet-plain-conv-unet/2x1x48x160x224/bfloat16", "monai-segresnet/32x3x224x224/bfloat16"]
 )
-def test_neighbours_run_where_they_are_installed(name):
+def test_installed_baselines_run(name):
     (entry,) = (entry for entry in all_entries() if entry.name == name)
     rows = make_runner().run(entry)
     if rows[0]["status"] == "skipped":
@@ -96,7 +96,7 @@ def test_neighbours_run_where_they_are_installed(name):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_core_that_is_timed_is_that_of_the_layer(device, generator):
+def test_the_timed_core_equals_the_layer(device, generator):
     layer = SS2D(16).to(device)
     kernel = torch.zeros_like(layer.conv.weight)
     kernel[:, :, 1, 1] = 1
@@ -108,7 +108,7 @@ def test_the_core_that_is_timed_is_that_of_the_layer(device, generator):
     torch.testing.assert_close(ss2d_core(layer, torch.nn.functional.silu(x)), layer(x), atol=2e-3, rtol=2e-3)
 
 
-def test_what_fails_its_check_is_never_timed():
+def test_an_entry_that_fails_its_check_is_not_timed():
     calls = []
     (row,) = make_runner().run(make_entry(call=lambda: calls.append(1), report=FAILED))
     assert row["status"] == "check failed"
@@ -125,7 +125,7 @@ def test_what_fails_its_check_is_never_timed():
         (ValueError("a bug"), "failed"),
     ],
 )
-def test_a_run_goes_on_where_an_entry_fails(monkeypatch, tmp_path, error, status):
+def test_a_run_continues_after_a_failed_entry(monkeypatch, tmp_path, error, status):
     entries = [make_entry("first", raising(error)), make_entry("second")]
     monkeypatch.setattr(program, "all_entries", lambda: entries)
     output = tmp_path / "record.json"
@@ -159,7 +159,7 @@ def test_no_entry_begins_after_the_time_limit():
     assert row["status"] == "not run"
 
 
-def test_a_record_says_what_ran(monkeypatch, tmp_path):
+def test_a_record_describes_the_run(monkeypatch, tmp_path):
     monkeypatch.setattr(
         program, "all_entries", lambda: [make_entry("a/b/float32"), make_entry("c/d/float32")]
     )
@@ -180,7 +180,7 @@ def test_a_record_says_what_ran(monkeypatch, tmp_path):
     assert [row["entry"] for row in json.loads(output.read_text())["rows"]] == ["a/b/float32", "c/d/float32"]
 
 
-def test_nothing_is_timed_where_a_golden_record_differs(monkeypatch, tmp_path):
+def test_nothing_is_timed_if_a_golden_record_differs(monkeypatch, tmp_path):
     class Differs:
         passed, output_difference, gradient_difference = False, 1.0, 1.0
 

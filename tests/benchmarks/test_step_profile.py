@@ -1,4 +1,4 @@
-"""The profile of training steps: what can be checked without a GPU."""
+"""The profile of training steps, without a GPU."""
 
 import pytest
 
@@ -12,4 +12,4 @@ def test_times_that_overlap_count_once():
 
 def test_it_is_refused_without_a_gpu(capsys, tmp_path):
     assert main(["plan.json", "store", "-o", str(tmp_path / "p.json"), "--device", "cpu"]) == 2
-    assert "on a GPU with CUDA, not on cpu" in capsys.readouterr().err
+    assert "expected a GPU with CUDA to profile kernels, got cpu" in capsys.readouterr().err

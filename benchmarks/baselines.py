@@ -1,6 +1,6 @@
-"""Networks of other projects at the same inputs: nnU-Net's own plain U-Net, MONAI's SegResNet and Swin UNETR.
+"""Networks of other projects: nnU-Net's plain U-Net, MONAI's SegResNet and Swin UNETR.
 
-They run as their packages make them, in PyTorch's default memory format, as their users run them.
+They run as their packages build them, in PyTorch's default memory format, as for their users.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,10 @@ MAX_FEATURES = {2: 512, 3: 320}
 def plain_conv_unet(
     channels: int, num_classes: int, patch_size: Sequence[int], topology: Topology
 ) -> nn.Module:
-    """Build nnU-Net's PlainConvUNet as its planner configures it: two convolutions a stage, deep supervision."""
+    """Build nnU-Net's PlainConvUNet as its planner configures it.
+
+    It has two convolutions per stage, and deep supervision.
+    """
     try:
         from dynamic_network_architectures.architectures.unet import PlainConvUNet
     except ImportError as error:
@@ -72,10 +75,10 @@ def swin_unetr(channels: int, num_classes: int, patch_size: Sequence[int], topol
 
 
 def _not_installed(package: str, error: ImportError) -> UnavailableError:
-    return UnavailableError(f"{package} is not usable here ({error}); pip install {package}")
+    return UnavailableError(f"{package} cannot be imported ({error}). Run pip install {package}.")
 
 
-NEIGHBOURS: Mapping[str, Callable[[int, int, Sequence[int], Topology], nn.Module]] = MappingProxyType(
+BASELINES: Mapping[str, Callable[[int, int, Sequence[int], Topology], nn.Module]] = MappingProxyType(
     {
         "nnunet-plain-conv-unet": plain_conv_unet,
         "monai-segresnet": segresnet,
