@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Call, capture, measure
 from benchmarks.network_entries import ABDOMEN, ENDOSCOPY, ImageShape, build_network
-from scanseg.networks import place_network, set_channels_last
-from scanseg.networks import ConvolutionalNetwork
+from scanseg.networks import ConvolutionalNetwork, place_network, set_channels_last
 from scanseg.ops.instance_norm import BACKENDS as NORM_BACKENDS
 from scanseg.ops.upsample_join import BACKENDS as JOIN_BACKENDS
 from scanseg.specs import DatasetSpec, LossSpec

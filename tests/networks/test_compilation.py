@@ -1,4 +1,4 @@
-"""Whole networks under `torch.compile(fullgraph=True)`: one graph, and the numbers of the network as it is."""
+"""Whole networks under `torch.compile(fullgraph=True)`: one graph, same numbers."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_one_graph_with_the_same_outputs_and_gradients(network_and_images):
     largest = max(gradient.norm() for gradient in expected_gradients.values())
     for name, gradient in gradients.items():
         difference = (gradient - expected_gradients[name]).norm()
-        # Sums may be taken in another order; gradients that vanish by an invariance are rounding alone.
+        # Sums may have another order. Gradients that vanish by an invariance are only rounding errors.
         assert difference <= 1e-4 * expected_gradients[name].norm() + 1e-6 * largest, name
 
 

@@ -1,4 +1,4 @@
-"""The networks leave Python by `torch.export`, as whoever serves them without this package needs."""
+"""Export the networks by `torch.export`, for use without this package."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
         ),
     ],
 )
-@pytest.mark.filterwarnings(  # of torch's own exporter
+@pytest.mark.filterwarnings(  # raised by torch's own exporter
     "ignore::DeprecationWarning",
     "ignore::FutureWarning",
     "ignore:The given buffer is not writable:UserWarning",

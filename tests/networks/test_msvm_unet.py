@@ -28,10 +28,10 @@ def test_one_channel_is_repeated_to_three():
         assert torch.equal(network(x), network(x.repeat(1, 3, 1, 1)))
 
 
-def test_other_channel_counts_enter_as_they_are():
+def test_other_channel_counts_stay_unchanged():
     network = MSVMUNet(4, 2, **SMALLEST).eval()
     assert network(torch.randn(1, 4, 32, 64)).shape == (1, 2, 32, 64)
-    with pytest.raises(InputError, match="takes 4 channel"):
+    with pytest.raises(InputError, match="expected 4 channel"):
         network(torch.randn(1, 1, 32, 32))
 
 
@@ -62,7 +62,7 @@ def test_ways_of_upsampling_differ_in_size():
     assert len(sizes) == 4
 
 
-def test_sequence_block_none_takes_the_scans_away():
+def test_sequence_block_none_removes_the_scans():
     network = MSVMUNet(3, 2, sequence_block="none", **SMALLEST)
     assert not any(isinstance(module, SS2D) for module in network.modules())
     assert sum(isinstance(module, VSSBlock) for module in network.modules()) == 7
@@ -75,11 +75,11 @@ def test_state_size_is_that_of_every_scan():
     assert network(torch.randn(1, 3, 32, 64)).isfinite().all()
 
 
-def test_a_single_deepest_pixel_serves_prediction_but_not_batch_norm():
+def test_a_single_deepest_pixel_is_valid_for_prediction_but_not_for_batch_norm():
     network = MSVMUNet(3, 2, **SMALLEST)
     x = torch.randn(1, 3, 32, 32)
     assert network.eval()(x).shape == (1, 2, 32, 32)
-    with pytest.raises(InputError, match=r"single voxel.*the nearest is \(64, 32\)"):
+    with pytest.raises(InputError, match=r"single voxel.*nearest valid size is \(64, 32\)"):
         network.train()(x)
     assert network(torch.cat([x, x])).shape == (2, 2, 32, 32)
 
@@ -94,8 +94,8 @@ def test_stochastic_depth_rises_along_the_encoder_and_falls_along_the_decoder():
     assert decoder == pytest.approx([0.2, 0.16, 0.12, 0.08, 0.04, 0.0])
 
 
-def test_shapes_that_are_no_network_are_refused():
+def test_invalid_depths_and_kernels_are_refused():
     with pytest.raises(InputError, match="four stages"):
         MSVMUNet(3, 2, depths=(2, 2, 2))
-    with pytest.raises(InputError, match="must be odd"):
+    with pytest.raises(InputError, match="ffn_kernels: expected odd sizes"):
         MSVMUNet(3, 2, ffn_kernels=(2,))

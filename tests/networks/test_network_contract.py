@@ -1,4 +1,4 @@
-"""What every network of the table does."""
+"""Behaviour that all networks of the table share."""
 
 import pytest
 import torch
@@ -115,8 +115,8 @@ def test_training_gives_a_finite_gradient_to_every_parameter(name):
     outputs = result if isinstance(result, tuple) else (result,)
     assert (len(outputs) > 1) == NETWORKS[SPECS[name].kind].deep_supervision
     sum(output.square().mean() for output in outputs).backward()
-    lacking = [key for key, parameter in network.named_parameters() if parameter.grad is None]
-    assert lacking == []
+    missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
+    assert missing == []
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
@@ -158,7 +158,7 @@ def test_state_dict_round_trip(name, tmp_path):
         assert torch.equal(other(image(name)), network(image(name)))
 
 
-# The tokens of UNETR have places: see `test_a_size_other_than_the_patch_is_refused_by_unetr`.
+# The tokens of UNETR have learned positions: see `test_a_size_other_than_the_patch_is_refused_by_unetr`.
 @pytest.mark.parametrize(
     "name", [name for name, spec in SPECS.items() if spec.kind != "unetr"], indirect=True
 )
@@ -176,7 +176,7 @@ def test_the_wrong_rank_is_refused(name):
 
 
 def test_the_wrong_channel_count_is_refused(name):
-    with pytest.raises(InputError, match=r"takes .*3 channel\(s\), got 2"):
+    with pytest.raises(InputError, match=r"expected .*3 channel\(s\), got 2"):
         built(name)(image(name, channels=2))
 
 
@@ -186,8 +186,8 @@ def test_a_size_that_the_strides_do_not_divide_is_refused_with_the_nearest(name)
     size = (*patch[:-1], patch[-1] + 1)
     with pytest.raises(InputError) as raised:
         network(image(name, size=size))
-    assert f"image size {size} is not divisible" in str(raised.value)
-    assert f"the nearest is {patch}" in str(raised.value)
+    assert "image size: expected multiples of the network's total stride" in str(raised.value)
+    assert f"got {size}. The nearest valid size is {patch}" in str(raised.value)
 
 
 def test_a_patch_that_the_strides_do_not_divide_is_refused_with_the_nearest(name):
@@ -196,12 +196,12 @@ def test_a_patch_that_the_strides_do_not_divide_is_refused_with_the_nearest(name
     wrong = (patch[0] - 1, *patch[1:])
     with pytest.raises(InputError) as raised:
         build_network(spec, in_channels=1, num_classes=2, patch_size=wrong)
-    assert f"patch_size {wrong} is not divisible" in str(raised.value)
-    assert f"the nearest is {patch}" in str(raised.value)
+    assert "patch_size: expected multiples of the network's total stride" in str(raised.value)
+    assert f"got {wrong}. The nearest valid size is {patch}" in str(raised.value)
 
 
 def test_counts_below_one_are_refused(name):
-    with pytest.raises(InputError, match="num_classes 0 must both be at least 1"):
+    with pytest.raises(InputError, match="at least 1, got in_channels 1 and num_classes 0"):
         build_network(SPECS[name], in_channels=1, num_classes=0, patch_size=patch_of(SPECS[name]))
 
 

@@ -1,4 +1,4 @@
-"""The baselines of every comparison."""
+"""Test the U-Nets of nnU-Net."""
 
 import torch
 

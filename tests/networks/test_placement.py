@@ -1,4 +1,4 @@
-"""The memory format of a network's maps: one place decides, and all else follows the weights."""
+"""The memory format of a network's maps follows its weights."""
 
 from copy import deepcopy
 from functools import partial
@@ -61,7 +61,7 @@ def test_channels_last_gives_the_same_numbers(name, axes):
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Let the Triton kernels serve, as on a GPU, in the interpreter."""
+    """Use the Triton kernels as on a GPU, in the interpreter."""
     if MISSING is not None:
         pytest.skip(MISSING)
     for table in (NORM_BACKENDS, JOIN_BACKENDS):
@@ -69,15 +69,14 @@ def kernels(monkeypatch):
 
 
 def watch_maps(network, axes):
-    """Notes for every norm, and layer over voxels, whether what it takes and gives is channels-last."""
+    """Record for every norm and layer over voxels whether inputs and outputs are channels-last."""
     seen = {}
 
     def watch(module, arguments, output, key):
         seen[key] = [tensor.is_contiguous(memory_format=FORMATS[axes]) for tensor in (*arguments, output)]
 
     for key, module in network.named_modules():
-        # Where channels are tokens the map is turned around, and PyTorch's average pooling of 3D maps turns it; both
-        # are small.
+        # Two small maps are not channels-last: if channels are the tokens, and after PyTorch's average pooling in 3D.
         by_voxels = isinstance(module, SequenceLayer) and module.tokens == "voxel"
         if (isinstance(module, InstanceNorm) and "shortcut" not in key) or by_voxels:
             module.register_forward_hook(partial(watch, key=key))

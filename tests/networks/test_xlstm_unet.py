@@ -25,7 +25,7 @@ def sequence_layers(network):
     ("num_stages", "num_axes", "expected"),
     [(7, 2, {2, 4, 6}), (8, 2, {3, 5, 7}), (5, 2, {2, 4}), (4, 2, {3}), (6, 3, {3, 4, 5}), (3, 3, set())],
 )
-def test_sequence_layers_stand_where_the_paper_puts_them(num_stages, num_axes, expected):
+def test_sequence_layers_follow_the_stages_of_the_paper(num_stages, num_axes, expected):
     roles = stage_roles(num_stages=num_stages, num_axes=num_axes)
     assert {stage for stage, role in enumerate(roles) if role == "sequence"} == expected
     convolutions = {stage for stage, role in enumerate(roles) if role == "convolution"}
@@ -62,12 +62,12 @@ def test_small_maps_have_channels_as_tokens():
     assert [layer.tokens for layer in sequence_layers(built())] == ["voxel", "voxel"]
 
 
-def test_channel_tokens_fix_the_size_and_the_error_says_which_stage():
+def test_channel_tokens_fix_the_size_and_the_error_names_the_stage():
     network = built(patch_size=(64, 64))
     assert network(torch.randn(1, 1, 64, 64), every_stage=False).shape == (1, 2, 64, 64)
     with pytest.raises(InputError) as raised:
         network(torch.randn(1, 1, 64, 96))
-    for part in ("image size (64, 96)", "stage 4 (map (4, 4))", "patch_size (64, 64)"):
+    for part in ("image size: expected the patch_size (64, 64), got (64, 96)", "stage 4 (map (4, 4))"):
         assert part in str(raised.value)
 
 
@@ -77,20 +77,20 @@ def test_voxel_tokens_take_any_size():
 
 def test_a_single_voxel_at_the_deepest_stage_is_refused():
     network = built(variant="bot")
-    with pytest.raises(InputError, match=r"single voxel.*the nearest is \(32, 16\)"):
+    with pytest.raises(InputError, match=r"single voxel.*nearest valid size is \(32, 16\)"):
         network(torch.randn(1, 1, 16, 16))
 
 
 @pytest.mark.parametrize("variant", ["bot", "enc"])
 @pytest.mark.parametrize(("block", "kind"), [("vil", ViLBlock), ("mamba", MambaBlock)])
-def test_sequence_block_decides_what_reads_the_tokens(variant, block, kind):
+def test_sequence_block_selects_the_block_over_tokens(variant, block, kind):
     network = built(variant=variant, sequence_block=block)
     layers = sequence_layers(network)
     assert len(layers) == (1 if variant == "bot" else 2)
     assert all(isinstance(layer.block, kind) for layer in layers)
 
 
-def test_without_sequence_block_enc_has_residual_blocks_and_bot_nothing():
+def test_without_sequence_block_enc_has_residual_blocks_and_bot_none():
     enc, bot = (built(variant=variant, sequence_block="none") for variant in ("enc", "bot"))
     assert sequence_layers(enc) == sequence_layers(bot) == []
     kinds = [type(layer) for layer in enc.sequence_layers]
@@ -127,7 +127,7 @@ def test_each_traversal_gives_another_result_from_the_same_weights():
 @pytest.mark.parametrize(
     ("num_axes", "choice", "joins"), [(2, None, False), (2, True, True), (3, None, True), (3, False, False)]
 )
-def test_the_skip_of_full_resolution_is_joined_in_3d_only_unless_asked(num_axes, choice, joins):
+def test_the_skip_of_full_resolution_is_joined_in_3d_only_by_default(num_axes, choice, joins):
     network = XLSTMUNet(
         1,
         2,
@@ -152,12 +152,12 @@ def test_blocks_begin_as_shortcuts_where_asked(as_shortcuts):
     assert all((block.conv2.norm.weight == 0).all() == as_shortcuts for block in blocks)
 
 
-def test_stages_that_do_not_fit_together_are_refused():
-    with pytest.raises(InputError, match="describe 2, 5 and 5 stages"):
+def test_inconsistent_stages_are_refused():
+    with pytest.raises(InputError, match="got 2, 5 and 5"):
         built(features=(4, 8))
-    with pytest.raises(InputError, match="must be odd"):
+    with pytest.raises(InputError, match="kernel_sizes: expected odd sizes"):
         built(kernel_sizes=((2, 2),) * 5)
     with pytest.raises(InputError, match="1 in the first stage"):
         built(strides=((2, 2),) * 5)
-    with pytest.raises(InputError, match=r"patch_size .* has 3 axes"):
+    with pytest.raises(InputError, match=r"patch_size: expected 2 axes as the network, got 3"):
         built(patch_size=(96, 96, 96))

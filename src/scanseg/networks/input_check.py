@@ -1,4 +1,4 @@
-"""Checks of the images that enter a network, and of the patch size that it is built for."""
+"""Checks of images and patch sizes of networks."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from scanseg.errors import InputError
 
 AXIS_NAMES = {2: "y, x", 3: "z, y, x"}
+"""Names of the spatial axes, by their number."""
 
 
 def check_image(
@@ -17,30 +18,29 @@ def check_image(
     total_stride: Sequence[int],
     min_deepest_voxels: int = 1,
 ) -> None:
-    """Refuse images of the wrong rank, channel count or size.
+    """Check rank, channel count and size of images.
 
     Args:
-        x: What should be (batch, channel, *space).
+        x: Images. Expected shape: (batch, channel, y, x) or (batch, channel, z, y, x).
         network: Name of the network, for the message.
-        channels: Channel counts that the network takes.
+        channels: Valid channel counts.
         total_stride: Product of the strides of all stages, per axis.
-        min_deepest_voxels: Voxels that the deepest map must have (2 where a norm over voxels acts on it).
+        min_deepest_voxels: Least number of voxels of the deepest map. It is 2 if a norm over voxels acts on it.
 
     Raises:
-        InputError: The image does not fit.
+        InputError: The images have another rank, channel count or size.
     """
     num_axes = len(total_stride)
     if x.ndim != num_axes + 2:
         raise InputError(
-            f"{network} takes images of shape (batch, channel, {AXIS_NAMES[num_axes]}); got {x.ndim} axes, "
-            f"shape {tuple(x.shape)}. Give {num_axes} spatial axes, "
-            "with a batch axis of 1 for a single image."
+            f"{network}: expected images of shape (batch, channel, {AXIS_NAMES[num_axes]}), got {x.ndim} axes, "
+            f"shape {tuple(x.shape)}. Give {num_axes} spatial axes, and a batch axis of 1 for a single image."
         )
     if x.shape[1] not in channels:
         wanted = " or ".join(str(count) for count in sorted(channels))
         raise InputError(
-            f"{network} takes {wanted} channel(s), got {x.shape[1]} in shape {tuple(x.shape)}. Give images "
-            "with the channels that the network was built for, or build it with another in_channels."
+            f"{network}: expected {wanted} channel(s), got {x.shape[1]} in shape {tuple(x.shape)}. Give images with "
+            "the channels that the network was built for, or build it with another in_channels."
         )
     check_size(
         x.shape[2:], name="image size", total_stride=total_stride, min_deepest_voxels=min_deepest_voxels
@@ -50,44 +50,49 @@ def check_image(
 def check_size(
     size: Sequence[int], *, name: str, total_stride: Sequence[int], min_deepest_voxels: int = 1
 ) -> None:
-    """Refuse a size that the stages cannot divide, naming the nearest that they can.
+    """Check that the stages of a network can divide a size.
 
     Args:
         size: Voxels per axis.
-        name: What the size is, for the message.
+        name: Name of the size, for the message.
         total_stride: Product of the strides of all stages, per axis.
-        min_deepest_voxels: Voxels that the deepest map must have.
+        min_deepest_voxels: Least number of voxels of the deepest map.
 
     Raises:
-        InputError: The size has another number of axes, is not divisible, or leaves too few voxels.
+        InputError: The size has another number of axes, is not divisible, or leaves too few voxels. The message holds
+            the nearest valid size.
     """
     if len(size) != len(total_stride):
         raise InputError(
-            f"{name} {tuple(size)} has {len(size)} axes, but the network has {len(total_stride)}. Give one "
-            f"size for each of {AXIS_NAMES[len(total_stride)]}."
+            f"{name}: expected {len(total_stride)} axes as the network, got {len(size)}: {tuple(size)}. Give one size "
+            f"for each of {AXIS_NAMES[len(total_stride)]}."
         )
     nearest = nearest_size(size, total_stride=total_stride, min_deepest_voxels=min_deepest_voxels)
     if any(voxels < 1 or voxels % stride for voxels, stride in zip(size, total_stride, strict=True)):
         raise InputError(
-            f"{name} {tuple(size)} is not divisible by the network's total stride {tuple(total_stride)}; the "
-            f"nearest is {nearest}."
+            f"{name}: expected multiples of the network's total stride {tuple(total_stride)}, got {tuple(size)}. The "
+            f"nearest valid size is {nearest}."
         )
     if _deepest_voxels(size, total_stride) < min_deepest_voxels:
         raise InputError(
-            f"{name} {tuple(size)} leaves a single voxel after the network's total stride "
-            f"{tuple(total_stride)}, which no norm over voxels can take; the nearest is {nearest}."
+            f"{name}: expected at least {min_deepest_voxels} voxels after the network's total stride "
+            f"{tuple(total_stride)}, because norms over voxels act on them, got a single voxel from {tuple(size)}. The "
+            f"nearest valid size is {nearest}."
         )
 
 
 def nearest_size(
     size: Sequence[int], *, total_stride: Sequence[int], min_deepest_voxels: int = 1
 ) -> tuple[int, ...]:
-    """Return the valid size that is nearest to a size, per axis.
+    """Return the nearest valid size of a network's images.
 
     Args:
         size: Voxels per axis.
         total_stride: Product of the strides of all stages, per axis.
-        min_deepest_voxels: Voxels that the deepest map must have.
+        min_deepest_voxels: Least number of voxels of the deepest map.
+
+    Returns:
+        Voxels per axis, multiples of the total stride.
     """
     nearest = [
         max(1, (voxels + stride // 2) // stride) * stride

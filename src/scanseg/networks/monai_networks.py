@@ -1,8 +1,8 @@
-"""Networks of MONAI, with the checks and the results that all networks of the table have."""
+"""Networks of MONAI, with the checks and outputs of our networks."""
 
 from collections.abc import Callable, Sequence
 from types import MethodType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -13,20 +13,23 @@ from scanseg.errors import InputError, UsageError
 from scanseg.networks.input_check import check_image, check_size
 from scanseg.specs import DynUNetSpec, SegResNetSpec, SwinUNETRSpec, UNETRSpec
 
+if TYPE_CHECKING:
+    from monai.networks.nets.swin_unetr import SwinTransformerBlock
+
 _UNETR_STRIDE = 16
 _SWIN_STRIDE = 32
 
 
 class _CheckedNetwork(nn.Module):
-    """A network of MONAI that knows which images it takes.
+    """A network of MONAI with a check of its images.
 
     Args:
         network: The network.
         title: Its name, for messages.
         in_channels: Channels of the images.
         total_stride: Product of the strides of all stages, per axis.
-        min_deepest_voxels: Voxels that the deepest map must have.
-        fixed_size: The only size that images may have, if the network has one.
+        min_deepest_voxels: Least number of voxels of the deepest map.
+        fixed_size: The only valid size of the images. `None`: any multiple of the total stride.
     """
 
     def __init__(
@@ -57,20 +60,23 @@ class _CheckedNetwork(nn.Module):
         )
         if self.fixed_size is not None and tuple(x.shape[2:]) != self.fixed_size:
             raise InputError(
-                f"image size {tuple(x.shape[2:])} does not fit: {self.title} learns the places of its tokens, which "
-                f"fixes the image size to the patch_size {self.fixed_size}. Cut windows of that size, or build the "
-                "network for another patch_size."
+                f"image size: expected the patch_size {self.fixed_size}, got {tuple(x.shape[2:])}. {self.title} "
+                "learns the positions of its tokens, which fixes the image size. Cut windows of that size, or build "
+                "the network for another patch_size."
             )
 
 
 class MonaiNetwork(_CheckedNetwork):
-    """A network of MONAI with one result."""
+    """A network of MONAI with one output."""
 
     def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch class *space"]:
         """Return the logits.
 
         Args:
-            x: Images whose axes are divisible by the total stride.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+
+        Returns:
+            Logits of shape (batch, class, *space).
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -80,16 +86,17 @@ class MonaiNetwork(_CheckedNetwork):
 
 
 class DynUNet(_CheckedNetwork):
-    """MONAI's DynUNet, whose decoder stages give logits at their own resolution.
+    """MONAI's DynUNet with logits of each decoder stage at its own resolution.
 
-    While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution first.
-    MONAI's own pass enlarges them to the full resolution, and keeps them in a list that copies cannot have.
+    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
+    resolution first. MONAI's own forward pass enlarges them to the full resolution, and keeps them in a list that
+    cannot be copied.
 
     Args:
         network: MONAI's network.
         in_channels: Channels of the images.
         total_stride: Product of the strides of all stages, per axis.
-        deep_supervision: Whether there are logits of every decoder stage.
+        deep_supervision: Return the logits of every decoder stage while training.
     """
 
     def __init__(
@@ -102,7 +109,7 @@ class DynUNet(_CheckedNetwork):
             total_stride=total_stride,
             min_deepest_voxels=2,
         )
-        # The same layers again, for the pass that is not used: weights would be stored twice.
+        # MONAI's unused forward pass refers to the same layers. Without this, weights would be stored twice.
         network.skip_layers = nn.Identity()
         network.heads = []  # type: ignore[assignment]
         self.deep_supervision = deep_supervision
@@ -113,9 +120,12 @@ class DynUNet(_CheckedNetwork):
         """Return the logits.
 
         Args:
-            x: Images whose axes are divisible by the total stride.
-            every_stage: Whether to return logits of every decoder stage, the highest resolution first; None:
-                while training with `deep_supervision`.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
+                training with `deep_supervision`.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per decoder stage.
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -144,7 +154,18 @@ class DynUNet(_CheckedNetwork):
 def build_dynunet(
     spec: DynUNetSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> DynUNet:
-    """Build a DynUNet. See `scanseg.networks.build_network`."""
+    """Build a DynUNet from its description.
+
+    Args:
+        spec: The description.
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch.
+
+    Raises:
+        InputError: The patch size is not valid for the network.
+        UsageError: MONAI is not installed.
+    """
     network = _monai().DynUNet(
         spatial_dims=spec.num_axes,
         in_channels=in_channels,
@@ -170,7 +191,18 @@ def build_dynunet(
 def build_segresnet(
     spec: SegResNetSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> MonaiNetwork:
-    """Build a SegResNet. See `scanseg.networks.build_network`."""
+    """Build a SegResNet from its description.
+
+    Args:
+        spec: The description.
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch.
+
+    Raises:
+        InputError: The patch size is not valid for the network.
+        UsageError: MONAI is not installed.
+    """
     total_stride = (2 ** (len(spec.blocks_encoder) - 1),) * spec.num_axes
     check_size(patch_size, name="patch_size", total_stride=total_stride)
     network = _monai().SegResNet(
@@ -188,7 +220,18 @@ def build_segresnet(
 def build_unetr(
     spec: UNETRSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> MonaiNetwork:
-    """Build a UNETR for images of the patch size. See `scanseg.networks.build_network`."""
+    """Build a UNETR from its description, for images of the patch size.
+
+    Args:
+        spec: The description.
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch, and of every image.
+
+    Raises:
+        InputError: The patch size is not valid for the network.
+        UsageError: MONAI is not installed.
+    """
     total_stride = (_UNETR_STRIDE,) * spec.num_axes
     check_size(patch_size, name="patch_size", total_stride=total_stride)
     network = _monai().UNETR(
@@ -203,7 +246,7 @@ def build_unetr(
         spatial_dims=spec.num_axes,
     )
     for name, _ in list(network.named_modules()):
-        if name.endswith(".norm_cross_attn"):  # of an attention that UNETR does not have: it gets no gradient
+        if name.endswith(".norm_cross_attn"):  # for an attention that UNETR does not use: it gets no gradient
             network.set_submodule(name, nn.Identity())
     return MonaiNetwork(
         network, title="UNETR", in_channels=in_channels, total_stride=total_stride, fixed_size=patch_size
@@ -213,10 +256,21 @@ def build_unetr(
 def build_swin_unetr(
     spec: SwinUNETRSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> MonaiNetwork:
-    """Build a SwinUNETR. See `scanseg.networks.build_network`."""
+    """Build a SwinUNETR from its description.
+
+    Args:
+        spec: The description.
+        in_channels: Channels of the images.
+        num_classes: Channels of the logits.
+        patch_size: Voxels per axis of the training patch.
+
+    Raises:
+        InputError: The patch size is not valid for the network.
+        UsageError: MONAI is not installed.
+    """
     total_stride = (_SWIN_STRIDE,) * spec.num_axes
     check_size(patch_size, name="patch_size", total_stride=total_stride, min_deepest_voxels=2)
-    # MONAI reads values of a tensor while it builds, which a device without memory does not have.
+    # MONAI reads values of a tensor while it builds the network. Tensors on the meta device have no values.
     with torch.device("cpu"):
         network = _monai().SwinUNETR(
             in_channels=in_channels,
@@ -241,10 +295,10 @@ def build_swin_unetr(
 
 
 def _recompute_blocks(network: nn.Module) -> None:
-    """Let the transformer blocks be computed again in the backward pass, rather than kept.
+    """Recompute the transformer blocks in the backward pass instead of keeping their activations.
 
-    MONAI's own way puts the random state back for it, which a CUDA graph does not allow. What is computed again here
-    draws nothing: the drawing of stochastic depth stays outside.
+    MONAI's own checkpointing restores the random state, which a CUDA graph does not allow. The recomputed functions
+    here draw no random numbers: the draw of stochastic depth stays outside.
     """
     from monai.networks.nets.swin_unetr import SwinTransformerBlock
 
@@ -254,17 +308,17 @@ def _recompute_blocks(network: nn.Module) -> None:
             block.forward_part2 = MethodType(_recomputed_mlp, block)
 
 
-def _recomputed_attention(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the attention of a block, which is computed again in the backward pass."""
+def _recomputed_attention(block: "SwinTransformerBlock", x: Tensor, mask: Tensor | None) -> Tensor:
+    """Compute the attention of a block, and again in the backward pass."""
     return _recompute(type(block).forward_part1, block, x, mask)
 
 
-def _recomputed_mlp(block: Any, x: Tensor) -> Tensor:
-    """Return the perceptron's part of a block, which is computed again in the backward pass."""
+def _recomputed_mlp(block: "SwinTransformerBlock", x: Tensor) -> Tensor:
+    """Compute the perceptron of a block, and again in the backward pass."""
     return block.drop_path(_recompute(lambda tokens: block.mlp(block.norm2(tokens)), x))
 
 
-def _recompute(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+def _recompute(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -275,11 +329,11 @@ def _monai() -> ModuleType:
         UsageError: MONAI is not installed.
     """
     try:
-        import einops  # noqa: F401 - the transformers need it, and MONAI says so only when they are built
+        import einops  # noqa: F401 - the transformers need it, and MONAI reports it only when they are built
         from monai.networks import nets
     except ImportError as error:
         raise UsageError(
-            f"DynUNet, SegResNet, UNETR and SwinUNETR come with MONAI, which cannot be imported ({error}): "
+            f"DynUNet, SegResNet, UNETR and SwinUNETR need MONAI, which cannot be imported ({error}). Run: "
             'pip install "scanseg[baselines]"'
         ) from error
     return nets

@@ -13,33 +13,46 @@ from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMet
 from scanseg.networks.input_check import check_image
 
 STEM_CHANNELS = 3
+"""Channels to which an image of one channel is repeated."""
 STEM_STRIDE = 4
+"""Stride of the stem, and factor of the last upsampling."""
 
 
 class MSVMUNet(nn.Module):
     """MSVM-UNet, with the ablations of its paper as arguments.
 
-    Logits of the input's size come out, in training and in evaluation. The size of the input is free, as long
-    as both axes are divisible by 32. An image of one channel is repeated to three, so that pretrained
-    encoders serve it; other counts enter as they are.
+    The logits have the size of the images, in training and in evaluation. Both axes must be divisible by 32. An image
+    of one channel is repeated to three, so that pretrained encoders can process it. Other channel counts stay
+    unchanged.
 
     Args:
-        in_channels: Channels of the images; a network for 1 or 3 takes both.
+        in_channels: Channels of the images. A network for 1 or 3 channels accepts both.
         num_classes: Channels of the logits.
         dims: Features of the four encoder stages.
-        depths: VSS blocks of the four encoder stages: `MSVMUNet.TINY` or `MSVMUNet.SMALL` of the paper, or
-            others.
+        depths: VSS blocks of the four encoder stages, such as `MSVMUNet.TINY` or `MSVMUNet.SMALL` of the paper.
         decoder_depth: VSS blocks of each of the three decoder stages.
         state_size: Size of the scan's state per channel.
-        ffn_kernels: Kernels of the decoder's multi-scale feed-forward parts, odd; empty for plain ones.
-        upsampling: How the decoder raises resolution; see `scanseg.layers.Upsampling`.
+        ffn_kernels: Odd kernel sizes of the decoder's multi-scale feed-forward layers. Empty: plain feed-forward
+            layers.
+        upsampling: Upsampling method of the decoder. See `scanseg.layers.Upsampling`.
         sequence_block: `ss2d`, or `none` for VSS blocks without their scan branch.
-        drop_path: Highest rate of stochastic depth; it rises from 0 along the encoder and falls to 0 along
-            the decoder.
+        drop_path: Highest rate of stochastic depth. It rises from 0 along the encoder and falls to 0 along the
+            decoder.
+
+    Raises:
+        InputError: `dims`, `depths` or `ffn_kernels` are invalid.
+
+    Example:
+        >>> import torch
+        >>> network = MSVMUNet(1, 4, dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1).eval()
+        >>> network(torch.zeros(2, 1, 64, 32)).shape
+        torch.Size([2, 4, 64, 32])
     """
 
     TINY: ClassVar[tuple[int, ...]] = (2, 2, 8, 2)
+    """Depths of the tiny network: 36 million parameters."""
     SMALL: ClassVar[tuple[int, ...]] = (2, 2, 20, 2)
+    """Depths of the small network: 55 million parameters."""
 
     def __init__(
         self,
@@ -82,7 +95,10 @@ class MSVMUNet(nn.Module):
         """Return the logits.
 
         Args:
-            x: Images; y and x divisible by 32.
+            x: Images of shape (batch, channel, y, x). y and x are divisible by 32.
+
+        Returns:
+            Logits of shape (batch, class, y, x).
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -96,23 +112,23 @@ class MSVMUNet(nn.Module):
         )
         if x.shape[1] == 1 < max(self.image_channels):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
-        if x.is_cuda:  # where all that follows has its channels last
+        if x.is_cuda:  # all following layers work channels-last on CUDA
             x = x.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(x))
 
 
 class MSVMEncoder(nn.Module):
-    """The encoder of VMamba V2 ("v05_noz"): a stem of stride 4, then stages of VSS blocks.
+    """The encoder of VMamba V2 ("v05_noz").
 
-    Source: Liu et al. 2024, arXiv:2401.10166.
+    It is a stem of stride 4, followed by stages of VSS blocks. Source: Liu et al. 2024, arXiv:2401.10166.
 
     Args:
         in_channels: Channels of the images.
         dims: Features of the stages.
         depths: Blocks of the stages.
         state_size: Size of the scan's state per channel.
-        scan: Whether the blocks have their scan branch.
-        drop_path: Stochastic depth of the last block; it rises linearly from 0.
+        scan: Use the scan branch of the blocks.
+        drop_path: Rate of stochastic depth of the last block. It rises linearly from 0.
     """
 
     def __init__(
@@ -148,7 +164,14 @@ class MSVMEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel y x"]
     ) -> list[Float[Tensor, "batch dim stage_y stage_x"]]:
-        """Return the features of the stages, strides 4, 8, 16 and 32."""
+        """Return the features of the stages, of strides 4, 8, 16 and 32.
+
+        Args:
+            x: Images of shape (batch, channel, y, x).
+
+        Returns:
+            One map of shape (batch, dim, stage_y, stage_x) for each stage.
+        """
         x = self.stem(x)
         features = []
         for index, stage in enumerate(self.stages):
@@ -158,17 +181,20 @@ class MSVMEncoder(nn.Module):
 
 
 class MSVMDecoder(nn.Module):
-    """The decoder: raise, join the skip, VSS blocks with multi-scale feed-forward parts; a head of factor 4.
+    """The decoder of MSVM-UNet.
+
+    Each stage upsamples by 2, joins the skip, and applies VSS blocks with multi-scale feed-forward layers. The head
+    upsamples by 4.
 
     Args:
         num_classes: Channels of the logits.
         dims: Features of the encoder stages.
         depth: Blocks of each stage.
         state_size: Size of the scan's state per channel.
-        ffn_kernels: Kernels of the feed-forward parts.
-        upsampling: How resolution is raised.
-        scan: Whether the blocks have their scan branch.
-        drop_path: Stochastic depth of the deepest block; it falls linearly to 0.
+        ffn_kernels: Kernel sizes of the feed-forward layers.
+        upsampling: Upsampling method.
+        scan: Use the scan branch of the blocks.
+        drop_path: Rate of stochastic depth of the deepest block. It falls linearly to 0.
     """
 
     def __init__(
@@ -207,11 +233,18 @@ class MSVMDecoder(nn.Module):
     def forward(
         self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]]
     ) -> Float[Tensor, "batch class y x"]:
-        """Return the logits from the features of the encoder stages."""
+        """Return the logits.
+
+        Args:
+            features: Maps of the encoder stages of shape (batch, dim, stage_y, stage_x), the highest resolution first.
+
+        Returns:
+            Logits of shape (batch, class, y, x).
+        """
         x, skips = features[-1], features[:-1][::-1]
         for upsample, join, stage, skip in zip(self.upsamplings, self.joins, self.stages, skips, strict=True):
             raised = upsample(x)
-            # Under autocast the encoder's features are float32; what joins them is not.
+            # Under autocast the encoder's features are float32, but the upsampled ones are not.
             x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)))
         return self.classify(self.head(x))
 
@@ -230,8 +263,8 @@ def _linear_rates(first: float, last: float, count: int) -> list[float]:
 def _check_shape(dims: Sequence[int], depths: Sequence[int], ffn_kernels: Sequence[int]) -> None:
     if len(dims) != 4 or len(depths) != 4 or min(*dims, *depths) < 1:
         raise InputError(
-            f"dims {tuple(dims)} and depths {tuple(depths)} must each give a positive number for four "
-            f"stages, as MSVMUNet.TINY {MSVMUNet.TINY} does."
+            f"dims and depths: expected a positive number for each of four stages, such as MSVMUNet.TINY "
+            f"{MSVMUNet.TINY}, got {tuple(dims)} and {tuple(depths)}."
         )
     if any(size % 2 == 0 or size < 1 for size in ffn_kernels):
-        raise InputError(f"ffn_kernels {tuple(ffn_kernels)} must be odd, as (1, 3, 5).")
+        raise InputError(f"ffn_kernels: expected odd sizes such as (1, 3, 5), got {tuple(ffn_kernels)}.")

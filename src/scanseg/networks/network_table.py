@@ -1,4 +1,4 @@
-"""The table of networks: from a description to a module, and what to say about each."""
+"""The table of networks: titles, sources and builders."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +27,16 @@ from scanseg.specs import (
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """One row of the table.
+    """One row of the table of networks.
 
     Attributes:
         title: Name as its authors write it.
-        summary: What it is, in one line.
-        source: The publication.
-        num_axes: Numbers of spatial axes that it can have.
-        deep_supervision: Whether it can return logits of every decoder stage while it trains.
-        build: From a description, the input channels, the classes and the patch size to a module.
+        summary: One-line summary.
+        source: Publication.
+        num_axes: Valid numbers of spatial axes.
+        deep_supervision: The network can return logits of every decoder stage while training.
+        build: Function that builds the network from its description, the input channels, the number of classes and the
+            patch size.
     """
 
     title: str
@@ -49,21 +50,32 @@ class NetworkEntry:
 def build_network(
     spec: NetworkSpec, *, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> nn.Module:
-    """Build a network with new weights, drawn from torch's generator.
+    """Build a network with new random weights.
+
+    The weights are drawn from PyTorch's default generator.
 
     Args:
-        spec: The description.
+        spec: Description of the network.
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
         patch_size: Voxels per axis of the training patch.
 
     Raises:
-        InputError: A count is not positive or the patch size does not fit the network.
+        InputError: A count is not positive, or the patch size is not valid for the network.
+        UsageError: The network needs MONAI, which is not installed.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.specs import XLSTMUNetSpec
+        >>> spec = XLSTMUNetSpec(features=(4, 8), kernel_sizes=((3, 3), (3, 3)), strides=((1, 1), (2, 2)))
+        >>> network = build_network(spec, in_channels=1, num_classes=3, patch_size=(16, 16)).eval()
+        >>> network(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
     if in_channels < 1 or num_classes < 1:
         raise InputError(
-            f"in_channels {in_channels} and num_classes {num_classes} must both be at least 1 "
-            f"to build {spec.kind}."
+            f"{spec.kind}: expected in_channels and num_classes of at least 1, got in_channels {in_channels} and "
+            f"num_classes {num_classes}."
         )
     return NETWORKS[spec.kind].build(spec, in_channels, num_classes, patch_size)
 
@@ -149,7 +161,7 @@ def _build_plain_unet(
 def _build_baseline(
     spec: NetworkSpec, in_channels: int, num_classes: int, patch_size: Sequence[int]
 ) -> nn.Module:
-    """Build a network that MONAI brings."""
+    """Build a network of MONAI."""
     match spec:
         case DynUNetSpec():
             return build_dynunet(spec, in_channels, num_classes, patch_size)
@@ -230,4 +242,11 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
         ),
     }
 )
-"""The networks by the kind of their description."""
+"""The networks, by the kind of their description.
+
+Example:
+    >>> NETWORKS["xlstm-unet"].title
+    'xLSTM-UNet'
+    >>> NETWORKS["msvm-unet"].num_axes
+    (2,)
+"""

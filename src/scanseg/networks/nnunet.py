@@ -1,4 +1,4 @@
-"""The U-Nets of nnU-Net, plain and with a residual encoder: the baselines of every comparison."""
+"""The U-Nets of nnU-Net: plain, and with a residual encoder."""
 
 from collections.abc import Sequence
 
@@ -15,24 +15,34 @@ from scanseg.ops import upsample_join
 
 
 class PlainUNet(ConvolutionalNetwork):
-    """The plain convolutional U-Net of nnU-Net. Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z.
+    """The plain convolutional U-Net of nnU-Net.
 
-    While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
-    first; otherwise those of the highest resolution alone. The attribute `deep_supervision` may be switched
-    off later.
+    Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z.
+
+    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
+    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
+    switched off later.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
-        strides: Stride with which each stage begins, per axis; that of the first is 1.
-        features: Features of each stage; None: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Kernel of each stage per axis, odd; None: 3 on every axis.
-        num_convs_encoder: Convolutions of each encoder stage; None: 2.
-        num_convs_decoder: Convolutions of each decoder stage, the deepest first; None: 2.
-        deep_supervision: Whether there are logits of every decoder stage.
+        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
+        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        num_convs_encoder: Convolutions of each encoder stage. `None`: 2.
+        num_convs_decoder: Convolutions of each decoder stage, the deepest first. `None`: 2.
+        deep_supervision: Return the logits of every decoder stage while training.
 
     Raises:
-        InputError: The arguments do not describe a network.
+        InputError: The arguments are inconsistent.
+
+    Example:
+        >>> import torch
+        >>> network = PlainUNet(1, 3, strides=((1, 1), (2, 2), (2, 2)), features=(4, 8, 8))
+        >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 1, 16, 16))]
+        [(2, 3, 16, 16), (2, 3, 8, 8)]
+        >>> network.eval()(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -74,9 +84,12 @@ class PlainUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images whose axes are divisible by the total stride.
-            every_stage: Whether to return logits of every decoder stage, the highest resolution first; None:
-                while training with `deep_supervision`.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
+                training with `deep_supervision`.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per decoder stage.
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -84,28 +97,39 @@ class PlainUNet(ConvolutionalNetwork):
         _check(x, network="Plain U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(_run_stages(self.encoder, self.lay_out(x)), every_stage=every_stage)
+        return self.decoder(_run_stages(self.encoder, self.to_memory_format(x)), every_stage=every_stage)
 
 
 class ResidualUNet(ConvolutionalNetwork):
-    """The residual-encoder U-Net of nnU-Net. Source: Isensee et al. 2024, arXiv:2404.09556.
+    """The residual-encoder U-Net of nnU-Net.
 
-    While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
-    first; otherwise those of the highest resolution alone. The attribute `deep_supervision` may be switched
-    off later. As in nnU-Net, residual blocks begin as their shortcuts: the scales of their last norms are 0.
+    Source: Isensee et al. 2024, arXiv:2404.09556.
+
+    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
+    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
+    switched off later. As in nnU-Net, the scales of the last norms of residual blocks are initialized with 0. Each block
+    initially equals its shortcut.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
-        strides: Stride with which each stage begins, per axis; that of the first is 1.
+        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
         num_blocks_encoder: Residual blocks of each encoder stage.
-        features: Features of each stage; None: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Kernel of each stage per axis, odd; None: 3 on every axis.
-        num_convs_decoder: Convolutions of each decoder stage, the deepest first; None: 1.
-        deep_supervision: Whether there are logits of every decoder stage.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
+        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        num_convs_decoder: Convolutions of each decoder stage, the deepest first. `None`: 1.
+        deep_supervision: Return the logits of every decoder stage while training.
 
     Raises:
-        InputError: The arguments do not describe a network.
+        InputError: The arguments are inconsistent.
+
+    Example:
+        >>> import torch
+        >>> network = ResidualUNet(
+        ...     1, 3, strides=((1, 1, 1), (1, 2, 2)), num_blocks_encoder=(1, 1), features=(4, 8)
+        ... )
+        >>> network.eval()(torch.zeros(2, 1, 4, 8, 8)).shape
+        torch.Size([2, 3, 4, 8, 8])
     """
 
     def __init__(
@@ -152,9 +176,12 @@ class ResidualUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images whose axes are divisible by the total stride.
-            every_stage: Whether to return logits of every decoder stage, the highest resolution first; None:
-                while training with `deep_supervision`.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
+                training with `deep_supervision`.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per decoder stage.
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -162,20 +189,24 @@ class ResidualUNet(ConvolutionalNetwork):
         _check(x, network="Residual U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(_run_stages(self.encoder, self.stem(self.lay_out(x))), every_stage=every_stage)
+        return self.decoder(
+            _run_stages(self.encoder, self.stem(self.to_memory_format(x))), every_stage=every_stage
+        )
 
 
 class UNetDecoder(nn.Module):
-    """Transposed convolution, join the skip, convolutions; logits after each stage or the last.
+    """The decoder of nnU-Net's U-Nets.
+
+    Each stage upsamples by a transposed convolution, joins the skip, and applies convolutions.
 
     Args:
         num_classes: Channels of the logits.
-        shapes: The stages of the encoder.
-        num_convs: Convolutions of each stage, the deepest first; None: 2.
-        deep_supervision: Whether every stage has logits, or only the last.
+        shapes: Stages of the encoder.
+        num_convs: Convolutions of each stage, the deepest first. `None`: 2.
+        deep_supervision: Give every stage a head. Otherwise only the last stage has one.
 
     Raises:
-        InputError: `num_convs` does not fit the stages.
+        InputError: `num_convs` does not have one positive number per stage.
     """
 
     def __init__(
@@ -202,7 +233,15 @@ class UNetDecoder(nn.Module):
     def forward(
         self, skips: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
-        """Return the logits of the last stage, or of every stage with the highest resolution first."""
+        """Return the logits of the last stage or of every stage.
+
+        Args:
+            skips: Maps of the encoder stages of shape (batch, feature, *stage_space), the highest resolution first.
+            every_stage: Return the logits of every stage, the highest resolution first.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per stage.
+        """
         x, maps = skips[-1], []
         for upsample, stage, skip in zip(self.upsamplings, self.stages, skips[:-1][::-1], strict=True):
             raised = upsample(x)
@@ -244,7 +283,7 @@ def _counts(name: str, counts: Sequence[int] | None, num_stages: int) -> Sequenc
     chosen = counts if counts is not None else (2,) * num_stages
     if len(chosen) != num_stages or min(chosen) < 1:
         raise InputError(
-            f"{name} {tuple(chosen)} must give a positive number for each of {num_stages} stages."
+            f"{name}: expected a positive number for each of {num_stages} stages, got {tuple(chosen)}."
         )
     return chosen
 

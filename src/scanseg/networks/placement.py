@@ -1,26 +1,35 @@
-"""Where a network lies: its device, and the order of its maps in memory."""
+"""Device and memory format of networks."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-"""The memory format in which the channels of a voxel are neighbours, by the number of spatial axes."""
+"""Channels-last memory formats, by the number of spatial axes."""
 
 
 class ConvolutionalNetwork(nn.Module):
-    """A network of convolutions, whose maps may lie channels-last in memory: `place_network` decides."""
+    """Base class of convolutional networks with a selectable memory format.
+
+    `place_network` and `set_channels_last` select it.
+    """
 
     channels_last: bool = False
+    """The maps of the network are channels-last in memory."""
 
-    def lay_out(self, images: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch channel *space"]:
-        """Return images in the format of the network's maps.
+    def to_memory_format(
+        self, images: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return images in the memory format of the network's maps.
 
-        A single channel lies the same way in both formats, and convolutions take it for channels-first unless its
-        strides say otherwise: hence the copy, which is small beside any map.
+        A single channel has the same memory order in both formats. Convolutions treat it as channels-first unless its
+        strides are those of channels-last. The copy sets them, and is small compared to the maps.
 
         Args:
-            images: The images.
+            images: Images of shape (batch, channel, *space).
+
+        Returns:
+            The images themselves, or a channels-last copy.
         """
         if not self.channels_last:
             return images
@@ -28,16 +37,26 @@ class ConvolutionalNetwork(nn.Module):
 
 
 def place_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to a device, in the memory format that is fastest there.
+    """Move a network to a device, in the fastest memory format there.
 
-    A `ConvolutionalNetwork` keeps its maps channels-last on CUDA: tensor cores read convolutions so, and would turn
-    every map around otherwise, forward and backward (16 % of a step). The format of the weights decides that of all
-    maps, so that it holds wherever the network goes: copies, optimizer, loaded weights. Elsewhere maps stay
-    channels-first: on CPUs the other order gained nothing (docs/experiments.md).
+    On CUDA the maps of a `ConvolutionalNetwork` are channels-last. Tensor cores compute convolutions in this format.
+    Otherwise every map would be transposed, forward and backward (16 % of a step). The format of the weights determines
+    that of all maps. It therefore persists in copies, in the optimizer and with loaded weights. On other devices maps
+    stay channels-first: on CPUs channels-last was not faster (docs/experiments.md).
 
     Args:
-        network: The network; it is changed in place.
-        device: Where to.
+        network: The network. It is changed in place.
+        device: Target device.
+
+    Returns:
+        The same network.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.networks import PlainUNet
+        >>> network = place_network(PlainUNet(1, 2, strides=((1, 1), (2, 2)), features=(4, 8)), torch.device("cpu"))
+        >>> network.channels_last
+        False
     """
     network = network.to(device)
     if isinstance(network, ConvolutionalNetwork):
@@ -46,11 +65,19 @@ def place_network(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def set_channels_last(network: ConvolutionalNetwork, *, channels_last: bool) -> None:
-    """Bring a network's weights, and so its maps, into a memory format.
+    """Set the memory format of a network's weights, and thereby of its maps.
 
     Args:
-        network: The network; it is changed in place.
-        channels_last: Whether the channels of a voxel are neighbours.
+        network: The network. It is changed in place.
+        channels_last: Channels-last instead of channels-first.
+
+    Example:
+        >>> from scanseg.networks import PlainUNet
+        >>> network = PlainUNet(3, 2, strides=((1, 1), (2, 2)), features=(4, 8))
+        >>> set_channels_last(network, channels_last=True)
+        >>> weight = next(network.parameters())
+        >>> tuple(weight.shape), weight.is_contiguous(memory_format=torch.channels_last)
+        ((4, 3, 3, 3), True)
     """
     network.channels_last = channels_last
     for parameter in network.parameters():

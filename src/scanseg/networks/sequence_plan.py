@@ -1,4 +1,4 @@
-"""Where the sequence layers of xLSTM-UNet stand, and what their tokens are.
+"""Positions and tokens of the sequence layers of xLSTM-UNet.
 
 Source: Chen et al. 2024, arXiv:2407.01530.
 """
@@ -15,19 +15,20 @@ from scanseg.networks.stage_shapes import StageShapes
 SequenceBlock = Literal["vil", "none", "mamba"]
 Traversal = Literal["forward", "backward", "alternate", "bidirectional"]
 StageRole = Literal["sequence", "convolution", "nothing"]
+"""Layer after an encoder stage: a sequence layer, a residual block, or none."""
 
 
 def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
-    """Say what follows each encoder stage of the `enc` variant.
+    """Return the kind of layer after each encoder stage of the `enc` variant.
 
     Args:
         num_stages: Stages of the encoder.
-        num_axes: 2 or 3 spatial axes.
+        num_axes: Number of spatial axes: 2 or 3.
     """
     if num_axes == 3:
         return tuple("sequence" if stage >= 3 else "convolution" for stage in range(num_stages))
     roles: list[StageRole] = ["nothing"] * num_stages
-    # Every second stage, counted from the last, so that the last has one.
+    # Every second stage has a sequence layer, counted from the last one.
     for stage in range(num_stages - 1, 1, -2):
         roles[stage] = "sequence"
     roles[1] = "convolution"
@@ -35,11 +36,13 @@ def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
 
 
 def token_axes(shapes: StageShapes, patch_size: Sequence[int]) -> tuple[TokenAxis, ...]:
-    """Say for each stage whether its channels or its voxels are tokens: channels where the map is that small.
+    """Return for each stage whether its channels or its voxels are the tokens.
+
+    Channels are the tokens if the map has at most as many voxels as features.
 
     Args:
         shapes: The stages.
-        patch_size: Voxels per axis of the plan's patch.
+        patch_size: Voxels per axis of the training patch.
     """
     return tuple(
         "channel" if math.prod(size) <= features else "voxel"
@@ -50,13 +53,13 @@ def token_axes(shapes: StageShapes, patch_size: Sequence[int]) -> tuple[TokenAxi
 def sequence_layer(
     block: Literal["vil", "mamba"], *, dim: int, tokens: TokenAxis, traversal: Traversal, index: int
 ) -> SequenceLayer:
-    """Return one sequence layer.
+    """Build one sequence layer.
 
     Args:
         block: The block over tokens.
         dim: Features of a token.
-        tokens: What the tokens are.
-        traversal: The order in which tokens are read; `alternate` reads every second layer backward.
+        tokens: `voxel` or `channel`.
+        traversal: Order in which tokens are read. `alternate`: every second layer reads backward.
         index: Number of the layer among the sequence layers of the network, from 0.
     """
     direction: Direction = ("forward", "backward")[index % 2] if traversal == "alternate" else traversal
@@ -68,13 +71,18 @@ def sequence_layer(
 def encoder_sequence_layers(
     shapes: StageShapes, *, patch_size: Sequence[int], block: SequenceBlock, traversal: Traversal
 ) -> nn.ModuleList:
-    """Return what follows each encoder stage of the `enc` variant: a sequence layer, a block or nothing.
+    """Build the layers after the encoder stages of the `enc` variant.
+
+    A stage has a sequence layer, a residual block or an identity.
 
     Args:
         shapes: The stages.
-        patch_size: Voxels per axis of the plan's patch.
-        block: The block over tokens; `none` puts a residual block in the place of each sequence layer.
-        traversal: The order in which tokens are read.
+        patch_size: Voxels per axis of the training patch.
+        block: The block over tokens. `none`: residual blocks replace the sequence layers.
+        traversal: Order in which tokens are read.
+
+    Returns:
+        One layer per stage.
     """
     layers: list[nn.Module] = []
     roles = stage_roles(num_stages=shapes.num_stages, num_axes=shapes.num_axes)

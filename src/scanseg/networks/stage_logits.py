@@ -1,4 +1,4 @@
-"""Logits of a decoder whose stages are supervised together."""
+"""Logits of decoders with deep supervision."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,15 @@ from scanseg.layers import convolve
 def stage_logits(
     heads: nn.ModuleList, maps: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
 ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
-    """Turn the maps of the decoder stages into logits.
+    """Compute logits from the maps of the decoder stages.
 
     Args:
-        heads: A 1x1 convolution from features to logits for the last stages, in their order.
-        maps: The maps of all stages, the deepest first.
-        every_stage: Whether to return the logits of all heads, the highest resolution first, or the last's
-            alone.
+        heads: 1x1 convolutions from features to logits, one for each of the last stages, in order.
+        maps: Maps of all stages of shape (batch, feature, *stage_space), the deepest first.
+        every_stage: Return the logits of all heads instead of only the last one.
+
+    Returns:
+        Logits of shape (batch, class, *space), or a tuple of them, the highest resolution first.
     """
     if not every_stage:
         return convolve(heads[-1], maps[-1])

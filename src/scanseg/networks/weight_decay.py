@@ -1,22 +1,28 @@
-"""Which parameters take weight decay."""
+"""Selection of the parameters with weight decay."""
 
 from torch import nn
 
 NO_DECAY_NAMES = frozenset({"A_log", "D_skip", "dt_bias", "bias"})
-"""Last parts of names that take none, whatever their shape: decays, skips and biases of scans."""
+"""Last parts of parameter names without weight decay: decays, skips and biases of scans."""
 
 
 def split_weight_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters by whether they take weight decay.
+    """Split the trainable parameters into those with and without weight decay.
 
-    Scales of norms, biases, skips and decays of scans take none; weights of linear layers and convolutions
-    do.
+    Weights of linear layers and convolutions decay. Scales of norms, biases, and the skips and decays of scans do
+    not.
 
     Args:
-        module: A network or a part of one.
+        module: A network or a part of it.
 
     Returns:
-        The parameters with decay and those without, each in the order of the module.
+        The parameters with decay and the parameters without, each in the order of the module.
+
+    Example:
+        >>> from torch import nn
+        >>> decay, no_decay = split_weight_decay(nn.Linear(3, 2))
+        >>> [tuple(parameter.shape) for parameter in decay], [tuple(parameter.shape) for parameter in no_decay]
+        ([(2, 3)], [(2,)])
     """
     decay: list[nn.Parameter] = []
     no_decay: list[nn.Parameter] = []

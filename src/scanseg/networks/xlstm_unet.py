@@ -1,4 +1,7 @@
-"""xLSTM-UNet: a 2D or 3D residual U-Net with mLSTM layers. Source: Chen et al. 2024, arXiv:2407.01530."""
+"""xLSTM-UNet: a 2D or 3D residual U-Net with mLSTM layers.
+
+Source: Chen et al. 2024, arXiv:2407.01530.
+"""
 
 import math
 from collections.abc import Sequence
@@ -25,37 +28,50 @@ from scanseg.ops import upsample_join
 
 
 class XLSTMUNet(ConvolutionalNetwork):
-    """xLSTM-UNet, with the ablations of its claim as arguments.
+    """xLSTM-UNet, with the ablations of its paper as arguments.
 
-    While it trains with `deep_supervision`, logits of every decoder stage come out, the highest resolution
-    first; otherwise those of the highest resolution alone. The attribute `deep_supervision` may be switched off.
+    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
+    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
+    switched off later.
 
-    Images may have any size that is divisible by the total stride, unless a stage has its channels as tokens
-    (`enc`, where the map at the patch size has no more voxels than features): it fixes the size to the patch.
+    Images may have any size that is divisible by the total stride. The exception is a network with a stage whose
+    tokens are its channels (`enc`, if the map at the patch size has at most as many voxels as features). Its images
+    have the size of the patch.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
         patch_size: Voxels per axis of the training patch.
-        strides: Stride with which each stage begins, per axis; that of the first is 1.
-        features: Features of each stage; None: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Kernel of each stage per axis, odd; None: 3 on every axis.
-        variant: `bot`: one sequence layer after the last encoder stage; `enc`: along the encoder.
-        num_blocks_encoder: Residual blocks of a stage in the first half of the encoder; one in the second.
-        num_blocks_decoder: Residual blocks of a stage in the first half of the decoder; one in the second.
-        sequence_block: `vil`; `mamba`, that of U-Mamba; `none`: in `enc` a residual block in the place of each
-            sequence layer, in `bot` nothing.
+        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
+        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        variant: `bot`: one sequence layer after the last encoder stage. `enc`: sequence layers along the encoder.
+        num_blocks_encoder: Residual blocks of each stage in the first half of the encoder. Stages in the second half
+            have one.
+        num_blocks_decoder: Residual blocks of each stage in the first half of the decoder. Stages in the second half
+            have one.
+        sequence_block: Block of the sequence layers: `vil`, `mamba` (the block of U-Mamba), or `none`. With `none`,
+            residual blocks replace the sequence layers in `enc`, and `bot` has no layer there.
         traversal: Order in which a sequence layer reads its tokens: `forward` as published, `backward`,
             `alternate` (forward and backward in turn, from layer to layer) or `bidirectional` (both in each
             layer, averaged).
-        skip_full_resolution: Whether the last decoder stage sees the skip of the first; None: as published
-            (3D yes, 2D no).
-        deep_supervision: Whether there are logits of every decoder stage.
-        zero_init_residual: Whether residual blocks without a convolution on the way around (`BasicBlockD`) begin
-            as this way alone, as those of nnU-Net's residual encoder do.
+        skip_full_resolution: Join the skip of the first encoder stage in the last decoder stage. `None`: as published
+            (yes in 3D, no in 2D).
+        deep_supervision: Return the logits of every decoder stage while training.
+        zero_init_residual: Initialize the scale of the last norm of residual blocks without a convolution in the
+            shortcut (`BasicBlockD`) with 0, as nnU-Net's residual encoder does. Each block initially equals its
+            shortcut.
 
     Raises:
-        InputError: The arguments do not describe a network.
+        InputError: The arguments are inconsistent.
+
+    Example:
+        >>> import torch
+        >>> network = XLSTMUNet(1, 3, patch_size=(16, 16), strides=((1, 1), (2, 2), (2, 2)), features=(4, 8, 8))
+        >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 1, 16, 16))]
+        [(2, 3, 16, 16), (2, 3, 8, 8)]
+        >>> network.eval()(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -113,9 +129,12 @@ class XLSTMUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images whose axes are divisible by the total stride.
-            every_stage: Whether to return logits of every decoder stage, the highest resolution first; None:
-                while training with `deep_supervision`.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
+                training with `deep_supervision`.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per decoder stage.
 
         Raises:
             InputError: The images have another rank, channel count or size.
@@ -128,7 +147,7 @@ class XLSTMUNet(ConvolutionalNetwork):
             min_deepest_voxels=2,
         )
         self._check_fixed_sizes(x.shape[2:])
-        skips = self.encoder(self.lay_out(x), self.sequence_layers)
+        skips = self.encoder(self.to_memory_format(x), self.sequence_layers)
         skips[-1] = self.bottleneck(skips[-1])
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
@@ -140,19 +159,19 @@ class XLSTMUNet(ConvolutionalNetwork):
                 f"stage {stage} (map {map_size})" for stage, map_size in self.fixed_map_sizes.items()
             )
             raise InputError(
-                f"image size {tuple(size)} does not fit: the channels are the tokens of {stages}, which fixes "
-                f"the image size to the patch_size {self.patch_size}. Cut windows of that size, or build the "
-                "network for another patch_size."
+                f"image size: expected the patch_size {self.patch_size}, got {tuple(size)}. The channels are the "
+                f"tokens of {stages}, which fixes the image size. Cut windows of that size, or build the network for "
+                "another patch_size."
             )
 
 
 class XLSTMEncoder(nn.Module):
-    """A stem and stages of residual blocks, each followed by what the network gives it.
+    """A stem and stages of residual blocks, with optional sequence layers between.
 
     Args:
         in_channels: Channels of the images.
         shapes: The stages.
-        num_blocks: Residual blocks of a stage in the first half; one in the second half.
+        num_blocks: Residual blocks of each stage in the first half. Stages in the second half have one.
     """
 
     def __init__(self, in_channels: int, *, shapes: StageShapes, num_blocks: int) -> None:
@@ -180,8 +199,11 @@ class XLSTMEncoder(nn.Module):
         """Return the skips of the stages.
 
         Args:
-            x: Images.
-            sequence_layers: What follows each stage; empty: nothing follows any.
+            x: Images of shape (batch, channel, *space).
+            sequence_layers: One layer after each stage, or an empty list.
+
+        Returns:
+            One map of shape (batch, feature, *stage_space) for each stage, the highest resolution first.
         """
         x = self.stem(x)
         skips = []
@@ -194,14 +216,16 @@ class XLSTMEncoder(nn.Module):
 
 
 class XLSTMDecoder(nn.Module):
-    """Raise, join the skip, residual blocks; a 1x1 convolution to logits after each stage or the last.
+    """The decoder of xLSTM-UNet.
+
+    Each stage upsamples, joins the skip, and applies residual blocks. A 1x1 convolution computes the logits.
 
     Args:
         num_classes: Channels of the logits.
-        shapes: The stages of the encoder.
-        num_blocks: Residual blocks of a stage in the first half; one in the second half.
-        skip_full_resolution: Whether the last stage joins the skip of the first encoder stage.
-        deep_supervision: Whether every stage has logits, or only the last.
+        shapes: Stages of the encoder.
+        num_blocks: Residual blocks of each stage in the first half. Stages in the second half have one.
+        skip_full_resolution: Join the skip of the first encoder stage in the last stage.
+        deep_supervision: Give every stage a head. Otherwise only the last stage has one.
     """
 
     def __init__(
@@ -239,12 +263,20 @@ class XLSTMDecoder(nn.Module):
     def forward(
         self, skips: Sequence[Float[Tensor, "batch feature *stage_space"]], *, every_stage: bool
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
-        """Return the logits of the last stage, or of every stage with the highest resolution first."""
+        """Return the logits of the last stage or of every stage.
+
+        Args:
+            skips: Maps of the encoder stages of shape (batch, feature, *stage_space), the highest resolution first.
+            every_stage: Return the logits of every stage, the highest resolution first.
+
+        Returns:
+            Logits of shape (batch, class, *space), or a tuple of them with one entry per stage.
+        """
         x, maps = skips[-1], []
         joined = [*skips[1:-1][::-1], skips[0] if self.skip_full_resolution else None]
         parts = zip(self.projections, self.stages, self.factors, joined, strict=True)
         for projection, stage, factor, skip in parts:
-            # The projection acts on single voxels: it commutes with nearest upsampling, and is cheaper first.
+            # The projection acts on single voxels. It commutes with nearest upsampling, and is cheaper before it.
             x = stage(upsample_join(convolve(projection, x), skip, factors=factor))
             maps.append(x)
         return stage_logits(self.heads, maps, every_stage=every_stage)

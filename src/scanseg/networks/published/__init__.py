@@ -1,1 +1,1 @@
-"""Weights of the published code: name maps and verification."""
+"""Weights of the published implementations: name maps and verification."""

@@ -1,4 +1,4 @@
-"""Checking a network against a record of the published implementation: outputs and gradients."""
+"""Compare networks with records of the published implementations."""
 
 import json
 import re
@@ -20,25 +20,28 @@ from scanseg.networks.published.weight_maps import load_official, official_to_ou
 from scanseg.networks.xlstm_unet import XLSTMUNet
 
 OUTPUT_BOUNDS: Mapping[torch.dtype, float] = MappingProxyType({torch.float64: 1e-8, torch.float32: 1e-3})
-"""Largest absolute difference of an output that is accepted."""
+"""Largest accepted absolute difference of an output, by type."""
 GRADIENT_BOUNDS: Mapping[torch.dtype, float] = MappingProxyType({torch.float64: 1e-6, torch.float32: 3e-2})
-"""Largest relative L2 difference of all gradients together; leaky ReLU kinks amplify rounding."""
+"""Largest accepted relative L2 difference of all gradients together, by type.
+
+The kinks of leaky ReLU amplify rounding.
+"""
 BIAS_BEFORE_NORM = re.compile(r".*\.conv[12](\.conv)?\.bias")
-"""Official names of biases of convolutions that feed an instance norm: their true gradient is 0."""
+"""Official names of biases of convolutions before an instance norm. Their exact gradient is 0."""
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """How far a network is from a record.
+    """Differences between a network and a record.
 
     Attributes:
         network: Kind of the network.
-        dtype: The type that it computed in.
-        device: The device that it computed on.
+        dtype: Type of the computation.
+        device: Device of the computation.
         output_difference: Largest absolute difference of all outputs.
-        output_bound: Bound of the former.
+        output_bound: Bound of `output_difference`.
         gradient_difference: Relative L2 difference of all gradients, of parameters and input, as one vector.
-        gradient_bound: Bound of the former.
+        gradient_bound: Bound of `gradient_difference`.
         num_parameters: Parameters of the network.
     """
 
@@ -53,16 +56,16 @@ class VerificationResult:
 
     @property
     def passed(self) -> bool:
-        """Whether both differences are within their bounds."""
+        """True if both differences are within their bounds."""
         return self.output_difference <= self.output_bound and self.gradient_difference <= self.gradient_bound
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a file holds that was recorded from a published implementation.
+    """Inputs, weights, outputs and gradients of a published implementation.
 
     Attributes:
-        path: The file.
+        path: File of the record.
         config: Sizes of the network.
         tensors: `input`, `output.N`, `state.NAME`, `input_grad`, `grad.NAME`, `loss`.
     """
@@ -73,12 +76,16 @@ class Record:
 
     @property
     def outputs(self) -> list[Tensor]:
-        """The outputs, the highest resolution first."""
+        """Recorded outputs, the highest resolution first."""
         count = sum(name.startswith("output.") for name in self.tensors)
         return [self.tensors[f"output.{index}"] for index in range(count)]
 
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose name begins with a prefix and a dot, without it."""
+    def with_prefix(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names start with a prefix and a dot.
+
+        Args:
+            prefix: First part of the names. The result's names lack it.
+        """
         start = f"{prefix}."
         return {
             name.removeprefix(start): tensor
@@ -90,27 +97,34 @@ class Record:
 def verify_record(
     path: Path, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"
 ) -> VerificationResult:
-    """Rebuild a recorded network, load its official weights, and compare outputs and gradients.
+    """Compare outputs and gradients of a network with a record.
 
-    TF32 is off for the comparison.
+    The network is built from the record, with the official weights. TF32 is off during the comparison.
 
     Args:
         path: The record, a safetensors file.
-        dtype: float64 or float32.
-        device: Where to compute.
+        dtype: Type of the computation: float64 or float32.
+        device: Device of the computation.
 
     Raises:
-        InputError: The file is no record, or the dtype has no bounds.
+        InputError: The file is not a record, or the type has no bounds.
+
+    Example:
+        >>> result = verify_record(Path("xlstm_unet_enc_2d.safetensors"))  # doctest: +SKIP
+        >>> result.passed  # doctest: +SKIP
+        True
     """
     if dtype not in OUTPUT_BOUNDS:
         names = " or ".join(str(known).removeprefix("torch.") for known in OUTPUT_BOUNDS)
-        raise InputError(f"{path}: there are no bounds for {dtype}. Verify in {names}.")
+        raise InputError(f"{path}: expected the type {names}, got {dtype}, which has no bounds.")
     record = read_record(Path(path))
     try:
         network = BUILDERS[record.config["network"]](record.config)
-        load_official(network, record.under("state"), kind=record.config["network"])
+        load_official(network, record.with_prefix("state"), kind=record.config["network"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: the config {dict(record.config)} lacks or garbles {error}.") from error
+        raise InputError(
+            f"{path}: invalid or missing entry {error} in config {dict(record.config)}."
+        ) from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     network = place_network(network.eval().to(dtype), torch.device(device))
@@ -129,13 +143,13 @@ def verify_record(
 
 
 def read_record(path: Path) -> Record:
-    """Read a record.
+    """Read a record of a published implementation.
 
     Args:
         path: A safetensors file.
 
     Raises:
-        InputError: The file cannot be read, is no safetensors file, or is no record of a known network.
+        InputError: The file cannot be read, is not a safetensors file, or is not a record of a known network.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -143,24 +157,24 @@ def read_record(path: Path) -> Record:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: cannot be read as a safetensors file ({error}). Give a record, whole."
+            f"{path}: cannot be read as a safetensors file ({error}). Give a complete record."
         ) from error
     if "config" not in metadata:
-        raise InputError(
-            f"{path}: not a record: its metadata has no entry `config`. Give a file of `golden`."
-        )
+        raise InputError(f"{path}: not a record: no entry `config` in its metadata. Give a file of `golden`.")
     try:
         config = json.loads(metadata["config"])
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not a record: its `config` is not JSON ({error}).") from error
     if not isinstance(config, dict) or config.get("network") not in BUILDERS:
         raise InputError(
-            f"{path}: not a record of a known network: its `config` is {config!r}. "
-            f"Known are {', '.join(BUILDERS)}."
+            f"{path}: not a record of a known network: expected one of {', '.join(BUILDERS)}, got the `config` "
+            f"{config!r}."
         )
     missing = [name for name in ("input", "output.0", "input_grad") if name not in tensors]
     if missing:
-        raise InputError(f"{path}: not a record: it lacks {', '.join(missing)}. Give a record, whole.")
+        raise InputError(
+            f"{path}: not a record: missing tensors {', '.join(missing)}. Give a complete record."
+        )
     return Record(path=path, config=config, tensors=tensors)
 
 
@@ -182,7 +196,7 @@ def _build_xlstm_unet(config: Mapping[str, Any]) -> nn.Module:
 
 
 BUILDERS = MappingProxyType({"msvm-unet": _build_msvm_unet, "xlstm-unet": _build_xlstm_unet})
-"""From the config of a record to the network, by kind."""
+"""Functions that build a network from the config of a record, by kind."""
 
 
 def _run(
@@ -208,25 +222,27 @@ def _output_difference(outputs: list[Tensor], record: Record) -> float:
     shapes = [tuple(output.shape) for output in outputs]
     wanted = [tuple(output.shape) for output in record.outputs]
     if shapes != wanted:
-        raise InputError(f"{record.path}: the outputs have shapes {shapes}, the record {wanted}.")
+        raise InputError(f"{record.path}: expected outputs of shapes {wanted}, got {shapes}.")
     differences = [
         (output.detach().double().cpu() - recorded.double()).abs().max().item()
         for output, recorded in zip(outputs, record.outputs, strict=True)
     ]
-    # max() would drop a NaN.
+    # Python's max() would drop a NaN.
     return float(torch.tensor(differences, dtype=torch.float64).max())
 
 
 def _gradient_difference(gradients: Mapping[str, Tensor], record: Record) -> float:
     recorded = {
-        name: tensor for name, tensor in record.under("grad").items() if not BIAS_BEFORE_NORM.fullmatch(name)
+        name: tensor
+        for name, tensor in record.with_prefix("grad").items()
+        if not BIAS_BEFORE_NORM.fullmatch(name)
     }
     wanted = official_to_ours(recorded, kind=record.config["network"]) | {
         "input": record.tensors["input_grad"]
     }
     missing = sorted(wanted.keys() - gradients.keys())
     if missing:
-        raise InputError(f"{record.path}: the network has no gradient of {', '.join(missing)}.")
+        raise InputError(f"{record.path}: missing gradients of {', '.join(missing)} in the network.")
     found = torch.cat([gradients[name].double().cpu().reshape(-1) for name in wanted])
     reference = torch.cat([tensor.double().reshape(-1) for tensor in wanted.values()])
     return ((found - reference).norm() / reference.norm()).item()

@@ -1,4 +1,4 @@
-"""Names of published weights: one table for each network renames an official state dict to ours and back."""
+"""Tables that rename published weights to ours and back, per network."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -12,25 +12,31 @@ from scanseg.errors import InputError
 
 NUM_DIRECTIONS = 4
 Layout = Literal["same", "matrix", "directions"]
-"""How a tensor of ours is stored in the official dict: as it is; a matrix as a 1x1 convolution; the directions
-and channels of a scan flattened to one axis."""
+"""Storage of our tensor in the official dict.
+
+`same`: unchanged. `matrix`: a matrix stored as a 1x1 convolution. `directions`: the directions and channels of a scan
+flattened to one axis.
+"""
 
 
 class Rename(NamedTuple):
-    """A name or the beginning of names, official and ours; `{i}` stands for a number."""
+    """A pair of names or name prefixes. `{i}` stands for a number."""
 
     official: str
+    """Name in the published implementation."""
     ours: str
+    """Name in our network."""
     layout: Layout = "same"
+    """Storage of the tensor in the official dict."""
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """How the official names of one network become ours.
+    """The renaming of one network's weights.
 
     Attributes:
-        renames: The names; the first that fits a name holds.
-        ignored: Pattern of official names that are documented duplicates or are not computed with.
+        renames: Pairs of names. The first match applies.
+        ignored: Pattern of official names that are documented duplicates or unused.
     """
 
     renames: tuple[Rename, ...]
@@ -129,7 +135,14 @@ XLSTM_UNET = WeightMap(
 WEIGHT_MAPS: Mapping[str, WeightMap] = MappingProxyType(
     {"msvm-unet": MSVM_UNET, "xlstm-unet": XLSTM_UNET, "vmamba": VMAMBA}
 )
-"""The maps by kind of network; `vmamba` is for the `encoder` of an MSVM-UNet alone (ImageNet weights)."""
+"""The maps, by kind of network.
+
+`vmamba` maps ImageNet weights to the `encoder` of an MSVM-UNet.
+
+Example:
+    >>> sorted(WEIGHT_MAPS)
+    ['msvm-unet', 'vmamba', 'xlstm-unet']
+"""
 
 TO_OURS: Mapping[Layout, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
@@ -148,14 +161,21 @@ TO_OFFICIAL: Mapping[Layout, Callable[[Tensor], Tensor]] = MappingProxyType(
 
 
 def official_to_ours(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Tensor]:
-    """Rename an official state dict to our names and layouts, without its documented duplicates.
+    """Rename an official state dict to our names and layouts.
+
+    Documented duplicates are dropped.
 
     Args:
-        state: Official names and tensors; gradients serve as well.
+        state: Official names and tensors: weights or gradients.
         kind: Key of `WEIGHT_MAPS`.
 
     Raises:
-        InputError: There is no map of this kind, or it does not know some names; all are listed.
+        InputError: The kind or some names are unknown. The message lists all of them.
+
+    Example:
+        >>> import torch
+        >>> list(official_to_ours({"decoder.seg_layers.0.bias": torch.zeros(2)}, kind="xlstm-unet"))
+        ['decoder.heads.0.bias']
     """
     weight_map = _find_map(kind)
     ignored = re.compile(weight_map.ignored)
@@ -163,34 +183,45 @@ def official_to_ours(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Ten
     rules = [
         (_pattern(rename.official), rename.ours, TO_OURS[rename.layout]) for rename in weight_map.renames
     ]
-    return _rename(kept, rules, what=f"official weights of {kind}")
+    return _rename(kept, rules, source=f"official weights of {kind}")
 
 
 def ours_to_official(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Tensor]:
-    """Rename a state dict of ours to the official names and layouts, each tensor once.
+    """Rename our state dict to the official names and layouts, each tensor once.
 
     Args:
-        state: Our names and tensors; gradients serve as well.
+        state: Our names and tensors: weights or gradients.
         kind: Key of `WEIGHT_MAPS`.
 
     Raises:
-        InputError: There is no map of this kind, or it does not know some names; all are listed.
+        InputError: The kind or some names are unknown. The message lists all of them.
+
+    Example:
+        >>> import torch
+        >>> list(ours_to_official({"decoder.heads.0.bias": torch.zeros(2)}, kind="xlstm-unet"))
+        ['decoder.seg_layers.0.bias']
     """
     renames = _find_map(kind).renames
     rules = [(_pattern(rename.ours), rename.official, TO_OFFICIAL[rename.layout]) for rename in renames]
-    return _rename(state, rules, what=f"our weights of {kind}")
+    return _rename(state, rules, source=f"our weights of {kind}")
 
 
 def load_official(network: nn.Module, state: Mapping[str, Tensor], *, kind: str) -> None:
-    """Load an official state dict into a network of ours.
+    """Load an official state dict into our network.
 
     Args:
-        network: The network, or for `vmamba` the encoder of an MSVM-UNet.
+        network: The network. For `vmamba`: the encoder of an MSVM-UNet.
         state: Official names and tensors.
         kind: Key of `WEIGHT_MAPS`.
 
     Raises:
-        InputError: Names are missing or unexpected, or tensors have another shape; all are listed.
+        InputError: Names are missing or unexpected, or tensors have another shape. The message lists all of them.
+
+    Example:
+        >>> from scanseg.networks import MSVMUNet, ours_to_official
+        >>> network = MSVMUNet(3, 2, dims=(4, 8, 12, 16), depths=(1, 1, 1, 1))
+        >>> official = ours_to_official(network.state_dict(), kind="msvm-unet")
+        >>> load_official(network, official, kind="msvm-unet")
     """
     found = official_to_ours(state, kind=kind)
     wanted = network.state_dict()
@@ -199,21 +230,21 @@ def load_official(network: nn.Module, state: Mapping[str, Tensor], *, kind: str)
     faults = [f"missing {official[name]}" for name in wanted.keys() - found.keys()]
     faults += [f"unexpected {official[name]}" for name in found.keys() - wanted.keys()]
     faults += [
-        f"{official[name]} has shape {tuple(found[name].shape)}, the network {tuple(wanted[name].shape)}"
+        f"{official[name]}: expected shape {tuple(wanted[name].shape)}, got {tuple(found[name].shape)}"
         for name in wanted.keys() & found.keys()
         if wanted[name].shape != found[name].shape
     ]
     if faults:
         raise InputError(
-            f"the weights do not fit the network ({kind}): {'; '.join(sorted(faults))}. Build the network with "
-            "the sizes that the weights were made for."
+            f"the weights do not match the network ({kind}): {'; '.join(sorted(faults))}. Build the network with the "
+            "sizes of the weights."
         )
     network.load_state_dict(found)
 
 
 def _find_map(kind: str) -> WeightMap:
     if kind not in WEIGHT_MAPS:
-        raise InputError(f"there is no weight map for {kind!r}; there are {', '.join(WEIGHT_MAPS)}.")
+        raise InputError(f"weight map: expected one of {', '.join(WEIGHT_MAPS)}, got {kind!r}.")
     return WEIGHT_MAPS[kind]
 
 
@@ -226,7 +257,7 @@ def _rename(
     state: Mapping[str, Tensor],
     rules: list[tuple[re.Pattern[str], str, Callable[[Tensor], Tensor]]],
     *,
-    what: str,
+    source: str,
 ) -> dict[str, Tensor]:
     renamed, unknown = {}, []
     for name, tensor in state.items():
@@ -239,7 +270,5 @@ def _rename(
         else:
             unknown.append(name)
     if unknown:
-        raise InputError(
-            f"{what}: unknown names {', '.join(sorted(unknown))}. Is this the right kind of network?"
-        )
+        raise InputError(f"{source}: unknown names {', '.join(sorted(unknown))}. Check the kind of network.")
     return renamed
