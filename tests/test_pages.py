@@ -1,6 +1,6 @@
-"""Every page: its links lead somewhere, and commands, options, settings, modules and files that it names are there.
+"""Pages: links, commands, options, settings, modules and files on them exist.
 
-What the commands do is tested elsewhere (`tests/reproduce/test_documented_commands.py`).
+`tests/papers/test_documented_commands.py` runs the commands.
 """
 
 import ast
@@ -23,13 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 )
+WRITTEN_PAGES = [page for page in PAGES if not re.match("docs/results/.*/", page)]
+"""Pages that no command wrote."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"(?<![\w./-])(?:src|tests|docs|scripts|benchmarks)/[\w./-]*\w")
-OTHERS_OPTIONS = {"--requeue", "--help"}
-"""Of SLURM, and of every command."""
-FOUND_ONLY_WHEN_RUN = ("benchmarks/results/NAME", "benchmarks/results/growth", "benchmarks/results/fp16")
+OTHER_OPTIONS = {"--requeue", "--help"}
+"""Options of SLURM, and of every command."""
+OUTPUT_FILES = ("benchmarks/results/NAME", "benchmarks/results/growth", "benchmarks/results/fp16")
+"""Files on the pages that exist only after a command."""
+LONGEST_LINE = 119
+"""Characters of a line of prose; tables, images and commands may be longer."""
 
 
 def text_of(page):
@@ -37,13 +42,13 @@ def text_of(page):
 
 
 def anchors_of(text):
-    """Return the anchors that headings get where Markdown is shown as on GitHub."""
+    """Return the anchors of headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)", FENCED.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def lines_of_code(text):
-    """Return the lines of indented and fenced blocks, those that go on by a backslash joined."""
+    """Return the lines of indented and fenced blocks, with continued lines joined."""
     blocks = [block for kind, block in FENCED.findall(text) if kind in ("", "bash")]
     indented = [line for line in FENCED.sub("", text).splitlines() if line.startswith("    ")]
     joined = "\n".join([*blocks, *indented]).replace("\\\n", " ")
@@ -78,9 +83,8 @@ def options_of(*words):
 
 
 def every_option():
-    groups = ("data", "study", "weights")
     paths = [(name,) for name in app() if not name.startswith("-")]
-    paths += [(name, inner) for name in groups for inner in app()[name] if not inner.startswith("-")]
+    paths += [(name, inner) for (name,) in paths for inner in app()[name] if not inner.startswith("-")]
     return set().union(*(options_of(*path) for path in paths))
 
 
@@ -92,8 +96,24 @@ def fields_of_plans():
     return set().union(*(one.get("properties", {}) for one in objects))
 
 
+@pytest.mark.parametrize("page", WRITTEN_PAGES)
+def test_lines_of_prose_are_short(page):
+    lines = FENCED.sub("", text_of(page)).splitlines()
+    prose = [line for line in lines if not line.startswith(("|", "    ", "!["))]
+    assert [line for line in prose if len(line) > LONGEST_LINE] == []
+
+
+def test_readme_is_short_and_leads_to_a_result():
+    lines = text_of("README.md").splitlines()
+    assert len(lines) <= 120
+    beginning = "\n".join(lines[:40])
+    assert "make demo" in beginning
+    assert "pip install ." in beginning
+    assert "make test" in "\n".join(lines)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     wrong = []
     for link in LINK.findall(text_of(page)):
         name, _, anchor = link.partition("#")
@@ -106,23 +126,23 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_file_and_module_that_is_named_is_there(page):
+def test_every_named_file_and_module_exists(page):
     text = text_of(page)
-    files = [name for name in NAMED_FILE.findall(text) if not name.startswith(FOUND_ONLY_WHEN_RUN)]
+    files = [name for name in NAMED_FILE.findall(text) if not name.startswith(OUTPUT_FILES)]
     assert [name for name in files if not (ROOT / name).exists()] == []
     modules = re.findall(r"-m (benchmarks\.\w+|scanseg\b)", text)
     assert [name for name in modules if find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_is_understood(page):
+def test_every_command_parses(page):
     for words in commands_of(text_of(page)):
         if words and words[0] != "info" and "--help" not in words:
             _build().parse_args(words, print_error=False, exit_on_error=False)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_option_that_is_named_is_there(page):
+def test_every_named_option_exists(page):
     for shown in CODE.findall(FENCED.sub("", text_of(page))):
         code = re.sub("^torchrun .*-m scanseg", "scanseg", shown)
         if code.startswith("scanseg "):
@@ -130,7 +150,7 @@ def test_every_option_that_is_named_is_there(page):
             path = words[:2] if words[0] in ("data", "weights") or words[1:2] == ["list"] else words[:1]
             known = options_of(*(word for word in path if not word.startswith("-")))
         elif re.match(r"[a-z]+ ?[A-Z./-]* ?--[a-z]|--[a-z]", code):
-            known = every_option() | OTHERS_OPTIONS
+            known = every_option() | OTHER_OPTIONS
         else:
             continue
         named = re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
@@ -138,14 +158,14 @@ def test_every_option_that_is_named_is_there(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_setting_that_is_given_is_a_field_of_plans(page):
+def test_every_setting_is_a_field_of_plans(page):
     paths = re.findall(r"--set '?([\w.*]+)", text_of(page))
     parts = {part for path in paths for part in path.split(".") if not part.isdecimal()}
     assert parts - {"path", "to", "key", "*"} <= fields_of_plans()
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_in_python_name_what_is_there(page):
+def test_python_examples_use_existing_names(page):
     for kind, block in FENCED.findall(text_of(page)):
         for node in ast.walk(ast.parse(block)) if kind == "python" else ():
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scanseg"):
