@@ -45,7 +45,7 @@ case $task in
                 || { echo "$name: failed" >&2; failed="$failed $name"; }
             [[ -d $out/$name ]] || continue
             mkdir -p "$records/$name"
-            (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'study.*' -o -name setup.json -o -name plan.json \) \
+            (cd "$out/$name" && find . -maxdepth 1 -type f \( -name 'table.*' -o -name 'comparison.*' -o -name setup.json -o -name plan.json \) \
                 -exec cp {} "$records/$name/" \; && find . \( -name run.json -o -name metrics.jsonl -o -name 'test-*.json' -o -name 'validation*.json' \) \
                 -exec cp --parents {} "$records/$name/" \;)
             # Remove paths of this machine from the records.
