@@ -28,6 +28,7 @@ PAGES = (
     "README.md",
     "docs/datasets.md",
     "docs/evaluation.md",
+    "docs/prediction.md",
     "docs/papers/msvm-unet.md",
     "docs/papers/xlstm-unet.md",
 )
@@ -151,7 +152,7 @@ def test_every_data_set_is_shown_being_converted():
 
 
 @pytest.mark.parametrize(
-    ("page", "words"), of_kind("evaluate predictions", "evaluate objects", "data instances")
+    ("page", "words"), of_kind("evaluate predictions", "evaluate instances", "data instances")
 )
 def test_scores(page, words, here, command):
     objects = "--instances" in words or words[0] == "data"
@@ -163,7 +164,7 @@ def test_scores(page, words, here, command):
         shutil.copy(path, here / "REFERENCES")
     shutil.copy(here / "DATASET" / "dataset.json", here / "REFERENCES")
     if objects:
-        for name in ("instancesTs", "objects")[: 1 if words[0] == "data" else 2]:
+        for name in ("instancesTs", "instances")[: 1 if words[0] == "data" else 2]:
             shutil.copytree(here / "DATASET" / "instancesTs", here / name)
     if "--only-predicted" in words:
         next(path for path in (here / "predictions").iterdir() if path.name != "dataset.json").unlink()
@@ -314,7 +315,9 @@ def test_no_command_of_these_pages_is_left_out():
     others = {(page, words[0]) for page, words in COMMANDS if words[0] not in here}
     assert others <= {
         *(("README.md", name) for name in ("check", "plan", "train", "predict", "info")),
-        *(("docs/papers/msvm-unet.md", name) for name in ("plan", "predict")),
+        *(("docs/datasets.md", name) for name in ("check", "train")),
+        *((page, "predict") for page in ("docs/prediction.md", "docs/papers/msvm-unet.md")),
+        ("docs/papers/msvm-unet.md", "plan"),
     }
     recipes = [words[words.index("--recipe") + 1] for _, words in COMMANDS if "--recipe" in words]
     assert set(recipes) <= set(RECIPES)
