@@ -53,7 +53,7 @@ def test_every_fault_of_every_case_is_in_one_message(make_dataset, volume_writer
         "case case_0: ",
         "case_0_0001.nii.gz differ in shape (5, 12, 10) and (4, 12, 10)",
         "case case_1: image and label map differ in spacing (3.0, 0.5, 0.75) and (3.0, 0.5, 0.9) mm",
-        "case case_2: label map case_2.nii.gz holds unknown values 7 (600 voxels); labels are 0, 1, 2",
+        "case case_2: label map case_2.nii.gz: expected the labels 0, 1, 2, got unknown values 7 (600 voxels)",
         "case_3_0000.nii.gz: 600 voxels are NaN",
         "case case_4: empty image: every voxel is 0",
         "case_5.nii.gz: truncated",
@@ -80,11 +80,11 @@ def write_pictures(folder, labels, mode="RGB"):
     return open_dataset(folder)
 
 
-def test_masks_of_0_and_255_are_told_how_to_be_mended(tmp_path):
+def test_a_mask_of_0_and_255_is_refused_with_its_correction(tmp_path):
     mask = np.zeros((6, 7), np.uint8)
     mask[2:4, 2:4] = 255
     with pytest.raises(
-        InputError, match=r"a.png is a mask of 0 and 255, .* \(array == 255\).astype\('uint8'\)"
+        InputError, match=r"a.png: .* got a mask of 0 and 255\. .* \(array == 255\).astype\('uint8'\)"
     ):
         check_dataset(write_pictures(tmp_path, {"a": mask}), num_workers=0)
 
@@ -98,7 +98,7 @@ def test_pictures(tmp_path):
     assert report.warnings == ("1 case without foreground: a",)
 
 
-def test_of_many_warnings_the_first_are_told_and_all_are_held(tmp_path):
+def test_the_lines_hold_the_first_of_many_warnings_and_the_report_all(tmp_path):
     pictures = {f"a{number:02d}": np.zeros((6, 7), np.uint8) for number in range(30)}
     report = check_dataset(write_pictures(tmp_path, pictures), num_workers=0)
     names = ", ".join(f"a{number:02d}" for number in range(10))
@@ -115,12 +115,12 @@ def test_wrong_number_of_channels(make_dataset):
     dataset = open_dataset(make_dataset(1))
     colour = DatasetSpec.model_validate(dataset.spec.model_dump() | {"channel_names": ("R", "G")})
     with pytest.raises(
-        InputError, match=r"case case_0: image of 1 channel, but dataset.json names 2 \(R, G\)"
+        InputError, match=r"case case_0: expected 2 channels \(R, G\) as in dataset.json, got 1\."
     ):
         check_dataset(type(dataset)(dataset.path, colour, dataset.cases), num_workers=0)
 
 
-def test_labels_that_never_occur_and_constant_channels_are_warned_of(make_dataset, volume_writer):
+def test_warnings_of_absent_labels_and_constant_channels(make_dataset, volume_writer):
     folder = make_dataset(2, num_channels=2, labels={"background": 0, "outer": 1, "inner": 2, "absent": 3})
     volume_writer(folder / "imagesTr/case_1_0001.nii.gz", np.full((5, 12, 10), 9, np.int16))
     report = check_dataset(open_dataset(folder), num_workers=0)
@@ -132,7 +132,7 @@ def test_images_of_two_and_three_axes(make_dataset, volume_writer):
     folder = make_dataset(3)
     volume_writer(folder / "imagesTr/case_1_0000.nii.gz", np.arange(20, dtype=np.int16).reshape(4, 5), (1, 1))
     volume_writer(folder / "labelsTr/case_1.nii.gz", np.ones((4, 5), np.uint8), (1, 1))
-    with pytest.raises(InputError, match=r"images of 3 axes, but 1 of another number: case_1 \(4, 5\)"):
+    with pytest.raises(InputError, match=r"images of 3 axes, got 1 of another number: case_1 \(4, 5\)"):
         check_dataset(open_dataset(folder), num_workers=0)
 
 
@@ -144,7 +144,7 @@ def test_real_data(shared_data, tmp_path, name):
     assert all(report.label_voxels.values())
 
 
-def test_folds_and_the_number_of_cases_are_judged_with_the_cases(make_dataset, volume_writer):
+def test_folds_and_the_number_of_cases_are_checked_with_the_cases(make_dataset, volume_writer):
     folder = make_dataset(3, numTraining=4)
     volume_writer(folder / "labelsTr/case_2.nii.gz", np.full((5, 12, 10), 7, np.uint8))
     folds = [
@@ -157,10 +157,10 @@ def test_folds_and_the_number_of_cases_are_judged_with_the_cases(make_dataset, v
     message = str(caught.value)
     assert message.startswith(f"{folder}: 4 faults\n")
     for words in (
-        "case case_2: label map case_2.nii.gz holds unknown values 7",
-        "dataset.json says numTraining 4, but 3 training cases are there; add",
-        "splits_final.json: fold 0: case case_9 not in the data set; mend",
-        "splits_final.json: fold 1: no training cases; name some",
+        "case case_2: label map case_2.nii.gz: expected the labels 0, 1, 2, got unknown values 7",
+        "expected 4 training cases by numTraining in dataset.json, got 3. Add",
+        "splits_final.json: fold 0: case case_9 not in the data set. Correct",
+        "splits_final.json: fold 1: no training cases. Name some",
     ):
         assert words in message
 
@@ -173,7 +173,7 @@ def test_a_case_in_both_parts_of_a_fold_is_found_by_the_check(make_dataset, name
         check_dataset(open_dataset(folder), num_workers=0)
 
 
-def test_a_fold_without_validation_cases_is_warned_of(make_dataset):
+def test_warning_of_a_fold_without_validation_cases(make_dataset):
     folder = make_dataset(3, numTraining="3")
     (folder / "splits.json").write_text(
         '[{"train": ["case_0"], "val": ["case_1"]}, {"train": ["case_0"], "val": []}]'
@@ -182,6 +182,6 @@ def test_a_fold_without_validation_cases_is_warned_of(make_dataset):
     assert report.warnings == ("splits.json: fold 1 has no validation cases, so it gives no score",)
 
 
-def test_a_number_of_cases_that_is_none(make_dataset):
-    with pytest.raises(InputError, match='numTraining is "many", not a number of cases'):
+def test_an_invalid_number_of_cases(make_dataset):
+    with pytest.raises(InputError, match='numTraining: expected a number of cases, got "many"'):
         open_dataset(make_dataset(2, numTraining="many"))

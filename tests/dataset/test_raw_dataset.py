@@ -123,27 +123,30 @@ def test_empty_folders_are_both_named(tmp_path):
     (tmp_path / "imagesTr/a.nii").write_text("")
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path)
-    assert "no file ends in .nii.gz; its files end in .nii" in str(caught.value)
+    assert "expected files that end in .nii.gz, got files that end in .nii." in str(caught.value)
     assert f"{tmp_path / 'labelsTr'}: no such folder" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "not JSON"),
-        ("[]", "not a JSON object"),
+        ("{", r"expected JSON \("),
+        ("[]", "expected a JSON object"),
         ("{}", "lacks channel_names, labels, file_ending"),
-        ('{"channel_names": {"0": "a", "2": "b"}}', r"numbered \[0, 2\]"),
+        ('{"channel_names": {"0": "a", "2": "b"}}', r"consecutive numbers from 0, got \[0, 2\]"),
         (
             '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 2}, "file_ending": ".png"}',
             "consecutive",
         ),
-        ('{"modality": {"0": "a"}, "labels": {"0": "x", "1": "b", "2": "b"}}', "b are named twice"),
-        ('{"channel_names": "CT"}', r'channel_names is "CT", not numbers to names such as'),
-        ('{"labels": ["background", "liver"]}', r'labels is \["background", "liver"\], not names to values'),
+        ('{"modality": {"0": "a"}, "labels": {"0": "x", "1": "b", "2": "b"}}', "the names b occur twice"),
+        ('{"channel_names": "CT"}', r'channel_names: expected names by number, such as .*, got "CT"'),
+        (
+            '{"labels": ["background", "liver"]}',
+            r'expected values by name, .*, got \["background", "liver"\]',
+        ),
         (
             '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1.5, "b": []}}',
-            r"labels are whole numbers, or lists of them for regions, but a is 1\.5, b is \[\]",
+            r"labels: expected whole numbers, or lists of them for regions, got a 1\.5, b \[\]",
         ),
         (
             '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1}, "file_ending": "png"}',
@@ -165,7 +168,7 @@ def test_descriptions_of_other_editors(make_dataset):
     assert open_dataset(path.parent).spec.name == "raw"
     path.write_bytes(text.replace("{", '{"licence": "für alle", ', 1).encode("latin-1"))
     with pytest.raises(
-        InputError, match=r"dataset\.json: not UTF-8 text \(byte 14 is 0xfc\); save it as UTF-8"
+        InputError, match=r"dataset\.json: expected UTF-8 text, got byte 0xfc at 14\. Save the file as UTF-8"
     ):
         open_dataset(path.parent)
 
@@ -173,7 +176,9 @@ def test_descriptions_of_other_editors(make_dataset):
 def test_an_image_of_another_ending_is_named(make_dataset):
     images = make_dataset(2) / "imagesTr"
     (images / "case_1_0000.nii.gz").rename(images / "case_1_0000.nii")
-    with pytest.raises(InputError, match=r"without an image in imagesTr; case_1_0000\.nii does not end in"):
+    with pytest.raises(
+        InputError, match=r"without an image in imagesTr, as case_1_0000\.nii does not end in"
+    ):
         open_dataset(images.parent)
 
 
@@ -224,11 +229,11 @@ class TestFindCases:
     def test_a_further_channel_of_a_case_that_has_one_is_refused(self, make_dataset):
         folder = make_dataset(2) / "imagesTr"
         shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_1_0001.nii.gz")
-        told = (
-            r"imagesTr: case_1_0001\.nii\.gz: a further channel, but each case has one, such as case_1_0000\.nii\.gz; "
-            r"move it elsewhere, .* such as case_1_0001_0000\.nii\.gz$"
+        message = (
+            r"imagesTr: case_1_0001\.nii\.gz: a further channel, expected one channel for each case, such as "
+            r"case_1_0000\.nii\.gz\. Move it elsewhere, .* such as case_1_0001_0000\.nii\.gz$"
         )
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             find_cases(folder, file_ending=".nii.gz", num_channels=1)
         both = [folder / f"case_1_{channel:04d}.nii.gz" for channel in range(2)]
         with pytest.raises(InputError, match=r"case_1_0001\.nii\.gz: a further channel"):
@@ -236,7 +241,7 @@ class TestFindCases:
         shutil.copy(folder / "case_1_0000.nii.gz", folder / "case_0_0002.nii.gz")
         with pytest.raises(InputError, match=r"case_0_0002\.nii\.gz, case_1_0001\.nii\.gz: further channels"):
             find_cases(folder, file_ending=".nii.gz", num_channels=1)
-        # What is asked for by name is done.
+        # A file that is named explicitly is a case.
         assert names(find_cases_of_files(both[1:], num_channels=1)) == ["case_1_0001"]
         for path in folder.iterdir():
             shutil.move(path, folder / f"{path.name.removesuffix('.nii.gz')}_0000.nii.gz")
@@ -245,7 +250,7 @@ class TestFindCases:
 
     @pytest.mark.parametrize("numbers", [(1, 4), (42,), range(12), (0, 10, 20)])
     def test_names_that_end_in_four_digits_without_a_channel(self, tmp_path, numbers):
-        """AMOS begins at `amos_0001`; a grey film may begin at 0000, and has many frames or leaves some out."""
+        """AMOS begins at `amos_0001`. A grey film may begin at 0000, and has many frames or leaves some out."""
         for number in numbers:
             PIL.Image.new("L", (4, 4)).save(tmp_path / f"amos_{number:04d}.png")
         cases = find_cases(tmp_path, file_ending=".png", num_channels=1)
@@ -265,10 +270,10 @@ class TestFindCases:
         assert names(cases) == ["frame"]
 
     def test_a_grey_picture_among_those_in_colour_is_a_case(self, tmp_path):
-        """It is refused when it is read; the others are what they are."""
+        """It is refused when it is read. The other pictures stay cases."""
         PIL.Image.new("L", (4, 4)).save(tmp_path / "a_0000.png")
         with pytest.raises(
-            InputError, match=r"missing a_0001\.png, a_0002\.png; .* or give one that holds all 3"
+            InputError, match=r"missing a_0001\.png, a_0002\.png\. .* or one file that holds all 3"
         ):
             find_cases(tmp_path, file_ending=".png", num_channels=3)
         (tmp_path / "b_0000.png").write_bytes(b"no picture")
@@ -288,30 +293,32 @@ class TestFindCases:
         assert case.name == "case_1"
 
     def test_files_of_all_channels_are_one_case(self, make_dataset):
-        """As a shell gives them for `imagesTs/*.nii.gz`."""
+        """A shell lists them for `imagesTs/*.nii.gz`."""
         folder = make_dataset(2, num_channels=2) / "imagesTr"
         assert names(find_cases_of_files(sorted(folder.iterdir()), num_channels=2)) == ["case_0", "case_1"]
 
     def test_one_file_that_lacks_channels(self, make_dataset):
         file = make_dataset(1) / "labelsTr/case_0.nii.gz"
-        with pytest.raises(InputError, match="no channel number and not 2 channels in one file"):
+        with pytest.raises(InputError, match="expected a channel number, or 2 channels in one file"):
             find_cases_of_files([file], num_channels=2)
 
-    def test_nothing_there(self, tmp_path):
+    def test_missing_files(self, tmp_path):
         with pytest.raises(InputError, match="no such file or folder"):
             find_cases_of_files([tmp_path / "x"], num_channels=1)
         with pytest.raises(InputError, match="no such folder"):
             find_cases(tmp_path / "x", file_ending=".nii.gz", num_channels=1)
-        with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds no files"):
+        with pytest.raises(InputError, match=r"expected files that end in .nii.gz, got no files"):
             find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
         (tmp_path / "patient").mkdir()
-        with pytest.raises(InputError, match=r"no file ends in .nii.gz; it holds folders alone: patient"):
+        with pytest.raises(
+            InputError, match=r"expected files that end in .nii.gz, got only folders: patient"
+        ):
             find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
 
     def test_one_name_for_two_files(self, tmp_path):
         PIL.Image.new("L", (4, 4)).save(tmp_path / "a.png")
         PIL.Image.new("L", (4, 4)).save(tmp_path / "a_0000.png")
-        with pytest.raises(InputError, match=r"case a: a.png and a_0000.png have one name"):
+        with pytest.raises(InputError, match=r"case a: a.png and a_0000.png have the same name"):
             find_cases(tmp_path, file_ending=".png", num_channels=1)
 
 

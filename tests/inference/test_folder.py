@@ -244,7 +244,10 @@ def test_the_folder_of_a_data_set_is_pointed_to_its_images(make_predictor, tmp_p
     with pytest.raises(InputError) as caught:
         make_predictor().predict_folder(dataset, tmp_path / "out")
     given = " or ".join(str(dataset / name) for name in reversed(inside))
-    assert str(caught.value) == f"{dataset}: the folder of a data set, not one of images; give {given}."
+    assert (
+        str(caught.value)
+        == f"{dataset}: expected a folder of images, got the folder of a data set. Use {given}."
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Raw data sets in nnU-Net's layout: opened, checked and measured."""
+"""Raw data sets in nnU-Net's layout: description, check, splits, fingerprint."""
 
 from scanseg.dataset.check import CheckReport, check_dataset
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
@@ -25,13 +25,13 @@ __all__ = [
     "RawCase",
     "RawDataset",
     "check_dataset",
+    "check_values",
     "compute_fingerprint",
     "count_other_endings",
     "count_values",
     "find_cases",
     "find_cases_of_files",
     "find_splits",
-    "check_values",
     "open_dataset",
     "read_case",
     "read_description",

@@ -1,4 +1,4 @@
-"""Look for everything that is wrong with a raw data set before time is spent on it."""
+"""Check of a raw data set, which reports every fault at once."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from scanseg.specs import DatasetSpec
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a sound data set holds."""
+    """Contents of a data set without faults."""
 
     dataset: str
     """Name of the data set."""
@@ -31,14 +31,14 @@ class CheckReport:
     spacing_range: tuple[tuple[float, ...], tuple[float, ...]]
     """Smallest and largest spacing in mm along each axis."""
     label_voxels: dict[str, int]
-    """Voxels of each label or region over all cases."""
+    """Number of voxels of each label or region over all cases."""
     label_cases: dict[str, int]
-    """Cases in which each label or region occurs."""
+    """Number of cases with each label or region."""
     warnings: tuple[str, ...]
-    """What is unusual but can be trained on."""
+    """Unusual properties that do not prevent training."""
 
     def lines(self) -> list[str]:
-        """Say the report in lines of text; of many warnings the first."""
+        """Return the report as lines of text, with at most twenty warnings."""
         axes = ("z", "y", "x")[-self.num_axes :]
         shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
         spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
@@ -59,21 +59,29 @@ class CheckReport:
 def check_dataset(
     dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
 ) -> CheckReport:
-    """Read every case and compare it with what the data set says about itself.
+    """Read every case and compare it with the data set's description.
 
-    Faults are: files that cannot be read, NaN, images that are constant, a wrong number of channels, channels
-    or a label map on another grid than the image, unknown label values, images of two and of three axes in
-    one data set, another number of cases than `dataset.json` says, and folds of unknown cases, without training
-    cases, or with a case in both parts. Warnings are: labels that never occur, cases without foreground, a constant
-    channel beside others, folds without validation cases.
+    Faults are:
+
+    - files that cannot be read, and NaN,
+    - constant images,
+    - a wrong number of channels,
+    - channels or a label map on another grid than the image,
+    - unknown label values,
+    - images of two and of three axes in one data set,
+    - a number of cases that differs from `numTraining` in `dataset.json`,
+    - folds with unknown cases, without training cases, or with a case in both parts.
+
+    Warnings are: labels that never occur, cases without foreground, a constant channel among others, folds without
+    validation cases.
 
     Args:
-        dataset: The data set.
+        dataset: Data set to check.
         num_workers: Processes that read cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Raises:
-        InputError: With every fault of every case.
+        InputError: The data set has faults. The message lists every fault of every case.
     """
     findings = map_cases(
         partial(inspect_case, spec=dataset.spec),
@@ -84,7 +92,7 @@ def check_dataset(
     )
     faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
     if not findings:
-        faults.append("no cases; add images and label maps")
+        faults.append("no cases. Add images and label maps.")
     faults += _check_axes(findings)
     faults += _check_number(dataset)
     split_faults, split_warnings = check_splits(dataset)
@@ -95,7 +103,7 @@ def check_dataset(
 def _report(
     spec: DatasetSpec, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
 ) -> CheckReport:
-    """Sum up cases without faults."""
+    """Summarize cases without faults."""
     label_voxels = {
         name: sum(found.value_counts.get(value, 0) for found in findings for value in values)
         for name, values in spec.foreground.items()
@@ -122,7 +130,7 @@ def _report(
 def _warnings(
     spec: DatasetSpec, findings: Sequence[CaseFindings], label_voxels: dict[str, int]
 ) -> tuple[str, ...]:
-    """What is unusual but can be trained on."""
+    """Return the unusual properties that do not prevent training."""
     foreground = {value for values in spec.foreground.values() for value in values}
     bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
     warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
@@ -132,19 +140,18 @@ def _warnings(
 
 
 def _check_number(dataset: RawDataset) -> list[str]:
-    """Compare the number of cases with the one that the data set says."""
-    described, there = dataset.num_described, len(dataset.cases)
-    if described in (None, there):
+    """Compare the number of cases with the description."""
+    described, found = dataset.num_described, len(dataset.cases)
+    if described is None or described == found:
         return []
-    verb = "is" if there == 1 else "are"
     return [
-        f"{DESCRIPTION_FILE} says numTraining {described}, but {counted(there, 'training case')} {verb} there; "
-        f"add those that are missing, or mend the number"
+        f"expected {counted(described, 'training case')} by numTraining in {DESCRIPTION_FILE}, got {found}. Add the "
+        "missing cases, or correct the number."
     ]
 
 
 def _check_axes(findings: Sequence[CaseFindings]) -> list[str]:
-    """Name the cases whose number of axes is that of the fewer."""
+    """List the cases whose number of axes differs from the majority."""
     num_axes = Counter(len(found.shape) for found in findings if found.shape)
     if len(num_axes) < 2:
         return []
@@ -152,11 +159,11 @@ def _check_axes(findings: Sequence[CaseFindings]) -> list[str]:
     others = [found for found in findings if found.shape and len(found.shape) != usual]
     named = listed([f"{found.case} {found.shape}" for found in others])
     return [
-        f"images of {usual} axes, but {len(others)} of another number: {named}; keep one kind in a data set"
+        f"expected images of {usual} axes, got {len(others)} of another number: {named}. Keep one kind in a data set."
     ]
 
 
 def _range_text(low: float, high: float, *, digits: int) -> str:
-    """One value, or the smallest and the largest."""
+    """Return the common value, or the smallest and the largest, as text."""
     texts = [f"{round(value, digits):g}" if digits else str(value) for value in (low, high)]
     return texts[0] if texts[0] == texts[1] else f"{texts[0]}-{texts[1]}"

@@ -1,7 +1,7 @@
-"""Read `dataset.json` in the form of nnU-Net (v1 and v2) or of the Medical Segmentation Decathlon.
+"""Reader of `dataset.json` of nnU-Net (v1, v2) and the Decathlon.
 
-Keys other than those read here (licence, reference ...) describe the data set for people and are passed over;
-every key that matters is required where it matters, so a misspelt one is noticed.
+Other keys (licence, reference ...) are for human readers and are ignored. Every key that is used is required where it
+is used, so a misspelt key is an error.
 """
 
 import json
@@ -20,7 +20,7 @@ DESCRIPTION_FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class ListedCase:
-    """A case as `dataset.json` lists it."""
+    """A case that `dataset.json` lists."""
 
     name: str
     images: tuple[Path, ...]
@@ -29,23 +29,23 @@ class ListedCase:
 
 @dataclass(frozen=True)
 class Description:
-    """What `dataset.json` says."""
+    """Contents of `dataset.json`."""
 
     spec: DatasetSpec
     listed: tuple[ListedCase, ...]
-    """The cases where the file lists them itself; else they are found by their names."""
+    """Cases that the file lists. If empty, cases are found by their file names."""
     num_training: int | None
-    """How many training cases it says there are, if it does."""
+    """Number of training cases in the file, if any."""
 
 
 def read_description(folder: Path) -> Description:
-    """Read what a data set says about itself.
+    """Read the `dataset.json` of a data set.
 
     Args:
         folder: Folder of the data set.
 
     Raises:
-        InputError: The file cannot be read or does not describe a data set; with all faults.
+        InputError: The file cannot be read or does not describe a data set. The message lists all faults.
     """
     path = folder / DESCRIPTION_FILE
     content = _read_json(path)
@@ -60,10 +60,10 @@ def read_description(folder: Path) -> Description:
         }
         num_training = _num_training(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not in a known form ({error}).") from error
+        raise InputError(f"{path}: unknown form ({error}).") from error
     missing = [name for name, value in fields.items() if value is None and name != "regions_class_order"]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; add as in nnU-Net's format.")
+        raise InputError(f"{path}: lacks {', '.join(missing)}. Add them as in nnU-Net's format.")
     try:
         return Description(DatasetSpec.model_validate(fields), listed, num_training)
     except ValidationError as error:
@@ -76,70 +76,78 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#x}); save it as UTF-8."
+            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}. Save the file as "
+            "UTF-8."
         ) from error
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); a raw data set has this file."
+            f"{path}: cannot be read ({error.strerror}). A raw data set needs this file."
         ) from error
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}).") from error
+        raise InputError(f"{path}: expected JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object.")
+        raise InputError(f"{path}: expected a JSON object.")
     return content
 
 
 def _num_training(content: dict[str, Any]) -> int | None:
-    """The number of training cases; some write it as text."""
+    """Return the number of training cases, which some files hold as text."""
     number = content.get("numTraining")
     if number is not None and not str(number).isdecimal():
-        raise ValueError(f"numTraining is {json.dumps(number)}, not a number of cases")
+        raise ValueError(f"numTraining: expected a number of cases, got {json.dumps(number)}")
     return None if number is None else int(number)
 
 
 def _channel_names(content: dict[str, Any]) -> tuple[str, ...] | None:
-    """Channel names in their order, from `channel_names` or the older `modality`."""
+    """Return the channel names from `channel_names` or the older `modality`."""
     names = content.get("channel_names", content.get("modality"))
     if names is None or isinstance(names, list):
         return names if names is None else tuple(str(name) for name in names)
     if not isinstance(names, dict):
-        raise ValueError(f'channel_names is {json.dumps(names)}, not numbers to names such as {{"0": "CT"}}')
+        raise ValueError(
+            f'channel_names: expected names by number, such as {{"0": "CT"}}, got {json.dumps(names)}'
+        )
     numbered = {int(number): str(name) for number, name in names.items()}
     if sorted(numbered) != list(range(len(numbered))):
-        raise ValueError(f"channel_names are numbered {sorted(numbered)}, not from 0 on")
+        raise ValueError(f"channel_names: expected consecutive numbers from 0, got {sorted(numbered)}")
     return tuple(numbered[number] for number in range(len(numbered)))
 
 
 def _labels(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Labels as name to value; the Decathlon has value to name."""
+    """Return the label values by name. The Decathlon has names by value."""
     labels = content.get("labels")
     if not labels:
         return None
     if not isinstance(labels, dict):
         raise ValueError(
-            f'labels is {json.dumps(labels)}, not names to values such as {{"background": 0, "liver": 1}}'
+            f'labels: expected values by name, such as {{"background": 0, "liver": 1}}, got {json.dumps(labels)}'
         )
     if all(isinstance(name, str) for name in labels.values()) and all(key.isdigit() for key in labels):
         names = [BACKGROUND if int(value) == 0 else name for value, name in labels.items()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"labels {', '.join(repeated)} are named twice")
+            raise ValueError(f"labels: the names {', '.join(repeated)} occur twice")
         return {name: int(value) for name, value in zip(names, labels, strict=True)}
-    strange = [f"{name} is {json.dumps(value)}" for name, value in labels.items() if not _is_whole(value)]
-    if strange:
-        raise ValueError(f"labels are whole numbers, or lists of them for regions, but {', '.join(strange)}")
+    invalid = [f"{name} {json.dumps(value)}" for name, value in labels.items() if not _is_whole(value)]
+    if invalid:
+        raise ValueError(
+            f"labels: expected whole numbers, or lists of them for regions, got {', '.join(invalid)}"
+        )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in labels.items()}
 
 
 def _is_whole(value: object) -> bool:
-    """Whether a label is a whole number or a list of them; some write numbers as text."""
+    """Return whether a label is a whole number or a list.
+
+    Some files hold numbers as text.
+    """
     if isinstance(value, list):
         return bool(value) and all(_is_whole(part) and not isinstance(part, list) for part in value)
     return str(value).lstrip("-").isdecimal() or (isinstance(value, float) and value.is_integer())
 
 
 def _listed_cases(folder: Path, content: dict[str, Any]) -> tuple[ListedCase, ...]:
-    """Cases from nnU-Net's `dataset` or, in the older form, from `training`."""
+    """Return the cases in nnU-Net's `dataset`, or in the older `training`."""
     if isinstance(content.get("dataset"), dict):
         return tuple(
             ListedCase(name, tuple(folder / image for image in entry["images"]), folder / entry["label"])
@@ -153,7 +161,10 @@ def _listed_cases(folder: Path, content: dict[str, Any]) -> tuple[ListedCase, ..
 
 
 def _training_entry(folder: Path, entry: dict[str, str], num_channels: int) -> ListedCase:
-    """A pair of the older form: the image named, or nnU-Net v1's files `CASE_0000` ... behind that name."""
+    """Return a case of the older form.
+
+    Its images are the file named, or nnU-Net v1's files `CASE_0000`, `CASE_0001` ... of that name.
+    """
     image, label_map = folder / entry["image"], folder / entry["label"]
     ending = file_ending(image)
     stem = image.name[: -len(ending)]
@@ -163,5 +174,5 @@ def _training_entry(folder: Path, entry: dict[str, str], num_channels: int) -> L
 
 
 def _ending_of(listed: tuple[ListedCase, ...]) -> str | None:
-    """The ending of the listed images, if they are listed."""
+    """Return the file ending of the listed images, if any."""
     return file_ending(listed[0].images[0]) if listed else None

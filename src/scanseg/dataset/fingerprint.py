@@ -1,4 +1,7 @@
-"""Measure a data set: sizes, spacings and foreground intensities, as nnU-Net's planning needs them."""
+"""Fingerprint of a data set: shapes, spacings, foreground intensities.
+
+It holds the measurements that nnU-Net's planning needs.
+"""
 
 import math
 from collections.abc import Sequence
@@ -21,12 +24,12 @@ SEED = 1234
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """What one case contributes."""
+    """Contribution of one case to the fingerprint."""
 
     measures: CaseMeasures
     num_axes: int
     intensities: np.ndarray
-    """Sampled foreground intensities, (channel, sample); no samples where there is no foreground."""
+    """Sampled foreground intensities, (channel, sample). Without foreground it has no samples."""
 
 
 def compute_fingerprint(
@@ -34,12 +37,12 @@ def compute_fingerprint(
 ) -> Fingerprint:
     """Measure every case of a data set.
 
-    Shapes are those after cropping to the non-zero part. Intensities are 10000 foreground voxels of each case
-    with foreground, drawn with replacement and a fixed seed, so that every case weighs the same. Unlike nnU-Net,
+    Shapes are the shapes after cropping to the non-zero part. Intensities come from 10000 foreground voxels of each
+    case with foreground, drawn with replacement and a fixed seed, so every case has the same weight. Unlike in nnU-Net,
     voxels with the ignore label are no foreground.
 
     Args:
-        dataset: The data set.
+        dataset: Data set to measure.
         num_workers: Processes that measure cases. 0: only the calling process.
         progress: Called with each progress update.
 
@@ -55,11 +58,11 @@ def compute_fingerprint(
     )
     if not any(sample.intensities.size for sample in samples):
         raise InputError(
-            f"{dataset.path}: none of {counted(len(samples), 'case')} has foreground; "
-            f"mend the label maps or dataset.json."
+            f"{dataset.path}: none of {counted(len(samples), 'case')} has foreground. Correct the label maps or "
+            "dataset.json."
         )
     if len({sample.num_axes for sample in samples}) > 1:
-        raise InputError(f"{dataset.path}: images of 2 and of 3 axes in one data set; keep one kind.")
+        raise InputError(f"{dataset.path}: images of 2 and of 3 axes in one data set. Keep one kind.")
     intensities = np.concatenate([sample.intensities for sample in samples], axis=1)
     return Fingerprint(
         num_axes=samples[0].num_axes,
@@ -70,12 +73,12 @@ def compute_fingerprint(
 
 
 def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
-    """Measure one case and draw from its foreground."""
+    """Measure one case and draw intensities from its foreground."""
     image, label_map = read_case(case)
     if image.num_channels != spec.num_channels:
         raise InputError(
-            f"case {case.name}: image of {counted(image.num_channels, 'channel')}, but dataset.json names "
-            f"{spec.num_channels}; mend channel_names or the files."
+            f"case {case.name}: expected {counted(spec.num_channels, 'channel')} as in dataset.json, got "
+            f"{image.num_channels}. Correct channel_names or the files."
         )
     array = lift(image.array, image.num_axes)
     _, shape = find_nonzero_box(array)
@@ -92,7 +95,15 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
 
 
 def _draw(array: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Intensities of all channels at voxels drawn from a mask, as float32 (channel, sample)."""
+    """Return the intensities of all channels at voxels drawn from a mask.
+
+    Args:
+        array: Image (channel, *spatial).
+        foreground: Mask of shape `spatial`.
+
+    Returns:
+        Intensities as float32, (channel, sample).
+    """
     voxels = np.flatnonzero(foreground)
     if not voxels.size:
         return np.empty((len(array), 0), dtype=np.float32)
@@ -101,7 +112,7 @@ def _draw(array: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 
 
 def _describe(intensities: np.ndarray) -> IntensityStatistics:
-    """Statistics of one channel."""
+    """Return the statistics of the sampled intensities of one channel."""
     values = intensities.astype(np.float64)
     low, median, high = np.percentile(values, (0.5, 50, 99.5))
     return IntensityStatistics(
@@ -116,6 +127,6 @@ def _describe(intensities: np.ndarray) -> IntensityStatistics:
 
 
 def _median_kept(samples: Sequence[_Sample]) -> float:
-    """Median over cases of the part of the voxels that cropping keeps."""
+    """Return the median over cases of the fraction of voxels after cropping."""
     kept = [math.prod(sample.measures.shape) / math.prod(sample.measures.source_shape) for sample in samples]
     return float(np.median(kept))

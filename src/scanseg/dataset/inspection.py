@@ -1,4 +1,4 @@
-"""Look at one case of a raw data set: what it holds, and what is wrong with it."""
+"""Inspection of one case of a raw data set: contents, faults, warnings."""
 
 from dataclasses import dataclass
 
@@ -13,28 +13,28 @@ from scanseg.specs import DatasetSpec
 
 @dataclass(frozen=True)
 class CaseFindings:
-    """What was found in one case."""
+    """Contents, faults and warnings of one case."""
 
     case: str
     shape: tuple[int, ...] | None
-    """Voxels along each axis; None where the image cannot be read."""
+    """Voxels along each axis. `None`: the image cannot be read."""
     spacing: tuple[float, ...] | None
-    """Millimetres per voxel along each axis; None where the image cannot be read."""
+    """Millimetres per voxel along each axis. `None`: the image cannot be read."""
     value_counts: dict[int, int]
-    """Voxels of each value in the label map."""
+    """Number of voxels of each value in the label map."""
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
-    """Read a case and compare it with what its data set says.
+    """Read a case and compare it with the data set's description.
 
     Args:
-        case: The case.
-        spec: What the data set says about itself.
+        case: Case to read.
+        spec: Description of the data set.
 
     Returns:
-        The findings; nothing that is wrong with the files is raised.
+        The findings, including faults of the files. Faults are never raised.
     """
     faults: list[str] = []
     warnings: list[str] = []
@@ -49,8 +49,8 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         differences = compare_geometry(image, label_map)
         if differences:
             faults.append(
-                f"image and label map differ in {', '.join(differences)}; save the label map on the grid of the "
-                "image"
+                f"image and label map differ in {', '.join(differences)}. Save the label map on the grid of the "
+                "image."
             )
     return CaseFindings(
         case=case.name,
@@ -63,7 +63,14 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
 
 
 def count_values(label_map: np.ndarray) -> dict[int, int]:
-    """Count the voxels of each value of a label map of type uint8."""
+    """Count the voxels of each value of a label map.
+
+    Args:
+        label_map: Label map of uint8, (..., y, x).
+
+    Returns:
+        Number of voxels by value, for the values that occur.
+    """
     counts = np.zeros(256, dtype=np.int64)
     for slab in label_map.reshape(-1, *label_map.shape[-2:]):
         counts += np.bincount(slab.ravel(), minlength=256)
@@ -71,7 +78,7 @@ def count_values(label_map: np.ndarray) -> dict[int, int]:
 
 
 def _read_image(case: RawCase, faults: list[str]) -> Image | None:
-    """The image, or None and a fault."""
+    """Return the image, or `None` after adding a fault."""
     try:
         return read_image(case.images)
     except InputError as error:
@@ -80,9 +87,9 @@ def _read_image(case: RawCase, faults: list[str]) -> Image | None:
 
 
 def _read_label_map(case: RawCase, faults: list[str]) -> Image | None:
-    """The label map, or None and a fault."""
+    """Return the label map, or `None` after adding a fault."""
     if case.label_map is None:
-        faults.append("no label map; add it")
+        faults.append("no label map. Add it.")
         return None
     try:
         return read_label_map(case.label_map)
@@ -92,16 +99,16 @@ def _read_label_map(case: RawCase, faults: list[str]) -> Image | None:
 
 
 def _check_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: list[str]) -> None:
-    """Compare an image with the description; one that shows nothing is a fault."""
+    """Add faults and warnings about channels and constant intensities."""
     if image.num_channels != spec.num_channels:
         faults.append(
-            f"image of {counted(image.num_channels, 'channel')}, but dataset.json names {spec.num_channels} "
-            f"({', '.join(spec.channel_names)}); mend channel_names or the files"
+            f"expected {counted(spec.num_channels, 'channel')} ({', '.join(spec.channel_names)}) as in dataset.json, "
+            f"got {image.num_channels}. Correct channel_names or the files."
         )
     constant = [index for index, channel in enumerate(image.array) if channel.min() == channel.max()]
     if len(constant) == image.num_channels:
         faults.append(
-            f"empty image: every voxel is {image.array.flat[0]:g}; remove the case or mend its file"
+            f"empty image: every voxel is {image.array.flat[0]:g}. Remove the case or correct its file."
         )
         return
     for index in constant:
@@ -110,12 +117,12 @@ def _check_image(image: Image, spec: DatasetSpec, faults: list[str], warnings: l
 
 
 def check_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> list[str]:
-    """Name values of the label map that the data set does not know.
+    """Return a fault if the label map has values without a label.
 
     Args:
-        case: The case.
-        counts: Voxels of each value, see `count_values`.
-        spec: What the data set says about itself.
+        case: Case of the label map.
+        counts: Number of voxels of each value, see `count_values`.
+        spec: Description of the data set.
     """
     unknown = sorted(counts.keys() - spec.known_values)
     if not unknown:
@@ -124,10 +131,11 @@ def check_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> li
     name = case.label_map.name if case.label_map else case.name
     if set(counts) <= {0, 255} and spec.known_values == {0, 1}:
         return [
-            f"label map {name} is a mask of 0 and 255, but labels are {known}; write 1 in place of 255: "
+            f"label map {name}: expected the labels {known}, got a mask of 0 and 255. Replace 255 by 1: "
             "(array == 255).astype('uint8')"
         ]
     found = ", ".join(f"{value} ({counted(counts[value], 'voxel')})" for value in unknown)
     return [
-        f"label map {name} holds unknown values {found}; labels are {known}: mend dataset.json or the file"
+        f"label map {name}: expected the labels {known}, got unknown values {found}. Correct dataset.json or the "
+        "file."
     ]

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to one case: nnU-Net's naming `CASE_0000.ext`."""
+"""Grouping of files into cases by nnU-Net's names `CASE_0000.ext`."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,50 +13,53 @@ from scanseg.messages import listed
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 _SIDE_FILES = ("dataset.json", "prediction.json", "thumbs.db", "desktop.ini")
-"""Files that lie beside images and are none, in lower case; others of the kind begin with a dot."""
+"""Names in lower case of files beside images that are no images. Hidden files are ignored too."""
 
 _MOST_CHANNELS = 10
-"""Numbers from here on are those of frames, where nothing else tells frames from channels."""
+"""First number that identifies files as frames instead of channels, if nothing else does."""
 
 CaseFiles = dict[str, tuple[Path, ...]]
 
 
 def list_files(folder: Path, *, file_ending: str) -> list[Path]:
-    """List the visible files of a folder with an ending, sorted by name.
+    """List the visible files with an ending, sorted by name.
 
     Args:
-        folder: The folder.
-        file_ending: The ending, with its dot.
+        folder: Folder to list.
+        file_ending: Ending with its dot.
 
     Raises:
-        InputError: The folder is not there, or holds no such file.
+        InputError: The folder is missing, or holds no such file.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
     visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = [path for path in visible if path.name.endswith(file_ending)]
     if not files:
-        there = sorted({_ending_of(path) for path in visible})
-        holds = f"its files end in {listed(there)}" if there else _say_of_empty(folder)
-        raise InputError(f"{folder}: no file ends in {file_ending}; {holds}.")
+        endings = sorted({_ending_of(path) for path in visible})
+        found = f"files that end in {listed(endings)}" if endings else _describe_folders(folder)
+        raise InputError(f"{folder}: expected files that end in {file_ending}, got {found}.")
     return files
 
 
-def _say_of_empty(folder: Path) -> str:
-    """Say of a folder without files what it holds."""
+def _describe_folders(folder: Path) -> str:
+    """Describe the contents of a folder without files."""
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return f"it holds folders alone: {listed(inside)}" if inside else "it holds no files"
+    return f"only folders: {listed(inside)}" if inside else "no files"
 
 
 def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
-    """Count the visible files of a folder that do not have an ending, by the endings that they have.
+    """Count the visible files of a folder with other endings.
 
-    Left out are files that lie beside images (`dataset.json`, what systems leave there), the voxels of images whose
-    headers have the ending, and the spacings of TIFF files.
+    Not counted are `dataset.json` and files of operating systems, the voxels of images whose headers have the ending,
+    and the spacings of TIFF files.
 
     Args:
-        folder: The folder.
-        file_ending: The ending, with its dot.
+        folder: Folder to search.
+        file_ending: Ending of the images, with its dot.
+
+    Returns:
+        Number of files by ending.
     """
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     images = [path for path in paths if path.name.endswith(file_ending)]
@@ -77,14 +80,20 @@ def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
 
 
 def _ending_of(path: Path) -> str:
-    """Return the ending of a file's name: a known one, else what is behind the last dot, else the name."""
+    """Return the ending of a file name.
+
+    It is a known ending, else the part from the last dot, else the whole name.
+    """
     name = path.name
     known = next((ending for ending in DECODERS if name.lower().endswith(ending)), path.suffix)
     return name[len(name) - len(known) :] if known else name
 
 
 def split_channel(file: Path, file_ending: str) -> tuple[str, int | None]:
-    """Split a file's name into case and channel; channel None where the name ends in no four digits."""
+    """Split a file name into case and channel.
+
+    The channel is `None` if the name does not end in four digits.
+    """
     stem = file.name[: -len(file_ending)]
     match = _NUMBERED.fullmatch(stem)
     return (match["case"], int(match["channel"])) if match else (stem, None)
@@ -99,20 +108,20 @@ def group_files(
 ) -> tuple[CaseFiles, list[str]]:
     """Group image files by case.
 
-    Where one file holds all channels, each file is a case; its ending `_0000` is left out of the name, unless the same
-    name occurs with other numbers too (the frames of a film). Where each case has one channel, what looks like further
-    channels of a case is a fault: `x_0001` beside `x_0000`, if no number of `x` is 10 or more. Else there is one file
-    for each channel.
+    If one file holds all channels, each file is a case. `_0000` at the end of its name is left out of the case name,
+    unless the same name occurs with other numbers too (the frames of a film). If each case has one channel, files that
+    look like further channels are a fault: `x_0001` beside `x_0000`, if no number of `x` is 10 or more. In all other
+    data sets, each channel has one file.
 
     Args:
-        files: The files.
-        file_ending: Their ending, with its dot.
-        num_channels: Channels that each case must have.
-        known_cases: Names known from label maps, by which channels that are too many are told from frames; None: there
-            are no label maps.
+        files: Image files.
+        file_ending: Ending of the files, with its dot.
+        num_channels: Number of channels of each case.
+        known_cases: Case names of label maps, which distinguish surplus channels from frames. `None`: no label maps
+            exist.
 
     Returns:
-        The files of each case in the order of channels, and what is wrong, one phrase for each fault.
+        The files of each case in the order of channels, and the faults.
     """
     if num_channels == 1 or holds_all_channels(files, num_channels, file_ending=file_ending):
         beyond = _further_channels(files, file_ending) if num_channels == 1 and known_cases is None else []
@@ -122,10 +131,15 @@ def group_files(
 
 
 def holds_all_channels(files: Sequence[Path], num_channels: int, *, file_ending: str) -> bool:
-    """Whether one file holds all channels of a case: as the first says that can be read.
+    """Return whether one file holds all channels of a case.
 
-    Where no name has a number above 0, so that files of single channels would lack all others, any that holds all
-    decides, or that none can be read.
+    The first readable file decides. If no name has a number above 0, files of single channels would lack all other
+    channels. The answer is then yes if any file holds all channels, or if no file is readable.
+
+    Args:
+        files: Image files.
+        num_channels: Number of channels of each case.
+        file_ending: Ending of the files, with its dot.
     """
     counts = _readable_counts(files)
     if any(split_channel(file, file_ending)[1] for file in files):
@@ -134,14 +148,17 @@ def holds_all_channels(files: Sequence[Path], num_channels: int, *, file_ending:
 
 
 def _readable_counts(files: Sequence[Path]) -> Iterator[int]:
-    """Give the channels of every file that can be read."""
+    """Yield the number of channels of every readable file."""
     for file in files:
         with suppress(InputError):
             yield count_channels(file)
 
 
 def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
-    """Say which files are further channels of cases that have one: `x_0001` beside `x_0000`."""
+    """Return a fault for files that look like further channels, if any.
+
+    Each case has one channel, so `x_0001` beside `x_0000` is a further one.
+    """
     numbered = [(file, *split_channel(file, file_ending)) for file in files]
     numbers: dict[str, set[int]] = defaultdict(set)
     for _, case, channel in numbered:
@@ -151,11 +168,11 @@ def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
     further = [(file.name, case) for file, case, channel in numbered if channel and case in stacks]
     if not further:
         return []
-    (name, case), one = further[0], len(further) == 1
+    (name, case), single = further[0], len(further) == 1
     return [
-        f"{listed([name for name, _ in further])}: {'a further channel' if one else 'further channels'}, but each case "
-        f"has one, such as {case}_0000{file_ending}; move {'it' if one else 'them'} elsewhere, or give the files to "
-        f"segment by name. An image of its own has a name that ends in _0000, such as "
+        f"{listed([name for name, _ in further])}: {'a further channel' if single else 'further channels'}, expected "
+        f"one channel for each case, such as {case}_0000{file_ending}. Move {'it' if single else 'them'} elsewhere, or "
+        f"name the files to segment. The name of a separate image ends in _0000, such as "
         f"{name[: -len(file_ending)]}_0000{file_ending}"
     ]
 
@@ -163,14 +180,14 @@ def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
 def _one_file_each(
     files: Sequence[Path], file_ending: str, known_cases: Collection[str]
 ) -> tuple[CaseFiles, list[str]]:
-    """Each file is a case."""
+    """Return the cases if each file is one, and the faults."""
     parts = {file: split_channel(file, file_ending) for file in files}
     films = {case for case, channel in parts.values() if channel}
     extra = sorted(file.name for file, (case, channel) in parts.items() if channel and case in known_cases)
     if extra:
         return {}, [
-            f"{listed(extra)}: further channels, but dataset.json names channels that one file holds; "
-            "name every channel in channel_names, or remove the files"
+            f"{listed(extra)}: further channels, expected one file with all channels of dataset.json. Name every "
+            "channel in channel_names, or remove the files."
         ]
     grouped: dict[str, list[Path]] = defaultdict(list)
     for file, (case, _) in parts.items():
@@ -178,7 +195,7 @@ def _one_file_each(
         is_whole = case in films or (stem in known_cases and case not in known_cases)
         grouped[stem if is_whole else case].append(file)
     faults = [
-        f"case {case}: {' and '.join(file.name for file in group)} have one name; rename all but one"
+        f"case {case}: {' and '.join(file.name for file in group)} have the same name. Rename all but one."
         for case, group in grouped.items()
         if len(group) > 1
     ]
@@ -188,14 +205,17 @@ def _one_file_each(
 def _one_file_per_channel(
     files: Sequence[Path], file_ending: str, num_channels: int
 ) -> tuple[CaseFiles, list[str]]:
-    """Files that differ in the four digits only are the channels of a case."""
+    """Return the cases if each channel has a file, and the faults.
+
+    The files of a case differ only in their four digits.
+    """
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
     faults = []
     for file in files:
         case, channel = split_channel(file, file_ending)
         if channel is None:
             faults.append(
-                f"{file.name}: no channel number and not {num_channels} channels in one file; name the files "
+                f"{file.name}: expected a channel number, or {num_channels} channels in one file. Name the files "
                 f"{case}_0000{file_ending}, {case}_0001{file_ending} ..."
             )
         else:
@@ -208,11 +228,11 @@ def _one_file_per_channel(
         extra = [file.name for channel, file in sorted(channels.items()) if channel >= num_channels]
         if missing:
             faults.append(
-                f"case {case}: missing {', '.join(missing)}; add the files of all channels, or give one that holds all "
-                f"{num_channels}"
+                f"case {case}: missing {', '.join(missing)}. Add the files of all channels, or one file that holds all "
+                f"{num_channels}."
             )
         if extra:
-            faults.append(f"case {case}: {', '.join(extra)} beyond the {num_channels} channels; remove them")
+            faults.append(f"case {case}: {', '.join(extra)} beyond the {num_channels} channels. Remove them.")
         if not missing and not extra:
             complete[case] = tuple(channels[index] for index in range(num_channels))
     return complete, faults

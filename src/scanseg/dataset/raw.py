@@ -1,4 +1,4 @@
-"""Raw data sets: which files make up which case."""
+"""Raw data sets and the files of their cases."""
 
 import glob
 import re
@@ -27,40 +27,40 @@ class RawCase:
 
     name: str
     images: tuple[Path, ...]
-    """One file for each channel, or one file that holds all channels."""
+    """One file for each channel, or one file with all channels."""
     label_map: Path | None
-    """None for a case that is only to be predicted."""
+    """File of the label map. `None`: a case without annotation."""
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set as it lies on disk."""
+    """A data set on disk."""
 
     path: Path
     spec: DatasetSpec
     cases: tuple[RawCase, ...]
-    """The training cases, sorted by name."""
+    """Training cases, sorted by name."""
     num_described: int | None = None
-    """How many cases its `dataset.json` says there are, if it does."""
+    """Number of training cases in `dataset.json`, if any."""
 
     @property
     def image_bytes(self) -> int:
-        """Size of all image files of the training cases."""
+        """Size in bytes of all image files of the training cases."""
         return sum(image.stat().st_size for case in self.cases for image in case.images)
 
 
 def open_dataset(path: Path) -> RawDataset:
-    """Open a data set in the raw layout of nnU-Net, or that of the Medical Segmentation Decathlon.
+    """Open a data set in the layout of nnU-Net or the Decathlon.
 
     Args:
         path: Folder with `dataset.json`, `imagesTr` and `labelsTr`.
 
     Raises:
-        InputError: With everything that is wrong: no or an invalid `dataset.json`, missing channels, missing
-            label maps, label maps without image, no cases.
+        InputError: `dataset.json` is missing or invalid, channels or label maps are missing, label maps have no image,
+            or the folder holds no cases. The message lists all faults.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; give the folder that holds {DESCRIPTION_FILE}.")
+        raise InputError(f"{path}: no such folder. Name the folder with {DESCRIPTION_FILE}.")
     described = read_description(path)
     spec, listed = described.spec, described.listed
     cases, faults = _check_listed(path, listed) if listed else _pair_files(path, spec)
@@ -73,20 +73,22 @@ def find_cases(
 ) -> tuple[RawCase, ...]:
     """Find the cases to predict in a folder.
 
-    It holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. Where one file holds all channels (one channel, a
-    colour image, a NIfTI file of four axes), `CASE.ext` is a case as well.
+    The folder holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. If one file holds all channels (one channel,
+    a colour image, a NIfTI file of four axes), `CASE.ext` is a case too.
 
     Args:
-        folder: The folder.
+        folder: Folder of images.
         file_ending: Ending of the files, with its dot.
-        num_channels: Channels that each case must have.
-        known_cases: Names of cases known from label maps, where there are any.
+        num_channels: Number of channels of each case.
+        known_cases: Case names of label maps, which distinguish surplus channels from frames. `None`: no label maps
+            exist.
 
     Returns:
         The cases, sorted by name, without label maps.
 
     Raises:
-        InputError: With everything that is wrong: nothing there, missing or further channels, names used twice.
+        InputError: The folder or its files are missing, channels are missing or surplus, or files have the same name.
+            The message lists all faults.
     """
     _refuse_dataset(folder, file_ending)
     files = list_files(folder, file_ending=file_ending)
@@ -94,12 +96,12 @@ def find_cases(
 
 
 def find_cases_of_files(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
-    """Find the cases to predict to which some files belong.
+    """Find the cases to predict that contain the named files.
 
     Args:
-        files: Files of any known endings; where each channel has a file, one of a case is enough, the others lie
-            beside it.
-        num_channels: Channels that each case must have.
+        files: Files of any known endings. If each channel has a file, one file of a case is enough. The others are
+            found in its folder.
+        num_channels: Number of channels of each case.
 
     Returns:
         The cases, without label maps.
@@ -123,7 +125,7 @@ def find_cases_of_files(files: Sequence[Path], *, num_channels: int) -> tuple[Ra
 
 
 def _with_other_channels(file: Path, file_ending: str, num_channels: int) -> list[Path]:
-    """Return a file, or those of all channels of its case, where each has one."""
+    """Return the files of all channels of a file's case."""
     case, channel = split_channel(file, file_ending)
     if (
         channel is None
@@ -141,7 +143,11 @@ def _group(
     num_channels: int,
     known_cases: Collection[str] | None = None,
 ) -> tuple[RawCase, ...]:
-    """Make cases of files, or raise what is wrong with them."""
+    """Group files into cases.
+
+    Raises:
+        FaultsError: Files are faulty. The message lists all faults.
+    """
     grouped, faults = group_files(
         files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases
     )
@@ -150,25 +156,26 @@ def _group(
 
 
 def _refuse_dataset(folder: Path, file_ending: str) -> None:
-    """Name the folders of images where that of a data set was given, which holds none itself."""
+    """Raise an error that names the image folders of a data set."""
     inside = [folder / name for name in (TEST_IMAGES_FOLDER, IMAGES_FOLDER) if (folder / name).is_dir()]
     if inside and not any(path.name.endswith(file_ending) for path in folder.iterdir()):
         raise InputError(
-            f"{folder}: the folder of a data set, not one of images; give {' or '.join(map(str, inside))}."
+            f"{folder}: expected a folder of images, got the folder of a data set. Use "
+            f"{' or '.join(map(str, inside))}."
         )
 
 
 def read_case(case: RawCase) -> tuple[Image, Image]:
-    """Read image and label map of a training case.
+    """Read the image and the label map of a training case.
 
     Args:
         case: A case with a label map.
 
     Raises:
-        InputError: A file cannot be used, or image and label map do not lie on one grid; names the case.
+        InputError: A file cannot be used, or image and label map are on different grids. The message names the case.
     """
     if case.label_map is None:
-        raise InputError(f"case {case.name}: no label map; give a case of a training set.")
+        raise InputError(f"case {case.name}: no label map. Use a case of a training set.")
     try:
         image, label_map = read_image(case.images), read_label_map(case.label_map)
     except InputError as error:
@@ -176,16 +183,16 @@ def read_case(case: RawCase) -> tuple[Image, Image]:
     differences = compare_geometry(image, label_map)
     if differences:
         raise InputError(
-            f"case {case.name}: image and label map {case.label_map.name} differ in {', '.join(differences)}; "
-            "save the label map on the grid of the image."
+            f"case {case.name}: image and label map {case.label_map.name} differ in {', '.join(differences)}. Save the "
+            "label map on the grid of the image."
         )
     return image, label_map
 
 
 def _check_listed(path: Path, listed: tuple[ListedCase, ...]) -> tuple[list[RawCase], list[str]]:
-    """Cases that `dataset.json` lists, and the files that are missing."""
+    """Return the cases that `dataset.json` lists, and faults for missing files."""
     faults = [
-        f"case {case.name}: {file} is listed in {DESCRIPTION_FILE} but not there"
+        f"case {case.name}: {file} is listed in {DESCRIPTION_FILE} but missing"
         for case in listed
         for file in (*case.images, case.label_map)
         if not file.is_file()
@@ -196,7 +203,7 @@ def _check_listed(path: Path, listed: tuple[ListedCase, ...]) -> tuple[list[RawC
 
 
 def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
-    """Cases by the names of their files, and what is missing."""
+    """Pair images and label maps by file name, and return faults."""
     label_ending = LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
     images, image_faults = _list_or_fault(path / IMAGES_FOLDER, spec.file_ending)
     label_files, label_faults = _list_or_fault(path / LABELS_FOLDER, label_ending)
@@ -209,26 +216,26 @@ def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]
     seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.keys()
     for name in grouped.keys() - label_maps.keys():
         faults.append(
-            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}; add it, or move the image"
+            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}. Add it, or move the image."
         )
     others = _of_other_endings(path / IMAGES_FOLDER, file_ending=spec.file_ending)
     for name in label_maps.keys() - seen:
-        alike = f"; {others[name]} does not end in {spec.file_ending}" if name in others else ""
+        similar = f", as {others[name]} does not end in {spec.file_ending}" if name in others else ""
         faults.append(
-            f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{alike}"
+            f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{similar}"
         )
     cases = [RawCase(name, files, label_maps[name]) for name, files in grouped.items() if name in label_maps]
     return cases, sorted(faults)
 
 
 def _of_other_endings(folder: Path, *, file_ending: str) -> dict[str, str]:
-    """Return a file of each case whose images do not have the ending of the data set."""
+    """Return one file name of each case whose images have another ending."""
     names = [path.name for path in sorted(folder.iterdir()) if not path.name.endswith(file_ending)]
     return {re.sub(r"_\d{4}$", "", name.partition(".")[0]): name for name in reversed(names)}
 
 
 def _list_or_fault(folder: Path, file_ending: str) -> tuple[list[Path], list[str]]:
-    """The files of a folder, or why there are none."""
+    """List the files of a folder, or return a fault."""
     try:
         return list_files(folder, file_ending=file_ending), []
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Folds: which cases train and which validate."""
+"""Splits of a data set into training and validation cases."""
 
 import json
 from collections import Counter
@@ -19,21 +19,21 @@ SPLITS_FILE = "splits.json"
 
 
 def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
-    """Read the folds that come with a data set, or draw five.
+    """Read the splits file of a data set, or draw five folds.
 
-    Looked for, in this order: `splits_final.json` and `splits.json` in the data set's folder, then nnU-Net's
-    `../../nnUNet_preprocessed/NAME/splits_final.json`. Both hold a list of `{"train": [...], "val": [...]}`,
-    or one such object.
+    The first of these files is read: `splits_final.json` and `splits.json` in the data set's folder, then nnU-Net's
+    `../../nnUNet_preprocessed/NAME/splits_final.json`. Each holds a list of `{"train": [...], "val": [...]}`, or one
+    such object.
 
-    Drawn folds are those of nnU-Net: the sorted names, shuffled by the seed and cut into five parts (as many
-    as there are cases, if fewer) whose sizes differ by one at most; each part validates once.
+    Drawn folds equal nnU-Net's. The sorted names are shuffled with the seed and divided into five parts (one per case
+    if there are fewer cases) whose sizes differ by at most one. Each part is the validation part of one fold.
 
     Args:
-        dataset: The data set.
-        seed: Seed of the shuffle, where folds are drawn.
+        dataset: Data set to split.
+        seed: Seed of the shuffle if folds are drawn.
 
     Raises:
-        InputError: The file of folds is invalid or names unknown cases, or there are fewer than two cases.
+        InputError: The splits file is invalid or names unknown cases, or the data set has fewer than two cases.
     """
     path = splits_file(dataset)
     if path is None:
@@ -44,7 +44,7 @@ def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
 
 
 def splits_file(dataset: RawDataset) -> Path | None:
-    """Return the file of folds that comes with a data set, if one does. See `find_splits`."""
+    """Return the splits file of a data set, if any. See `find_splits`."""
     folder = dataset.path.resolve()
     nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
     paths = (
@@ -56,13 +56,13 @@ def splits_file(dataset: RawDataset) -> Path | None:
 
 
 def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
-    """Look at the file of folds that comes with a data set.
+    """Check the splits file of a data set.
 
     Args:
-        dataset: The data set.
+        dataset: Data set of the file.
 
     Returns:
-        What is wrong with it, and what is unusual but can be trained on; nothing where there is no such file.
+        Faults, and warnings that do not prevent training. Both are empty without a splits file.
     """
     path = splits_file(dataset)
     if path is None:
@@ -80,7 +80,7 @@ def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
 
 
 def _read_splits(path: Path) -> Splits:
-    """Read a file of folds in any of its forms."""
+    """Read a splits file in any of its forms."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
@@ -88,53 +88,55 @@ def _read_splits(path: Path) -> Splits:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"a fold lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
-            f'{path}: not a list of {{"train": [...], "val": [...]}}, nor one of these ({reason}).'
+            f'{path}: expected a list of {{"train": [...], "val": [...]}}, or one such object ({reason}).'
         ) from error
     folds, faults = [], []
     for number, named in enumerate(fields):
         try:
             folds.append(Fold.model_validate(named))
         except ValidationError as error:
-            faults.append(f"fold {number}: {describe_faults(error, content=named)}; mend the fold")
+            faults.append(f"fold {number}: {describe_faults(error, content=named)}. Correct the fold.")
     if faults:
-        raise InputError(f"{path}: {'; '.join(faults)}")
+        raise InputError(f"{path}: {' '.join(faults)}")
     return Splits(source=path.name, folds=tuple(folds))
 
 
 def _fields_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """The fields of one fold; its validation cases are called `val` or `validation`."""
+    """Return the fields of one fold. `val` and `validation` are synonyms."""
     return {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
 
 
 def _check_names(splits: Splits, dataset: RawDataset) -> list[str]:
-    """Name what is wrong with folds: other cases than the data set's, and folds that cannot train."""
+    """Return faults for unknown and repeated cases and for incomplete folds."""
     known = {case.name for case in dataset.cases}
-    faults = [] if splits.folds else ["no folds; give at least one, or remove the file"]
+    faults = [] if splits.folds else ["no folds. Add at least one, or remove the file."]
     for number, fold in enumerate(splits.folds):
         unknown = sorted({*fold.train, *fold.validation} - known)
         if unknown:
             several = "case" if len(unknown) == 1 else "cases"
-            faults.append(f"fold {number}: {several} {listed(unknown)} not in the data set; mend the names")
+            faults.append(
+                f"fold {number}: {several} {listed(unknown)} not in the data set. Correct the names."
+            )
         if not fold.train:
-            faults.append(f"fold {number}: no training cases; name some, or remove the fold")
+            faults.append(f"fold {number}: no training cases. Name some, or remove the fold.")
         for part, cases in (("train", fold.train), ("validation", fold.validation)):
             repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
             if repeated:
                 faults.append(
-                    f"fold {number}: {listed(repeated)} more than once in {part}; leave each there once"
+                    f"fold {number}: {listed(repeated)} more than once in {part}. Name each case once."
                 )
     return faults
 
 
 def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
-    """Draw folds as scikit-learn's `KFold(5, shuffle=True)` does, which nnU-Net uses."""
+    """Draw folds as scikit-learn's `KFold(5, shuffle=True)`, as nnU-Net does."""
     names = sorted(case.name for case in dataset.cases)
     if len(names) < 2:
         raise InputError(
-            f"{dataset.path}: {counted(len(names), 'case')}, but training and validation need at least 2; "
-            f"add cases, or write the fold yourself in {SPLITS_FILE}."
+            f"{dataset.path}: expected at least 2 cases for training and validation, got {len(names)}. Add cases, or "
+            f"write the fold in {SPLITS_FILE}."
         )
-    # The legacy generator: only its shuffle gives nnU-Net's folds, and its stream is frozen by numpy.
+    # Only the legacy generator gives nnU-Net's folds. NumPy guarantees that its stream never changes.
     order = np.random.RandomState(seed).permutation(len(names))
     folds = []
     for part in np.array_split(order, min(NUM_FOLDS, len(names))):
