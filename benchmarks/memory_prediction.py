@@ -28,8 +28,8 @@ import torch
 from benchmarks.machine import describe_run
 from scanseg.batches.batches import Batch
 from scanseg.models import network_of
-from scanseg.planning import make_plan
 from scanseg.planning.memory import OUTPUT_BYTES, Counts, Width, count_values, step_memory
+from scanseg.planning.recipes import plan_recipe
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
@@ -77,7 +77,7 @@ class SyntheticDataset:
         dataset = DatasetSpec(
             name=self.name, channel_names=self.channels, labels=labels, file_ending=".nii.gz"
         )
-        return make_plan(fingerprint, dataset, recipe=recipe)
+        return plan_recipe(fingerprint, dataset, recipe=recipe)
 
 
 HIPPOCAMPUS = SyntheticDataset("hippocampus", (1.0, 1.0, 1.0), (36, 50, 35), ("MRI",), 2, num_cases=260)
