@@ -8,6 +8,7 @@ import importlib
 import inspect
 import re
 import shlex
+from configparser import ConfigParser
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,6 +111,13 @@ def test_readme_is_short_and_leads_to_a_result():
     assert "make demo" in beginning
     assert "pip install ." in beginning
     assert "make test" in "\n".join(lines)
+
+
+def test_layers_of_the_architecture_are_those_of_the_import_contracts():
+    contracts = ConfigParser()
+    contracts.read(ROOT / ".importlinter", encoding="utf-8")
+    layers = contracts["importlinter:contract:layers"]["layers"].split("\n")[1:]
+    assert "\n".join(f"    {layer}" for layer in layers) in text_of("docs/architecture.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
