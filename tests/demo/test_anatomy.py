@@ -1,4 +1,4 @@
-"""The demo's data set: real anatomy, made harder, the same at every call."""
+"""The demo's data set: anatomy, noise and shading, reproducibility."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ def dataset(tmp_path_factory):
     return anatomy.make_dataset(tmp_path_factory.mktemp("demo") / "dataset")
 
 
-def test_is_a_sound_data_set_with_one_fold(dataset):
+def test_passes_the_check_and_has_one_fold(dataset):
     raw = open_dataset(dataset)
 
     assert check_dataset(raw, num_workers=0).lines()
@@ -62,7 +62,7 @@ def test_noise_and_shading_are_as_strong_as_promised(dataset):
     assert json.loads((dataset / "dataset.json").read_text())["labels"]["white matter"] == 2
 
 
-def test_without_nilearn_the_pip_line_is_said(tmp_path, monkeypatch):
+def test_without_nilearn_the_error_advises_its_installation(tmp_path, monkeypatch):
     find_spec = util.find_spec
     monkeypatch.setattr(anatomy, "find_spec", lambda name: None if name == "nilearn" else find_spec(name))
 

@@ -1,4 +1,4 @@
-"""The demo on a coarse brain and with few steps: every part runs, every file is there."""
+"""The demo on a coarse brain with few steps: every part runs and every file exists."""
 
 from dataclasses import replace
 
@@ -59,9 +59,9 @@ def test_writes_scores_label_maps_and_a_picture(coarse_brain, few_steps, tmp_pat
         assert picture.width > 800
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("important")
 
-    with pytest.raises(UsageError, match="holds something that no demo wrote"):
+    with pytest.raises(UsageError, match="holds files that no demo wrote"):
         run(output=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "important"

@@ -14,7 +14,7 @@ def dice(predicted, labels, label):
     )
 
 
-def test_clean_intensities_are_told_apart_exactly(rng):
+def test_clean_intensities_are_separated_exactly(rng):
     labels = rng.integers(3, size=(20, 21, 22))
     image = labels * 1.0 + 0.2 * rng.random(labels.shape)
 

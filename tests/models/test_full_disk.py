@@ -39,7 +39,7 @@ def test_weights(tmp_path):
 def test_arrays(tmp_path, rng):
     path = tmp_path / "image.b2nd"
     with (
-        pytest.raises(OSError, match=r"cannot be written .*; is the disk full") as error,
+        pytest.raises(OSError, match=r"cannot be written .*\. Check whether the disk is full") as error,
         files_no_longer_than(1000),
     ):
         write_array(path, rng.random((1, 32, 128, 128)).astype(np.float32))

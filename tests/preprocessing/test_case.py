@@ -26,7 +26,7 @@ def preprocess(array, normalization, **fields):
 
 
 def test_steps_by_hand(rng):
-    """Permuted, cropped, normalised, resampled, in this order."""
+    """Compare with permuting, cropping, normalizing and resampling, in this order."""
     array = np.zeros((1, 10, 6, 8), dtype=np.int16)
     array[0, 2:6, 1:5, 2:8] = rng.integers(1, 900, (4, 4, 6))
     spec = PreprocessingSpec(
@@ -116,12 +116,12 @@ def test_rescale():
 
 def test_channels_and_shapes_that_do_not_fit_are_refused(rng):
     spec = PreprocessingSpec(normalizations=(NoNormalization(), NoNormalization()))
-    with pytest.raises(InputError, match="image of 1 channel, not 2"):
+    with pytest.raises(InputError, match="image: expected 2 channels, got 1"):
         preprocess_image(as_image(rng.normal(size=(1, 2, 3, 4))), spec)
-    with pytest.raises(InputError, match=r"label map of shape \(2, 3, 5\) for an image of shape \(2, 3, 4\)"):
+    with pytest.raises(InputError, match=r"expected shape \(2, 3, 4\) of the image, got \(2, 3, 5\)"):
         preprocess_case(as_image(rng.normal(size=(2, 2, 3, 4))), np.zeros((2, 3, 5), int), spec)
     labels = np.arange(24).reshape(2, 3, 4) // 23 * 256
-    with pytest.raises(InputError, match="from 0 to 256"):
+    with pytest.raises(InputError, match="got 0 to 256"):
         preprocess_case(as_image(rng.normal(size=(2, 2, 3, 4))), labels, spec)
     with pytest.raises(InputError, match="moves the z axis"):
         preprocess_image(

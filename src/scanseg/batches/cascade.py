@@ -29,8 +29,8 @@ from scanseg.preprocessing import (
     PACKING_BASE,
     REFERENCE_FILE,
     Store,
-    alone,
     crop_from_source,
+    lock_store,
     read_array,
     separates_z,
     write_array,
@@ -148,7 +148,7 @@ def build_cascade_store(
     """
     wanted = store.index.model_copy(update={"previous": previous})
     missing = [case.case for case in store.index.cases if case.case not in predictions]
-    with alone(folder):
+    with lock_store(folder):
         there = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
         if there is not None and there.index == wanted and (missing or _is_of(folder, store, predictions)):
             return there

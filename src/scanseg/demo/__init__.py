@@ -1,4 +1,4 @@
-"""A first result in minutes: a small network learns the tissues of a real brain that comes inside a package."""
+"""Demo: a small network learns the tissues of a brain template."""
 
 from scanseg.demo.run import run
 

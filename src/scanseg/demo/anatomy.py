@@ -1,8 +1,8 @@
-"""A data set of real anatomy: four coronal slabs of the MNI152 template, made harder by noise and shading.
+"""Demo data set: slabs of the MNI152 template with noise and shading.
 
 Source: the ICBM 2009a symmetric average of 152 brains with its maps of grey and white matter, Fonov et al. 2009
-(doi:10.1016/S1053-8119(09)70884-5), as it comes inside the package nilearn. The template is exactly symmetric about its
-middle, so sides are no labels here.
+(doi:10.1016/S1053-8119(09)70884-5). The package nilearn contains it. The template is exactly symmetric about its middle
+plane, so the labels do not distinguish sides.
 """
 
 import json
@@ -24,9 +24,9 @@ UNSEEN_SLABS = ("slab-2", "slab-4")
 
 _FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 _NOISE = 0.07
-"""Standard deviation of the noise, as a part of the range of intensities."""
+"""Standard deviation of the noise, as a fraction of the range of intensities."""
 _SHADING = 0.4
-"""Largest relative change of intensities by the shading."""
+"""Largest relative change of intensities by shading."""
 _CORONAL_AXIS = 1
 
 
@@ -34,14 +34,14 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     """Write the data set in nnU-Net's raw layout, with one fold.
 
     Args:
-        folder: A folder that is new or empty.
-        seed: Of noise and shading.
+        folder: Folder to write, new or empty.
+        seed: Seed of noise and shading.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: nilearn, which holds the template, is not installed.
+        InputError: nilearn, which contains the template, is not installed.
     """
     brain, tissues = read_template()
     rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True):
         box = [slice(0, size) for size in brain.shape]
         box[_CORONAL_AXIS] = slice(int(start), int(stop))
-        slab = _cut(brain, box)
+        slab = _crop(brain, box)
         disturbed = replace(slab, array=_disturb(slab.array[0], rng=rng)[None])
         write_image(folder / "imagesTr" / f"{name}_0000.nii.gz", disturbed)
         write_label_map(folder / "labelsTr" / f"{name}.nii.gz", tissues[tuple(box)], like=slab)
@@ -70,14 +70,17 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
 
 
 def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
-    """Read the brain and its tissues, cut to the box that holds them; intensities are 0 to 1.
+    """Read the brain template and its tissues, cropped to the tissues.
+
+    Returns:
+        The image with intensities from 0 to 1, and the label map.
 
     Raises:
-        InputError: nilearn, which holds the brain, is not installed.
+        InputError: nilearn, which contains the template, is not installed.
     """
     package = find_spec("nilearn")
     if package is None or package.origin is None:
-        raise InputError('the demo needs nilearn, which holds a brain: pip install "scanseg[demo]"')
+        raise InputError('the demo needs the brain template in nilearn: pip install "scanseg[demo]"')
     folder = Path(package.origin).parent / "datasets" / "data"
     template, grey, white = (read_image(folder / _FILE.format(kind)) for kind in ("t1", "gm", "wm"))
     tissues = np.zeros(template.shape, dtype=np.uint8)
@@ -85,11 +88,11 @@ def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
         tissues[tissue.array[0] > tissue.array.max() / 2] = label
     (box,) = ndimage.find_objects((tissues > 0).astype(np.uint8))
     intensities = template.array.astype(np.float32) / template.array.max()
-    return _cut(replace(template, array=intensities), box), tissues[box]
+    return _crop(replace(template, array=intensities), box), tissues[box]
 
 
-def _cut(image: Image, box: Sequence[slice]) -> Image:
-    """Cut a box out of an image; what is left stays where it is in space."""
+def _crop(image: Image, box: Sequence[slice]) -> Image:
+    """Crop an image to a box and move its origin accordingly."""
     origin = list(image.origin)
     for axis, part in enumerate(box):
         column = len(box) - 1 - axis

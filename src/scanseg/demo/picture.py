@@ -1,4 +1,4 @@
-"""The picture of a result: image, reference and prediction beside each other."""
+"""Picture of a result: image, reference and prediction side by side."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +23,13 @@ def write_picture(
     """Write image, reference and prediction of one slice as a PNG.
 
     Args:
-        path: The file.
-        image: Intensities.
-        reference: True labels.
-        prediction: Labels of the network.
+        path: File to write.
+        image: Intensities (z, x).
+        reference: Reference label map (z, x).
+        prediction: Predicted label map (z, x).
         spacing: Millimetres per voxel along z and x.
-        labels: Name to value, for the legend.
-        title: Over the whole.
+        labels: Values by name, for the legend.
+        title: Title of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,7 @@
-"""The demo: data set, training, prediction, scores and picture, by the same functions that the commands call."""
+"""Demo run: data set, training, prediction, scores and picture.
+
+It calls the same functions as the commands.
+"""
 
 import shutil
 import time
@@ -27,7 +30,10 @@ _SHARED_SETTINGS = (
     'training.schedule={"kind": "cosine", "final_lr": 1e-5, "warmup_fraction": 0.05}',
     "training.validation_batches=4",
 )
-"""The slabs share one scale of intensities; what differs is the shading, so brightness is what is varied."""
+"""Settings of both recipes.
+
+The slabs share one scale of intensities and differ in shading, so the augmentation changes the brightness.
+"""
 _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
     "xlstm-unet": (
         *_SHARED_SETTINGS,
@@ -54,22 +60,23 @@ _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
         "training.epochs=24",
     ),
 }
-"""Small networks and short trainings, as changes to the recipes' plans."""
+"""Settings of each recipe for a small network and a short training."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo shows."""
+    """Results of the demo."""
 
     network_dice: dict[str, float | None]
     """Mean Dice of each tissue over the unseen slabs."""
     threshold_dice: dict[str, float]
-    """The same for the two best thresholds."""
+    """Mean Dice of each tissue with the two best thresholds."""
     label_maps: Path
     """Folder of the predicted label maps (NIfTI)."""
     picture: Path
-    """Image, reference and prediction of a slice (PNG)."""
+    """File with image, reference and prediction of a slice (PNG)."""
     seconds: float
+    """Duration of the demo."""
 
 
 def run(
@@ -79,17 +86,19 @@ def run(
     device: str = "cpu",
     progress: ProgressCallback = ignore_progress,
 ) -> DemoResult:
-    """Train a small network on two slabs of a brain, segment two others, and score both against thresholds.
+    """Train a small network on two slabs and score two unseen slabs.
+
+    The best two thresholds are scored on the same slabs for comparison.
 
     Args:
-        recipe: Which network.
-        output: Folder to write; what an earlier demo left there is replaced.
-        device: Where to compute.
+        recipe: Recipe of the network.
+        output: Folder to write. Results of an earlier demo are replaced.
+        device: Device of training and prediction.
         progress: Called with each progress update.
 
     Raises:
         InputError: nilearn is not installed.
-        UsageError: `output` holds something that no demo wrote.
+        UsageError: `output` holds other files than those of a demo.
     """
     begin = time.monotonic()
     _clear(output)
@@ -126,22 +135,22 @@ _MARK = "scanseg-demo.txt"
 
 
 def _clear(output: Path) -> None:
-    """Make the folder empty, if it is a demo's."""
+    """Empty the folder of an earlier demo, or create the folder."""
     if output.exists() and any(output.iterdir()) and not (output / _MARK).is_file():
-        raise UsageError(f"{output} holds something that no demo wrote. Choose another folder by -o.")
+        raise UsageError(f"{output} holds files that no demo wrote. Choose another folder with -o.")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    write_text(output / _MARK, "Written by `scanseg demo`, which replaces this folder when it runs again.\n")
+    write_text(output / _MARK, "Written by `scanseg demo`. The next run replaces this folder.\n")
 
 
 def _read(dataset: Path, name: str) -> tuple[Image, np.ndarray]:
-    """Read a slab and its tissues."""
+    """Read the image and the label map of a slab."""
     image = read_image(dataset / "imagesTr" / f"{name}_0000.nii.gz")
     return image, read_label_map(dataset / "labelsTr" / f"{name}.nii.gz").array[0]
 
 
 def _score_thresholds(dataset: Path) -> dict[str, float]:
-    """Find the best thresholds on the training slabs and score them on the unseen ones."""
+    """Score thresholds chosen on the training slabs on the unseen slabs."""
     training = [_read(dataset, name) for name in TRAINING_SLABS]
     thresholds = best_thresholds(
         [image.array[0] for image, _ in training], [tissues for _, tissues in training]
@@ -169,6 +178,6 @@ def _draw(dataset: Path, output: Path, *, recipe: str) -> Path:
         prediction=prediction[:, middle],
         spacing=(image.spacing[0], image.spacing[2]),
         labels=TISSUES,
-        title=f"{recipe} on a coronal slice that it has not seen (MNI152 template, noise and shading added)",
+        title=f"{recipe} on an unseen coronal slice (MNI152 template with noise and shading)",
     )
     return path

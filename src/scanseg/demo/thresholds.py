@@ -1,4 +1,4 @@
-"""What a user could do without a network: two thresholds, the best ones for the training slabs."""
+"""Segmentation without a network, by two thresholds of the training slabs."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,19 @@ from jaxtyping import Float, Integer
 
 _NUM_CANDIDATES = 64
 _EVERY = 7
-"""Voxels are thinned by this when thresholds are searched."""
+"""Step between the voxels that the search for thresholds uses."""
 
 
 def best_thresholds(
     images: Sequence[Float[np.ndarray, "z y x"]], label_maps: Sequence[Integer[np.ndarray, "z y x"]]
 ) -> tuple[float, float]:
-    """Find the two thresholds with the highest mean Dice of labels 1 and 2 on some images.
+    """Find the two thresholds with the highest mean Dice.
+
+    The mean is over the labels 1 and 2.
 
     Args:
-        images: Intensities.
-        label_maps: 0 is darkest, then 1, then 2.
+        images: Intensities (z, y, x) of each image.
+        label_maps: Label map (z, y, x) of each image. Label 0 is darkest, label 2 brightest.
 
     Returns:
         The lower and the upper threshold.
@@ -46,5 +48,10 @@ def best_thresholds(
 def apply_thresholds(
     image: Float[np.ndarray, "z y x"], thresholds: tuple[float, float]
 ) -> Integer[np.ndarray, "z y x"]:
-    """Label voxels by how many of the thresholds they reach."""
+    """Label each voxel with the number of thresholds that it reaches.
+
+    Args:
+        image: Intensities (z, y, x).
+        thresholds: Lower and upper threshold.
+    """
     return np.digitize(image, thresholds).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Cases preprocessed and kept in a store."""
+"""Preprocessing of cases, and stores of preprocessed cases."""
 
 from scanseg.preprocessing.case import preprocess_image
 from scanseg.preprocessing.compressed import open_array, read_array, write_array
@@ -13,7 +13,7 @@ from scanseg.preprocessing.store import (
     Store,
     store_name,
 )
-from scanseg.preprocessing.store_building import alone, build_store
+from scanseg.preprocessing.store_building import build_store, lock_store
 
 __all__ = [
     "CASES_FOLDER",
@@ -23,9 +23,9 @@ __all__ = [
     "PACKING_BASE",
     "REFERENCE_FILE",
     "Store",
-    "alone",
     "build_store",
     "crop_from_source",
+    "lock_store",
     "open_array",
     "permute",
     "place_in_source",

@@ -1,4 +1,4 @@
-"""From an image in its file's grid to the array that a network sees."""
+"""Preprocessing of an image on its source grid to the network's grid."""
 
 from dataclasses import dataclass
 
@@ -38,17 +38,17 @@ class PreprocessedCase:
 def preprocess_image(
     image: Image, preprocessing: PreprocessingSpec
 ) -> tuple[Float32[np.ndarray, "channel z y x"], CaseGeometry]:
-    """Permute, crop, normalise and resample an image.
+    """Permute, crop, normalize and resample an image.
 
     Args:
-        image: The image as it was read.
-        preprocessing: What to do.
+        image: Image on its source grid, (channel, *spatial).
+        preprocessing: Preprocessing of the plan.
 
     Returns:
-        The array, and how to come back to the source's grid.
+        The array (channel, z, y, x), and the geometry that maps it back to the source grid.
 
     Raises:
-        InputError: The image has another number of channels than the preprocessing, or two axes where
+        InputError: The image has another number of channels than the preprocessing, or the image has two axes and
             `axis_order` moves z.
     """
     geometry = _find_geometry(image, preprocessing)
@@ -74,21 +74,21 @@ def preprocess_image(
 def preprocess_case(
     image: Image, label_map: Integer[np.ndarray, "*spatial"], preprocessing: PreprocessingSpec
 ) -> PreprocessedCase:
-    """Preprocess an image and its label map alike.
+    """Preprocess an image and its label map to the same grid.
 
     Args:
-        image: The image as it was read.
-        label_map: Labels from 0 to 255 on the image's grid, of shape (z, y, x) or (y, x).
-        preprocessing: What to do.
+        image: Image on its source grid, (channel, *spatial).
+        label_map: Labels from 0 to 255 on the same grid, (z, y, x) or (y, x).
+        preprocessing: Preprocessing of the plan.
 
     Raises:
-        InputError: The label map has another shape than the image or labels out of range, or the image
-            another number of channels than the preprocessing.
+        InputError: The label map has another shape than the image or labels out of range, or the image has another
+            number of channels than the preprocessing.
     """
     if label_map.shape != image.shape:
-        raise InputError(f"label map of shape {label_map.shape} for an image of shape {image.shape}.")
+        raise InputError(f"label map: expected shape {image.shape} of the image, got {label_map.shape}.")
     if label_map.min() < 0 or label_map.max() > 255:
-        raise InputError(f"labels from {label_map.min()} to {label_map.max()}; they must be from 0 to 255.")
+        raise InputError(f"labels: expected 0 to 255, got {label_map.min()} to {label_map.max()}.")
     array, geometry = preprocess_image(image, preprocessing)
     labels = resample_label_map(
         np.ascontiguousarray(crop_from_source(label_map, geometry), dtype=np.uint8),
@@ -100,17 +100,17 @@ def preprocess_case(
 
 
 def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeometry:
-    """Find what is kept of an image and how many voxels it is resampled to."""
+    """Return the crop of an image and its shape after resampling."""
     expected = len(preprocessing.normalizations)
     if image.num_channels != expected:
         raise InputError(
-            f"image of {counted(image.num_channels, 'channel')}, not {expected}; "
-            "give the channels that the data set describes, in their order."
+            f"image: expected {counted(expected, 'channel')}, got {image.num_channels}. Use the channels in "
+            "dataset.json, in their order."
         )
     if image.num_axes == 2 and preprocessing.axis_order[0] != 0:
         raise InputError(
-            f"axis_order {preprocessing.axis_order} moves the z axis, which an image of two axes does not have; "
-            "use (0, 1, 2) or (0, 2, 1)."
+            f"axis_order {preprocessing.axis_order} moves the z axis, which an image of two axes does not have. Use "
+            "(0, 1, 2) or (0, 2, 1)."
         )
     permuted = permute(lift(image.array, image.num_axes), preprocessing.axis_order)
     start, crop_shape = (0, 0, 0), permuted.shape[1:]
@@ -129,7 +129,10 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
 
 
 def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> tuple[int, int, int]:
-    """Voxels after resampling: the same extent in mm, to the nearest voxel; at least one."""
+    """Return the shape after resampling, with the extent in mm unchanged.
+
+    Sizes are rounded to the nearest voxel, and are at least one.
+    """
     if preprocessing.slice_size is not None:
         return (geometry.crop_shape[0], *preprocessing.slice_size)
     z, y, x = (

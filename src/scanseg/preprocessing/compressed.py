@@ -1,33 +1,36 @@
-"""Arrays in files, compressed, of which parts can be read (blosc2, `.b2nd`).
+"""Compressed arrays in files that can be read in part (blosc2, `.b2nd`).
 
-Byte-shuffled Zstandard was measured on normalised float16 MRI: 0.23 to 0.55 of the raw size, smaller than
-bit-shuffling by up to a third and as quick to read (level 3; higher levels win 1 % and take three times as long).
+On normalized float16 MRI, byte-shuffled Zstandard needs 0.23 to 0.55 of the raw size. That is up to a third less than
+with bit-shuffling, at the same reading speed. Higher levels than 3 save 1 % and take three times as long.
 """
 
 import errno
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scanseg.errors import InputError
 
+if TYPE_CHECKING:
+    import blosc2
+
 _LEVEL = 3
 _CHUNK, _BLOCK = (32, 128, 128), (8, 32, 32)
-"""Voxels read at once from disk, and decompressed at once."""
+"""Shapes of the part that is read from disk at once, and of the part that is decompressed at once."""
 _FLAT_CHUNK, _FLAT_BLOCK = (1, 512, 512), (1, 64, 64)
-"""The same for arrays of one slice."""
+"""These shapes for arrays of one slice."""
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array to a new file.
 
     Args:
-        path: The file, ending in `.b2nd`.
-        array: Spatial axes last.
+        path: File to write, ending in `.b2nd`.
+        array: Array (..., z, y, x) or (y, x).
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     import blosc2
 
@@ -52,18 +55,19 @@ def write_array(path: Path, array: np.ndarray) -> None:
             },
         )
     except RuntimeError as error:
-        # blosc2 does not say which of the system's errors it met.
-        raise OSError(errno.EIO, f"cannot be written ({error}); is the disk full?", str(path)) from error
+        # blosc2 does not report the error of the operating system.
+        message = f"cannot be written ({error}). Check whether the disk is full."
+        raise OSError(errno.EIO, message, str(path)) from error
 
 
-def open_array(path: Path) -> Any:
-    """Open an array for reading; slicing it reads that part.
+def open_array(path: Path) -> "blosc2.NDArray":
+    """Open an array for reading.
 
     Args:
-        path: The file.
+        path: File to open.
 
     Returns:
-        A `blosc2.NDArray`.
+        A lazy array. Slicing reads only that part.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -71,18 +75,18 @@ def open_array(path: Path) -> Any:
     import blosc2
 
     if not path.is_file():
-        raise InputError(f"{path}: missing from the store; build the store anew.")
+        raise InputError(f"{path}: missing from the store. Build the store again.")
     try:
         return blosc2.open(str(path), mode="r")
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete the store and build it anew.") from error
+        raise InputError(f"{path}: damaged ({error}). Delete the store and build it again.") from error
 
 
 def read_array(path: Path) -> np.ndarray:
     """Read a whole array.
 
     Args:
-        path: The file.
+        path: File to read.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -91,5 +95,5 @@ def read_array(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = opened[...]
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete the store and build it anew.") from error
+        raise InputError(f"{path}: damaged ({error}). Delete the store and build it again.") from error
     return array

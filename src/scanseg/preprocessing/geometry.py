@@ -1,4 +1,4 @@
-"""The way from the source's grid to the grid that is resampled, and back."""
+"""Mapping between the source grid and the permuted, cropped grid."""
 
 import numpy as np
 from jaxtyping import Shaped
@@ -10,10 +10,12 @@ Spacing = tuple[float, float, float]
 
 
 def lifted_spacing(geometry: CaseGeometry) -> Spacing:
-    """Return the source's spacing in mm along the permuted axes z, y, x; z is 999 for two axes.
+    """Return the source spacing in mm along the permuted axes.
+
+    The order is z, y, x. The spacing along z is 999 for images of two axes.
 
     Args:
-        geometry: Where the case lies.
+        geometry: Geometry of the case.
     """
     lifted = (SLICE_SPACING_MM,) * (3 - geometry.num_axes) + geometry.source_spacing
     z, y, x = (lifted[axis] for axis in geometry.axis_order)
@@ -21,11 +23,11 @@ def lifted_spacing(geometry: CaseGeometry) -> Spacing:
 
 
 def target_spacing(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> Spacing:
-    """Return the spacing in mm along z, y, x to which a case is resampled by its spacing.
+    """Return the spacing in mm along z, y, x after resampling.
 
     Args:
-        geometry: Where the case lies.
-        preprocessing: How it is preprocessed; what it leaves open is as in the source.
+        geometry: Geometry of the case.
+        preprocessing: Preprocessing of the plan. Unset spacings keep those of the source.
     """
     source = lifted_spacing(geometry)
     if preprocessing.spacing is None:
@@ -35,15 +37,16 @@ def target_spacing(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> 
 
 
 def separates_z(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> bool:
-    """Whether a case is resampled, there and back, slice by slice.
+    """Return whether a case is resampled slice by slice, in both directions.
 
-    So it is for images of two axes, for slices resized to `slice_size`, and where z is the thickest axis by
-    more than `anisotropy_threshold`: in the source's spacing or, where that is not anisotropic, in the
-    target's. nnU-Net treats any one thickest axis so; here `axis_order` has made it z.
+    This holds for images of two axes, for slices resized to `slice_size`, and if the spacing along z exceeds that of
+    the other axes by more than the factor `anisotropy_threshold`. The last condition applies to the source spacing or,
+    if that is not anisotropic, to the target spacing. nnU-Net applies it to any single axis. Here `axis_order` has made
+    that axis z.
 
     Args:
-        geometry: Where the case lies.
-        preprocessing: How it is preprocessed.
+        geometry: Geometry of the case.
+        preprocessing: Preprocessing of the plan.
     """
     if geometry.num_axes == 2 or preprocessing.slice_size is not None:
         return True
@@ -58,11 +61,13 @@ def separates_z(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> boo
 def crop_from_source(
     array: Shaped[np.ndarray, "*channel_and_source"], geometry: CaseGeometry
 ) -> Shaped[np.ndarray, "*channel_and_crop"]:
-    """Permute and crop an array on the source's grid as preprocessing does, before resampling.
+    """Permute and crop an array on the source grid.
+
+    Preprocessing does this before resampling.
 
     Args:
-        array: Shape `source_shape`, or (channel, *source_shape).
-        geometry: Where the case lies.
+        array: Array of shape `source_shape`, or (channel, *source_shape).
+        geometry: Geometry of the case.
 
     Returns:
         A view of shape `crop_shape`, or (channel, *crop_shape).
@@ -77,12 +82,14 @@ def crop_from_source(
 def place_in_source(
     array: Shaped[np.ndarray, "*channel_and_crop"], geometry: CaseGeometry, *, fill: float = 0
 ) -> Shaped[np.ndarray, "*channel_and_source"]:
-    """Bring an array on the cropped grid back to the source's grid; the inverse of `crop_from_source`.
+    """Map an array on the cropped grid back to the source grid.
+
+    This is the inverse of `crop_from_source`.
 
     Args:
-        array: Shape `crop_shape`, or (channel, *crop_shape).
-        geometry: Where the case lies.
-        fill: Value of the voxels that cropping cut away.
+        array: Array of shape `crop_shape`, or (channel, *crop_shape).
+        geometry: Geometry of the case.
+        fill: Value of the voxels outside the crop.
 
     Returns:
         A new array of shape `source_shape`, or (channel, *source_shape), of the same type.
@@ -95,11 +102,11 @@ def place_in_source(
 
 
 def permute(array: np.ndarray, axis_order: tuple[int, int, int]) -> np.ndarray:
-    """Bring the three spatial axes into an order.
+    """Permute the three spatial axes.
 
     Args:
-        array: Shape (z, y, x), with any axes before these.
-        axis_order: Axis that becomes each axis.
+        array: Array (..., z, y, x).
+        axis_order: Old axis of each new axis.
 
     Returns:
         A view.
@@ -109,7 +116,7 @@ def permute(array: np.ndarray, axis_order: tuple[int, int, int]) -> np.ndarray:
 
 
 def _crop_slices(geometry: CaseGeometry) -> list[slice]:
-    """The part kept along each permuted axis."""
+    """Return the slice of the crop along each permuted axis."""
     return [
         slice(start, start + size)
         for start, size in zip(geometry.crop_start, geometry.crop_shape, strict=True)
@@ -117,6 +124,6 @@ def _crop_slices(geometry: CaseGeometry) -> list[slice]:
 
 
 def _check_trailing(array: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Refuse an array that does not lie on the grid."""
+    """Raise an error unless the array has the shape of the grid."""
     if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:
-        raise ValueError(f"shape {array.shape} is neither {shape} nor (channel, *{shape})")
+        raise ValueError(f"expected shape {shape} or (channel, *{shape}), got {array.shape}")

@@ -1,4 +1,4 @@
-"""Bring the intensities of a channel to a range that networks like."""
+"""Normalization of the intensities of a channel."""
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float32
 from scanseg.specs import CTNormalization, NoNormalization, Normalization, ZScoreNormalization
 
 SMALLEST_DEVIATION = 1e-8
-"""A standard deviation, or range, up to this is that of a constant."""
+"""Largest standard deviation, or range, of a channel that counts as constant."""
 
 
 def normalize(
@@ -15,14 +15,14 @@ def normalize(
     *,
     nonzero_part: Bool[np.ndarray, "z y x"] | None,
 ) -> Float32[np.ndarray, "z y x"]:
-    """Normalise one channel.
+    """Normalize one channel.
 
-    A constant channel becomes 0 under `zscore`, and `low` under `rescale` with the image's own bounds.
+    `zscore` maps a constant channel to 0, and `rescale` with the image's own bounds maps it to `low`.
 
     Args:
-        channel: Intensities of the cropped image.
-        normalization: What to do.
-        nonzero_part: The non-zero part, needed for `zscore` with `nonzero_only`.
+        channel: Intensities (z, y, x) of the cropped image.
+        normalization: Normalization of the channel.
+        nonzero_part: Mask of the non-zero part, needed by `zscore` with `nonzero_only`.
     """
     if isinstance(normalization, NoNormalization):
         return channel
@@ -47,7 +47,10 @@ def normalize(
 
 
 def _standardize(values: np.ndarray) -> np.ndarray:
-    """Subtract the mean and divide by the standard deviation; sums are in double precision."""
+    """Subtract the mean and divide by the standard deviation.
+
+    Sums are computed in double precision.
+    """
     mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     if deviation <= SMALLEST_DEVIATION:
         return np.zeros_like(values)

@@ -1,10 +1,12 @@
-"""The store: preprocessed cases as compressed arrays that can be read in part.
+"""Stores: folders of preprocessed cases as compressed arrays.
 
-store.json                      the index, written when all else is there
-cases/CASE/image.b2nd           float16 (channel, z, y, x)
-cases/CASE/label_map.b2nd       uint8 (z, y, x)
-cases/CASE/reference.b2nd       uint8, the label map on the source's grid
-cases/CASE/case.json            the case's entry of the index, and the source files it was made of
+    store.json                  the index, written last
+    cases/CASE/image.b2nd       float16 (channel, z, y, x)
+    cases/CASE/label_map.b2nd   uint8 (z, y, x)
+    cases/CASE/reference.b2nd   uint8, the label map on the source grid
+    cases/CASE/case.json        the entry of the case in the index, and its source files
+
+Arrays can be read in part.
 """
 
 import hashlib
@@ -28,7 +30,10 @@ LABEL_MAP_FILE = "label_map.b2nd"
 REFERENCE_FILE = "reference.b2nd"
 
 PACKING_BASE = 256
-"""Label maps of a store for a second stage hold `label + 256 * predicted label`."""
+"""Factor of the predicted label in a store for a second stage.
+
+Label maps there hold `label + 256 * predicted label`.
+"""
 
 _HASH_DIGITS = 8
 
@@ -37,8 +42,8 @@ class Store:
     """A finished store, open for reading.
 
     Attributes:
-        folder: Where it lies.
-        index: Everything but the arrays.
+        folder: Folder of the store.
+        index: Contents of the store without its arrays.
     """
 
     def __init__(self, folder: Path, index: StoreIndex) -> None:
@@ -53,15 +58,15 @@ class Store:
             folder: Folder of the store.
 
         Raises:
-            InputError: There is no store, it is unfinished, or arrays are missing.
+            InputError: The store is missing or unfinished, or lacks arrays.
         """
         if not (folder / INDEX_FILE).is_file():
             if (folder / UNFINISHED_FILE).is_file():
-                raise InputError(f"{folder}: the store is unfinished; preprocess again to complete it.")
-            raise InputError(f"{folder}: no store here (no {INDEX_FILE}); preprocess the data set first.")
+                raise InputError(f"{folder}: unfinished store. Preprocess again to complete it.")
+            raise InputError(f"{folder}: no store (no {INDEX_FILE}). Preprocess the data set first.")
         index = StoreIndex.read(folder / INDEX_FILE)
         faults = [
-            f"case {stored.case}: {path} is missing; preprocess again to complete the store"
+            f"case {stored.case}: {path} is missing. Preprocess again to complete the store."
             for stored in index.cases
             for name in (IMAGE_FILE, LABEL_MAP_FILE, REFERENCE_FILE)
             if not (path := folder / CASES_FOLDER / stored.case / name).is_file()
@@ -80,11 +85,15 @@ class Store:
         """
         stored = self._cases.get(name)
         if stored is None:
-            raise InputError(f"{self.folder}: no case {name} among the {len(self._cases)} of the store.")
+            raise InputError(
+                f"{self.folder}: no case {name} among the {len(self._cases)} cases of the store."
+            )
         return stored
 
     def array_files(self, case: StoredCase) -> tuple[Path, Path]:
-        """Return the files of the image and of the label map, for processes that read parts of them.
+        """Return the image file and the label map file of a case.
+
+        Processes can read parts of them.
 
         Args:
             case: A case of this store.
@@ -114,10 +123,13 @@ class Store:
         return read_array(self._path(case, LABEL_MAP_FILE))
 
     def read_predicted(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"] | None:
-        """Read what a first stage predicted, on the network's grid; None where there is no first stage.
+        """Read the prediction of the first stage on the network's grid.
 
         Args:
             case: A case of this store.
+
+        Returns:
+            Label map (z, y, x). `None`: the store is not for a second stage.
 
         Raises:
             InputError: The array is missing or damaged.
@@ -127,10 +139,13 @@ class Store:
         return (read_array(self._path(case, LABEL_MAP_FILE)) // PACKING_BASE).astype(np.uint8)
 
     def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
-        """Read the label map on the source's grid, of shape (z, y, x) or (y, x), as it was annotated.
+        """Read the annotated label map on the source grid.
 
         Args:
             case: A case of this store.
+
+        Returns:
+            Label map (z, y, x) or (y, x).
 
         Raises:
             InputError: The array is missing or damaged.
@@ -139,21 +154,23 @@ class Store:
 
     @cached_property
     def _cases(self) -> dict[str, StoredCase]:
-        """Cases by name."""
+        """Entries of the index by the name of the case."""
         return {stored.case: stored for stored in self.index.cases}
 
     def _path(self, case: StoredCase, name: str) -> Path:
-        """A file of a case."""
+        """Return the path of a file of a case."""
         return self.folder / CASES_FOLDER / case.case / name
 
 
 def store_name(dataset_name: str, preprocessing: PreprocessingSpec, *, source: str | None) -> str:
-    """Return a folder name for a store: the data set's name, and a short hash of where it lies and how it is made.
+    """Return the folder name of a store.
+
+    It consists of the data set's name and a short hash of source and preprocessing.
 
     Args:
-        dataset_name: Name of the data set; what a folder's name should not hold becomes `-`.
-        preprocessing: How its cases are preprocessed.
-        source: Where the raw data set lies, as its plan says, whether it is there now or not; None: unknown.
+        dataset_name: Name of the data set. Characters that folder names should not hold become `-`.
+        preprocessing: Preprocessing of its cases.
+        source: Path of the raw data set in its plan, existing or not. `None`: unknown.
     """
     content = preprocessing.model_dump_json() + ("" if source is None else f"\n{source}")
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_DIGITS]

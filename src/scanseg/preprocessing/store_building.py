@@ -1,7 +1,7 @@
-"""Make a store: every case preprocessed, written whole, and the index last.
+"""Construction of a store from a data set.
 
-The folder of a case is filled under a temporary name and renamed when it is complete. `unfinished.json` says what
-the store is going to be until `store.json` says what it is.
+The folder of a case is filled under a temporary name and renamed once it is complete. `unfinished.json` holds the
+planned index until all cases are complete. Then `store.json` replaces it.
 """
 
 import os
@@ -37,7 +37,7 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 class _SourceFile(Document):
-    """A file that a stored case was made of, as it was then."""
+    """State of a source file when its case was stored."""
 
     name: str
     num_bytes: int
@@ -45,7 +45,7 @@ class _SourceFile(Document):
 
 
 class _CaseRecord(Document):
-    """Written with the arrays of a case."""
+    """Record of a stored case, written with its arrays."""
 
     stored: StoredCase
     sources: tuple[_SourceFile, ...]
@@ -62,27 +62,27 @@ def build_store(
 ) -> Store:
     """Preprocess all cases of a data set into a store.
 
-    A finished store of the same content is used as it is, an interrupted one is completed, and cases whose
-    source files have changed since (in size or date) are made anew. Folds that have changed replace those of
-    the index. Processes that want the same store build it one after the other.
+    A finished store of the same content is reused, and an interrupted one is completed. Cases whose source files have
+    changed in size or date are preprocessed again. Changed folds replace those of the index. Processes that need the
+    same store wait for each other.
 
     Args:
-        dataset: The data set.
-        preprocessing: How its cases are preprocessed.
-        splits: The folds that the store's index carries.
-        folder: Folder of the store; made where it is not there.
+        dataset: Data set to preprocess.
+        preprocessing: Preprocessing of its cases.
+        splits: Folds for the index of the store.
+        folder: Folder of the store. It is created if it is missing.
         num_workers: Processes that preprocess cases. 0: only the calling process.
         progress: Called with each progress update.
 
     Raises:
-        InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds something
-            else or a store of another data set or preprocessing.
+        InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds other files or a
+            store of another data set or preprocessing.
     """
     if not dataset.cases:
-        raise InputError(f"{dataset.path}: no cases to store; add images and label maps.")
+        raise InputError(f"{dataset.path}: no cases to store. Add images and label maps.")
     wanted = StoreIndex(dataset=dataset.spec, preprocessing=preprocessing, splits=splits, cases=())
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with lock_store(folder):
         _claim_folder(folder, wanted)
         records = {case.name: _read_record(folder, case) for case in dataset.cases}
         missing = [case for case in dataset.cases if records[case.name] is None]
@@ -104,25 +104,33 @@ def build_store(
         return Store(folder, index)
 
 
-def alone(folder: Path) -> AbstractContextManager[object]:
-    """Wait until no other process builds a store, such as the training of another fold.
+def lock_store(folder: Path) -> AbstractContextManager[object]:
+    """Return a context that excludes other processes from building a store.
+
+    It waits for them on entry, such as for the training of another fold.
 
     Args:
         folder: Folder of the store.
     """
     if not os.access(folder.parent, os.W_OK):
-        return nullcontext()  # where nothing can be written, nothing is built either
+        return nullcontext()  # a store in a read-only folder is never built
     return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
-    """Make the folder and say in it what it is going to be; refuse one that is something else."""
+    """Create the folder with the planned index, unless it has other contents.
+
+    Raises:
+        InputError: The folder holds other files, or a store of another data set or preprocessing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     present = [folder / name for name in (INDEX_FILE, UNFINISHED_FILE) if (folder / name).is_file()]
     if not present:
         others = sorted(path.name for path in folder.iterdir())
         if others:
-            raise InputError(f"{folder}: holds {listed(others)} and no store; choose an empty folder.")
+            raise InputError(
+                f"{folder}: expected a store or an empty folder, got {listed(others)}. Choose another folder."
+            )
     for path in present:
         found = StoreIndex.read(path)
         differing = [
@@ -133,8 +141,8 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
                 _differences(getattr(found, name), getattr(wanted, name)) for name in differing
             )
             raise InputError(
-                f"{folder}: holds a store of another {' and '.join(differing)} ({fields}); choose another "
-                "folder, or delete this one."
+                f"{folder}: holds a store of another {' and '.join(differing)} ({fields}). Choose another folder, or "
+                "delete this one."
             )
     if folder / INDEX_FILE not in present:
         write_text(folder / UNFINISHED_FILE, wanted.to_json())
@@ -142,16 +150,16 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
 
 
 def _differences(found: Document, wanted: Document) -> str:
-    """The fields in which two documents differ, with the values of both."""
+    """Return the fields in which two documents differ, with both values."""
     return ", ".join(
-        f"{name}: {value!r} there, {getattr(wanted, name)!r} wanted"
+        f"{name}: expected {getattr(wanted, name)!r}, got {value!r}"
         for name, value in found
         if value != getattr(wanted, name)
     )
 
 
 def _read_record(folder: Path, case: RawCase) -> StoredCase | None:
-    """A case that is stored already, from source files that have not changed since; else None."""
+    """Return a stored case if its source files are unchanged, else `None`."""
     path = folder / CASES_FOLDER / case.name / _RECORD_FILE
     if not path.is_file():
         return None
@@ -160,7 +168,7 @@ def _read_record(folder: Path, case: RawCase) -> StoredCase | None:
 
 
 def _describe_sources(case: RawCase) -> tuple[_SourceFile, ...]:
-    """Name, size and date of the files of a case."""
+    """Return the name, size and date of the files of a case."""
     files = (*case.images, case.label_map) if case.label_map else case.images
     return tuple(
         _SourceFile(name=file.name, num_bytes=status.st_size, modified_nanoseconds=status.st_mtime_ns)
@@ -204,18 +212,22 @@ def _store_case(
 
 
 def _to_half(array: np.ndarray) -> np.ndarray:
-    """The image in half precision, if it fits."""
+    """Convert an image to half precision.
+
+    Raises:
+        InputError: Intensities exceed the range of half precision.
+    """
     largest = float(np.abs(array).max())
     if largest > _LARGEST_HALF:
         raise InputError(
-            f"intensities up to {largest:g} after preprocessing do not fit the store's half precision "
-            f"(at most {_LARGEST_HALF:g}); choose a normalization other than none, or rescale."
+            f"expected intensities up to {_LARGEST_HALF:g} (half precision) after preprocessing, got {largest:g}. "
+            "Choose a normalization other than none, or rescale."
         )
     return array.astype(np.float16)
 
 
 def _remove_other_cases(folder: Path, names: set[str]) -> None:
-    """Remove cases that are no longer in the data set, and what an interruption left half written."""
+    """Remove cases that left the data set, and folders of interrupted runs."""
     for path in (folder / CASES_FOLDER).iterdir():
         if path.is_dir() and path.name not in names:
             shutil.rmtree(path)
