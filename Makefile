@@ -3,7 +3,7 @@
 # make clean  remove .venv and what the tools have cached
 #
 # Another interpreter: make test PYTHON=python3.12. A build of PyTorch that is already in .venv is kept if its
-# version fits constraints.txt (see README.md for the CPU and CUDA builds).
+# version fits constraints.txt (see docs/deployment.md for the CPU and CUDA builds).
 
 ifeq ($(OS),Windows_NT)
 PYTHON ?= python
