@@ -70,9 +70,10 @@ case $task in
     run | raw)
         [[ $task == run ]] && { out=$1; shift; }
         records=$1; shift; mkdir -p "$records"
+        models=${MODELS:-$(mktemp -d)}; echo "model folders: $models"
         for word in "$@"; do
             name=${word%-[0-9]}; seed=${word##*-}; [[ $seed =~ ^[0-9]$ ]] || seed=0
-            model=${MODELS:-/tmp/models}/$word; begin=$SECONDS
+            model=$models/$word; begin=$SECONDS
             if [[ $task == run ]]; then from=("$out/$name.json" --store "$out/stores"); else
                 # shellcheck disable=SC2046,SC2207
                 from=("${DATA:?set it to the folder of the data sets}/$(dataset_of "$name")" $(plan_of "$name")); fi
