@@ -1,7 +1,8 @@
-"""An H100 that is only imagined: kernels are compiled for it (sm_90), and launching them does nothing.
+"""A simulated H100: kernels are compiled for sm_90, and launching them does nothing.
 
-A program of its own, `python imagined_gpu.py NUM_THREADS`, since in a test's process the kernels are the interpreter's.
-It takes a small network's kernels through `compile_ahead` and prints what was compiled and launched, as JSON.
+This is a separate program, `python imagined_gpu.py NUM_THREADS`, because kernels in the process of a test belong to the
+interpreter. It runs the kernels of a small network through `compile_ahead` and prints the compiled and launched
+kernels as JSON.
 """
 
 import json
@@ -22,7 +23,7 @@ launched, compiled = [], []
 
 
 class Loader:
-    """What Triton asks of a device's library."""
+    """The interface of a device's library."""
 
     def load_binary(self, *arguments):
         return 1, 1, 32, 0, 1024
@@ -35,7 +36,7 @@ class Loader:
 
 
 class H100:
-    """What Triton asks of a driver."""
+    """The interface of a driver."""
 
     utils = Loader()
 
@@ -58,7 +59,7 @@ def note(*, repr, **others):
 
 driver.set_active(H100())
 triton.knobs.runtime.jit_post_compile_hook = note
-# Tensors are on the CPU, and Triton is to take them for those of a GPU.
+# The tensors are on the CPU. Triton treats them as tensors of a GPU.
 triton_support.refuses.__code__ = (lambda *tensors: None).__code__
 
 
@@ -70,7 +71,7 @@ def write(target, number, SIZE: tl.constexpr):
 
 @triton.jit
 def write_too_much(target, SIZE: tl.constexpr):
-    """Ask for a block whose size is no power of two, which Triton refuses while it compiles."""
+    """Use a block size that is not a power of two, which does not compile."""
     tl.store(target + tl.arange(0, SIZE), 1.0)
 
 
@@ -92,8 +93,8 @@ def elsewhere():
     thread.join()
 
 
-def refused():
-    """Compile what cannot be compiled; return what is said."""
+def compilation_error():
+    """Compile an invalid kernel and return the error message."""
     try:
         with compile_ahead(2):
             launch(write_too_much, (1,))(torch.ones(16), SIZE=12)
@@ -103,10 +104,10 @@ def refused():
 
 
 def main():
-    """Print what happened."""
-    heard = []
+    """Print the compiled and launched kernels."""
+    reported = []
     with compile_ahead(
-        int(sys.argv[1]), backward_on=torch.device("cpu"), progress=lambda *counts: heard.append(counts)
+        int(sys.argv[1]), backward_on=torch.device("cpu"), progress=lambda *counts: reported.append(counts)
     ):
         learn()
         in_block = len(launched)
@@ -118,10 +119,10 @@ def main():
         "compiled": ahead,
         "launched_in_block": in_block,
         "launched_elsewhere": launched_elsewhere,
-        "heard": heard,
+        "reported": reported,
         "compiled_later": compiled[len(ahead) :],
         "launched_later": [name for name, _ in launched],
-        "refused": refused(),
+        "error": compilation_error(),
     }
     sys.stdout.write(json.dumps(result))
 

@@ -1,4 +1,4 @@
-"""What kernels compiled for a GPU need, read from their machine code; no GPU is asked."""
+"""Resources of compiled kernels, read from their machine code without a GPU."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel as ptxas made it.
+    """A kernel compiled by ptxas.
 
     Attributes:
-        file: Its cubin.
-        usage: REG, STACK, SHARED and LOCAL as cuobjdump says them; and what the script that compiled it noted.
+        file: The cubin.
+        usage: REG, STACK, SHARED and LOCAL from cuobjdump, and the numbers that the compiling script recorded.
     """
 
     file: Path
@@ -24,21 +24,21 @@ class Kernel:
 
     @cached_property
     def code(self):
-        """Its instructions; reading them takes a third of a second."""
-        text = _say("nvdisasm", "-c", "-ndf", self.file)
+        """The instructions. Reading them takes a third of a second."""
+        text = _output_of("nvdisasm", "-c", "-ndf", self.file)
         return re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);", text, re.MULTILINE)
 
 
 def compile_kernels(script, folder):
-    """Compile kernels in a process without Triton's interpreter, and read what they need.
+    """Compile kernels in a process without Triton's interpreter, and read their resources.
 
     Args:
-        script: Python that writes `NAME.cubin` files into the folder that is its first argument, and beside them
-            `NAME.json` if there are numbers to note.
+        script: Python code that writes `NAME.cubin` files into the folder in its first argument, and optionally
+            `NAME.json` with further numbers.
         folder: An empty folder.
 
     Returns:
-        The `Kernel`s by their names.
+        The kernels by name.
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True, env=environment, timeout=280)
@@ -46,14 +46,14 @@ def compile_kernels(script, folder):
 
 
 def _usage(file):
-    found = re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", _say("cuobjdump", "-res-usage", file))
+    found = re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", _output_of("cuobjdump", "-res-usage", file))
     notes = file.with_suffix(".json")
     return {key: int(value) for key, value in found} | (
         json.loads(notes.read_text()) if notes.exists() else {}
     )
 
 
-def _say(tool, *arguments):
+def _output_of(tool, *arguments):
     import triton
 
     path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool

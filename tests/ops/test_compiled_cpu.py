@@ -97,11 +97,12 @@ def test_serves_by_default():
     assert choose("ss2d_scan", BACKENDS, None, tensor.to("meta")) is BACKENDS["chunked"]
 
 
-def test_refuses_in_words(generator):
+def test_unsupported_calls_raise_with_a_reason(generator):
     meta = {name: tensor.to("meta") for name, tensor in map_inputs(generator, "random").items()}
-    with pytest.raises(UsageError, match="the tensors are on meta, not on the CPU"):
+    with pytest.raises(UsageError, match="expected tensors on the CPU, got tensors on meta"):
         scan_map("compiled_cpu")(meta)
-    assert refuses(torch.zeros(1, dtype=torch.float8_e4m3fn)) == "it computes no torch.float8_e4m3fn"
+    reason = refuses(torch.zeros(1, dtype=torch.float8_e4m3fn))
+    assert reason == "expected float16, bfloat16, float32 or float64, got torch.float8_e4m3fn"
 
 
 def test_without_numba_the_next_serves():

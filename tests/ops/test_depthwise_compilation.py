@@ -6,7 +6,7 @@ from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
-# Runs in a process of its own: here the kernels are the interpreter's.
+# Runs in a separate process, because in this one the kernels belong to the interpreter.
 COMPILE = """
 import sys, warnings
 warnings.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""How kernels are launched, and compiled ahead of that: on an H100 that is only imagined, and on a real GPU."""
+"""Launching of kernels and their compilation ahead, on a simulated H100 and on a real GPU."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ triton = pytest.importorskip("triton")
 
 @pytest.fixture(scope="module")
 def imagined():
-    """What was compiled and launched on an imagined GPU, without a kernel on disk."""
+    """Return the kernels that were compiled and launched on a simulated GPU, with an empty cache."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     program = Path(__file__).with_name("imagined_gpu.py")
     result = subprocess.run(
@@ -56,19 +56,19 @@ def test_other_threads_go_on_launching(imagined):
     assert imagined["launched_elsewhere"] == ["write"]
 
 
-def test_the_number_of_compiled_kernels_is_told(imagined):
-    counts = imagined["heard"]
-    # The kernel of the other thread is not among them.
+def test_the_number_of_compiled_kernels_is_reported(imagined):
+    counts = imagined["reported"]
+    # Without the kernel of the other thread.
     total = len(imagined["compiled"]) - 1
     assert counts == [[done, total] for done in range(1, total + 1)]
 
 
 def test_a_kernel_that_cannot_be_compiled_raises(imagined):
-    assert "power of 2" in imagined["refused"]
+    assert "power of 2" in imagined["error"]
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="the kernels are a GPU's")
-def test_a_pass_in_the_interpreter_has_its_numbers():
+def test_a_pass_in_the_interpreter_gives_the_usual_result():
     x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
     weight, bias = torch.ones(3), torch.zeros(3)
     with compile_ahead(2):
@@ -81,8 +81,8 @@ def test_threads_are_shared_among_processes():
     assert cores_for_compiling(num_sharing=10_000) == 1
 
 
-def test_every_kernel_is_launched_by_the_one_function():
-    """`kernel[grid](...)` would launch while kernels are compiled ahead."""
+def test_every_kernel_is_launched_by_the_shared_function():
+    """`kernel[grid](...)` would launch inside `compile_ahead`."""
     folder = Path(scanseg.__file__).parent / "ops"
     found = []
     for path in folder.rglob("*.py"):
@@ -95,7 +95,7 @@ def test_every_kernel_is_launched_by_the_one_function():
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_real_pass_compiles_nothing(tmp_path, monkeypatch, generator):
-    """Backward too, which autograd runs in a thread of its own."""
+    """The backward pass is included, which autograd runs in a separate thread."""
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
     compiled = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The mLSTM's Triton kernels, as the launcher launches them, compile for an H100 (sm_90) without one: no spills."""
+"""The mLSTM's Triton kernels, with the arguments of the launcher, compile for an H100 (sm_90) without spills."""
 
 import re
 
@@ -8,8 +8,8 @@ from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
-# Runs in a process of its own: here the kernels are the interpreter's. What the launcher asks for, on tensors without
-# data, is recorded instead of run, and compiled as Triton would for these arguments.
+# Runs in a separate process, because in this one the kernels belong to the interpreter. The launches, on tensors without
+# data, are recorded instead of run, and compiled for their arguments in the same way as by Triton.
 COMPILE = """
 import json, sys, warnings
 warnings.filterwarnings("ignore")
@@ -72,7 +72,7 @@ CASES = [
 ]
 
 SHARED_MEMORY = 232_448
-"""Bytes that a block of threads may have on an H100."""
+"""Maximum number of bytes of a block of threads on an H100."""
 
 STACK = {
     ("key_gradients", 128): 64,
@@ -80,13 +80,13 @@ STACK = {
     ("gate_gradients", 128): 16,
     ("gate_gradients", 64): 16,
 }
-"""Bytes that may spill; at 128 features, outside the loop but for four addresses; rows of 25 are loaded one by one. The
-gates' only by Triton 3.6."""
+"""Bytes that may spill. With 128 features they are outside the loop except for four addresses. Rows of 25 features are
+loaded one by one. The gates spill only with Triton 3.6."""
 
 
 @pytest.fixture(scope="module")
 def launches(tmp_path_factory):
-    """What each case launches: pairs of a kernel's name and what it needs."""
+    """Return the launches of each case, as pairs of a kernel's name and the kernel."""
     kernels = compile_kernels(f"CASES = {CASES}\n{COMPILE}", tmp_path_factory.mktemp("cubins"))
     found = [[] for _ in CASES]
     for file, kernel in kernels.items():
@@ -107,7 +107,7 @@ def test_kernels_fit_an_h100(launches, number):
 
 
 def test_products_run_on_tensor_cores_of_hopper(launches):
-    """Those of 16-bit blocks are warp-group products fed by asynchronous copies."""
+    """Products of 16-bit blocks are warp-group products with asynchronous copies."""
     products = {"state_updates", "outputs", "query_gradients", "key_gradients"}
     found = [(name, kernel) for name, kernel in launches[1] if name in products]
     assert {name for name, _ in found} == products

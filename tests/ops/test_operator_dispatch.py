@@ -1,4 +1,4 @@
-"""Choosing a backend: the first that accepts serves; one asked for by name serves or is refused with its reason."""
+"""Choice of a backend: the first one that accepts, or a named one, which runs the call or raises with its reason."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ CPU_TENSOR = torch.zeros(1)
 
 
 def gpu_only(*tensors):
-    return None if tensors[0].is_cuda else f"the tensors are on {tensors[0].device}, not on a GPU"
+    return None if tensors[0].is_cuda else f"expected tensors on a GPU, got {tensors[0].device}"
 
 
 TABLE = {
@@ -22,30 +22,30 @@ TABLE = {
 }
 
 
-def test_the_first_that_accepts_serves():
+def test_the_first_backend_that_accepts_is_chosen():
     assert choose("operator", TABLE, None, CPU_TENSOR) is TABLE["plain"]
 
 
-def test_one_asked_for_by_name_serves():
+def test_a_named_backend_is_chosen():
     assert choose("operator", TABLE, "reference", CPU_TENSOR) is TABLE["reference"]
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gpu", "operator: backend 'gpu' refuses: the tensors are on cpu, not on a GPU"),
-        ("extra", r"numba is not installed; pip install 'scanseg\[cpu\]'"),
-        ("missing", "operator has no backend 'missing'; choose one of: gpu, extra, plain, reference"),
+        ("gpu", "operator: backend 'gpu' cannot run: expected tensors on a GPU, got cpu"),
+        ("extra", r"backend 'extra' cannot run: numba is not installed"),
+        ("missing", "operator: expected one of the backends gpu, extra, plain, reference, got 'missing'"),
     ],
 )
-def test_one_asked_for_by_name_never_falls_back(name, reason):
+def test_a_named_backend_never_falls_back(name, reason):
     with pytest.raises(UsageError, match=reason):
         choose("operator", TABLE, name, CPU_TENSOR)
 
 
-def test_all_reasons_are_given_when_none_accepts():
+def test_the_error_lists_all_reasons_if_no_backend_accepts():
     table = {name: TABLE[name] for name in ("gpu", "extra")}
-    with pytest.raises(UsageError, match=r"'gpu' refuses: the tensors are on cpu.*'extra' refuses: numba"):
+    with pytest.raises(UsageError, match=r"'gpu' cannot run: expected .*'extra' cannot run: numba"):
         choose("operator", table, None, CPU_TENSOR)
 
 
@@ -57,7 +57,7 @@ def test_choosing_traces():
     torch.testing.assert_close(negative(-torch.ones(2)), torch.ones(2))
 
 
-def test_every_operator_lists_a_backend_that_serves_anywhere():
+def test_every_operator_has_a_backend_that_is_always_available():
     statuses = describe_backends()
     available = {(status.operator, status.backend) for status in statuses if status.reason is None}
     for operator in ("selective_scan", "ss2d_scan", "mlstm"):

@@ -370,22 +370,26 @@ def test_wrong_arguments_are_named(generator):
     form = FORMS["classes"]
     logits, label_map = make_inputs(generator, form)
     with pytest.raises(
-        InputError, match=r"label_map has shape \(2, 4, 7\), not \(2, 5, 7\).*groups are 2, outputs 3"
+        InputError,
+        match=r"label_map: expected shape \(2, 5, 7\), got \(2, 4, 7\).*groups: expected 3, .*got 2",
     ):
         segmentation_sums(logits, label_map[:, 1:], groups=[(0,), (1,)], regions=False)
-    with pytest.raises(InputError, match=r"groups \[\(0,\), \(1, 2\), \(3,\)\] must hold one label each"):
+    with pytest.raises(InputError, match=r"expected one label in each, got \[\(0,\), \(1, 2\), \(3,\)\]"):
         segmentation_sums(logits, label_map, groups=[(0,), (1, 2), (3,)], regions=False)
-    with pytest.raises(InputError, match=r"must hold a label or more each.*first_output 3 is not among 3"):
+    with pytest.raises(
+        InputError,
+        match=r"expected at least one label in each.*first_output: expected one of 3 outputs.*got 3",
+    ):
         segmentation_sums(logits, label_map, groups=[(0,), (), (3,)], regions=True, first_output=3)
     with pytest.raises(
-        InputError, match=r"dtype torch.float32, not one of integers; weights are 1, outputs 3"
+        InputError, match=r"expected an integer dtype, got torch.float32; weights: expected 3, .*got 1"
     ):
         segmentation_sums(logits, label_map.float(), **form, weights=[1.0])
-    with pytest.raises(InputError, match=r"logits are torch.float32 of shape \(2, 3\)"):
+    with pytest.raises(InputError, match=r"logits: expected .*got torch.float32 of shape \(2, 3\)"):
         segmentation_sums(logits[..., 0, 0], label_map[:, 0, 0], **form)
-    with pytest.raises(UsageError, match=r"choose one of: triton, reference"):
+    with pytest.raises(UsageError, match=r"one of the backends triton, reference, got 'fast'"):
         segmentation_sums(logits, label_map, **form, backend="fast")
-    with pytest.raises(UsageError, match="a tensor is on meta"):
+    with pytest.raises(UsageError, match="got a tensor on meta"):
         segmentation_sums(logits.to("meta"), label_map.to("meta"), **form, backend="triton")
 
 
@@ -393,7 +397,7 @@ def test_more_outputs_than_fit_go_to_pytorch(generator):
     number = MOST_OUTPUTS + 1
     form = {"groups": [(label,) for label in range(number)], "regions": True}
     logits, label_map = make_inputs(generator, form, shape=(1, number, 3))
-    assert refuses(logits, label_map) == "257 outputs; its kernels hold at most 256"
+    assert refuses(logits, label_map) == "expected at most 256 outputs, got 257"
     assert segmentation_sums(logits, label_map, **form).overlap.shape == (1, number)
 
 

@@ -1,7 +1,12 @@
 """Operators on plain tensors, each with several backends.
 
-`selective_scan`, `ss2d_scan` and `mlstm` read sequences; `instance_norm`, `channel_norm`, `depthwise_conv` and
-`normed_depthwise_conv` are what stands around them in the networks; `segmentation_sums` is what losses are made of.
+`selective_scan`, `ss2d_scan` and `mlstm` read sequences. `instance_norm`, `channel_norm`, `depthwise_conv` and
+`normed_depthwise_conv` are the norms and convolutions around them in the networks. `segmentation_sums` computes the
+sums of the losses.
+
+Each operator is a package with the same files: `reference.py` (the definition in PyTorch), `pytorch_backend.py` (fast
+PyTorch code), `triton_backend.py` (custom operators on GPUs) with its kernels, and `numba_backend.py` (compiled for
+CPUs). `_support` holds the parts that all operators share.
 """
 
 from typing import NamedTuple
@@ -46,12 +51,12 @@ __all__ = [
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend can serve on this machine.
+    """Availability of one backend on this machine.
 
     Attributes:
         operator: Name of the operator.
-        backend: Name of the backend, as its `backend` argument takes it.
-        reason: Why it is not available, with what to do; None if it is.
+        backend: Name of the backend, a value of the operator's `backend` argument.
+        reason: Why the backend is unavailable, with advice. `None`: it is available.
     """
 
     operator: str
@@ -60,7 +65,16 @@ class BackendStatus(NamedTuple):
 
 
 def describe_backends() -> list[BackendStatus]:
-    """List every backend of every operator in order of preference, and why it is unavailable if it is."""
+    """List every backend of every operator, in order of preference.
+
+    Returns:
+        The backends with the reason of those that are unavailable on this machine.
+
+    Example:
+        >>> from scanseg.ops import describe_backends
+        >>> [status.backend for status in describe_backends() if status.operator == "mlstm"]
+        ['triton', 'chunked', 'reference']
+    """
     tables = {
         "selective_scan": _SELECTIVE_SCAN,
         "ss2d_scan": _SS2D,

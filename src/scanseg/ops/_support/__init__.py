@@ -1,1 +1,1 @@
-"""Dispatch, contracts and launching shared by all operators."""
+"""Dispatch, argument checks and kernel launching, shared by all operators."""

@@ -1,4 +1,4 @@
-"""What every operator checks about the tensors it is given, before a backend sees them."""
+"""Checks of an operator's tensors, made before the choice of a backend."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from scanseg.errors import InputError
 
 
 class Expected(NamedTuple):
-    """One argument of an operator and what its shape must be.
+    """One argument of an operator with its required shape.
 
     Attributes:
-        name: The argument's name.
+        name: Name of the argument.
         tensor: The argument.
         axes: Names of the axes, for the message.
-        shape: The sizes required by the other arguments.
+        shape: The shape that the other arguments require.
     """
 
     name: str
@@ -26,38 +26,57 @@ class Expected(NamedTuple):
 
 
 def require_axes(operator: str, name: str, tensor: Tensor, axes: str) -> None:
-    """Raise `InputError` unless `tensor` has the axes named (separated by spaces), none of them empty."""
+    """Check that a tensor has the given axes and is not empty.
+
+    Args:
+        operator: Name of the operator, for the message.
+        name: Name of the argument, for the message.
+        tensor: The argument.
+        axes: Names of the axes, separated by spaces.
+
+    Raises:
+        InputError: The tensor has another number of axes, or an empty axis.
+    """
     if tensor.ndim != len(axes.split()) or tensor.numel() == 0:
         raise InputError(
-            f"{operator}: {name} has shape {tuple(tensor.shape)}; pass a tensor with the axes ({axes}), none empty."
+            f"{operator}: {name}: expected the axes ({axes}), none empty, got shape {tuple(tensor.shape)}. "
+            "Pass a tensor with these axes."
         )
 
 
 def require_shapes(operator: str, *arguments: Expected) -> None:
-    """Raise one `InputError` that lists every argument with a wrong shape, dtype or device.
+    """Check the shapes, dtypes and devices of all arguments.
 
-    The first argument's device is the one that the others must share.
+    All dtypes must be floating. All arguments must be on the device of the first one.
+
+    Raises:
+        InputError: At least one argument is wrong. The message lists all faults.
     """
     wrong = []
     device = arguments[0].tensor.device
     for name, tensor, axes, shape in arguments:
         if tuple(tensor.shape) != shape:
-            wrong.append(f"{name} has shape {tuple(tensor.shape)}, not {shape} ({axes})")
+            wrong.append(f"{name}: expected shape {shape} ({axes}), got {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
-            wrong.append(f"{name} has dtype {tensor.dtype}, not a floating one")
+            wrong.append(f"{name}: expected a floating dtype, got {tensor.dtype}")
         if tensor.device != device:
-            wrong.append(f"{name} is on {tensor.device}, {arguments[0].name} on {device}")
+            wrong.append(f"{name}: expected the device of {arguments[0].name}, {device}, got {tensor.device}")
     if wrong:
-        raise InputError(f"{operator}: {'; '.join(wrong)}. The sizes follow from {arguments[0].name}.")
+        raise InputError(
+            f"{operator}: {'; '.join(wrong)}. Match the sizes and the device of {arguments[0].name}."
+        )
 
 
 def state_dtype(*tensors: Tensor) -> torch.dtype:
-    """Return the dtype of states and sums: float64 if any of the tensors is, else float32."""
+    """Return the dtype of states and sums.
+
+    It is float64 if any of the tensors is float64, else float32.
+    """
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which operations keep the dtypes that they are given, on the device of `tensor`."""
+    """Return a context that disables autocast on the device of a tensor."""
     kind = tensor.device.type
-    # Tensors without data, on which networks are sized, know no autocast.
+    # The meta device, on which networks are sized without data, has no autocast.
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)

@@ -1,7 +1,7 @@
-"""Running compiled CPU kernels: whether numba is there, and one kernel on as many threads as PyTorch uses.
+"""Running of compiled CPU kernels on as many threads as PyTorch uses.
 
-Threads of our own instead of numba's: its OpenMP layer ends a process that was forked, its portable one a process
-that calls it from two threads.
+The threads are our own instead of numba's. Its OpenMP layer ends a forked process, and its portable layer ends a
+process that calls it from two threads.
 """
 
 import os
@@ -15,32 +15,37 @@ import torch
 from torch import Tensor
 
 MISSING = (
-    None if find_spec("numba") else 'numba is not installed; install it with: pip install "scanseg[cpu]"'
+    None if find_spec("numba") else 'numba is not installed. Install it with: pip install "scanseg[cpu]"'
 )
-"""Why no compiled kernel can run on this machine, or None."""
+"""Why compiled kernels cannot run on this machine, or `None` if they can."""
 
 LANES = 16
-"""Channels that a compiled kernel works on together: those of one task."""
+"""Channels of one task, which a compiled kernel processes together."""
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def refuses(first: Tensor, *others: Tensor | None) -> str | None:
-    """Say why compiled CPU kernels cannot serve tensors (their devices were found to agree), or None."""
+    """Return why compiled CPU kernels cannot run on tensors, or `None`.
+
+    The tensors are on one device, which is checked before.
+    """
     if first.device.type != "cpu":
-        return f"the tensors are on {first.device}, not on the CPU"
+        return f"expected tensors on the CPU, got tensors on {first.device}"
     for tensor in (first, *others):
         if tensor is not None and tensor.dtype not in _DTYPES:
-            return f"it computes no {tensor.dtype}"
+            return f"expected float16, bfloat16, float32 or float64, got {tensor.dtype}"
     return None
 
 
 def run_tasks(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:
-    """Call `kernel(*arguments, first, stride)` on threads, so that together they do each task once.
+    """Run a kernel on threads, each task once.
+
+    Each thread calls `kernel(*arguments, first, stride)`.
 
     Args:
-        kernel: Releases the interpreter's lock; does the tasks first, first + stride, ...; a task writes nothing that
-            another one reads or writes, so that results do not depend on the number of threads.
+        kernel: A function that releases the interpreter lock and runs the tasks first, first + stride, ... A task
+            writes nothing that another task reads or writes, so results do not depend on the number of threads.
         num_tasks: Number of tasks.
         *arguments: The kernel's other arguments.
     """
@@ -48,7 +53,7 @@ def run_tasks(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> N
     if threads == 1:
         kernel(*arguments, 0, 1)
         return
-    # The calling thread is one of them.
+    # The calling thread is one of the threads.
     pool = _pool(os.getpid(), torch.get_num_threads() - 1)
     futures = [pool.submit(kernel, *arguments, first, threads) for first in range(1, threads)]
     try:
@@ -60,5 +65,8 @@ def run_tasks(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> N
 
 @lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Keep threads from call to call; a forked process has none and makes its own."""
+    """Create the threads once per process.
+
+    A forked process inherits no threads and creates its own.
+    """
     return ThreadPoolExecutor(threads, thread_name_prefix="scanseg-kernel")

@@ -1,12 +1,11 @@
-"""Building blocks of the compiled CPU kernels: rows of `LANES` numbers, and exp and log1p that vectorise.
+"""Vectorized operations on rows of `LANES` numbers, for compiled CPU kernels.
 
-Numba calls the C library for `exp`, one number at a time, and LLVM cannot know that two arrays do not overlap, which
-keeps it from using vector instructions on short rows. The functions here are written in LLVM's own terms instead.
-They take flat arrays and the index of a row's first number. No assumption is made that numbers are finite: NaN
-goes in and comes out.
+Numba calls the C library for `exp`, one number at a time, and LLVM cannot prove that two arrays do not overlap, so it
+uses no vector instructions on short rows. The functions here emit LLVM code instead. They take flat arrays and the
+index of the first number of a row. Numbers need not be finite: NaN stays NaN.
 
-This module imports numba, so that only modules that need numba at once may import it. Numba's cache on disk does not
-notice a change made here: touch the module of the kernels too.
+This module imports numba, so only modules that always need numba may import it. Numba's cache on disk does not detect
+changes here. After a change, also touch the module of the kernels.
 """
 
 import math
@@ -19,18 +18,21 @@ from numba.extending import intrinsic
 
 from scanseg.ops._support.cpu import LANES
 
-_CONTRACT = ("contract",)  # a multiplication and an addition may become one instruction; nothing else changes
+_CONTRACT = ("contract",)  # allows one instruction for a multiplication and an addition, and nothing else
 
 
 class _Format(NamedTuple):
-    """What exp and log1p need to know of a floating format; the degrees leave errors below its rounding."""
+    """Constants of a floating-point format for exp and log1p.
+
+    The degrees of the polynomials leave errors below the rounding of the format.
+    """
 
     bits: int
     mantissa: int
     bias: int
     exp_degree: int
     log_terms: int
-    log2_high: float  # log(2) = high + low; a whole number times high is exact
+    log2_high: float  # log(2) = high + low. An integer times high is exact.
     log2_low: float
 
 
@@ -41,7 +43,7 @@ _FORMATS = {
 
 
 def _horner(builder: Any, x: Any, coefficients: list[float]) -> Any:
-    """Emit the polynomial with the coefficients, lowest power first."""
+    """Emit a polynomial from its coefficients, lowest power first."""
     total = ir.Constant(x.type, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         product = builder.fmul(total, x, flags=_CONTRACT)
@@ -51,7 +53,10 @@ def _horner(builder: Any, x: Any, coefficients: list[float]) -> Any:
 
 @intrinsic
 def exp_nonpositive(typing_context: Any, x: Any) -> Any:
-    """exp(x) for x <= 0, to one unit in the last place; 0 where the result would be subnormal."""
+    """Compute exp(x) for x <= 0.
+
+    The result is accurate to one unit in the last place. A result in the subnormal range becomes 0.
+    """
     form = _FORMATS[x]
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -60,10 +65,10 @@ def exp_nonpositive(typing_context: Any, x: Any) -> Any:
         def number(constant: float) -> Any:
             return ir.Constant(value.type, constant)
 
-        # Below, the exponent field is 0, and with it the result.
+        # For smaller values the exponent field is 0, and so is the result.
         lowest = number(-math.floor(form.bias * math.log(2)))
         value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-        # Adding 1.5 * 2^mantissa rounds to a whole number, which then stands in the lowest bits.
+        # Adding 1.5 * 2^mantissa rounds to an integer, which the lowest bits then hold.
         rounder = number(1.5 * 2**form.mantissa)
         shifted = builder.fadd(builder.fmul(value, number(1 / math.log(2))), rounder)
         whole = builder.fsub(shifted, rounder)
@@ -82,7 +87,10 @@ def exp_nonpositive(typing_context: Any, x: Any) -> Any:
 
 @intrinsic
 def log1p_of_unit(typing_context: Any, x: Any) -> Any:
-    """log(1 + x) for x in [0, 1], with small relative error everywhere: 2 artanh(x / (2 + x))."""
+    """Compute log(1 + x) for x in [0, 1].
+
+    The formula is 2 artanh(x / (2 + x)). The relative error is small on the whole interval.
+    """
     form = _FORMATS[x]
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -117,7 +125,7 @@ def _store(context: Any, builder: Any, value: Any, array_type: Any, array: Any, 
 
 
 def _spread(builder: Any, scalar: Any) -> Any:
-    """Emit a row that holds one number in all lanes."""
+    """Emit a row with one number in all lanes."""
     nothing = ir.Constant(_vector(scalar.type), ir.Undefined)
     single = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(single, nothing, ir.Constant(_vector(ir.IntType(32)), [0] * LANES))
@@ -125,7 +133,7 @@ def _spread(builder: Any, scalar: Any) -> Any:
 
 @intrinsic
 def copy_row(typing_context: Any, target: Any, at: Any, source: Any, start: Any) -> Any:
-    """target[at + c] = source[start + c] in all lanes c."""
+    """Compute target[at + c] = source[start + c] in all lanes c."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row = _load(context, builder, source, *arguments[2:])
@@ -135,7 +143,7 @@ def copy_row(typing_context: Any, target: Any, at: Any, source: Any, start: Any)
 
 
 def _scaled(*, add: bool) -> Callable[..., Any]:
-    """Make the typing function of `scale_row` and `add_scaled_row`."""
+    """Create the typing function of `scale_row` and `add_scaled_row`."""
 
     def typed(typing_context: Any, target: Any, at: Any, source: Any, start: Any, factor: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -151,7 +159,7 @@ def _scaled(*, add: bool) -> Callable[..., Any]:
 
 
 def _multiplied(*, add: bool) -> Callable[..., Any]:
-    """Make the typing function of `multiply_rows` and `add_product_of_rows`."""
+    """Create the typing function of `multiply_rows` and `add_product_of_rows`."""
 
     def typed(
         typing_context: Any, target: Any, at: Any, left: Any, left_start: Any, right: Any, right_start: Any
@@ -183,7 +191,7 @@ add_product_of_rows = intrinsic(_multiplied(add=True))
 
 @intrinsic
 def dot_of_rows(typing_context: Any, left: Any, left_start: Any, right: Any, right_start: Any) -> Any:
-    """sum_c left[left_start + c] * right[right_start + c], by halves."""
+    """Compute sum_c left[left_start + c] * right[right_start + c], by halves."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first = _load(context, builder, left, *arguments[:2])

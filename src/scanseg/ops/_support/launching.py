@@ -1,7 +1,8 @@
-"""How every operator launches its Triton kernels, and how kernels are compiled before they are first launched.
+"""Launching of Triton kernels, and their compilation ahead of the first launch.
 
-Triton compiles a kernel at its first launch, one after the other. A network has dozens, a new machine has cores:
-inside `compile_ahead` nothing is launched, but compiled, in threads, while the pass goes on to ask for the next.
+Triton compiles each kernel at its first launch, one after the other. A network has dozens of kernels, and a machine has
+several cores. Inside `compile_ahead`, launches compile the kernels in threads instead of running them, and the pass
+continues to the next kernel.
 """
 
 import contextvars
@@ -17,29 +18,31 @@ import torch
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 MAX_THREADS = 16
-"""Most threads that compile: a network asks for a few dozen kernels."""
+"""Maximum number of threads that compile. A network has a few dozen kernels."""
 
 
 class Kernel(Protocol):
-    """What is asked of a function under `triton.jit`."""
+    """Interface of a function under `triton.jit`."""
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
-        """Return what launches the kernel on a grid."""
+        """Return a function that launches the kernel on a grid."""
 
     def warmup(self, *args: Any, grid: tuple[int, ...], **options: Any) -> Any:
-        """Compile the kernel as a launch with these arguments would."""
+        """Compile the kernel for a launch with these arguments."""
 
 
 def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
-    """Return what launches a kernel on a grid; within `compile_ahead`, what has it compiled instead.
+    """Return a function that launches a kernel on a grid.
+
+    Within `compile_ahead` the function compiles the kernel instead.
 
     Args:
         kernel: The kernel.
         grid: Number of programs along up to three axes.
     """
-    if _ahead is None or not _ahead.serves_this_thread():
+    if _compilation is None or not _compilation.applies_to_this_thread():
         return kernel[grid]
-    return _ahead.compiles(kernel, grid)
+    return _compilation.submitter(kernel, grid)
 
 
 @contextmanager
@@ -49,54 +52,73 @@ def compile_ahead(
     backward_on: torch.device | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[None]:
-    """Have the kernels of a pass compiled, in threads, in place of launching them.
+    """Compile the kernels of a pass in threads, without launching them.
 
-    What the pass computes is worthless: results of kernels are memory as it was found. Every launch has the arguments
-    of the real one, so that the same pass compiles nothing afterwards. Leaving waits for all kernels. In Triton's
-    interpreter, and without Triton, a pass runs as ever.
+    The results of the pass are invalid, because its kernels write nothing. Every launch has the arguments of the real
+    pass, so that the same pass compiles nothing afterwards. The end of the block waits for all kernels. In Triton's
+    interpreter, and without Triton, the pass runs as usual.
 
-    Launches of this thread are meant, and those of its backward passes, which autograd runs in a thread of its own for
-    each device; other threads go on launching. Of several threads that compile ahead each waits for the one before.
+    The block applies to launches of its thread, and to those of its backward passes, which autograd runs in a separate
+    thread for each device. Other threads continue to launch. Only one block is active at a time; other threads wait.
 
     Args:
-        num_threads: Threads that compile.
-        backward_on: The device of backward passes in the block; None: there are none.
-        progress: Told of how many kernels of how many are compiled, while leaving waits.
+        num_threads: Number of threads that compile.
+        backward_on: Device of the backward passes in the block. `None`: the block has no backward pass.
+        progress: Called with the number of compiled kernels and of all kernels, at the end of the block.
 
     Raises:
-        Exception: What Triton raised for a kernel that cannot be compiled.
+        Exception: Triton's error, if a kernel cannot be compiled.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import compile_ahead, cores_for_compiling, instance_norm
+        >>> x, weight, bias = torch.randn(1, 3, 8, 8), torch.ones(3), torch.zeros(3)
+        >>> with compile_ahead(cores_for_compiling()):
+        ...     _ = instance_norm(x, weight, bias)
+        >>> instance_norm(x, weight, bias).shape
+        torch.Size([1, 3, 8, 8])
     """
-    global _ahead
+    global _compilation
     if INTERPRETED or MISSING is not None:
         yield
         return
-    if _ahead is not None and _ahead.serves_this_thread():
-        raise RuntimeError("compile_ahead is entered within itself; the outer one has all kernels compiled.")
-    threads = {threading.get_ident()} | ({_thread_of_backward(backward_on)} if backward_on else set())
+    if _compilation is not None and _compilation.applies_to_this_thread():
+        raise RuntimeError(
+            "compile_ahead: expected one block, got a block inside another one. Remove the inner block."
+        )
+    threads = {threading.get_ident()} | ({_backward_thread(backward_on)} if backward_on else set())
     with _one_at_a_time, ThreadPoolExecutor(num_threads, thread_name_prefix="compile") as pool:
-        _ahead = ahead = _Ahead(pool, threads)
+        _compilation = compilation = _Compilation(pool, threads)
         try:
             try:
                 yield
             finally:
-                _ahead = None
-            ahead.wait(progress)
+                _compilation = None
+            compilation.wait(progress)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def cores_for_compiling(*, num_sharing: int = 1) -> int:
-    """Return how many threads may compile on this machine.
+    """Return the number of threads for `compile_ahead` on this machine.
 
     Args:
-        num_sharing: Processes on this machine that compile at the same time.
+        num_sharing: Number of processes on this machine that compile at the same time.
+
+    Returns:
+        At least 1 and at most `MAX_THREADS`.
+
+    Example:
+        >>> from scanseg.ops import cores_for_compiling
+        >>> 1 <= cores_for_compiling(num_sharing=2) <= cores_for_compiling()
+        True
     """
     return max(1, min((os.cpu_count() or 1) // num_sharing, MAX_THREADS))
 
 
-class _Ahead:
-    """The kernels that are being compiled, and the threads whose launches are held back."""
+class _Compilation:
+    """The kernels in compilation, and the threads that do not launch meanwhile."""
 
     def __init__(self, pool: ThreadPoolExecutor, threads: set[int]) -> None:
         from triton import AsyncCompileMode
@@ -105,16 +127,19 @@ class _Ahead:
         self._threads = threads
         self._futures: list[Future[Any]] = []
         self._mode = AsyncCompileMode(self)
-        # Triton's mode holds where a context variable has it; in this context it does, for any thread.
+        # Triton keeps its mode in a context variable. This context carries it to other threads.
         self._context = contextvars.copy_context()
         self._context.run(self._mode.__enter__)
 
-    def serves_this_thread(self) -> bool:
-        """Whether launches of the calling thread are held back."""
+    def applies_to_this_thread(self) -> bool:
+        """Return whether launches of the calling thread compile instead."""
         return threading.get_ident() in self._threads
 
-    def compiles(self, kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., None]:
-        """Return what submits a kernel. The arguments' types are read now: no tensor is kept."""
+    def submitter(self, kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., None]:
+        """Return a function that submits a kernel for compilation.
+
+        The function reads the types of its arguments at once and keeps no tensor.
+        """
 
         def submit(*args: Any, **options: Any) -> None:
             self._context.copy().run(kernel.warmup, *args, grid=grid, **options)
@@ -122,23 +147,26 @@ class _Ahead:
         return submit
 
     def submit(self, compile_kernel: Callable[[], Any]) -> "Future[Any]":
-        """Compile a kernel, as Triton's mode asks of its executor, once for a set of types."""
+        """Compile a kernel in the pool, once for each set of types.
+
+        Triton's mode calls this method of its executor.
+        """
         self._futures.append(self._pool.submit(compile_kernel))
         return self._futures[-1]
 
     def wait(self, progress: Callable[[int, int], None]) -> None:
-        """Wait for all kernels, and let Triton find them at their launch."""
+        """Wait for all kernels and register them with Triton."""
         for done, _ in enumerate(as_completed(self._futures), start=1):
             progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
 
 
-_ahead: _Ahead | None = None
+_compilation: _Compilation | None = None
 _one_at_a_time = threading.Lock()
 
 
-def _thread_of_backward(device: torch.device) -> int:
-    """Return the thread in which autograd runs backward on a device."""
+def _backward_thread(device: torch.device) -> int:
+    """Return the identifier of autograd's backward thread for a device."""
     found: list[int] = []
     with torch.inference_mode(mode=False), torch.enable_grad():
         value = torch.zeros((), device=device, requires_grad=True) * 1

@@ -1,10 +1,10 @@
-"""The linear recurrence h[t] = decay[t] h[t-1] + values[t] over all tokens in parallel.
+"""Parallel solution of the linear recurrence h[t] = decay[t] h[t-1] + values[t].
 
-The odd-even scheme: neighbours are joined in pairs, the half-long recurrence over the pairs is solved the same
-way, and the tokens between them are filled in. Three passes a level, log2(token) levels, work linear in
-tokens. Only products of decays are formed, never quotients, so decays in [0, 1] cannot overflow.
+The odd-even scheme joins neighbouring tokens in pairs, solves the recurrence of half the length over the pairs in the
+same way, and fills in the tokens between. It takes three passes per level, log2(token) levels, and work linear in the
+number of tokens. Only products of decays are formed, never quotients, so decays in [0, 1] cannot overflow.
 
-Source: Brent and Kung 1982, "A regular layout for parallel adders"; Blelloch 1990, "Prefix sums and their
+Sources: Brent and Kung 1982, "A regular layout for parallel adders", and Blelloch 1990, "Prefix sums and their
 applications", section 1.4 (recurrences as scans).
 """
 
@@ -19,16 +19,17 @@ def solve_recurrence_(
     reverse: list[bool],
     adjoint: bool,  # noqa: FBT001 (part of the operator's schema)
 ) -> None:
-    """Replace `values` by the states of one or two passes over the tokens, in place.
+    """Replace values by the states of one or two passes, in place.
 
-    An opaque operator to `torch.compile`, which would otherwise turn every strided write into a copy of the whole.
+    The operator is opaque to `torch.compile`, which would otherwise turn every strided write into a copy of the whole
+    tensor.
 
     Args:
-        decay: Factor on the way from the previous token, (pass, group, token, ...); the first one of a pass is
-            not used. The axes after the third broadcast against those of `values`.
-        values: Inputs (pass, group, token, ...); overwritten by the states.
+        decay: Factor from the previous token, (pass, group, token, ...). The first factor of a pass is not used. The
+            axes after the third one broadcast against those of `values`.
+        values: Inputs (pass, group, token, ...), overwritten by the states.
         reverse: For each pass (1 or 2), whether it runs from the last token to the first.
-        adjoint: Solve the transposed recurrence instead, which carries gradients from the end of a pass to its
+        adjoint: Whether to solve the transposed recurrence, which carries gradients from the end of a pass to its
             start: g[t] = decay[t+1] g[t+1] + values[t].
     """
     links = _window(decay, reverse, forward=1, backward=0, count=decay.shape[2] - 1, step=1)
@@ -41,9 +42,14 @@ def _(decay: Tensor, values: Tensor, reverse: list[bool], adjoint: bool) -> None
 
 
 def _solve(links: Tensor, values: Tensor, reverse: list[bool]) -> None:
-    """Solve one level; `links` holds the factor between each token and the next, whichever way it is passed.
+    """Solve one level of the scheme, in place.
 
-    A pass in reverse is the exact mirror image of one forward: index t becomes token - 1 - t.
+    A pass in reverse is the exact mirror image of a forward pass: index t becomes token - 1 - t.
+
+    Args:
+        links: Factor between each token and the next, in either direction.
+        values: Inputs, overwritten by the states.
+        reverse: For each pass, whether it runs from the last token to the first.
     """
     token = values.shape[2]
     if token < 2:
@@ -64,10 +70,10 @@ def _solve(links: Tensor, values: Tensor, reverse: list[bool]) -> None:
 def _window(
     tensor: Tensor, reverse: list[bool], *, forward: int, backward: int, count: int, step: int
 ) -> Tensor:
-    """View `count` tokens (axis 2), from `forward` on in a forward pass and from `backward` on in a reverse one.
+    """View every `step`-th token of each pass, `count` tokens in all.
 
-    The different start of a second pass goes into the stride from the first to the second, so that one kernel
-    serves both directions and nothing is flipped.
+    The first token is `forward` in a forward pass and `backward` in a reverse pass. The start of a second pass enters
+    the stride between the passes, so that one kernel serves both directions and nothing is flipped.
     """
     starts = [backward if is_reverse else forward for is_reverse in reverse]
     size, stride = list(tensor.shape), list(tensor.stride())

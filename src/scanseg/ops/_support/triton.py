@@ -1,6 +1,6 @@
-"""What every operator with Triton kernels asks: whether Triton serves here, and how precise its products are.
+"""Availability of Triton, the precision of its products, and device selection.
 
-The kernels' modules import Triton at their head and are themselves imported on first use, inside custom operators: a
+Modules with kernels import Triton at their head. They are imported on first use, inside custom operators, so that a
 machine without Triton can import everything else.
 """
 
@@ -22,30 +22,32 @@ Result = TypeVar("Result")
 MISSING: str | None = (
     None
     if importlib.util.find_spec("triton") is not None
-    else "Triton is not installed (it comes with PyTorch for CUDA on Linux; elsewhere: pip install triton)"
+    else "Triton is not installed. PyTorch for CUDA on Linux includes it; elsewhere: pip install triton"
 )
 
 INTERPRETED: bool = os.environ.get("TRITON_INTERPRET", "0") == "1"
-"""Whether Triton runs kernels in its interpreter, on the CPU: for tests. Read once, as Triton itself does."""
+"""Whether Triton runs kernels in its interpreter, on the CPU, for tests. Read once, as in Triton itself."""
 
 
 def refuses(*tensors: Tensor | None) -> str | None:
-    """Say in words why Triton cannot serve a call with these tensors, or None if it can."""
+    """Return why Triton cannot run a call with these tensors, or `None`."""
     for tensor in tensors:
         if tensor is None:
             continue
         if tensor.device.type != "cuda" and not (INTERPRETED and tensor.device.type == "cpu"):
-            return f"Triton kernels run on CUDA devices, and a tensor is on {tensor.device}"
+            return f"Triton kernels run on CUDA devices, got a tensor on {tensor.device}"
         if tensor.dtype == torch.float64 and not INTERPRETED:
-            return "Triton kernels compute in float32, and a tensor is float64"
+            return "Triton kernels compute in float32, got a float64 tensor"
     return None
 
 
 def dot_precision(tensor: Tensor) -> str:
-    """Return how products of float32 matrices are computed: `tf32` only where PyTorch's settings allow it.
+    """Return the precision of products of float32 matrices.
+
+    It is `tf32` if PyTorch's settings allow that, else `tf32x3`. It is `ieee` for float64 and in the interpreter.
 
     Args:
-        tensor: An operand; float64 and the interpreter use `ieee`.
+        tensor: An operand of the product.
     """
     if INTERPRETED or tensor.dtype == torch.float64:
         return "ieee"
@@ -53,13 +55,13 @@ def dot_precision(tensor: Tensor) -> str:
 
 
 def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let the body of a custom operator launch its kernels on the device of its first tensor.
+    """Run an operator's body on the device of its first tensor.
 
-    Triton launches on the current device, whatever device the tensors are on. Neither a caller nor a single operator
-    has to think of that.
+    Triton launches on the current device, whatever device the tensors are on. With this decorator neither callers nor
+    single operators select the device.
 
     Args:
-        body: What the custom operator computes.
+        body: The computation of the custom operator.
     """
 
     @functools.wraps(body)
@@ -71,13 +73,15 @@ def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
 
 def current_device(*arguments: object) -> AbstractContextManager[object]:
-    """Return a context in which the device of the first tensor among the arguments is the current one."""
+    """Return a context that selects the device of the first tensor argument."""
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def as_triton_backend(run: Callable[..., Tensor]) -> Backend:
-    """Return the backend that runs an operator by Triton; in the interpreter it serves only where it is asked for.
+    """Create the Triton backend of an operator.
+
+    In the interpreter the backend runs only calls that select it by name.
 
     Args:
         run: See `Backend`.

@@ -1,4 +1,4 @@
-"""Layer norm over the channels of a map, alone or with the residual connection or the rearrangement before it.
+"""Layer norm over channels, with optional residual sum or rearrangement.
 
 Every pixel's channels x become (x - mean(x)) / sqrt(var(x) + eps) * weight + bias. Maps that lie in memory with
 channels last are not copied.
@@ -24,7 +24,7 @@ __all__ = ["BACKENDS", "channel_norm", "channels_to_pixels", "residual_channel_n
 _Results = tuple[Tensor, Tensor]
 _Run = Callable[..., Tensor]
 
-# These backends return two tensors, the sum and the norm of it.
+# These backends return two tensors, the sum and its norm.
 BACKENDS = {
     "triton": as_triton_backend(cast(_Run, channel_norm_triton))._replace(refuses=_triton_refuses),
     "pytorch": Backend(cast(_Run, channel_norm_pytorch)),
@@ -41,24 +41,35 @@ def channel_norm(
     factor: int = 1,
     backend: str | None = None,
 ) -> Float[Tensor, "batch channel *space"]:
-    """Normalise every pixel over its channels.
+    """Normalize every pixel over its channels.
 
     Args:
-        x: The map; with a factor p, a 2D map of p^2 times the channels of `weight`.
+        x: The map. With a factor p it is a 2D map with p^2 times the channels of `weight`.
         weight: Factor of each channel.
         bias: Added to each channel.
         eps: Added to the variance.
-        dtype: Dtype of the result; None for that of `x` (under autocast with PyTorch: what autocast makes of it).
-            Statistics are float32 at least.
-        factor: p: channels, split as (row offset, column offset, channel), first become p times p pixels.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        dtype: Dtype of the result. `None`: the dtype of `x`, or that of autocast with the PyTorch backend. Statistics
+            are float32 at least.
+        factor: Factor p of a rearrangement before the norm: channels, split as (row offset, column offset, channel),
+            become p times p pixels.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The normalised map, laid out with channels last.
+        The normalized map, in memory with channels last.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import channel_norm
+        >>> x, weight, bias = torch.randn(1, 8, 4, 4), torch.ones(8), torch.zeros(8)
+        >>> y = channel_norm(x, weight, bias)
+        >>> y.shape, bool(y.mean(1).abs().max() < 1e-6)
+        (torch.Size([1, 8, 4, 4]), True)
+        >>> channel_norm(x, torch.ones(2), torch.zeros(2), factor=2).shape
+        torch.Size([1, 2, 8, 8])
     """
     _check("channel_norm", x, weight, bias, factor=factor)
     chosen = choose("channel_norm", BACKENDS, backend, x, None, None, weight, bias)
@@ -77,24 +88,33 @@ def residual_channel_norm(
     dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch channel *space"]]:
-    """Add a branch to a map, and normalise every pixel of the sum over its channels.
+    """Add a branch to a map and normalize the sum over channels.
 
     Args:
         x: The map.
         added: The branch.
         weight: Factor of each channel.
         bias: Added to each channel.
-        sample_scale: Factor of the branch for each sample (stochastic depth); it gets no gradient.
+        sample_scale: Factor of the branch for each sample (stochastic depth). It gets no gradient. `None`: 1.
         eps: Added to the variance.
-        dtype: Dtype of the normalised map; None for that of the sum.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        dtype: Dtype of the normalized map. `None`: the dtype of the sum.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The sum, in the wider dtype of the two maps, and the normalised map.
+        The sum, in the wider dtype of the two maps, and the normalized map.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import residual_channel_norm
+        >>> x, branch = torch.ones(2, 4, 3, 3), torch.ones(2, 4, 3, 3)
+        >>> scale = torch.tensor([0.0, 2.0])
+        >>> total, normed = residual_channel_norm(x, branch, torch.ones(4), torch.zeros(4), sample_scale=scale)
+        >>> total[:, 0, 0, 0], normed.shape
+        (tensor([1., 3.]), torch.Size([2, 4, 3, 3]))
     """
     others = [Expected("added", added, "as x", tuple(x.shape))]
     if sample_scale is not None:
@@ -112,12 +132,13 @@ def _check(
     require_axes(operator, "weight", weight, "channel")
     if x.ndim < 3 or x.numel() == 0:
         raise InputError(
-            f"{operator}: x has shape {tuple(x.shape)}; pass a tensor with the axes (batch channel *space), none empty."
+            f"{operator}: x: expected the axes (batch channel *space), none empty, got shape {tuple(x.shape)}. "
+            "Pass a tensor with these axes."
         )
     if factor != 1 and (x.ndim != 4 or factor < 1):
         raise InputError(
-            f"{operator}: factor {factor} with a map of shape {tuple(x.shape)}; rearranging takes a positive factor "
-            "and a map (batch, channel, height, width)."
+            f"{operator}: expected a positive factor and a map (batch, channel, height, width), got factor {factor} "
+            f"and shape {tuple(x.shape)}. Leave `factor` out for other maps."
         )
     channels = x.shape[1] // factor**2
     require_shapes(

@@ -1,4 +1,4 @@
-"""The norm over channels by PyTorch, on any device and in any dtype."""
+"""Norm over channels in PyTorch, for any device and dtype."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ def channel_norm_pytorch(
     dtype: torch.dtype | None,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
-    """Add and normalise; arguments as `residual_channel_norm`, with the factor of `channel_norm`."""
+    """Add a branch and normalize the sum.
+
+    Arguments are those of `residual_channel_norm`, with the factor of `channel_norm`.
+    """
     if added is not None:
         scaled = added
         if sample_scale is not None:
@@ -28,14 +31,16 @@ def channel_norm_pytorch(
 
 
 def channels_to_pixels(x: Tensor, factor: int) -> Tensor:
-    """Rearrange channels, split as (row offset, column offset, channel) with the first slowest, to pixels.
+    """Rearrange channels of a map to pixels.
+
+    Channels are split as (row offset, column offset, channel), the first one slowest.
 
     Args:
         x: A map (batch, factor^2 * channel, y, x).
-        factor: Pixels out for each pixel in, per axis.
+        factor: Output pixels for each input pixel, per axis.
 
     Returns:
-        The map (batch, channel, factor * y, factor * x), laid out with channels last; `x` itself with factor 1.
+        The map (batch, channel, factor * y, factor * x), in memory with channels last. With factor 1, `x` itself.
     """
     if factor == 1:
         return x

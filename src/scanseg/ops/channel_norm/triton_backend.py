@@ -1,4 +1,4 @@
-"""The norm over channels on the GPU, by Triton: custom operators on maps with channels last."""
+"""Norm over channels by Triton: custom operators on channels-last maps."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.launching import launch
 
 MOST_CHANNELS = 8192
-"""A row must fit into the registers of one program."""
+"""Maximum number of channels. A row must fit into the registers of one program."""
 
 ELEMENTS = 2048
-"""Elements that a program of four warps works on at a time; twice as many rows' worth of warps in wide rows."""
+"""Elements that a program of four warps processes at a time. Wider rows get more warps in proportion, at most 16."""
 
 GRADIENT_PROGRAMS = 528
-"""Programs that share the gradients' work, each with its partial sums: 4 for each multiprocessor of an H100."""
+"""Programs that share the work of the gradients, each with partial sums: 4 for each multiprocessor of an H100."""
 
 
 def refuses(
     x: Tensor, added: Tensor | None, sample_scale: Tensor | None, weight: Tensor, bias: Tensor
 ) -> str | None:
-    """Say why the kernels cannot serve a call, or None."""
+    """Return why the kernels cannot run a call, or `None`."""
     if weight.numel() > MOST_CHANNELS:
-        return f"a norm over {weight.numel()} channels; its kernels hold at most {MOST_CHANNELS}"
+        return f"expected at most {MOST_CHANNELS} channels, got {weight.numel()}"
     if x.numel() // weight.numel() >= 2**31:
-        return f"{x.numel() // weight.numel()} pixels; its kernels count fewer than 2^31"
+        return f"expected fewer than 2^31 pixels, got {x.numel() // weight.numel()}"
     return triton_support.refuses(x, added, sample_scale, weight, bias)
 
 
@@ -41,7 +41,10 @@ def channel_norm_triton(
     dtype: torch.dtype | None,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
-    """Add and normalise; arguments as `residual_channel_norm`, with the factor of `channel_norm`."""
+    """Add a branch and normalize the sum.
+
+    Arguments are those of `residual_channel_norm`, with the factor of `channel_norm`.
+    """
     rows = x.movedim(1, -1).contiguous()
     if added is None:
         normed: Tensor = _normalise(rows, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
@@ -193,7 +196,7 @@ _normalise.register_autograd(_gradients, setup_context=_keep)
 
 
 def _results(x: Tensor, added: Tensor | None, dtype: torch.dtype, factor: int) -> tuple[Tensor, Tensor]:
-    """Allocate the sum (empty without `added`) and the normalised map."""
+    """Allocate the sum (empty without `added`) and the normalized map."""
     if factor == 1:
         out = x.new_empty(x.shape, dtype=dtype)
     else:
@@ -208,7 +211,10 @@ def _results(x: Tensor, added: Tensor | None, dtype: torch.dtype, factor: int) -
 def _input_gradients(
     total: Tensor, sample_scale: Tensor | None, x_dtype: torch.dtype, added_dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
-    """Allocate the gradients of the two maps; the second is empty where it is none, or the same as the first."""
+    """Allocate the gradients of the two maps.
+
+    The second gradient is empty without a second map, or if it equals the first gradient.
+    """
     grad_x = total.new_empty(total.shape, dtype=x_dtype)
     if added_dtype is None or (sample_scale is None and added_dtype == x_dtype):
         return grad_x, total.new_empty(0)
@@ -216,13 +222,13 @@ def _input_gradients(
 
 
 def _rows(x: Tensor, weight: Tensor) -> tuple[int, int]:
-    """Return the number of rows, and of rows of one sample."""
+    """Return the number of rows of the map and of one sample."""
     rows = x.numel() // weight.numel()
     return rows, rows // x.shape[0]
 
 
 def _block(weight: Tensor) -> tuple[int, int, int]:
-    """Choose rows, channels and warps of a program."""
+    """Choose the rows, channels and warps of a program."""
     block_channels = max(16, 1 << (weight.numel() - 1).bit_length())
     if block_channels >= ELEMENTS:
         return 1, block_channels, min(16, 4 * block_channels // ELEMENTS)
@@ -230,7 +236,7 @@ def _block(weight: Tensor) -> tuple[int, int, int]:
 
 
 def _accumulator(x: Tensor) -> object:
-    """Return Triton's name of the dtype in which rows are normalised."""
+    """Return Triton's dtype for the computation of the norm."""
     import triton.language as tl
 
     return tl.float64 if x.dtype == torch.float64 else tl.float32

@@ -1,17 +1,17 @@
-"""The Triton kernels of the norm over channels: one pass over the map forward, one backward.
+"""Triton kernels of the norm over channels, one pass forward, one backward.
 
 A row holds the channels of one pixel. A program takes blocks of rows and keeps each row in registers, so that mean and
-variance (of the differences from the mean) cost no second reading; the gradients compute them again rather than read
-them. The gradients of weight and bias are summed per program and added up afterwards, in fixed order.
+variance (of the differences from the mean) need no second read. The gradients recompute them instead of reading them.
+The gradients of weight and bias are summed per program and added up afterwards, in fixed order.
 
-With `added`, the row is first the sum of two maps, x + scale[sample] * added, which is stored too: the residual
-connection costs no pass of its own. With `factor` p, rows (image row, column, p1, p2) are stored as (image row, p1,
-column, p2): channels become pixels while they are normalised.
+With `added`, the row is the sum of two maps, x + scale[sample] * added, which is stored too, so that the residual sum
+needs no pass of its own. With `factor` p, rows (image row, column, p1, p2) are stored as (image row, p1, column, p2),
+so that channels become pixels during the norm.
 
-The floor, for M elements of b bytes: 2 M b forward, 3 M b backward; about 20 and 35 instructions an element, where an
-H100 has 39 and 58 in that time for 16 bits.
+Minimum traffic for M elements of b bytes: 2 M b forward, 3 M b backward. The kernels take about 20 and 35 instructions
+per element. In that time an H100 can run 39 and 58 for 16 bits.
 
-This module imports Triton: only functions that need its kernels at once may import it.
+This module imports Triton, so only functions that need its kernels at once may import it.
 """
 
 import triton
@@ -20,7 +20,7 @@ import triton.language as tl
 
 @triton.jit
 def _normalised(x, mask, channels, eps):
-    """Return (x - mean) / deviation and 1 / deviation of each row."""
+    """Return each row in units of its deviation, and 1 / deviation."""
     mean = tl.sum(x, axis=1)[:, None] / channels
     centred = tl.where(mask, x - mean, 0.0)
     variance = tl.sum(centred * centred, axis=1)[:, None] / channels
@@ -61,7 +61,7 @@ def normalise_rows(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Normalise one block of rows."""
+    """Normalize one block of rows."""
     channel = tl.arange(0, BLOCK_CHANNELS)[None, :]
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
     mask = (row < rows) & (channel < channels)
@@ -71,7 +71,7 @@ def normalise_rows(
         added = tl.load(added_ptr + place, mask=mask, other=0.0).to(ACC)
         if SCALED:
             added = added * tl.load(scale_ptr + row // rows_per_sample, mask=row < rows, other=0.0).to(ACC)
-        # What is kept is what is normalised, as far as it goes in the precision that is kept.
+        # Normalize the stored sum, with the precision in which it is stored.
         total = (x + added).to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + place, total, mask=mask)
         x = total.to(ACC)
@@ -109,7 +109,10 @@ def normalise_rows_gradients(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Compute the gradients on every `programs`-th block of rows, and the sums of weight's and bias's over these."""
+    """Compute the gradients on every `programs`-th block of rows.
+
+    Also sum the gradients of weight and bias over these rows.
+    """
     channel = tl.arange(0, BLOCK_CHANNELS)[None, :]
     known = channel < channels
     weight = tl.load(weight_ptr + channel, mask=known, other=0.0).to(ACC)

@@ -1,8 +1,9 @@
-"""Depthwise 2D convolution, with what stands around it in a network: GELU before, bias, identity and SiLU after.
+"""Depthwise 2D convolution with optional GELU before and SiLU after.
 
     h = GELU(x) or x,    y[c] = weight[c] * h[c] + bias[c] (+ h[c]),    result = SiLU(y) or y
 
-Odd square kernels, stride 1, zeros around the map. Maps that lie in memory with channels last are not copied.
+Kernels are odd squares, the stride is 1, and the map is padded with zeros. Maps that lie in memory with channels last
+are not copied.
 """
 
 from typing import Literal
@@ -40,19 +41,27 @@ def depthwise_conv(
 
     Args:
         x: The map.
-        weight: The kernels, of an odd size; in any precision.
-        bias: Added to the convolution.
-        input_activation: Applied to the map first.
-        activation: Applied to the result.
+        weight: The kernels, of an odd size and any floating dtype.
+        bias: Added to the convolution. `None`: no bias.
+        input_activation: Activation of the map before the convolution. `None`: no activation.
+        activation: Activation of the result. `None`: no activation.
         residual: Whether the map, after `input_activation`, is added to its convolution.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The result, in the dtype of `x` (under autocast with PyTorch: in that of the autocast).
+        The result, in the dtype of `x`, or that of autocast with the PyTorch backend.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together, or the size of the kernels is even.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together, or the kernel size is even.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import depthwise_conv
+        >>> x, weight = torch.ones(1, 2, 5, 5), torch.ones(2, 1, 3, 3)
+        >>> y = depthwise_conv(x, weight, residual=True)
+        >>> y.shape, y[0, 0, 2, 2].item()
+        (torch.Size([1, 2, 5, 5]), 10.0)
     """
     require_axes("depthwise_conv", "x", x, "batch channel height width")
     require_axes("depthwise_conv", "weight", weight, "channel 1 size size")
@@ -65,7 +74,9 @@ def depthwise_conv(
         expected.append(Expected("bias", bias, "channel", (channels,)))
     require_shapes("depthwise_conv", *expected)
     if size % 2 == 0:
-        raise InputError(f"depthwise_conv: kernels of size {size}; the size must be odd, as {size + 1}.")
+        raise InputError(
+            f"depthwise_conv: expected kernels of an odd size, got {size}. Use an odd size such as {size + 1}."
+        )
     chosen = choose("depthwise_conv", BACKENDS, backend, x, weight, bias)
     return chosen.run(
         x, weight, bias, input_activation=input_activation, activation=activation, residual=residual

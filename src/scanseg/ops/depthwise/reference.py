@@ -1,4 +1,4 @@
-"""The depthwise convolution by PyTorch, on any device and in any dtype."""
+"""Depthwise convolution in PyTorch, for any device and dtype."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,7 +13,7 @@ def depthwise_conv_pytorch(
     activation: str | None,
     residual: bool,
 ) -> Tensor:
-    """Convolve; arguments as `depthwise_conv`."""
+    """Convolve each channel, with the arguments of `depthwise_conv`."""
     if input_activation == "gelu":
         x = F.gelu(x)
     padding = weight.shape[-1] // 2

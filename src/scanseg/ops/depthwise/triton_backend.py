@@ -1,4 +1,4 @@
-"""The depthwise convolution on the GPU, by Triton: custom operators on maps with channels last."""
+"""Depthwise convolution by Triton: custom operators on channels-last maps."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
 
 def refuses(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
-    """Say why the kernels cannot serve a call, or None."""
+    """Return why the kernels cannot run a call, or `None`."""
     if weight.shape[-1] not in FORWARD:
-        return f"its kernels have the sizes {', '.join(map(str, FORWARD))}, not {weight.shape[-1]}"
+        return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {weight.shape[-1]}"
     return triton_support.refuses(x, weight, *others)
 
 
@@ -27,7 +27,7 @@ def depthwise_conv_triton(
     activation: str | None,
     residual: bool,
 ) -> Tensor:
-    """Convolve; arguments as `depthwise_conv`."""
+    """Convolve each channel, with the arguments of `depthwise_conv`."""
     tensors = (x, weight) if bias is None else (x, weight, bias)
     save_pre = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     rows = x.permute(0, 2, 3, 1).contiguous()
@@ -44,7 +44,7 @@ def depthwise_conv_triton(
 def _convolve(
     x: Tensor, taps: Tensor, bias: Tensor | None, *, gelu: bool, silu: bool, residual: bool, save_pre: bool
 ) -> tuple[Tensor, Tensor]:
-    # Each element is read once for each column of the kernel: GELU is cheaper in a pass of its own.
+    # Each element is read once for each column of the kernel, so a separate pass for GELU is cheaper.
     h = F.gelu(x) if gelu else x
     return convolve(h, taps, bias, before=None, silu=silu, residual=residual, save_pre=save_pre)
 

@@ -1,22 +1,22 @@
-"""The Triton kernels of the depthwise convolution: the map forward, and both gradients in one pass.
+"""Triton kernels of the depthwise convolution, forward and backward.
 
 A program takes a tile of columns (of any images of the batch) by channels and slides it down a strip of rows. Of every
-row it loads K tiles, one for each column of the kernel, and adds each into K sums, those of the output rows that see
-it; a sum is stored when its last row has come. Per element and K x K kernel that is K loads and conversions and K^2
-multiply-adds, instead of K^2 of each. Rows are taken in groups: all loads of a group are issued before the first
-of them is used, which is what hides the memory's latency.
+row it loads K tiles, one for each column of the kernel, and adds each tile to the K sums of the output rows that
+depend on it. A sum is stored after its last row. Per element and K x K kernel this takes K loads and conversions and
+K^2 multiply-adds, instead of K^2 of each. Rows are taken in groups: all loads of a group are issued before the first
+use, which hides the latency of the memory.
 
-Backward the same slide over the rows of the incoming gradient gives both gradients: with g at (row + shift) in a
-register, the input's gradient takes g * weight and the weight's gradient g * x, where x is only ever needed at the
-centre. So whatever stands before the convolution (GELU, or normalisation and ReLU) is applied once per element, and
-its own gradient at the same place. Sums over the map are kept per program and added up afterwards, in fixed order.
+In the backward pass the same slide over the rows of the incoming gradient gives both gradients. With g at (row + shift)
+in a register, the gradient of the input takes g * weight and the gradient of the weight g * x, where x is only needed
+at the centre. So an operation before the convolution (GELU, or normalization and ReLU) is applied once per element,
+and so is its gradient. Sums over the map are kept per program and added up afterwards, in fixed order.
 
-The floor, for M elements of b bytes: forward 2 M b bytes, backward 3 M b (SiLU: one more of each). On an H100 (2.98
-TB/s, 900 G warp instructions/s) 16-bit storage leaves 39 instructions an element forward, 58 backward. Compiled for
-sm_90, an element takes 36 and 65 with normalisation and ReLU before K = 3, and 57 and 94 at K = 5: 3x3 is bound by
-memory, 5x5 by instructions, at about 1.5 times the memory's time.
+Minimum traffic for M elements of b bytes: forward 2 M b bytes, backward 3 M b (with SiLU one more M b each). On an
+H100 (2.98 TB/s, 900 G warp instructions/s) 16-bit storage leaves 39 instructions per element forward and 58 backward.
+Compiled for sm_90, an element takes 36 and 65 with normalization and ReLU before K = 3, and 57 and 94 at K = 5. So 3x3
+is bound by memory, and 5x5 by instructions, at about 1.5 times the time of the memory.
 
-This module imports Triton: only functions that need its kernels at once may import it.
+This module imports Triton, so only functions that need its kernels at once may import it.
 """
 
 # Triton's language has no unpacking into tuples, and its tuples grow.
@@ -48,7 +48,10 @@ def _gelu(x):
 
 @triton.jit
 def _before(value, mean, scale, shift, mask, INPUT: tl.constexpr):
-    """Apply what stands before the convolution; outside the map it leaves 0. Return also the slope of GELU."""
+    """Apply the operation before the convolution, with 0 outside the map.
+
+    Also return the slope of GELU.
+    """
     slope = value
     if INPUT == "norm_relu":
         value = (value - mean) * scale + shift
@@ -61,14 +64,17 @@ def _before(value, mean, scale, shift, mask, INPUT: tl.constexpr):
 
 @triton.jit
 def _silu_slope(x):
-    """Derivative of SiLU."""
+    """Return the derivative of SiLU."""
     gate = 1 / (1 + tl.exp(-x))
     return gate * (1 + x * (1 - gate))
 
 
 @triton.jit
 def _weights(weight_ptr, channel, channels, mask, K: tl.constexpr, RESIDUAL: tl.constexpr, ACC: tl.constexpr):
-    """Load the taps, (K * K, channel) in memory; the identity becomes part of the middle one, in full precision."""
+    """Load the taps, (K * K, channel) in memory.
+
+    A residual is added to the middle tap, in full precision.
+    """
     taps = ()
     for tap in tl.static_range(K * K):
         weight = tl.load(weight_ptr + tap * channels + channel, mask=mask, other=0.0).to(ACC)
@@ -80,15 +86,15 @@ def _weights(weight_ptr, channel, channels, mask, K: tl.constexpr, RESIDUAL: tl.
 
 @triton.jit
 def _own(mask, row, first, end, BLOCK_COLUMNS: tl.constexpr):
-    """Return where `mask` holds, if first <= row < end, else nowhere."""
-    # The interpreter combines masks of one shape only rightly: not a tensor and a number.
+    """Return `mask` if first <= row < end, else an empty mask."""
+    # The interpreter is only correct for masks of one shape, not for a tensor and a number.
     rows = row + tl.zeros([BLOCK_COLUMNS, 1], tl.int32)
     return mask & (rows >= first) & (rows < end)
 
 
 @triton.jit
 def _columns_inside(column, width, mask, K: tl.constexpr):
-    """Return for each shift whether the shifted column lies in the map."""
+    """Return for each shift whether the shifted column is inside."""
     inside = ()
     for shift in tl.static_range(K):
         shifted = column + (shift - K // 2)
@@ -125,7 +131,10 @@ def convolve_maps(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Convolve one strip of a tile of `columns` (all images side by side) by channels."""
+    """Convolve one strip of a tile of columns by channels.
+
+    `columns` counts the columns of all images side by side.
+    """
     MIDDLE: tl.constexpr = K // 2
     blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = (tl.program_id(0) % blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
@@ -210,10 +219,10 @@ def convolve_maps_gradients(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Compute the input's gradient on every `programs`-th strip, and the sums of the parameters' over these strips.
+    """Compute the gradients of the input and parameters on every `programs`-th strip.
 
-    The sums of a program, by slot: the taps; with a bias, its gradient; with a normalisation, the sums of the gradient
-    after it and of that times (x - mean).
+    A program sums the gradients of the parameters over its strips. The slots of its sums are the taps, then the bias if
+    it exists, then with a normalization the sum of the gradient after it and the sum of this gradient times (x - mean).
     """
     MIDDLE: tl.constexpr = K // 2
     blocks = tl.cdiv(channels, BLOCK_CHANNELS)
@@ -243,7 +252,7 @@ def convolve_maps_gradients(
         end = tl.minimum(first + strip, height)
         begin = tl.maximum(first - MIDDLE, 0)
         sums = (zero,) * K
-        # The rows of x that see a row of the gradient; those of other strips count as 0 here.
+        # The rows of x that depend on a row of the gradient. Rows of other strips count as 0 here.
         centres, slopes = (), ()
         for offset in tl.static_range(K - 1):
             seen = begin - MIDDLE + offset

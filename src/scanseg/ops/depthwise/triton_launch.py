@@ -1,4 +1,4 @@
-"""Launching the kernels of the depthwise convolution: tile sizes, grids, and the adding up of partial sums.
+"""Launching of the depthwise kernels: tile sizes, grids and partial sums.
 
 Maps are (batch, height, width, channel), contiguous.
 """
@@ -14,15 +14,15 @@ from scanseg.ops._support.triton import INTERPRETED
 
 
 class Tile(NamedTuple):
-    """How a kernel divides its work.
+    """Division of a kernel's work into programs.
 
     Attributes:
-        vector: Neighbouring channels of a thread; larger ones would spill.
-        group: Rows whose loads are issued together.
+        vector: Neighbouring channels of a thread. Larger numbers would spill registers.
+        group: Rows with loads issued together.
         warps: Warps of a program.
-        channels: Channels of a program, where they divide those of the map.
-        programs: Programs to aim at, by cutting maps into strips of rows; backward also by taking several strips, so
-            that there are fewer partial sums.
+        channels: Channels of a program, if they divide the channels of the map.
+        programs: Target number of programs. Maps are cut into strips of rows to reach it. In the backward pass a
+            program takes several strips, for fewer partial sums.
     """
 
     vector: int
@@ -33,7 +33,7 @@ class Tile(NamedTuple):
 
 
 FORWARD = {1: Tile(4, 4), 3: Tile(4, 3), 5: Tile(2, 4), 7: Tile(1, 3)}
-"""Tiles of the convolution by size of its kernel, for an H100 with its 132 multiprocessors."""
+"""Tiles of the convolution by kernel size, for an H100 with 132 multiprocessors."""
 
 BACKWARD = {
     1: Tile(4, 4, programs=528),
@@ -41,14 +41,17 @@ BACKWARD = {
     5: Tile(2, 2, programs=528),
     7: Tile(1, 1, programs=528),
 }
-"""Tiles of its gradients."""
+"""Tiles of the gradients by kernel size."""
 
 SHORTEST_STRIP = 7
-"""Rows: below, strips would load mostly the rows of their neighbours."""
+"""Smallest number of rows of a strip. Shorter strips would mostly load rows of their neighbours."""
 
 
 class Before(NamedTuple):
-    """What stands before the convolution: `relu((x - mean) * scale + shift)`; each has one number a channel."""
+    """Normalization before the convolution: `relu((x - mean) * scale + shift)`.
+
+    Each tensor has one number per channel.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -79,15 +82,15 @@ def convolve(
     Args:
         x: The map.
         taps: Kernels, (size * size, channel), contiguous.
-        bias: One number a channel, or None.
-        before: What is applied to the map first, or None.
+        bias: One number per channel. `None`: no bias.
+        before: Normalization of the map before the convolution. `None`: none.
         silu: Whether SiLU is applied to the result.
         residual: Whether the map (after `before`) is added to its convolution.
-        save_pre: Whether the result before SiLU is returned too.
-        tile: How the work is divided; None for the table's way.
+        save_pre: Whether to return the result before SiLU too.
+        tile: Division of the work. `None`: the one in `FORWARD`.
 
     Returns:
-        The result and the result before SiLU (empty where it is not kept), in the dtype of the map.
+        The result and the result before SiLU (empty if it is not kept), in the dtype of the map.
     """
     import triton
 
@@ -141,23 +144,26 @@ def gradients(
     residual: bool,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the map, and those of the parameters, in the dtype of accumulation.
+    """Compute the gradients of the map and of the parameters.
+
+    The gradients of the parameters have the dtype of accumulation.
 
     Args:
         grad: Gradient of the result.
         x: The map.
-        pre: The result before SiLU; None without SiLU.
+        pre: The result before SiLU. `None` without SiLU.
         taps: Kernels, (size * size, channel), contiguous.
-        before: What is applied to the map first, or None. The gradient returned for the map is then that of
-            (x - mean) * scale + shift.
-        gelu: Whether GELU is applied to the map first.
-        has_bias: Whether the gradient of a bias is wanted.
+        before: Normalization of the map before the convolution. `None`: none. With a normalization, the returned
+            gradient of the map is that of (x - mean) * scale + shift.
+        gelu: Whether GELU is applied to the map before the convolution.
+        has_bias: Whether to compute the gradient of a bias.
         residual: Whether the map is added to its convolution.
-        tile: How the work is divided; None for the table's way.
+        tile: Division of the work. `None`: the one in `BACKWARD`.
 
     Returns:
-        The gradient of the map, and rows of one number a channel: the gradients of the taps; with a bias its own; with
-        `before` the sum of the gradient after it, where that is not 0, and the sum of this times (x - mean).
+        The gradient of the map, and rows of one number per channel: the gradients of the taps, then the gradient of
+        the bias if it exists. With `before`, two more rows follow: the sum of the gradient after it, where ReLU is
+        active, and the sum of this gradient times (x - mean).
     """
     import triton
 
@@ -207,11 +213,11 @@ def gradients(
 
 
 def _grid(x: Tensor, tile: Tile) -> _Grid:
-    """Divide columns of all images, and channels, into tiles."""
+    """Divide the columns of all images and the channels into tiles."""
     batch, _, width, channels = x.shape
     block_channels = tile.channels if channels % tile.channels == 0 else 32
     block_columns = tile.vector * 32 * tile.warps // block_channels
-    if INTERPRETED:  # its time is that of the number of programs
+    if INTERPRETED:  # its time depends on the number of programs
         block_channels, block_columns = 16, 32
     columns = batch * width
     return _Grid(
@@ -220,7 +226,7 @@ def _grid(x: Tensor, tile: Tile) -> _Grid:
 
 
 def _accumulator(x: Tensor) -> object:
-    """Return Triton's name of the dtype in which sums are kept."""
+    """Return Triton's dtype for sums."""
     import triton.language as tl
 
     return tl.float64 if x.dtype == torch.float64 else tl.float32

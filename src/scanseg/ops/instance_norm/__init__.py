@@ -1,9 +1,9 @@
-"""Instance norm of a map with what follows it in a U-Net: the sum with a shortcut and leaky ReLU.
+"""Instance norm with optional residual sum and leaky ReLU.
 
     y = act((x - mean) * rstd * weight + bias + residual),   rstd = 1 / sqrt(variance + eps)
 
-Mean and (biased) variance are those of the voxels of one channel of one instance. Source: Ulyanov et al. 2016,
-arXiv:1607.08022.
+Mean and (biased) variance are computed over the voxels of one channel of one instance (one sample of the batch).
+Source: Ulyanov et al. 2016, arXiv:1607.08022.
 """
 
 import math
@@ -38,30 +38,38 @@ def instance_norm(
     negative_slope: float | None = None,
     backend: str | None = None,
 ) -> Float[Tensor, "batch channel *space"]:
-    """Normalise every channel of every instance, add a shortcut, activate.
+    """Normalize every channel of every sample, add a residual and activate.
 
     Args:
         x: The map, with one to three spatial axes.
         weight: Scale of each channel.
         bias: Offset of each channel.
         eps: Added to the variance.
-        residual: What is added before the activation; None: nothing.
-        negative_slope: Slope of the leaky ReLU at negative values, 0 or more; None: no activation.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        residual: Added before the activation. `None`: nothing is added.
+        negative_slope: Slope of the leaky ReLU at negative values, 0 or more. `None`: no activation.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        A map of the dtype and (except for backend `pytorch`, which writes channels first) the memory format of `x`.
-        Statistics are computed in float32 at least.
+        A map with the dtype and memory format of `x`. The backend `pytorch` always writes channels first. Statistics
+        are computed in float32 at least.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together, or the slope is negative.
-        UsageError: If the backend asked for is unknown or refuses.
-        ValueError: If an instance has a single voxel, which has no variance.
+        InputError: Shapes, dtypes or devices do not fit together, or the slope is negative.
+        UsageError: The backend is unknown or cannot run the call.
+        ValueError: A sample has a single voxel, which has no variance.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import instance_norm
+        >>> x = torch.randn(2, 3, 4, 4, 4)
+        >>> y = instance_norm(x, torch.ones(3), torch.zeros(3), residual=x, negative_slope=0.01)
+        >>> y.shape
+        torch.Size([2, 3, 4, 4, 4])
     """
     if not 3 <= x.ndim <= 5 or x.numel() == 0:
         raise InputError(
-            f"instance_norm: x has shape {tuple(x.shape)}; pass a map (batch, channel, *space) with one to three "
-            "spatial axes, none empty."
+            "instance_norm: x: expected a map (batch, channel, *space) with one to three spatial axes, none empty, "
+            f"got shape {tuple(x.shape)}. Pass such a map."
         )
     channels = (x.shape[1],)
     expected = [
@@ -73,7 +81,9 @@ def instance_norm(
         expected.append(Expected("residual", residual, "batch, channel, *space", tuple(x.shape)))
     require_shapes("instance_norm", *expected)
     if negative_slope is not None and negative_slope < 0:
-        raise InputError(f"instance_norm: negative_slope {negative_slope} must be 0 or more, or None.")
+        raise InputError(
+            f"instance_norm: negative_slope: expected 0 or more, got {negative_slope}. Pass None for no activation."
+        )
     if math.prod(x.shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {x.size()}")
     chosen = choose("instance_norm", BACKENDS, backend, x, weight, bias, residual)

@@ -1,4 +1,4 @@
-"""Instance norm as its paper writes it."""
+"""Instance norm as written in its paper."""
 
 from torch import Tensor
 
@@ -8,7 +8,10 @@ from scanseg.ops._support.contract import state_dtype
 def instance_norm_reference(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, eps: float, negative_slope: float | None
 ) -> Tensor:
-    """Normalise in float32 at least; arguments as `instance_norm`."""
+    """Normalize, add and activate, with the arguments of `instance_norm`.
+
+    The computation is in float32 at least.
+    """
     dtype = x.dtype
     x = x.to(state_dtype(x))
     axes = tuple(range(2, x.ndim))

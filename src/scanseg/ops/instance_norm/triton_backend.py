@@ -1,7 +1,7 @@
-"""The instance norm by Triton, as custom operators: a few kernels forward, a few backward.
+"""Instance norm by Triton, as custom operators with a few kernels each.
 
-Kept for the backward pass: x, mean and rstd; with a residual and an activation also y, whose sign is that of the sum
-before the activation (the next layer keeps y anyway: it costs no memory of its own).
+The backward pass keeps x, mean and rstd. With a residual and an activation it also keeps y, which has the sign of the
+sum before the activation. The next layer keeps y anyway, so y costs no additional memory.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def refuses(*tensors: Tensor | None) -> str | None:
-    """Say in words why Triton cannot serve a call with these tensors, or None if it can."""
+    """Return why Triton cannot run a call with these tensors, or `None`."""
     x = tensors[0]
     if x is not None and x[0].numel() >= 2**31:
-        return f"offsets in an instance are 32-bit numbers, and one has {x[0].numel()} elements"
+        return f"expected fewer than 2^31 elements per sample (offsets have 32 bits), got {x[0].numel()}"
     return triton_refuses(*tensors)
 
 
 def instance_norm_triton(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, eps: float, negative_slope: float | None
 ) -> Tensor:
-    """Normalise, add, activate; arguments as `instance_norm`."""
+    """Normalize, add and activate, with the arguments of `instance_norm`."""
     y, _ = _normalise(x, weight, bias, residual, eps, negative_slope)
     return y
 
@@ -136,7 +136,7 @@ _normalise.register_autograd(_backward, setup_context=_keep)
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:
-    """Return the map without gaps in memory, and whether its channels come last there."""
+    """Return the map without gaps in memory, and whether channels come last."""
     if x.is_contiguous():
         return x, False
     channels_last = _CHANNELS_LAST.get(x.ndim)
@@ -144,14 +144,14 @@ def _dense(x: Tensor) -> tuple[Tensor, bool]:
         return x.contiguous(), False
     if x.is_contiguous(memory_format=channels_last):
         return x, True
-    # Channels are neighbours in a part of a channels-last map, such as a concatenation's gradient.
+    # A part of a channels-last map, such as the gradient of a concatenation, has channels side by side.
     if x.stride(1) == 1:
         return x.contiguous(memory_format=channels_last), True
     return x.contiguous(), False
 
 
 def _as_dense(tensor: Tensor, x: Tensor, *, channels_last: bool) -> Tensor:
-    """Return a tensor of the shape of `x` in its memory format."""
+    """Bring a tensor into the memory format of `x`."""
     return tensor.contiguous(
         memory_format=_CHANNELS_LAST[x.ndim] if channels_last else torch.contiguous_format
     )

@@ -1,12 +1,12 @@
-"""Triton kernels of the instance norm's gradients; names and cost: see `gpu_kernels`.
+"""Triton kernels of the gradients of the instance norm.
 
-With g the gradient of the sum before the activation and x^ the normalised map, over the voxels of a channel of an
+With g the gradient of the sum before the activation and x^ the normalized map, over the voxels of a channel of an
 instance:
 
     dx = weight * rstd * (g - mean(g) - x^ mean(g x^)),   d weight = sum g x^,   d bias = sum g,   d residual = g
 
-The sign of the sum before the activation is computed again from x where there is no residual; with one it is the sign
-of y, which the next layer keeps for its own gradient anyway.
+Without a residual, the sign of the sum before the activation is recomputed from x. With a residual it is the sign of y,
+which the next layer keeps for its own gradient anyway. Names and cost: see `triton_kernels`.
 """
 
 import triton
@@ -63,9 +63,9 @@ def whole_backward_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """All gradients of BLOCK_C channels of one instance; grid (channel tiles, batch).
+    """Compute all gradients of BLOCK_C channels of one instance.
 
-    `sums` (2, batch, channel) becomes d bias and d weight of each instance.
+    Grid: (channel tiles, batch). `sums` (2, batch, channel) receives d bias and d weight of each instance.
     """
     instance, num_instances = tl.program_id(1), tl.num_programs(1)
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -126,9 +126,9 @@ def gradient_sums_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Sums of g and g x^ over a chunk, and g itself where there is a residual; grid (chunks, channel tiles, batch).
+    """Sum g and g x^ over a chunk.
 
-    `partial` is (2, batch, chunk, channel).
+    Grid: (chunks, channel tiles, batch). `partial` is (2, batch, chunk, channel). With a residual also write g.
     """
     chunk, instance = tl.program_id(0), tl.program_id(2)
     num_chunks, num_instances = tl.num_programs(0), tl.num_programs(2)
@@ -163,7 +163,7 @@ def gradient_sums_kernel(
         )
         if HAS_RESIDUAL and ACTIVE:
             tl.store(grad_residual + start + offsets, g.to(grad_residual.dtype.element_ty), mask=mask)
-        # Outside the map g is 0, whatever x^ is.
+        # Outside the map g is 0 for any x^.
         total += g
         product += g * normalised
     slot = (instance * num_chunks + chunk) * num_channels + channel
@@ -182,7 +182,10 @@ def combine_sums_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Sum over the chunks (at most BLOCK_K), to (2, batch, channel); grid (channel tiles, 2 * batch)."""
+    """Sum over the chunks (at most BLOCK_K), to (2, batch, channel).
+
+    Grid: (channel tiles, 2 * batch).
+    """
     line = tl.program_id(1)
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     chunk = tl.arange(0, BLOCK_K)
@@ -212,9 +215,9 @@ def gradient_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """The gradient of x in a tile, from the map's end; grid (voxel tiles, channel tiles, batch).
+    """Compute the gradient of x in a tile.
 
-    `grad` is g already where `ACTIVE` is not set.
+    Grid: (voxel tiles, channel tiles, batch), starting at the end of the map. Without `ACTIVE`, `grad` is already g.
     """
     instance, num_instances = tl.num_programs(2) - 1 - tl.program_id(2), tl.num_programs(2)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -1,15 +1,16 @@
 """Triton kernels of the instance norm.
 
-A map is seen as (batch, voxel, channel) with a stride for voxels and one for channels, one of which is 1: C and 1 in
-channels-last memory, 1 and V in channels-first. Kernels work on tiles (BLOCK_V voxels, BLOCK_C channels).
+A map is addressed as (batch, voxel, channel) with strides for voxels and channels: C and 1 in channels-last memory, 1
+and V in channels-first memory. Kernels process tiles (BLOCK_V voxels, BLOCK_C channels).
 
-Cost of the general way for n elements of e bytes: forward reads x twice and writes y (3 n e bytes), backward reads x
-and dy twice and writes dx (5 n e); with a residual forward reads it (4 n e), backward reads x, dy, y, writes g, reads
-x, g, writes dx (7 n e). At 2 x 32 x 48 x 160 x 224 in bf16 (220 MB) and 2.98 TB/s: 0.22 and 0.37 ms, 0.30 and 0.52 ms
-with a residual; less by what the L2 cache keeps: a second pass runs through the map from its end, where the first
-stopped. The small way (one program holds all voxels of its channels) reads and writes once.
+Large maps take several passes. For n elements of e bytes, forward reads x twice and writes y (3 n e bytes), and
+backward reads x and dy twice and writes dx (5 n e). With a residual, forward also reads it (4 n e), and backward reads
+x, dy and y, writes g, reads x and g, and writes dx (7 n e). At 2 x 32 x 48 x 160 x 224 in bf16 (220 MB) and 2.98 TB/s
+this takes 0.22 and 0.37 ms, and 0.30 and 0.52 ms with a residual. The L2 cache reduces these times, because a second
+pass starts at the end of the map, where the first pass stopped. Small maps take a single pass that reads and writes
+once: one program holds all voxels of its channels.
 
-Statistics: a chunk's sums are taken about the mean of its first tile, so that nothing cancels; chunks are merged by
+Statistics: the sums of a chunk are taken about the mean of its first tile, to avoid cancellation. Chunks are merged by
 their means and squared deviations (Chan et al. 1979). All sums have a fixed order.
 
 Legend: V voxels of an instance, C channels, g gradient of the sum before the activation.
@@ -61,7 +62,10 @@ def whole_forward_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Normalise BLOCK_C channels of one instance that fit one tile; grid (channel tiles, batch)."""
+    """Normalize BLOCK_C channels of one instance in one tile.
+
+    Grid: (channel tiles, batch).
+    """
     instance, num_instances = tl.program_id(1), tl.num_programs(1)
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     voxel = tl.arange(0, BLOCK_V)
@@ -98,9 +102,9 @@ def moments_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Mean and squared deviations of a chunk of voxels; grid (chunks, channel tiles, batch).
+    """Compute the mean and squared deviations of a chunk of voxels.
 
-    `partial` is (2, batch, chunk, channel).
+    Grid: (chunks, channel tiles, batch). `partial` is (2, batch, chunk, channel).
     """
     chunk, instance = tl.program_id(0), tl.program_id(2)
     num_chunks = tl.num_programs(0)
@@ -146,7 +150,10 @@ def combine_moments_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Merge the chunks (at most BLOCK_K) to mean and rstd; grid (channel tiles, batch)."""
+    """Merge the chunks (at most BLOCK_K) to mean and rstd.
+
+    Grid: (channel tiles, batch).
+    """
     instance, num_instances = tl.program_id(1), tl.num_programs(1)
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     chunk = tl.arange(0, BLOCK_K)
@@ -157,7 +164,7 @@ def combine_moments_kernel(
     deviations = _load(partial + num_instances * num_chunks * num_channels, slots, mask, ACCUMULATE)
     counts = tl.minimum(num_voxels - chunk * chunk_voxels, chunk_voxels).to(ACCUMULATE)
     counts = tl.where(chunk < num_chunks, counts, 0.0)[:, None]
-    # About the first chunk's mean, so that the weighted sum keeps its digits.
+    # Relative to the mean of the first chunk, so that the weighted sum keeps its digits.
     shift = tl.load(partial + instance * num_chunks * num_channels + channel, mask=in_range, other=0.0)
     shift = shift.to(ACCUMULATE)
     mean = shift + _sum_over_voxels(tl.where(mask, (means - shift[None, :]) * counts, 0.0)) / num_voxels
@@ -187,7 +194,10 @@ def apply_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Normalise a tile, from the map's end; grid (voxel tiles, channel tiles, batch)."""
+    """Normalize a tile, starting at the map's end.
+
+    Grid: (voxel tiles, channel tiles, batch).
+    """
     instance, num_instances = tl.num_programs(2) - 1 - tl.program_id(2), tl.num_programs(2)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     voxel = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_V + tl.arange(0, BLOCK_V)

@@ -1,4 +1,4 @@
-"""Launching the instance norm's kernels: the one table of tile sizes, and the grids that follow from a map's shape."""
+"""Launching of the instance norm's kernels: tile sizes and grids."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from scanseg.ops.instance_norm.triton_kernels import (
 
 
 class Tile(NamedTuple):
-    """Voxels and channels of a tile, and the warps that work on it."""
+    """Voxels and channels of a tile, and warps of its program."""
 
     voxels: int
     channels: int
@@ -32,18 +32,23 @@ class Tile(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """The tiles of the general way: of the pass that sums over a chunk, and of the pass that writes a map."""
+    """Tiles of the multi-pass kernels.
+
+    Attributes:
+        sum: Tile of the pass that sums over a chunk.
+        write: Tile of the pass that writes a map.
+    """
 
     sum: Tile
     write: Tile
 
 
 class Tiles(NamedTuple):
-    """The tiles of one memory format.
+    """Tiles of one memory format.
 
     Attributes:
-        whole: Tiles of the small way, by rising voxels: the first that holds all voxels serves.
-        narrow: Tiles of larger maps with no more channels than they.
+        whole: Tiles of the single-pass kernels, by increasing voxels. The first tile that holds all voxels is used.
+        narrow: Tiles of larger maps with at most as many channels as the tile.
         wide: Tiles of larger maps with more channels.
     """
 
@@ -63,19 +68,19 @@ CHANNELS_FIRST = Tiles(
     wide=Passes(sum=Tile(4096, 1, 8), write=Tile(4096, 1, 8)),
 )
 COMBINE = Tile(256, 16, 8)
-"""Tile that merges chunks: its voxels are the most chunks that an instance may have."""
+"""Tile that merges chunks. Its voxels are the maximum number of chunks of an instance."""
 NUM_PROGRAMS = 1056
-"""Programs that a reduction aims at: eight for each multiprocessor of an H100. The result depends on it."""
+"""Target number of programs of a reduction: eight for each multiprocessor of an H100. Results depend on it."""
 
 
-class _Way(NamedTuple):
-    """How a map is gone through."""
+class _Schedule(NamedTuple):
+    """Choice of kernels and tiles for a map."""
 
     geometry: tuple[int, int, int, int]
-    """Strides of voxels and channels, numbers of voxels and channels."""
+    """Strides of voxels and channels, then numbers of voxels and channels."""
     num_instances: int
     whole: Tile | None
-    """The tile of the small way, if it is taken."""
+    """Tile of the single-pass kernels. `None`: the map takes several passes."""
     passes: Passes
 
     @property
@@ -118,26 +123,45 @@ def normalise(
     negative_slope: float | None,
     channels_last: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the result and (2, batch, channel) mean and rstd; `x` and `residual` are dense in the format named."""
-    way = _choose_way(x, channels_last=channels_last)
+    """Compute the norm and its statistics.
+
+    Args:
+        x: The map, dense in the memory format of `channels_last`.
+        weight: Scale.
+        bias: Offset.
+        residual: Added before the activation, in the memory format of `x`.
+        eps: Added to the variance.
+        negative_slope: See `instance_norm`.
+        channels_last: The memory format of all maps.
+
+    Returns:
+        The result, and mean and rstd (2, batch, channel).
+    """
+    schedule = _choose_schedule(x, channels_last=channels_last)
     y = torch.empty_like(x)
     stats = x.new_empty((2, *x.shape[:2]), dtype=state_dtype(x))
     slope = 0.0 if negative_slope is None else negative_slope
     flags = {"HAS_RESIDUAL": residual is not None, "ACTIVE": negative_slope is not None}
     tensors = (x, x if residual is None else residual, weight, bias, y, stats)
-    if way.whole is not None:
-        options = flags | _options(way.whole, x)
-        launch(whole_forward_kernel, way.whole_grid)(*tensors, *way.geometry, eps, slope, **options)
+    if schedule.whole is not None:
+        options = flags | _options(schedule.whole, x)
+        launch(whole_forward_kernel, schedule.whole_grid)(*tensors, *schedule.geometry, eps, slope, **options)
         return y, stats
-    partial = stats.new_empty((2, way.num_instances, way.num_chunks, x.shape[1]))
-    launch(moments_kernel, way.sum_grid)(
-        x, partial, *way.geometry, way.tiles_per_chunk, **_options(way.passes.sum, x)
+    partial = stats.new_empty((2, schedule.num_instances, schedule.num_chunks, x.shape[1]))
+    launch(moments_kernel, schedule.sum_grid)(
+        x, partial, *schedule.geometry, schedule.tiles_per_chunk, **_options(schedule.passes.sum, x)
     )
-    launch(combine_moments_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), way.num_instances))(
-        partial, stats, *way.geometry[2:], way.num_chunks, way.chunk_voxels, eps, **_combining(x)
+    launch(combine_moments_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), schedule.num_instances))(
+        partial,
+        stats,
+        *schedule.geometry[2:],
+        schedule.num_chunks,
+        schedule.chunk_voxels,
+        eps,
+        **_combining(x),
     )
-    options = flags | _options(way.passes.write, x)
-    launch(apply_kernel, way.write_grid)(*tensors, *way.geometry, slope, **options)
+    options = flags | _options(schedule.passes.write, x)
+    launch(apply_kernel, schedule.write_grid)(*tensors, *schedule.geometry, slope, **options)
     return y, stats
 
 
@@ -152,12 +176,12 @@ def gradients(
     negative_slope: float | None,
     channels_last: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, of (bias, weight) for each instance (2, batch, channel), and of the residual.
+    """Compute the gradients of the norm.
 
     Args:
-        grad: Gradient of the result, dense in the format named.
-        x: The map, dense in the format named.
-        y: The result, where there was a residual.
+        grad: Gradient of the result, dense in the memory format of `channels_last`.
+        x: The map, in the same memory format.
+        y: The result, if the norm had a residual.
         weight: Scale.
         bias: Offset.
         stats: Mean and rstd.
@@ -165,42 +189,43 @@ def gradients(
         channels_last: The memory format of all maps.
 
     Returns:
-        The last is empty unless there are a residual and an activation (else it is `grad`, or nobody's).
+        The gradient of x, those of bias and weight for each instance (2, batch, channel), and that of the residual.
+        The last one is empty unless the norm had a residual and an activation. Without activation it equals `grad`.
     """
-    way = _choose_way(x, channels_last=channels_last)
+    schedule = _choose_schedule(x, channels_last=channels_last)
     grad_x, sums = torch.empty_like(x), torch.empty_like(stats)
     masked = y is not None and negative_slope is not None
     g = torch.empty_like(x, dtype=grad.dtype) if masked else grad.new_empty(0)
     slope = 0.0 if negative_slope is None else negative_slope
     flags = {"HAS_RESIDUAL": y is not None, "ACTIVE": negative_slope is not None}
     tensors = (grad, x, x if y is None else y, weight, bias, stats)
-    if way.whole is not None:
-        options = flags | _options(way.whole, x)
-        launch(whole_backward_kernel, way.whole_grid)(
-            *tensors, grad_x, g, sums, *way.geometry, slope, **options
+    if schedule.whole is not None:
+        options = flags | _options(schedule.whole, x)
+        launch(whole_backward_kernel, schedule.whole_grid)(
+            *tensors, grad_x, g, sums, *schedule.geometry, slope, **options
         )
         return grad_x, sums, g
-    partial = stats.new_empty((2, way.num_instances, way.num_chunks, x.shape[1]))
-    options = flags | _options(way.passes.sum, x)
-    launch(gradient_sums_kernel, way.sum_grid)(
-        *tensors, g, partial, *way.geometry, way.tiles_per_chunk, slope, **options
+    partial = stats.new_empty((2, schedule.num_instances, schedule.num_chunks, x.shape[1]))
+    options = flags | _options(schedule.passes.sum, x)
+    launch(gradient_sums_kernel, schedule.sum_grid)(
+        *tensors, g, partial, *schedule.geometry, schedule.tiles_per_chunk, slope, **options
     )
-    launch(combine_sums_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), 2 * way.num_instances))(
-        partial, sums, x.shape[1], way.num_chunks, **_combining(x)
+    launch(combine_sums_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), 2 * schedule.num_instances))(
+        partial, sums, x.shape[1], schedule.num_chunks, **_combining(x)
     )
-    options = {"ACTIVE": negative_slope is not None and not masked} | _options(way.passes.write, x)
+    options = {"ACTIVE": negative_slope is not None and not masked} | _options(schedule.passes.write, x)
     inputs = (g if masked else grad, x, weight, bias, stats, sums)
-    launch(gradient_kernel, way.write_grid)(*inputs, grad_x, *way.geometry, slope, **options)
+    launch(gradient_kernel, schedule.write_grid)(*inputs, grad_x, *schedule.geometry, slope, **options)
     return grad_x, sums, g
 
 
-def _choose_way(x: Tensor, *, channels_last: bool) -> _Way:
+def _choose_schedule(x: Tensor, *, channels_last: bool) -> _Schedule:
     batch, channels = x.shape[:2]
     voxels = x.shape[2:].numel()
     tiles = CHANNELS_LAST if channels_last else CHANNELS_FIRST
     strides = (channels, 1) if channels_last else (1, voxels)
     fitting = [tile for tile in tiles.whole if voxels <= tile.voxels]
-    return _Way(
+    return _Schedule(
         geometry=(*strides, voxels, channels),
         num_instances=batch,
         whole=fitting[0] if fitting else None,

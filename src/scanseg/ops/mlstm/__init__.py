@@ -1,4 +1,4 @@
-"""The mLSTM cell: linear attention with exponential gates, stabilised.
+"""mLSTM cell, a stabilized linear attention with exponential gates.
 
 With F[t] = sum_{r<=t} logsigmoid(f[r]) and D[t,s] = F[t] - F[s] + i[s] for s <= t, m[t] = max_s D[t,s]:
 
@@ -8,8 +8,8 @@ With F[t] = sum_{r<=t} logsigmoid(f[r]) and D[t,s] = F[t] - F[s] + i[s] for s <=
 Source: Beck et al. 2024 (xLSTM), arXiv:2405.04517, eq. 19-27 and appendix A.3. Backends multiply numerator and
 denominator by exp(min(m, 0)), because exp(-m) overflows for very negative gates and turns gradients into NaN.
 
-Names, as in the paper: q, k, v query, key, value; i, f pre-activations of the input and forget gates; C matrix
-state, n normaliser state, m stabiliser, h output.
+Names, as in the paper: q, k, v query, key and value, i, f pre-activations of the input and forget gates, C matrix
+state, n normalizer state, m stabilizer, h output.
 """
 
 from jaxtyping import Float
@@ -44,20 +44,28 @@ def mlstm(
     """Run the mLSTM cell over the tokens, from a zero state.
 
     Args:
-        q: Queries (the scale 1/sqrt(dim) is applied here).
+        q: Queries. The operator applies the scale 1/sqrt(dim).
         k: Keys.
         v: Values.
         igate: Input gates before the exponential.
         fgate: Forget gates before the sigmoid.
-        reverse: Read the tokens from the last to the first (the result stays in the order of `q`).
-        backend: Name of the backend that must serve; None for the first that accepts.
+        reverse: Whether to read the tokens from the last to the first. The result stays in the order of `q`.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        h in the dtype of `q`. State, gates and sums are float32, or float64 where an input is.
+        h in the dtype of `q`. State, gates and sums are float64 if an input is float64, else float32.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import mlstm
+        >>> q, k, v = torch.randn(3, 1, 2, 10, 4).unbind()
+        >>> igate, fgate = torch.zeros(1, 2, 10), torch.full((1, 2, 10), 3.0)
+        >>> mlstm(q, k, v, igate, fgate).shape
+        torch.Size([1, 2, 10, 4])
     """
     require_axes("mlstm", "q", q, "batch head token dim")
     batch, head, token, dim = q.shape

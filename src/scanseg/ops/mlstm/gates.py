@@ -1,10 +1,10 @@
-"""The weights that the gates of the mLSTM cell give to pairs of tokens and to the states between chunks.
+"""Weights of token pairs and of states, from the mLSTM gates.
 
-All are of the form exp(D - m) with m close to the exact maximum of D, hence at most about 1. Sums of log forget
-gates are kept as an exact integer and a remainder: a difference of two sums behind a closed gate (log f = -50,
-say) would otherwise lose all the digits that tell the tokens after it apart.
+All weights have the form exp(D - m) with m close to the exact maximum of D, so they are at most about 1. Sums of log
+forget gates are kept as an exact integer and a remainder. Otherwise a difference of two sums behind a closed gate (such
+as log f = -50) would lose all the digits that distinguish the tokens after it.
 
-Names: see the package. F is the sum inside a chunk unless said otherwise. Layout: (row, chunk, token).
+Names: see the package. Unless stated otherwise, F is the sum inside a chunk. Layout: (row, chunk, token).
 """
 
 import math
@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ABSENT = -1e30
-"""Input gate of a token that pads the last chunk: weight 0 beside any other, and differences stay finite."""
+"""Input gate of a padding token in the last chunk. Its weight is 0, and differences stay finite."""
 
 
 class Gates(NamedTuple):
-    """What the weights are made of.
+    """Gates, their sums and their maxima.
 
     Attributes:
-        igate: i.
+        igate: Input gates i.
         whole: Integer part of F, from the start of the chunk (in reading order) to the token, inclusive.
-        part: The remainder of F.
-        m: Stabiliser, the maximum of D over all tokens read so far up to rounding (any value near it serves).
-        strongest: Index of that maximum in the (padded) sequence, (row, token).
+        part: Remainder of F.
+        m: Stabilizer, the maximum of D over all tokens read so far, up to rounding. Any value near it is valid.
+        strongest: Index of this maximum in the (padded) sequence, (row, token).
         reverse: Whether tokens are read from the last to the first.
     """
 
@@ -39,12 +39,14 @@ class Gates(NamedTuple):
 
 
 class StateWeights(NamedTuple):
-    """Weights of what passes from chunk to chunk; the last chunk read writes no state, the first reads none.
+    """Weights of the states between chunks.
+
+    The last chunk in reading order writes no state, and the first one reads none.
 
     Attributes:
         write: Weight of a token in the state at the end of its chunk, (row, chunk - 1, token).
         read: Weight of the state at the start of a chunk for a token in it, (row, chunk - 1, token).
-        decay: Factor on a state over a chunk that writes, (row, chunk - 1).
+        decay: Factor on a state over a writing chunk, (row, chunk - 1).
     """
 
     write: Tensor
@@ -53,7 +55,7 @@ class StateWeights(NamedTuple):
 
 
 def measure_gates(igate: Tensor, fgate: Tensor, *, chunk: int, reverse: bool) -> Gates:
-    """Prepare the gates (row, token) for chunks of `chunk` tokens."""
+    """Sum and maximize the gates (row, token) for chunks of `chunk` tokens."""
     padding = -igate.shape[1] % chunk
     igate = F.pad(igate, (0, padding), value=ABSENT)
     log_forget = F.pad(F.logsigmoid(fgate), (0, padding))
@@ -72,7 +74,10 @@ def measure_gates(igate: Tensor, fgate: Tensor, *, chunk: int, reverse: bool) ->
 
 
 def pair_weights(gates: Gates, *, scale: float) -> Tensor:
-    """Return scale * exp(D[t,s] - m[t]) inside each chunk, 0 where s is read after t: (row, chunk, t, s)."""
+    """Return scale * exp(D[t,s] - m[t]) inside each chunk.
+
+    The result is (row, chunk, t, s), with 0 if s is read after t.
+    """
     _, whole, part, m, _, reverse = gates
     weights = whole[..., :, None] - whole[..., None, :]
     weights.add_((gates.igate - part)[..., None, :]).add_((part - m + math.log(scale))[..., :, None]).exp_()
@@ -80,7 +85,7 @@ def pair_weights(gates: Gates, *, scale: float) -> Tensor:
 
 
 def state_weights(gates: Gates, *, scale: float) -> StateWeights:
-    """Return the weights between chunks; `read` holds `scale`."""
+    """Return the weights between chunks, with `scale` in `read`."""
     igate, whole, part, m, _, reverse = gates
     end = slice(0, 1) if reverse else slice(-1, None)
     writers, readers = writing_and_reading(m.shape[1], reverse=reverse)
@@ -93,25 +98,31 @@ def state_weights(gates: Gates, *, scale: float) -> StateWeights:
 
 
 def writing_and_reading(num_chunks: int, *, reverse: bool) -> tuple[slice, slice]:
-    """Return which chunks write a state and which read one; they correspond one to one."""
+    """Return the chunks that write states and the chunks that read them.
+
+    They correspond one to one.
+    """
     early, late = slice(0, num_chunks - 1), slice(1, num_chunks)
     return (late, early) if reverse else (early, late)
 
 
 def running_sum(tensor: Tensor, *, reverse: bool) -> Tensor:
-    """Sum over the last axis up to each token in reading order, inclusive."""
+    """Sum over the last axis up to and including each token.
+
+    Tokens are taken in reading order.
+    """
     return tensor.flip(-1).cumsum(-1).flip(-1) if reverse else tensor.cumsum(-1)
 
 
 def sum_before(tensor: Tensor, *, reverse: bool) -> Tensor:
-    """Sum over the last axis up to each token in reading order, exclusive."""
+    """Sum over the last axis before each token, in reading order."""
     if reverse:
         return F.pad(running_sum(tensor, reverse=True)[..., 1:], (0, 1))
     return F.pad(running_sum(tensor, reverse=False)[..., :-1], (1, 0))
 
 
 def sum_across(pairs: Tensor, *, reverse: bool) -> Tensor:
-    """Sum a quantity of pairs [..., t, s] over those that each token r lies between.
+    """Sum a quantity of pairs [..., t, s] across each token r.
 
     In reading order these are the pairs with s before r, and t at r or after it.
     """
@@ -121,7 +132,10 @@ def sum_across(pairs: Tensor, *, reverse: bool) -> Tensor:
 
 
 def _running_maximum(tensor: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Return the maximum over the last axis up to each token in reading order, and its index."""
+    """Return the running maximum over the last axis, and its index.
+
+    Tokens are taken in reading order.
+    """
     if not reverse:
         values, indices = tensor.cummax(-1)
         return values, indices

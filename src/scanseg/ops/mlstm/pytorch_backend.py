@@ -1,16 +1,16 @@
-"""The mLSTM cell in PyTorch, by chunks, with its gradient by hand.
+"""mLSTM cell in PyTorch, by chunks, with a hand-written gradient.
 
-Inside a chunk the quadratic form; between chunks the matrix state. Sequences of one chunk have the quadratic
-form only. The states at the ends of the chunks follow from one linear recurrence over the chunks. The backward
-pass keeps the inputs, h and the row sums, and computes the rest again, so that memory is linear in tokens.
+The quadratic form is used inside a chunk, and the matrix state between chunks. Sequences of one chunk have the
+quadratic form only. The states at the ends of the chunks follow from one linear recurrence over the chunks. The
+backward pass keeps the inputs, h and the row sums, and recomputes the rest, so that memory is linear in tokens.
 
-The gates enter through D[t,s] = F[t] - F[s] + i[s] alone. The gradient of a log forget gate r is thus the sum of
-dL/dD over the pairs that it lies between, s < r <= t. It is summed from such pairs only: the difference of the sums
-over t and over s that is often used instead leaves rounding errors behind closed gates. Between chunks
-the sums over s and over t are q[t] . dL/dq[t] and k[s] . dL/dk[s], because the weight of a pair multiplies q[t] . k[s].
+The gates enter only through D[t,s] = F[t] - F[s] + i[s]. So the gradient of a log forget gate r is the sum of dL/dD
+over the pairs across it, s < r <= t. It is summed from these pairs only, because the common alternative, the difference
+of the sums over t and over s, leaves rounding errors behind closed gates. Between chunks the sums over s and over t are
+q[t] . dL/dq[t] and k[s] . dL/dk[s], because the weight of a pair multiplies q[t] . k[s].
 
 Names: see the package. Layout: q, k, v, h (row, chunk, token, dim), gates (row, chunk, token), C (row, chunk, dim of
-k, dim of v), n (row, chunk, dim); row = batch * head.
+k, dim of v), n (row, chunk, dim), with row = batch * head.
 """
 
 import math
@@ -36,14 +36,14 @@ from scanseg.ops.mlstm.gates import (
 from scanseg.ops.mlstm.reference import EPSILON
 
 LONGEST_CHUNK = 128
-"""Tokens; longer chunks cost float32 its accuracy."""
+"""Maximum number of tokens in a chunk. Longer chunks reduce the accuracy in float32."""
 
 
 def chunk_size(token: int, dim: int) -> int:
     """Return the number of tokens in a chunk.
 
-    The quadratic form costs a chunk's length per token, the states dim^2 / chunk: they balance near dim. A divisor of
-    `token` saves a padded copy, a multiple of 8 keeps matrix products aligned.
+    Per token, the quadratic form costs the length of a chunk, and the states cost dim^2 / chunk. They balance near dim.
+    A divisor of `token` avoids a padded copy, and a multiple of 8 keeps matrix products aligned.
     """
     if token <= LONGEST_CHUNK:
         return token
@@ -56,13 +56,13 @@ def chunk_size(token: int, dim: int) -> int:
 
 
 def mlstm_chunked(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
-    """Compute the cell; arguments as `mlstm`."""
+    """Compute the cell, with the arguments of `mlstm`."""
     h: Tensor = _MLSTM.apply(q, k, v, igate, fgate, reverse)
     return h
 
 
 class _MLSTM(torch.autograd.Function):
-    """The cell in the dtype of q, any number of chunks."""
+    """mLSTM cell in the dtype of q, for any number of chunks."""
 
     @staticmethod
     def forward(
@@ -105,7 +105,10 @@ class _MLSTM(torch.autograd.Function):
 
 
 class _Cell(NamedTuple):
-    """The inputs by chunks, in the dtype of the state; `scale` is 1 / sqrt(dim)."""
+    """Inputs by chunks, in the dtype of the state.
+
+    `scale` is 1 / sqrt(dim).
+    """
 
     q: Tensor
     k: Tensor
@@ -115,7 +118,10 @@ class _Cell(NamedTuple):
 
 
 class _Upstream(NamedTuple):
-    """Gradients of the numerator, of the row sum, and of m (which enters through the 1e-6 alone)."""
+    """Gradients of the numerator, of the row sum, and of m.
+
+    m enters only through the term 1e-6.
+    """
 
     numerator: Tensor
     row_sum: Tensor
@@ -123,7 +129,10 @@ class _Upstream(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients by chunks, of the log forget gates and of D summed over t (which the input gates get)."""
+    """Gradients by chunks.
+
+    `by_key` is the gradient of D summed over t, which is that of the input gates.
+    """
 
     q: Tensor
     k: Tensor
@@ -143,16 +152,19 @@ def _prepare(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, r
 
 
 def _cut(tensor: Tensor, chunk: int) -> Tensor:
-    """(batch, head, token, dim) -> (row, chunk, token, dim), the last chunk padded with zeros."""
+    """Cut (batch, head, token, dim) into (row, chunk, token, dim).
+
+    The last chunk is padded with zeros.
+    """
     padding = -tensor.shape[2] % chunk
     padded = F.pad(tensor, (0, 0, 0, padding)) if padding else tensor
     return padded.flatten(0, 1).unflatten(1, (-1, chunk))
 
 
 def _joined(tensor: Tensor, *, like: Tensor) -> Tensor:
-    """Undo `_cut`, to the shape and dtype of `like`."""
+    """Invert `_cut`, with the shape and dtype of `like`."""
     tokens = tensor.flatten(1, 2)[:, : like.shape[2]].unflatten(0, like.shape[:2])
-    # torch.compile of PyTorch 2.11 loses the gradients of a result that is kept and goes through a `to` without effect.
+    # In PyTorch 2.11, torch.compile loses the gradients of a kept result that passes a `to` without effect.
     return tokens if tokens.dtype == like.dtype else tokens.to(like.dtype)
 
 
@@ -171,7 +183,10 @@ def _sums(cell: _Cell) -> tuple[Tensor, Tensor]:
 
 
 def _states(cell: _Cell, between: StateWeights) -> Tensor:
-    """Return the states at the ends of the chunks that write one, packed: (row, chunk - 1, dim * dim + dim)."""
+    """Return the packed states at the ends of the writing chunks.
+
+    The result is (row, chunk - 1, dim * dim + dim).
+    """
     writers, _ = writing_and_reading(cell.k.shape[1], reverse=cell.gates.reverse)
     key = cell.k[:, writers] * between.write[..., None]
     states = _packed(key.mT @ cell.v[:, writers], key.sum(2))
@@ -180,23 +195,26 @@ def _states(cell: _Cell, between: StateWeights) -> Tensor:
 
 
 def _pass_on(states: Tensor, decay: Tensor, *, reverse: bool, adjoint: bool) -> None:
-    """Solve the recurrence over the chunks, in place."""
+    """Solve the recurrence of the states over the chunks, in place."""
     solve_recurrence_(decay[None, ..., None], states[None], [reverse], adjoint)
 
 
 def _packed(C: Tensor, n: Tensor) -> Tensor:
-    """Lay C and n side by side, so that one recurrence serves both."""
+    """Concatenate C and n, for one recurrence over both."""
     return torch.cat((C.flatten(2), n), dim=2)
 
 
 def _unpacked(states: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """View packed states as C (row, chunk, dim, dim) and n (row, chunk, dim)."""
+    """View packed states as C and n.
+
+    C is (row, chunk, dim, dim), and n is (row, chunk, dim).
+    """
     C, n = states.split([dim * dim, dim], dim=2)
     return C.unflatten(2, (dim, dim)), n
 
 
 def _normalisation(row_sum: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h / numerator, and whether |row sum| exceeds exp(-m).
+    """Return h / numerator and a mask where |row sum| > exp(-m).
 
     Both sides of the fraction are multiplied by p = exp(min(m, 0)), so that exp(-m) cannot overflow.
     """
@@ -208,7 +226,7 @@ def _normalisation(row_sum: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _upstream(cell: _Cell, grad_h: Tensor, h: Tensor, row_sum: Tensor) -> _Upstream:
-    """Carry the gradient of h through the normalisation."""
+    """Compute the gradients before the normalization from that of h."""
     wide, chunk = cell.q.dtype, cell.q.shape[2]
     grad_h, h = (_cut(tensor.to(wide), chunk) for tensor in (grad_h, h))
     factor, exceeds = _normalisation(row_sum, cell.gates.m)
@@ -221,7 +239,7 @@ def _upstream(cell: _Cell, grad_h: Tensor, h: Tensor, row_sum: Tensor) -> _Upstr
 
 
 def _gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
-    """Return the gradients through the pairs of tokens inside the chunks and through the states between."""
+    """Return the gradients through pairs inside chunks and states between them."""
     grads = _pair_gradients(cell, upstream)
     if cell.q.shape[1] > 1:
         writers, readers = writing_and_reading(cell.q.shape[1], reverse=cell.gates.reverse)
@@ -253,10 +271,10 @@ def _pair_gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
 
 
 class _StateGradients(NamedTuple):
-    """Gradients through the states: of q where one is read, of k and v where one is written.
+    """Gradients through the states between chunks.
 
-    `over_chunk` is the sum of dL/dD over the pairs with a whole chunk between them, for all chunks but the first
-    and the last.
+    q has the chunks that read a state, and k and v those that write one. `over_chunk` is the sum of dL/dD over the
+    pairs with a whole chunk between them, for all chunks except the first and the last.
     """
 
     q: Tensor
@@ -287,9 +305,10 @@ def _state_gradients(cell: _Cell, upstream: _Upstream) -> _StateGradients:
 
 
 def _gate_gradients(gates: Gates, upstream: _Upstream, grads: _Gradients) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the input gates and of the log forget gates, (row, token) with padding.
+    """Return the gradients of the input and log forget gates.
 
-    Adds what comes through m[t] = D[t, strongest[t]] to what comes through the weights.
+    Both are (row, token) with padding. They are the sum of the gradients through the weights and through
+    m[t] = D[t, strongest[t]].
     """
     grad_m = upstream.m.flatten(1)
     from_m = torch.zeros_like(grad_m).scatter_add_(1, gates.strongest, grad_m)

@@ -1,4 +1,4 @@
-"""The mLSTM cell as the recurrence is written: one token after another, plain autograd.
+"""mLSTM cell token by token, with autograd.
 
 Names: see the package.
 """
@@ -24,7 +24,7 @@ def mlstm_reference(
     *,
     reverse: bool,
 ) -> Float[Tensor, "batch head token dim"]:
-    """Compute the cell token by token; arguments as `mlstm`."""
+    """Compute the cell token by token, with the arguments of `mlstm`."""
     dtype = q.dtype
     wide = state_dtype(q, k, v, igate, fgate)
     q, k, v, igate, fgate = (tensor.to(wide) for tensor in (q, k, v, igate, fgate))
@@ -48,7 +48,10 @@ def mlstm_reference(
 
 
 def _normalised(numerator: Tensor, normaliser: Tensor, m: Tensor) -> Tensor:
-    """Return numerator / (max(|normaliser|, exp(-m)) + epsilon), both sides times exp(min(m, 0))."""
+    """Return numerator / (max(|normaliser|, exp(-m)) + epsilon).
+
+    Both sides of the fraction are multiplied by exp(min(m, 0)).
+    """
     scale = torch.exp(m.clamp(max=0))
     denominator = torch.maximum(scale * normaliser.abs(), torch.exp(-m.clamp(min=0))) + EPSILON * scale
     return (scale / denominator)[..., None] * numerator

@@ -1,17 +1,18 @@
-"""The mLSTM cell on the GPU, by Triton kernels (in `gpu_gates`, `gpu_states`, `gpu_outputs` and `gpu_gradients`).
+"""mLSTM cell by Triton, as custom operators.
 
-Short sequences are one chunk: every block of tokens reads the blocks before it, and nothing token x token is ever in
-memory. Longer ones are cut into chunks, between which a state is passed: the states' updates, then a scan over them,
-then the outputs, each parallel over the chunks; backward the same. The backward pass keeps the inputs, h, row sums and
-five numbers per token of the gates, and computes the states again.
+Short sequences are one chunk. Every block of tokens reads the blocks before it, and no token x token matrix is ever in
+memory. Longer sequences are cut into chunks with a state between them: the kernels compute the updates of the states,
+scan over them, and compute the outputs, each step in parallel over the chunks, forward and backward. The backward pass
+keeps the inputs, h, row sums and five numbers per token of the gates, and recomputes the states.
 
-Floors for forward + backward in bfloat16, with DIM features, chunks of L tokens and blocks of 64. Operations of a token
-and head: nine products with (L + 64) / 2 tokens and six with a state, 2 DIM each: 9 (L + 64) DIM + 12 DIM^2. Bytes:
-44 DIM for q, k, v, h and gradients, as often as kernels read them; 32 DIM^2 / L for states; about 250 for gates.
-(batch, head, token, dim) = (12, 4, 4096, 128): 111 GFLOP, 1.6 GB, 0.53 ms at 2.98 TB/s; (13, 4, 15360, 64): 128 GFLOP,
-3.3 GB, 1.1 ms.
+Minimum work of forward and backward in bfloat16, with DIM features, chunks of L tokens and blocks of 64, for one token
+and head: nine products with (L + 64) / 2 tokens and six with a state, 2 DIM operations each, which is
+9 (L + 64) DIM + 12 DIM^2. Minimum bytes: 44 DIM for q, k, v, h and gradients, as often as kernels read them,
+32 DIM^2 / L for states, and about 250 for gates. (batch, head, token, dim) = (12, 4, 4096, 128) takes 111 GFLOP, 1.6 GB
+and 0.53 ms at 2.98 TB/s. (13, 4, 15360, 64) takes 128 GFLOP, 3.3 GB and 1.1 ms.
 
-Names: see the package; kernels and their modules are imported on first use.
+Names: see the package. The kernels are in `triton_gates`, `triton_states`, `triton_outputs` and `triton_gradients`,
+which are imported on first use.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ from scanseg.ops.mlstm.triton_layout import lay_out, like_tokens
 
 
 def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
-    """Compute the cell; arguments as `mlstm`."""
+    """Compute the cell, with the arguments of `mlstm`."""
     dtype = q.dtype
     common = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if state_dtype(q, k, v, igate, fgate) == torch.float64:
@@ -44,7 +45,10 @@ def run_forward(
     fgate: Tensor,
     reverse: bool,  # noqa: FBT001 (part of the operator's schema)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return h, and what the backward pass keeps beside the inputs: row sums, planes and frames of the gates."""
+    """Return h, row sums, and planes and frames of the gates.
+
+    The backward pass keeps these and the inputs.
+    """
     from scanseg.ops.mlstm.triton_launch import Launcher
 
     q, k, v = (_with_adjacent_features(tensor) for tensor in (q, k, v))
@@ -88,7 +92,10 @@ def run_backward(
     frames: Tensor,
     reverse: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k, v and, in the dtype of the state, of igate and fgate."""
+    """Return the gradients of q, k, v, igate and fgate.
+
+    Those of the gates have the dtype of the state.
+    """
     from scanseg.ops.mlstm.triton_launch import Launcher
 
     q, k, v, h, grad_h = (_with_adjacent_features(tensor) for tensor in (q, k, v, h, grad_h))

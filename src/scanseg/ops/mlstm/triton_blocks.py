@@ -1,7 +1,7 @@
-"""What the Triton kernels of the mLSTM share: blocks of tokens, their products, and the weights of pairs of tokens.
+"""Building blocks of the mLSTM's Triton kernels: blocks, products and pair weights.
 
-Tokens are counted in reading order; only `load_block` and `store_block` know where a token lies in memory. A block is
-`BLOCK` tokens by `COLS` of the `DIM` features; `PARTS` such blocks make up the features of a token.
+Tokens are counted in reading order. Only `load_block` and `store_block` use the position of a token in memory. A block
+is `BLOCK` tokens by `COLS` of the `DIM` features. `PARTS` such blocks cover the features of a token.
 """
 
 import triton
@@ -14,19 +14,25 @@ INTERPRETED = tl.constexpr(_INTERPRETED)
 
 @triton.jit
 def positions(t, S, REVERSE: tl.constexpr):
-    """Where the tokens `t` lie in memory, in tokens."""
+    """Return the positions of the tokens `t` in memory, in tokens."""
     return S - 1 - t if REVERSE else t
 
 
 @triton.jit
 def head_offset(row, num_heads, stride_batch, stride_head):
-    """Offset of the first token of a row (batch * head) from the start of a tensor."""
+    """Return the offset of the first token of a row.
+
+    A row is one head of one sample (batch * head).
+    """
     return (row // num_heads).to(tl.int64) * stride_batch + (row % num_heads).to(tl.int64) * stride_head
 
 
 @triton.jit
 def block_offsets(t, first, stride, S, DIM: tl.constexpr, COLS: tl.constexpr, REVERSE: tl.constexpr):
-    """Offsets of the tokens `t` and the features from `first` on, and which of them exist."""
+    """Return the offsets and the mask of a block.
+
+    The block has the tokens `t` and the features from `first` on. The mask is true for elements that exist.
+    """
     cols = first + tl.arange(0, COLS)
     exists = (t < S)[:, None]
     if DIM % COLS != 0:
@@ -36,14 +42,14 @@ def block_offsets(t, first, stride, S, DIM: tl.constexpr, COLS: tl.constexpr, RE
 
 @triton.jit
 def load_block(base, t, first, stride, S, DIM: tl.constexpr, COLS: tl.constexpr, REVERSE: tl.constexpr):
-    """Load tokens x features; what does not exist is 0."""
+    """Load tokens x features, with 0 for missing elements."""
     offsets, exists = block_offsets(t, first, stride, S, DIM, COLS, REVERSE)
     return tl.load(base + offsets, mask=exists, other=0.0)
 
 
 @triton.jit
 def to_nearest(values, DTYPE: tl.constexpr):
-    """Round to a dtype; the interpreter would truncate to bfloat16."""
+    """Round to a dtype, also in the interpreter, which truncates to bfloat16."""
     if INTERPRETED and values.dtype == tl.float32 and tl.bfloat16 == DTYPE:
         bits = values.to(tl.int32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
@@ -62,7 +68,10 @@ def store_block(
 
 @triton.jit
 def load_matrix(base, first_row, first_col, DIM: tl.constexpr, COLS: tl.constexpr):
-    """Load COLS x COLS of a contiguous DIM x DIM matrix; what does not exist is 0."""
+    """Load COLS x COLS of a contiguous DIM x DIM matrix.
+
+    Missing elements are 0.
+    """
     rows, cols = first_row + tl.arange(0, COLS), first_col + tl.arange(0, COLS)
     pointers = base + rows[:, None] * DIM + cols[None, :]
     if DIM % COLS != 0:
@@ -74,23 +83,26 @@ def load_matrix(base, first_row, first_col, DIM: tl.constexpr, COLS: tl.constexp
 
 @triton.jit
 def load_vector(base, first, DIM: tl.constexpr, COLS: tl.constexpr):
-    """Load COLS of DIM numbers; what does not exist is 0."""
+    """Load COLS of DIM numbers, with 0 for missing elements."""
     cols = first + tl.arange(0, COLS)
     return tl.load(base + cols, mask=cols < DIM, other=0.0)
 
 
 @triton.jit
 def as_operand(values, like):
-    """Bring computed values into the dtype of another operand of a product.
+    """Convert computed values to the dtype of another operand of a product.
 
-    The interpreter keeps them wide: it truncates where the hardware rounds, and its 16-bit products are wrong.
+    The interpreter keeps them wide, because it truncates instead of rounding, and its 16-bit products are wrong.
     """
     return values if INTERPRETED else values.to(like.dtype)
 
 
 @triton.jit
 def product(a, b, total, PRECISION: tl.constexpr):
-    """Return total + a b. Operands of different dtypes meet in the one of `b`, which is a state's (wider) then."""
+    """Return total + a b.
+
+    Operands of different dtypes are converted to the dtype of `b`, which is then the wider dtype of a state.
+    """
     if INTERPRETED:
         a, b = a.to(total.dtype), b.to(total.dtype)
         total += tl.dot(a, b, input_precision=PRECISION, out_dtype=total.dtype)
@@ -117,9 +129,9 @@ def products(
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Products a[t_a] . b[t_b] over all features, and the block `part` of b.
+    """Return the products a[t_a] . b[t_b] over all features.
 
-    `a_block` holds a[t_a] where a token is one part.
+    Also return the block `part` of b. If a token has one part, `a_block` holds a[t_a].
     """
     total = tl.zeros((t_a.shape[0], t_b.shape[0]), dtype=WIDE)
     if PARTS == 1:
@@ -136,12 +148,15 @@ def products(
 
 @triton.jit
 def rounded(x):
-    """The nearest multiple of 1/16."""
+    """Return the nearest multiple of 1/16."""
     return tl.floor(x * 16.0 + 0.5) * 0.0625
 
 
 @triton.jit
 def stabiliser(planes, plane, index, frame):
-    """The maximum m of the tokens at `index` of the planes; `frame` is m at the end of the chunk before."""
+    """Return the maximum m of the tokens at `index` of the planes.
+
+    `frame` is m at the end of the previous chunk.
+    """
     total = tl.load(planes + index) + tl.load(planes + plane + index)
     return total + tl.maximum(frame, tl.load(planes + 4 * plane + index))

@@ -1,14 +1,14 @@
-"""Triton kernels for the gates of the mLSTM: their sums and maxima, and their gradients.
+"""Triton kernels of the mLSTM's gates: sums, maxima and gradients.
 
-F is the sum of log forget gates from the start of the chunk to the token, inclusive. F and the input gates are held as
-multiples of 1/16 (whose sums are exact up to 2^20) and remainders: differences keep their digits behind closed gates
-and beside large ones. m is rounded to such a multiple where weights are made, the same way everywhere.
+F is the sum of log forget gates from the start of the chunk to the token, inclusive. F and the input gates are kept as
+multiples of 1/16 (with sums exact up to 2^20) and remainders, so that differences keep their digits behind closed gates
+and near large ones. In all weights m is rounded to such a multiple in the same way.
 
 Planes, each (row, chunk * padded chunk length): 0 multiple of F, 1 remainder of F, 2 multiple of i - F (-inf beyond
 the last token), 3 remainder of i - F, 4 maximum of i - F over the tokens of the chunk read so far. Frames, (row,
-chunk): m at the starts of the chunks; the first is -inf.
+chunk), hold m at the starts of the chunks, with -inf for the first.
 
-A handful of numbers per token; a kernel with one program per row takes 2048 tokens or 1024 chunks at a step.
+The kernels read a few numbers per token. A kernel with one program per row takes 2048 tokens or 1024 chunks per step.
 """
 
 import triton
@@ -24,19 +24,19 @@ def _larger(a, b):
 
 @triton.jit
 def _then(shift_a, peak_a, shift_b, peak_b):
-    """Compose x -> max(x + shift, peak) of earlier and of later chunks."""
+    """Compose max(x + shift, peak) of earlier and of later chunks."""
     return shift_a + shift_b, tl.maximum(peak_a + shift_b, peak_b)
 
 
 @triton.jit
 def _after(keep_a, sum_a, keep_b, sum_b):
-    """Compose x -> sum + keep x; b is applied after a."""
+    """Compose the maps sum + keep x, with b after a."""
     return keep_a * keep_b, sum_b + keep_b * sum_a
 
 
 @triton.jit
 def log_sigmoid(x):
-    """log(sigmoid(x)), to full precision also where it is near 0."""
+    """Return log(sigmoid(x)), with full precision also near 0."""
     e = tl.exp(-tl.abs(x))
     u = 1.0 + e
     # log(1 + e), corrected for the rounding of 1 + e.
@@ -61,7 +61,10 @@ def sum_gates(
     PADDED: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Write the planes of one chunk; grid (chunk, row)."""
+    """Write the planes of one chunk.
+
+    Grid: (chunk, row).
+    """
     chunk, row, num_chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     inside = tl.arange(0, PADDED)
     t = chunk * PADDED + inside
@@ -89,7 +92,10 @@ def sum_gates(
 
 @triton.jit(do_not_specialize=["num_chunks", "padded"])
 def scan_frames(planes, frames, num_chunks, padded, plane, STEP: tl.constexpr):
-    """Write m at the starts of all chunks but the first; grid (row,)."""
+    """Write m at the starts of all chunks except the first.
+
+    Grid: (row,).
+    """
     row = tl.program_id(0)
     planes += row.to(tl.int64) * (num_chunks * padded)
     frames += row * num_chunks
@@ -109,7 +115,10 @@ def scan_frames(planes, frames, num_chunks, padded, plane, STEP: tl.constexpr):
 
 @triton.jit
 def _leads(planes, plane, frames, t, exists, padded):
-    """Whether m[t] comes from token t itself; so it does beyond the last token."""
+    """Return whether m[t] comes from token t itself.
+
+    It is also true beyond the last token.
+    """
     frame = tl.load(frames + t // padded, mask=exists, other=0.0)
     own = tl.load(planes + 2 * plane + t, mask=exists, other=0.0)
     own += tl.load(planes + 3 * plane + t, mask=exists, other=0.0)
@@ -121,16 +130,18 @@ def _leads(planes, plane, frames, t, exists, padded):
 def sum_around_blocks(
     across, beyond, over, around, blocks, parts, slices, BLOCKS: tl.constexpr, SLICES: tl.constexpr
 ):
-    """Sum dL/dD over the pairs of tokens with a whole block between them; grid (chunk, row).
+    """Sum dL/dD over the token pairs around each block.
+
+    These are the pairs with the whole block between them. Grid: (chunk, row).
 
     Args:
-        across: Sums of a block of t with all that is read before a block, (part, row, block, block of the chunk).
+        across: Sums of a block of t with all tokens read before a block, (part, row, block, block of the chunk).
         beyond: Sums of a block of s with later chunks, (part, row, block).
         over: Sums over the pairs around a chunk, (slice, row, chunk).
         around: Result, (row, block).
-        blocks: Blocks of a chunk.
-        parts: Parts of the features.
-        slices: Parts of the states.
+        blocks: Number of blocks of a chunk.
+        parts: Number of parts of the features.
+        slices: Number of parts of the states.
         BLOCKS: `blocks`, rounded up to a power of two.
         SLICES: `slices`, rounded up to a power of two.
     """
@@ -143,7 +154,7 @@ def sum_around_blocks(
         total += tl.load(across + pair * blocks + block, mask=later, other=0.0)
         total += tl.load(beyond + pair + tl.zeros_like(block), mask=earlier, other=0.0)
     index = tl.arange(0, SLICES)
-    # Nothing is read before the first chunk, or after the last.
+    # No token is before the first chunk or after the last one.
     inner = tl.where((chunk > 0) & (chunk < num_chunks - 1), slices, 0)
     over += (index * rows + row) * num_chunks + chunk
     over_chunk = tl.sum(tl.load(over, mask=index < inner, other=0.0), 0)
@@ -177,34 +188,34 @@ def gate_gradients(
     STEP: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Sum what the other kernels found to the gradients of the gates; grid (row,).
+    """Compute the gradients of the gates from the other kernels' sums.
 
-    The gradient of a log forget gate r is the sum over pairs s < r <= t, here by where s and t lie: both in the block
-    of r or t in it (`by_query`), s in it (`by_key`), neither (`around`). To both gates comes what flows through
-    m[t] = D[t, s*], a sum over the tokens t that share s*.
+    Grid: (row,). The gradient of a log forget gate r is the sum over pairs s < r <= t, split by the positions of s and
+    t: both in the block of r or only t in it (`by_query`), only s in it (`by_key`), neither (`around`). Both gates also
+    receive the gradient through m[t] = D[t, s*], a sum over the tokens t with the same s*.
 
     Args:
         planes: See the module.
         frames: See the module.
-        upstream: See `upstream_gradients`; plane 3 is the gradient of m.
-        by_query: For each part of the features a plane of sums for r = t; then one for r = t + 1 in the same block.
-        by_key: For each part a plane of gradients of the input gates; then for each one of sums for r = s + 1.
+        upstream: See `upstream_gradients`. Plane 3 is the gradient of m.
+        by_query: For each part of the features a plane of sums for r = t, then one for r = t + 1 in the same block.
+        by_key: For each part a plane of gradients of the input gates, then for each part one of sums for r = s + 1.
         around: See `sum_around_blocks`.
         fgate: The forget gates.
         grad_igate: Result, contiguous.
         grad_fgate: Result, contiguous.
         stride_fb: Stride of the batch axis of `fgate`.
-        stride_fh: Stride of its head axis.
-        stride_ft: Stride of its token axis.
-        S: Tokens.
-        num_heads: Heads.
-        num_chunks: Chunks.
+        stride_fh: Stride of the head axis of `fgate`.
+        stride_ft: Stride of the token axis of `fgate`.
+        S: Number of tokens.
+        num_heads: Number of heads.
+        num_chunks: Number of chunks.
         padded: Tokens of a chunk, in the planes.
         plane: Elements of a plane.
-        blocks: Blocks of a chunk.
-        parts: Parts of the features.
+        blocks: Number of blocks of a chunk.
+        parts: Number of parts of the features.
         BLOCK: Tokens of a block.
-        STEP: Tokens at a step.
+        STEP: Tokens per step.
         REVERSE: Whether tokens are read from the last to the first.
     """
     row = tl.program_id(0)

@@ -1,10 +1,11 @@
-"""Triton kernels for the gradients of queries, keys and values of the mLSTM, and for the sums that its gates need.
+"""Triton kernels of the gradients of queries, keys and values.
 
-Scores are computed again from q and k. With P the weighted scores (here with the factor c of the query, see
-`upstream_gradients`) and G the gradient of P / c before c, dL/dD = P G for a pair of tokens. Those of a log forget
-gate r are summed from pairs s < r <= t only (see `chunked`), by the blocks in which s and t lie: see `gate_gradients`.
+They also compute the sums for the gradients of the gates. Scores are recomputed from q and k. With P the weighted
+scores (here with the factor c of the query, see `upstream_gradients`) and G the gradient of P / c before c, dL/dD = P G
+for a pair of tokens. For a log forget gate r it is summed over pairs s < r <= t only (see `pytorch_backend`),
+separately for the blocks of s and t (see `gate_gradients`).
 
-Names and planes: see `gpu_gates` and `gpu_outputs`; g is the gradient of h.
+Names and planes: see `triton_gates` and `triton_outputs`. g is the gradient of h.
 """
 
 import triton
@@ -66,7 +67,10 @@ def query_gradients(
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write the gradient of a block of queries; grid (block, part of the features, row)."""
+    """Write the gradient of a block of queries.
+
+    Grid: (block, part of the features, row).
+    """
     block, part, row = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1), tl.program_id(2)
     chunk, own = block // blocks, block % blocks
     q += head_offset(row, num_heads, stride_qb, stride_qh)
@@ -97,7 +101,7 @@ def query_gradients(
                 g_part = load_block(g, t, index * COLS, stride_gt, S, DIM, COLS, REVERSE)
             matrix = load_matrix(matrices, part * COLS, index * COLS, DIM, COLS)
             grad = product(g_part, tl.trans(matrix), grad, PRECISION)
-        # The first chunk reads no state: its frame is -inf.
+        # The first chunk reads no state, because its frame is -inf.
         read = tl.exp((multiple + rounded(tl.load(frames + row * num_chunks + chunk))) + remainder)
         grad = (grad + grad_sum[:, None] * normaliser[None, :]) * read[:, None]
         earlier = tl.sum(q_block * grad, 1)
@@ -181,7 +185,10 @@ def key_gradients(
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write the gradients of a block of keys and values; grid (block, part of the features, row)."""
+    """Write the gradients of a block of keys and values.
+
+    Grid: (block, part of the features, row).
+    """
     block, part, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     chunk, own = block // blocks, block % blocks
     q += head_offset(row, num_heads, stride_qb, stride_qh)

@@ -1,6 +1,6 @@
-"""Launching the Triton kernels of the mLSTM: buffers, grids, and how many warps work on what.
+"""Launching of the mLSTM's Triton kernels: buffers, grids and warps.
 
-Imported on first use, since the kernels import Triton.
+This module is imported on first use, because the kernels import Triton.
 """
 
 import math
@@ -19,11 +19,14 @@ from scanseg.ops.mlstm.triton_outputs import outputs, upstream_gradients
 from scanseg.ops.mlstm.triton_states import scan_state_gradients, scan_states, state_updates
 
 SLICE = 512
-"""Elements of a state that one program of a scan carries."""
+"""Elements of a state in one program of a scan."""
 
 
 class Launcher(NamedTuple):
-    """One call's sizes; its methods launch the kernels of a step and return what they wrote."""
+    """Launcher of the kernels of one call.
+
+    Each method launches the kernels of a step and returns their results.
+    """
 
     layout: Layout
     batch: int
@@ -37,24 +40,24 @@ class Launcher(NamedTuple):
 
     @classmethod
     def of(cls, q: Tensor, layout: Layout, *, reverse: bool) -> Self:
-        """Take the sizes from q."""
+        """Create a launcher with the sizes of q."""
         precision = "tf32" if q.dtype == torch.float16 and not INTERPRETED else dot_precision(q)
         batch, head, token, dim = q.shape
         return cls(layout, batch, head, token, dim, q.dtype, state_dtype(q), precision, reverse)
 
     @property
     def rows(self) -> int:
-        """Batch * heads."""
+        """Number of rows, batch * heads."""
         return self.batch * self.num_heads
 
     @property
     def plane(self) -> int:
-        """Numbers of a plane: one for each token of each row, with padding."""
+        """Elements of a plane, one per token and row, with padding."""
         return self.rows * self.layout.num_chunks * self.layout.padded
 
     @property
     def slices(self) -> int:
-        """Parts of a state in the scans."""
+        """Number of parts of a state in the scans."""
         return -(-self.dim * (self.dim + 1) // SLICE)
 
     def gates(self, igate: Tensor, fgate: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,10 @@ class Launcher(NamedTuple):
         planes: Tensor,
         frames: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return the gradients of q, k, v and of both gates (wide)."""
+        """Return the gradients of q, k, v and both gates.
+
+        Those of the gates have the dtype of the state.
+        """
         upstream = self._upstream(h, grad_h, row_sums, planes, frames)
         states = grad_states = (planes, planes)
         over = planes
@@ -153,7 +159,7 @@ class Launcher(NamedTuple):
 
     @property
     def _block_constants(self) -> dict[str, Any]:
-        """What every kernel on blocks of tokens is compiled for."""
+        """Return the constants of every kernel on blocks of tokens."""
         return {
             "DIM": self.dim,
             "COLS": self.layout.cols,
@@ -166,7 +172,10 @@ class Launcher(NamedTuple):
     def _updates(
         self, x: Tensor, y: Tensor, planes: Tensor, frames: Tensor, upstream: Tensor | None
     ) -> Tensor:
-        """Return what each chunk adds to its state or, with `upstream`, to the gradient of the one that it reads."""
+        """Return the update of the state by each chunk.
+
+        With `upstream`, return the update of the gradient of the state that the chunk reads.
+        """
         chunks = self.layout.num_chunks
         updates = planes.new_empty((self.rows, chunks - 1, self.dim * (self.dim + 1)))
         launch(state_updates, (self.layout.parts**2, chunks - 1, self.rows))(
@@ -195,7 +204,10 @@ class Launcher(NamedTuple):
         return planes.new_empty((*shape, self.dim), dtype=dtype), planes.new_empty(shape)
 
     def _states(self, k: Tensor, v: Tensor, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the states at the ends of all chunks but the last: matrices and normalisers."""
+        """Return the states at the ends of all chunks except the last.
+
+        They are matrices and normalizers.
+        """
         updates = self._updates(k, v, planes, frames, None)
         states = self._empty_states(planes)
         launch(scan_states, (self.slices, self.rows))(
@@ -221,7 +233,10 @@ class Launcher(NamedTuple):
         upstream: Tensor,
         states: tuple[Tensor, Tensor],
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Return the gradients of the states, and sums over the pairs of tokens around each chunk."""
+        """Return the gradients of the states, and sums for the gates.
+
+        The sums are over the pairs of tokens around each chunk.
+        """
         updates = self._updates(q, grad_h, planes, frames, upstream)
         grad_states = self._empty_states(planes)
         over = planes.new_empty((self.slices, self.rows, self.layout.num_chunks))
@@ -316,7 +331,10 @@ class Launcher(NamedTuple):
         upstream: Tensor,
         grad_states: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the gradients of k and v, and two sums for the gates."""
+        """Return the gradients of k and v, and sums for the gates.
+
+        Two sums follow the gradients.
+        """
         layout, grad_k, grad_v = self.layout, like_tokens(k), like_tokens(v)
         by_key = planes.new_empty((2 * layout.parts, *planes.shape[1:]))
         num_blocks = layout.num_chunks * layout.blocks
@@ -342,7 +360,7 @@ class Launcher(NamedTuple):
         return grad_k, grad_v, by_key, beyond
 
     def _pair_sizes(self, *tensors: Tensor) -> tuple[int, ...]:
-        """Return the strides and sizes that both kernels on pairs of blocks take."""
+        """Return the strides and sizes for both kernels on pairs of blocks."""
         layout = self.layout
         strides = (stride for tensor in tensors for stride in tensor.stride()[:3])
         return (

@@ -1,6 +1,6 @@
-"""How the Triton kernels of the mLSTM cut a sequence, and how they are launched: the table that a sweep fills.
+"""Division of a sequence into chunks and blocks, and launch options.
 
-Chosen by `benchmarks/sweeps/mlstm.py`; nothing is tuned when a program runs.
+The numbers were chosen by `benchmarks/sweeps/mlstm.py`. Nothing is tuned at run time.
 """
 
 from typing import Literal, NamedTuple
@@ -9,19 +9,22 @@ import torch
 from torch import Tensor
 
 LONGEST_SINGLE_CHUNK = 1024
-"""Tokens; the products inside grow with the square, but two kernels less are launched each way."""
+"""Maximum number of tokens in a single chunk.
+
+A single chunk saves two launches in each direction, but its products grow with the square of the tokens.
+"""
 
 
 class Layout(NamedTuple):
-    """How the tokens of a call are cut.
+    """Division of the tokens and features of a call.
 
     Attributes:
-        num_chunks: Chunks.
-        padded: Tokens of a chunk, rounded up to a power of two where there is one chunk only.
-        block: Tokens of a block, which one program works on.
-        blocks: Blocks of a chunk that hold tokens.
+        num_chunks: Number of chunks.
+        padded: Tokens of a chunk, rounded up to a power of two if the call has one chunk only.
+        block: Tokens of a block, the work of one program.
+        blocks: Number of blocks of a chunk with tokens.
         cols: Features of a part, a power of two.
-        parts: Parts that make up the features.
+        parts: Number of parts of the features.
     """
 
     num_chunks: int
@@ -33,12 +36,17 @@ class Layout(NamedTuple):
 
 
 def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
-    """Choose the layout for a number of tokens, a head size and the dtype of q.
+    """Choose the layout of a call.
 
-    Products of float32 take three times the registers of 16-bit ones: their blocks are smaller. float16 goes into
-    states as float32. Rows that are no multiple of 16 features are loaded one by one, each with an address of its own.
-    Of those, blocks of 64 in float16 beside states give wrong numbers as Triton 3.6 compiles them for sm_90 (h off by
-    as much as h, or addresses out of memory); blocks of 32 are right.
+    Products of float32 take three times the registers of 16-bit products, so their blocks are smaller. float16 enters
+    states as float32. Rows without a multiple of 16 features are loaded one by one, each with its own address. For such
+    rows, blocks of 64 in float16 with states give wrong numbers with Triton 3.6 on sm_90 (errors as large as h, or
+    addresses out of memory). Blocks of 32 are correct.
+
+    Args:
+        token: Number of tokens.
+        dim: Features of a head.
+        dtype: Dtype of q.
     """
     is_small = dtype.itemsize > 2 or (dim % 16 != 0 and (dim > 32 or dtype == torch.float16))
     largest = 32 if is_small else 128 if dim <= 128 and dtype == torch.bfloat16 else 64
@@ -55,20 +63,23 @@ Step = Literal["updates", "outputs", "queries", "keys"]
 
 
 def launch_options(step: Step, layout: Layout) -> dict[str, int]:
-    """Return how the kernel of a step on blocks of tokens is launched.
+    """Return the launch options of a kernel on blocks of tokens.
 
-    Accumulators of 128 features need the registers of eight warps; so do two of them beside loops over parts.
+    Accumulators of 128 features need the registers of eight warps. So do two accumulators in loops over parts.
     """
     is_large = layout.cols == 128 or (step == "keys" and layout.parts > 1 and layout.block == 64)
     return {"num_warps": 8 if is_large else 4, "num_stages": 2}
 
 
 def like_tokens(tensor: Tensor) -> Tensor:
-    """Return an empty tensor (batch, head, token, dim) whose heads lie side by side in memory, token by token."""
+    """Allocate a tensor (batch, head, token, dim) with adjacent heads.
+
+    In memory the heads of a token lie side by side.
+    """
     batch, head, token, dim = tensor.shape
     return tensor.new_empty((batch, token, head, dim)).transpose(1, 2)
 
 
 def power_of_two(number: int, *, largest: int) -> int:
-    """Return the next power of two, at least 16 and at most `largest`."""
+    """Round up to a power of two between 16 and `largest`."""
     return min(largest, max(16, 1 << (number - 1).bit_length()))

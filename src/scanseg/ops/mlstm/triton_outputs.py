@@ -1,7 +1,7 @@
-"""Triton kernels for the outputs of the mLSTM, and for the gradients that reach its numerators and row sums.
+"""Triton kernels of the mLSTM's outputs, and gradients before the normalization.
 
 A block of tokens reads the blocks of its chunk up to itself, and the state at the start of the chunk. A sequence of one
-chunk has no states. Names and planes: see `gpu_gates`; LOG_SCALE is log(1 / sqrt(DIM)).
+chunk has no states. Names and planes: see `triton_gates`. LOG_SCALE is log(1 / sqrt(DIM)).
 """
 
 import triton
@@ -26,10 +26,11 @@ EPSILON = tl.constexpr(_EPSILON)
 
 @triton.jit
 def normalisation(row_sum, m):
-    """Return p and d with h = numerator * p / d, whether |row sum| exceeds exp(-m), and what stands for the 1e-6.
+    """Return the factors of h = numerator * p / d.
 
-    Both sides of the fraction are multiplied by p = exp(min(m, 0)), so that exp(-m) cannot overflow. Numerator and row
-    sum are weighted with the rounded m; the 1e-6 beside them is brought there from the exact one.
+    The results are p, d, a mask where |row sum| > exp(-m), and the scaled term 1e-6. Both sides of the fraction are
+    multiplied by p = exp(min(m, 0)), so that exp(-m) cannot overflow. Numerator and row sum have weights with the
+    rounded m, and the term 1e-6 is converted from the exact m to the rounded one.
     """
     frame = rounded(m)
     p, floor = tl.exp(tl.minimum(frame, 0.0)), tl.exp(-tl.maximum(frame, 0.0))
@@ -75,7 +76,10 @@ def outputs(
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write h and the row sums of a block of tokens; grid (block, part of the values, row)."""
+    """Write h and the row sums of a block of tokens.
+
+    Grid: (block, part of the values, row).
+    """
     block, part, row = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1), tl.program_id(2)
     chunk, own = block // blocks, block % blocks
     q += head_offset(row, num_heads, stride_qb, stride_qh)
@@ -102,7 +106,7 @@ def outputs(
             matrix = load_matrix(matrices, index * COLS, part * COLS, DIM, COLS)
             numerator = product(q_part, matrix, numerator, PRECISION)
             row_sum += tl.sum(q_part * load_vector(normalisers, index * COLS, DIM, COLS)[None, :], 1)
-        # The first chunk reads no state: its frame is -inf.
+        # The first chunk reads no state, because its frame is -inf.
         read = tl.exp((multiple + rounded(frame)) + remainder)
         numerator *= read[:, None]
         row_sum *= read
@@ -149,11 +153,11 @@ def upstream_gradients(
     LOG_SCALE: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Carry the gradient of h through the normalisation; grid (block, row).
+    """Compute the gradients before the normalization from that of h.
 
-    With c = the gradient of the numerator / the gradient of h, planes of `upstream`: 0 multiple and 1 remainder of
-    F - m + log c + LOG_SCALE (-inf beyond the last token), 2 gradient of the row sum / c, 3 gradient of m (which enters
-    through the 1e-6 alone).
+    Grid: (block, row). With c = the gradient of the numerator / the gradient of h, the planes of `upstream` are: 0
+    multiple and 1 remainder of F - m + log c + LOG_SCALE (-inf beyond the last token), 2 gradient of the row sum / c, 3
+    gradient of m (which enters only through the term 1e-6).
     """
     row = tl.program_id(1)
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

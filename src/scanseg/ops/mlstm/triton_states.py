@@ -1,8 +1,8 @@
-"""Triton kernels for the states of the mLSTM between chunks, and for the gradients of these states.
+"""Triton kernels of the mLSTM's states between chunks, and their gradients.
 
-State j is the one at the end of chunk j, which chunk j + 1 reads; its gradient comes from there and from state j + 1.
-Updates, float32 or wider: (row, chunk - 1, DIM * DIM + DIM), the matrix (key features x value features) and the
-normaliser side by side. Results apart: the matrices in the dtype that products take, the normalisers as they are.
+State j is the state at the end of chunk j, which chunk j + 1 reads. Its gradient comes from chunk j + 1 and from state
+j + 1. Updates, float32 or wider, are (row, chunk - 1, DIM * DIM + DIM), the matrix (key features x value features) and
+the normalizer side by side. Results are separate: matrices in the dtype of the products, normalizers unconverted.
 """
 
 import triton
@@ -20,7 +20,7 @@ from scanseg.ops.mlstm.triton_blocks import (
 
 @triton.jit
 def _operand(block, WIDE: tl.constexpr):
-    """16-bit floats with a small exponent go into states as float32, which loses nothing."""
+    """Convert float16, which has a small exponent, to float32 without loss."""
     return block.to(WIDE) if block.dtype == tl.float16 else block
 
 
@@ -51,10 +51,10 @@ def state_updates(
     REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Sum x (weighted) times y over a chunk; grid (part of x * part of y, chunk - 1, row).
+    """Sum weighted x times y over a chunk.
 
-    Forward x, y are keys and values; ADJOINT they are queries and the gradient of h, and the sum is what the chunk adds
-    to the gradient of the state that it reads.
+    Grid: (part of x * part of y, chunk - 1, row). Forward, x and y are keys and values. With ADJOINT they are queries
+    and the gradient of h, and the chunk adds the sum to the gradient of the state that it reads.
     """
     part_x, part_y = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
     state, row = tl.program_id(1), tl.program_id(2)
@@ -98,7 +98,7 @@ def state_updates(
 
 @triton.jit
 def _decay(planes, plane, frames, chunk, padded):
-    """Factor on a state over a chunk."""
+    """Return the decay of a state over a chunk."""
     end = chunk * padded + (padded - 1)
     multiple = tl.load(planes + end) + (
         rounded(tl.load(frames + chunk)) - rounded(tl.load(frames + chunk + 1))
@@ -119,7 +119,10 @@ def scan_states(
     DIM: tl.constexpr,
     SLICE: tl.constexpr,
 ):
-    """Carry the states from chunk to chunk; grid (slice of a state, row)."""
+    """Pass the states from chunk to chunk.
+
+    Grid: (slice of a state, row).
+    """
     row = tl.program_id(1)
     element = tl.program_id(0) * SLICE + tl.arange(0, SLICE)
     size: tl.constexpr = DIM * DIM
@@ -156,9 +159,10 @@ def scan_state_gradients(
     DIM: tl.constexpr,
     SLICE: tl.constexpr,
 ):
-    """Carry the gradients of the states from chunk to chunk, last to first; grid (slice of a state, row).
+    """Pass the gradients of the states from chunk to chunk, in reverse.
 
-    `over`, (slice, row, chunk), gets the sums of dL/dD over the pairs of tokens around each chunk.
+    Grid: (slice of a state, row). `over`, (slice, row, chunk), receives the sums of dL/dD over the pairs of tokens
+    around each chunk.
     """
     index, row = tl.program_id(0), tl.program_id(1)
     element = index * SLICE + tl.arange(0, SLICE)
@@ -181,7 +185,7 @@ def scan_state_gradients(
         update = tl.load(updates + state * (size + DIM) + element, mask=exists, other=0.0)
         matrix = tl.load(matrices + state * size + element, mask=in_matrix, other=0.0).to(dtype)
         normaliser = tl.load(normalisers + state * DIM + (element - size), mask=in_normaliser, other=0.0)
-        # No state passes the last chunk.
+        # The last chunk passes no state on.
         passed = _decay(planes, plane, frames, tl.minimum(state + 1, num_chunks - 2), padded) * carry
         tl.store(over + state + 1, tl.sum(passed * (matrix + normaliser), 0))
         carry = passed + update

@@ -1,8 +1,9 @@
-"""Batch normalisation, ReLU and a depthwise 2D convolution in one: the middle of LKPE.
+"""Batch normalization, ReLU and depthwise 2D convolution as one operator.
 
     h = ReLU((x - mean) / sqrt(variance + eps) * norm_weight + norm_bias),    result[c] = weight[c] * h[c] + bias[c]
 
-Mean and (biased) variance are those of the batch in training, else running ones. On the GPU h is never in memory.
+Mean and (biased) variance are those of the batch in training, else the running ones. On the GPU, h is never in memory.
+The operator is the middle part of LKPE.
 """
 
 from jaxtyping import Float
@@ -37,29 +38,46 @@ def normed_depthwise_conv(
     eps: float = 1e-5,
     backend: str | None = None,
 ) -> Float[Tensor, "batch channel height width"]:
-    """Normalise each channel of a map, rectify it, and convolve it with its own kernel.
+    """Normalize, rectify and convolve each channel of a map.
 
     Args:
         x: The map.
-        weight: The kernels, of an odd size; in any precision.
+        weight: The kernels, of an odd size and any floating dtype.
         bias: Added to the convolution.
-        norm_weight: Factor of each normalised channel.
-        norm_bias: Added to each normalised channel.
-        running_mean: Mean of each channel over batches; with a momentum it is moved to this batch's, in place, as
-            `torch.nn.functional.batch_norm` does.
-        running_var: Variance of each channel over batches (unbiased), likewise.
-        momentum: Share of this batch in the running statistics, and the map is normalised by the batch's own; None to
-            normalise it by the running ones.
+        norm_weight: Factor of each normalized channel.
+        norm_bias: Added to each normalized channel.
+        running_mean: Mean of each channel over batches. With a momentum it is updated in place, as in
+            `torch.nn.functional.batch_norm`.
+        running_var: Variance (unbiased) of each channel over batches, updated in the same way.
+        momentum: Share of this batch in the running statistics. The map is then normalized by the statistics of the
+            batch. `None`: it is normalized by the running statistics, which do not change.
         eps: Added to the variance.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The result, in the dtype of `x` (under autocast with PyTorch: in that of the autocast).
+        The result, in the dtype of `x`, or that of autocast with the PyTorch backend.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together, the size of the kernels is even, or a batch has
-            a single pixel.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together, the kernel size is even, or a training batch has a
+            single pixel.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import normed_depthwise_conv
+        >>> x, ones, zeros = torch.randn(2, 3, 4, 4), torch.ones(3), torch.zeros(3)
+        >>> y = normed_depthwise_conv(
+        ...     x,
+        ...     torch.ones(3, 1, 3, 3),
+        ...     zeros,
+        ...     norm_weight=ones,
+        ...     norm_bias=zeros,
+        ...     running_mean=torch.zeros(3),
+        ...     running_var=torch.ones(3),
+        ...     momentum=0.1,
+        ... )
+        >>> y.shape, bool((y >= 0).all())
+        (torch.Size([2, 3, 4, 4]), True)
     """
     operator = "normed_depthwise_conv"
     require_axes(operator, "x", x, "batch channel height width")
@@ -79,10 +97,13 @@ def normed_depthwise_conv(
         *(Expected(name, tensor, "channel", (channels,)) for name, tensor in rest.items()),
     )
     if size % 2 == 0:
-        raise InputError(f"{operator}: kernels of size {size}; the size must be odd, as {size + 1}.")
+        raise InputError(
+            f"{operator}: expected kernels of an odd size, got {size}. Use an odd size such as {size + 1}."
+        )
     if momentum is not None and x.numel() == channels:
         raise InputError(
-            f"{operator}: x has shape {tuple(x.shape)}; one pixel has no variance, pass a larger batch or map."
+            f"{operator}: x: expected at least two pixels for a variance, got shape {tuple(x.shape)}. "
+            "Pass a larger batch or map."
         )
     chosen = choose(operator, BACKENDS, backend, x, weight, *rest.values())
     return chosen.run(x, weight, *rest.values(), momentum=momentum, eps=eps)

@@ -1,4 +1,4 @@
-"""Batch normalisation, ReLU and depthwise convolution by PyTorch, on any device and in any dtype."""
+"""Batch normalization, ReLU and depthwise convolution in PyTorch, for any device."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +16,7 @@ def normed_depthwise_conv_pytorch(
     momentum: float | None,
     eps: float,
 ) -> Tensor:
-    """Normalise, rectify and convolve; arguments as `normed_depthwise_conv`."""
+    """Normalize, rectify and convolve, with the arguments of `normed_depthwise_conv`."""
     training = momentum is not None
     normed = F.batch_norm(
         x,

@@ -1,7 +1,7 @@
-"""Batch normalisation, ReLU and depthwise convolution in one on the GPU, by Triton: custom operators, channels last.
+"""Batch normalization, ReLU and depthwise convolution by Triton, as custom operators.
 
-The normalised map is never in memory: the convolution normalises what it reads, and backward once more. The kernels
-of the convolution are those of `scanseg.ops.depthwise`.
+Maps are channels-last. The normalized map is never in memory, because the convolution normalizes its input on loading,
+forward and backward. The kernels of the convolution are those of `scanseg.ops.depthwise`.
 """
 
 from typing import Any
@@ -15,16 +15,16 @@ from scanseg.ops._support.launching import launch
 from scanseg.ops.depthwise.triton_launch import FORWARD, Before, convolve, gradients
 
 MOST_SHARES = 64
-"""Shares of the rows into which a map's statistics are divided at most."""
+"""Maximum number of shares into which the rows of a map are divided for its statistics."""
 
 STATISTICS_PROGRAMS = 1056
-"""Programs that share the work of the statistics: 8 for each multiprocessor of an H100."""
+"""Target number of programs of the statistics: 8 for each multiprocessor of an H100."""
 
 BLOCK_ROWS, BLOCK_CHANNELS = 32, 64
 
 
 def refuses(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
-    """Say why the kernels cannot serve a call, or None."""
+    """Return why the kernels cannot run a call, or `None`."""
     if weight.shape[-1] not in FORWARD:
         return f"its kernels have the sizes {', '.join(map(str, FORWARD))}, not {weight.shape[-1]}"
     return triton_support.refuses(x, weight, *others)
@@ -42,7 +42,7 @@ def normed_depthwise_conv_triton(
     momentum: float | None,
     eps: float,
 ) -> Tensor:
-    """Normalise, rectify and convolve; arguments as `normed_depthwise_conv`."""
+    """Normalize, rectify and convolve, with the arguments of `normed_depthwise_conv`."""
     rows = x.permute(0, 2, 3, 1).contiguous()
     taps = weight.flatten(1).t().contiguous()
     if momentum is None:
@@ -162,7 +162,10 @@ def _convolve_normed_backward(
     eps: float,
     of_batch: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the map, and by rows those of taps, bias, `norm_bias` and `norm_weight`."""
+    """Return the gradients of the map and of the parameters.
+
+    The rows of the second result are the gradients of taps, bias, `norm_bias` and `norm_weight`.
+    """
     inverse = torch.rsqrt(variance + eps)
     scale = norm_weight * inverse
     grad_x, sums = gradients(
@@ -176,7 +179,7 @@ def _convolve_normed_backward(
         residual=False,
     )
     sums[-1] *= inverse
-    # The rows' sums over pixels, as means: what the batch's own statistics take from every pixel.
+    # Means over pixels, which the statistics of the batch subtract from the gradient of every pixel.
     count = x.numel() // x.shape[-1] if of_batch else torch.inf
     shifts = sums[-2:] * (scale / count)
     _add_statistics_gradient(grad_x, x, mean, scale, constant=shifts[0], slope=shifts[1] * inverse)
@@ -228,7 +231,10 @@ _convolve_normed.register_autograd(_gradients, setup_context=_keep)
 def _add_statistics_gradient(
     grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, *, constant: Tensor, slope: Tensor
 ) -> None:
-    """Turn the gradient after the normalisation into that of the map, in place."""
+    """Convert the gradient after the normalization, in place.
+
+    It becomes the gradient of the map.
+    """
     import triton
     import triton.language as tl
 

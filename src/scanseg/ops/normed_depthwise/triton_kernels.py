@@ -1,11 +1,11 @@
-"""The Triton kernels around a depthwise convolution of a batch-normalised map: its statistics, and their gradient.
+"""Triton kernels of the batch statistics and of their gradient.
 
 Rows are pixels, with channels last. The statistics are sums of differences from the first row of each program's share,
-so that a mean far from 0 cancels nothing; the shares' means and squares are joined in fixed order. One pass reads the
-map once (M b bytes for M elements); the gradient of the statistics is a second pass over the gradient that the
-convolution's kernel has left (2 M b read, M b written).
+so that a mean far from 0 causes no cancellation. The means and squares of the shares are joined in fixed order. One
+pass reads the map once (M b bytes for M elements). The gradient of the statistics is a second pass over the gradient
+that the kernel of the convolution writes (2 M b read, M b written).
 
-This module imports Triton: only functions that need its kernels at once may import it.
+This module imports Triton, so only functions that need its kernels at once may import it.
 """
 
 import triton
@@ -23,7 +23,10 @@ def sum_shares(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Compute mean and sum of squared differences from it of one share of the rows, for a block of channels."""
+    """Compute mean and squared deviations of one share of the rows.
+
+    A program computes them for a block of channels.
+    """
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     known = channel < channels
     first = tl.program_id(1).to(tl.int64) * share
@@ -59,7 +62,10 @@ def join_shares(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Compute mean and variance of a block of channels from those of the shares (at most `BLOCK_SHARES`)."""
+    """Compute mean and variance of a block of channels from the shares.
+
+    The number of shares is at most `BLOCK_SHARES`.
+    """
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     index = tl.arange(0, BLOCK_SHARES)[:, None]
     mask = (index < shares) & (channel < channels)[None, :]
@@ -67,7 +73,7 @@ def join_shares(
     place = partial_ptr + index * 2 * channels + channel[None, :]
     means = tl.load(place, mask=mask, other=0.0)
     squares = tl.load(place + channels, mask=mask, other=0.0)
-    # From the first share's mean: what is summed is small beside the means.
+    # Relative to the mean of the first share, so that the summed differences are small.
     origin = tl.load(partial_ptr + channel, mask=channel < channels, other=0.0)
     offset = tl.sum((means - origin[None, :]) * count, axis=0) / rows
     mean = origin + offset
@@ -91,7 +97,10 @@ def add_statistics_gradient(
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Replace the gradient g after the normalisation by scale * g - constant - slope * (x - mean), in place."""
+    """Convert the gradient g after the normalization, in place.
+
+    It becomes scale * g - constant - slope * (x - mean).
+    """
     blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = (tl.program_id(0) % blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     known = channel < channels

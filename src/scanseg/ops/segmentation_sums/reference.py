@@ -1,4 +1,4 @@
-"""The sums of Dice and cross-entropy by PyTorch's own operators, in any dtype."""
+"""Sums of Dice and cross-entropy in PyTorch, for any dtype."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,10 @@ def segmentation_sums_reference(
     over_batch: bool,
     first_output: int,
 ) -> tuple[Tensor, ...]:
-    """Make masks and probabilities, and sum up; arguments and results as `segmentation_sums`."""
+    """Compute masks, probabilities and their sums.
+
+    Arguments and results are those of `segmentation_sums`.
+    """
     logits = logits.to(state_dtype(logits))
     masks = masks_of(label_map, groups).to(logits.dtype)
     valid = None if ignore_label is None else (label_map != ignore_label).unsqueeze(1).to(logits.dtype)
@@ -45,12 +48,29 @@ def segmentation_sums_reference(
 def masks_of(
     label_map: Int[Tensor, "batch *axes"], groups: Sequence[Sequence[int]]
 ) -> Bool[Tensor, "batch output *axes"]:
-    """Return where each output should fire: where the label is in its group."""
+    """Return the mask of each output from a label map.
+
+    A mask is true if the label is in the group of the output.
+
+    Args:
+        label_map: Label values.
+        groups: The label values of each output.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import masks_of
+        >>> masks = masks_of(torch.tensor([[[0, 1], [2, 1]]]), groups=[[1, 2], [2]])
+        >>> masks.shape, masks[0, 1].tolist()
+        (torch.Size([1, 2, 2, 2]), [[False, False], [True, False]])
+    """
     return torch.stack([_is_one_of(label_map, group) for group in groups], dim=1)
 
 
 def _is_one_of(label_map: Tensor, values: Sequence[int]) -> Tensor:
-    """Compare with each value; `torch.isin` would move the values to the device, which a CUDA graph cannot hold."""
+    """Compare a label map with each value.
+
+    `torch.isin` would copy the values to the device, which a CUDA graph cannot record.
+    """
     mask = label_map == values[0]
     for value in values[1:]:
         mask = mask | (label_map == value)
@@ -65,14 +85,17 @@ def dice_sums(
     squared: bool,
     over_batch: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return overlap, predicted and actual, of (output,) if over the batch, else (batch, output).
+    """Compute the sums of Dice.
 
     Args:
-        probabilities: Of each output.
-        masks: 1 where an output should fire, else 0.
-        valid: 0 where a voxel does not count; None: everywhere 1.
-        squared: Sum up squares of probabilities in predicted.
-        over_batch: Sum over samples too.
+        probabilities: Probabilities of each output.
+        masks: Mask of each output, 0 or 1.
+        valid: 0 for voxels to ignore, else 1. `None`: no voxel is ignored.
+        squared: Whether to sum the squares of the probabilities in the second result.
+        over_batch: Whether to sum over samples too.
+
+    Returns:
+        Overlap, predicted and actual: (output,) if over the batch, else (batch, output).
     """
     if valid is not None:
         probabilities, masks = probabilities * valid, masks * valid
@@ -87,7 +110,7 @@ def dice_sums(
 def _cross_entropy(
     logits: Tensor, masks: Tensor, weights: Sequence[float] | None, *, valid: Tensor | None, regions: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of the voxels' cross-entropies, each as much as it counts, and of what they count."""
+    """Return the weighted sum of cross-entropies and the sum of weights."""
     counted = valid
     if regions:
         binary = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -105,7 +128,12 @@ def _cross_entropy(
 
 
 def _weighted(maps: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted sum of all outputs' maps, (batch, 1, *axes); weights stay numbers, as in `_is_one_of`."""
+    """Return the weighted sum of the maps of all outputs.
+
+    The result is (batch, 1, *axes).
+
+    Weights stay Python numbers for the same reason as in `_is_one_of`.
+    """
     return sum(
         (weight * channel for weight, channel in zip(weights, maps.split(1, dim=1), strict=True)),
         start=torch.zeros((), device=maps.device),

@@ -1,6 +1,7 @@
-"""The sums of Dice and cross-entropy by Triton, as custom operators: two kernels forward, one backward.
+"""Sums of Dice and cross-entropy by Triton, as custom operators.
 
-Kept for the backward pass: logits and label map, nothing of their size that would not live anyway.
+Two kernels run forward, one backward. The backward pass keeps the logits and the label map, which live anyway, and
+nothing else of their size.
 """
 
 from collections.abc import Sequence
@@ -13,17 +14,17 @@ from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
 
 MOST_OUTPUTS = 256
-"""A voxel's outputs must fit into the registers of one program."""
+"""Maximum number of outputs. The outputs of a voxel must fit into the registers of one program."""
 
 Sums = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def refuses(logits: Tensor, label_map: Tensor) -> str | None:
-    """Say in words why the kernels cannot serve a call, or None if they can."""
+    """Return why the kernels cannot run a call, or `None`."""
     if logits.shape[1] > MOST_OUTPUTS:
-        return f"{logits.shape[1]} outputs; its kernels hold at most {MOST_OUTPUTS}"
+        return f"expected at most {MOST_OUTPUTS} outputs, got {logits.shape[1]}"
     if logits[0].numel() >= 2**31:
-        return f"offsets in a sample are 32-bit numbers, and one has {logits[0].numel()} logits"
+        return f"expected fewer than 2^31 logits per sample (offsets have 32 bits), got {logits[0].numel()}"
     return triton_support.refuses(logits, label_map)
 
 
@@ -39,7 +40,7 @@ def segmentation_sums_triton(
     over_batch: bool,
     first_output: int,
 ) -> Sums:
-    """Sum up; arguments and results as `segmentation_sums`."""
+    """Compute the sums, with arguments and results of `segmentation_sums`."""
     codes = _words(groups) if regions else _labels(groups)
     if regions:
         given = [1.0] * len(groups) if weights is None else weights
@@ -60,13 +61,16 @@ def segmentation_sums_triton(
 
 
 def _labels(groups: Sequence[Sequence[int]]) -> list[int] | None:
-    """Return the label of each class; None if it is the class's number."""
+    """Return the label of each class, or `None` for class numbers."""
     labels = [label for (label,) in groups]
     return None if labels == [*range(len(labels))] else labels
 
 
 def _words(groups: Sequence[Sequence[int]]) -> list[int]:
-    """Return the words of 32 bits, as signed numbers, that say which labels are in a group; by word, then by group."""
+    """Encode the groups as signed 32-bit words with one bit per label.
+
+    The order is by word, then by group.
+    """
     num_words = max(max(group) for group in groups) // 32 + 1
     words = []
     for word in range(num_words):
@@ -201,7 +205,7 @@ def _empty_sums(logits: Tensor, *, over_batch: bool, first_output: int) -> Sums:
 
 
 def _both(first: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Make a missing gradient 0 where the other one is there."""
+    """Replace a missing gradient by zeros if the other one exists."""
     if first is None and second is not None:
         first = torch.zeros_like(second)
     if second is None and first is not None:
@@ -214,7 +218,7 @@ def _tuple(numbers: Sequence[Any] | None) -> tuple[Any, ...] | None:
 
 
 def _dense(logits: Tensor) -> tuple[Tensor, bool]:
-    """Return the logits without gaps in memory, and whether outputs are neighbours there."""
+    """Return the logits without gaps in memory, and whether outputs come last."""
     if logits.is_contiguous():
         return logits, False
     if logits.stride(1) == 1:

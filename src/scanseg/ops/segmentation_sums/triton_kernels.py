@@ -1,13 +1,13 @@
-"""Triton kernels of the sums of Dice and cross-entropy, and of the logits' gradient.
+"""Triton kernels of the sums of Dice and cross-entropy, and their gradient.
 
-Logits are seen as (batch, voxel, output), dense, with outputs or voxels as neighbours in memory. A program holds tiles
-of BLOCK_V voxels with all their outputs (BLOCK_C, a power of two), so that a softmax stays in registers; the gradient
-computes it again. For n logits of e bytes and m voxels with labels of b bytes: forward reads n e + m b, backward reads
-as much and writes n e. At 2 x 14 x 48 x 160 x 224 in bf16 (96 MB) with labels of one byte: 100 and 196 MB, at 2.98 TB/s
-0.03 and 0.07 ms. All sums have a fixed order.
+Logits are addressed as (batch, voxel, output), dense, with outputs or voxels side by side in memory. A program holds
+tiles of BLOCK_V voxels with all their outputs (BLOCK_C, a power of two), so that a softmax stays in registers. The
+gradient recomputes it. For n logits of e bytes and m voxels with labels of b bytes, forward reads n e + m b, and
+backward reads as much and writes n e. At 2 x 14 x 48 x 160 x 224 in bf16 (96 MB) with labels of one byte these are 100
+and 196 MB, or 0.03 and 0.07 ms at 2.98 TB/s. All sums have a fixed order.
 
-CODES say which labels an output has: None, the label that is its number; for classes, its label; for regions, words of
-32 bits, first the first word of every output, with a bit for each label.
+CODES hold the labels of each output. None: the label equals the number of the output. Classes: the label of each class.
+Regions: words of 32 bits with a bit for each label, the first word of every output first.
 """
 
 import triton
@@ -30,7 +30,7 @@ def _by_output(
     DTYPE: tl.constexpr,
     BEYOND: tl.constexpr,
 ):
-    """Spread numbers that are known when the kernel is compiled over the outputs."""
+    """Return a vector over the outputs from compile-time numbers."""
     numbers = tl.full(output.shape, BEYOND, dtype=DTYPE)
     for number in tl.static_range(NUM_OUTPUTS):
         numbers = tl.where(output == number, NUMBERS[FIRST + number], numbers)
@@ -39,7 +39,10 @@ def _by_output(
 
 @triton.jit
 def _is_target(label, output, NUM_OUTPUTS: tl.constexpr, NUM_WORDS: tl.constexpr, CODES: tl.constexpr):
-    """Whether a voxel's label is one of an output, (voxel, output); -1 is of none."""
+    """Return whether a voxel's label belongs to an output, (voxel, output).
+
+    The label -1 belongs to no output.
+    """
     if CODES is None:
         target = label[:, None] == output[None, :]
     elif NUM_WORDS == 0:
@@ -68,7 +71,10 @@ def _read(
     CHANNELS_LAST: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Return logits of a tile, targets (none where a voxel does not count), which voxels count, where logits lie."""
+    """Load logits and targets of a tile.
+
+    Also return the validity of the voxels and the offsets of the logits. An ignored voxel has no target.
+    """
     exists = voxel < num_voxels
     mask = exists[:, None] & (output < NUM_OUTPUTS)[None, :]
     if CHANNELS_LAST:
@@ -86,7 +92,7 @@ def _read(
 
 @triton.jit
 def _softmax(x, output, valid, NUM_OUTPUTS: tl.constexpr):
-    """Return probabilities, 0 where a voxel does not count, and minus the logarithms of all."""
+    """Return probabilities, 0 for ignored voxels, and minus their logarithms."""
     x = tl.where((output < NUM_OUTPUTS)[None, :], x, float("-inf"))
     x -= tl.max(x, axis=1)[:, None]
     exponential = tl.exp(x)
@@ -97,7 +103,10 @@ def _softmax(x, output, valid, NUM_OUTPUTS: tl.constexpr):
 
 @triton.jit
 def _sigmoid(x):
-    """Return sigmoid(x), sigmoid(-x) and log(1 + exp(-|x|)), to full precision also where they are near 0."""
+    """Return sigmoid(x), sigmoid(-x) and log(1 + exp(-|x|)).
+
+    All have full precision, also near 0.
+    """
     e = tl.exp(-tl.abs(x))
     u = 1.0 + e
     # log(1 + e), corrected for the rounding of 1 + e.
@@ -123,9 +132,10 @@ def sums_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Sums over a chunk of a sample's voxels; grid (chunk, sample).
+    """Compute the sums over a chunk of a sample's voxels.
 
-    `partial` is (sum, sample, chunk, output). What voxels count in regions is at the first output.
+    Grid: (chunk, sample). `partial` is (sum, sample, chunk, output). For regions, the first output holds the weights
+    of the voxels.
     """
     chunk, sample = tl.program_id(0), tl.program_id(1)
     num_chunks, num_samples = tl.num_programs(0), tl.num_programs(1)
@@ -200,9 +210,10 @@ def combine_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Sum over the chunks of each row, and of the cross-entropy over all; grid (sum, row).
+    """Sum over the chunks of each row.
 
-    Chunks are lines of `partial`, (sum, line, output), a row's next to each other.
+    The cross-entropy is summed over all chunks. Grid: (sum, row). Chunks are lines of `partial`, (sum, line, output),
+    with the lines of a row side by side.
     """
     plane, row = tl.program_id(0), tl.program_id(1)
     of_all = plane >= CROSS_ENTROPY
@@ -252,7 +263,10 @@ def gradient_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """The logits' gradient in a tile; grid (tile, sample)."""
+    """Compute the gradient of the logits in a tile.
+
+    Grid: (tile, sample).
+    """
     sample = tl.program_id(1)
     output = tl.arange(0, BLOCK_C)
     start = sample.to(tl.int64) * num_voxels * NUM_OUTPUTS

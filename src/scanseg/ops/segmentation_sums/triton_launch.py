@@ -1,4 +1,4 @@
-"""How the kernels of the sums of Dice and cross-entropy are launched: tiles, chunks, what they are compiled for."""
+"""Launching of the kernels of Dice and cross-entropy: tiles, chunks and constants."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from scanseg.ops.segmentation_sums.triton_kernels import (
 
 
 class Tile(NamedTuple):
-    """Logits of a tile, and the warps that work on it."""
+    """Logits of a tile, and warps of its program."""
 
     elements: int
     num_warps: int
@@ -28,11 +28,11 @@ SUM = Tile(1024, 4)
 GRADIENT = Tile(1024, 4)
 COMBINE = Tile(4096, 4)
 NUM_PROGRAMS = 1056
-"""Programs that the sums aim at: eight for each multiprocessor of an H100. The result depends on it."""
+"""Target number of programs of the sums: eight for each multiprocessor of an H100. Results depend on it."""
 
 
 class Form(NamedTuple):
-    """What the kernels are compiled for: see `gpu_kernels`."""
+    """Compile-time description of the sums (see `triton_kernels`)."""
 
     codes: tuple[int, ...] | None
     weights: tuple[float, ...] | None
@@ -56,7 +56,7 @@ class Form(NamedTuple):
 
 
 def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, object]:
-    """Return the constants of a tile that holds all outputs of its voxels."""
+    """Return the constants of a tile with all outputs of its voxels."""
     outputs = triton.next_power_of_2(num_outputs)
     return {
         "BLOCK_V": max(tile.elements // outputs, 1),
@@ -75,7 +75,10 @@ def write_sums(
     first_output: int,
     channels_last: bool,
 ) -> None:
-    """Write what `segmentation_sums` returns to `results`; logits are dense in the format named."""
+    """Write the sums of `segmentation_sums` to `results`.
+
+    The logits are dense, with outputs last in memory if `channels_last`.
+    """
     num_samples, num_outputs = logits.shape[:2]
     num_voxels = label_map[0].numel()
     options = tile_options(SUM, num_outputs, logits.dtype)
@@ -115,13 +118,13 @@ def gradient(
     """Return the gradient of the logits.
 
     Args:
-        gradients: Of overlap, predicted and cross_entropy; the first two are both given or both None.
-        logits: Dense in the format named.
-        label_map: Contiguous.
-        form: What the sums are.
+        gradients: Gradients of overlap, predicted and cross_entropy. The first two are both given or both `None`.
+        logits: The logits, dense in the memory format of `channels_last`.
+        label_map: The label values, contiguous.
+        form: Description of the sums.
         over_batch: See `segmentation_sums`.
         first_output: See `segmentation_sums`.
-        channels_last: Outputs are neighbours in memory.
+        channels_last: Whether outputs come last in memory.
     """
     grad_logits = torch.empty_like(logits)
     of_overlap, of_predicted, of_cross_entropy = (

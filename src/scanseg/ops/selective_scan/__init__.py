@@ -1,8 +1,8 @@
-"""The selective scan: a linear recurrence whose decay, input and output depend on the token.
+"""Selective scan, a linear recurrence with coefficients that depend on the token.
 
     h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t],    y[t] = <C[t], h[t]> + D u[t]
 
-Source: Gu and Dao 2023, arXiv:2312.00752, eq. 2 and algorithm 2 (B discretised by delta B, as their code does).
+Source: Gu and Dao 2023, arXiv:2312.00752, eq. 2 and algorithm 2 (B discretized as delta B, as in their code).
 
 Names, as in the paper: u input, delta step size (after softplus), A decay rates (negative), B input and C output
 vectors, D skip, h state.
@@ -39,20 +39,28 @@ def selective_scan(
 
     Args:
         u: Input.
-        delta: Step size, positive (softplus is already applied).
+        delta: Step size, positive (after softplus).
         A: Decay rates, negative.
         B: Input vectors, shared by the channels of a group.
         C: Output vectors, shared by the channels of a group.
-        D: Skip, added as D u; None for no skip.
-        reverse: Read the tokens from the last to the first (the result stays in the order of `u`).
-        backend: Name of the backend that must serve; None for the first that accepts.
+        D: Skip, added as D u. `None`: no skip.
+        reverse: Whether to read the tokens from the last to the first. The result stays in the order of `u`.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        y in the dtype of `u`. State and sums are float32, or float64 where an input is.
+        y in the dtype of `u`. State and sums are float64 if an input is float64, else float32.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import selective_scan
+        >>> u, delta = torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 3)
+        >>> A, B, C = torch.full((1, 1, 1), -1.0), torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 3)
+        >>> [round(value, 4) for value in selective_scan(u, delta, A, B, C).flatten().tolist()]
+        [1.0, 1.3679, 1.5032]
     """
     require_axes("selective_scan", "u", u, "batch group dim token")
     require_axes("selective_scan", "A", A, "group dim state")

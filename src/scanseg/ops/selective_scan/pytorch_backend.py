@@ -1,10 +1,10 @@
-"""The selective scan in PyTorch, all tokens in parallel, with its gradient by hand.
+"""Selective scan in PyTorch, parallel over tokens, with a hand-written gradient.
 
-Tokens come before channels in memory, so that every level of the recurrence moves whole rows. The backward
-pass keeps the inputs only and computes the states again.
+Tokens come before channels in memory, so that every level of the recurrence moves whole rows. The backward pass keeps
+the inputs only and recomputes the states.
 
-Layout, here and in `ss2d`: (pass, group, token, batch, state, dim), with 1 for an axis that a tensor lacks;
-u, delta, y: state 1; A: token, batch 1; B, C: dim 1. Names: see the package.
+Layout, here and in `ss2d`: (pass, group, token, batch, state, dim), with size 1 for missing axes: the state of u, delta
+and y, the token and batch of A, and the dim of B and C. Names: see the package.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,10 @@ from scanseg.ops._support.recurrence import solve_recurrence_
 
 
 class ScanGradients(NamedTuple):
-    """Gradients of one scan, each in the layout of its tensor (u of one pass serves them all)."""
+    """Gradients of one scan, each in the layout of its tensor.
+
+    If all passes share one u, its gradient is summed over the passes.
+    """
 
     u: Tensor
     delta: Tensor
@@ -27,7 +30,10 @@ class ScanGradients(NamedTuple):
 
 
 def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: list[bool]) -> Tensor:
-    """Compute y[t] = <C[t], h[t]> in the layout above, without the skip; `reverse` per pass."""
+    """Compute y[t] = <C[t], h[t]> without the skip.
+
+    Tensors have the layout of this module. `reverse` holds one value per pass.
+    """
     _, h = _states(u, delta, A, B, reverse=reverse)
     return _sum_state(h.mul_(C))
 
@@ -35,7 +41,10 @@ def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: 
 def scan_gradients(
     grad_y: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *, reverse: list[bool]
 ) -> ScanGradients:
-    """Compute the gradients of `scan` from that of its result (given per pass, or once for all)."""
+    """Compute the gradients of `scan` from the gradient of its result.
+
+    `grad_y` has one pass, or one for each pass of the scan.
+    """
     decay, h = _states(u, delta, A, B, reverse=reverse)
     grad_C = (grad_y * h).sum(-1, keepdim=True)
     grad_h = grad_y * C
@@ -57,7 +66,7 @@ def scan_gradients(
 def selective_scan_chunked(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, *, reverse: bool
 ) -> Tensor:
-    """Compute the selective scan; arguments as `selective_scan`."""
+    """Compute the scan, with the arguments of `selective_scan`."""
     y: Tensor = _SelectiveScan.apply(u, delta, A, B, C, reverse)
     if D is not None:
         y = y + D.to(y.dtype)[..., None] * u
@@ -65,7 +74,7 @@ def selective_scan_chunked(
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """y without the skip, in the dtype of the state."""
+    """Scan without the skip, in the dtype of the state."""
 
     @staticmethod
     def forward(
@@ -105,7 +114,10 @@ def _states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *, reverse: list[boo
 
 
 def _times_previous(tensor: Tensor, h: Tensor, *, reverse: list[bool]) -> Tensor:
-    """Multiply by the state that each token starts from, which is 0 for the first; in place."""
+    """Multiply by the state before each token, in place.
+
+    The state before the first token is 0.
+    """
     for index, is_reverse in enumerate(reverse):
         first = -1 if is_reverse else 0
         later, previous = (slice(0, -1), slice(1, None)) if is_reverse else (slice(1, None), slice(0, -1))
@@ -115,12 +127,15 @@ def _times_previous(tensor: Tensor, h: Tensor, *, reverse: list[bool]) -> Tensor
 
 
 def _sum_state(tensor: Tensor) -> Tensor:
-    """Sum over the state axis; with one state that is the tensor itself."""
+    """Sum over the state axis, without a copy for one state."""
     return tensor if tensor.shape[4] == 1 else tensor.sum(4, keepdim=True)
 
 
 def _rows(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
-    """Bring the arguments of `selective_scan` into the layout of this module and the dtype of the state."""
+    """Convert the arguments of `selective_scan` to the layout of this module.
+
+    The result has the dtype of the state.
+    """
     wide = state_dtype(u, delta, A, B, C)
     rates = A.mT[None, :, None, None].to(wide)
     return (
@@ -133,15 +148,15 @@ def _rows(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Te
 
 
 def _row_channels(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """(batch, group, dim, token) -> (1, group, token, batch, 1, dim)."""
+    """Convert (batch, group, dim, token) to (1, group, token, batch, 1, dim)."""
     return tensor.permute(1, 3, 0, 2).to(dtype).contiguous()[None, ..., None, :]
 
 
 def _row_states(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """(batch, group, state, token) -> (1, group, token, batch, state, 1)."""
+    """Convert (batch, group, state, token) to (1, group, token, batch, state, 1)."""
     return tensor.permute(1, 3, 0, 2).to(dtype).contiguous()[None, ..., None]
 
 
 def _from_rows(tensor: Tensor) -> Tensor:
-    """(1, group, token, batch, 1, dim) -> (batch, group, dim, token)."""
+    """Convert (1, group, token, batch, 1, dim) to (batch, group, dim, token)."""
     return tensor[0, ..., 0, :].permute(2, 0, 3, 1)

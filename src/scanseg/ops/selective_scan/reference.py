@@ -1,4 +1,4 @@
-"""The selective scan as the recurrence is written: one token after another, plain autograd.
+"""Selective scan token by token, with autograd.
 
 Names: see the package.
 """
@@ -20,7 +20,7 @@ def selective_scan_reference(
     *,
     reverse: bool,
 ) -> Float[Tensor, "batch group dim token"]:
-    """Compute the selective scan token by token; arguments as `selective_scan`."""
+    """Compute the scan token by token, with the arguments of `selective_scan`."""
     dtype = u.dtype
     wide = state_dtype(u, delta, A, B, C)
     u, delta, A, B, C = (tensor.to(wide) for tensor in (u, delta, A, B, C))

@@ -1,13 +1,13 @@
-"""The selective scan of an image in four directions, from the projected map to the merged sum.
+"""Selective scan of an image in four directions, merged to a sum.
 
-Directions k: 0 reads rows (row-major), 1 columns (column-major), 2 is 0 from the end, 3 is 1 from the end.
-For each, with (dt_low, B, C) the R + 2N channels of `projected`[:, k]:
+Directions k: 0 reads by rows (row-major), 1 by columns (column-major), 2 and 3 are 0 and 1 from the end. For each
+direction, with (dt_low, B, C) the R + 2N channels of `projected`[:, k]:
 
     delta = softplus(dt_weight[k] dt_low + dt_bias[k]),    A = -exp(A_log[k])
     y[k]  = selective scan of x in the order of k,          result = sum_k (y[k] in raster order)
 
 Source: Liu et al. 2024 (VMamba), arXiv:2401.10166, section 4.2 (SS2D). The input projection acts on each pixel
-alone, so it is applied to the un-permuted map once, instead of to four permuted copies.
+separately, so it is applied once to the map instead of to four permuted copies.
 
 Names, as in the paper: N state size, R rank of the step size, A, B, C, D as in `selective_scan`.
 """
@@ -44,23 +44,38 @@ def ss2d_scan(
     D_skip: Float[Tensor, "4 dim"],
     backend: str | None = None,
 ) -> Float[Tensor, "batch dim height width"]:
-    """Scan a map in four directions and sum the results in raster order.
+    """Scan a map in four directions and sum the results.
 
     Args:
         x: The map.
-        projected: Its pointwise projection for each direction, channels ordered dt_low (R), B (N), C (N).
+        projected: Pointwise projection of the map for each direction, with channels dt_low (R), B (N), C (N).
         dt_weight: Expansion of dt_low to the step sizes.
         dt_bias: Bias of the step sizes, before softplus.
-        A_log: Logarithm of the (negated) decay rates.
-        D_skip: Skip of each direction; their sum multiplies x once.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        A_log: Logarithm of the negated decay rates.
+        D_skip: Skip of each direction. Their sum multiplies x once.
+        backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The merged sum in float32, or float64 where `x` is.
+        The merged sum, in float64 if `x` is float64, else float32.
 
     Raises:
-        InputError: If shapes, dtypes or devices do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import ss2d_scan
+        >>> dim, rank, state = 4, 1, 2
+        >>> y = ss2d_scan(
+        ...     torch.randn(1, dim, 5, 6),
+        ...     torch.randn(1, 4, rank + 2 * state, 5, 6),
+        ...     dt_weight=torch.randn(4, dim, rank),
+        ...     dt_bias=torch.zeros(4, dim),
+        ...     A_log=torch.zeros(4, dim, state),
+        ...     D_skip=torch.ones(4, dim),
+        ... )
+        >>> y.shape, y.dtype
+        (torch.Size([1, 4, 5, 6]), torch.float32)
     """
     require_axes("ss2d_scan", "x", x, "batch dim height width")
     require_axes("ss2d_scan", "dt_weight", dt_weight, "4 dim rank")

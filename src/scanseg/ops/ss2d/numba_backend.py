@@ -1,8 +1,8 @@
-"""The four-direction scan on the CPU, compiled by numba (extra `cpu`) when it is first used.
+"""Four-direction scan on the CPU, compiled by numba on first use.
 
-The kernels are in `cpu_kernels`, which this module imports on first use only. The work around them is done here
-by PyTorch: the skips, sums over batch and channels, matrix products with the step sizes' gradients. The backward pass
-keeps the inputs only.
+Numba comes with the extra `cpu`. The kernels are in `numba_kernels`, which this module imports on first use only. The
+other operations use PyTorch: the skips, sums over batch and channels, and matrix products with the gradients of the
+step sizes. The backward pass keeps the inputs only.
 
 Names: see the package.
 """
@@ -20,7 +20,7 @@ from scanseg.ops._support.cpu import LANES, run_tasks
 def ss2d_scan_compiled_cpu(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> Tensor:
-    """Compute the merged scan; arguments as `ss2d_scan`."""
+    """Compute the merged scan, with the arguments of `ss2d_scan`."""
     merged: Tensor = _scan(x, projected, dt_weight, dt_bias, A_log, D_skip)
     return merged
 
@@ -75,7 +75,7 @@ def _scan_backward(
             *(tensor.numpy() for tensor in (*arguments, grad_merged.flatten(2), *results)),
         )
         grad_x.addcmul_(D_skip.to(maps.dtype).sum(0)[:, None, None], grad_merged)
-        # (4, batch * token, ...), so that one product per direction sums over both.
+        # (4, batch * token, ...), so that one product per direction sums over batch and tokens.
         grad_steps = grad_steps[..., :dim].transpose(0, 1).flatten(1, 2)
         low = rows[..., : dt_weight.shape[2]].transpose(0, 1).flatten(1, 2)
         grad_low = torch.bmm(grad_steps, dt_weight.to(maps.dtype)).unflatten(1, (batch, -1)).transpose(0, 1)
@@ -129,7 +129,7 @@ def _num_tasks(x: Tensor) -> int:
 def _arguments(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor
 ) -> list[Tensor]:
-    """Bring the arguments into the layout of the kernels and the dtype of the state."""
+    """Convert the arguments to the layout and dtype of the kernels."""
     wide = state_dtype(x)
     height, width = x.shape[2:]
     raster = torch.arange(height * width)

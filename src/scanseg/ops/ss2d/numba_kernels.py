@@ -1,12 +1,13 @@
-"""The loops of the compiled CPU backend, forward and backward; imports numba.
+"""Compiled loops of the CPU backend, forward and backward.
 
-A task is one image and `LANES` channels: it walks the four directions one after another, in tiles of `TILE` tokens.
-Tasks share nothing that they write. Scratch arrays are flat, a row of `LANES` channels per token. Each is an allocation
-of its own: with parts of one shared allocation LLVM gives up vector loops (measured: five times the forward's time).
-The channels of parameters are padded with zeros to whole rows. The maps of an image are read in raster order; `places`
-(2, token) holds the raster index of each token of the sequence by rows and by columns.
+This module imports numba. A task is one image and `LANES` channels. It reads the four directions one after the other,
+in tiles of `TILE` tokens. Tasks share no memory that they write. Scratch arrays are flat, with a row of `LANES`
+channels per token. Each one has its own allocation, because LLVM does not vectorize loops over parts of one shared
+allocation (measured: five times the time of the forward pass). The channels of parameters are padded with zeros to
+whole rows. The maps of an image are read in raster order. `places` (2, token) holds the raster index of each token of
+the sequence by rows and by columns.
 
-Names: see the package; `grad_x` is the gradient with respect to x, `steps` is dt before softplus.
+Names: see the package. `grad_x` is the gradient with respect to x, and `steps` is dt before softplus.
 """
 
 import numpy as np
@@ -25,13 +26,16 @@ from scanseg.ops._support.lanes import (
 )
 
 TILE = 64
-"""Tokens whose decays and states are held at once."""
+"""Tokens of a tile, with decays and states held at the same time."""
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _cached(function):
-    """Compile with a cache on disk: beside this file, else in the user's cache, else (none can be written) without."""
+    """Compile a function, with a cache on disk if possible.
+
+    The cache lies beside this file or in the user's cache folder. If neither can be written, the function has no cache.
+    """
     try:
         return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # numba: "no locator available for file"
@@ -40,7 +44,10 @@ def _cached(function):
 
 @njit(**_OPTIONS)
 def _read_channels(maps, start, rows):
-    """Transpose the channels from `start` on (maps: channel, token) into rows, zeros where there are none."""
+    """Transpose the channels from `start` on into rows.
+
+    `maps` is (channel, token). Missing channels are 0.
+    """
     dim, token = maps.shape
     for c in range(LANES):
         if start + c < dim:
@@ -53,7 +60,7 @@ def _read_channels(maps, start, rows):
 
 @njit(**_OPTIONS)
 def _write_channels(rows, start, maps):
-    """Undo `_read_channels`."""
+    """Invert `_read_channels`."""
     dim, token = maps.shape
     for c in range(min(LANES, dim - start)):
         for t in range(token):
@@ -62,7 +69,7 @@ def _write_channels(rows, start, maps):
 
 @njit(**_OPTIONS)
 def _find_tile(places, k, first, count, at):
-    """Write the raster indices of the tile's tokens, in the order of direction k."""
+    """Write the raster indices of a tile's tokens in direction k."""
     token = places.shape[1]
     for s in range(count):
         at[s] = places[k % 2, first + s if k < 2 else token - 1 - first - s]
@@ -70,7 +77,10 @@ def _find_tile(places, k, first, count, at):
 
 @njit(**_OPTIONS)
 def _measure_steps(projected, weight, bias, rank, weight_start, dim, bias_start, at, count, steps):
-    """steps[s] = bias + sum_r weight[r] dt_low[at[s], r]; weight and bias are flat."""
+    """Compute steps[s] = bias + sum_r weight[r] dt_low[at[s], r].
+
+    The arrays `weight` and `bias` are flat.
+    """
     for s in range(count):
         copy_row(steps, s * LANES, bias, bias_start)
         for r in range(rank):
@@ -79,8 +89,11 @@ def _measure_steps(projected, weight, bias, rank, weight_start, dim, bias_start,
 
 @njit(**_OPTIONS)
 def _soften(steps, delta, length):
-    """Delta = softplus(steps), without overflow, exact to rounding for very negative steps too."""
-    zero = steps.dtype.type(0)  # a plain 0 would make float64 of float32
+    """Compute delta = softplus(steps) without overflow.
+
+    The result is exact to rounding, also for very negative steps.
+    """
+    zero = steps.dtype.type(0)  # a plain 0 would promote float32 to float64
     for i in range(length):
         step = steps[i]
         delta[i] = (step if step > zero else zero) + log1p_of_unit(exp_nonpositive(-abs(step)))
@@ -88,7 +101,7 @@ def _soften(steps, delta, length):
 
 @njit(**_OPTIONS)
 def _to_slopes(steps, length):
-    """Replace steps by sigmoid(steps), the slope of softplus."""
+    """Replace steps by sigmoid(steps), the derivative of softplus."""
     one, zero = steps.dtype.type(1), steps.dtype.type(0)
     for i in range(length):
         step = steps[i]
@@ -98,7 +111,10 @@ def _to_slopes(steps, length):
 
 @njit(**_OPTIONS)
 def _walk(delta, written, rates, rate_start, projected, column, at, count, decay, h):
-    """Decays and states of one state number in a tile; row 0 of h is the state before the tile."""
+    """Compute decays and states of one state number in a tile.
+
+    Row 0 of h is the state before the tile.
+    """
     for s in range(count):
         multiply_rows(decay, s * LANES, delta, s * LANES, rates, rate_start)
         scale_row(h, (s + 1) * LANES, written, s * LANES, projected[at[s], column])
@@ -110,14 +126,16 @@ def _walk(delta, written, rates, rate_start, projected, column, at, count, decay
 
 @njit(**_OPTIONS)
 def _write_states(delta, x_rows, u, at, count):
-    """What tokens write before B: u = delta x."""
+    """Compute u = delta x, the input to the state before B."""
     for s in range(count):
         multiply_rows(u, s * LANES, delta, s * LANES, x_rows, at[s] * LANES)
 
 
 @_cached
 def scan_maps(x, projected, weight, bias, rates, places, merged, first, stride):
-    """Sum the four scans, without the skip: tasks first, first + stride, ...
+    """Sum the four scans without the skip.
+
+    The call runs the tasks first, first + stride, ...
 
     Args:
         x: (batch, dim, token).
@@ -126,9 +144,9 @@ def scan_maps(x, projected, weight, bias, rates, places, merged, first, stride):
         bias: (4, padded dim), flat.
         rates: A = -exp(A_log), (4, N, padded dim), flat.
         places: See the module.
-        merged: The result, as x.
+        merged: The result, in the layout of x.
         first: First task of this call.
-        stride: Tasks from one to the next.
+        stride: Distance between the tasks of this call.
     """
     batch, dim, token = x.shape
     blocks = -(-dim // LANES)
@@ -165,7 +183,10 @@ def scan_maps(x, projected, weight, bias, rates, places, merged, first, stride):
 
 @njit(**_OPTIONS)
 def _carry_back(grad_rows, projected, column, decay, carried, carried_start, at, count, grad_h):
-    """Gradients of the states of a tile from its end; `carried` is what the later tile passes on, renewed."""
+    """Compute the gradients of the states of a tile from its end.
+
+    `carried` holds the gradient from the later tile and receives that for the earlier one.
+    """
     copy_row(grad_h, count * LANES, carried, carried_start)
     for s in range(count):
         scale_row(grad_h, s * LANES, grad_rows, at[s] * LANES, projected[at[s], column])
@@ -192,22 +213,24 @@ def scan_maps_gradients(
     first,
     stride,
 ):
-    """Gradients of `scan_maps`; the states are computed again from those at the starts of the tiles.
+    """Compute the gradients of `scan_maps`.
+
+    The states are recomputed from those at the starts of the tiles.
 
     Args:
-        x: As in `scan_maps`; so are the next five.
-        projected: See x.
-        weight: See x.
-        bias: See x.
-        rates: See x.
-        places: See x.
-        grad_merged: Gradient of the result, as x.
-        grad_x: Result, as x.
+        x: See `scan_maps`.
+        projected: See `scan_maps`.
+        weight: See `scan_maps`.
+        bias: See `scan_maps`.
+        rates: See `scan_maps`.
+        places: See `scan_maps`.
+        grad_merged: Gradient of the result, in the layout of x.
+        grad_x: Result, in the layout of x.
         grad_steps: Result, (batch, 4, token, padded dim), flat.
         grad_states: Result, (batch, 4, padded dim / LANES, token, 2N): gradients of B and C, a part of each per task.
         grad_rates: Result, (batch, 4, N, padded dim), flat.
         first: First task of this call.
-        stride: Tasks from one to the next.
+        stride: Distance between the tasks of this call.
     """
     batch, dim, token = x.shape
     blocks = -(-dim // LANES)
@@ -236,7 +259,7 @@ def scan_maps_gradients(
             states[: state * LANES] = 0
             carried[:] = 0
             grad_rate[:] = 0
-            # The last tile's states are those that the way back begins with.
+            # The backward pass starts with the states of the last tile.
             for tile in range(tiles - 1):
                 count = TILE
                 _find_tile(places, k, tile * TILE, count, at)

@@ -1,8 +1,8 @@
-"""The four-direction scan in PyTorch: two passes over rows and columns, with the gradient by hand.
+"""Four-direction scan in PyTorch, with a hand-written gradient.
 
-Directions k and k + 2 read the same sequence from its two ends, so the layout of `selective_scan.chunked` has
-here two passes (forward, reverse) over two groups (rows, columns): direction k is pass k // 2, group k % 2.
-x exists once per group, and nothing is flipped. The backward pass keeps the inputs only.
+Directions k and k + 2 read the same sequence from its two ends. So the layout of `selective_scan.pytorch_backend` has
+two passes here (forward, reverse) over two groups (rows, columns): direction k is pass k // 2, group k % 2. x exists
+once per group, and nothing is flipped. The backward pass keeps the inputs only.
 
 Names: see the package.
 """
@@ -22,13 +22,13 @@ PASSES = [False, True]  # whether in reverse
 def ss2d_scan_chunked(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> Tensor:
-    """Compute the merged scan; arguments as `ss2d_scan`."""
+    """Compute the merged scan, with the arguments of `ss2d_scan`."""
     merged: Tensor = _SS2DScan.apply(x, projected, dt_weight, dt_bias, A_log, D_skip)
     return merged
 
 
 class _SS2DScan(torch.autograd.Function):
-    """The merged sum of the four directions, in the dtype of the state."""
+    """Merged sum of the four directions, in the dtype of the state."""
 
     @staticmethod
     def forward(
@@ -76,7 +76,10 @@ class _SS2DScan(torch.autograd.Function):
 
 
 def _split(projected: Tensor, dt_weight: Tensor, A_log: Tensor, *, dtype: torch.dtype) -> list[Tensor]:
-    """Return dt_low (pass, group, token, batch, R), B and C (pass, group, token, batch, N, 1)."""
+    """Return dt_low, B and C as sequences.
+
+    dt_low is (pass, group, token, batch, R). B and C are (pass, group, token, batch, N, 1).
+    """
     rank, state = dt_weight.shape[2], A_log.shape[2]
     sequences = _sequences(projected.unflatten(1, (2, 2)), dtype)
     low, B, C = sequences.split([rank, state, state], dim=-1)
@@ -101,7 +104,11 @@ def _skip(image: Tensor, D_skip: Tensor) -> Tensor:
 
 
 def _sequences(maps: Tensor, dtype: torch.dtype) -> Tensor:
-    """Read (batch, pass, group, channel, height, width) as (pass, group, token, batch, channel)."""
+    """Flatten maps to sequences by rows and by columns.
+
+    Group 0 is flattened by rows, group 1 by columns: (batch, pass, group, channel, height, width) becomes (pass, group,
+    token, batch, channel).
+    """
     batch, passes, _, channel, height, width = maps.shape
     sequences = maps.new_empty((passes, 2, height * width, batch, channel), dtype=dtype)
     by_rows, by_columns = sequences.unbind(1)
@@ -111,25 +118,37 @@ def _sequences(maps: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _maps(sequences: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """View (pass, group, token, batch, channel) as maps (batch, pass, channel, height, width) of each group."""
+    """View sequences as the maps of each group.
+
+    (pass, group, token, batch, channel) becomes two tensors (batch, pass, channel, height, width).
+    """
     by_rows, by_columns = sequences.unbind(1)
     rows = by_rows.unflatten(1, (height, width)).permute(3, 0, 4, 1, 2)
     return rows, by_columns.unflatten(1, (width, height)).permute(3, 0, 4, 2, 1)
 
 
 def _map_sequences(image: Tensor, dtype: torch.dtype) -> Tensor:
-    """Read one map (batch, channel, height, width) by rows and by columns, in the layout of the scan."""
+    """Flatten one map by rows and by columns.
+
+    The map is (batch, channel, height, width). The result has the layout of the scan.
+    """
     maps = image[:, None, None].expand(-1, 1, 2, -1, -1, -1)
     return _sequences(maps, dtype)[..., None, :]
 
 
 def _merged_map(sequences: Tensor, *, like: Tensor) -> Tensor:
-    """Sum the groups of (1, group, token, batch, 1, channel) as a map the size of `like`."""
+    """Sum the two groups of sequences as a map.
+
+    The sequences are (1, group, token, batch, 1, channel). The map has the size of `like`.
+    """
     rows, columns = _maps(sequences.squeeze(4), height=like.shape[2], width=like.shape[3])
     return rows[:, 0] + columns[:, 0]
 
 
 def _direction_maps(sequences: Tensor, *, like: Tensor) -> Tensor:
-    """Return (pass, group, token, batch, channel) as maps of the four directions, the size of `like`."""
+    """Convert sequences to maps of the four directions.
+
+    The sequences are (pass, group, token, batch, channel). The maps have the size of `like`.
+    """
     rows, columns = _maps(sequences, height=like.shape[3], width=like.shape[4])
     return torch.stack((rows, columns), dim=2).flatten(1, 2)

@@ -1,6 +1,6 @@
-"""The four-direction scan by the letter: four sequences are cut out, scanned, put back, and summed.
+"""Four-direction scan by definition, one direction after the other.
 
-Names: see the package.
+Each direction is flattened to a sequence, scanned, reshaped to a map and summed. Names: see the package.
 """
 
 import torch
@@ -20,7 +20,7 @@ def ss2d_scan_reference(
     A_log: Float[Tensor, "4 dim state"],
     D_skip: Float[Tensor, "4 dim"],
 ) -> Float[Tensor, "batch dim height width"]:
-    """Compute the four scans one by one and sum them; arguments as `ss2d_scan`."""
+    """Compute and sum the four scans, with the arguments of `ss2d_scan`."""
     wide = state_dtype(x)
     x, projected = x.to(wide), projected.to(wide)
     dt_weight, dt_bias, A_log, D_skip = (p.to(wide) for p in (dt_weight, dt_bias, A_log, D_skip))
@@ -29,7 +29,7 @@ def ss2d_scan_reference(
     for k in range(4):
         columns, reverse = k % 2 == 1, k >= 2
         dt_low, B, C = _sequence(projected[:, k], columns=columns).split([rank, state, state], dim=1)
-        # Not a matrix product, which autocast would run in 16 bits.
+        # A sum instead of a matrix product, which autocast would run in 16 bits.
         dt = (dt_weight[k][:, :, None] * dt_low[:, None]).sum(2)
         y = selective_scan_reference(
             _sequence(x, columns=columns)[:, None],
@@ -50,6 +50,6 @@ def _sequence(image: Tensor, *, columns: bool) -> Tensor:
 
 
 def _map(sequence: Tensor, *, like: Tensor, columns: bool) -> Tensor:
-    """Undo `_sequence`, to the size of `like`."""
+    """Invert `_sequence`, with the size of `like`."""
     height, width = like.shape[2:]
     return sequence.unflatten(2, (width, height)).mT if columns else sequence.unflatten(2, (height, width))

@@ -1,11 +1,11 @@
-"""The four-direction scan on CUDA devices, by the Triton kernels in `gpu_kernels`, imported on first use.
+"""Four-direction scan by Triton, as custom operators.
 
-Two custom operators, the scan and its gradient, so that `torch.compile` and CUDA graphs take them whole. Maps are read
-and written with channels last; other layouts are copied into it. The backward pass keeps the inputs and the states at
-the starts of the segments. Sums over segments and blocks of channels are written as parts and added by PyTorch in a
-fixed order: results repeat bit by bit.
+The scan and its gradient are opaque to `torch.compile` and CUDA graphs. The kernels in `triton_kernels` are imported on
+first use. Maps are read and written with channels last, and other layouts are copied. The backward pass keeps the
+inputs and the states at the starts of the segments. Sums over segments and blocks of channels are written as parts and
+added by PyTorch in a fixed order, so results are bitwise reproducible.
 
-Names: see the package and `gpu_kernels`.
+Names: see the package and `triton_kernels`.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ from scanseg.ops._support.triton import dot_precision, on_its_device
 
 
 class Tile(NamedTuple):
-    """What one program of a kernel works on, with one warp.
+    """Work of one program of a kernel, with one warp.
 
     Attributes:
         tokens: Tokens of a segment.
-        channels: Channels.
+        channels: Channels of the program.
     """
 
     tokens: int
@@ -38,7 +38,7 @@ JOIN = Tile(32, 32)
 def ss2d_scan_triton(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> Tensor:
-    """Compute the merged scan; arguments as `ss2d_scan`."""
+    """Compute the merged scan, with the arguments of `ss2d_scan`."""
     merged: Tensor = _scan(x, projected, dt_weight, dt_bias, A_log, D_skip)[0]
     return merged
 
@@ -185,7 +185,10 @@ _scan.register_autograd(_differentiate, setup_context=_save)
 
 
 class _Call(NamedTuple):
-    """The arguments of a call as the kernels take them: channels last, parameters in the dtype of the state."""
+    """Arguments of a call in the layout of the kernels.
+
+    Maps are channels-last, and parameters have the dtype of the state.
+    """
 
     x: Tensor
     projected: Tensor
@@ -208,7 +211,7 @@ class _Call(NamedTuple):
         *,
         tokens: int,
     ) -> "_Call":
-        """Lay the arguments out for segments of so many tokens."""
+        """Create the arguments for segments of `tokens` tokens."""
         wide = state_dtype(x)
         return cls(
             x.permute(0, 2, 3, 1).contiguous(),
@@ -223,22 +226,22 @@ class _Call(NamedTuple):
 
     @property
     def operands(self) -> tuple[Tensor, ...]:
-        """The inputs that every kernel reads."""
+        """Inputs of every kernel."""
         return (self.x, self.projected, self.dt_weight, self.dt_bias, self.rates)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Tokens, height, width, channels, segments."""
+        """Numbers of tokens, rows, columns, channels and segments."""
         _, height, width, dim = self.x.shape
         return (height * width, height, width, dim, self.segments)
 
     def grid(self, channels: int) -> tuple[int, int, int]:
-        """Return the programs of one pair of directions when each has so many channels."""
+        """Return the grid of one pair of directions, for `channels` per program."""
         batch, _, _, dim = self.x.shape
         return (self.segments, -(-dim // channels), batch)
 
     def constants(self, channels: int) -> dict[str, Any]:
-        """Return what a kernel is compiled for, beside its tile."""
+        """Return the compile-time constants of a kernel except its tile."""
         rank = self.dt_weight.shape[2]
         return {
             "R": rank,
@@ -248,7 +251,10 @@ class _Call(NamedTuple):
         }
 
     def states(self, values: Tensor, *, backward: bool) -> Tensor:
-        """Return the states at the starts of the segments (backward: the gradients arriving at their ends)."""
+        """Return the states at the starts of the segments.
+
+        Backward, return the gradients of the states at the ends of the segments.
+        """
         from scanseg.ops.ss2d import triton_kernels
 
         batch, _, _, dim = self.x.shape
@@ -283,7 +289,7 @@ class _Call(NamedTuple):
 
 
 def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return A (4, N, dim) and the sum of the four D (dim)."""
+    """Compute A (4, N, dim) and the sum of all D (dim)."""
     from scanseg.ops.ss2d import triton_kernels
 
     _, dim, state = A_log.shape
@@ -302,17 +308,23 @@ def _prepare(A_log: Tensor, D_skip: Tensor, *, dtype: torch.dtype) -> tuple[Tens
 
 
 def _padded(columns: int) -> int:
-    """Return the columns that a matrix product works on: a power of two, 16 at least."""
+    """Round the columns of a product up to a power of two.
+
+    The result is at least 16.
+    """
     return max(16, 1 << (columns - 1).bit_length())
 
 
 def _empty_map(channels_last: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Return an empty map (batch, dim, height, width) in the layout of `channels_last` (batch, height, width, dim)."""
+    """Allocate a map (batch, dim, height, width) in channels-last memory.
+
+    `channels_last` is a map (batch, height, width, dim) of the same size.
+    """
     return torch.empty_like(channels_last, dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _copied(view: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the numbers of a view in memory of their own, as results of custom operators must be."""
+    """Copy a view to its own memory, for results of custom operators."""
     return view.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 

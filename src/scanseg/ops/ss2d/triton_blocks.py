@@ -1,12 +1,13 @@
-"""What the kernels of the four-direction scan are made of: step sizes, and scans of tiles (T tokens, BD channels).
+"""Building blocks of the four-direction scan's kernels.
 
-Tensor cores leave rows 8 apart of a product in one thread. So row r of a tile is token r % 8 * (T / 8) + r // 8: a
-thread runs over T / 8 consecutive tokens in its registers, and only what these do to the state goes between threads.
+They compute step sizes and scans of tiles. A tile holds T tokens and BD channels. Tensor cores leave the rows of a
+product with a distance of 8 in one thread. So row r of a tile is token r % 8 * (T / 8) + r // 8. A thread processes
+T / 8 consecutive tokens in its registers, and threads exchange only the effect of these tokens on the state.
 
 Step sizes are in base 2: with z = log2(e) (dt_weight dt_low + dt_bias), delta / ln 2 = log2(1 + 2^z), and a decay is
 2^((delta / ln 2) A).
 
-Names: see the package and `gpu_kernels`.
+Names: see the package and `triton_kernels`.
 """
 
 import triton
@@ -15,16 +16,16 @@ import triton.language as tl
 from scanseg.ops._support.triton import INTERPRETED
 
 EXACT = tl.constexpr(INTERPRETED)
-"""The interpreter has no inline assembly, and its products of 16-bit numbers are wrong."""
+"""Whether to avoid inline assembly and 16-bit products, which the interpreter lacks or computes wrongly."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 LANES = tl.constexpr(8)
-"""Threads that the tokens of a channel lie in."""
+"""Number of threads that hold the tokens of a channel."""
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
 def exp2(v):
-    """2^v, to 2 units in the last place."""
+    """Return 2^v, accurate to 2 units in the last place."""
     if EXACT:
         result = tl.exp2(v)
     else:
@@ -36,7 +37,7 @@ def exp2(v):
 
 @triton.jit
 def log2(v):
-    """The logarithm, to 2^-22 absolute."""
+    """Return the base-2 logarithm, with an absolute error of 2^-22."""
     if EXACT:
         result = tl.log2(v)
     else:
@@ -48,7 +49,7 @@ def log2(v):
 
 @triton.jit
 def reciprocal(v):
-    """1 / v, to one unit in the last place."""
+    """Return 1 / v, accurate to one unit in the last place."""
     if EXACT:
         result = 1.0 / v
     else:
@@ -60,7 +61,7 @@ def reciprocal(v):
 
 @triton.jit
 def multiply(a, b, PRECISION: tl.constexpr):
-    """The product of two matrices, accumulated in float32."""
+    """Return the product of two matrices, accumulated in float32."""
     if EXACT:
         result = tl.sum(a[:, :, None] * b[None, :, :], axis=1)
     else:
@@ -70,7 +71,10 @@ def multiply(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def soften(z, e):
-    """log2(1 + e) for e = 2^z: a short series for small e, where 1 + e has lost its digits; z itself for large ones."""
+    """Return log2(1 + e) for e = 2^z.
+
+    A short series is used for small e, because 1 + e loses digits. For large e the result is z.
+    """
     if EXACT:
         one_more = 1.0 + e
         rounded = one_more - 1.0
@@ -86,19 +90,22 @@ def soften(z, e):
 
 @triton.jit
 def halves(v, ROWS: tl.constexpr, BD: tl.constexpr):
-    """The first and the second half of the rows."""
+    """Return the first and the second half of the rows."""
     return tl.split(tl.permute(tl.reshape(v, (2, ROWS // 2, BD)), (1, 2, 0)))
 
 
 @triton.jit
 def join_halves(first, second, ROWS: tl.constexpr, BD: tl.constexpr):
-    """Undo `halves`."""
+    """Invert `halves`."""
     return tl.reshape(tl.permute(tl.join(first, second), (2, 0, 1)), (ROWS, BD))
 
 
 @triton.jit
 def walk(a, b, state, ROWS: tl.constexpr, STEP: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
-    """Run state = a state + b over blocks of STEP rows. Return the states before each block and the last (STEP, BD)."""
+    """Run state = a state + b over blocks of STEP rows.
+
+    Return the states before each block, and the last state (STEP, BD).
+    """
     if ROWS == STEP:
         before = state
         last = a * state + b
@@ -117,7 +124,10 @@ def walk(a, b, state, ROWS: tl.constexpr, STEP: tl.constexpr, BD: tl.constexpr, 
 
 @triton.jit
 def fold(a, b, ROWS: tl.constexpr, STEP: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
-    """The product of a over blocks of STEP rows and the last state when the first is zero, (STEP, BD) each."""
+    """Return the product of a over blocks, and the last state.
+
+    Blocks have STEP rows. The first state is zero. Both results are (STEP, BD).
+    """
     if ROWS == STEP:
         total = a
         last = b
@@ -136,7 +146,10 @@ def fold(a, b, ROWS: tl.constexpr, STEP: tl.constexpr, BD: tl.constexpr, REVERSE
 
 @triton.jit
 def scan(a, b, state, T: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
-    """The states before each token of a segment that begins with `state` (1, BD)."""
+    """Return the states before each token of a segment.
+
+    `state` (1, BD) is the state before the segment.
+    """
     total, last = fold(a, b, T, LANES, BD, REVERSE)
     starts = walk(total, last, state, LANES, 1, BD, REVERSE)[0]
     return walk(a, b, starts, T, LANES, BD, REVERSE)[0]
@@ -144,14 +157,17 @@ def scan(a, b, state, T: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
 
 @triton.jit
 def measure(a, b, T: tl.constexpr, BD: tl.constexpr, REVERSE: tl.constexpr):
-    """The product of a over a segment and the last state when the first is zero, (1, BD) each."""
+    """Return the product of a over a segment, and the last state.
+
+    The first state is zero. Both results are (1, BD).
+    """
     total, last = fold(a, b, T, LANES, BD, REVERSE)
     return fold(total, last, LANES, 1, BD, REVERSE)
 
 
 @triton.jit
 def sum_rows(v, ROWS: tl.constexpr, BD: tl.constexpr):
-    """The sum over the rows of a tile (BD)."""
+    """Return the sum over the rows of a tile, (BD)."""
     if ROWS == LANES:
         result = tl.sum(v, axis=0)
     else:
@@ -162,14 +178,17 @@ def sum_rows(v, ROWS: tl.constexpr, BD: tl.constexpr):
 
 @triton.jit
 def find_places(segment, column, length, height, width, T: tl.constexpr):
-    """The raster indices of the tokens of a segment by rows or by columns, and which of them exist."""
+    """Return the raster indices of a segment's tokens, and a mask.
+
+    The order is by rows or by columns. The mask is true for tokens that exist.
+    """
     row = tl.arange(0, T)
     first = segment * T
     offset = row % LANES * (T // LANES) + row // LANES
     place = first + offset
     exists = place < length
     if column != 0:
-        # One whole division for the segment; its tokens by a reciprocal, exact for numbers this small.
+        # One integer division for the segment. Its tokens use a reciprocal, which is exact for such small numbers.
         y = first % height + offset
         x = ((y.to(tl.float32) + 0.5) * (1.0 / height)).to(tl.int32)
         place = (y - x * height) * width + first // height + x
@@ -189,7 +208,7 @@ def measure_steps(
     RP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Measure z (T, BD) of direction k; also dt_low (T, RP)."""
+    """Compute z (T, BD) of direction k, and dt_low (T, RP)."""
     r = tl.arange(0, RP)
     low = tl.load(projected[:, None] + r[None, :], mask=exists[:, None] & (r < R)[None, :], other=0.0)
     rows = k * dim + channels
@@ -210,7 +229,7 @@ def measure_steps(
 def load_state_inputs(
     projected, exists, k, n, channels, dim, rates, R: tl.constexpr, N: tl.constexpr, STATE: tl.constexpr
 ):
-    """A (BD), B and C (T, 1) of state number n."""
+    """Load A (BD), B and C (T, 1) of state number n."""
     A = tl.load(rates + (k * N + n) * dim + channels, mask=channels < dim, other=0.0)
     B = tl.load(projected + R + n, mask=exists, other=0.0).to(STATE)
     C = tl.load(projected + R + N + n, mask=exists, other=0.0).to(STATE)
@@ -219,6 +238,9 @@ def load_state_inputs(
 
 @triton.jit
 def load_start(states, image, k, segments, segment, n, channels, dim, N: tl.constexpr):
-    """The state (1, BD) that a segment begins with: zero where there is one segment only."""
+    """Load the state (1, BD) before a segment.
+
+    It is zero if the sequence has one segment only.
+    """
     at = (((image * 4 + k) * segments + segment) * N + n) * dim + channels
     return tl.load(states + at, mask=channels < tl.where(segments > 1, dim, 0), other=0.0)[None, :]

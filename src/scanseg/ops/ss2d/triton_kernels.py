@@ -1,18 +1,19 @@
-"""The four-direction scan as Triton kernels.
+"""Triton kernels of the four-direction scan.
 
-A map lies with channels last, so that a pixel is a row of channels and an order of the pixels is an order of rows: each
-direction reads the one map by index arithmetic. The sequence of a pair of directions (by rows: 0 and 2, by columns: 1
+Maps are channels-last, so that a pixel is a row of channels and an order of the pixels is an order of rows. Each
+direction reads the same map by index arithmetic. The sequence of a pair of directions (by rows: 0 and 2, by columns: 1
 and 3) is cut into segments of T tokens. A program, one warp, holds BD channels of a segment and runs both directions of
 the pair on it.
 
-Forward: `measure_segments` finds for each segment the product P of its decays and the state S that it leaves when it
-begins at zero; `join_segments` turns them into the states at the starts of the segments; `scan_segments` computes the
-outputs, first by rows, then by columns. Backward: the same three steps against time, with the gradient of the state.
-Instructions bind, not memory: per channel, token and direction about 31 in `measure_segments`, 40 in `scan_segments`
-and 110 in `scan_segments_backward` on sm_90.
+Forward, `measure_segments` computes for each segment the product P of its decays and its last state S from a zero
+state. `join_segments` converts them to the states at the starts of the segments. `scan_segments` computes the outputs,
+first by rows, then by columns. Backward, the same three steps run in reverse order with the gradient of the state.
+Instructions are the limit, not memory: per channel, token and direction about 31 in `measure_segments`, 40 in
+`scan_segments` and 110 in `scan_segments_backward` on sm_90.
 
-Names: see the package and `gpu_blocks`; T tokens of a segment, BD channels of a program, RP and CP are R + 1 and R + 2N
-padded for products, `steps` is delta / ln 2, `g` the gradient that later tokens pass to a state.
+Names: see the package and `triton_blocks`. T is the number of tokens of a segment, BD the number of channels of a
+program, RP and CP are R + 1 and R + 2N padded for products, `steps` is delta / ln 2, and `g` the gradient that later
+tokens pass to a state.
 """
 
 import torch
@@ -47,7 +48,10 @@ def prepare_parameters(
     N: tl.constexpr,
     BD: tl.constexpr,
 ):
-    """What all programs need of the parameters; program: (channels)."""
+    """Compute A and the sum of the four D for all programs.
+
+    Grid: (channels).
+    """
     channels = tl.program_id(0) * BD + tl.arange(0, BD)
     within = channels < dim
     skip = tl.zeros((BD,), skips.dtype.element_ty)
@@ -64,7 +68,7 @@ _UNKNOWN = ["batch", "length", "height", "width", "segments", "column"]
 
 @triton.jit(do_not_specialize=_UNKNOWN)
 def measure_segments(
-    x,  # forward: the map (batch, token, dim); backward: the gradient of the merged sum
+    x,  # the map (batch, token, dim), or backward the gradient of the merged sum
     projected,  # (batch, token, 4, R + 2N)
     dt_weight,  # (4, dim, R)
     dt_bias,  # (4, dim)
@@ -84,7 +88,10 @@ def measure_segments(
     BACKWARD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """P and S of every segment in every direction; program: (segment, channels, batch and pair)."""
+    """Compute P and S of every segment in every direction.
+
+    Grid: (segment, channels, batch and pair).
+    """
     segment, block, image = tl.program_id(0), tl.program_id(1), (tl.program_id(2) // 2).to(tl.int64)
     column = tl.program_id(2) % 2
     STATE: tl.constexpr = states.dtype.element_ty
@@ -113,7 +120,7 @@ def measure_segments(
 
 @triton.jit(do_not_specialize=["segments"])
 def join_segments(
-    products,  # (batch, 4, segment, lane); lane = state number and channel
+    products,  # (batch, 4, segment, lane), where a lane is a state number and channel
     states,  # overwritten by the states at the starts of the segments
     lanes,
     segments,
@@ -121,7 +128,10 @@ def join_segments(
     BD: tl.constexpr,
     BACKWARD: tl.constexpr,
 ):
-    """Scan the segments; program: (lanes, batch and direction)."""
+    """Scan over the segments.
+
+    Grid: (lanes, batch and direction).
+    """
     lane, row = tl.program_id(0) * BD + tl.arange(0, BD), tl.program_id(1).to(tl.int64)
     descending = (row % 4 >= 2) != BACKWARD
     state = tl.zeros((1, BD), states.dtype.element_ty)
@@ -160,7 +170,10 @@ def scan_segments(
     BD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Outputs of a pair of directions; program: (segment, channels, batch)."""
+    """Compute the outputs of a pair of directions.
+
+    Grid: (segment, channels, batch).
+    """
     segment, block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     STATE: tl.constexpr = merged.dtype.element_ty
     channels = block * BD + tl.arange(0, BD)
@@ -220,7 +233,10 @@ def scan_segments_backward(
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """Gradients of a pair of directions; program: (segment, channels, batch)."""
+    """Compute the gradients of a pair of directions.
+
+    Grid: (segment, channels, batch).
+    """
     segment, block, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     STATE: tl.constexpr = states.dtype.element_ty
     channels = block * BD + tl.arange(0, BD)
@@ -243,7 +259,7 @@ def scan_segments_backward(
         z, low = measure_steps(of_k, exists, k, channels, dim, dt_weight, dt_bias, R, RP, PRECISION)
         e = exp2(tl.minimum(z, 126.0))
         steps = soften(z, e)
-        # Zeros in the layout of products: added to what is loaded, they bring it there once, for all that follows.
+        # Zeros in the layout of products. Adding them to loaded values converts these to that layout once.
         nothing = steps - steps
         values = tl.load(x + at, mask=mask, other=0.0).to(STATE) + nothing
         dy = tl.load(grad + at, mask=mask, other=0.0).to(STATE) + nothing
@@ -294,7 +310,7 @@ def scan_segments_backward(
             d_projected.to(grad_projected.dtype.element_ty),
             mask=exists[:, None] & (c < R + 2 * N)[None, :],
         )
-        # Column R of dt_low is made one, so that the product sums dz over the tokens there, for the bias.
+        # Column R of dt_low is set to one, so that the product sums dz over the tokens in it, for the bias.
         low = tl.where((r == R)[None, :], 1.0, low.to(STATE)).to(OPERAND)
         d_weight = multiply(tl.trans(dz), low, PRECISION)
         tl.store(
@@ -306,13 +322,13 @@ def scan_segments_backward(
 
 
 def operand(dtype: torch.dtype, wide: torch.dtype) -> tl.dtype:
-    """Return the type of the operands of the gradients' products.
+    """Return the dtype of the operands of the gradients' products.
 
-    bfloat16 stays; float16 has too little range for gradients, and tf32 has its precision.
+    It is bfloat16 for bfloat16 maps. float16 has too little range for gradients, and tf32 has the same precision.
 
     Args:
-        dtype: Of the map.
-        wide: Of the state.
+        dtype: Dtype of the map.
+        wide: Dtype of the state.
     """
     if wide == torch.float64:
         return tl.float64

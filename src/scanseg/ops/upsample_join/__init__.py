@@ -1,9 +1,10 @@
-"""Nearest upsampling by whole factors, joined with a skip along the channels: the start of a U-Net's decoder stage.
+"""Nearest upsampling by whole factors, concatenated with a skip.
 
     y = concatenate(repeat x factor times along each axis, skip)
 
-PyTorch has no channels-last kernel for nearest upsampling of 3D maps on GPUs: its result is channels-first, so that the
-concatenation is too, and the convolution that follows turns all of it around, forward and backward.
+This is the start of a U-Net's decoder stage. PyTorch has no channels-last kernel for nearest upsampling of 3D maps on
+GPUs. Its result is channels-first, and so is the concatenation, which the next convolution then copies to another
+layout, forward and backward.
 """
 
 from collections.abc import Sequence
@@ -35,27 +36,37 @@ def upsample_join(
     factors: Sequence[int],
     backend: str | None = None,
 ) -> Float[Tensor, "batch joined_channel *fine_space"]:
-    """Repeat every voxel of a map along its axes, and put the channels of a skip behind its own.
+    """Upsample a map by repetition and append the channels of a skip.
 
     Args:
         x: The map, with two or three spatial axes.
-        skip: A map of the raised size; None: nothing is joined.
-        factors: Voxels out for each voxel in, per axis.
-        backend: Name of the backend that must serve; None for the first that accepts.
+        skip: A map of the upsampled size. `None`: nothing is appended.
+        factors: Output voxels for each input voxel, per axis.
+        backend: Name of the backend. `None`: the first one that accepts the call.
+
+    Returns:
+        The upsampled map, followed by the channels of the skip.
 
     Raises:
-        InputError: If shapes, dtypes, devices or factors do not fit together.
-        UsageError: If the backend asked for is unknown or refuses.
+        InputError: Shapes, dtypes, devices or factors do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import upsample_join
+        >>> x, skip = torch.ones(1, 4, 3, 3), torch.zeros(1, 2, 6, 6)
+        >>> upsample_join(x, skip, factors=(2, 2)).shape
+        torch.Size([1, 6, 6, 6])
     """
     if x.ndim not in (4, 5) or x.numel() == 0:
         raise InputError(
-            f"upsample_join: x has shape {tuple(x.shape)}; pass a map (batch, channel, *space) with two or three "
-            "spatial axes, none empty."
+            "upsample_join: x: expected a map (batch, channel, *space) with two or three spatial axes, none empty, "
+            f"got shape {tuple(x.shape)}. Pass such a map."
         )
     if len(factors) != x.ndim - 2 or min(factors) < 1:
         raise InputError(
-            f"upsample_join: factors {tuple(factors)} must be {x.ndim - 2} whole numbers from 1, one for each "
-            "spatial axis of x."
+            f"upsample_join: factors: expected {x.ndim - 2} whole numbers from 1 on, got {tuple(factors)}. "
+            "Pass one factor for each spatial axis of x."
         )
     expected = [Expected("x", x, "batch, channel, *space", tuple(x.shape))]
     if skip is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def upsample_join_reference(x: Tensor, skip: Tensor | None, factors: Sequence[int]) -> Tensor:
-    """Repeat and concatenate; arguments as `upsample_join`."""
+    """Repeat and concatenate, with the arguments of `upsample_join`."""
     for axis, factor in enumerate(factors, start=2):
         x = x.repeat_interleave(factor, dim=axis)
     return x if skip is None else torch.cat([x, skip], dim=1)

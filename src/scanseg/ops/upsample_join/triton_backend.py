@@ -1,4 +1,7 @@
-"""Nearest upsampling and joining of channels-last maps by Triton, as custom operators; nothing is kept for backward."""
+"""Upsampling and concatenation of channels-last maps by Triton custom operators.
+
+The backward pass keeps no tensor.
+"""
 
 from typing import Any
 
@@ -12,20 +15,21 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def refuses(*tensors: Tensor | None) -> str | None:
-    """Say in words why Triton cannot serve a call with these tensors, or None if it can."""
+    """Return why Triton cannot run a call with these tensors, or `None`."""
     maps = [tensor for tensor in tensors if tensor is not None]
     for tensor in maps:
         if not tensor.is_contiguous(memory_format=_CHANNELS_LAST[tensor.ndim]):
-            return "its kernels are for channels-last maps, and one is not"
+            return "expected channels-last maps, got another memory format"
     if len({tensor.dtype for tensor in maps}) > 1:
-        return f"x is {maps[0].dtype}, skip {maps[1].dtype}"
-    if max(tensor[0].numel() for tensor in maps) >= 2**28:
-        return "offsets in an instance are 32-bit numbers, and one has 2^28 elements or more"
+        return f"expected x and skip of one dtype, got {maps[0].dtype} and {maps[1].dtype}"
+    largest = max(tensor[0].numel() for tensor in maps)
+    if largest >= 2**28:
+        return f"expected fewer than 2^28 elements per sample (offsets have 32 bits), got {largest}"
     return triton_refuses(*maps)
 
 
 def upsample_join_triton(x: Tensor, skip: Tensor | None, factors: tuple[int, ...]) -> Tensor:
-    """Repeat and concatenate; arguments as `upsample_join`."""
+    """Repeat and concatenate, with the arguments of `upsample_join`."""
     joined: Tensor = _join(x, skip, list(factors))
     return joined
 

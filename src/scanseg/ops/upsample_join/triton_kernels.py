@@ -1,7 +1,8 @@
-"""Triton kernels of nearest upsampling between channels-last maps, into or out of some of a map's channels.
+"""Triton kernels of nearest upsampling between channels-last maps.
 
-A map is (batch, voxel, channel), its voxels in raster order. Cost: each map is read or written once, forward and
-backward. Legend: DZ, DY, DX voxels out for each voxel in along z, y, x.
+They write to, or read from, some of the channels of a map. A map is (batch, voxel, channel), with voxels in raster
+order. Each map is read or written once, forward and backward. Legend: DZ, DY, DX output voxels for each input voxel
+along z, y, x.
 """
 
 import triton
@@ -24,9 +25,10 @@ def raise_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Write a map repeated into channels of another; grid (fine voxel tiles, channel tiles, batch).
+    """Write a repeated map into channels of another map.
 
-    Voxels, height and width are the fine map's; `num_channels` are those of the coarse one.
+    Grid: (fine voxel tiles, channel tiles, batch). Voxels, height and width are those of the fine map, and
+    `num_channels` those of the coarse map.
     """
     instance = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -58,9 +60,10 @@ def lower_kernel(
     BLOCK_C: tl.constexpr,
     ACCUMULATE: tl.constexpr,
 ):
-    """Sum the voxels that came of one, from channels of another map; grid (coarse voxel tiles, channel tiles, batch).
+    """Sum the fine voxels of each coarse voxel.
 
-    Voxels, height and width are the coarse map's.
+    The fine voxels are some of the channels of `fine`. Grid: (coarse voxel tiles, channel tiles, batch). Voxels, height
+    and width are those of the coarse map.
     """
     instance = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -1,4 +1,4 @@
-"""Launching the kernels of nearest upsampling: tile sizes, and the grids that follow from a map's shape."""
+"""Launching of the upsampling kernels: tile sizes and grids."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,18 @@ from scanseg.ops._support.launching import launch
 from scanseg.ops.upsample_join.triton_kernels import lower_kernel, raise_kernel
 
 TILES = {32: (128, 32, 4), 64: (64, 64, 4)}
-"""Voxels, channels and warps of a tile, by the channels up to which it serves; the last serves all others."""
+"""Voxels, channels and warps of a tile, by the maximum number of channels. Wider maps use the last tile."""
 
 
 def write_raised(x: Tensor, joined: Tensor, *, first_channel: int, factors: Sequence[int]) -> None:
-    """Write a map, repeated, into channels of another; both are channels-last."""
+    """Write a repeated map into channels of another map.
+
+    Args:
+        x: The map, channels-last.
+        joined: The map to write into, channels-last.
+        first_channel: First channel to write.
+        factors: Output voxels for each input voxel, per axis.
+    """
     batch, channels = x.shape[:2]
     block_v, block_c, num_warps = _tile(channels)
     voxels = joined.shape[2:].numel()
@@ -38,7 +45,14 @@ def write_raised(x: Tensor, joined: Tensor, *, first_channel: int, factors: Sequ
 
 
 def sum_lowered(joined: Tensor, lowered: Tensor, *, first_channel: int, factors: Sequence[int]) -> None:
-    """Sum into a map the voxels that came of each of its own, in channels of another; both are channels-last."""
+    """Sum the fine voxels of each coarse voxel.
+
+    Args:
+        joined: The map to read, channels-last.
+        lowered: The sums, a channels-last map.
+        first_channel: First channel to read.
+        factors: Fine voxels for each coarse voxel, per axis.
+    """
     batch, channels = lowered.shape[:2]
     block_v, block_c, num_warps = _tile(channels)
     voxels = lowered.shape[2:].numel()
