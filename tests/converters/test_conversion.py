@@ -14,7 +14,7 @@ from scanseg.errors import InputError, UsageError
 from . import forms
 from .forms import convert, refused, transunet
 
-# what all have in common
+# all data sets
 
 
 def test_published_splits_are_in_the_package():

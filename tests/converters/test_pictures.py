@@ -90,7 +90,7 @@ def test_interior_and_boundary():
     expected[3:9, 3:15], expected[12:17, 5:12] = 2, 2
     expected[4:8, 4:8], expected[4:8, 10:14], expected[13:16, 6:11] = 1, 1, 1
     np.testing.assert_array_equal(labels, expected)
-    # The edge of the image is no boundary; three axes work alike.
+    # The edge of the image is no boundary. The rule is the same with three axes.
     assert interior_and_boundary(np.ones((3, 3), int)).tolist() == [[1] * 3] * 3
     assert (interior_and_boundary(np.pad(np.ones((3, 3, 3), int), 1)) == 1).sum() == 1
 

@@ -11,10 +11,10 @@ from scanseg.errors import InputError
 from scanseg.specs import DatasetSpec
 
 
-def test_report_of_a_sound_data_set(make_dataset):
-    heard = []
+def test_report_of_a_data_set_without_faults(make_dataset):
+    updates = []
     report = check_dataset(
-        open_dataset(make_dataset(3, num_channels=2)), num_workers=0, progress=heard.append
+        open_dataset(make_dataset(3, num_channels=2)), num_workers=0, progress=updates.append
     )
     assert report.num_cases == 3
     assert report.num_axes == 3
@@ -23,7 +23,7 @@ def test_report_of_a_sound_data_set(make_dataset):
     assert report.label_voxels == {"outer": 3 * (3 * 5 * 4 - 4), "inner": 3 * 4}
     assert report.label_cases == {"outer": 3, "inner": 3}
     assert report.warnings == ()
-    assert [(p.done, p.total) for p in heard] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [(p.done, p.total) for p in updates] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert report.lines() == [
         "raw: 3 cases, 2 channels, 3 axes",
         "shape (z, y, x): 5 x 12 x 10 voxels",

@@ -77,6 +77,8 @@ def test_label_map_on_another_grid_is_refused(make_dataset, volume_writer):
 
 def test_real_data(shared_data):
     dataset = open_dataset(shared_data / "brats2015")
-    fingerprint = compute_fingerprint(type(dataset)(dataset.path, dataset.spec, dataset.cases[:1]), num_workers=0)
+    fingerprint = compute_fingerprint(
+        type(dataset)(dataset.path, dataset.spec, dataset.cases[:1]), num_workers=0
+    )
     assert len(fingerprint.intensities) == 2
     assert fingerprint.cases[0].spacing == (1, 1, 1)

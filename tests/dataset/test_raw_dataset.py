@@ -150,7 +150,7 @@ def test_empty_folders_are_both_named(tmp_path):
         ),
         (
             '{"channel_names": {"0": "a"}, "labels": {"background": 0, "a": 1}, "file_ending": "png"}',
-            r'file_ending: "png" must begin with a dot: "\.png"$',
+            r'file_ending: expected a dot at the start, got "png"\. Write "\.png"$',
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The scores again, voxel by voxel, as their definitions say: slow, and written without the library."""
+"""Slow scores, voxel by voxel from their definitions and without the library."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def border_voxels(mask):
-    """Voxels of a mask of which a neighbour along an axis is not in the mask."""
+    """Return the voxels of a mask with a neighbour along an axis outside it."""
     inside = {tuple(voxel) for voxel in np.argwhere(mask)}
     steps = [
         tuple(sign if axis == a else 0 for a in range(mask.ndim))
@@ -21,7 +21,7 @@ def border_voxels(mask):
 
 
 def nearest(points, others, spacing):
-    """Distance of every point from the nearest of the others: all pairs are measured."""
+    """Return the distance of every point to the nearest other point, from all pairs."""
     steps = np.array([*points])[:, None, :] - np.array([*others])[None, :, :]
     return np.sqrt(((steps * np.array(spacing)) ** 2).sum(axis=2)).min(axis=1).tolist()
 
@@ -36,7 +36,7 @@ def hausdorff_95(prediction, reference, spacing):
 
 
 def neighbourhoods(mask):
-    """Every corner between voxels to the set of neighbouring voxels (as offsets 0, 1) in the mask."""
+    """Return, for every corner between voxels, the neighbouring voxels (as offsets 0, 1) in the mask."""
     found = {}
     for voxel in np.argwhere(mask):
         for offset in itertools.product((0, 1), repeat=mask.ndim):
@@ -46,7 +46,7 @@ def neighbourhoods(mask):
 
 
 def surface_dice(prediction, reference, spacing, tolerance, size):
-    """Surface Dice with the size of a surfel given by a function of the inner offsets."""
+    """Return the surface Dice, with surfel sizes as a function of the inner offsets."""
     a, b = neighbourhoods(prediction), neighbourhoods(reference)
     near = total = 0.0
     for points, others in ((a, b), (b, a)):

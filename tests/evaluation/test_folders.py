@@ -27,7 +27,7 @@ def write(path, array, spacing=None):
 
 @pytest.fixture
 def folders(tmp_path, rng):
-    """Predictions and references of two cases, with the predictions' dataset.json."""
+    """Return the folders of predictions and references of two cases. The first holds `dataset.json`."""
     predictions, references = tmp_path / "predictions", tmp_path / "data" / "labelsTr"
     predictions.mkdir()
     references.mkdir(parents=True)
@@ -38,7 +38,7 @@ def folders(tmp_path, rng):
     return predictions, references
 
 
-def test_scores_are_those_of_the_arrays(folders):
+def test_scores_equal_those_of_the_arrays(folders):
     from scanseg.imaging import read_label_map
 
     predictions, references = folders

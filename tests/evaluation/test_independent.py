@@ -1,4 +1,7 @@
-"""Our scores against MedPy (Dice, HD95, ASD) and DeepMind's surface-distance (NSD), test requirements only."""
+"""Scores compared with MedPy (Dice, HD95, ASD) and DeepMind's surface-distance (NSD).
+
+Both packages are test requirements only.
+"""
 
 import math
 import time
@@ -30,7 +33,10 @@ def one_voxel(shape, place):
 
 
 def pairs(rng):
-    """Pairs of masks with a spacing; tolerances off the grid of distances, which rounding would decide."""
+    """Yield pairs of masks with a spacing and a tolerance.
+
+    Tolerances are off the grid of distances, because rounding would decide about equal values.
+    """
     for spacing in ((1.0, 1.0, 1.0), (3.3, 0.71, 1.13), (0.5, 0.5, 7.7)):
         for shape in ((9, 14, 12), (1, 16, 12), (2, 7, 30)):
             yield blob(rng, shape), blob(rng, shape), spacing
@@ -100,7 +106,7 @@ def test_empty_masks_as_the_other_implementations_have_them(rng, monkeypatch):
         assert scores.hd95 == math.inf
         with pytest.raises(RuntimeError):
             medpy.hd95(prediction, reference)
-    # Both empty: DeepMind's surface Dice is 0 / 0, which only a rule can settle.
+    # Both empty: DeepMind's surface Dice is 0 / 0, so a rule has to define the score.
     theirs = deepmind.compute_surface_distances(empty, empty, (1, 1, 1))
     with pytest.warns(RuntimeWarning, match="invalid value"):
         surface_dice_of_nothing = deepmind.compute_surface_dice_at_tolerance(theirs, 2)
@@ -109,7 +115,7 @@ def test_empty_masks_as_the_other_implementations_have_them(rng, monkeypatch):
 
 
 def real_label_maps(shared_data):
-    """The first label maps of real data sets, with their spacings."""
+    """Yield the first label maps of real data sets, with their spacings."""
     for name, number in (("hippocampus", 2), ("acdc", 2), ("chaos-mr", 1), ("brats2015", 1)):
         for path in sorted((shared_data / name / "labelsTr").glob("*.nii.gz"))[:number]:
             image = read_label_map(path)
@@ -127,7 +133,7 @@ def test_real_masks(shared_data):
 
 
 def organs(shape, num_labels, *, shift):
-    """A label map with large round organs: 12 million voxels of them in the shape below."""
+    """Return a label map with large round organs: 12 million voxels in the shape below."""
     label_map = np.zeros(shape, np.uint8)
     rng = np.random.default_rng(3)
     for label in range(1, num_labels + 1):

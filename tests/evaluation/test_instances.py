@@ -28,9 +28,9 @@ def like(shape, spacing=None):
 
 
 def brute_force_f1(prediction, reference, *, iou, border):
-    """The score from its definition: masks one by one, and scipy's assignment over all pairs."""
+    """Return the F1 from its definition: masks one by one, and scipy's assignment over all pairs."""
 
-    def objects(numbers):
+    def instances(numbers):
         edge = np.ones(numbers.shape, bool)
         if border == 0:
             edge[:] = False
@@ -39,7 +39,7 @@ def brute_force_f1(prediction, reference, *, iou, border):
         masks = [numbers == number for number in np.unique(numbers) if number]
         return [mask for mask in masks if not (mask & edge).any()]
 
-    ours, theirs = objects(prediction), objects(reference)
+    ours, theirs = instances(prediction), instances(reference)
     if not ours and not theirs:
         return None
     ious = np.array([[(a & b).sum() / (a | b).sum() for b in theirs] for a in ours]).reshape(
@@ -86,14 +86,14 @@ def test_values_by_hand():
     assert (with_border.false_positives, with_border.false_negatives) == (2, 2)
 
 
-def test_as_many_pairs_as_can_be_then_the_largest_overlap():
-    # One object lies half in each of two; each of these may be matched to it, one is.
+def test_most_pairs_then_the_largest_overlap():
+    # One instance is half in each of two others. Either of these could match it, and one does.
     reference, prediction = np.zeros((2, 9, 20), int)
     reference[3:6, 4:12] = 1
     prediction[3:6, 4:8], prediction[3:6, 8:12] = 1, 2
     scores = score_instances(prediction, reference)
     assert (scores.true_positives, scores.false_positives, scores.false_negatives) == (1, 1, 0)
-    # With a low threshold the greedy choice (the largest overlap first) would leave one object alone.
+    # With a low threshold the greedy choice (the largest overlap first) would leave one instance without a match.
     reference[:], prediction[:] = 0, 0
     reference[3:6, 2:8], reference[3:6, 8:10] = 1, 2
     prediction[3:6, 3:10], prediction[3:6, 2:3] = 1, 2
@@ -101,7 +101,7 @@ def test_as_many_pairs_as_can_be_then_the_largest_overlap():
     assert scores.true_positives == 2
 
 
-def test_no_object_is_not_counted():
+def test_images_without_instances_are_not_counted():
     nothing, something = np.zeros((2, 9, 9), int)
     something[4, 4] = 1
     assert score_instances(nothing, nothing).f1 is None
@@ -126,7 +126,7 @@ def test_large_images_are_scored_in_tiles(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (9, 12, 20)])
-def test_objects_of_interior_and_boundary(shape):
+def test_instances_of_interior_and_boundary(shape):
     label_map = np.zeros(shape, np.uint8)
     inner = (slice(None),) * (len(shape) - 2) if len(shape) == 2 else (slice(2, 7),)
     deep = (slice(None),) * (len(shape) - 2) if len(shape) == 2 else (slice(3, 6),)
@@ -154,14 +154,14 @@ def test_corners_connect_and_other_values_do_not():
     assert find_instances(np.zeros((3, 3), np.uint8), grow=2).max() == 0
 
 
-def test_small_objects_can_be_left_out():
+def test_small_instances_can_be_left_out():
     label_map = np.zeros((9, 20), np.uint8)
     label_map[4, 2], label_map[2:5, 6:8], label_map[2:7, 11:16] = 1, 1, 2
     label_map[3:6, 12:15] = 1
     assert find_instances(label_map).max() == 3
     large = find_instances(label_map, min_voxels=7)
     assert (large.max(), (large > 0).sum()) == (1, 9)
-    # Sizes are those after growing, numbers have no gaps.
+    # Sizes count after growing, and numbers have no gaps.
     grown = find_instances(label_map, grow=1, min_voxels=10)
     assert (grown.max(), (grown > 0).sum()) == (1, 25)
     assert find_instances(label_map, min_voxels=6).max() == 2
@@ -197,13 +197,16 @@ def test_very_many_instances(tmp_path):
     write_instance_map(tmp_path / "a.tif", numbers, like=like((1, 2)))
     assert read_instance_map(tmp_path / "a.tif").array.max() == 70000
     write_instance_map(tmp_path / "b.nii.gz", numbers, like=like((1, 2)))
-    with pytest.raises(InputError, match="number the labels anew"):
+    with pytest.raises(InputError, match="Renumber the labels"):
         read_label_map(tmp_path / "b.nii.gz")
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Label maps of two images, and instance maps: all three objects of the one, none of the other's two found."""
+    """Return folders of label maps and of instance maps of two images.
+
+    All three instances of the first image are found, and none of the two of the second.
+    """
     for name in ("p", "r"):
         (tmp_path / name).mkdir()
     reference, label_map = np.zeros((30, 40), int), np.zeros((30, 40), np.uint8)
@@ -219,7 +222,7 @@ def folders(tmp_path):
     return tmp_path / "p", tmp_path / "r"
 
 
-def test_images_without_a_prediction_are_left_out_where_asked_for(folders, command, tmp_path):
+def test_images_without_a_prediction_are_left_out_on_request(folders, command, tmp_path):
     (folders[0] / "a.png").unlink()
     call = ("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json")
     assert command(*call).code == 1
@@ -258,10 +261,10 @@ def test_converted_predictions_are_scored_as_numbers(folders, command, tmp_path)
     none = command("data", "instances", folders[0], "-o", tmp_path / "none", "--min-voxels", 50)
     assert none.code == 0, none.stderr
     assert read_instance_map(tmp_path / "none" / "a.png").array.max() == 0
-    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--min-voxels", 49)
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--min-voxels", 49)
     assert outcome.code == 0, outcome.stderr
-    assert read_instance_map(tmp_path / "objects" / "a.png").array.max() == 3
-    report = evaluate_instances(tmp_path / "objects", folders[1], iou=1.0)
+    assert read_instance_map(tmp_path / "instances" / "a.png").array.max() == 3
+    report = evaluate_instances(tmp_path / "instances", folders[1], iou=1.0)
     assert [case.f1 for case in report.cases] == [1, 0]
     assert report.cases[0].panoptic_quality == 1
 
@@ -304,23 +307,23 @@ def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, 
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing, "write_pillow", fill_the_disk)
-    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--num-workers", 0)
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
     assert len(written) == 2
     assert (outcome.code, outcome.stdout) == (1, "")
-    assert outcome.stderr == f"error: {tmp_path / 'objects' / 'b.png'}: No space left on device\n"
+    assert outcome.stderr == f"error: {tmp_path / 'instances' / 'b.png'}: No space left on device\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_existing_instance_maps_are_not_replaced(folders, command, tmp_path):
-    (tmp_path / "objects").mkdir()
-    (tmp_path / "objects" / "a.png").write_text("mine")
-    outcome = command("data", "instances", folders[0], "-o", tmp_path / "objects", "--num-workers", 0)
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "instances" / "a.png").write_text("mine")
+    outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
     assert outcome.code == 2
     assert (
         outcome.stderr
-        == f"error: {tmp_path / 'objects'} already exists. Choose a new folder, or remove it.\n"
+        == f"error: {tmp_path / 'instances'} already exists. Choose a new folder, or remove it.\n"
     )
-    assert (tmp_path / "objects" / "a.png").read_text() == "mine"
+    assert (tmp_path / "instances" / "a.png").read_text() == "mine"
 
 
 def test_label_maps_are_no_references(folders, tmp_path):

@@ -27,7 +27,7 @@ def report(cases=CASES):
     )
 
 
-def test_means_leave_out_what_is_not_counted():
+def test_means_leave_out_uncounted_scores():
     summary = summarise(CASES, labels=("liver", "spleen"))
     liver, spleen = summary.labels["liver"], summary.labels["spleen"]
     assert liver.dice.mean == pytest.approx(1.4 / 3)
@@ -51,7 +51,7 @@ def test_both_means():
     assert summary.mean_over_cases.hd95 == pytest.approx((4 + 4) / 2)
 
 
-def test_json_has_what_the_docs_promise():
+def test_json_has_the_documented_fields():
     content = json.loads(report().to_json())
     assert [case["case"] for case in content["cases"]] == ["one", "two", "three"]
     assert content["cases"][0]["labels"]["liver"] == {

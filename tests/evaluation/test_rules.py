@@ -1,4 +1,4 @@
-"""Values worked out by hand for a hand-made set of masks under each rule."""
+"""Scores of hand-made masks under each rule, compared with values computed by hand."""
 
 import math
 from typing import get_args
@@ -25,7 +25,7 @@ SPACING = (4.0, 1.0, 1.0)
 
 
 def hand_made():
-    """A row of 4 voxels of which 3 are found, a label that is missed, one found falsely, one nowhere."""
+    """Return label maps with a row of 4 voxels (3 found), a missed label, a false label and an absent label."""
     prediction, reference = np.zeros((2, 3, 6, 8), np.uint8)
     reference[0, 0, 0:4], prediction[0, 0, 1:4] = 1, 1
     reference[2, 3, 3] = 2

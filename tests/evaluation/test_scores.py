@@ -15,7 +15,7 @@ LABELS = {"liver": (1,), "spleen": (2,)}
 
 
 def label_maps(rng, shape=(6, 9, 10), num_labels=3):
-    """Two smooth random label maps."""
+    """Return two smooth random label maps."""
     noise = ndimage.gaussian_filter(rng.normal(size=(2, *shape)), (0, *(1.0,) * len(shape)))
     edges = np.quantile(noise, np.linspace(0.4, 1, num_labels + 1)[:-1])
     return np.digitize(noise, edges).astype(np.uint8)
@@ -63,7 +63,7 @@ def test_without_surfaces(rng):
     assert all(score.hd95 is None and score.asd is None and score.nsd is None for score in scores.values())
 
 
-def test_skip_counts_an_empty_pair_not_and_a_miss_as_worst():
+def test_skip_ignores_empty_pairs_and_gives_misses_the_worst_score():
     prediction, reference = np.zeros((2, 3, 3, 3), np.uint8)
     prediction[0], reference[1] = 1, 2
     labels = {"false": (1,), "missed": (2,), "nowhere": (3,)}

@@ -109,7 +109,7 @@ def test_cropping_changes_nothing(rng):
     )
 
 
-def test_a_distance_equal_to_the_tolerance_is_within_in_spite_of_rounding():
+def test_a_distance_equal_to_the_tolerance_is_within_despite_rounding():
     # 3 * 0.1 is 0.30000000000000004.
     prediction, reference = np.zeros((2, 20, 20), bool)
     prediction[5:10, 2:15] = True

@@ -38,7 +38,7 @@ def symmetries():
 
 
 @pytest.mark.parametrize(("code", "area"), DEEPMIND_AREAS.items())
-def test_areas_are_those_of_deepminds_table(code, area):
+def test_areas_equal_deepminds_table(code, area):
     sizes = surfel_sizes((1, 1, 1))
     inside = [corner for i, corner in enumerate(CORNERS) if code >> (7 - i) & 1]
     for move in symmetries():

@@ -114,7 +114,7 @@ def test_rescale():
     np.testing.assert_allclose(result.ravel(), -1)
 
 
-def test_channels_and_shapes_that_do_not_fit_are_refused(rng):
+def test_other_numbers_of_channels_and_shapes_are_refused(rng):
     spec = PreprocessingSpec(normalizations=(NoNormalization(), NoNormalization()))
     with pytest.raises(InputError, match="image: expected 2 channels, got 1"):
         preprocess_image(as_image(rng.normal(size=(1, 2, 3, 4))), spec)

@@ -110,7 +110,7 @@ def test_arrays_of_other_shapes_are_refused():
         ((5.0, 1.0, 1.0), None, False),  # nothing is resampled
     ],
 )
-def test_when_z_is_interpolated_apart(source, target, expected):
+def test_conditions_for_resampling_slice_by_slice(source, target, expected):
     geometry = CaseGeometry(
         num_axes=3,
         source_shape=(4, 4, 4),

@@ -145,7 +145,7 @@ def test_processes_that_need_the_same_store_build_it_in_turn(make_dataset, tmp_p
     assert len(Store.open(tmp_path / "store").index.cases) == 12
 
 
-def test_labels_that_the_data_set_does_not_know_are_refused(make_dataset, build):
+def test_unknown_labels_are_refused(make_dataset, build):
     """A plan may be trained after its data set has changed, without a check before."""
     dataset = open_dataset(make_dataset(2))
     fewer = DatasetSpec.model_validate(dataset.spec.model_dump() | {"labels": {"background": 0, "a": 1}})
@@ -170,7 +170,7 @@ def test_another_content_is_refused(make_dataset, build, tmp_path, finished):
         build(renamed)
 
 
-def test_a_folder_of_other_things_is_refused(make_dataset, build, tmp_path):
+def test_a_folder_of_other_files_is_refused(make_dataset, build, tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store/thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"expected a store or an empty folder, got thesis\.tex"):

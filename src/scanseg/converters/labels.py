@@ -35,7 +35,7 @@ def renumber(label_map: Image, values: Mapping[int, int], *, path: object) -> Im
 
 
 def compare_labels(found: DatasetSpec, expected: DatasetSpec) -> list[str]:
-    """Return the differences between the labels of a source and those expected.
+    """Return the differences between a source's labels and the expected labels.
 
     Names may have another spelling, see `canonical_label`.
 
