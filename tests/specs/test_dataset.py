@@ -1,4 +1,4 @@
-"""What a data set may say of its labels."""
+"""Labels and regions of data sets."""
 
 import pytest
 from pydantic import ValidationError
@@ -17,14 +17,14 @@ def describe(**changes):
     return DatasetSpec(**(fields | changes))
 
 
-def test_regions_have_an_output_each():
+def test_each_region_has_an_output():
     dataset = describe()
 
     assert (dataset.has_regions, dataset.num_outputs) == (True, 3)
     assert dataset.known_values == {0, 1, 2, 3, 4}
 
 
-def test_labels_have_outputs_in_the_order_of_their_values_and_regions_as_they_are_listed():
+def test_labels_have_outputs_in_the_order_of_values_and_regions_in_listed_order():
     listed = {"b": 2, "ignore": 11, **{f"c{value}": value for value in (10, 3, 4, 5, 6, 7, 8, 9)}, "a": 1}
     dataset = describe(labels={**listed, "background": 0}, regions_class_order=None)
 
@@ -32,7 +32,7 @@ def test_labels_have_outputs_in_the_order_of_their_values_and_regions_as_they_ar
     assert [*describe().foreground] == ["whole", "core", "enhancing"]
 
 
-def test_the_order_of_regions_names_values_of_them():
+def test_the_class_order_holds_one_value_of_each_region():
     with pytest.raises(ValidationError, match=r"2 is not in enhancing \(4,\)"):
         describe(regions_class_order=(2, 1, 2))
     with pytest.raises(ValidationError, match="2 values for 3 regions"):
@@ -43,7 +43,7 @@ def test_the_ignore_label_has_no_output():
     dataset = describe(labels={"background": 0, "a": 1, "ignore": 2}, regions_class_order=None)
 
     assert (dataset.num_outputs, dataset.ignore_label) == (2, 2)
-    with pytest.raises(ValidationError, match="ignore label 2 must be the highest"):
+    with pytest.raises(ValidationError, match="expected ignore to have the highest label value, got 2"):
         describe(labels={"background": 0, "a": 1, "ignore": 2, "b": 3}, regions_class_order=None)
     regions = describe(labels={"background": 0, "a": (1, 2), "b": 2, "ignore": 3}, regions_class_order=(1, 2))
     assert (regions.num_outputs, regions.ignore_label) == (2, 3)

@@ -1,4 +1,4 @@
-"""Faults of documents are said by the paths at which they stand, in plain words."""
+"""Messages about faults of documents: paths, values, suggestions."""
 
 import json
 
@@ -11,7 +11,7 @@ from scanseg.specs import DatasetSpec, Document, Fold, NetworkSpec, XLSTMUNetSpe
 
 
 class Holder(Document):
-    """A document with a union of kinds inside."""
+    """A document that contains a union."""
 
     network: NetworkSpec
     fold: Fold
@@ -22,14 +22,14 @@ def network(**fields):
     return XLSTMUNetSpec(**sizes | fields)
 
 
-def test_a_setting_is_named_as_it_is_given() -> None:
+def test_a_wrong_setting_is_quoted() -> None:
     holder = Holder(network=network(), fold=Fold(train=("a",), validation=("b",)))
     with pytest.raises(UsageError, match=r"^--set network\.features=3: network\.features: Input") as caught:
         apply_settings(holder, ["network.features=3"])
     assert "xlstm-unet" not in str(caught.value)
 
 
-def test_what_a_document_refuses_as_a_whole_is_said_as_it_is() -> None:
+def test_faults_of_a_whole_document_have_no_path() -> None:
     fold = Fold(train=("a",), validation=("b",))
     with pytest.raises(
         UsageError, match=r"^--set validation=\[\"a\"\]: case a is in training and in validation$"
@@ -37,7 +37,7 @@ def test_what_a_document_refuses_as_a_whole_is_said_as_it_is() -> None:
         apply_settings(fold, ['validation=["a"]'])
 
 
-def test_members_of_a_union_are_no_places(tmp_path) -> None:
+def test_paths_do_not_contain_members_of_unions(tmp_path) -> None:
     file = tmp_path / "dataset.json"
     labels = {"background": 0, "a": 300}
     file.write_text(
@@ -48,14 +48,14 @@ def test_members_of_a_union_are_no_places(tmp_path) -> None:
     assert "constrained-int" not in str(caught.value)
 
 
-def test_a_key_that_is_missing_is_named(tmp_path) -> None:
+def test_a_missing_key_is_named(tmp_path) -> None:
     file = tmp_path / "fold.json"
     file.write_text('{"train": [], "validaton": []}')
     with pytest.raises(InputError, match="validation: Field required; validaton: Extra inputs"):
         Fold.read(file)
 
 
-def test_what_stands_in_the_description_of_a_data_set_is_quoted(tmp_path) -> None:
+def test_a_wrong_value_in_a_data_set_description_is_quoted(tmp_path) -> None:
     labels = {"background": 0, "a": 300}
     description = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".png"}
     (tmp_path / "dataset.json").write_text(json.dumps(description))

@@ -27,7 +27,7 @@ def find_nonzero_box(array: Shaped[np.ndarray, "channel z y x"]) -> tuple[Triple
 
 
 def find_nonzero_part(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Find the voxels with a nonzero channel, and fill the holes between them.
+    """Find the voxels with a nonzero channel, with holes filled.
 
     As in nnU-Net, a hole is a connected part of the zero voxels that does not reach the border of the array
     (connected by faces). An image of one slice has no holes, because every voxel lies at the border.

@@ -31,7 +31,7 @@ DETACHED_ENDINGS = (".nhdr", ".mhd")
 
 
 def file_ending(path: Path) -> str:
-    """Return the image ending of a file name in lower case, such as `.nii.gz`.
+    """Return the ending of an image file in lower case.
 
     Args:
         path: The file.

@@ -110,7 +110,10 @@ def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) ->
 def _to_image(
     image: "SimpleITK.Image", array: Shaped[np.ndarray, "channel *spatial"], num_axes: int
 ) -> Image:
-    """Combine an array with the geometry of its spatial axes, spacing in array order."""
+    """Combine an array with the geometry of its spatial axes.
+
+    The spacing of the result is in array order.
+    """
     rows = np.reshape(image.GetDirection(), (image.GetDimension(), image.GetDimension()))
     return Image(
         array=np.ascontiguousarray(array),
@@ -136,7 +139,10 @@ def _execute(action: Callable[[], _Result], path: Path) -> _Result:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the last line of SimpleITK's error, or plain words if that line is technical."""
+    """Return the reason of SimpleITK's error in one line.
+
+    It is the last line of the error, or plain words if that line is technical.
+    """
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "").strip()
     if "Reason:" in last or "Unable to determine ImageIO" in last:
         return "damaged, or in another format than its ending"
@@ -145,10 +151,10 @@ def _reason(error: RuntimeError) -> str:
 
 @contextmanager
 def _captured_stderr() -> Iterator[None]:
-    """Capture the standard error of C and C++ libraries, and print it on success.
+    """Capture the standard error of C and C++ libraries.
 
-    The stream belongs to the whole process. Output of other threads is therefore delayed on success, and discarded
-    together with the decoder's messages on failure.
+    It is printed on success. The stream belongs to the whole process. Output of other threads is therefore delayed on
+    success, and discarded together with the decoder's messages on failure.
     """
     with _stderr_lock, tempfile.TemporaryFile() as captured:
         try:

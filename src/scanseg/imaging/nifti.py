@@ -106,9 +106,9 @@ def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:
 
 
 def _trailer_bytes(path: Path) -> int:
-    """Return the size after decompression in bytes, modulo 2^32, from the gzip trailer.
+    """Return the size after decompression from the gzip trailer.
 
-    The trailer holds the size of the last gzip member only.
+    It is in bytes, modulo 2^32. The trailer holds the size of the last gzip member only.
     """
     with path.open("rb") as file:
         file.seek(-4, 2)

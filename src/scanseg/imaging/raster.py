@@ -59,7 +59,9 @@ def read_pillow(path: Path, *, indices: bool) -> Image:
 
 
 def count_pillow_channels(path: Path) -> int:
-    """Count the channels of a PNG, BMP or JPEG file from its header, without alpha.
+    """Count the channels of a PNG, BMP or JPEG file, without alpha.
+
+    Only the header is read.
 
     Args:
         path: The file.
@@ -74,9 +76,10 @@ def count_pillow_channels(path: Path) -> int:
 
 
 def read_tiff(path: Path) -> Image:
-    """Read a TIFF file: one grey or colour picture, or a stack along z.
+    """Read a TIFF file: one picture or one stack along z.
 
-    The spacing comes from a file `CASE.json` beside it, as in nnU-Net: `{"spacing": [z, y, x]}` in mm.
+    Pictures are grey or colour. The spacing comes from a file `CASE.json` beside it, as in nnU-Net:
+    `{"spacing": [z, y, x]}` in mm.
 
     Args:
         path: The file.
@@ -103,7 +106,9 @@ def read_tiff(path: Path) -> Image:
 
 
 def count_tiff_channels(path: Path) -> int:
-    """Count the channels of a TIFF file from its header, without alpha.
+    """Count the channels of a TIFF file, without alpha.
+
+    Only the header is read.
 
     Args:
         path: The file.
@@ -176,7 +181,10 @@ def raster_image(
 
 
 def _open_picture(path: Path) -> "ImageFile":
-    """Open a picture and read its header, without pillow's warning for large pictures."""
+    """Open a picture and read its header.
+
+    Pillow's warning for large pictures is off.
+    """
     import PIL.Image
 
     try:
@@ -190,7 +198,10 @@ def _open_picture(path: Path) -> "ImageFile":
 
 
 def _is_deep_colour(picture: "ImageFile") -> bool:
-    """Return whether a colour picture has 16 bits per channel; pillow keeps 8."""
+    """Return whether a colour picture has 16 bits per channel.
+
+    Pillow keeps only 8 of them.
+    """
     arguments = picture.tile[0][3] if picture.tile else None
     mode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     return isinstance(mode, str) and ";16" in mode and picture.mode not in _GREY_MODES
@@ -239,7 +250,10 @@ def _without_alpha(
 
 
 def _tiff_series(path: Path) -> tuple["tifffile.TiffPageSeries", bool]:
-    """Return the only series of a TIFF file, and whether its last sample is alpha."""
+    """Return the only series of a TIFF file.
+
+    The second value is true if its last sample is alpha.
+    """
     import tifffile
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
@@ -255,7 +269,11 @@ def _tiff_series(path: Path) -> tuple["tifffile.TiffPageSeries", bool]:
 
 
 def _tiff_pixels(path: Path) -> tuple[np.ndarray, str, bool]:
-    """Return voxels, letters of the axes, and whether the last sample is alpha."""
+    """Decode a TIFF file.
+
+    Returns:
+        Voxels, letters of the axes, and whether the last sample is alpha.
+    """
     import tifffile
 
     series, has_alpha = _tiff_series(path)
@@ -272,7 +290,11 @@ def _tiff_pixels(path: Path) -> tuple[np.ndarray, str, bool]:
 
 
 def _companion_spacing(path: Path, num_axes: int) -> tuple[float, ...] | None:
-    """Read the spacing from the JSON file beside a TIFF file. `None`: no such file."""
+    """Read the spacing from the JSON file beside a TIFF file.
+
+    Returns:
+        Millimetres per voxel along each axis. `None`: the file is missing.
+    """
     companion = companion_path(path)
     if not companion.is_file():
         return None

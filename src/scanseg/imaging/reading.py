@@ -93,7 +93,10 @@ def read_instance_map(path: Path) -> Image:
 
 
 def _read_whole_numbers(path: Path, *, kind: str) -> Image:
-    """Read a map of whole numbers: one channel, in the type of the file."""
+    """Read a map of whole numbers.
+
+    The result has one channel and the type of the file.
+    """
     if file_ending(path) in LOSSY_ENDINGS:
         raise InputError(f"{path}: JPEG changes values and cannot hold a {kind} map. Save it as PNG.")
     image = _read_file(path, indices=True)
@@ -186,7 +189,7 @@ def _check_values(path: Path, image: Image) -> None:
 
 
 def _check_channels(paths: Sequence[Path], images: Sequence[Image]) -> None:
-    """Check that each file holds one channel and that their grids are equal."""
+    """Check that files hold one channel each, on equal grids."""
     faults = []
     for path, image in zip(paths, images, strict=True):
         if image.num_channels != 1:

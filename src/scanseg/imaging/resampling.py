@@ -144,7 +144,7 @@ def _apply(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
 
 @lru_cache(maxsize=128)
 def _matrix(size: int, new_size: int, order: Literal[1, 3]) -> np.ndarray:
-    """Return the weights (new, old) of each old voxel in each new voxel."""
+    """Return the interpolation weights of shape (new, old) along one axis."""
     if size == 1:
         return np.ones((new_size, 1), dtype=np.float32)
     if size == new_size:
@@ -157,7 +157,7 @@ def _matrix(size: int, new_size: int, order: Literal[1, 3]) -> np.ndarray:
 
 
 def _take_nearest(array: np.ndarray, axis: int, new_size: int) -> np.ndarray:
-    """Take the nearest voxel along one axis, of two equally near the higher."""
+    """Take the nearest voxel along one axis. Ties take the higher."""
     size = array.shape[axis]
     if size == new_size:
         return array

@@ -139,7 +139,7 @@ def _check_integers(path: Path, numbers: np.ndarray, like: Image, *, highest: in
 
 
 def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
-    """Write a label map or instance map in the format of the file's ending."""
+    """Write a label map or instance map in the ending's format."""
     ending = file_ending(path)
     decoder = DECODERS[ending]
     if ending in LOSSY_ENDINGS or ending in DETACHED_ENDINGS:
@@ -157,7 +157,7 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under a temporary name with the same ending, then rename the file."""
+    """Write under a temporary name with the same ending, then rename."""
     try:
         with written_whole(path) as temporary:
             write(temporary)

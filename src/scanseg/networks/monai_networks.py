@@ -295,10 +295,10 @@ def build_swin_unetr(
 
 
 def _recompute_blocks(network: nn.Module) -> None:
-    """Recompute the transformer blocks in the backward pass instead of keeping their activations.
+    """Recompute the transformer blocks in the backward pass.
 
-    MONAI's own checkpointing restores the random state, which a CUDA graph does not allow. The recomputed functions
-    here draw no random numbers: the draw of stochastic depth stays outside.
+    Their activations are not kept. MONAI's own checkpointing restores the random state, which a CUDA graph does not
+    allow. The recomputed functions here draw no random numbers: the draw of stochastic depth stays outside.
     """
     from monai.networks.nets.swin_unetr import SwinTransformerBlock
 

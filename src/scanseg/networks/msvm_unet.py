@@ -1,4 +1,7 @@
-"""MSVM-UNet: a 2D U-Net of VSS blocks. Source: Chen et al. 2024, arXiv:2408.13735."""
+"""MSVM-UNet: a 2D U-Net of VSS blocks.
+
+Source: Chen et al. 2024, arXiv:2408.13735.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -164,7 +167,7 @@ class MSVMEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel y x"]
     ) -> list[Float[Tensor, "batch dim stage_y stage_x"]]:
-        """Return the features of the stages, of strides 4, 8, 16 and 32.
+        """Return the features of the stages (strides 4, 8, 16, 32).
 
         Args:
             x: Images of shape (batch, channel, y, x).

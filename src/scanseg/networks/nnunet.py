@@ -107,8 +107,8 @@ class ResidualUNet(ConvolutionalNetwork):
 
     While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
     resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
-    switched off later. As in nnU-Net, the scales of the last norms of residual blocks are initialized with 0. Each block
-    initially equals its shortcut.
+    switched off later. As in nnU-Net, the scales of the last norms of residual blocks are initialized with 0. Each
+    block initially equals its shortcut.
 
     Args:
         in_channels: Channels of the images.

@@ -65,7 +65,7 @@ def place_network(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def set_channels_last(network: ConvolutionalNetwork, *, channels_last: bool) -> None:
-    """Set the memory format of a network's weights, and thereby of its maps.
+    """Set the memory format of a network's weights and maps.
 
     Args:
         network: The network. It is changed in place.

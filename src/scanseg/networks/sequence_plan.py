@@ -19,7 +19,7 @@ StageRole = Literal["sequence", "convolution", "nothing"]
 
 
 def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
-    """Return the kind of layer after each encoder stage of the `enc` variant.
+    """Return the layer kind after each encoder stage of `enc`.
 
     Args:
         num_stages: Stages of the encoder.
@@ -36,7 +36,7 @@ def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
 
 
 def token_axes(shapes: StageShapes, patch_size: Sequence[int]) -> tuple[TokenAxis, ...]:
-    """Return for each stage whether its channels or its voxels are the tokens.
+    """Return the token axis of each stage: `channel` or `voxel`.
 
     Channels are the tokens if the map has at most as many voxels as features.
 

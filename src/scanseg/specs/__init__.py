@@ -1,4 +1,7 @@
-"""Documents: what is decided, stored as JSON. Neither torch nor numpy is known here."""
+"""Documents that are stored as JSON: plans and records.
+
+This package imports neither torch nor numpy.
+"""
 
 from scanseg.specs.base import Document, describe_faults, list_faults
 from scanseg.specs.label_names import canonical_label
@@ -13,7 +16,7 @@ from scanseg.specs.plan.augmentation import (
     MirrorTransform,
     Transform,
 )
-from scanseg.specs.plan.dataset import BACKGROUND, IGNORE, DatasetSpec, Fold, Splits
+from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec, Fold, Splits
 from scanseg.specs.plan.ensemble import (
     ConfigurationOutcome,
     CrossValidationRecord,
@@ -30,7 +33,6 @@ from scanseg.specs.plan.network import (
     PlainUNetSpec,
     ResidualUNetSpec,
     SegResNetSpec,
-    StagedSpec,
     SwinUNETRSpec,
     UNETRSpec,
     XLSTMUNetSpec,
@@ -95,7 +97,6 @@ from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
     "BACKGROUND",
-    "IGNORE",
     "AdamWSpec",
     "AffineTransform",
     "BrightnessTransform",
@@ -167,7 +168,6 @@ __all__ = [
     "SegResNetSpec",
     "Splits",
     "Spread",
-    "StagedSpec",
     "Statistics",
     "StoreIndex",
     "StoredCase",

@@ -1,11 +1,11 @@
-"""The base of every document: frozen, strict about keys, stored as JSON."""
+"""The base class of all documents."""
 
 import json
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,13 +18,14 @@ _SELF_EXPLAINED = (
     *("value_error", "missing", "extra_forbidden", "union_tag_invalid", "union_tag_not_found"),
     "json_invalid",
 )
-"""Kinds of faults whose messages have all values in them, or are about no value."""
+"""Types of faults whose messages need no value, or contain all values."""
 _MAX_QUOTED = 60
+"""Longest value that is quoted in a message, in characters."""
 _QUOTED = re.compile("'([^']*)'")
 
 
 class Document(BaseModel):
-    """A value that is stored as JSON: frozen, and without unknown keys."""
+    """A frozen value that is stored as JSON, without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -38,8 +39,8 @@ class Document(BaseModel):
             path: The file.
 
         Raises:
-            InputError: The file cannot be read, is not JSON, or does not describe this document. All faults
-                are in one message.
+            InputError: The file cannot be read, is not JSON, or is not a valid document of this class. One message
+                lists all faults.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -52,38 +53,46 @@ class Document(BaseModel):
             raise InputError(f"{path}: not a valid {cls.__name__}: {faults}") from error
 
     def to_json(self) -> str:
-        """Return the document as indented JSON, ending with a newline."""
+        """Return the document as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
-def describe_faults(error: ValidationError, *, content: Any) -> str:
-    """Say every fault that pydantic found in one line, each with its path in the document and what stands there.
+def describe_faults(error: ValidationError, *, content: object) -> str:
+    """Describe all faults of a document in one line.
+
+    Each fault has its path in the document and the value there.
 
     Args:
-        error: What pydantic found.
-        content: The document as it was given; pydantic's names for the members of a union, which stand in none of its
-            places, are left out of the paths.
+        error: The faults that pydantic found.
+        content: The document as it was passed. Paths contain only its own keys, without pydantic's names for members of
+            a union.
     """
     return "; ".join(
         f"{path}: {fault}" if path else fault for path, fault in list_faults(error, content=content)
     )
 
 
-def list_faults(error: ValidationError, *, content: Any) -> list[tuple[str, str]]:
-    """Return the path of every fault in the document, empty for one of the whole, and what is wrong there.
+def list_faults(error: ValidationError, *, content: object) -> list[tuple[str, str]]:
+    """Return the path and the description of every fault.
 
     Args:
-        error: What pydantic found.
-        content: The document as it was given.
+        error: The faults that pydantic found.
+        content: The document as it was passed.
+
+    Returns:
+        Pairs of path and description. The path of a fault of the whole document is empty.
     """
     return [
-        (".".join(map(str, _existing_places(fault["loc"], content))), _say(fault))
+        (".".join(map(str, _existing_keys(fault["loc"], content))), _describe(fault))
         for fault in error.errors(include_url=False)
     ]
 
 
-def _say(fault: "ErrorDetails") -> str:
-    """Say a fault: what should be there, what is there unless it is long, and the nearest name where names are few."""
+def _describe(fault: "ErrorDetails") -> str:
+    """Describe a fault: expected value, actual value, and the nearest valid name.
+
+    Long values are left out. Names are suggested if the valid names are listed.
+    """
     message, context = fault["msg"].removeprefix("Value error, "), fault.get("ctx", {})
     if fault["type"] not in _SELF_EXPLAINED:
         text = json.dumps(fault["input"], default=str)
@@ -93,8 +102,11 @@ def _say(fault: "ErrorDetails") -> str:
     return message + (f" (perhaps {nearest[0]})" if nearest else "")
 
 
-def _existing_places(path: tuple[int | str, ...], content: Any) -> Iterator[int | str]:
-    """Give the parts of a path that lead into the content; a key that is missing from an object is one."""
+def _existing_keys(path: tuple[int | str, ...], content: object) -> Iterator[int | str]:
+    """Yield the parts of a path that exist in the content.
+
+    The last part may be missing: it is then a missing key.
+    """
     place = content
     for part in path:
         if isinstance(place, dict):
@@ -106,8 +118,8 @@ def _existing_places(path: tuple[int | str, ...], content: Any) -> Iterator[int 
             place = place[part] if part < len(place) else None
 
 
-def _parsed(text: str) -> Any:
-    """Return what a text says in JSON; None where it is none."""
+def _parsed(text: str) -> object:
+    """Parse a text as JSON. `None`: invalid JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Names of labels, of which every data set has its own spelling."""
+"""Comparison of label names across spellings."""
 
 _SYNONYMS = {
     "adrenal right": ("adrenal gland right", "rag"),
@@ -10,16 +10,16 @@ _SYNONYMS = {
     "probe ultrasound": ("other", "drop in probe ultrasound"),
     "ivc": ("cava inferior vena", "postcava", "post cava"),
 }
-"""Words of a name, in alphabetical order, to those of its other names."""
+"""Canonical name to its synonyms. The words of every name are in alphabetical order."""
 
 _CANONICAL = {other: name for name, others in _SYNONYMS.items() for other in others}
 
 
 def canonical_label(name: str) -> str:
-    """Return what equal names have in common, however they are written.
+    """Return the canonical form of a label name.
 
-    Case, the order of words, and hyphens or underscores between them make no difference; some organs have several
-    names (`RAG`, `right adrenal gland`). The result is for comparison, not for people.
+    Case, word order, hyphens and underscores make no difference. Synonyms of organs have the same form (`RAG`,
+    `right adrenal gland`). The form is for comparison, not for display.
 
     Args:
         name: Name of a label.

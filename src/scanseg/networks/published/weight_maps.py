@@ -187,7 +187,7 @@ def official_to_ours(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Ten
 
 
 def ours_to_official(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Tensor]:
-    """Rename our state dict to the official names and layouts, each tensor once.
+    """Rename our state dict to the official names and layouts.
 
     Args:
         state: Our names and tensors: weights or gradients.

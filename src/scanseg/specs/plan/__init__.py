@@ -1,1 +1,1 @@
-"""Documents of decisions: data set, network, plan, ensemble."""
+"""Documents of decisions: data set, plan, network and ensemble."""

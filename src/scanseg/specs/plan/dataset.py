@@ -1,4 +1,4 @@
-"""What a data set says about itself: channels, labels, regions."""
+"""Description of a data set: channels, labels, regions and folds."""
 
 from typing import Annotated, Self
 
@@ -10,19 +10,28 @@ from scanseg.specs.base import Document
 LabelValue = Annotated[int, Field(ge=0, le=255)]
 
 BACKGROUND = "background"
+"""Name of the label of value 0."""
 IGNORE = "ignore"
+"""Name of the ignore label."""
 
 
 class DatasetSpec(Document):
-    """The content of a `dataset.json` in nnU-Net's layout, as far as it matters."""
+    """The used content of a `dataset.json` in nnU-Net's layout."""
 
     name: str
+    """Name of the data set."""
     channel_names: tuple[str, ...] = Field(min_length=1)
     """One name for each input channel, in the order of the file suffixes `_0000`, `_0001` ..."""
     labels: dict[str, LabelValue | tuple[LabelValue, ...]]
-    """Name to value, or to the values of a region. `background` is 0; `ignore`, if there, is the highest."""
+    """Name to label value, or to the label values of a region.
+
+    `background` is 0. `ignore`, if it exists, has the highest value.
+    """
     regions_class_order: tuple[LabelValue, ...] | None = None
-    """Label value that each region writes into a prediction, in the order of the regions; later ones win."""
+    """Label value that each region writes into a prediction, in the order of the regions.
+
+    Later regions overwrite earlier ones. `None`: the data set has no regions.
+    """
     file_ending: str
     """Ending of the image files, with its dot: `.nii.gz`, `.png` ..."""
 
@@ -30,55 +39,57 @@ class DatasetSpec(Document):
     @classmethod
     def _check_file_ending(cls, ending: str) -> str:
         if not ending.startswith("."):
-            raise ValueError(f'"{ending}" must begin with a dot: ".{ending}"')
+            raise ValueError(f'expected a dot at the start, got "{ending}". Write ".{ending}"')
         return ending
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if self.labels.get(BACKGROUND) != 0:
-            raise ValueError('labels must hold "background": 0')
+            raise ValueError('labels: expected "background": 0')
         if not self.foreground:
-            raise ValueError("labels must hold a label beside background and ignore")
+            raise ValueError("labels: expected a label besides background and ignore")
         if isinstance(self.labels.get(IGNORE), tuple):
-            raise ValueError("the ignore label must be one value")
+            raise ValueError("labels: expected one value for ignore")
         if self.has_regions:
             if self.regions_class_order is None:
-                raise ValueError(
-                    "labels hold regions (lists of values), so regions_class_order must be given"
-                )
+                raise ValueError("regions_class_order is missing: labels contain regions (lists of values)")
             if len(self.regions_class_order) != len(self.foreground):
                 raise ValueError(
-                    f"regions_class_order has {counted(len(self.regions_class_order), 'value')} for "
-                    f"{counted(len(self.foreground), 'region')}"
+                    f"regions_class_order: got {counted(len(self.regions_class_order), 'value')} for "
+                    f"{counted(len(self.foreground), 'region')}. Give one value per region"
                 )
             self._check_class_order(self.regions_class_order)
         else:
             values = sorted(value for name, value in self.labels.items() if isinstance(value, int))
             if values != list(range(len(values))):
-                raise ValueError(f"label values {values} must be consecutive integers from 0, each used once")
+                raise ValueError(
+                    f"labels: expected consecutive integers from 0, each used once, got {values}"
+                )
         if self.ignore_label is not None and self.ignore_label <= max(
             max(v) for v in self.foreground.values()
         ):
-            raise ValueError(f"the ignore label {self.ignore_label} must be the highest label value")
+            raise ValueError(
+                f"labels: expected ignore to have the highest label value, got {self.ignore_label}"
+            )
         return self
 
     def _check_class_order(self, order: tuple[LabelValue, ...]) -> None:
-        """Refuse values that would take a predicted voxel out of the region that wrote it."""
-        strange = [
+        """Check that each region writes one of its own values."""
+        wrong = [
             f"{value} is not in {name} {values}"
             for value, (name, values) in zip(order, self.foreground.items(), strict=True)
             if value not in values
         ]
-        if strange:
+        if wrong:
             raise ValueError(
-                f"regions_class_order must name a value of each region, in the regions' order: {'; '.join(strange)}"
+                f"regions_class_order: expected one value of each region, in the regions' order: {'; '.join(wrong)}"
             )
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """Name of each label or region to segment to the values that make it up, in the order of the outputs.
+        """Name to label values of each label or region, in the order of outputs.
 
-        Labels come by their values, however they are listed: output i is label i. Regions come as they are listed.
+        Labels are in the order of their values: output i is label i. Regions are in listed order.
         """
         named = {
             name: value if isinstance(value, tuple) else (value,)
@@ -89,12 +100,15 @@ class DatasetSpec(Document):
 
     @property
     def has_regions(self) -> bool:
-        """Whether labels overlap: they are then segmented each by itself (sigmoid)."""
+        """True if labels may overlap: each then has its own sigmoid."""
         return any(isinstance(value, tuple) for value in self.labels.values())
 
     @property
     def ignore_label(self) -> int | None:
-        """Value of the voxels that no loss and no metric may count, if the data set has one."""
+        """Value of voxels without annotation. `None`: no ignore label.
+
+        No loss and no score counts these voxels.
+        """
         value = self.labels.get(IGNORE)
         return value if isinstance(value, int) else None
 
@@ -105,28 +119,28 @@ class DatasetSpec(Document):
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of the network: one for each region, or background and one for each label."""
+        """Outputs of the network: one per region, or background and labels."""
         return len(self.foreground) if self.has_regions else 1 + len(self.foreground)
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """Values that a prediction may hold beside background, in rising order."""
+        """Label values of a prediction without background, in ascending order."""
         return tuple(sorted({value for values in self.foreground.values() for value in values}))
 
     @property
     def known_values(self) -> frozenset[int]:
-        """Every value that may occur in a label map."""
+        """All valid values of a label map."""
         values = {value for values in self.foreground.values() for value in values} | {0}
         return frozenset(values if self.ignore_label is None else values | {self.ignore_label})
 
 
 class Fold(Document):
-    """One division of the cases."""
+    """One division of the cases into training and validation."""
 
     train: tuple[str, ...]
     """Names of the training cases."""
     validation: tuple[str, ...]
-    """Names of the validation cases; none of them is a training case."""
+    """Names of the validation cases. None of them is a training case."""
 
     @model_validator(mode="after")
     def _check_disjoint(self) -> Self:
@@ -141,5 +155,6 @@ class Splits(Document):
     """The folds of a data set."""
 
     source: str
-    """Where the folds come from: a file's name, or how they were drawn."""
+    """Origin of the folds: a file name, or the method of drawing them."""
     folds: tuple[Fold, ...]
+    """The folds, by their number."""

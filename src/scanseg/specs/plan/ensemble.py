@@ -1,4 +1,4 @@
-"""Several models that predict as one, what is done to their label maps, and the study that chose both."""
+"""Ensembles, postprocessing, and the cross-validation that selects both."""
 
 from typing import Literal
 
@@ -8,80 +8,97 @@ from scanseg.specs.base import Document
 
 
 class PostprocessingSpec(Document):
-    """What is removed from a predicted label map, in this order."""
+    """Components that are removed from a predicted label map, in this order."""
 
     largest_foreground: bool = False
-    """Keep the largest connected component of all that is not background."""
+    """Keep only the largest connected component of the foreground."""
     largest_component: tuple[str, ...] = ()
-    """Labels, or regions, of which the largest connected component is kept."""
+    """Names of labels or regions of which only the largest connected component is kept."""
 
 
 class EnsembleSpec(Document):
-    """Written as `ensemble.json` into a folder that is then a model of several models."""
+    """The file `ensemble.json` of a model folder with several members."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     members: tuple[str, ...] = Field(min_length=1)
-    """Model folders, relative to this one."""
+    """Model folders of the members, relative to this folder."""
     average: Literal["logits", "probabilities"] = "logits"
-    """What is averaged: the logits of models of one plan, on the network's grid; or the probabilities of models of
-    different plans, on the grid of the image. Members of the latter may be folders of several models themselves."""
+    """Averaged arrays.
+
+    `logits`: for members of one plan, on the network's grid. `probabilities`: for members of different plans, on the
+    source grid. These members may be ensembles themselves.
+    """
     postprocessing: PostprocessingSpec = PostprocessingSpec()
+    """Components that are removed from predicted label maps."""
 
 
 class FoldOutcome(Document):
     """One training of a cross-validation."""
 
     fold: int
+    """Number of the fold, from 0."""
     model: str
-    """Its model folder, relative to the study's."""
+    """Model folder of the training, relative to the folder of the cross-validation."""
     epochs_done: int
+    """Finished epochs."""
     seconds: float
+    """Training time in seconds."""
     mean_dice: float | None
-    """Mean over labels of the Dice of its validation cases."""
+    """Mean over labels of the Dice of the fold's validation cases. `None`: no label was scored."""
 
 
 class ScoredOutcome(Document):
-    """How the validation cases of all folds were predicted."""
+    """Scores of the validation cases of all folds."""
 
     name: str
-    """Name of the recipe, or of the plan's file; of an ensemble, of both, with ` + ` between them."""
+    """Name of the recipe or of the plan file. For a pair: both names, joined by ` + `."""
     labels: dict[str, float | None]
-    """Mean Dice of each label over the validation cases of all folds."""
+    """Mean Dice of each label over the validation cases of all folds. `None`: no case was scored."""
     mean_dice: float | None
+    """Mean of `labels`. `None`: no label was scored."""
     postprocessing: PostprocessingSpec
-    """What raised the mean Dice of these cases without lowering that of any label."""
+    """Postprocessing that raises the mean Dice of these cases without lowering the Dice of any label."""
     postprocessed_labels: dict[str, float | None]
+    """Mean Dice of each label after postprocessing. `None`: no case was scored."""
     postprocessed_mean_dice: float | None
+    """Mean of `postprocessed_labels`. `None`: no label was scored."""
 
 
 class ConfigurationOutcome(ScoredOutcome):
-    """All folds of one way to plan."""
+    """All folds of one recipe or plan."""
 
     folds: tuple[FoldOutcome, ...]
+    """The trainings of the folds."""
 
 
 class EnsembleOutcome(ScoredOutcome):
-    """Two ways to plan, whose probabilities are averaged."""
+    """A pair of recipes or plans with averaged probabilities."""
 
     members: tuple[str, ...]
-    """Names of the ways to plan."""
+    """Names of the two configurations."""
 
 
 class CrossValidationRecord(Document):
-    """Written as `crossval.json`."""
+    """The file `crossval.json` of a cross-validation."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     dataset: str
+    """Name of the data set."""
     num_cases: PositiveInt
-    """Validation cases of all folds."""
+    """Number of validation cases of all folds."""
     configurations: tuple[ConfigurationOutcome, ...]
+    """Results of each recipe or plan."""
     ensembles: tuple[EnsembleOutcome, ...] = ()
-    """Pairs of the configurations; none where there is one, or pairs were not wanted."""
+    """Results of pairs of configurations. Empty with one configuration or without pairs."""
     chosen: str
-    """Name of the configuration, or of the pair, with the highest mean Dice after postprocessing; of equal ones the
-    first, configurations before pairs. It is the model of the study."""
+    """Name of the configuration or pair with the highest mean Dice after postprocessing.
+
+    Of equal ones it is the first, and configurations come before pairs. It is the model of the cross-validation.
+    """
 
     @property
     def outcomes(self) -> tuple[ScoredOutcome, ...]:
-        """Configurations, then ensembles."""
+        """All results: configurations, then ensembles."""
         return (*self.configurations, *self.ensembles)

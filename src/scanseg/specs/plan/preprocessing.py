@@ -1,4 +1,4 @@
-"""How a case becomes the array that a network sees."""
+"""Preprocessing of cases: cropping, normalization, resampling."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,47 +8,61 @@ from scanseg.specs.base import Document
 
 
 class CTNormalization(Document):
-    """Clip to bounds, then subtract and divide by values of the whole data set (Hounsfield units)."""
+    """Normalization of CT intensities by values of the whole data set.
+
+    Intensities are clipped to [lower, upper]. Then the mean is subtracted, and the result is divided by the standard
+    deviation.
+    """
 
     kind: Literal["ct"] = "ct"
+    """Kind of the normalization."""
     lower: float
+    """Lower bound in Hounsfield units."""
     upper: float
+    """Upper bound in Hounsfield units."""
     mean: float
+    """Mean in Hounsfield units."""
     standard_deviation: PositiveFloat
+    """Standard deviation in Hounsfield units."""
 
 
 class ZScoreNormalization(Document):
-    """Subtract the image's own mean and divide by its standard deviation."""
+    """Normalization by the image's own mean and standard deviation."""
 
     kind: Literal["zscore"] = "zscore"
+    """Kind of the normalization."""
     nonzero_only: bool = False
-    """Measure, and change, only the voxels of the non-zero part; the rest stays 0."""
+    """Measure and normalize only the voxels of the nonzero mask. The other voxels stay 0."""
 
 
 class RescaleNormalization(Document):
-    """Map [lower, upper] linearly to [low, high], clipping what lies outside."""
+    """Linear map of [lower, upper] to [low, high], with clipping."""
 
     kind: Literal["rescale"] = "rescale"
+    """Kind of the normalization."""
     lower: float | None = None
-    """Intensity that becomes `low`; None: the image's minimum."""
+    """Intensity that is mapped to `low`. `None`: the image's minimum."""
     upper: float | None = None
-    """Intensity that becomes `high`; None: the image's maximum."""
+    """Intensity that is mapped to `high`. `None`: the image's maximum."""
     low: float = 0.0
+    """Lowest normalized value."""
     high: float = 1.0
+    """Highest normalized value."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
-            raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
+            raise ValueError(f"lower: expected a value below upper {self.upper}, got {self.lower}")
         if self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
+            raise ValueError(f"low: expected a value below high {self.high}, got {self.low}")
         return self
 
 
 class NoNormalization(Document):
-    """Intensities stay as they are."""
+    """No normalization: intensities stay unchanged."""
 
     kind: Literal["none"] = "none"
+    """Kind of the normalization."""
 
 
 Normalization = Annotated[
@@ -58,31 +72,35 @@ Normalization = Annotated[
 
 
 class PreprocessingSpec(Document):
-    """Steps in this order: axes permuted, cropped, normalised, resampled.
+    """Preprocessing of cases, in four steps.
 
-    Arrays are (channel, z, y, x) throughout; an image of two axes is a volume of one slice.
+    The axes are permuted, then the case is cropped, normalized and resampled. Arrays have shape (channel, z, y, x). A
+    2D image is a volume of one slice.
     """
 
     axis_order: tuple[int, int, int] = (0, 1, 2)
-    """Source axis that becomes z, y and x: the axis of the thickest slices comes first."""
+    """Source axes that become z, y and x. The axis of the thickest slices comes first."""
     crop_to_nonzero: bool = True
-    """Cut away the planes at the border in which every channel is 0."""
+    """Crop the planes at the border in which every channel is 0."""
     normalizations: tuple[Normalization, ...] = Field(min_length=1)
-    """One for each channel."""
+    """Normalization of each channel."""
     spacing: tuple[PositiveFloat | None, PositiveFloat, PositiveFloat] | None = None
-    """Target spacing in mm along the permuted axes; None, for all or for z, keeps what the source has."""
+    """Target spacing in mm along the permuted axes. `None`, for all or for z: the source's spacing."""
     slice_size: tuple[PositiveInt, PositiveInt] | None = None
-    """Size (y, x) to which every slice is resized instead of a spacing."""
+    """Size (y, x) in pixels to which every slice is resized. `None`: resample to `spacing` instead."""
     image_order: Literal[0, 1, 3] = 3
-    """Spline order of the image's interpolation."""
+    """Spline order of the interpolation of images."""
     label_order: Literal[0, 1] = 1
-    """0: nearest; 1: linear for each label, then the label with most weight."""
+    """Interpolation of label maps. 0: nearest. 1: linear for each label, then the label with the largest weight."""
     anisotropy_threshold: PositiveFloat = 3.0
-    """From this ratio of the largest to the smallest spacing on, z is interpolated apart, by order 0."""
+    """Ratio of the largest to the smallest spacing from which z is interpolated separately, by order 0."""
 
     @property
     def background_value(self) -> tuple[float, ...]:
-        """What nothing looks like in each channel: the lowest value where there is one, else the mean, 0."""
+        """Intensity of empty space in each channel.
+
+        It is the lowest value of a rescaled channel, else 0 (the mean).
+        """
         return tuple(
             normalization.low if isinstance(normalization, RescaleNormalization) else 0.0
             for normalization in self.normalizations
@@ -91,7 +109,7 @@ class PreprocessingSpec(Document):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
-            raise ValueError(f"axis_order {self.axis_order} must be a permutation of (0, 1, 2)")
+            raise ValueError(f"axis_order: expected a permutation of (0, 1, 2), got {self.axis_order}")
         if self.spacing is not None and self.slice_size is not None:
-            raise ValueError("spacing and slice_size exclude each other")
+            raise ValueError("spacing and slice_size: expected one of them, got both")
         return self
