@@ -61,28 +61,28 @@ def test_recomputing_a_large_map_does_not_change_results(
         x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
     expected = outputs_and_gradients(copy.deepcopy(block), x)
     made = watch(block)
-    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: True)
+    monkeypatch.setattr(recomputation, "_should_recompute", lambda y: True)
     for result, other in zip(outputs_and_gradients(block, x), expected, strict=True):
         assert torch.equal(result, other)
     assert len(made) == 2
 
 
 @pytest.mark.parametrize("block", [BasicResBlock, BasicBlockD])
-@pytest.mark.parametrize("worth_it", [True, False])
-def test_only_a_small_map_is_kept(monkeypatch, on_triton, block, worth_it):
+@pytest.mark.parametrize("recompute", [True, False])
+def test_only_a_small_map_is_kept(monkeypatch, on_triton, block, recompute):
     block = block(3, 5, kernel_size=(3, 3))
     made = watch(block)
-    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: worth_it)
+    monkeypatch.setattr(recomputation, "_should_recompute", lambda y: recompute)
     y = block(torch.randn(2, 3, 6, 6))
     gc.collect()
-    assert (made[0]() is None) == worth_it
+    assert (made[0]() is None) == recompute
     y.sum().backward()
-    assert len(made) == 1 + worth_it
+    assert len(made) == 1 + recompute
 
 
 def test_large_maps_on_a_gpu_are_recomputed():
     large = recomputation.SMALLEST_BYTES // 2
-    assert not recomputation._is_worth_it(torch.empty(0))
+    assert not recomputation._should_recompute(torch.empty(0))
 
     class OnGPU:
         is_cuda = True
@@ -90,14 +90,14 @@ def test_large_maps_on_a_gpu_are_recomputed():
         def __init__(self, values):
             self.nbytes = 2 * values
 
-    assert recomputation._is_worth_it(OnGPU(large))
-    assert not recomputation._is_worth_it(OnGPU(large - 1))
+    assert recomputation._should_recompute(OnGPU(large))
+    assert not recomputation._should_recompute(OnGPU(large - 1))
 
 
 def test_nothing_is_recomputed_without_gradients(monkeypatch):
     block = BasicResBlock(3, 5, kernel_size=(3, 3)).eval()
     made = watch(block)
-    monkeypatch.setattr(recomputation, "_is_worth_it", lambda y: True)
+    monkeypatch.setattr(recomputation, "_should_recompute", lambda y: True)
     with torch.inference_mode():
         block(torch.randn(2, 3, 6, 6))
     assert len(made) == 1

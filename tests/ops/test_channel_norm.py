@@ -1,4 +1,4 @@
-"""The norm over channels, alone and with the residual connection or the rearrangement before it."""
+"""The norm over channels, alone and with the residual sum or the rearrangement before it."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from scanseg.ops.channel_norm.triton_backend import MOST_CHANNELS, _normalise, _
 
 from .precision import assert_accurate, cast, poisoned, run
 
-# On the CPU PyTorch itself sums the parameters' gradients in 16 bits, beyond the bounds.
+# On the CPU PyTorch sums the gradients of parameters in 16 bits, which exceeds the bounds.
 SERVED = [
     ("triton", torch.float32),
     ("triton", torch.bfloat16),
@@ -35,7 +35,7 @@ def norm(backend, **options):
 
 
 def residual_norm(backend, sample_scale=None):
-    """Both results side by side, so that one gradient reaches both."""
+    """Return both results side by side, so that one gradient reaches both."""
 
     def operator(inputs):
         total, normed = residual_channel_norm(
@@ -156,7 +156,7 @@ def test_gradients_in_float64(generator, kind):
 
 @pytest.mark.parametrize("added", [None, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("factor", [1, 2])
-def test_is_a_sound_operator(generator, added, factor):
+def test_passes_opcheck(generator, added, factor):
     inputs = norm_inputs(generator, channels=4, space=(2, 3), factor=factor, added=added is not None)
     x = inputs["x"].movedim(1, -1).contiguous().requires_grad_()
     weight, bias = inputs["weight"].requires_grad_(), inputs["bias"].requires_grad_()
@@ -165,7 +165,7 @@ def test_is_a_sound_operator(generator, added, factor):
         branch = inputs["added"].movedim(1, -1).to(added, copy=True).contiguous().requires_grad_()
     for scale in (None, torch.rand(2)):
         arguments = (x, branch, scale, weight, bias, 1e-5, torch.float32, factor)
-        # The gradients of two results of different dtypes are summed up inside; their closeness is tested elsewhere.
+        # The operator sums the gradients of two results of different dtypes. Other tests check their accuracy.
         torch.library.opcheck(_normalise, arguments)
         total, normed = (tensor.detach() for tensor in _normalise(*arguments))
         given = (torch.randn(total.shape), torch.randn(normed.shape), x.detach() if added is None else total)

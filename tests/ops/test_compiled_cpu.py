@@ -1,4 +1,4 @@
-"""The compiled CPU backend: threads, refusals, tracing, and its cache on disk; its numbers: see `test_scans`."""
+"""The compiled CPU backend: threads, unsupported calls, tracing and cache. `test_scans` checks its numbers."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ torch.testing.assert_close(y, expected.expand_as(y))
 
 @pytest.fixture
 def threads():
-    """Sets the number of threads for one test."""
+    """Return a function that sets the number of threads for one test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -83,7 +83,7 @@ def test_nan_is_passed_on(generator, name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_is_a_sound_operator(generator, dtype):
+def test_passes_opcheck(generator, dtype):
     inputs = cast(map_inputs(generator, "random", dim=3), dtype)
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
     torch.library.opcheck(_scan, tensors)
@@ -91,7 +91,7 @@ def test_is_a_sound_operator(generator, dtype):
     torch.library.opcheck(_scan_backward, (detached[0].float(), *detached))
 
 
-def test_serves_by_default():
+def test_is_the_default_on_the_cpu():
     tensor = torch.zeros(1)
     assert choose("ss2d_scan", BACKENDS, None, tensor) is BACKENDS["compiled_cpu"]
     assert choose("ss2d_scan", BACKENDS, None, tensor.to("meta")) is BACKENDS["chunked"]
@@ -105,7 +105,7 @@ def test_unsupported_calls_raise_with_a_reason(generator):
     assert reason == "expected float16, bfloat16, float32 or float64, got torch.float8_e4m3fn"
 
 
-def test_without_numba_the_next_serves():
+def test_without_numba_the_next_backend_is_chosen():
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import importlib.util as util; find = util.find_spec\n"
@@ -128,7 +128,7 @@ def test_runs_where_the_package_cannot_be_written(tmp_path, user_cache):
     package = tmp_path / "code" / "scanseg"
     ignored = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc")
     shutil.copytree(Path(scanseg.__file__).parent, package, ignore=ignored)
-    # A file in the place of the folder keeps even root from writing there.
+    # A file in place of the folder prevents even root from writing there.
     (package / "ops" / "ss2d" / "__pycache__").write_text("")
     home = tmp_path / "home"
     if user_cache:
@@ -153,8 +153,8 @@ def test_runs_where_the_package_cannot_be_written(tmp_path, user_cache):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_makes_its_own_threads(threads):
-    # The threads alone: PyTorch's do not outlive a fork.
+def test_a_forked_process_creates_its_own_threads(threads):
+    # Only the threads are tested, because those of PyTorch do not survive a fork.
     def kernel(done, first, stride):
         done[first::stride] = [threading.get_ident()] * len(done[first::stride])
 

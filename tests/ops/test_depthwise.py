@@ -1,4 +1,4 @@
-"""The depthwise convolution: every backend against the float64 reference, with what stands around it."""
+"""The depthwise convolution with activations, bias and residual: every backend against the float64 reference."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def conv(backend, **options):
 
 
 def by_taps(inputs, *, residual=False, gelu=False, silu=False):
-    """The definition, tap by tap."""
+    """Compute the definition, tap by tap."""
     x, weight = inputs["x"], inputs["weight"]
     if gelu:
         x = F.gelu(x)
@@ -80,7 +80,7 @@ def test_kernels_and_maps_of_any_size(generator, size, shape):
 
 
 def test_weights_keep_their_precision_beside_a_16_bit_map(generator):
-    """A tap of 2^-12 beside the identity would vanish in bfloat16."""
+    """A tap of 2^-12 added to the identity would vanish in bfloat16."""
     x = torch.full((1, 8, 4, 4), 2.0).bfloat16().requires_grad_()
     weight = torch.full((8, 1, 1, 1), -1 + 2.0**-12, requires_grad=True)
     y = depthwise_conv(x, weight, residual=True, backend="triton")
@@ -115,7 +115,7 @@ def test_gradients_in_float64(generator, around):
 
 @pytest.mark.parametrize("around", ["silu", "multi-scale"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_is_a_sound_operator(generator, around, bias):
+def test_passes_opcheck(generator, around, bias):
     inputs = conv_inputs(generator, size=3, shape=(1, 3, 4, 3), bias=bias)
     x, weight = (
         inputs["x"].permute(0, 2, 3, 1).contiguous().requires_grad_(),
@@ -146,7 +146,7 @@ def test_traces_as_one_graph(generator):
         torch.testing.assert_close(tensor, expected[name])
 
 
-def test_nothing_is_kept_for_gradients_that_nobody_wants(generator):
+def test_nothing_is_saved_without_gradients(generator):
     inputs = conv_inputs(generator, size=3)
     x = inputs["x"].permute(0, 2, 3, 1).contiguous()
     flags = {"gelu": False, "silu": True, "residual": False}

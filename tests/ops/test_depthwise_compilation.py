@@ -1,4 +1,4 @@
-"""The kernels around the scans compile for an H100 (sm_90), without one: no spills, few enough instructions."""
+"""The kernels around the scans compile for an H100 (sm_90), without one: no spills, few instructions."""
 
 import pytest
 

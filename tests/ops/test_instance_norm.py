@@ -1,4 +1,4 @@
-"""Instance norm with shortcut and activation: every backend against the float64 formula."""
+"""Instance norm with residual and activation: every backend against the float64 formula."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from scanseg.ops.instance_norm import triton_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 backends = pytest.mark.parametrize("backend", BACKENDS)
-# With and without what may follow the norm.
+# With and without residual and activation.
 followers = pytest.mark.parametrize(
     ("has_residual", "slope"), [(False, None), (False, 0.01), (True, None), (True, 0.01), (True, 0.0)]
 )
@@ -30,8 +30,8 @@ SHAPES = [(2, 5, 1, 2), (2, 17, 3, 3), (1, 3, 7, 11), (3, 4, 3, 5, 2)]
 
 
 @pytest.fixture(params=["whole", "by chunks"])
-def way(request, monkeypatch):
-    """Small maps in one tile, or by chunks of tiles as large ones are."""
+def tiling(request, monkeypatch):
+    """Process small maps in one tile, or by chunks of tiles like large maps."""
     if request.param == "by chunks":
         by_chunks = triton_launch.Tiles(
             whole=(),
@@ -74,7 +74,7 @@ def grad_for(inputs, generator):
     ids=str,
 )
 @followers
-def test_triton_float32_accuracy(generator, way, shape, has_residual, slope, channels_last):
+def test_triton_float32_accuracy(generator, tiling, shape, has_residual, slope, channels_last):
     inputs = in_format(
         cast(norm_inputs(generator, shape, has_residual=has_residual), torch.float32), channels_last
     )
@@ -101,7 +101,7 @@ def test_tiles_and_their_borders(generator, size, channels_last):
 @main_followers
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @formats
-def test_16_bit_accuracy(generator, way, backend, dtype, has_residual, slope, channels_last):
+def test_16_bit_accuracy(generator, tiling, backend, dtype, has_residual, slope, channels_last):
     inputs = norm_inputs(generator, (2, 5, 6, 7), has_residual=has_residual)
     inputs = in_format(cast(inputs, dtype), channels_last)
     grad = grad_for(inputs, generator)
@@ -110,10 +110,10 @@ def test_16_bit_accuracy(generator, way, backend, dtype, has_residual, slope, ch
 
 @pytest.mark.parametrize("outlier", [False, True])
 @formats
-def test_a_large_mean_cancels_nothing(generator, way, outlier, channels_last):
+def test_a_large_mean_cancels_nothing(generator, tiling, outlier, channels_last):
     inputs = norm_inputs(generator, (1, 2, 12, 11), mean=1e3, std=1.0)
     if outlier:
-        # What begins a map may be far from all the rest: the border of an image, say.
+        # The first values of a map, such as the border of an image, may be far from all others.
         inputs["x"][..., 0, :4] = 0
     inputs = in_format(cast(inputs, torch.float32), channels_last)
     truth, result = (norm(name)(cast(inputs, dtype)) for name, dtype in
@@ -138,7 +138,7 @@ def test_dtype_and_memory_format_are_those_of_the_map(generator, backend, channe
 
 
 @backends
-def test_strided_inputs_in_poisoned_memory(generator, way, backend):
+def test_strided_inputs_in_poisoned_memory(generator, tiling, backend):
     inputs = cast(norm_inputs(generator, (2, 3, 4, 5)), torch.float64)
     grad = grad_for(inputs, generator)
     strided = {name: poisoned(tensor.cpu()).to(DEVICE) for name, tensor in inputs.items()}
@@ -149,7 +149,7 @@ def test_strided_inputs_in_poisoned_memory(generator, way, backend):
 
 
 @formats
-def test_part_of_a_map_of_more_channels(generator, way, channels_last):
+def test_part_of_a_map_of_more_channels(generator, tiling, channels_last):
     inputs = cast(norm_inputs(generator, (2, 9, 4, 5)), torch.float32)
     whole = in_format(inputs, channels_last)
     parts = {name: tensor[:, 2:6] if tensor.ndim > 1 else tensor[2:6] for name, tensor in whole.items()}
@@ -158,8 +158,8 @@ def test_part_of_a_map_of_more_channels(generator, way, channels_last):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="no float64 on the GPU")
 @followers
-def test_gradcheck(generator, way, has_residual, slope):
-    channels_last = (way == "whole") == has_residual
+def test_gradcheck(generator, tiling, has_residual, slope):
+    channels_last = (tiling == "whole") == has_residual
     inputs = in_format(norm_inputs(generator, (2, 2, 2, 3, 1), has_residual=has_residual), channels_last)
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
     function = norm("triton", slope=slope)
@@ -170,7 +170,7 @@ def test_gradcheck(generator, way, has_residual, slope):
 
 @pytest.mark.parametrize(("shape", "channels_last"), [((2, 3, 4, 5), False), ((2, 3, 2, 3, 4), True)])
 @main_followers
-def test_is_a_sound_operator(generator, shape, has_residual, slope, channels_last):
+def test_passes_opcheck(generator, shape, has_residual, slope, channels_last):
     inputs = norm_inputs(generator, shape, has_residual=has_residual)
     inputs = in_format(cast(inputs, torch.bfloat16), channels_last)
     x, weight, bias = (inputs[name] for name in ("x", "weight", "bias"))
@@ -184,7 +184,7 @@ def test_is_a_sound_operator(generator, shape, has_residual, slope, channels_las
     torch.library.opcheck(_gradients, (torch.ones_like(y), x, kept, weight, bias, stats, slope))
 
 
-def test_results_are_the_same_each_time(generator, way):
+def test_results_are_the_same_each_time(generator, tiling):
     inputs = in_format(cast(norm_inputs(generator, (2, 5, 9, 9)), torch.bfloat16), True)
     grad = grad_for(inputs, generator)
     first, second = run(norm("triton"), inputs, grad), run(norm("triton"), inputs, grad)
@@ -221,7 +221,7 @@ def test_one_voxel_raises_the_error_of_torch(generator, backend):
     assert str(raised.value) == str(torchs.value)
 
 
-def test_wrong_arguments_are_named(generator):
+def test_the_error_names_wrong_arguments(generator):
     inputs = norm_inputs(generator, (2, 3, 4, 5))
     message = (
         r"bias: expected shape \(3,\) .*got \(2,\).*"

@@ -18,13 +18,13 @@ from .precision import LargestTensor, assert_accurate, cast, poisoned, relative_
 backends = pytest.mark.parametrize("backend", BACKENDS)
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 GATES = ("random", "near one", "saturated")
-# The interpreter takes seconds for what a GPU does in microseconds.
+# The interpreter takes seconds for work of microseconds on a GPU.
 TOKENS = {"triton": (1, 2, 31, 32, 33, 97), "chunked": (1, 2, 127, 128, 129, 197, 384), "reference": (1, 2)}
 
 
 @pytest.fixture
 def small_layout(monkeypatch):
-    """Blocks of 16 tokens and 16 features, chunks of 32 tokens: what needs thousands of tokens else."""
+    """Use blocks of 16 tokens and 16 features and chunks of 32 tokens, so that few tokens make several chunks."""
 
     def lay_out(token, dim, dtype):
         chunks = -(-token // 32)
@@ -36,14 +36,17 @@ def small_layout(monkeypatch):
 
 
 def make_inputs(generator, gates, *, batch=2, head=2, token=8, dim=6):
-    """Float64 inputs; q and k of positive mean, since raw h is ill-conditioned where the row sum is near exp(-m)."""
+    """Make float64 inputs.
+
+    q and k have a positive mean, because raw h is ill-conditioned if the row sum is near exp(-m).
+    """
     normal = partial(torch.randn, generator=generator, dtype=torch.float64)
     uniform = partial(torch.rand, generator=generator, dtype=torch.float64)
     shape = (batch, head, token)
     igate, fgate = {
         "random": lambda: (2 * normal(shape), 3 * normal(shape)),
         "near one": lambda: (0.5 * normal(shape), 6 + 6 * uniform(shape)),
-        # No ties: the gradient of a maximum is a matter of taste there.
+        # No ties, because the gradient of a maximum is ambiguous at a tie.
         "saturated": lambda: (30 * normal(shape).sign() + normal(shape), 60 * normal(shape).sign()),
     }[gates]()
     q, k = (normal((*shape, dim)) + 0.7 for _ in range(2))
@@ -55,7 +58,7 @@ def operator(backend=None, *, reverse=False):
 
 
 def published(q, k, v, igate, fgate):
-    """networks.md, section 2.4: the quadratic formula, as published."""
+    """Compute the published quadratic formula (networks.md, section 2.4)."""
     token, dim = q.shape[2:]
     total = F.logsigmoid(fgate).cumsum(-1)
     read = torch.ones(token, token, dtype=torch.bool).tril()
@@ -146,14 +149,14 @@ def test_gradcheck(generator, backend, token, reverse):
 
 @pytest.mark.usefixtures("small_layout")
 def test_triton_sums_the_gradients_of_forget_gates_over_features_blocks_and_chunks(generator):
-    """Pairs of tokens within a block, a chunk, and across chunks; forget gates near one let all of them count."""
+    """With forget gates near one, pairs of tokens within a block, within a chunk and across chunks all count."""
     inputs = make_inputs(generator, "near one", batch=1, head=1, token=101, dim=20)
     grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
     expected, results = (run(operator(name), inputs, grad)["grad fgate"] for name in ("chunked", "triton"))
     torch.testing.assert_close(results, expected, rtol=1e-9, atol=1e-12 * expected.abs().max().item())
 
 
-def test_triton_with_the_layout_as_shipped(generator, monkeypatch):
+def test_triton_with_the_default_layout(generator, monkeypatch):
     monkeypatch.setattr(gpu_layout, "LONGEST_SINGLE_CHUNK", 100)
     inputs = make_inputs(generator, "random", batch=1, head=1, token=150, dim=33)
     grad = torch.randn(inputs["q"].shape, generator=generator, dtype=torch.float64)
@@ -164,7 +167,7 @@ def test_triton_with_the_layout_as_shipped(generator, monkeypatch):
 
 @pytest.mark.parametrize("token", [20, 40])
 @pytest.mark.usefixtures("small_layout")
-def test_triton_operators_are_sound(generator, token):
+def test_triton_operators_pass_opcheck(generator, token):
     inputs = cast(make_inputs(generator, "random", batch=1, head=1, token=token, dim=3), torch.float32)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs.values()]
     torch.library.opcheck(triton_gpu.run_forward, (*leaves, False))
@@ -201,7 +204,7 @@ def test_triton_compiles_without_graph_breaks(generator):
 
 @pytest.mark.usefixtures("small_layout")
 def test_heads_of_triton_results_lie_side_by_side(generator):
-    """So that joining the heads, and the gradient of parting them, copies nothing."""
+    """Then joining the heads copies nothing, and neither does the gradient of splitting them."""
     q, k, v, igate, fgate = cast(make_inputs(generator, "random", token=9), torch.float32).values()
     leaves = [x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in (q, k, v)]
     h = mlstm(*leaves, igate, fgate, backend="triton")
@@ -264,12 +267,12 @@ def test_memory_is_linear_in_tokens(generator):
     assert saved[4096] == 4 * saved[1024] == 4 * 1024 * (4 * 8 + 3)
 
 
-# Dynamo itself makes an instance of the autograd function that it traces.
+# Dynamo creates an instance of the autograd function that it traces.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiles_without_graph_breaks(generator):
     inputs = cast(make_inputs(generator, "random", token=200), torch.float32)
     grad = torch.randn(inputs["q"].shape, generator=generator)
-    # Else dynamo, having seen other sizes, traces for sizes of all kinds: ten times as long.
+    # Otherwise dynamo, after other sizes, traces for dynamic sizes, which takes ten times as long.
     torch.compiler.reset()
     compiled = torch.compile(operator(), backend="aot_eager", fullgraph=True)
     errors = relative_errors(run(compiled, inputs, grad), run(operator(), inputs, grad))
@@ -294,7 +297,7 @@ def test_autocast_changes_nothing(generator, backend):
         torch.testing.assert_close(mixed[name], tensor, rtol=0, atol=0)
 
 
-def test_wrong_shapes_are_named_together(generator):
+def test_the_error_names_all_wrong_shapes(generator):
     inputs = make_inputs(generator, "random")
     wrong = {**inputs, "k": inputs["k"][:, :, 1:], "fgate": inputs["fgate"].long()}
     with pytest.raises(

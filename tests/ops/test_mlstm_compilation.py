@@ -8,8 +8,8 @@ from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
-# Runs in a separate process, because in this one the kernels belong to the interpreter. The launches, on tensors without
-# data, are recorded instead of run, and compiled for their arguments in the same way as by Triton.
+# Runs in a separate process, because in this one the kernels belong to the interpreter. The launches, on tensors
+# without data, are recorded instead of run, and compiled for their arguments in the same way as by Triton.
 COMPILE = """
 import json, sys, warnings
 warnings.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""Batch normalisation, ReLU and depthwise convolution in one, against the float64 reference."""
+"""Batch normalization, ReLU and depthwise convolution as one operator, against the float64 reference."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from scanseg.ops.normed_depthwise.triton_backend import (
 
 from .precision import assert_accurate, cast, poisoned, run
 
-# On the CPU PyTorch itself keeps batch statistics' gradients in 16 bits, beyond the bounds.
+# On the CPU PyTorch keeps the gradients of batch statistics in 16 bits, which exceeds the bounds.
 SERVED = [
     ("triton", torch.float32),
     ("triton", torch.bfloat16),
@@ -57,7 +57,7 @@ def head(backend, *, training):
 
 
 def in_steps(*, training):
-    """The definition."""
+    """Compute the definition step by step."""
 
     def operator(inputs):
         x = inputs["x"]
@@ -139,7 +139,7 @@ def test_gradients_in_float64(generator, training):
 
 
 @pytest.mark.parametrize("of_batch", [False, True])
-def test_is_a_sound_operator(generator, of_batch):
+def test_passes_opcheck(generator, of_batch):
     inputs = head_inputs(generator, channels=3)
     x = inputs["x"].permute(0, 2, 3, 1).contiguous()
     torch.library.opcheck(_statistics, (x,))
@@ -147,7 +147,7 @@ def test_is_a_sound_operator(generator, of_batch):
     parameters = [tensor.requires_grad_() for name, tensor in inputs.items() if name != "x"]
     arguments = [x.requires_grad_(), *parameters, *_statistics(x.detach())]
     options = {"eps": 1e-5, "of_batch": of_batch}
-    # The gradient holds for statistics that follow the map: checked as a whole above, not by this operator's inputs.
+    # The gradient includes that of the statistics, so the tests above check both operators together.
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(_convolve_normed, tuple(arguments), options, test_utils=tests)
     del arguments[2]

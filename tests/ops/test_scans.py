@@ -24,7 +24,10 @@ SIZES = [(1, 1), (1, 2), (1, 7), (8, 1), (3, 3), (7, 8), (7, 9), (8, 8), (13, 5)
 
 
 def step_sizes(gates, shape, generator):
-    """Before softplus: decays exp(-delta) anywhere, within 1e-3 of one, or within rounding of zero or one."""
+    """Make step sizes before softplus.
+
+    The decays exp(-delta) are anywhere, within 1e-3 of one, or within rounding of zero or one.
+    """
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     return {"random": normal, "near one": normal - 8, "saturated": 30 * normal.sign() + normal}[gates]
 
@@ -93,7 +96,7 @@ def test_recurrence(generator, token, reverse, adjoint):
     torch.testing.assert_close(values, expected)
 
 
-def test_recurrence_is_a_sound_operator(generator):
+def test_recurrence_passes_opcheck(generator):
     decay, values = torch.rand(2, 3, 9, 1, generator=generator), torch.rand(2, 3, 9, 2, generator=generator)
     torch.library.opcheck(solve_recurrence_, (decay, values, [False, True], False))
 
@@ -166,7 +169,7 @@ def test_strided_inputs_in_poisoned_memory(generator, operator, make_inputs, bac
 
 @pytest.mark.parametrize(
     ("operator", "make_inputs", "backend"),
-    # The gradients of the reference are autograd's own.
+    # Autograd computes the gradients of the reference.
     [case for case in CASES if case[2] != "reference"],
     ids=[name for name in CASE_NAMES if not name.endswith("reference")],
 )
@@ -179,7 +182,7 @@ def test_gradcheck(generator, operator, make_inputs, backend):
     )
 
 
-def test_triton_operators_are_sound(generator):
+def test_triton_operators_pass_opcheck(generator):
     inputs = cast(map_inputs(generator, "random", batch=1, dim=3, size=(3, 11)), torch.float32)
     order = ("x", "projected", "dt_weight", "dt_bias", "A_log", "D_skip")
     torch.library.opcheck(
@@ -195,7 +198,7 @@ def test_triton_kernels_on_three_segments_repeat_bit_by_bit(generator):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-# Dynamo itself makes an instance of the autograd function that it traces.
+# Dynamo creates an instance of the autograd function that it traces.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @OPERATORS
 def test_compiles_without_graph_breaks(generator, operator, make_inputs):
@@ -241,7 +244,7 @@ def test_memory_is_linear_in_tokens(generator):
     assert sum(tensor.numel() for tensor in kept) == sum(tensor.numel() for tensor in inputs.values())
 
 
-def test_wrong_shapes_are_named_together(generator):
+def test_the_error_names_all_wrong_shapes(generator):
     inputs = map_inputs(generator, "random")
     wrong = {**inputs, "projected": inputs["projected"][:, :3], "dt_bias": inputs["dt_bias"][:, 1:]}
     message = (

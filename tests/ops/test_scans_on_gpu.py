@@ -1,4 +1,4 @@
-"""The Triton kernels of both scans on a GPU: the bounds of the contract tests, at larger sizes."""
+"""The Triton kernels of both scans on a GPU, with the bounds of the contract tests at larger sizes."""
 
 import pytest
 import torch
@@ -12,16 +12,17 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.
 gates = pytest.mark.parametrize("gates", GATES)
 
 SLACK_IN_16_BITS = 8.0
-"""On gradients of the mLSTM: weighted scores become 16-bit operands of products, which the interpreter keeps wide.
+"""Factor on the bounds of the mLSTM's gradients.
 
-Measured on an H200: within the bound for most inputs, 1.25 times it with saturated gates, 3.6 for one token in
-bfloat16, 5.6 with saturated gates in float16.
+Weighted scores become 16-bit operands of products, which the interpreter keeps wide. Measured on an H200: within the
+bound for most inputs, 1.25 times the bound with saturated gates, 3.6 times for one token in bfloat16, 5.6 times with
+saturated gates in float16.
 """
 
 
 @pytest.fixture(autouse=True)
 def exact_products(monkeypatch):
-    """Products of float32 are not rounded to TF32."""
+    """Disable TF32 for products of float32."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
@@ -56,7 +57,7 @@ def test_mlstm(generator, dtype, gates, reverse, token, dim):
     assert_accurate(ours, reference, inputs, grad, gradient_slack=slack)
 
 
-def test_triton_serves_by_itself_and_compiles_as_one_graph(generator):
+def test_triton_is_the_default_and_compiles_as_one_graph(generator):
     inputs = on_gpu(map_inputs(generator, "random", size=(16, 16), dim=32), torch.float32)
     expected = scan_map("triton")(inputs)
     assert torch.equal(scan_map()(inputs), expected)

@@ -54,8 +54,8 @@ forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
 @pytest.fixture(params=["one tile a program", "many small tiles"])
-def way(request, monkeypatch):
-    """Small maps in one tile, or by chunks of tiles as large ones are."""
+def tiling(request, monkeypatch):
+    """Process small maps in one tile, or by chunks of tiles like large maps."""
     if request.param == "many small tiles":
         monkeypatch.setattr(triton_launch, "SUM", triton_launch.Tile(16, 1))
         monkeypatch.setattr(triton_launch, "GRADIENT", triton_launch.Tile(32, 1))
@@ -70,7 +70,7 @@ def labels_of(form):
 
 
 def make_inputs(generator, form, *, shape=(2, 3, 5, 7), dtype=torch.float32, channels_last=True, scale=3.0):
-    """Logits and a label map that holds every label of a form, as far as there are voxels."""
+    """Make logits and a label map with every label of a form, if enough voxels exist."""
     logits = (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
     if channels_last:
         logits = logits.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -81,7 +81,7 @@ def make_inputs(generator, form, *, shape=(2, 3, 5, 7), dtype=torch.float32, cha
 
 
 def summing(label_map, form, backend):
-    """The sums that have gradients, one after the other."""
+    """Return an operator that concatenates the sums with gradients."""
 
     def operator(inputs):
         sums = segmentation_sums(inputs["logits"], label_map, **form, backend=backend)
@@ -91,7 +91,7 @@ def summing(label_map, form, backend):
 
 
 def definition(label_map, form):
-    """The formulas at the head of the operator, voxel list by voxel list; a sum per name."""
+    """Return a function that computes the formulas in the operator's docstring over lists of voxels, by name."""
     form = {
         "weights": None,
         "ignore_label": None,
@@ -133,7 +133,7 @@ def definition(label_map, form):
 @backends
 @forms
 @formats
-def test_values_and_gradients_are_those_of_the_definition(generator, way, backend, form, channels_last):
+def test_values_and_gradients_are_those_of_the_definition(generator, tiling, backend, form, channels_last):
     logits, label_map = make_inputs(generator, form, dtype=torch.float64, channels_last=channels_last)
     leaves = [logits.clone().requires_grad_() for _ in range(2)]
     expected = definition(label_map, form)(leaves[0])
@@ -150,7 +150,7 @@ def test_values_and_gradients_are_those_of_the_definition(generator, way, backen
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @forms
 @formats
-def test_accuracy(generator, way, backend, dtype, form, channels_last):
+def test_accuracy(generator, tiling, backend, dtype, form, channels_last):
     logits, label_map = make_inputs(generator, form, dtype=dtype, channels_last=channels_last)
     operator, reference = summing(label_map, form, backend), summing(label_map, form, "reference")
     grad = torch.randn(reference({"logits": logits}).shape, generator=generator, dtype=torch.float64)
@@ -190,7 +190,7 @@ def test_many_classes(generator, num_outputs, reordered):
 @forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_hard_logits(generator, backend, form, dtype):
-    """Probabilities of 0 and 1, and losses of 20 000 a voxel."""
+    """Probabilities are 0 and 1, and losses are 20 000 per voxel."""
     logits, label_map = make_inputs(generator, form, scale=1.0)
     logits = (logits.sign() * 1e4).to(dtype)
     operator, reference = summing(label_map, form, backend), summing(label_map, form, "reference")
@@ -203,7 +203,7 @@ def test_hard_logits(generator, backend, form, dtype):
 
 @backends
 @pytest.mark.parametrize("regions", [False, True], ids=["classes", "regions"])
-def test_ignored_voxels_get_no_gradient_and_nothing_counts_where_all_are_ignored(generator, backend, regions):
+def test_ignored_voxels_get_no_gradient_and_all_ignored_voxels_give_zero_sums(generator, backend, regions):
     form = {"groups": [(0,), (1,)], "regions": regions, "ignore_label": 2}
     logits, label_map = make_inputs(generator, form, shape=(2, 2, 4, 4))
     label_map[0] = 2
@@ -272,7 +272,7 @@ def test_dtype_and_memory_format_of_the_gradient_are_those_of_the_logits(generat
 @no_float64
 @backends
 @forms
-def test_strided_logits_in_poisoned_memory(generator, way, backend, form):
+def test_strided_logits_in_poisoned_memory(generator, tiling, backend, form):
     logits, label_map = make_inputs(generator, form, dtype=torch.float64)
     operator = summing(label_map, form, backend)
     grad = torch.randn(operator({"logits": logits}).shape, generator=generator, dtype=torch.float64)
@@ -292,7 +292,7 @@ def test_part_of_a_map_of_more_channels(generator, channels_last):
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_logit_that_is_no_number_is_not_hidden(generator):
-    """What the scaling of float16 losses waits for."""
+    """The scaling of float16 losses depends on it."""
     form = FORMS["classes"]
     for bad in (math.nan, math.inf):
         logits, label_map = make_inputs(generator, form)
@@ -318,7 +318,7 @@ def test_gradcheck(generator, backend, form, channels_last):
 
 @pytest.mark.parametrize(("shape", "over_batch"), [((2, 3, 4, 5), True), ((2, 3, 2, 3, 4), False)])
 @formats
-def test_is_a_sound_operator(generator, shape, over_batch, channels_last):
+def test_passes_opcheck(generator, shape, over_batch, channels_last):
     logits, label_map = make_inputs(
         generator, FORMS["classes"], shape=shape, dtype=torch.bfloat16, channels_last=channels_last
     )
@@ -335,7 +335,7 @@ def test_is_a_sound_operator(generator, shape, over_batch, channels_last):
         )
 
 
-def test_results_are_the_same_each_time(generator, way):
+def test_results_are_the_same_each_time(generator, tiling):
     form = FORMS["classes"]
     logits, label_map = make_inputs(generator, form, shape=(2, 3, 11, 9), dtype=torch.bfloat16)
     operator = summing(label_map, form, "triton")
@@ -366,7 +366,7 @@ def test_tensors_without_data():
     assert logits.grad.shape == logits.shape
 
 
-def test_wrong_arguments_are_named(generator):
+def test_the_error_names_wrong_arguments(generator):
     form = FORMS["classes"]
     logits, label_map = make_inputs(generator, form)
     with pytest.raises(
@@ -405,7 +405,7 @@ def test_more_outputs_than_fit_go_to_pytorch(generator):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("regions", [False, True], ids=["classes", "regions"])
 def test_maps_of_a_large_patch_on_a_gpu(dtype, regions):
-    """A third of the depth at which the loss was the peak of a step, so that float64 fits beside it."""
+    """The depth is a third of that at which the loss was the peak of a step, so that float64 fits too."""
     device = torch.device("cuda")
     generator = torch.Generator(device).manual_seed(0)
     form = {"groups": [(number,) for number in range(14)], "regions": regions, "ignore_label": 14}
@@ -421,7 +421,7 @@ def test_maps_of_a_large_patch_on_a_gpu(dtype, regions):
 
 @pytest.mark.gpu
 def test_no_copy_of_the_logits_on_a_gpu():
-    """At 2 x 14 x 48 x 160 x 224 a float32 copy is 193 MB: the sums add nothing of that size, backward the gradient."""
+    """At 2 x 14 x 48 x 160 x 224 a float32 copy is 193 MB. The sums add no such tensor, backward only the gradient."""
     logits = torch.randn(2, 14, 48, 160, 224, device="cuda", dtype=torch.bfloat16).to(
         memory_format=torch.channels_last_3d
     )
@@ -438,7 +438,7 @@ def test_no_copy_of_the_logits_on_a_gpu():
 
 
 @pytest.mark.gpu
-def test_a_cuda_graph_holds_it():
+def test_a_cuda_graph_records_it():
     generator = torch.Generator("cuda").manual_seed(0)
     form = FORMS["classes in another order"]
     logits = torch.randn(2, 3, 9, 33, 17, generator=generator, device="cuda", requires_grad=True)

@@ -1,4 +1,4 @@
-"""The loss's kernels compile for an H100 (sm_90), without one: nothing spills, few registers and instructions."""
+"""The kernels of the loss compile for an H100 (sm_90), without one: no spills, few registers and instructions."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
-# Runs in a process of its own: here the kernels are the interpreter's.
+# Runs in a separate process, because in this one the kernels belong to the interpreter.
 COMPILE = """
 import sys, warnings
 warnings.filterwarnings("ignore")
@@ -53,7 +53,7 @@ keep_all("3-regions", Form((6, 12, 8), (0.25, 0.5, 0.25), True, 4, False), 3)
 MOST_REGISTERS = {"sums_kernel": 128, "gradient_kernel": 64, "combine": 96}
 """Measured: 113 (regions), 48 and 80, the larger of Triton 3.6 and 3.9."""
 MOST_INSTRUCTIONS = {"sums_kernel-14": 900, "gradient_kernel-14": 480, "gradient_kernel-16": 330}
-"""Of whole kernels; a thread has eight logits at a time. Measured 752, 400 and 272."""
+"""Instructions of whole kernels, with eight logits per thread at a time. Measured 752, 400 and 272."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_registers_leave_room_for_four_programs_and_more(kernels):
     assert {n: number for n, number in found.items() if number > MOST_REGISTERS[n.partition("-")[0]]} == {}
 
 
-def test_logits_that_are_neighbours_are_read_together(kernels):
+def test_adjacent_logits_are_read_together(kernels):
     """14 outputs of 16 bits are pairs of 4 bytes, 16 are vectors of 16 bytes."""
     for kernel in ("sums_kernel", "gradient_kernel"):
         assert any("LDG.E.128" in line for line in kernels[f"{kernel}-16"].code)

@@ -43,7 +43,7 @@ keep("scan-backward", triton_kernels.scan_segments_backward, BACKWARD, CP=16, OP
 """
 
 MOST_INSTRUCTIONS = {"measure": 2200, "measure-backward": 2200, "scan": 2900, "scan-backward": 4000}
-"""Of whole kernels, for both directions of a tile; measured with Triton 3.6: 1960, 1952, 2560 and 3520."""
+"""Instructions of whole kernels, for both directions of a tile. Measured with Triton 3.6: 1960, 1952, 2560, 3520."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The U-Nets' kernels (norm, upsampling) compile for an H100 (sm_90), without one: no spills, vector loads."""
+"""The kernels of the U-Nets (norm, upsampling) compile for an H100 (sm_90), without one: no spills, vector loads."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from .machine_code import compile_kernels
 
 pytest.importorskip("triton")
 
-# Runs in a process of its own: here the kernels are the interpreter's.
+# Runs in a separate process, because in this one the kernels belong to the interpreter.
 COMPILE = """
 import sys, warnings
 warnings.filterwarnings("ignore")
@@ -65,7 +65,7 @@ for tile in TILES.values():
 """
 
 LONGEST = {"apply-wide": 560, "gradient-sums-wide-True": 980, "moments-wide": 1090}
-"""Instructions of whole kernels, each for 32 elements a thread; measured 448, 784 and 872."""
+"""Instructions of whole kernels, for 32 elements per thread each. Measured 448, 784 and 872."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Nearest upsampling joined with a skip: every backend gives the same numbers as repeating voxel by voxel."""
+"""Nearest upsampling concatenated with a skip: every backend gives the numbers of repetition voxel by voxel."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_gradients_of_16_bits_are_summed_in_float32(generator, size, factors, ch
 
 
 @cases
-def test_is_a_sound_operator(generator, size, factors, channels, skip_channels):
+def test_passes_opcheck(generator, size, factors, channels, skip_channels):
     inputs = join_inputs(generator, size, factors, channels, skip_channels)
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
     arguments = (tensors[0], tensors[1] if skip_channels else None, list(factors))

@@ -1,4 +1,4 @@
-"""A residual branch whose addition is left to the next norm."""
+"""A residual branch that the next norm adds to the map."""
 
 from typing import NamedTuple
 

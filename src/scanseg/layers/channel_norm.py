@@ -48,7 +48,7 @@ class ChannelNorm(nn.Module):
             branch: The branch. `None`: nothing is added.
 
         Returns:
-            The sum, or `x` itself without a branch; and the normalized sum.
+            The sum (`x` itself without a branch) and the normalized sum.
         """
         if branch is None:
             return x, self(x)

@@ -25,7 +25,7 @@ def recompute_between(
         then: A function that keeps its argument, such as a convolution.
     """
     y = first(x)
-    if not torch.is_grad_enabled() or not _is_worth_it(y):
+    if not torch.is_grad_enabled() or not _should_recompute(y):
         return then(y)
     storage, dtype, kept = y.untyped_storage()._cdata, y.dtype, x.detach()
 
@@ -41,7 +41,7 @@ def recompute_between(
         return then(y)
 
 
-def _is_worth_it(y: Tensor) -> bool:
+def _should_recompute(y: Tensor) -> bool:
     """Return whether a map is large enough to recompute."""
     return y.is_cuda and y.nbytes >= SMALLEST_BYTES and not torch.compiler.is_compiling()
 

@@ -68,7 +68,7 @@ def describe_backends() -> list[BackendStatus]:
     """List every backend of every operator, in order of preference.
 
     Returns:
-        The backends with the reason of those that are unavailable on this machine.
+        The backends. An unavailable backend has a reason.
 
     Example:
         >>> from scanseg.ops import describe_backends
