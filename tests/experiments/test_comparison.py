@@ -267,9 +267,9 @@ def test_a_grid_is_written_out(study, dataset, tmp_path, command):
     ("changes", "message"),
     [
         ({"cells": None}, "either cells or a grid"),
-        ({"cells": CELLS[:1]}, "at least two cells"),
-        ({"baseline": "best"}, "baseline 'best' is not among the cells none, Bot / ViL"),
-        ({"seeds": [1, 1]}, "name one twice"),
+        ({"cells": CELLS[:1]}, "expected at least two with different names"),
+        ({"baseline": "best"}, "baseline: expected one of none, Bot / ViL, got 'best'"),
+        ({"seeds": [1, 1]}, "seeds: expected different numbers"),
         ({"folds": [7]}, "fold 7 does not exist"),
         ({"settings": ["network.depth=3"]}, "network has no 'depth'"),
     ],

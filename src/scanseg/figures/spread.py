@@ -15,7 +15,7 @@ _MOST_SECONDS = 180
 
 
 def draw_spread(axes: "Axes", values: Mapping[str, Sequence[float]], *, baseline: str) -> None:
-    """Draw the scores of each arm as points with mean and standard deviation.
+    """Draw each arm's scores as points with mean and standard deviation.
 
     Args:
         axes: Axes to draw on.
@@ -69,7 +69,7 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
 
 
 def _mean_dice(line: Mapping[str, Any]) -> float:
-    """Return the mean Dice over the measured labels, NaN if there are none."""
+    """Return the mean Dice over the measured labels. NaN: none."""
     dice = [value for value in line["validation_dice"].values() if value is not None]
     return float(np.mean(dice)) if dice else float("nan")
 

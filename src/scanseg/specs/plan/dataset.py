@@ -87,7 +87,7 @@ class DatasetSpec(Document):
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """Name to label values of each label or region, in the order of outputs.
+        """Label values of each label or region, in output order.
 
         Labels are in the order of their values: output i is label i. Regions are in listed order.
         """

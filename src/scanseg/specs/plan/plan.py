@@ -1,11 +1,10 @@
-"""The plan: every decision between a raw data set and a scored segmentation."""
+"""The plan: all decisions of one training."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from scanseg.messages import counted
 from scanseg.specs.base import Document
 from scanseg.specs.plan.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec
@@ -13,184 +12,243 @@ from scanseg.specs.plan.network import NetworkSpec
 from scanseg.specs.plan.preprocessing import PreprocessingSpec
 
 HIGHEST_CASCADE_LABEL = 127
-"""Label maps of two stages lie in one array of 16 bits."""
+"""Highest label value of a data set with a cascade.
+
+The label maps of both stages share one array of 16 bits.
+"""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SamplingSpec(Document):
-    """How training patches are drawn."""
+    """Sampling of training patches."""
 
     patch_size: tuple[PositiveInt, ...] = Field(min_length=2, max_length=3)
-    """Voxels along z, y, x; along y, x for a 2D network."""
+    """Size of a patch in voxels along z, y, x. For a 2D network: along y, x."""
     batch_size: PositiveInt
-    """Patches of one step, over all processes and parts of it."""
+    """Patches of one optimizer step, over all processes and accumulation steps."""
     order: Literal["random-patches", "every-slice"] = "random-patches"
-    """Patches at random positions, or every slice of every training case once in an epoch."""
+    """`random-patches`: random positions. `every-slice`: every slice of every training case once per epoch."""
     foreground_fraction: Fraction = 0.33
-    """Part of a batch whose patches are centred on a random foreground voxel (`random-patches`)."""
+    """Fraction of a batch whose patches are centred on a random foreground voxel (`random-patches`)."""
     label_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """How often a label is chosen for such a voxel, beside 1 for each that is not named (`random-patches`)."""
+    """Weight of each label when the label of such a voxel is drawn (`random-patches`). Defaults to 1 per label."""
 
 
 class SGDSpec(Document):
     """Stochastic gradient descent with Nesterov momentum."""
 
     kind: Literal["sgd"] = "sgd"
+    """Kind of the optimizer."""
     lr: PositiveFloat = 1e-2
+    """Initial learning rate."""
     momentum: Fraction = 0.99
+    """Nesterov momentum."""
     weight_decay: NonNegativeFloat = 3e-5
+    """Factor of the weight decay."""
 
 
 class AdamWSpec(Document):
-    """Adam with decoupled weight decay."""
+    """AdamW: Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
+    """Kind of the optimizer."""
     lr: PositiveFloat = 5e-4
+    """Initial learning rate."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    """Decay of the running means of gradients and of squared gradients."""
     weight_decay: NonNegativeFloat = 1e-3
+    """Factor of the weight decay."""
     decay_all: bool = False
-    """Decay norms, biases, decay rates and skips of the scan too (as published)."""
+    """Apply weight decay also to norms, biases, and the decay rates and skips of scans (as published)."""
 
 
 class ScheduleSpec(Document):
-    """Learning rate over the training."""
+    """Schedule of the learning rate."""
 
     kind: Literal["poly", "cosine", "constant"] = "poly"
+    """Shape of the schedule: a power of the remaining fraction, half a cosine, or constant."""
     power: PositiveFloat = 0.9
     """Exponent of `poly`."""
     final_lr: NonNegativeFloat = 0.0
-    """Learning rate at the end."""
+    """Learning rate at the end of the training."""
     warmup_fraction: Fraction = 0.0
-    """Part of the training over which the rate rises linearly from 0."""
+    """Fraction of the training in which the learning rate rises linearly from 0."""
 
 
 class LossSpec(Document):
-    """Weighted sum of Dice loss and cross-entropy (binary cross-entropy for regions)."""
+    """Weighted sum of Dice loss and cross-entropy.
+
+    Regions use the binary cross-entropy.
+    """
 
     dice_weight: NonNegativeFloat = 1.0
+    """Weight of the Dice loss."""
     cross_entropy_weight: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy."""
     dice_background: bool = False
-    """Count the background class in the Dice loss."""
+    """Include the background class in the Dice loss."""
     dice_over_batch: bool = True
-    """Sum intersections and sizes over the batch before dividing."""
+    """Sum intersections and sizes over the batch before the division."""
     dice_squared: bool = False
-    """Squares in the denominator."""
+    """Use squares in the denominator of the Dice loss."""
     dice_smooth: NonNegativeFloat = 1e-5
+    """Constant added to numerator and denominator of the Dice loss."""
     label_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Weight of a label or region (also `background`) in the cross-entropy, beside 1 for each that is not named."""
+    """Weight of each label or region (also `background`) in the cross-entropy. Defaults to 1 per label."""
 
 
 class EarlyStopSpec(Document):
-    """End a training that no longer gets better."""
+    """Early stopping: end a training that no longer improves."""
 
     measure: Literal["loss", "validation-dice"] = "validation-dice"
-    """Mean loss of an epoch, or mean Dice of its validation patches."""
+    """Monitored measure: mean loss of an epoch, or mean Dice of its validation patches."""
     patience_epochs: PositiveInt
-    """Epochs without improvement after which the training ends, at the next measurement."""
+    """Epochs without improvement before the training ends, at the next measurement."""
     least_improvement: NonNegativeFloat = 0.0
-    """What counts as an improvement: more than this."""
+    """Least difference that counts as an improvement. It must be exceeded."""
 
 
 class TrainingSpec(Document):
-    """How the network is fitted."""
+    """Optimization, validation and export of a network."""
 
     epochs: PositiveInt = 1000
+    """Number of epochs."""
     iterations_per_epoch: PositiveInt | None = 250
-    """None: as many as `every-slice` needs."""
+    """Optimizer steps per epoch. `None`: as many as sampling order `every-slice` needs."""
     max_minutes: PositiveFloat | None = None
-    """End after this time; the schedule then follows the clock, if the clock is ahead of the epochs."""
+    """Longest training time in minutes. `None`: no limit.
+
+    The learning rate schedule then follows the clock if the clock is ahead of the epochs.
+    """
     optimizer: Annotated[SGDSpec | AdamWSpec, Field(discriminator="kind")] = SGDSpec()
+    """The optimizer."""
     schedule: ScheduleSpec = ScheduleSpec()
+    """Schedule of the learning rate."""
     loss: LossSpec = LossSpec()
+    """The loss."""
     frozen_encoder_epochs: NonNegativeInt = 0
-    """Epochs in which the encoder stays as it began, for encoders that come with weights."""
+    """First epochs in which the encoder's weights are frozen, for encoders with initial weights."""
     gradient_clip: PositiveFloat | None = 12.0
-    """Largest norm of the gradient; None: no bound."""
-    accumulation: PositiveInt = 1
-    """Parts of a batch that pass the network one after the other, for one step: less memory, the same batch."""
+    """Largest norm of the gradient. `None`: no limit."""
+    accumulation_steps: PositiveInt = 1
+    """Parts of a batch that pass through the network one after the other before one optimizer step.
+
+    More parts need less memory, for the same batch.
+    """
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Validate and export the running average of the weights (EMA), which keeps this part of itself at a step."""
+    """Fraction of the EMA weights that is kept at each step. `None`: no EMA weights.
+
+    With EMA weights, validation and export use them.
+    """
     early_stop: EarlyStopSpec | None = None
+    """Early stopping. `None`: train all epochs."""
     export: Literal["last", "best"] = "last"
-    """Weights that prediction uses: those at the end, or those with the best Dice on validation patches."""
+    """Exported weights: `last`, or `best` (highest Dice on validation patches). Prediction uses them."""
     score_both: bool = False
-    """Score whole validation cases with the last and with the best weights, not with the exported ones alone."""
+    """Score whole validation cases with the last and the best weights instead of only the exported ones."""
     mirror_validation: bool = False
-    """Average over the flips of `inference.mirror_axes` where whole validation cases are scored, as nnU-Net does."""
+    """Average over flips of `inference.mirror_axes` when whole validation cases are scored, as in nnU-Net."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on a GPU that has it, else float32."""
+    """Type of the computation. `auto`: bfloat16 on GPUs that support it, else float32."""
     allow_tf32: bool = True
-    """Let a GPU round float32 products to TF32."""
+    """Allow GPUs to round float32 products to TF32."""
     cuda_graph: bool = True
-    """Replay forward and backward of a step as one CUDA graph, where the device is a GPU with CUDA."""
-    resident: Literal["auto", "device", "host", "disk"] = "auto"
-    """Where the cases are held; auto: the first of these where they take at most half of the free memory."""
+    """Replay forward and backward passes of a step as one CUDA graph, on CUDA devices."""
+    case_storage: Literal["auto", "device", "host", "disk"] = "auto"
+    """Storage of the cases during the training. `auto`: the first with enough memory.
+
+    The cases may take at most half of the free memory.
+    """
     checkpoint_seconds: NonNegativeFloat = 30.0
-    """Least time between checkpoints, which are written after epochs; 0: after every epoch."""
+    """Least time between checkpoints in seconds. 0: after every epoch.
+
+    Checkpoints are written after epochs.
+    """
     validate_every: PositiveInt = 5
-    """Epochs between scores on patches of the validation cases."""
+    """Number of epochs between scores on validation patches."""
     validation_batches: PositiveInt = 20
-    """Batches of such a score; of slices no more than hold all of them once."""
+    """Batches of such a score. With `every-slice`, at most as many as contain every slice once."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of all random draws."""
 
 
 class InferenceSpec(Document):
-    """How a case is segmented."""
+    """Prediction of a case."""
 
     mode: Literal["windows", "slices"] = "windows"
-    """Overlapping windows blended by a Gaussian, or whole slices resized to the patch."""
+    """`windows`: overlapping windows, blended by a Gaussian. `slices`: whole slices, resized to the patch size."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Part of a window that the next one covers again."""
+    """Fraction of a window that overlaps the next one."""
     window_batch: PositiveInt = 4
-    """Windows, or slices, in one pass of the network."""
+    """Number of windows or slices in one forward pass."""
     mirror_axes: tuple[int, ...] = ()
-    """Patch axes over whose flips predictions are averaged when mirroring is asked for."""
+    """Axes of the patch for mirroring: predictions are averaged over their flips if mirroring is on."""
     slice_restoring: Literal["logits", "labels"] = "logits"
-    """What is resized back to the source grid in mode `slices`; `labels` as published."""
+    """Array that is resized to the source grid in mode `slices`. `labels` is as published."""
 
 
 class CascadeSpec(Document):
-    """A second stage: labels of a first one, at a lower resolution, are further channels, one for each (one-hot)."""
+    """Second stage of a cascade.
 
-    previous: str | None = None
-    """Folder of the `scanseg crossval` of the first stage, whose folds predicted each training case unseen."""
+    The labels of the first stage, at a lower resolution, are additional channels, one per label (one-hot).
+    """
+
+    first_stage: str | None = None
+    """Cross-validation folder of the first stage (`scanseg crossval`). `None`: not yet set.
+
+    Each training case is predicted by the fold that did not train on it.
+    """
     change_probability: Fraction = 0.4
-    """How often a label is grown, shrunk, opened or closed in a training patch."""
+    """Probability that a label of the first stage is dilated, eroded, opened or closed in a training patch."""
     change_radius: PositiveInt = 8
-    """Largest radius of such a change, in voxels."""
+    """Largest radius of such a change in voxels."""
     drop_probability: Fraction = 0.2
-    """How often one connected part of a label is taken out of a training patch."""
+    """Probability that one connected component of a label is removed from a training patch."""
     largest_dropped: Fraction = 0.15
-    """Part of the patch up to which a connected part is taken out."""
+    """Size of the largest removed component as a fraction of the patch."""
 
 
 class Plan(Document):
-    """All decisions of one training, and all that prediction needs beside the weights."""
+    """All decisions of one training.
+
+    Prediction needs the plan and the weights only.
+    """
 
     format: Literal[1] = 1
+    """Version of the file format."""
     recipe: str
     """Name of the recipe that made the plan."""
     dataset: DatasetSpec
+    """Description of the data set."""
     dataset_path: str | None = None
-    """Folder of the raw data set, as it was when planned; used by `train PLAN` to make the store."""
+    """Folder of the raw data set at the time of planning. `train PLAN` builds the store from it."""
     num_axes: Literal[2, 3]
-    """Spatial axes of the source images."""
+    """Number of spatial axes of the source images."""
     spacing_range: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
-    """Smallest and largest spacing of the data set's volumes (mm along z, y, x), beyond which a prediction warns."""
+    """Smallest and largest spacing of the data set's volumes in mm along z, y, x. `None`: not measured.
+
+    Prediction warns about images beyond this range.
+    """
     preprocessing: PreprocessingSpec
+    """Preprocessing of the cases."""
     sampling: SamplingSpec
+    """Sampling of training patches."""
     augmentation: tuple[Transform, ...]
+    """Random transforms of training patches, in order of application."""
     network: NetworkSpec
+    """Description of the network."""
     training: TrainingSpec = TrainingSpec()
+    """Optimization, validation and export."""
     inference: InferenceSpec = InferenceSpec()
+    """Prediction of cases."""
     cascade: CascadeSpec | None = None
-    """How the network sees what an earlier stage predicted; None: there is no earlier stage."""
+    """Input from the first stage of a cascade. `None`: no cascade."""
 
     @property
     def num_inputs(self) -> int:
-        """Channels that the network sees: those of the images, and one for each label of an earlier stage."""
+        """Input channels of the network: image channels and first-stage labels."""
         return self.dataset.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
 
     @model_validator(mode="after")
@@ -207,54 +265,55 @@ class Plan(Document):
         return self
 
     def _size_faults(self) -> Iterator[str]:
-        """Say what does not fit the network or the images."""
+        """Yield faults of sizes that contradict the network or the images."""
         patch, axes = self.sampling.patch_size, self.network.num_axes
         if len(patch) != axes:
-            yield f"patch_size {patch} has {counted(len(patch), 'axis', 'axes')}, the network {axes}"
+            yield f"sampling.patch_size: expected {axes} axes as the network, got {len(patch)}: {patch}"
         if len(self.preprocessing.normalizations) != self.dataset.num_channels:
             yield (
-                f"{counted(len(self.preprocessing.normalizations), 'normalization')} for "
-                f"{counted(self.dataset.num_channels, 'channel')}"
+                f"preprocessing.normalizations: expected one per channel ({self.dataset.num_channels}), got "
+                f"{len(self.preprocessing.normalizations)}"
             )
         if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
-            yield "sampling order random-patches needs training.iterations_per_epoch"
-        if self.sampling.batch_size % self.training.accumulation:
+            yield "sampling.order random-patches needs training.iterations_per_epoch"
+        if self.sampling.batch_size % self.training.accumulation_steps:
             yield (
-                f"batch_size {self.sampling.batch_size} is not divisible into training.accumulation "
-                f"{self.training.accumulation} parts"
+                f"batch_size {self.sampling.batch_size} is not divisible into training.accumulation_steps "
+                f"{self.training.accumulation_steps} parts"
             )
 
     def _slice_faults(self) -> Iterator[str]:
-        """Say what whole slices need and do not have."""
+        """Yield faults of settings for whole slices."""
         slice_size, patch = self.preprocessing.slice_size, self.sampling.patch_size
         if slice_size is not None and slice_size != patch:
             yield f"slice_size {slice_size} and patch_size {patch} must be equal"
         if slice_size is None and self.sampling.order == "every-slice":
-            yield "sampling order every-slice needs preprocessing.slice_size"
+            yield "sampling.order every-slice needs preprocessing.slice_size"
         if self.sampling.order == "every-slice" and self.sampling.label_weights:
-            yield "sampling.label_weights choose patches; every-slice takes every slice alike"
+            yield "sampling.label_weights apply to patches, but sampling.order every-slice uses every slice once"
         if slice_size is None and self.inference.mode == "slices":
-            yield "inference mode slices needs preprocessing.slice_size; else choose mode windows"
+            yield "inference.mode slices needs preprocessing.slice_size. Set it, or use mode windows"
         if self.inference.mode != "slices" and self.inference.slice_restoring == "labels":
             yield (
-                f"inference slice_restoring labels needs mode slices, not {self.inference.mode}; "
-                f"else choose slice_restoring logits"
+                f"inference.slice_restoring labels needs inference.mode slices, got {self.inference.mode}. Use "
+                "slice_restoring logits"
             )
 
     def _cascade_faults(self) -> Iterator[str]:
-        """Say why there can be no earlier stage."""
+        """Yield faults that prevent a cascade."""
         if self.cascade is None:
             return
         if len(self.sampling.patch_size) != 3 or self.preprocessing.slice_size is not None:
-            yield "cascade is for patches of three axes"
+            yield "cascade: expected patches of 3 axes without preprocessing.slice_size"
         if max(self.dataset.label_values) > HIGHEST_CASCADE_LABEL:
-            yield f"cascade is for label values up to {HIGHEST_CASCADE_LABEL}, not {max(self.dataset.label_values)}"
+            highest = max(self.dataset.label_values)
+            yield f"cascade: expected label values up to {HIGHEST_CASCADE_LABEL}, got {highest}"
 
     def _label_faults(self) -> Iterator[str]:
-        """Say which weights are of labels that are not there, and which leave nothing."""
+        """Yield faults of weights: unknown labels, and weights that are all 0."""
         loss = self.training.loss
         if not loss.dice_weight and not loss.cross_entropy_weight:
-            yield "training.loss dice_weight and cross_entropy_weight are both 0; leave one above 0"
+            yield "training.loss: expected dice_weight or cross_entropy_weight above 0, got 0 for both"
         foreground = set(self.dataset.foreground)
         classes = foreground if self.dataset.has_regions else foreground | {BACKGROUND}
         for name, weights, known in (
@@ -262,12 +321,12 @@ class Plan(Document):
             ("training.loss.label_weights", self.training.loss.label_weights, classes),
         ):
             if not set(weights) <= known:
-                yield f"{name} names {sorted(set(weights) - known)}; the labels are {sorted(known)}"
+                yield f"{name}: expected labels of {sorted(known)}, got {sorted(set(weights) - known)}"
             elif set(weights) == known and not any(weights.values()):
-                yield f"{name} is 0 for every label; leave one above 0"
+                yield f"{name}: expected a weight above 0, got 0 for every label"
 
     def _axis_faults(self) -> Iterator[str]:
-        """Say which axes the patch does not have, and which transforms stand in the wrong place."""
+        """Yield faults of flipped axes and of the order of transforms."""
         axes = range(len(self.sampling.patch_size))
         flips = {"inference.mirror_axes": self.inference.mirror_axes}
         if self.training.mirror_validation and not self.inference.mirror_axes:
@@ -276,7 +335,7 @@ class Plan(Document):
             if isinstance(transform, MirrorTransform):
                 flips[f"augmentation.{number}.axes"] = transform.axes
             if isinstance(transform, AffineTransform) and number > 0:
-                yield f"augmentation.{number} is affine; there may be one affine transform, and it comes first"
+                yield f"augmentation.{number}: expected one affine transform at index 0, got another here"
         for name, flipped in flips.items():
             if not set(flipped) <= set(axes):
-                yield f"{name} {flipped} must be among the axes {tuple(axes)} of the patch"
+                yield f"{name}: expected axes of {tuple(axes)}, got {flipped}"

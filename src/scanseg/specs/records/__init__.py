@@ -1,1 +1,1 @@
-"""Records of work: fingerprint, store, run, predictions, reports, comparisons."""
+"""Records: fingerprints, stores, trainings, predictions, reports and comparisons."""

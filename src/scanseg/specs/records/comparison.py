@@ -1,4 +1,4 @@
-"""A study: what is compared, and what came of it."""
+"""Comparisons of ways to train: description and results."""
 
 import json
 from itertools import product
@@ -13,52 +13,65 @@ FoldNumber = Annotated[int, Field(ge=0)]
 
 
 class StudyCell(Document):
-    """One way to train, which differs from the others by some settings."""
+    """One way to train: a recipe with settings."""
 
     name: str = Field(min_length=1)
+    """Name of the arm."""
     recipe: str | None = None
-    """Another recipe than that of the study."""
+    """Name of the recipe. `None`: the recipe of the comparison."""
     settings: tuple[str, ...] = ()
-    """Changes to the plan, each `path.to.key=value`, after those of the study."""
+    """Changes to the plan, each `path.to.key=value`, applied after those of the comparison."""
 
 
 class StudySpec(Document):
-    """A grid of trainings: every cell with every seed on every fold."""
+    """Description of a comparison.
+
+    Every arm is trained with every seed on every fold.
+    """
 
     format: Literal[1] = 1
+    """Version of the file format."""
     title: str
+    """Title of the comparison."""
     question: str
-    """What the study answers."""
+    """Question of the comparison."""
     recipe: str
+    """Name of the recipe of all arms without their own."""
     settings: tuple[str, ...] = ()
-    """Changes to the plans of all cells, each `path.to.key=value`."""
+    """Changes to the plans of all arms, each `path.to.key=value`."""
     cells: tuple[StudyCell, ...] = ()
+    """The arms. Empty with a `grid`."""
     grid: dict[str, tuple[JsonValue, ...]] = Field(default_factory=dict)
-    """Instead of cells: settings by path, with the values that each takes; a cell for each combination."""
+    """Settings by path, with their values. Every combination is an arm. It replaces the list of arms."""
     baseline: str | None = None
-    """Name of the cell with which the others are compared; None: the first."""
+    """Name of the arm that the others are compared with. `None`: the first arm."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
+    """Seeds of the trainings."""
     folds: tuple[FoldNumber, ...] = Field(default=(0,), min_length=1)
+    """Numbers of the folds, from 0."""
     max_minutes: PositiveFloat | None = None
-    """Of each training; its learning rate falls with the clock. None: what the plan says."""
+    """Longest time of each training in minutes. `None`: the plan's.
+
+    The learning rate schedule then follows the clock.
+    """
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
         if bool(self.cells) == bool(self.grid):
-            raise ValueError("a study has either cells or a grid")
+            raise ValueError("expected either cells or a grid, got both or none")
         names = [cell.name for cell in self.all_cells]
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"a study compares at least two cells with names of their own, not {names}")
+            raise ValueError(f"cells: expected at least two with different names, got {names}")
         if self.baseline is not None and self.baseline not in names:
-            raise ValueError(f"baseline {self.baseline!r} is not among the cells {', '.join(names)}")
+            raise ValueError(f"baseline: expected one of {', '.join(names)}, got {self.baseline!r}")
         for name, values in (("seeds", self.seeds), ("folds", self.folds)):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} {values} name one twice")
+                raise ValueError(f"{name}: expected different numbers, got {values}")
         return self
 
     @property
     def all_cells(self) -> tuple[StudyCell, ...]:
-        """The cells, those of the grid written out."""
+        """All arms, with the grid written out."""
         if self.cells:
             return self.cells
         paths = tuple(self.grid)
@@ -75,73 +88,88 @@ class StudySpec(Document):
 
     @property
     def baseline_name(self) -> str:
-        """Name of the cell with which the others are compared."""
+        """Name of the arm that the others are compared with."""
         return self.baseline or self.all_cells[0].name
 
 
 def _text(value: JsonValue) -> str:
-    """Write a value as `--set` reads it."""
+    """Return a value in the syntax of `--set`."""
     return json.dumps(value)
 
 
 class StudyRun(Document):
-    """One training."""
+    """One training of a comparison."""
 
     seed: int
+    """Seed of the training."""
     fold: int
+    """Number of the fold, from 0."""
     model: str
-    """Its folder, in that of the study."""
+    """Model folder, relative to the folder of the comparison."""
     mean_dice: float | None
-    """Mean over labels of the mean over validation cases."""
+    """Mean over labels of the mean Dice over validation cases. `None`: no label was scored."""
     epochs_done: int
+    """Finished epochs."""
     seconds: float
+    """Training time in seconds."""
 
 
 class CellOutcome(Document):
-    """All trainings of one cell."""
+    """All trainings of one arm."""
 
     name: str
+    """Name of the arm."""
     settings: tuple[str, ...]
+    """Changes to the plan, each `path.to.key=value`."""
     num_parameters: int
+    """Parameters of the network."""
     runs: tuple[StudyRun, ...]
+    """The trainings."""
     mean_dice: float | None
-    """Mean over the trainings."""
+    """Mean Dice over the trainings. `None`: no training was scored."""
     std: float | None
-    """Standard deviation over the trainings; None: one training."""
+    """Standard deviation of the Dice over the trainings. `None`: one training."""
     seed_std: float | None
-    """Standard deviation over seeds of the mean over folds; None: one seed."""
+    """Standard deviation over seeds of the mean Dice over folds. `None`: one seed."""
     labels: dict[str, float | None]
-    """Dice of each label, mean over the trainings."""
+    """Mean Dice of each label over the trainings. `None`: no case was scored."""
 
 
 class Comparison(Document):
-    """One cell against the baseline, case by case."""
+    """Differences of one arm from the baseline, case by case."""
 
     cell: str
+    """Name of the arm."""
     baseline: str
+    """Name of the baseline."""
     gain: float | None
-    """Mean Dice of the cell less that of the baseline."""
+    """Mean Dice of the arm minus that of the baseline."""
     seed_std: float | None
-    """Pooled standard deviation over seeds of both; None: one seed."""
+    """Pooled standard deviation of both over seeds. `None`: one seed."""
     exceeds_seeds: bool | None
-    """Whether the gain, of either sign, is more than twice its standard error over seeds; None: one seed."""
+    """True if the absolute gain exceeds twice its standard error over seeds. `None`: one seed."""
     num_cases: int
-    """Validation cases that both have scored; each by its mean over labels and seeds."""
+    """Number of validation cases with scores of both. Each counts by its mean over labels and seeds."""
     num_better: int
-    """Cases in which the cell is better."""
+    """Number of cases with a higher Dice of the arm."""
     p_value: float | None
-    """Of Wilcoxon's signed-rank test over these cases, two-sided; None: fewer than two cases."""
+    """Two-sided p-value of Wilcoxon's signed-rank test over these cases. `None`: fewer than two cases."""
     p_corrected: float | None
-    """By Holm's method, for all comparisons of the study."""
+    """The p-value corrected by Holm's method for all arms. `None`: fewer than two cases."""
 
 
 class StudyRecord(Document):
-    """What a study gave."""
+    """Results of a comparison."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     spec: StudySpec
+    """Description of the comparison."""
     dataset: str
+    """Name of the data set."""
     cells: tuple[CellOutcome, ...]
+    """Results of each arm."""
     comparisons: tuple[Comparison, ...]
+    """Differences of each arm from the baseline."""
     waiting: tuple[str, ...] = ()
-    """Trainings that are still to be done."""
+    """Names of the remaining trainings."""

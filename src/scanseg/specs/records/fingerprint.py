@@ -1,4 +1,4 @@
-"""What was measured on a data set, and all that planning sees of it."""
+"""Measurements of a data set: the input of planning."""
 
 from scanseg.specs.base import Document
 
@@ -7,33 +7,42 @@ class IntensityStatistics(Document):
     """Intensities of one channel over the foreground voxels of all cases."""
 
     mean: float
+    """Mean, in the units of the images (Hounsfield units for CT)."""
     median: float
+    """Median, in the units of the images."""
     standard_deviation: float
+    """Standard deviation, in the units of the images."""
     minimum: float
+    """Minimum, in the units of the images."""
     maximum: float
+    """Maximum, in the units of the images."""
     percentile_00_5: float
+    """0.5th percentile, in the units of the images."""
     percentile_99_5: float
+    """99.5th percentile, in the units of the images."""
 
 
 class CaseMeasures(Document):
-    """Size of one case."""
+    """Shape and spacing of one case."""
 
     case: str
+    """Name of the case."""
     spacing: tuple[float, float, float]
-    """Millimetres per voxel along z, y, x; (999, 1, 1) for an image of two axes, as nnU-Net has it."""
+    """Millimetres per voxel along z, y, x. (999, 1, 1) for a 2D image, as in nnU-Net."""
     shape: tuple[int, int, int]
-    """Voxels along z, y, x after cropping to the non-zero part; (1, y, x) for an image of two axes."""
+    """Voxels along z, y, x after cropping to the nonzero box. (1, y, x) for a 2D image."""
     source_shape: tuple[int, int, int]
-    """Voxels before cropping."""
+    """Voxels along z, y, x before cropping."""
 
 
 class Fingerprint(Document):
-    """Measures of a data set."""
+    """Measurements of a data set."""
 
     num_axes: int
-    """Spatial axes of the source images: 2 or 3."""
+    """Number of spatial axes of the source images: 2 or 3."""
     cases: tuple[CaseMeasures, ...]
+    """Shape and spacing of every case."""
     intensities: tuple[IntensityStatistics, ...]
-    """One for each channel."""
+    """Intensities of each channel."""
     median_relative_size_after_crop: float
-    """Median over cases of the part of the voxels that cropping keeps."""
+    """Median over cases of the fraction of voxels that remain after cropping."""

@@ -1,4 +1,4 @@
-"""The record of an import: where the weights of a model that was not trained here come from."""
+"""The record of imported weights."""
 
 from typing import Literal
 
@@ -6,18 +6,19 @@ from scanseg.specs.base import Document
 
 
 class ImportRecord(Document):
-    """Written beside imported weights."""
+    """Origin of imported weights, stored beside them."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     source: str
-    """Name of the checkpoint's file."""
+    """File name of the checkpoint."""
     sha256: str
-    """Of that file."""
+    """SHA-256 checksum of the checkpoint file, in hexadecimal."""
     form: Literal["lightning", "nnunet", "vmamba", "state-dict"]
-    """How the checkpoint was stored."""
+    """Form of the checkpoint."""
     network: str
     """Kind of the network."""
     num_tensors: int
-    """Tensors of the network, all of which were in the checkpoint."""
+    """Number of tensors of the network. The checkpoint contains all of them."""
     left_out: tuple[str, ...]
-    """Tensors of the checkpoint that are not the network's, such as buffers of a loss."""
+    """Names of the checkpoint's tensors that the network does not have, such as buffers of a loss."""

@@ -1,4 +1,4 @@
-"""The record of a prediction: what was segmented, by which model, how."""
+"""The record of a prediction: cases, model, settings and times."""
 
 from typing import Literal
 
@@ -9,46 +9,54 @@ class PredictedCase(Document):
     """One case of a prediction."""
 
     case: str
+    """Name of the case."""
     images: tuple[str, ...]
-    """Files of the image."""
+    """Files of the image, one per channel."""
     label_map: str | None
-    """File of the label map, in the output folder; None: the case could not be segmented."""
+    """File of the label map in the output folder. `None`: the prediction failed."""
     probabilities: str | None
-    """File of the probabilities, in the output folder, if they were asked for."""
+    """File of the probabilities in the output folder. `None`: not requested."""
     entropy: str | None = None
-    """File of the entropy, in the output folder, if uncertainty was asked for."""
+    """File of the entropy in the output folder. `None`: not requested."""
     disagreement: str | None = None
-    """File of the disagreement of flips and networks, if uncertainty was asked for and there are several."""
+    """File of the disagreement of flips and networks in the output folder.
+
+    `None`: not requested, or a single prediction without flips.
+    """
     seconds: float
-    """Time from the image in memory to the label map in its file."""
+    """Time in seconds from the image in memory to the written label map."""
     warning: str | None = None
-    """What is strange about the image."""
+    """Unusual property of the image. `None`: no warning."""
     fault: str | None
-    """Why the case could not be segmented."""
+    """Reason why the prediction failed. `None`: it succeeded."""
     skipped: bool = False
-    """Its files were there already."""
+    """The output files already existed, and the case was not predicted again."""
 
 
 class PredictionRecord(Document):
-    """Written beside the label maps, as `prediction.json`."""
+    """The file `prediction.json` beside predicted label maps."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     model: str
-    """The model folder, or how else the network was given."""
+    """Model folder, or the source of the network if it has none."""
     identity: str | None = None
-    """Checksum of its plans, weights and postprocessing; None: from a time when none was taken."""
+    """Checksum of the model's plans, weights and postprocessing. `None`: an older record without one."""
     recipe: str
     """Name of the recipe of the model's plan."""
     device: str
-    """The device in words, with its name."""
+    """Device with its name."""
     precision: str
+    """Type of the computation, such as `bfloat16`."""
     mirror: bool
-    """Predictions were averaged over flips."""
+    """Predictions are averaged over flips."""
     versions: dict[str, str]
-    """scanseg, python, torch, numpy and the platform."""
+    """Versions of scanseg, python, torch, numpy and the platform."""
     started: str
-    """Date and time, ISO 8601 in UTC."""
+    """Start time, ISO 8601 in UTC."""
     seconds: float
+    """Total time in seconds."""
     warnings: tuple[str, ...] = ()
-    """What may not be as it was meant: files of other endings that were skipped."""
+    """Warnings about the input folder, such as skipped files of other endings."""
     cases: tuple[PredictedCase, ...]
+    """The cases."""

@@ -1,4 +1,4 @@
-"""The report of an evaluation: scores of every case and label, and their means."""
+"""The report of an evaluation: scores of cases and labels."""
 
 from typing import Literal
 
@@ -8,73 +8,102 @@ from scanseg.specs.base import Document
 from scanseg.specs.plan.dataset import LabelValue
 
 RuleName = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
-"""What empty masks score, and in which slices labels are scored; see `scanseg.evaluation.METRIC_RULES`."""
+"""Name of a rule for the scores of empty labels and for the scored slices.
+
+See `scanseg.evaluation.METRIC_RULES`.
+"""
 
 DistanceUnit = Literal["mm", "voxels"]
-"""Unit of surface distances: with the spacing, or as MSVM-UNet's tables, without."""
+"""Unit of surface distances: `mm`, or `voxels` as in the tables of MSVM-UNet."""
 
 
 class LabelReport(Document):
-    """Scores of one label in one case; null is not counted (or was not asked for)."""
+    """Scores of one label in one case.
+
+    A score is `None` if it is not counted or was not requested.
+    """
 
     dice: float | None
+    """Dice, from 0 to 1."""
     hd95: float | None
-    """95th percentile of the surface distances, in the report's unit; null also where it is infinite."""
+    """95th percentile of the surface distances, in the report's unit. Also `None` if it is infinite."""
     asd: float | None = None
-    """Mean surface distance of both directions, in the report's unit; null also where it is infinite."""
+    """Mean surface distance of both directions, in the report's unit. Also `None` if it is infinite."""
     hd95_infinite: bool = False
-    """Only one of prediction and reference has the label; such a HD95 is left out of means and counted."""
+    """HD95 is infinite, because only one of prediction and reference has the label.
+
+    Means leave it out, and the summary counts it.
+    """
     nsd: float | None
-    """Surface Dice at the label's tolerance."""
+    """Surface Dice at the label's tolerance, from 0 to 1."""
     volume_ml: float | None
-    """Volume of the prediction; null for images of two axes."""
+    """Volume of the prediction in ml. `None` for 2D images."""
     reference_volume_ml: float | None
+    """Volume of the reference in ml. `None` for 2D images."""
 
 
 class CaseReport(Document):
     """Scores of one case."""
 
     case: str
+    """Name of the case."""
     labels: dict[str, LabelReport]
+    """Scores of each label."""
 
 
 class Statistics(Document):
-    """One score over the cases in which it was counted."""
+    """One score over all cases in which it is counted."""
 
     mean: float | None
-    """None: no case was counted."""
+    """Mean, in the unit of the score. `None`: no case is counted."""
     std: float | None
-    """Standard deviation of a sample (divided by count - 1); None: fewer than two cases."""
+    """Sample standard deviation (divided by count - 1), in the unit of the score. `None`: fewer than two cases."""
     count: int
+    """Number of counted cases."""
 
 
 class LabelSummary(Document):
-    """One label over all cases."""
+    """Scores of one label over all cases."""
 
     dice: Statistics
+    """Dice, from 0 to 1."""
     hd95: Statistics
+    """HD95, in the report's unit."""
     hd95_infinite: int
-    """Cases whose HD95 is infinite; they are in no mean of it."""
+    """Number of cases with infinite HD95. They are left out of `hd95`."""
     asd: Statistics
+    """Mean surface distance, in the report's unit."""
     nsd: Statistics
+    """Surface Dice at the label's tolerance, from 0 to 1."""
     volume_ml: Statistics
+    """Volume of the prediction in ml."""
     reference_volume_ml: Statistics
+    """Volume of the reference in ml."""
 
 
 class Means(Document):
-    """Means over labels and cases; None: nothing was counted."""
+    """Means of scores over labels and cases.
+
+    A mean is `None` if no score is counted.
+    """
 
     dice: float | None
+    """Mean Dice, from 0 to 1."""
     hd95: float | None
+    """Mean HD95, in the report's unit."""
     asd: float | None
+    """Mean of the mean surface distances, in the report's unit."""
     nsd: float | None
+    """Mean surface Dice, from 0 to 1."""
 
 
 class ReportSummary(Document):
     """Scores over all cases."""
 
     num_cases: int
+    """Number of cases."""
     labels: dict[str, LabelSummary]
+    """Scores of each label."""
     mean_over_labels: Means
     """Mean over labels of each label's mean over cases."""
     mean_over_cases: Means
@@ -86,25 +115,29 @@ class ReportSummary(Document):
 
 
 class Report(Document):
-    """What `evaluate` found."""
+    """The report of `evaluate`."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     predictions: str
     """Folder or file of the predictions."""
     references: str
     """Folder or file of the references."""
     labels: dict[str, tuple[LabelValue, ...]]
-    """Values that make up each label."""
+    """Label values of each label."""
     labels_from: str
-    """Where the names of the labels come from: a file, or how they were made."""
+    """Origin of the label names: a file, or the method of making them."""
     ignore_label: LabelValue | None
+    """Value of the ignore label. `None`: no ignore label."""
     rule: RuleName
-    """What empty masks score, and in which slices labels are scored."""
+    """Rule for the scores of empty labels and for the scored slices."""
     distance_unit: DistanceUnit = "mm"
-    """Unit of HD95 and ASD; NSD is always in mm."""
+    """Unit of HD95 and ASD. The tolerance of NSD is always in mm."""
     tolerances_mm: dict[str, NonNegativeFloat]
-    """Tolerance of each label's NSD."""
+    """Tolerance of each label's NSD in mm."""
     unpredicted: tuple[str, ...] = ()
-    """References that were left out because they have no prediction, where that was asked for."""
+    """Names of references without a prediction that were left out on request."""
     cases: tuple[CaseReport, ...]
+    """Scores of each case."""
     summary: ReportSummary
+    """Scores of all cases."""

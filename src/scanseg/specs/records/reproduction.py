@@ -1,4 +1,4 @@
-"""What papers reported, and what a reproduction of one gives."""
+"""Published results and reproductions of papers."""
 
 from typing import Literal
 
@@ -11,109 +11,142 @@ Paper = Literal["msvm-unet", "xlstm-unet"]
 Protocol = Literal["published", "sound"]
 Variant = Literal["bot", "enc"]
 Measure = Literal["dice", "dice_of_cases", "hd95", "nsd", "f1"]
-"""Dice and the others are means over labels of the means over cases; `dice_of_cases` the other way round; `f1` is the
-mean over images of the F1 of their objects."""
+"""Measure of a table.
+
+Scores are means over labels of the means over cases. `dice_of_cases` is the mean over cases of the means over labels.
+`f1` is the mean over images of the F1 of their instances.
+"""
 
 
 class PublishedResult(Document):
     """One row of a published table."""
 
     method: str
-    """Name as the table has it, with its variant."""
+    """Name in the table, with its variant."""
     paper: Paper
-    """Paper that printed it."""
+    """Paper with the table."""
     data: str
     """Name of the data set."""
     num_axes: Literal[2, 3]
+    """Number of spatial axes of the network."""
     variant: Variant | None = None
-    """Of the paper's own network; None: a peer, or a network without variants."""
+    """Variant of the paper's own network. `None`: a baseline, or a network without variants."""
     is_own: bool = False
-    """Whether it is the paper's own network, rather than a peer."""
+    """The row is the paper's own network instead of a baseline."""
     measures: dict[Measure, float]
-    """Dice, NSD and F1 from 0 to 1; HD95 as printed."""
+    """Dice, NSD and F1 from 0 to 1, HD95 in the printed unit."""
     labels: dict[str, float] = Field(default_factory=dict)
-    """Dice of each label, where it was printed."""
+    """Dice of each label from 0 to 1, if printed."""
     note: str = ""
-    """How the numbers came about, as far as it matters for a comparison."""
+    """Origin of the numbers, if it matters for a comparison."""
 
 
 class PublishedResults(Document):
-    """All published rows, and where they come from."""
+    """All published rows with their sources."""
 
     sources: dict[Paper, str]
+    """Reference of each paper."""
     rows: tuple[PublishedResult, ...]
+    """Rows of all tables."""
 
 
 class Spread(Document):
-    """A score over seeds."""
+    """Mean and standard deviation of a score over seeds."""
 
     mean: float
+    """Mean, in the unit of the score."""
     std: float | None
-    """Of a sample; None: one seed."""
+    """Sample standard deviation, in the unit of the score. `None`: one seed."""
 
 
 class ReproductionRow(Document):
     """One row of a reproduction's table."""
 
     method: str
+    """Name of the network."""
     origin: Literal["here", "published"]
+    """Origin of the row: trained by us, or copied from the paper."""
     checkpoint: str
-    """Which weights were scored, or `as published`."""
+    """Scored weights, or `as published`."""
     seeds: tuple[int, ...] = ()
+    """Seeds of the trainings. Empty in published rows."""
     num_cases: int | None = None
+    """Number of scored cases. `None`: a published row."""
     measures: dict[Measure, Spread]
+    """Scores over seeds: Dice, NSD and F1 from 0 to 1, HD95 in the table's unit."""
     labels: dict[str, Spread | None] = Field(default_factory=dict)
-    """Dice of each label; None: no case has it."""
+    """Dice of each label over seeds. `None`: no case has the label."""
     parameters: int | None = None
+    """Parameters of the network. `None`: a published row."""
     training_seconds: float | None = None
-    """Mean over seeds."""
+    """Training time in seconds, mean over seeds. `None`: a published row."""
     epochs_done: float | None = None
-    """Mean over seeds."""
+    """Finished epochs, mean over seeds. `None`: a published row."""
     epochs_planned: int | None = None
+    """Planned epochs. `None`: a published row."""
     note: str = ""
+    """Remark on the row, such as the number of infinite HD95 that are left out."""
 
 
 class ReproductionSetup(Document):
-    """What a reproduction is of, written before its first training."""
+    """Choices of a reproduction, written before its first training."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     paper: Paper
+    """The paper."""
     data: str
+    """Name of the data set."""
     num_axes: Literal[2, 3]
+    """Number of spatial axes of the networks."""
     protocol: Protocol
+    """Protocol of the reproduction."""
     variant: Variant | None
-    """Of xLSTM-UNet."""
+    """Variant of xLSTM-UNet. `None`: another network."""
     quick: bool
+    """A short trial with reduced trainings."""
     encoder: str
-    """Where the encoder's weights come from, in words; empty where the network has no such weights."""
+    """Origin of the encoder's initial weights. Empty: the network has none."""
     scored_cases: tuple[str, ...]
+    """Names of the scored cases."""
     scored: str
-    """What these are, in words."""
+    """Description of the scored cases."""
     chosen_on_scored: bool
-    """Whether the best weights are chosen on the very cases that are scored, as published."""
+    """The best weights are selected on the scored cases, as published."""
     notes: tuple[str, ...]
-    """What the conversion had to say."""
+    """Remarks of the conversion of the data set."""
 
 
 class Reproduction(Document):
-    """The table of a reproduction, and what must be said with it."""
+    """The table of a reproduction with its notes."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     paper: Paper
+    """The paper."""
     data: str
+    """Name of the data set."""
     num_axes: Literal[2, 3]
+    """Number of spatial axes of the networks."""
     protocol: Protocol
+    """Protocol of the reproduction."""
     quick: bool
+    """A short trial with reduced trainings."""
     rule: RuleName
+    """Rule for the scores of empty labels and for the scored slices."""
     distance_unit: DistanceUnit
+    """Unit of HD95."""
     tolerance: str = ""
-    """Of NSD, in words; empty where the table has no NSD."""
+    """Tolerance of NSD. Empty: the table has no NSD."""
     scored: str
-    """Which cases were scored, in words."""
+    """Description of the scored cases."""
     train_cases: int
+    """Number of training cases."""
     encoder: str
-    """Where the encoder's weights come from, in words; empty where networks begin from random weights anyway."""
+    """Origin of the encoder's initial weights. Empty: all networks start from random weights."""
     notes: tuple[str, ...]
+    """Remarks of the conversion of the data set."""
     rows: tuple[ReproductionRow, ...]
+    """Rows of the table."""
     waiting: tuple[str, ...] = ()
-    """Trainings that are still to be done."""
+    """Names of the remaining trainings."""

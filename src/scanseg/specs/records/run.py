@@ -1,4 +1,4 @@
-"""The record of a training run: what ran, where, and how it went."""
+"""The record and the state of a training."""
 
 from typing import Literal
 
@@ -8,80 +8,97 @@ from scanseg.specs.base import Document
 
 
 class ExportedWeights(Document):
-    """Which of a training's weights prediction uses."""
+    """The exported weights of a training, which prediction uses."""
 
     checkpoint: Literal["last", "best"]
-    """`best`: those with the best Dice on validation patches."""
+    """`last`, or `best` (highest Dice on validation patches)."""
     iterations: int
-    """Steps after which these weights were there."""
+    """Optimizer steps of these weights."""
     averaged: bool
-    """They are the running average over steps."""
+    """These are EMA weights."""
     patch_dice: float | None
-    """Mean Dice of their labels on validation patches, where it was measured."""
+    """Mean Dice over labels on validation patches. `None`: not measured."""
 
 
 class RunRecord(Document):
-    """Written beside the weights when a run starts and at every checkpoint."""
+    """The file `run.json` of a model folder.
+
+    It is written when a training starts and at every checkpoint.
+    """
 
     format: Literal[1] = 1
+    """Version of the file format."""
     status: Literal["running", "interrupted", "finished"]
+    """Status of the training."""
     fold: int | Literal["all"]
+    """Number of the fold, from 0. `all`: every case is a training case."""
     train_cases: tuple[str, ...]
+    """Names of the training cases."""
     validation_cases: tuple[str, ...]
+    """Names of the validation cases."""
     device: str
-    """The device in words, with its name."""
+    """Device with its name."""
     precision: str
+    """Type of the computation, such as `bfloat16`."""
     versions: dict[str, str]
-    """scanseg, python, torch, numpy and the platform."""
+    """Versions of scanseg, python, torch, numpy and the platform."""
     command: tuple[str, ...]
-    """Words of the command, the program by its name alone."""
+    """Arguments of the command line, with the program's name without its folder."""
     started: str
-    """Date and time, ISO 8601 in UTC."""
+    """Start time, ISO 8601 in UTC."""
     epochs_done: int
+    """Finished epochs."""
     iterations_done: int
+    """Optimizer steps."""
     training_seconds: float
-    """Time of the training, scores of patches and checkpoints among it, over all resumptions."""
+    """Training time in seconds over all resumptions, including validation on patches and checkpoints."""
     num_parameters: int
+    """Parameters of the network."""
     num_processes: int = 1
-    """Processes that shared each batch."""
+    """Number of distributed processes."""
     initial_weights: str | None = None
-    """Model folder whose weights the network began with; None: random ones."""
+    """Model folder of the initial weights. `None`: random weights."""
     renewed_parameters: tuple[str, ...] = ()
-    """Parameters that were not taken from there, since the labels differ."""
-    resident: Literal["device", "host", "disk"] | None = None
-    """Where the cases were held."""
+    """Names of parameters with random initial weights, because the labels differ."""
+    case_storage: Literal["device", "host", "disk"] | None = None
+    """Storage of the cases during the training. `None`: an older record without it."""
     exported: ExportedWeights | None = None
-    """What `model.safetensors` holds; None until the training is finished."""
+    """Weights in `model.safetensors`. `None`: the training is not finished."""
 
 
 class TrainingProgress(Document):
-    """What a training has reached, beside its weights."""
+    """Progress of a training, apart from its weights."""
 
     epochs_done: int = 0
-    """Epochs that ended with a line of metrics."""
+    """Finished epochs, each with a line of metrics."""
     losses: tuple[float, ...] = ()
-    """Losses of the steps since."""
+    """Losses of the steps since the last finished epoch."""
     best_iterations: int | None = None
-    """Steps after which the Dice of validation patches was best."""
+    """Optimizer steps of the weights with the highest Dice on validation patches. `None`: not measured."""
     best_dice: float | None = None
+    """Highest mean Dice on validation patches, from 0 to 1. `None`: not measured."""
     watched: float | None = None
-    """Best value of the measure that early stopping watches."""
+    """Best value of the measure that early stopping monitors. `None`: not measured."""
     watched_epoch: int = 0
-    """Epoch in which it was reached."""
+    """Epoch of this value."""
     measured_epoch: int = 0
-    """Epoch in which it was last measured."""
+    """Epoch of the last measurement."""
 
 
 class TrainingState(Document):
-    """The part of a checkpoint that is not a tensor."""
+    """State of a training in a checkpoint, apart from tensors."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     iterations_done: int
+    """Optimizer steps."""
     training_seconds: float
+    """Training time in seconds over all resumptions."""
     optimizer_groups: tuple[dict[str, JsonValue], ...]
     """Settings of the optimizer's parameter groups."""
     loss_scale: float | None = None
-    """Scale of the loss, when training in float16."""
+    """Scale of the loss in float16. `None`: another type."""
     num_steps_at_loss_scale: int | None = None
-    """Steps since that scale has changed."""
+    """Optimizer steps since the last change of the scale. `None`: no scale."""
     progress: TrainingProgress = TrainingProgress()
+    """Progress of the training."""

@@ -1,4 +1,4 @@
-"""The index of a store: preprocessed cases, and how each came from its source."""
+"""The index of a store: preprocessed cases and their source geometry."""
 
 from typing import Literal
 
@@ -10,40 +10,50 @@ Triple = tuple[int, int, int]
 
 
 class CaseGeometry(Document):
-    """What is needed to bring an array of the network's grid back to the source's grid."""
+    """Geometry for resampling from the network's grid to the source grid."""
 
     num_axes: Literal[2, 3]
-    """Spatial axes of the source image."""
+    """Number of spatial axes of the source image."""
     source_shape: tuple[int, ...]
-    """Voxels of the source image (z, y, x or y, x)."""
+    """Voxels of the source image along z, y, x or y, x."""
     source_spacing: tuple[float, ...]
-    """Millimetres per voxel of the source image."""
+    """Millimetres per voxel of the source image along z, y, x or y, x."""
     axis_order: Triple
-    """Source axis that became each axis."""
+    """Source axes that become z, y and x."""
     crop_start: Triple
-    """First voxel kept, along the permuted axes."""
+    """First voxel of the crop, along the permuted axes."""
     crop_shape: Triple
-    """Voxels kept, along the permuted axes."""
+    """Voxels of the crop, along the permuted axes."""
     shape: Triple
-    """Voxels after resampling."""
+    """Voxels after resampling, along the permuted axes."""
 
 
 class StoredCase(Document):
     """One case of a store."""
 
     case: str
+    """Name of the case."""
     geometry: CaseGeometry
+    """Geometry of the source and of each preprocessing step."""
     label_values: tuple[int, ...]
-    """Values that occur in the preprocessed label map."""
+    """Label values in the preprocessed label map."""
 
 
 class StoreIndex(Document):
-    """All of a store but the arrays."""
+    """Content of a store except for the arrays."""
 
     format: Literal[1] = 1
+    """Version of the file format."""
     dataset: DatasetSpec
+    """Description of the data set."""
     preprocessing: PreprocessingSpec
+    """Preprocessing of the cases."""
     splits: Splits
+    """Folds of the data set."""
     cases: tuple[StoredCase, ...]
-    previous: str | None = None
-    """Study whose predictions are packed into the label maps (`scanseg.batches.cascade`); None: there are none."""
+    """The cases."""
+    first_stage: str | None = None
+    """Cross-validation folder of the first stage of a cascade. `None`: no cascade.
+
+    Its predictions are packed into the label maps (`scanseg.batches.cascade`).
+    """
