@@ -26,7 +26,7 @@ BLOCK_ROWS, BLOCK_CHANNELS = 32, 64
 def refuses(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | None:
     """Return why the kernels cannot run a call, or `None`."""
     if weight.shape[-1] not in FORWARD:
-        return f"its kernels have the sizes {', '.join(map(str, FORWARD))}, not {weight.shape[-1]}"
+        return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {weight.shape[-1]}"
     return triton_support.refuses(x, weight, *others)
 
 
