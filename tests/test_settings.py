@@ -88,7 +88,7 @@ def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> Non
         ),
         ("trainig.epochs=3", "the document has no 'trainig' (perhaps training); it has"),
         ("colour=3", "the document has no 'colour'; it has format,"),
-        ("training.resident=dsik", """'device', 'host' or 'disk', not "dsik" (perhaps disk)"""),
+        ("training.case_storage=dsik", """'device', 'host' or 'disk', not "dsik" (perhaps disk)"""),
         (
             "training.epoch=3",
             "--set training.epoch: training has no 'epoch' (perhaps training.epochs); it has epochs, ",

@@ -13,7 +13,7 @@ from scanseg.batches.batches import make_batch, make_batches, num_batches_at_onc
 from scanseg.batches.cascade import Predicted
 from scanseg.batches.in_memory import ResidentCases
 from scanseg.batches.on_disk import open_cases
-from scanseg.batches.shard import Part
+from scanseg.batches.shard import BatchShard
 from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.planning.augmentations import nnunet_augmentation, slice_augmentation
@@ -72,16 +72,16 @@ EVERY_SLICE = {"order": "every-slice"}
 CONFIGURATIONS = {
     "3d": (1, BOX, IN_3D, {}, {}),
     "3d, channels": (3, BOX, often(IN_3D), {"label_weights": {"core": 2.0}}, {}),
-    "3d, a part": (2, BOX, often(IN_3D), {}, {"part": Part(1, 3)}),
+    "3d, a part": (2, BOX, often(IN_3D), {}, {"shard": BatchShard(1, 3)}),
     "3d, elastic": (2, BOX, often(IN_3D, **ELASTIC), {}, {}),
     "flat, elastic": (2, FLAT_BOX, often(FLAT, **ELASTIC), {}, {}),
     "flat, beyond the case": (1, (16, 20, 18), often(FLAT), {}, {}),
     "2d": (1, PLANE, IN_2D, {}, {}),
     "2d, channels": (3, PLANE, often(IN_2D), {}, {}),
     "slices": (1, PLANE, SLICES, EVERY_SLICE, {}),
-    "slices, channels, a part": (3, PLANE, often(SLICES), EVERY_SLICE, {"part": Part(0, 2)}),
+    "slices, channels, a part": (3, PLANE, often(SLICES), EVERY_SLICE, {"shard": BatchShard(0, 2)}),
     "cascade": (1, BOX, often(IN_3D), {}, {"predicted": CASCADE}),
-    "cascade, a part": (1, BOX, often(IN_3D), {}, {"predicted": CASCADE, "part": Part(1, 2)}),
+    "cascade, a part": (1, BOX, often(IN_3D), {}, {"predicted": CASCADE, "shard": BatchShard(1, 2)}),
     "without augmentation": (2, BOX, (), {}, {"predicted": None}),
 }
 
@@ -206,6 +206,6 @@ def test_as_many_are_made_together_as_memory_allows(patch_size, batch_size, num_
     cases = hold(num_channels=num_channels)
     sampling = SamplingSpec(patch_size=patch_size, batch_size=batch_size)
 
-    part = Part(0, count)
-    assert num_batches_at_once(cases, sampling, device=torch.device("cuda"), part=part) == expected
-    assert num_batches_at_once(cases, sampling, device=CPU, part=part) == 1
+    shard = BatchShard(0, count)
+    assert num_batches_at_once(cases, sampling, device=torch.device("cuda"), shard=shard) == expected
+    assert num_batches_at_once(cases, sampling, device=CPU, shard=shard) == 1

@@ -13,7 +13,7 @@ from scanseg.batches import on_disk as disk_module
 from scanseg.batches.batches import make_batch
 from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.on_disk import open_cases
-from scanseg.batches.shard import Part
+from scanseg.batches.shard import BatchShard
 from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError, ScansegError
@@ -72,8 +72,8 @@ def names(store):
     return [case.case for case in store.index.cases]
 
 
-def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, part=None, following=None):
-    options = {"following": following} if part is None else {"part": part}
+def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, shard=None, following=None):
+    options = {"following": following} if shard is None else {"shard": shard}
     numbers = {"seed": 3, "stream": 0, "iteration": iteration}
     return make_batch(cases, sampling, transforms=transforms, device=CPU, **numbers, **options)
 
@@ -147,7 +147,9 @@ def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
 
     for iteration in range(10):
         whole = batch_of(held, SAMPLINGS[kind], iteration=iteration)
-        parts = [batch_of(held, SAMPLINGS[kind], iteration=iteration, part=Part(n, 3)) for n in range(3)]
+        parts = [
+            batch_of(held, SAMPLINGS[kind], iteration=iteration, shard=BatchShard(n, 3)) for n in range(3)
+        ]
         assert torch.equal(torch.cat([part.label_maps for part in parts]), whole.label_maps)
         torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images)
 

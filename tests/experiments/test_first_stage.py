@@ -83,7 +83,10 @@ def study(dataset, tmp_path_factory):
 def model(dataset, study, tmp_path_factory):
     """A second stage."""
     folder = tmp_path_factory.mktemp("second") / "model"
-    settings = (*SECOND, f'cascade={{"previous": "{study}", "change_probability": 0.1, "change_radius": 1}}')
+    settings = (
+        *SECOND,
+        f'cascade={{"first_stage": "{study}", "change_probability": 0.1, "change_radius": 1}}',
+    )
     result = scanseg.train(dataset, folder, settings=settings, **OPTIONS)
     return folder, result
 
@@ -99,7 +102,7 @@ def test_stores_hold_what_was_predicted(model, study, dataset):
     folder, _ = model
     stores = [path for path in (folder.parent / "scanseg-stores").glob("*-after-*") if path.is_dir()]
     store = Store.open(stores[0])
-    assert store.index.previous == str(study)
+    assert store.index.first_stage == str(study)
     for case in store.index.cases:
         truth = read_image(dataset / "labelsTr" / f"{case.case}.nii.gz").array[0]
         np.testing.assert_array_equal(store.read_predicted(case), truth)
@@ -109,7 +112,7 @@ def test_stores_hold_what_was_predicted(model, study, dataset):
 def test_a_store_is_made_anew_where_the_first_stage_predicts_otherwise(dataset, study, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(study, first)
-    settings = (*SECOND, f'cascade={{"previous": "{first}"}}', "training.iterations_per_epoch=1")
+    settings = (*SECOND, f'cascade={{"first_stage": "{first}"}}', "training.iterations_per_epoch=1")
 
     def predicted_in(model):
         scanseg.train(dataset, tmp_path / model, settings=settings, **OPTIONS)
@@ -135,7 +138,7 @@ def test_the_model_predicts_by_itself_through_both_stages(model, study, dataset,
     path = dataset / "imagesTr" / "case_0_0000.nii.gz"
     first = scanseg.load(study, device="cpu")
     first.postprocessing = NOTHING  # what the folds predicted in training was not postprocessed either
-    seen = predictor.previous.predict(path)
+    seen = predictor.first_stage.predict(path)
     np.testing.assert_array_equal(seen.label_map, first.predict(path).label_map)
     truth = read_image(dataset / "labelsTr" / "case_0.nii.gz").array[0].astype(np.uint8)
     shown = []
@@ -147,7 +150,7 @@ def test_the_model_predicts_by_itself_through_both_stages(model, study, dataset,
         shown.append(image.shape)
         return First
 
-    monkeypatch.setattr(predictor.previous, "predict", predict)
+    monkeypatch.setattr(predictor.first_stage, "predict", predict)
     found = predictor.predict(path).label_map
     assert shown == [truth.shape]
     for value in (1, 2):
@@ -159,15 +162,15 @@ def test_a_stopped_training_goes_on_with_its_first_stage(model, dataset, study):
     folder, result = model
     again = scanseg.train(dataset, folder, resume=True, num_workers=0, device="cpu")
     assert again.mean_dice == result.mean_dice
-    assert ModelFolder.open(folder).plan.cascade.previous == str(study)
+    assert ModelFolder.open(folder).plan.cascade.first_stage == str(study)
 
 
 def test_patches_from_disk_are_those_from_memory(model, dataset, study, tmp_path):
-    settings = (*SECOND, f'cascade={{"previous": "{study}"}}', "training.iterations_per_epoch=2")
+    settings = (*SECOND, f'cascade={{"first_stage": "{study}"}}', "training.iterations_per_epoch=2")
     losses = []
     for resident in ("host", "disk"):
         folder = tmp_path / resident
-        scanseg.train(dataset, folder, settings=(*settings, f"training.resident={resident}"), **OPTIONS)
+        scanseg.train(dataset, folder, settings=(*settings, f"training.case_storage={resident}"), **OPTIONS)
         losses.append(ModelFolder.open(folder).read_metrics()[0]["loss"])
     assert losses[0] == losses[1]
 
@@ -176,7 +179,7 @@ def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
     settings = (
         *SECOND,
         *(
-            f'cascade={{"previous": "{study}"}}',
+            f'cascade={{"first_stage": "{study}"}}',
             "training.iterations_per_epoch=4",
             "training.validate_every=1",
         ),
@@ -201,7 +204,10 @@ def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
 
 
 def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_path, command):
-    settings = (*SECOND, f'cascade={{"previous": "{study}", "change_probability": 0.1, "change_radius": 1}}')
+    settings = (
+        *SECOND,
+        f'cascade={{"first_stage": "{study}", "change_probability": 0.1, "change_radius": 1}}',
+    )
     words = [word for setting in settings for word in ("--set", setting)]
     options = ("--recipe", "plain-unet", "--num-workers", 0, "--devices", "cpu,cpu")
 
@@ -222,24 +228,24 @@ def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_pa
 
 
 def test_a_first_stage_is_needed(dataset, study, tmp_path):
-    with pytest.raises(UsageError, match=r"--set cascade\.previous=STUDY"):
+    with pytest.raises(UsageError, match=r"--set cascade\.first_stage=STUDY"):
         scanseg.train(dataset, tmp_path / "a", settings=(*SECOND, "cascade={}"), **OPTIONS)
     with pytest.raises(InputError, match=r"is no finished scanseg crossval: it holds no ensemble\.json"):
         scanseg.train(
-            dataset, tmp_path / "b", settings=(*SECOND, f'cascade={{"previous": "{tmp_path}"}}'), **OPTIONS
+            dataset, tmp_path / "b", settings=(*SECOND, f'cascade={{"first_stage": "{tmp_path}"}}'), **OPTIONS
         )
     other = tmp_path / "study"
     shutil.copytree(study, other)
     (other / "fold_1" / "validation" / "case_2.b2nd").unlink()
     with pytest.raises(InputError, match=r"no prediction of 1 of 4 cases \(case_2\)"):
         scanseg.train(
-            dataset, tmp_path / "c", settings=(*SECOND, f'cascade={{"previous": "{other}"}}'), **OPTIONS
+            dataset, tmp_path / "c", settings=(*SECOND, f'cascade={{"first_stage": "{other}"}}'), **OPTIONS
         )
     assert not any((tmp_path / name).exists() for name in "abc")
 
 
 def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command):
-    short = ("training.iterations_per_epoch=2", f'cascade={{"previous": "{study}"}}')
+    short = ("training.iterations_per_epoch=2", f'cascade={{"first_stage": "{study}"}}')
     cells = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
     content = {
         "title": "Second stages",
@@ -272,7 +278,7 @@ def test_a_second_stage_in_a_study_says_that_it_needs_a_first(dataset, tmp_path,
     path.write_text(json.dumps(content | {"cells": cells}))
     outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
     assert outcome.code == 2
-    assert "--set cascade.previous=STUDY" in outcome.stderr
+    assert "--set cascade.first_stage=STUDY" in outcome.stderr
 
 
 RIVALS = ("plain-unet", "plain-unet-2d", "plain-unet-cascade")
@@ -291,7 +297,7 @@ def rivals(dataset, study, tmp_path_factory):
     planned = {
         "plain-unet": ("plain-unet", short),
         "plain-unet-2d": ("plain-unet-2d", flat),
-        "plain-unet-cascade": ("plain-unet", (*short, f'cascade={{"previous": "{study}"}}')),
+        "plain-unet-cascade": ("plain-unet", (*short, f'cascade={{"first_stage": "{study}"}}')),
     }
     for name, (recipe, settings) in planned.items():
         plan = scanseg.make_plan(dataset, recipe=recipe, settings=settings, num_workers=0)
@@ -301,7 +307,7 @@ def rivals(dataset, study, tmp_path_factory):
         dataset,
         folder,
         resume=True,
-        settings=[f"cascade.previous={study}"],
+        settings=[f"cascade.first_stage={study}"],
         num_workers=0,
         devices=["cpu"],
     )
@@ -334,7 +340,7 @@ def test_a_second_stage_and_a_network_of_slices_predict_together(rivals, dataset
 def test_a_pair_is_the_first_stage_of_a_cascade(rivals, dataset, tmp_path):
     folder, _ = rivals
     model = tmp_path / "model"
-    settings = (*SETTINGS, "training.iterations_per_epoch=2", f'cascade={{"previous": "{folder}"}}')
+    settings = (*SETTINGS, "training.iterations_per_epoch=2", f'cascade={{"first_stage": "{folder}"}}')
     scanseg.train(dataset, model, settings=settings, **OPTIONS)
 
     store = Store.open(
@@ -347,6 +353,6 @@ def test_a_pair_is_the_first_stage_of_a_cascade(rivals, dataset, tmp_path):
     shutil.copytree(model, alone)
     shutil.rmtree(model)
     predictor = scanseg.load(alone, device="cpu")
-    seen = predictor.previous.predict(path).label_map
+    seen = predictor.first_stage.predict(path).label_map
     np.testing.assert_array_equal(seen, scanseg.load(folder, device="cpu").predict(path).label_map)
     assert predictor.predict(path).label_map.shape == (14, 24, 24)

@@ -15,6 +15,7 @@ from scanseg.experiments import pairs
 from scanseg.inference import Predictor
 from scanseg.inference.postprocessing import postprocess
 from scanseg.models import ModelFolder, member_folders, write_ensemble
+from scanseg.models.ensemble import PAIRS
 from scanseg.preprocessing.compressed import read_array
 from scanseg.preprocessing.store import Store
 from scanseg.specs import CrossValidationRecord, EnsembleSpec
@@ -210,7 +211,7 @@ def test_members_of_other_labels_are_refused(study):
 
 
 def test_what_pairs_have_predicted_is_kept_unless_a_network_is_younger(dataset, study, monkeypatch):
-    files = sorted((study / pairs.FOLDER / "+".join(RECIPES)).glob("*.b2nd"))
+    files = sorted((study / PAIRS / "+".join(RECIPES)).glob("*.b2nd"))
     assert [file.stem for file in files] == [f"case_{number}" for number in range(4)]
     before = [file.stat().st_mtime_ns for file in files]
     record = read(study, "crossval.json")
@@ -249,7 +250,7 @@ def test_a_study_made_before_opens_and_gets_its_pairs_by_resume(dataset, tmp_pat
     study = tmp_path / "study"
     result = scanseg.cross_validate(dataset, study, **BEGIN, ensembles=False)
     assert result.record.ensembles == ()
-    assert not (study / pairs.FOLDER).exists()
+    assert not (study / PAIRS).exists()
     for name, keys in (("crossval.json", ("ensembles",)), ("ensemble.json", ("average",))):
         content = {key: value for key, value in read(study, name).items() if key not in keys}
         (study / name).write_text(json.dumps(content))
@@ -276,7 +277,7 @@ def test_from_the_command_line_on_two_devices(dataset, tmp_path, command):
     record = CrossValidationRecord.read(study / "crossval.json")
     assert [each.name for each in record.outcomes] == [*RECIPES, PAIR]
     assert f"the {record.chosen} folds as one model" in outcome.stdout.replace("\n", " ")
-    assert len(list((study / pairs.FOLDER).glob("*/*.b2nd"))) == 4
+    assert len(list((study / PAIRS).glob("*/*.b2nd"))) == 4
     spec = EnsembleSpec(
         members=RECIPES,
         average="probabilities",
@@ -304,6 +305,6 @@ def test_from_the_command_line_on_two_devices(dataset, tmp_path, command):
 
 
 def test_settings_of_a_cascade_need_a_recipe_with_one(dataset, tmp_path):
-    settings = (*SETTINGS, "cascade.previous=elsewhere")
+    settings = (*SETTINGS, "cascade.first_stage=elsewhere")
     with pytest.raises(UsageError, match="none of xlstm-unet, xlstm-unet-2d has a cascade"):
         scanseg.cross_validate(dataset, tmp_path / "study", **(BEGIN | {"settings": settings}))

@@ -11,7 +11,7 @@ PROGRAM = """
     import numpy as np
     import torch
     from torch import nn
-    from scanseg.preprocessing.geometry import lift
+    from scanseg.preprocessing.geometry import as_volume
     from scanseg.imaging import Image
     from scanseg.inference import Predictor, windows
     from scanseg.specs import CTNormalization, DatasetSpec, InferenceSpec, PlainUNetSpec, Plan
@@ -58,7 +58,7 @@ SINGLE_PROCESS = 'Predictor(plan, Cheap(), device=torch.device("cpu"))'
 COARSE = 'plan.preprocessing.model_copy(update={"spacing": (1.0, 2.0, 2.0)})'
 PAIR = f"""Predictor(
         plan, Cheap(), device=torch.device("cpu"),
-        others=[
+        members=[
             Predictor(
                 plan.model_copy(update={{"preprocessing": {COARSE}}}), Cheap(), device=torch.device("cpu")
             )

@@ -6,7 +6,12 @@ import torch
 
 from scanseg.errors import UsageError
 from scanseg.inference import Predictor
-from scanseg.inference.plan_prediction import View, label_maps_of_groups, restore_mean, share_progress
+from scanseg.inference.plan_prediction import (
+    PlanPrediction,
+    label_maps_of_groups,
+    restore_mean,
+    share_progress,
+)
 from scanseg.inference.resample import restore
 from scanseg.inference.uncertainty import entropy
 from scanseg.progress import ProgressUpdate
@@ -52,7 +57,7 @@ def views_of(logits, numbers, *, disagreement=()):
         if number in disagreement:
             channels = torch.cat((channels, torch.full_like(channels[:1], 0.01 * (1 + number))))
         slabs = channels.tensor_split([2], dim=1)
-        views.append(View(slabs, GEOMETRIES[number], separate_z=False, num_channels=len(channels)))
+        views.append(PlanPrediction(slabs, GEOMETRIES[number], separate_z=False, num_channels=len(channels)))
     return views
 
 
@@ -140,7 +145,7 @@ def test_pictures(generator):
     ]
     logits = [torch.randn(2, *geometry.shape, generator=generator) for geometry in geometries]
     views = [
-        View([part], geometry, separate_z=True, num_channels=2)
+        PlanPrediction([part], geometry, separate_z=True, num_channels=2)
         for part, geometry in zip(logits, geometries, strict=True)
     ]
     found = restore_mean(views, num_outputs=2, device=CPU, regions_class_order=None, probabilities=True)
@@ -180,7 +185,7 @@ def together(make_plan):
         volumes = make_plan(inference={"mirror_axes": (1, 2)}, **changes)
         slices = make_plan(patch_size=(8, 8), **changes)
         other = Predictor(slices, Brighter(0.3, 9.0), device=CPU)
-        return Predictor(volumes, Brighter(0.6, 1.0), device=CPU, others=[other]), other
+        return Predictor(volumes, Brighter(0.6, 1.0), device=CPU, members=[other]), other
 
     return make
 
@@ -211,7 +216,7 @@ def test_mirroring_is_for_the_plans_that_name_axes(together, make_predictor, rng
     # Both networks see single voxels, so that flips change nothing but the last bits.
     np.testing.assert_allclose(mirrored.probabilities, plain.probabilities, atol=1e-3)
     nowhere = make_predictor(inference={"mirror_axes": ()})
-    both = Predictor(nowhere.plan, Threshold(), device=CPU, others=[nowhere])
+    both = Predictor(nowhere.plan, Threshold(), device=CPU, members=[nowhere])
     with pytest.raises(UsageError, match="names no axes to mirror"):
         both.predict(image, mirror=True)
 

@@ -3,14 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scanseg.layers import (
-    ChannelLinear,
-    ChannelNorm,
-    FeedForward,
-    MultiScaleDepthwise,
-    OffsetNorm,
-    StochasticDepth,
-)
+from scanseg.layers import ChannelLinear, ChannelNorm
+from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
+from scanseg.layers.offset_norm import OffsetNorm
+from scanseg.layers.stochastic_depth import StochasticDepth
 
 
 @pytest.mark.parametrize("space", [(5, 4), (3, 4, 2)])

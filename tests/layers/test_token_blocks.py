@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from scanseg.layers import CausalConvolution, MambaBlock, SequenceLayer, ViLBlock
+from scanseg.layers import MambaBlock, SequenceLayer, ViLBlock
+from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.vil_block import BlockDiagonalLinear
 
 BLOCKS = {"vil": ViLBlock, "mamba": MambaBlock}

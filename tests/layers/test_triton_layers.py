@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.layers import FeedForward, Upsampling, VSSBlock, VSSStage
+from scanseg.layers import Upsampling, VSSBlock, VSSStage
 from scanseg.layers.channel_norm import ChannelNorm
+from scanseg.layers.feed_forward import FeedForward
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.ops.channel_norm import BACKENDS as CHANNEL_NORM
 from scanseg.ops.depthwise import BACKENDS as DEPTHWISE

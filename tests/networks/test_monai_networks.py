@@ -204,7 +204,10 @@ def test_without_monai_the_message_names_the_package_to_install(monkeypatch, mis
     [
         (lambda: UNETRSpec(num_axes=2, hidden_size=100), "expected a multiple of num_heads 12, got 100"),
         (lambda: SegResNetSpec(num_axes=2, blocks_decoder=(1,)), "one stage less"),
-        (lambda: SwinUNETRSpec(num_axes=2, num_heads=(5, 6, 12, 24)), "expected a divisor of the 48 features of stage 0, got 5"),
+        (
+            lambda: SwinUNETRSpec(num_axes=2, num_heads=(5, 6, 12, 24)),
+            "expected a divisor of the 48 features of stage 0, got 5",
+        ),
         (
             lambda: DynUNetSpec(features=(4, 8), kernel_sizes=((3, 3),) * 2, strides=((1, 1), (2, 2))),
             "expected at least 3 stages for DynUNet, got 2 stages",

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from scanseg.errors import InputError
-from scanseg.layers import SS2D, StochasticDepth, VSSBlock
+from scanseg.layers import SS2D, VSSBlock
+from scanseg.layers.stochastic_depth import StochasticDepth
 from scanseg.networks import MSVMUNet
 
 SMALLEST = {"dims": (4, 8, 12, 16), "depths": (1, 1, 1, 1), "decoder_depth": 1}

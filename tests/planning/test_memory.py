@@ -43,7 +43,7 @@ def test_memory_grows_with_the_batch_and_the_precision(recipe):
     assert two.maps_bytes == 2 * one.maps_bytes
     assert two.weights_bytes == one.weights_bytes
     assert step_memory(plan, counts=counts, width=32).total_bytes > one.total_bytes
-    in_parts = apply_settings(twice, ("training.accumulation=2",))
+    in_parts = apply_settings(twice, ("training.accumulation_steps=2",))
     assert step_memory(in_parts, counts=counts).maps_bytes == one.maps_bytes
 
 

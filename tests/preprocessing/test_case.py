@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image, read_label_map
-from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_part
+from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.preprocessing.case import preprocess_case, preprocess_image
 from scanseg.specs import (
     CTNormalization,
@@ -150,11 +150,11 @@ def test_nonzero_box_and_part(rng):
     array[1, 4, 6, 7] = -1
     assert find_nonzero_box(array) == ((1, 2, 1), (4, 5, 7))
     assert find_nonzero_box(array * 0) == ((0, 0, 0), (6, 7, 8))
-    part = find_nonzero_part(array)
+    part = find_nonzero_mask(array)
     assert part[2, 3, 3]
     for _ in range(20):
         noise = rng.uniform(size=(1, 6, 7, 8)) < 0.6
-        np.testing.assert_array_equal(find_nonzero_part(noise), ndimage.binary_fill_holes(noise[0]))
+        np.testing.assert_array_equal(find_nonzero_mask(noise), ndimage.binary_fill_holes(noise[0]))
 
 
 def test_real_data_at_another_spacing_keeps_its_labels(shared_data):

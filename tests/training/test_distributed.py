@@ -36,8 +36,8 @@ def words_of(dataset, model, *settings):
 
 EVERYTHING = (
     "training.loss.dice_over_batch=false",
-    *("training.accumulation=2", "training.ema_decay=0.9", "training.export=best"),
-    *("training.resident=disk", "training.validation_batches=3", 'sampling.label_weights={"disk": 2}'),
+    *("training.accumulation_steps=2", "training.ema_decay=0.9", "training.export=best"),
+    *("training.case_storage=disk", "training.validation_batches=3", 'sampling.label_weights={"disk": 2}'),
     'training.early_stop={"patience_epochs": 3}',
 )
 

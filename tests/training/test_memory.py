@@ -6,7 +6,7 @@ import torch
 
 from scanseg.errors import ScansegError
 from scanseg.runtime.memory import CaptureMemoryError, is_memory_error
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 
 def error_of(allocate):
@@ -30,7 +30,7 @@ def test_a_batch_that_does_not_fit(train, monkeypatch, error):
     def step(self, batch, *, lr, encoder_frozen):
         raise error
 
-    monkeypatch.setattr(Fit, "step", step)
+    monkeypatch.setattr(TrainingStep, "run", step)
     with pytest.raises(ScansegError, match=r"batch of 2 patches of \(16, 16\) voxels") as caught:
         train()
 
@@ -42,7 +42,7 @@ def test_other_errors_of_a_step_stay_what_they_are(train, monkeypatch):
     def step(self, batch, *, lr, encoder_frozen):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Fit, "step", step)
+    monkeypatch.setattr(TrainingStep, "run", step)
     with pytest.raises(RuntimeError, match="a bug"):
         train()
 
@@ -57,11 +57,11 @@ def test_a_network_that_does_not_fit(train, monkeypatch):
 
 
 def test_cases_that_do_not_fit(train, monkeypatch):
-    def hold(*arguments, **options):
+    def load_cases(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("scanseg.training.case_storage.load_into_memory", hold)
-    with pytest.raises(ScansegError, match=r"all cases.*--set training\.resident=disk"):
+    monkeypatch.setattr("scanseg.training.case_storage.load_into_memory", load_cases)
+    with pytest.raises(ScansegError, match=r"all cases.*--set training\.case_storage=disk"):
         train()
 
 

@@ -23,7 +23,7 @@ from scanseg.specs import (
     XLSTMUNetSpec,
     ZScoreNormalization,
 )
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 STAGES = {"features": (4, 8, 12), "strides": ((1, 1), (2, 2), (2, 2)), "kernel_sizes": ((3, 3),) * 3}
 SPECS = {
@@ -43,7 +43,7 @@ BREAKING_GATES = {
 }
 
 
-def make_fit(name, dtype):
+def make_step(name, dtype):
     spec, size = SPECS[name]
     plan = Plan(
         recipe="test",
@@ -59,7 +59,7 @@ def make_fit(name, dtype):
     )
     torch.manual_seed(0)
     network = build_network(spec, in_channels=1, num_classes=2, patch_size=(size, size))
-    return Fit(plan, network, device=torch.device("cpu"), autocast_dtype=dtype), size
+    return TrainingStep(plan, network, device=torch.device("cpu"), autocast_dtype=dtype), size
 
 
 def make_batch(size, iteration):
@@ -70,38 +70,38 @@ def make_batch(size, iteration):
     return Batch(images, label_maps)
 
 
-def is_finite(fit):
-    return all(parameter.isfinite().all() for parameter in fit.network.parameters())
+def is_finite(step):
+    return all(parameter.isfinite().all() for parameter in step.network.parameters())
 
 
 @HALVES
 @pytest.mark.parametrize("name", SPECS)
 def test_both_networks_train_in_16_bits(name, dtype):
-    fit, size = make_fit(name, dtype)
+    step, size = make_step(name, dtype)
 
-    losses = [float(fit.step(make_batch(size, iteration), lr=3e-3)) for iteration in range(12)]
+    losses = [float(step.run(make_batch(size, iteration), lr=3e-3)) for iteration in range(12)]
 
     assert all(math.isfinite(loss) for loss in losses)
     assert sum(losses[-3:]) < sum(losses[:3])
-    assert is_finite(fit)
+    assert is_finite(step)
 
 
 @HALVES
 def test_a_network_whose_gates_break_the_published_form_trains(dtype):
-    fit, size = make_fit("xlstm-bot", dtype)
-    biases = [p for n, p in fit.network.named_parameters() if n.endswith("igate.bias")]
+    step, size = make_step("xlstm-bot", dtype)
+    biases = [p for n, p in step.network.named_parameters() if n.endswith("igate.bias")]
     assert biases
     with torch.no_grad():
         for bias in biases:
             bias.fill_(-150.0)
 
-    losses = [float(fit.step(make_batch(size, iteration), lr=1e-3)) for iteration in range(12)]
+    losses = [float(step.run(make_batch(size, iteration), lr=1e-3)) for iteration in range(12)]
 
     assert all(math.isfinite(loss) for loss in losses)
-    assert is_finite(fit)
+    assert is_finite(step)
     # The scale falls by half in each of the first steps in float16, until the gradients fit; here it has settled.
-    assert dtype == torch.bfloat16 or fit.loss_scale >= 2.0**8
-    assert all(p.grad.isfinite().all() for p in fit.network.parameters() if p.grad is not None)
+    assert dtype == torch.bfloat16 or step.loss_scale >= 2.0**8
+    assert all(p.grad.isfinite().all() for p in step.network.parameters() if p.grad is not None)
 
 
 def cell_inputs(generator, gates, dtype, *, token=70):

@@ -48,9 +48,9 @@ KINDS = {
 }
 """Recipe to what makes its network small."""
 EVERYTHING = (
-    *("sampling.batch_size=4", "training.accumulation=2", "training.ema_decay=0.8"),
+    *("sampling.batch_size=4", "training.accumulation_steps=2", "training.ema_decay=0.8"),
     *("training.epochs=4", "training.iterations_per_epoch=2", "training.validation_batches=2"),
-    *("training.validate_every=1", "training.checkpoint_seconds=0", "training.resident=disk"),
+    *("training.validate_every=1", "training.checkpoint_seconds=0", "training.case_storage=disk"),
     *("training.export=best", "training.score_both=true", 'training.early_stop={"patience_epochs": 9}'),
     *('training.loss.label_weights={"inner": 2}', "training.gradient_clip=1"),
     'training.optimizer={"kind": "adamw", "lr": 0.01}',

@@ -21,7 +21,7 @@ from .test_resuming import StoppedError, kill_in
 LONGER = ("training.epochs=6", "training.validate_every=1", "training.checkpoint_seconds=0")
 EVERYTHING = (
     *LONGER,
-    *("training.ema_decay=0.9", "training.accumulation=2", "training.export=best"),
+    *("training.ema_decay=0.9", "training.accumulation_steps=2", "training.export=best"),
     'training.early_stop={"measure": "loss", "patience_epochs": 5}',
     'sampling.label_weights={"disk": 2}',
     'training.loss.label_weights={"disk": 3}',
@@ -45,13 +45,13 @@ def train_in(dataset, folder, *settings, **options):
 def test_parts_of_a_batch_teach_what_the_whole_does(dataset, tmp_path):
     settings = ("sampling.batch_size=4", "training.loss.dice_over_batch=false")
     for count in (1, 4):
-        train_in(dataset, tmp_path / f"m{count}", *settings, f"training.accumulation={count}")
+        train_in(dataset, tmp_path / f"m{count}", *settings, f"training.accumulation_steps={count}")
 
     whole, parts = (load_file(tmp_path / f"m{count}" / "model.safetensors") for count in (1, 4))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5)  # float32 sums in another order
-    with pytest.raises(UsageError, match=r"batch_size 4 is not divisible into training.accumulation 3"):
-        train_in(dataset, tmp_path / "m3", *settings, "training.accumulation=3")
+    with pytest.raises(UsageError, match=r"batch_size 4 is not divisible into training.accumulation_steps 3"):
+        train_in(dataset, tmp_path / "m3", *settings, "training.accumulation_steps=3")
 
 
 def test_averaged_weights_are_validated_and_exported(dataset, tmp_path):

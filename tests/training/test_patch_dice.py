@@ -29,7 +29,7 @@ class OneCase:
     def __init__(self, label_map, prediction, plan):
         label_map = np.uint8(label_map).reshape(-1, *np.shape(label_map)[-2:])
         self._arrays = (np.float16(prediction).reshape(1, *label_map.shape), label_map)
-        self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing, previous=None)
+        self.index = SimpleNamespace(dataset=plan.dataset, preprocessing=plan.preprocessing, first_stage=None)
 
     def case(self, name):
         return SimpleNamespace(geometry=SimpleNamespace(shape=self._arrays[1].shape))

@@ -10,7 +10,7 @@ from scanseg.training.records import command_words
     [
         ("/home/me/env/bin/scanseg", "scanseg"),
         ("/home/me/scanseg/__main__.py", "scanseg"),
-        ("fit.py", "fit.py"),
+        ("step.py", "step.py"),
     ],
 )
 def test_a_command_does_not_say_where_its_program_lies(program, word):

@@ -13,7 +13,7 @@ from scanseg.errors import InputError, InterruptionError, UsageError
 from scanseg.runtime import signals
 from scanseg.runtime.signals import watch_signals
 from scanseg.specs import TrainingSpec
-from scanseg.training.loop import Run
+from scanseg.training.loop import TrainingLoop
 
 from .conftest import SETTINGS, add_case, write_dataset
 
@@ -241,13 +241,13 @@ def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
         _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
         _iterations=100,
         _progress=0.04,
-        fit=SimpleNamespace(iterations_done=104),
+        step=SimpleNamespace(iterations_done=104),
         epochs_done=1,
         _listen=heard.append,
     )
 
-    Run._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0)])
-    Run._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0, 1.0)])
+    TrainingLoop._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0)])
+    TrainingLoop._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0, 1.0)])
 
     assert [progress.detail for progress in heard] == ["epoch 1/2, loss 2.000"] * 2
 

@@ -19,7 +19,7 @@ from scanseg.specs import (
     XLSTMUNetSpec,
     ZScoreNormalization,
 )
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 XLSTM = XLSTMUNetSpec(
     features=(4, 8, 12), strides=((1, 1), (2, 2), (2, 2)), kernel_sizes=((3, 3),) * 3, num_blocks_encoder=1
@@ -42,11 +42,11 @@ def make_plan(network, size, *, optimizer, **training):
     )
 
 
-def make_fit(plan, *, device="cpu", dtype=None, **options):
+def make_step(plan, *, device="cpu", dtype=None, **options):
     torch.manual_seed(0)
     network = build_network(plan.network, in_channels=1, num_classes=2, patch_size=plan.sampling.patch_size)
     device = torch.device(device)
-    return Fit(plan, network.to(device), device=device, autocast_dtype=dtype, **options)
+    return TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype, **options)
 
 
 def make_batch(size, iteration, *, device="cpu"):
@@ -57,8 +57,8 @@ def make_batch(size, iteration, *, device="cpu"):
     return Batch(images.to(device), label_maps.to(device))
 
 
-def weights(fit):
-    return torch.cat([parameter.detach().flatten() for parameter in fit.network.parameters()])
+def weights(step):
+    return torch.cat([parameter.detach().flatten() for parameter in step.network.parameters()])
 
 
 @NETWORKS
@@ -66,9 +66,9 @@ def weights(fit):
     "optimizer", [AdamWSpec(lr=3e-3), SGDSpec(lr=0.02, momentum=0.9)], ids=["adamw", "sgd"]
 )
 def test_loss_falls(network, size, optimizer):
-    fit = make_fit(make_plan(network, size, optimizer=optimizer))
+    step = make_step(make_plan(network, size, optimizer=optimizer))
 
-    losses = [float(fit.step(make_batch(size, i), lr=optimizer.lr)) for i in range(25)]
+    losses = [float(step.run(make_batch(size, i), lr=optimizer.lr)) for i in range(25)]
 
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -77,17 +77,17 @@ def test_loss_falls(network, size, optimizer):
 @pytest.mark.parametrize("optimizer", [AdamWSpec(), SGDSpec()], ids=["adamw", "sgd"])
 def test_goes_on_exactly_from_a_stored_checkpoint(network, size, optimizer, tmp_path):
     plan = make_plan(network, size, optimizer=optimizer)
-    whole, first, second = make_fit(plan), make_fit(plan), make_fit(plan)
+    whole, first, second = make_step(plan), make_step(plan), make_step(plan)
     folder = ModelFolder.create(tmp_path / "model", plan)
     for iteration in range(4):
-        whole.step(make_batch(size, iteration), lr=0.01)
+        whole.run(make_batch(size, iteration), lr=0.01)
 
     for iteration in range(2):
-        first.step(make_batch(size, iteration), lr=0.01)
+        first.run(make_batch(size, iteration), lr=0.01)
     folder.write_checkpoint(first.checkpoint())
     second.restore(folder.read_checkpoint())
     for iteration in range(second.iterations_done, 4):
-        second.step(make_batch(size, iteration), lr=0.01)
+        second.run(make_batch(size, iteration), lr=0.01)
 
     assert torch.equal(weights(second), weights(whole))
     assert not torch.equal(weights(first), weights(whole))
@@ -108,23 +108,23 @@ class DrawingGradients:
 def test_a_capture_does_not_change_what_the_first_step_draws(monkeypatch):
     monkeypatch.setattr("scanseg.training.step.GraphedGradients", DrawingGradients)
     plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3))
-    running, restored = make_fit(plan), make_fit(plan)
-    for fit in (running, restored):
-        monkeypatch.setattr(fit, "_device", torch.device("cuda"))
-    running.step(make_batch(64, 0), lr=1e-3)
+    running, restored = make_step(plan), make_step(plan)
+    for step in (running, restored):
+        monkeypatch.setattr(step, "_device", torch.device("cuda"))
+    running.run(make_batch(64, 0), lr=1e-3)
     restored.restore(running.checkpoint())
 
-    losses = [float(fit.step(make_batch(64, 1), lr=1e-3)) for fit in (running, restored)]
+    losses = [float(step.run(make_batch(64, 1), lr=1e-3)) for step in (running, restored)]
 
     assert losses[0] == losses[1]
 
 
 def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
     plan = make_plan(XLSTM, 16, optimizer=AdamWSpec())
-    first, second = (make_fit(plan, dtype=torch.float16) for _ in range(2))
+    first, second = (make_step(plan, dtype=torch.float16) for _ in range(2))
     folder = ModelFolder.create(tmp_path / "model", plan)
     for iteration in range(20):
-        first.step(make_batch(16, iteration), lr=0.001)
+        first.run(make_batch(16, iteration), lr=0.001)
 
     folder.write_checkpoint(first.checkpoint())
     second.restore(folder.read_checkpoint())
@@ -135,8 +135,8 @@ def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
 
 def test_norms_and_biases_decay_only_if_asked():
     def decays(**fields):
-        fit = make_fit(make_plan(MSVM, 64, optimizer=AdamWSpec(weight_decay=0.1, **fields)))
-        return [group["weight_decay"] for group in fit.checkpoint().state.optimizer_groups]
+        step = make_step(make_plan(MSVM, 64, optimizer=AdamWSpec(weight_decay=0.1, **fields)))
+        return [group["weight_decay"] for group in step.checkpoint().state.optimizer_groups]
 
     assert decays() == [0.1, 0.0]
     assert decays(decay_all=True) == [0.1, 0.1]
@@ -144,12 +144,12 @@ def test_norms_and_biases_decay_only_if_asked():
 
 def test_gradients_are_clipped():
     plan = make_plan(XLSTM, 16, optimizer=SGDSpec(lr=1.0, momentum=0, weight_decay=0), gradient_clip=1e-3)
-    fit = make_fit(plan)
-    before = weights(fit)
+    step = make_step(plan)
+    before = weights(step)
 
-    fit.step(make_batch(16, 0), lr=1.0)
+    step.run(make_batch(16, 0), lr=1.0)
 
-    assert (weights(fit) - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert (weights(step) - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 @pytest.mark.gpu
@@ -161,9 +161,9 @@ def test_a_graph_trains_like_single_launches(network, size, dtype):
 
     def train(*, cuda_graph):
         plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), cuda_graph=cuda_graph)
-        fit = make_fit(plan, device="cuda", dtype=dtype)
-        losses = [float(fit.step(make_batch(size, i, device="cuda"), lr=1e-3)) for i in range(10)]
-        buffers = [buffer.double().cpu() for buffer in fit.network.buffers()]
+        step = make_step(plan, device="cuda", dtype=dtype)
+        losses = [float(step.run(make_batch(size, i, device="cuda"), lr=1e-3)) for i in range(10)]
+        buffers = [buffer.double().cpu() for buffer in step.network.buffers()]
         return torch.tensor(losses), buffers
 
     (graphed, graphed_buffers), (launched, launched_buffers) = train(cuda_graph=True), train(cuda_graph=False)
@@ -178,10 +178,10 @@ def test_a_graph_trains_like_single_launches(network, size, dtype):
 def test_parts_of_a_batch_and_averages_go_through_a_graph_too():
     def train(*, cuda_graph):
         fields = {"accumulation": 2, "ema_decay": 0.9, "cuda_graph": cuda_graph}
-        fit = make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3), **fields), device="cuda")
+        step = make_step(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3), **fields), device="cuda")
         for iteration in range(5):
-            fit.step(make_batch(16, iteration, device="cuda"), lr=1e-3)
-        return weights(fit), torch.cat([p.flatten() for p in fit.eval_network.parameters()])
+            step.run(make_batch(16, iteration, device="cuda"), lr=1e-3)
+        return weights(step), torch.cat([p.flatten() for p in step.eval_network.parameters()])
 
     for graphed, launched in zip(train(cuda_graph=True), train(cuda_graph=False), strict=True):
         torch.testing.assert_close(graphed, launched, rtol=0.02, atol=1e-3)
@@ -197,14 +197,14 @@ def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(n
     unseen = make_batch(size, 99, device="cuda")
 
     def train(*, validated):
-        fit = make_fit(plan, device="cuda", dtype=torch.bfloat16)
+        step = make_step(plan, device="cuda", dtype=torch.bfloat16)
         losses, scores = [], []
         for iteration in range(8):
-            losses.append(float(fit.step(make_batch(size, iteration, device="cuda"), lr=1e-3)))
+            losses.append(float(step.run(make_batch(size, iteration, device="cuda"), lr=1e-3)))
             if validated:
-                scores.append([fit.logits(unseen) for _ in range(3)])
+                scores.append([step.logits(unseen) for _ in range(3)])
                 with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
-                    direct = fit.eval_network.eval()(unseen.images)
+                    direct = step.eval_network.eval()(unseen.images)
                 direct = direct if isinstance(direct, torch.Tensor) else direct[0]
                 for logits in scores[-1]:
                     torch.testing.assert_close(logits, direct.float(), rtol=0.02, atol=0.02)
@@ -218,10 +218,10 @@ def test_replayed_validation_follows_the_weights_and_leaves_the_training_alone(n
 @pytest.mark.gpu
 def test_stochastic_depth_differs_from_replay_to_replay():
     plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-9))
-    fit = make_fit(plan, device="cuda")
+    step = make_step(plan, device="cuda")
     batch = make_batch(64, 0, device="cuda")
 
-    losses = {round(float(fit.step(batch, lr=1e-9)), 6) for _ in range(8)}
+    losses = {round(float(step.run(batch, lr=1e-9)), 6) for _ in range(8)}
 
     assert len(losses) > 3
 
@@ -231,15 +231,15 @@ def test_stochastic_depth_differs_from_replay_to_replay():
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 def test_goes_on_with_the_same_stochastic_depth_on_a_gpu(cuda_graph, dtype, tmp_path):
     plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3), cuda_graph=cuda_graph)
-    running, restored = (make_fit(plan, device="cuda", dtype=dtype) for _ in range(2))
+    running, restored = (make_step(plan, device="cuda", dtype=dtype) for _ in range(2))
     for iteration in range(3):
-        running.step(make_batch(64, iteration, device="cuda"), lr=1e-3)
+        running.run(make_batch(64, iteration, device="cuda"), lr=1e-3)
     folder = ModelFolder.create(tmp_path / "model", plan)
     folder.write_checkpoint(running.checkpoint())
     restored.restore(folder.read_checkpoint())
 
     batch = make_batch(64, 3, device="cuda")
-    losses = [float(fit.step(batch, lr=1e-3)) for fit in (running, restored)]
+    losses = [float(step.run(batch, lr=1e-3)) for step in (running, restored)]
 
     # Atomic additions make a GPU's sums differ in their last bits; another draw of blocks moves the loss by far more.
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -247,17 +247,17 @@ def test_goes_on_with_the_same_stochastic_depth_on_a_gpu(cuda_graph, dtype, tmp_
 
 @pytest.mark.gpu
 def test_a_network_that_cannot_be_captured_is_told_of():
-    fit = make_fit(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3)), device="cuda")
+    step = make_step(make_plan(XLSTM, 16, optimizer=AdamWSpec(lr=1e-3)), device="cuda")
 
     def read_back(module, inputs):
         inputs[0].sum().item()
 
-    fit.network.register_forward_pre_hook(read_back)
+    step.network.register_forward_pre_hook(read_back)
     with pytest.raises(
         ScansegError, match=r"cannot be captured as a CUDA graph \(.*--set training.cuda_graph=false"
     ):
-        fit.step(make_batch(16, 0, device="cuda"), lr=1e-3)
+        step.run(make_batch(16, 0, device="cuda"), lr=1e-3)
 
     launched = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3), cuda_graph=False)
-    loss = make_fit(launched, device="cuda").step(make_batch(64, 0, device="cuda"), lr=1e-3)
+    loss = make_step(launched, device="cuda").run(make_batch(64, 0, device="cuda"), lr=1e-3)
     assert loss.isfinite()  # the next training of a study draws its blocks again

@@ -2,19 +2,20 @@
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
 from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_of, to_grid
-from scanseg.batches.in_memory import load_into_memory, resident_bytes
+from scanseg.batches.in_memory import case_bytes, load_into_memory
 from scanseg.batches.on_disk import DiskCases, open_cases
 from scanseg.batches.sampling import TRAINING_STREAM, VALIDATION_STREAM, iterations_per_pass
-from scanseg.batches.shard import Part
+from scanseg.batches.shard import BatchShard
 
 __all__ = [
     "TRAINING_STREAM",
     "VALIDATION_STREAM",
     "Batch",
+    "BatchShard",
     "DiskCases",
-    "Part",
     "TrainingCases",
     "build_cascade_store",
+    "case_bytes",
     "iterations_per_pass",
     "load_into_memory",
     "make_batch",
@@ -23,6 +24,5 @@ __all__ = [
     "one_hot",
     "open_cases",
     "predicted_of",
-    "resident_bytes",
     "to_grid",
 ]

@@ -14,7 +14,7 @@ from scanseg.batches.cascade import Predicted, take_apart
 from scanseg.batches.in_memory import Boxes, ResidentCases
 from scanseg.batches.on_disk import DiskCases
 from scanseg.batches.sampling import PatchPositions, box_size, draw_positions
-from scanseg.batches.shard import WHOLE, Part
+from scanseg.batches.shard import WHOLE, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import AffineTransform, GaussianNoiseTransform, MirrorTransform, SamplingSpec, Transform
 
@@ -69,20 +69,20 @@ class _Series:
     transforms: Sequence[Transform]
     seed: int
     stream: int
-    part: Part
+    shard: BatchShard
 
     @property
     def share(self) -> int:
         """Patches of each batch that are made here."""
-        return self.sampling.batch_size // self.part.count
+        return self.sampling.batch_size // self.shard.count
 
     def rngs(self, iterations: Sequence[int], *numbers: int) -> list[np.random.Generator]:
         """Return a source of randomness for each iteration, another one for other numbers."""
         return [np.random.default_rng([self.seed, self.stream, each, *numbers]) for each in iterations]
 
     def patches(self, iterations: Sequence[int]) -> _Patches:
-        """Draw where the patches lie; of a part, as in the whole."""
-        sampling, size, here = self.sampling, box_size(self.sampling), self.part.of(self.sampling.batch_size)
+        """Draw where the patches lie; of a shard, as in the whole."""
+        sampling, size, here = self.sampling, box_size(self.sampling), self.shard.of(self.sampling.batch_size)
         numbers = {"seed": self.seed, "stream": self.stream}
         positions = PatchPositions.join(
             [
@@ -110,7 +110,7 @@ def make_batch(
     stream: int,
     iteration: int,
     device: torch.device,
-    part: Part = WHOLE,
+    shard: BatchShard = WHOLE,
     predicted: Predicted | None = None,
     following: Iterable[int] | None = None,
 ) -> Batch:
@@ -124,12 +124,12 @@ def make_batch(
         stream: Which sequence of draws, see `scanseg.batches.sampling`.
         iteration: Number of the batch in this series.
         device: Where the batch is wanted, and made.
-        part: The part; it holds the same patches, changed in the same way, as there in the whole batch.
+        shard: The part; it holds the same patches, changed in the same way, as there in the whole batch.
         predicted: What becomes of the labels of a first stage that the cases hold; None: they hold none.
         following: Iterations that will be asked for next, which cases on disk are read for meanwhile; None: they
             count on.
     """
-    series = _Series(cases, sampling, transforms, seed, stream, part)
+    series = _Series(cases, sampling, transforms, seed, stream, shard)
     return _make(series, [iteration], device=device, predicted=predicted, following=following)[0]
 
 
@@ -142,7 +142,7 @@ def make_batches(
     stream: int,
     iterations: Sequence[int],
     device: torch.device,
-    part: Part = WHOLE,
+    shard: BatchShard = WHOLE,
     predicted: Predicted | None = None,
 ) -> list[Batch]:
     """Make the batches of several iterations in one pass; each is what `make_batch` makes of its iteration.
@@ -158,20 +158,20 @@ def make_batches(
         stream: Which sequence of draws.
         iterations: Numbers of the batches in this series.
         device: Where the batches are wanted, and made.
-        part: The part of each.
+        shard: The part of each.
         predicted: What becomes of the labels of a first stage.
 
     Returns:
         The batches; their tensors are views of common ones.
     """
-    series = _Series(cases, sampling, transforms, seed, stream, part)
+    series = _Series(cases, sampling, transforms, seed, stream, shard)
     groups = [[each] for each in iterations] if isinstance(cases, DiskCases) else [list(iterations)]
     made = [_make(series, group, device=device, predicted=predicted, following=None) for group in groups]
     return [batch for batches in made for batch in batches]
 
 
 def num_batches_at_once(
-    cases: TrainingCases, sampling: SamplingSpec, *, device: torch.device, part: Part = WHOLE
+    cases: TrainingCases, sampling: SamplingSpec, *, device: torch.device, shard: BatchShard = WHOLE
 ) -> int:
     """Return how many batches are best made together.
 
@@ -183,11 +183,11 @@ def num_batches_at_once(
         cases: The cases to draw from.
         sampling: How patches are drawn.
         device: Where batches are made.
-        part: The part of each batch that is made here.
+        shard: The part of each batch that is made here.
     """
     if device.type != "cuda" or isinstance(cases, DiskCases):
         return 1
-    values = sampling.batch_size // part.count * math.prod(sampling.patch_size) * len(cases.background_value)
+    values = sampling.batch_size // shard.count * math.prod(sampling.patch_size) * len(cases.background_value)
     return max(1, min(MAX_BATCHES_AT_ONCE, MAX_VALUES_AT_ONCE // values))
 
 
@@ -226,20 +226,20 @@ def _augment(
             continue
         rngs = series.rngs(iterations, 3, number)
         if isinstance(spec, MirrorTransform):
-            images, label_maps = mirror(images, label_maps, spec=spec, rngs=rngs, part=series.part)
+            images, label_maps = mirror(images, label_maps, spec=spec, rngs=rngs, shard=series.shard)
             continue
         generators = []
         if isinstance(spec, GaussianNoiseTransform):
             seeds = [int(rng.integers(2**62)) for rng in series.rngs(iterations, 2, number)]
             generators = [torch.Generator(images.device).manual_seed(seed) for seed in seeds]
-        images = apply_intensity(images, spec, rngs=rngs, generators=generators, part=series.part)
+        images = apply_intensity(images, spec, rngs=rngs, generators=generators, shard=series.shard)
     return images, label_maps
 
 
 def _take_apart(batch: Batch, iteration: int, *, series: _Series, predicted: Predicted) -> Batch:
     """Make channels of the labels of a first stage in one batch."""
     numbers = [series.seed, series.stream, iteration, 4] if series.transforms else None
-    first = series.part.of(series.sampling.batch_size).start
+    first = series.shard.of(series.sampling.batch_size).start
     images, label_maps = take_apart(batch.images, batch.label_maps, predicted, numbers=numbers, first=first)
     return Batch(images.contiguous(), label_maps.contiguous())
 

@@ -124,7 +124,7 @@ def build_cascade_store(
     store: Store,
     predictions: Mapping[str, Path],
     *,
-    previous: str,
+    first_stage: str,
     folder: Path,
     num_workers: int,
     progress: ProgressCallback = ignore_progress,
@@ -138,7 +138,7 @@ def build_cascade_store(
     Args:
         store: The store.
         predictions: For each of its cases the array of the predicted label map, on the source's grid.
-        previous: The study that predicted.
+        first_stage: The study that predicted.
         folder: Folder of the other store.
         num_workers: Processes that resample; 0 does it in this one.
         progress: Hears of each case that is done.
@@ -146,7 +146,7 @@ def build_cascade_store(
     Raises:
         InputError: Cases have no prediction, or one of another shape.
     """
-    wanted = store.index.model_copy(update={"previous": previous})
+    wanted = store.index.model_copy(update={"first_stage": first_stage})
     missing = [case.case for case in store.index.cases if case.case not in predictions]
     with lock_store(folder):
         there = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
@@ -154,7 +154,7 @@ def build_cascade_store(
             return there
         if missing:
             raise InputError(
-                f"{previous}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
+                f"{first_stage}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
                 f"({listed(missing)}); the first stage must be a scanseg crossval of the same data set, all of its "
                 f"folds done."
             )

@@ -149,11 +149,11 @@ def join_boxes(
     )
 
 
-def resident_bytes(store: Store, cases: Sequence[str]) -> int:
+def case_bytes(store: Store, cases: Sequence[str]) -> int:
     """Say how much memory cases will take: float16 images and uint8 label maps."""
     channels = store.index.dataset.num_channels
     voxels = sum(int(np.prod(store.case(name).geometry.shape)) for name in cases)
-    return voxels * (2 * channels + (1 if store.index.previous is None else 2))
+    return voxels * (2 * channels + (1 if store.index.first_stage is None else 2))
 
 
 def load_into_memory(
@@ -181,7 +181,7 @@ def load_into_memory(
     images = torch.empty(
         (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=device
     )
-    packed = store.index.previous is not None
+    packed = store.index.first_stage is not None
     label_maps = torch.empty(int(sizes.sum()), dtype=torch.int16 if packed else torch.uint8, device=device)
     dataset = store.index.dataset
     locations, annotated = [], []

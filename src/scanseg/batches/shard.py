@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShard:
     """One of the equal parts of a batch."""
 
     index: int = 0
@@ -18,4 +18,4 @@ class Part:
         return slice(self.index * share, (self.index + 1) * share)
 
 
-WHOLE = Part()
+WHOLE = BatchShard()

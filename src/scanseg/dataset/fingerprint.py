@@ -12,7 +12,7 @@ import numpy as np
 
 from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
-from scanseg.imaging import SLICE_SPACING_MM, find_nonzero_box, lift
+from scanseg.imaging import SLICE_SPACING_MM, as_volume, find_nonzero_box
 from scanseg.messages import counted
 from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import map_cases
@@ -80,7 +80,7 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
             f"case {case.name}: expected {counted(spec.num_channels, 'channel')} as in dataset.json, got "
             f"{image.num_channels}. Correct channel_names or the files."
         )
-    array = lift(image.array, image.num_axes)
+    array = as_volume(image.array, image.num_axes)
     _, shape = find_nonzero_box(array)
     z, y, x = (SLICE_SPACING_MM, *image.spacing)[-3:]
     source_z, source_y, source_x = array.shape[1:]

@@ -125,7 +125,7 @@ def _prepare(
 
 def _check_batch(plan: Plan, processes: Distributed) -> None:
     """Make sure that the processes can share the plan's batches."""
-    processes.check_batch(plan.sampling.batch_size, accumulation=plan.training.accumulation)
+    processes.check_batch(plan.sampling.batch_size, accumulation_steps=plan.training.accumulation_steps)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ Only this package handles other axis orders than z, y, x. The image libraries ar
 written.
 """
 
-from scanseg.imaging.axes import SLICE_SPACING_MM, lift
-from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_part
+from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
+from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.raster import companion_path
@@ -19,13 +19,13 @@ __all__ = [
     "LOSSY_ENDINGS",
     "SLICE_SPACING_MM",
     "Image",
+    "as_volume",
     "companion_path",
     "compare_geometry",
     "count_channels",
     "file_ending",
     "find_nonzero_box",
-    "find_nonzero_part",
-    "lift",
+    "find_nonzero_mask",
     "read_image",
     "read_instance_map",
     "read_label_map",

@@ -6,7 +6,7 @@ SLICE_SPACING_MM = 999.0
 """Spacing along z of a 2D image, as in nnU-Net, in mm."""
 
 
-def lift(array: np.ndarray, num_axes: int) -> np.ndarray:
+def as_volume(array: np.ndarray, num_axes: int) -> np.ndarray:
     """Add a z axis of one slice to a 2D array.
 
     Args:

@@ -26,7 +26,7 @@ def find_nonzero_box(array: Shaped[np.ndarray, "channel z y x"]) -> tuple[Triple
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
 
-def find_nonzero_part(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.ndarray, "z y x"]:
+def find_nonzero_mask(array: Shaped[np.ndarray, "channel z y x"]) -> Bool[np.ndarray, "z y x"]:
     """Find the voxels with a nonzero channel, with holes filled.
 
     As in nnU-Net, a hole is a connected part of the zero voxels that does not reach the border of the array

@@ -13,7 +13,7 @@ from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
 from scanseg.inference.inputs import doubt_spacing
-from scanseg.inference.model_digest import identity_of
+from scanseg.inference.model_digest import model_digest
 from scanseg.inference.outputs import (
     RECORD_FILE,
     Target,
@@ -111,7 +111,7 @@ def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ..
     """Return the record of a prediction that begins now."""
     return PredictionRecord(
         model=predictor.model,
-        identity=identity_of(predictor),
+        identity=model_digest(predictor),
         recipe=predictor.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,

@@ -55,8 +55,10 @@ def _predictor_of(
         device=device,
         model=name,
         postprocessing=model.postprocessing,
-        previous=None if model.previous is None else make(replace(model.previous, postprocessing=NOTHING)),
-        others=[make(other) for other in model.others],
+        first_stage=None
+        if model.first_stage is None
+        else make(replace(model.first_stage, postprocessing=NOTHING)),
+        members=[make(other) for other in model.members],
         precision=precision,
         cuda_graph=cuda_graph,
     )

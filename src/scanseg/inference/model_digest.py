@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from scanseg.inference.predictor import Predictor
 
 
-def identity_of(predictor: "Predictor") -> str:
+def model_digest(predictor: "Predictor") -> str:
     """Return a checksum of all that decides what a predictor says: plans, weights and postprocessing.
 
     Args:
@@ -29,6 +29,6 @@ def _parts(predictor: "Predictor") -> Iterator[bytes | memoryview]:
     for name, tensor in predictor.network.state_dict().items():
         yield name.encode()
         yield memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    for other in (predictor.previous, *predictor.others):
+    for other in (predictor.first_stage, *predictor.members):
         if other is not None:
             yield from _parts(other)

@@ -74,7 +74,9 @@ def find_targets(
             for folder in folders
             for case in find_cases(folder, file_ending=ending, num_channels=num_channels)
         ),
-        *find_cases_of_files([source for source in sources if source not in folders], num_channels=num_channels),
+        *find_cases_of_files(
+            [source for source in sources if source not in folders], num_channels=num_channels
+        ),
     ]
     names = [case.name for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -26,7 +26,7 @@ from scanseg.specs import CaseGeometry
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class PlanPrediction:
     """What the networks of one plan say of a case."""
 
     slabs: Iterable[Float[Tensor, "output slab y x"]]
@@ -41,7 +41,7 @@ class View:
 
 @torch.inference_mode()
 def restore_mean(
-    views: Sequence[View],
+    views: Sequence[PlanPrediction],
     *,
     num_outputs: int,
     regions_class_order: Sequence[int] | None,
@@ -97,7 +97,7 @@ def restore_mean(
 
 @torch.inference_mode()
 def label_maps_of_groups(
-    views: Sequence[View],
+    views: Sequence[PlanPrediction],
     groups: Sequence[Sequence[int]],
     *,
     num_outputs: int,
@@ -157,7 +157,7 @@ def share_progress(progress: ProgressCallback, count: int) -> list[ProgressCallb
 
 @torch.inference_mode()
 def _meeting_slices(
-    views: Sequence[View], *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
+    views: Sequence[PlanPrediction], *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
 ) -> Iterator[list[Float32[Tensor, "channel y x"]]]:
     """Yield slices of the source, along the first view's z: each view's probabilities, disagreement behind them."""
     first, slab_bytes = views[0].geometry, slab_bytes // len(views)
@@ -175,7 +175,7 @@ def _meeting_slices(
 
 @torch.inference_mode()
 def _placed_slices(
-    view: View, *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
+    view: PlanPrediction, *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
 ) -> Iterator[Float32[Tensor, "channel y x"]]:
     """Yield every slice of the source along a view's z; what cropping cut away is background for certain."""
     geometry = view.geometry
@@ -202,7 +202,7 @@ def _placed_slices(
 @torch.inference_mode()
 def _turned_slices(
     slices: Iterable[Float32[Tensor, "channel y x"]],
-    view: View,
+    view: PlanPrediction,
     *,
     like: CaseGeometry,
     device: torch.device,

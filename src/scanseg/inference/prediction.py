@@ -32,5 +32,5 @@ class PreparedImage:
     image: Image
     array: Float32[np.ndarray, "channel z y x"]
     geometry: CaseGeometry
-    others: "tuple[PreparedImage, ...]" = ()
+    members: "tuple[PreparedImage, ...]" = ()
     """The same image as the networks of other plans see it."""

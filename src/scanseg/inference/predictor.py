@@ -15,7 +15,7 @@ from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.inputs import Source, describe, open_source
-from scanseg.inference.plan_prediction import View, restore_mean, share_progress
+from scanseg.inference.plan_prediction import PlanPrediction, restore_mean, share_progress
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.resample import Restored, resize_labels, restore
@@ -40,8 +40,8 @@ class Predictor:
         device: torch.device,
         model: str = "a network in memory",
         postprocessing: PostprocessingSpec = NOTHING,
-        previous: "Predictor | None" = None,
-        others: "Sequence[Predictor]" = (),
+        first_stage: "Predictor | None" = None,
+        members: "Sequence[Predictor]" = (),
         precision: Precision | None = None,
         cuda_graph: bool = True,
     ) -> None:
@@ -53,8 +53,8 @@ class Predictor:
             device: Where to compute.
             model: Where the network comes from, for the record of predictions.
             postprocessing: What is removed from label maps.
-            previous: The first stage of a cascade, which segments an image before this network does.
-            others: Predictors of other plans for the same labels; the mean of all probabilities, on the grid of the
+            first_stage: The first stage of a cascade, which segments an image before this network does.
+            members: Predictors of other plans for the same labels; the mean of all probabilities, on the grid of the
                 image, decides. What they would remove from label maps, they do not.
             precision: Of the network's products; None: that of the plan's training.
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
@@ -65,8 +65,8 @@ class Predictor:
         self.device = device
         self.model = model
         self.postprocessing = postprocessing
-        self.previous = previous
-        self.others = tuple(others)
+        self.first_stage = first_stage
+        self.members = tuple(members)
         self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
         with memory_for("the network", device=device):
             self.network = place_network(network, device).eval()
@@ -77,12 +77,12 @@ class Predictor:
     def precision(self) -> str:
         """Type in which the network computes its products; of all plans, where they differ."""
         own = str(self._autocast_dtype or torch.float32).removeprefix("torch.")
-        return " + ".join(dict.fromkeys((own, *(other.precision for other in self.others))))
+        return " + ".join(dict.fromkeys((own, *(other.precision for other in self.members))))
 
     @property
     def recipe(self) -> str:
         """Name of the recipe of the plan, or of all plans."""
-        return " + ".join((self.plan.recipe, *(other.recipe for other in self.others)))
+        return " + ".join((self.plan.recipe, *(other.recipe for other in self.members)))
 
     def mirror_axes(self, *, mirror: bool) -> tuple[int, ...]:
         """Return the patch axes to average flips over; those of the first plan.
@@ -90,7 +90,7 @@ class Predictor:
         Raises:
             UsageError: Mirroring is asked for, and no plan names axes.
         """
-        if mirror and not any(each.plan.inference.mirror_axes for each in (self, *self.others)):
+        if mirror and not any(each.plan.inference.mirror_axes for each in (self, *self.members)):
             raise UsageError(
                 "mirroring is asked for, but the plan names no axes to mirror (inference.mirror_axes); leave it out"
             )
@@ -99,7 +99,7 @@ class Predictor:
     def num_members(self, *, mirror: bool) -> int:
         """Return how many predictions are averaged: every network's of every flip."""
         self.mirror_axes(mirror=mirror)
-        return sum(each._num_own_members(mirror=mirror) for each in (self, *self.others))
+        return sum(each._num_own_members(mirror=mirror) for each in (self, *self.members))
 
     def _num_own_members(self, *, mirror: bool) -> int:
         """Return how many predictions the networks of the first plan make."""
@@ -147,9 +147,9 @@ class Predictor:
         """Read and preprocess an image; needs no device. See `predict`."""
         image = open_source(source, self.plan, spacing=spacing)
         if isinstance(source, np.ndarray):
-            others = [other.prepare(source, spacing=spacing) for other in self.others]
+            others = [other.prepare(source, spacing=spacing) for other in self.members]
         else:
-            others = [other.prepare(image) for other in self.others]
+            others = [other.prepare(image) for other in self.members]
         try:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
@@ -171,7 +171,7 @@ class Predictor:
         progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
         """Segment an image that was prepared. See `predict`."""
-        if self.others:
+        if self.members:
             restored = self._segment_together(
                 prepared,
                 mirror=mirror,
@@ -295,7 +295,7 @@ class Predictor:
         progress: ProgressCallback,
     ) -> Restored:
         """Return what the networks of all plans make of an image; see `_segment`."""
-        dataset, parts = self.plan.dataset, [prepared, *prepared.others]
+        dataset, parts = self.plan.dataset, [prepared, *prepared.members]
         self.mirror_axes(mirror=mirror)
         with self.explained_memory(prepared.array.shape[1:]):
             views = [
@@ -308,7 +308,7 @@ class Predictor:
                     progress=hear,
                 )
                 for each, part, hear in zip(
-                    (self, *self.others), parts, share_progress(progress, len(parts)), strict=True
+                    (self, *self.members), parts, share_progress(progress, len(parts)), strict=True
                 )
             ]
             return restore_mean(
@@ -324,9 +324,9 @@ class Predictor:
         self, prepared: PreparedImage, *, mirror: bool, progress: ProgressCallback
     ) -> UInt8[np.ndarray, "z y x"] | None:
         """Return what the first stage of a cascade predicts, on the network's grid; None where there is none."""
-        if self.plan.cascade is None or self.previous is None:
+        if self.plan.cascade is None or self.first_stage is None:
             return None
-        first = self.previous.predict(prepared.image, mirror=mirror, progress=progress).label_map
+        first = self.first_stage.predict(prepared.image, mirror=mirror, progress=progress).label_map
         return to_grid(first, prepared.geometry, self.plan.preprocessing)
 
     def view(
@@ -338,7 +338,7 @@ class Predictor:
         mirror: bool,
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
-    ) -> View:
+    ) -> PlanPrediction:
         """Return what the networks of the first plan say of an image, to be computed slab by slab.
 
         Args:
@@ -375,7 +375,9 @@ class Predictor:
             image = torch.cat((image, torch.from_numpy(predicted)[None].float()))
             networks = [_of_labels(network, self.plan.dataset.label_values) for network in networks]
         slabs = predict_slabs(networks, image, windowing, device=self.device, progress=progress)
-        return View(slabs, geometry, separates_z(geometry, self.plan.preprocessing), windowing.num_channels)
+        return PlanPrediction(
+            slabs, geometry, separates_z(geometry, self.plan.preprocessing), windowing.num_channels
+        )
 
     @contextmanager
     def explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:

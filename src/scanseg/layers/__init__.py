@@ -3,22 +3,18 @@
 Maps are channels-first: (batch, channel, y, x) or (batch, channel, z, y, x). Sequences are (batch, token, dim).
 """
 
-from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.convolution import ConvNormAct, convolution, convolve, transposed_convolution
 from scanseg.layers.direction import Direction
-from scanseg.layers.feed_forward import FeedForward, MultiScaleDepthwise
 from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
-from scanseg.layers.offset_norm import OffsetNorm
 from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, zero_init_residuals
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
-from scanseg.layers.stochastic_depth import StochasticDepth
 from scanseg.layers.upsampling import Upsampling, UpsamplingMethod
-from scanseg.layers.vil_block import MLSTMCell, ViLBlock
+from scanseg.layers.vil_block import ViLBlock
 from scanseg.layers.vss_block import VSSBlock, VSSStage
 
 __all__ = [
@@ -26,19 +22,13 @@ __all__ = [
     "SS2D",
     "BasicBlockD",
     "BasicResBlock",
-    "CausalConvolution",
     "ChannelLinear",
     "ChannelNorm",
     "ConvNormAct",
     "Direction",
-    "FeedForward",
     "InstanceNorm",
-    "MLSTMCell",
     "MambaBlock",
-    "MultiScaleDepthwise",
-    "OffsetNorm",
     "SequenceLayer",
-    "StochasticDepth",
     "TokenAxis",
     "Upsampling",
     "UpsamplingMethod",

@@ -2,7 +2,7 @@
 
 from scanseg.models.ensemble import (
     FILE,
-    PREVIOUS,
+    FIRST_STAGE,
     LoadedModel,
     LogitEnsemble,
     load_model,
@@ -16,7 +16,7 @@ from scanseg.models.published_checkpoints import import_weights, load_encoder
 
 __all__ = [
     "FILE",
-    "PREVIOUS",
+    "FIRST_STAGE",
     "Checkpoint",
     "LoadedModel",
     "LogitEnsemble",

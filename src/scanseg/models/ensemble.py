@@ -16,7 +16,7 @@ from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 FILE = "ensemble.json"
 PAIRS = "ensembles"
 """Folder, in that of the study, of the pairs' label maps of validation cases."""
-PREVIOUS = "previous"
+FIRST_STAGE = "first_stage"
 """Folder, in that of a model, of the first stage of its cascade."""
 
 
@@ -27,9 +27,9 @@ class LoadedModel:
     plan: Plan
     network: nn.Module
     postprocessing: PostprocessingSpec
-    previous: "LoadedModel | None" = None
+    first_stage: "LoadedModel | None" = None
     """The first stage of a cascade."""
-    others: "tuple[LoadedModel, ...]" = ()
+    members: "tuple[LoadedModel, ...]" = ()
     """Models of other plans, with whose probabilities those of this one are averaged."""
 
 
@@ -62,7 +62,9 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
     if not (path / FILE).is_file():
         folder = ModelFolder.open(path)
         network = folder.load_network(device=device, weights=weights)
-        return LoadedModel(folder.plan, network, PostprocessingSpec(), _load_previous(folder, device=device))
+        return LoadedModel(
+            folder.plan, network, PostprocessingSpec(), _load_first_stage(folder, device=device)
+        )
     spec = EnsembleSpec.read(path / FILE)
     if spec.average == "probabilities":
         return _load_plans(path, spec, device=device, weights=weights)
@@ -76,7 +78,7 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
             differing.append("sampling.patch_size")
         _refuse(differing, folder.path, folders[0].path, what="make an ensemble of models of one plan")
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
-    previous = _load_previous(folders[0], device=device)
+    previous = _load_first_stage(folders[0], device=device)
     return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, previous)
 
 
@@ -91,7 +93,7 @@ def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights
             path / spec.members[0],
             what="make an ensemble of models of the same channels and labels",
         )
-    return replace(first, postprocessing=spec.postprocessing, others=tuple(others))
+    return replace(first, postprocessing=spec.postprocessing, members=tuple(others))
 
 
 def _differing(plan: Plan, other: Plan, names: tuple[str, ...]) -> list[str]:
@@ -108,9 +110,9 @@ def _refuse(differing: list[str], path: Path, first: Path, *, what: str) -> None
         )
 
 
-def _load_previous(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
+def _load_first_stage(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
     """Load the first stage of a cascade, which lies in the folder of the second."""
-    return None if folder.plan.cascade is None else load_model(folder.path / PREVIOUS, device=device)
+    return None if folder.plan.cascade is None else load_model(folder.path / FIRST_STAGE, device=device)
 
 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:

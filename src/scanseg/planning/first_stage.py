@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scanseg.batches import build_cascade_store
 from scanseg.errors import InputError, UsageError
-from scanseg.models import FILE, PREVIOUS, ModelFolder, member_folders, pair_prediction_path
+from scanseg.models import FILE, FIRST_STAGE, ModelFolder, member_folders, pair_prediction_path
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback
 from scanseg.runtime import choose_workers
@@ -35,7 +35,7 @@ def cascade_store_of(
     return build_cascade_store(
         store,
         {case: path for case, path in _predictions(study).items() if path.is_file()},
-        previous=str(study),
+        first_stage=str(study),
         folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
         num_workers=choose_workers(num_workers),
         progress=progress,
@@ -49,14 +49,14 @@ def keep_first_stage(plan: Plan, model: Path) -> None:
         plan: The plan of the second stage.
         model: Its folder.
     """
-    study, kept = _study_of(plan), model / PREVIOUS
+    study, kept = _study_of(plan), model / FIRST_STAGE
     for folder in _members(study):
         place = kept / folder.path.relative_to(study)
         place.mkdir(parents=True, exist_ok=True)
         for name in _KEPT:
             shutil.copyfile(folder.path / name, place / name)
         if folder.plan.cascade is not None:
-            shutil.copytree(folder.path / PREVIOUS, place / PREVIOUS, dirs_exist_ok=True)
+            shutil.copytree(folder.path / FIRST_STAGE, place / FIRST_STAGE, dirs_exist_ok=True)
     for path in (study, *(study / member for member in EnsembleSpec.read(study / FILE).members)):
         if (path / FILE).is_file():
             shutil.copyfile(path / FILE, kept / path.relative_to(study) / FILE)
@@ -65,12 +65,12 @@ def keep_first_stage(plan: Plan, model: Path) -> None:
 def _study_of(plan: Plan) -> Path:
     """Return the folder of the first stage."""
     assert plan.cascade is not None
-    if plan.cascade.previous is None:
+    if plan.cascade.first_stage is None:
         raise UsageError(
             "the plan is that of a second stage; say where the scanseg crossval of the first one is: --set "
-            "cascade.previous=STUDY"
+            "cascade.first_stage=STUDY"
         )
-    return Path(plan.cascade.previous)
+    return Path(plan.cascade.first_stage)
 
 
 def _members(study: Path) -> list[ModelFolder]:

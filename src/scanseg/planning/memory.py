@@ -85,9 +85,9 @@ def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None
     counts, training = counts or count_values(plan), plan.training
     if width is None:
         width = 32 if training.precision == "float32" else 16
-    batch = math.ceil(plan.sampling.batch_size / training.accumulation)
+    batch = math.ceil(plan.sampling.batch_size / training.accumulation_steps)
     held = WEIGHT_BYTES[width] + OPTIMIZER_BYTES[training.optimizer.kind]
-    held += 4 * (training.ema_decay is not None) + 4 * (training.accumulation > 1)
+    held += 4 * (training.ema_decay is not None) + 4 * (training.accumulation_steps > 1)
     map_bytes = MAP_BYTES.get(plan.network.kind, OTHER_MAP_BYTES)[width]
     spared = [batch * values * width // 8 for values in counts.spared_values]
     return StepMemory(

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from scanseg.dataset import DESCRIPTION_FILE, RawDataset, check_dataset, find_splits, measure, open_dataset
+from scanseg.dataset import (
+    DESCRIPTION_FILE,
+    RawDataset,
+    check_dataset,
+    compute_fingerprint,
+    find_splits,
+    open_dataset,
+)
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
@@ -41,7 +48,7 @@ def make_plan(
         model = ModelFolder.open(like)
         plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
     else:
-        fingerprint = measure(raw, num_workers=workers, progress=progress)
+        fingerprint = compute_fingerprint(raw, num_workers=workers, progress=progress)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
     spacings = report.spacing_range if report.num_axes == 3 else None
     plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), settings)

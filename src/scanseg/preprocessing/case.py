@@ -8,9 +8,9 @@ from jaxtyping import Float32, Integer, UInt8
 from scanseg.errors import InputError
 from scanseg.imaging import (
     Image,
+    as_volume,
     find_nonzero_box,
-    find_nonzero_part,
-    lift,
+    find_nonzero_mask,
     resample_image,
     resample_label_map,
 )
@@ -55,7 +55,7 @@ def preprocess_image(
     cropped = crop_from_source(image.array, geometry)
     nonzero_part = None
     if any(isinstance(n, ZScoreNormalization) and n.nonzero_only for n in preprocessing.normalizations):
-        nonzero_part = find_nonzero_part(cropped)
+        nonzero_part = find_nonzero_mask(cropped)
     normalized = np.stack(
         [
             normalize(channel.astype(np.float32), normalization, nonzero_part=nonzero_part)
@@ -112,7 +112,7 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
             f"axis_order {preprocessing.axis_order} moves the z axis, which an image of two axes does not have. Use "
             "(0, 1, 2) or (0, 2, 1)."
         )
-    permuted = permute(lift(image.array, image.num_axes), preprocessing.axis_order)
+    permuted = permute(as_volume(image.array, image.num_axes), preprocessing.axis_order)
     start, crop_shape = (0, 0, 0), permuted.shape[1:]
     if preprocessing.crop_to_nonzero:
         start, crop_shape = find_nonzero_box(permuted)

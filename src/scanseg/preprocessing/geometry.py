@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Shaped
 
-from scanseg.imaging import SLICE_SPACING_MM, lift
+from scanseg.imaging import SLICE_SPACING_MM, as_volume
 from scanseg.specs import CaseGeometry, PreprocessingSpec
 
 Spacing = tuple[float, float, float]
@@ -73,7 +73,7 @@ def crop_from_source(
         A view of shape `crop_shape`, or (channel, *crop_shape).
     """
     _check_trailing(array, geometry.source_shape)
-    lifted = lift(array, geometry.num_axes)
+    lifted = as_volume(array, geometry.num_axes)
     permuted = permute(lifted, geometry.axis_order)
     z, y, x = _crop_slices(geometry)
     return permuted[..., z, y, x]

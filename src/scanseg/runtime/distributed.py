@@ -47,19 +47,19 @@ class Distributed:
         """True on the main process (rank 0), which writes files and reports."""
         return self.rank == 0
 
-    def check_batch(self, batch_size: int, *, accumulation: int) -> None:
+    def check_batch(self, batch_size: int, *, accumulation_steps: int) -> None:
         """Make sure that a batch can be shared.
 
         Args:
             batch_size: Patches of a step.
-            accumulation: Parts in which each process has its share pass the network.
+            accumulation_steps: Parts in which each process has its share pass the network.
 
         Raises:
             UsageError: The patches cannot be divided evenly.
         """
-        parts = self.count * accumulation
+        parts = self.count * accumulation_steps
         if batch_size % parts:
-            in_parts = f", each with {accumulation} parts in turn" if accumulation > 1 else ""
+            in_parts = f", each with {accumulation_steps} parts in turn" if accumulation_steps > 1 else ""
             raise UsageError(
                 f"batch_size {batch_size} is not divisible by {self.count} processes{in_parts}; "
                 f"--batch-size {batch_size + parts - batch_size % parts} is"

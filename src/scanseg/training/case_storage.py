@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 
-from scanseg.batches import TrainingCases, load_into_memory, open_cases, resident_bytes
+from scanseg.batches import TrainingCases, case_bytes, load_into_memory, open_cases
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback
 from scanseg.runtime import explained_memory
 
-Residence = Literal["device", "host", "disk"]
+CaseStorage = Literal["device", "host", "disk"]
 
 _MEMINFO = Path("/proc/meminfo")
 _PART_OF_MEMORY = 0.5
@@ -26,12 +26,12 @@ def choose_case_storage(
     *,
     device: torch.device,
     num_sharing: int = 1,
-) -> Residence:
+) -> CaseStorage:
     """Decide where cases are held.
 
     Args:
-        wanted: A plan's `training.resident`; `auto`: the first of device, host and disk where they take at most half
-            of the free memory.
+        wanted: A plan's `training.case_storage`; `auto`: the first of device, host and disk where they need at
+            most half of the free memory.
         store: The store.
         cases: Names of all cases that are needed.
         device: Where the network is.
@@ -39,7 +39,7 @@ def choose_case_storage(
     """
     if wanted != "auto":
         return wanted
-    needed = resident_bytes(store, cases)
+    needed = case_bytes(store, cases)
     if device.type == "cuda" and needed <= _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return "device"
     if needed * num_sharing <= _PART_OF_MEMORY * free_host_bytes():
@@ -66,10 +66,10 @@ def _available_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def hold(
+def load_cases(
     store: Store,
     cases: Sequence[str],
-    residence: Residence,
+    storage: CaseStorage,
     *,
     device: torch.device,
     seed: int,
@@ -81,7 +81,7 @@ def hold(
     Args:
         store: The store.
         cases: Names of the cases; at least one.
-        residence: Where.
+        storage: Where.
         device: Where the network is.
         seed: Seed of the run.
         num_workers: Processes that read from disk.
@@ -90,8 +90,8 @@ def hold(
     Raises:
         ScansegError: The memory does not suffice.
     """
-    if residence == "disk":
+    if storage == "disk":
         return open_cases(store, cases, device=device, seed=seed, num_workers=num_workers, progress=progress)
-    held_on = device if residence == "device" else torch.device("cpu")
-    with explained_memory("all cases", advice="--set training.resident=disk", device=held_on):
+    held_on = device if storage == "device" else torch.device("cpu")
+    with explained_memory("all cases", advice="--set training.case_storage=disk", device=held_on):
         return load_into_memory(store, cases, device=held_on, seed=seed, progress=progress)

@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from scanseg.batches import (
     TRAINING_STREAM,
     Batch,
+    BatchShard,
     DiskCases,
-    Part,
     TrainingCases,
     iterations_per_pass,
     make_batches,
@@ -28,21 +28,21 @@ from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import Distributed, autocast_dtype, explained_memory, memory_for, raise_if_stopped
 from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
-from scanseg.training.case_storage import choose_case_storage, hold
+from scanseg.training.case_storage import choose_case_storage, load_cases
 from scanseg.training.folds import FoldChoice
 from scanseg.training.initial_weights import load_initial_weights
 from scanseg.training.prefetch import BatchPrefetcher
 from scanseg.training.progress_tracker import ProgressTracker, mean_dice
 from scanseg.training.records import first_record, read_state
 from scanseg.training.schedules import learning_rate
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 from scanseg.training.tensorboard import TensorBoardLog
 from scanseg.training.validation import patch_dice
 
 Status = Literal["running", "interrupted", "finished"]
 
 
-class Run:
+class TrainingLoop:
     """A training that goes on epoch by epoch; the first of its processes writes the model folder."""
 
     def __init__(
@@ -62,20 +62,22 @@ class Run:
         """Go to where the training was left, or begin it; read the cases. See `scanseg.training.train`."""
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._device, self._processes, self._stopped, self._progress = device, processes, stopped, progress
-        self._part = Part(processes.rank, processes.count)
+        self._shard = BatchShard(processes.rank, processes.count)
         _check_validation(folder.plan.training, cases, fold=fold)
         self._shown_loss: float | None = None
         self._shown_dice: float | None = None
         self._tracker = ProgressTracker(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
         self._load(store, num_workers)
-        at_once = num_batches_at_once(self._train_cases, self._plan.sampling, device=device, part=self._part)
+        at_once = num_batches_at_once(
+            self._train_cases, self._plan.sampling, device=device, shard=self._shard
+        )
         self._batches = BatchPrefetcher(self._make_batches, device=device, at_once=at_once)
         self._last_checkpoint = self._began = time.monotonic()
         self._log: TensorBoardLog | None = None
         if processes.is_first:
             folder.keep_metrics(self._tracker.epochs_done)
-            self._log = TensorBoardLog(folder.path, iterations_done=self.fit.iterations_done)
+            self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
 
     def _begin(self, fold: FoldChoice, initial_weights: Path | None) -> None:
@@ -101,7 +103,7 @@ class Run:
         if begun is None and self._processes.is_first:
             self._folder.write_run(self._record)
         with memory_for("the network and what its training keeps of it", device=self._device):
-            self.fit = Fit(
+            self.step = TrainingStep(
                 self._plan,
                 network,
                 device=self._device,
@@ -110,27 +112,27 @@ class Run:
                 progress=self._progress,
             )
             if checkpoint is not None:
-                self.fit.restore(checkpoint)
+                self.step.restore(checkpoint)
         if checkpoint is not None:
             self._tracker.restore(checkpoint.state.progress, checkpoint.best, device=self._device)
 
     def _load(self, store: Store, num_workers: int) -> None:
         """Bring the cases to where they are held."""
         training = self._plan.training
-        residence = choose_case_storage(
-            training.resident,
+        storage = choose_case_storage(
+            training.case_storage,
             store,
             (*self._cases.train, *self._cases.validation),
             device=self._device,
             num_sharing=self._processes.local_count,
         )
-        self._record = self._record.model_copy(update={"resident": residence})
+        self._record = self._record.model_copy(update={"case_storage": storage})
 
         def bring(cases: Sequence[str]) -> TrainingCases:
-            return hold(
+            return load_cases(
                 store,
                 cases,
-                residence,
+                storage,
                 device=self._device,
                 seed=training.seed,
                 num_workers=num_workers,
@@ -146,7 +148,7 @@ class Run:
     def _report_loading(self, update: ProgressUpdate) -> None:
         """Tell of a case that is loaded, or stop."""
         self._progress(update)
-        if self._stopped() is not None and self.fit.iterations_done == 0 and self._processes.is_first:
+        if self._stopped() is not None and self.step.iterations_done == 0 and self._processes.is_first:
             self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
         raise_if_stopped(self._stopped, "stopped while cases were loaded; go on with --resume")
 
@@ -171,15 +173,15 @@ class Run:
     @property
     def epochs_done(self) -> int:
         """Epochs that are done, the last one possibly cut short by the clock."""
-        return -(-self.fit.iterations_done // self._iterations)
+        return -(-self.step.iterations_done // self._iterations)
 
     @property
     def _fraction_done(self) -> float:
         """Part of the training that is done, by iterations or by the clock, whichever is further."""
         training = self._plan.training
-        done = self.fit.iterations_done / (training.epochs * self._iterations)
+        done = self.step.iterations_done / (training.epochs * self._iterations)
         if training.max_minutes is not None:
-            done = max(done, self.fit.seconds / (60 * training.max_minutes))
+            done = max(done, self.step.seconds / (60 * training.max_minutes))
         return min(done, 1.0)
 
     def epochs(self) -> Iterator[int]:
@@ -187,14 +189,14 @@ class Run:
 
         The clock runs on while patches are scored and checkpoints are written.
         """
-        self._began = time.monotonic() - self.fit.seconds
+        self._began = time.monotonic() - self.step.seconds
         while (self._fraction_done < 1 or self._tracker.losses) and not self._tracker.is_exhausted:
             lr = self._train_epoch()
             loss = float(np.mean(self._shared_losses()))
             metrics: dict[str, JsonValue] = {
                 "epoch": self.epochs_done,
-                "iterations": self.fit.iterations_done,
-                "seconds": round(self.fit.seconds, 2),
+                "iterations": self.step.iterations_done,
+                "seconds": round(self.step.seconds, 2),
                 "lr": lr,
                 "loss": loss,
             }
@@ -204,7 +206,7 @@ class Run:
                 metrics["validation_dice"] = {**scores}
                 self._shown_dice = dice = mean_dice(scores)
             self._tracker.end_epoch(
-                loss=loss, dice=dice, iterations=self.fit.iterations_done, network=self.fit.eval_network
+                loss=loss, dice=dice, iterations=self.step.iterations_done, network=self.step.eval_network
             )
             if self._log is not None:
                 self._folder.append_metrics(metrics)
@@ -217,14 +219,14 @@ class Run:
         """Write the weights, those that are exported and the others, and the last checkpoint."""
         best, progress = self._tracker.best_weights, self._tracker
         exports_best = self._plan.training.export == "best" and best is not None
-        last = self.fit.eval_network.state_dict()
-        is_both = progress.best_iterations == self.fit.iterations_done
+        last = self.step.eval_network.state_dict()
+        is_both = progress.best_iterations == self.step.iterations_done
         self._record = self._record.model_copy(
             update={
                 "exported": ExportedWeights(
                     checkpoint="best" if exports_best else "last",
-                    iterations=(exports_best and progress.best_iterations) or self.fit.iterations_done,
-                    averaged=self.fit.averaged is not None,
+                    iterations=(exports_best and progress.best_iterations) or self.step.iterations_done,
+                    averaged=self.step.averaged is not None,
                     patch_dice=progress.best_dice if exports_best or is_both else None,
                 )
             }
@@ -240,7 +242,7 @@ class Run:
         training, losses = self._plan.training, self._tracker.losses
         lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
         end = (self._tracker.epochs_done + 1) * self._iterations
-        while self.fit.iterations_done < end and (not losses or self._fraction_done < 1):
+        while self.step.iterations_done < end and (not losses or self._fraction_done < 1):
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
             losses.append(self._step(lr))
             number = self._agree()
@@ -248,7 +250,7 @@ class Run:
             if number is not None:
                 self._save("interrupted")
                 raise InterruptionError(
-                    f"stopped after {self.fit.iterations_done} iterations; go on with --resume",
+                    f"stopped after {self.step.iterations_done} iterations; go on with --resume",
                     signal_number=number,
                 )
         if self._device.type == "cuda":
@@ -263,7 +265,7 @@ class Run:
         """Let every process have the first one's time; return the signal that came to any of them."""
         seconds = time.monotonic() - self._began
         everywhere = self._processes.gather_numbers([seconds, self._stopped() or 0])
-        self.fit.seconds = everywhere[0][0]
+        self.step.seconds = everywhere[0][0]
         return int(max(signal_number for _, signal_number in everywhere)) or None
 
     def _is_checkpoint_due(self) -> bool:
@@ -292,9 +294,9 @@ class Run:
     def _step(self, lr: float) -> torch.Tensor:
         """Learn from one batch, and let the next ones be made meanwhile; return the loss."""
         with self._explained_memory():
-            frozen = self.fit.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
-            batch = self._batches.take(self.fit.iterations_done)
-            loss = self.fit.step(batch, lr=lr, encoder_frozen=frozen)
+            frozen = self.step.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
+            batch = self._batches.take(self.step.iterations_done)
+            loss = self.step.run(batch, lr=lr, encoder_frozen=frozen)
             if self._device.type == "cuda":
                 self._batches.prepare()
         return loss
@@ -304,7 +306,7 @@ class Run:
         sampling = self._plan.sampling
         return explained_memory(
             f"a batch of {sampling.batch_size} patches of {sampling.patch_size} voxels",
-            advice="a smaller --batch-size, or the batch in parts (--set training.accumulation=2)",
+            advice="a smaller --batch-size, or the batch in parts (--set training.accumulation_steps=2)",
             device=self._device,
         )
 
@@ -318,7 +320,7 @@ class Run:
             stream=TRAINING_STREAM,
             iterations=iterations,
             device=self._device,
-            part=self._part,
+            shard=self._shard,
             predicted=predicted_of(self._plan),
         )
 
@@ -332,13 +334,13 @@ class Run:
         detail = f"epoch {self.epochs_done}{of}{training.epochs}, loss {self._shown_loss:.3f}"
         if self._shown_dice is not None:
             detail += f", Dice {self._shown_dice:.3f}"
-        done, total = self.fit.iterations_done, training.epochs * self._iterations
+        done, total = self.step.iterations_done, training.epochs * self._iterations
         if not by_clock:
             self._progress(ProgressUpdate("training", done, total, detail))
             return
         detail = f"iteration {done}, {detail}"
-        left = round(self.fit.seconds * (1 / self._fraction_done - 1)) or int(self._fraction_done < 1)
-        seconds = int(self.fit.seconds)
+        left = round(self.step.seconds * (1 / self._fraction_done - 1)) or int(self._fraction_done < 1)
+        seconds = int(self.step.seconds)
         self._progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
 
     def _is_validated(self) -> bool:
@@ -348,16 +350,16 @@ class Run:
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
-        self._processes.take_from_first(list(self.fit.eval_network.buffers()))
+        self._processes.take_from_first(list(self.step.eval_network.buffers()))
         with self._explained_memory():
             return patch_dice(
-                self.fit, self._validation_cases, self._plan, device=self._device, processes=self._processes
+                self.step, self._validation_cases, self._plan, device=self._device, processes=self._processes
             )
 
     def _save(self, status: Status) -> None:
         """Write a checkpoint and the run's record."""
         progress = self._tracker.store(self._shared_losses())
-        checkpoint = self.fit.checkpoint()
+        checkpoint = self.step.checkpoint()
         state = checkpoint.state.model_copy(update={"progress": progress})
         if self._processes.is_first:
             self._folder.write_checkpoint(replace(checkpoint, state=state, best=self._tracker.best_weights))
@@ -369,8 +371,8 @@ class Run:
         done = {
             "status": status,
             "epochs_done": self.epochs_done,
-            "iterations_done": self.fit.iterations_done,
-            "training_seconds": round(self.fit.seconds, 2),
+            "iterations_done": self.step.iterations_done,
+            "training_seconds": round(self.step.seconds, 2),
         }
         self._record = self._record.model_copy(update=done)
         if self._processes.is_first:

@@ -27,7 +27,7 @@ _STREAM = 4
 """Number of the random stream from which the network's own draws (stochastic depth) are seeded."""
 
 
-class Fit:
+class TrainingStep:
     """One network in training. What a step does depends on the state and the iteration's number alone."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Fit:
         """Factor of the loss in float16, or None in other precisions; reading it waits for the device."""
         return self._scaler.get_scale() if self._scaler.is_enabled() else None
 
-    def step(self, batch: Batch, *, lr: float, encoder_frozen: bool = False) -> Float[Tensor, ""]:
+    def run(self, batch: Batch, *, lr: float, encoder_frozen: bool = False) -> Float[Tensor, ""]:
         """Take one step and return the loss, still on the device; of several processes, that of this one's part.
 
         Args:
@@ -93,7 +93,7 @@ class Fit:
         training = self._plan.training
         set_learning_rate(self._optimizer, lr)
         self.network.train()
-        parts = _split(batch, training.accumulation)
+        parts = _split(batch, training.accumulation_steps)
         self._compile(parts[0])
         if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
             self._graph = GraphedGradients(self._backward, self.network, parts[0])

@@ -16,7 +16,7 @@ from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import SINGLE_PROCESS, Distributed
 from scanseg.specs import Fold
 from scanseg.training.folds import FoldChoice, choose_cases
-from scanseg.training.loop import Run
+from scanseg.training.loop import TrainingLoop
 from scanseg.training.validation import OTHER_REPORT, REPORT, validate
 
 
@@ -79,7 +79,7 @@ def train(
         raise InputError(f"{store.folder} was made for another plan. Choose another store, or leave it out.")
     with _claimed(folder, processes), _fast_arithmetic(device, allow_tf32=folder.plan.training.allow_tf32):
         fold, cases = processes.on_first(lambda: choose_cases(folder, store, fold=fold))
-        run = Run(
+        loop = TrainingLoop(
             folder,
             store,
             cases,
@@ -92,13 +92,13 @@ def train(
             progress=progress,
         )
         try:
-            for _ in run.epochs():
+            for _ in loop.epochs():
                 pass
         finally:
-            run.close()
-        run.finish()
+            loop.close()
+        loop.finish()
         report = _score(
-            run,
+            loop,
             folder,
             store,
             cases,
@@ -111,17 +111,17 @@ def train(
     means = report.summary.label_means() if report else {}
     return TrainingResult(
         model=folder.path,
-        epochs_done=run.epochs_done,
-        seconds=run.fit.seconds,
+        epochs_done=loop.epochs_done,
+        seconds=loop.step.seconds,
         scores=means,
         mean_dice=report.summary.mean_over_labels.dice if report else None,
-        renewed_parameters=run.record.renewed_parameters,
+        renewed_parameters=loop.record.renewed_parameters,
         is_main_process=processes.is_first,
     )
 
 
 def _score(
-    run: Run,
+    loop: TrainingLoop,
     folder: ModelFolder,
     store: Store,
     cases: Fold,
@@ -133,18 +133,20 @@ def _score(
     progress: ProgressCallback,
 ) -> Report | None:
     """Score the validation cases with the exported weights, and with the others if the plan says so."""
-    exported = run.record.exported
+    exported = loop.record.exported
     assert exported is not None
     processes.gather(None)  # the weights are written before any process reads them
     reports = {}
     for weights in ("best", "last"):
         is_exported = weights == exported.checkpoint
-        has_both = run.has_best and folder.plan.training.score_both
+        has_both = loop.has_best and folder.plan.training.score_both
         if not is_exported and not has_both:
             continue
-        processes.take_from_first(list(run.fit.eval_network.buffers()))
+        processes.take_from_first(list(loop.step.eval_network.buffers()))
         network = (
-            run.fit.eval_network if weights == "last" else folder.load_network(device=device, weights="best")
+            loop.step.eval_network
+            if weights == "last"
+            else folder.load_network(device=device, weights="best")
         )
         reports[weights] = validate(
             network,

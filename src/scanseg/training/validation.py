@@ -17,7 +17,7 @@ from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import SINGLE_PROCESS, Distributed, raise_if_stopped
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.losses import encode_targets
-from scanseg.training.step import Fit
+from scanseg.training.step import TrainingStep
 
 REPORT = "validation.json"
 OTHER_REPORT = "validation-{}.json"
@@ -25,7 +25,7 @@ OTHER_REPORT = "validation-{}.json"
 
 
 def patch_dice(
-    fit: Fit,
+    step: TrainingStep,
     cases: TrainingCases,
     plan: Plan,
     *,
@@ -38,7 +38,7 @@ def patch_dice(
     again before all have come. Those on disk that come first at the next call are read until then.
 
     Args:
-        fit: The network.
+        step: The network.
         cases: The validation cases.
         plan: How patches are drawn, and how many.
         device: Where the network is.
@@ -64,7 +64,7 @@ def patch_dice(
             predicted=predicted_of(plan),
             following=(*shared[place + 1 :], *shared[:place]),
         )
-        counts += _count(fit.logits(batch), batch.label_maps, plan.dataset)
+        counts += _count(step.logits(batch), batch.label_maps, plan.dataset)
     overlap, predicted, real = processes.sum(counts).cpu().tolist()
     return {
         name: 2 * overlap[number] / (predicted[number] + real[number])

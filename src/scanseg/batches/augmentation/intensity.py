@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.batches.shard import WHOLE, Part
+from scanseg.batches.shard import WHOLE, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import (
     AffineTransform,
@@ -98,7 +98,7 @@ def apply_intensity(
     *,
     rngs: Sequence[np.random.Generator],
     generators: Sequence[torch.Generator] = (),
-    part: Part = WHOLE,
+    shard: BatchShard = WHOLE,
 ) -> Images:
     """Apply one transform to one or several batches, or to a part of each as it is applied to the whole.
 
@@ -107,14 +107,14 @@ def apply_intensity(
         spec: The transform, a change of intensities.
         rngs: Of each batch; decides which patches are changed, and the parameters.
         generators: Source of each batch's noise, on the device of the patches; for `GaussianNoiseTransform` only.
-        part: Which part of each batch the patches are.
+        shard: Which part of each batch the patches are.
 
     Returns:
         The patches after the transform.
     """
     share = len(images) // len(rngs)
-    patches = [np.flatnonzero(rng.random(share * part.count) < spec.probability) for rng in rngs]
-    first = part.of(share * part.count).start
+    patches = [np.flatnonzero(rng.random(share * shard.count) < spec.probability) for rng in rngs]
+    first = shard.of(share * shard.count).start
     here = [(first <= changed) & (changed < first + share) for changed in patches]
     where = np.concatenate(
         [number * share + patches[number][here[number]] - first for number in range(len(rngs))]

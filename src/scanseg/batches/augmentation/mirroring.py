@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanseg.batches.shard import WHOLE, Part
+from scanseg.batches.shard import WHOLE, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import MirrorTransform
 
@@ -17,7 +17,7 @@ def mirror(
     *,
     spec: MirrorTransform,
     rngs: Sequence[np.random.Generator],
-    part: Part = WHOLE,
+    shard: BatchShard = WHOLE,
 ) -> tuple[Float[Tensor, "batch channel *axes"], Int[Tensor, "batch *axes"]]:
     """Flip each patch along each of the axes with probability one half.
 
@@ -26,13 +26,13 @@ def mirror(
         label_maps: Their label maps, flipped alike.
         spec: The axes, counted from the first spatial axis.
         rngs: Source of randomness of each batch.
-        part: Which part of each batch the patches are.
+        shard: Which part of each batch the patches are.
     """
     if not spec.axes:
         return images, label_maps
     share = len(images) // len(rngs)
     flipped = np.concatenate(
-        [_draw(spec, rng, batch_size=share * part.count)[:, part.of(share * part.count)] for rng in rngs],
+        [_draw(spec, rng, batch_size=share * shard.count)[:, shard.of(share * shard.count)] for rng in rngs],
         axis=1,
     )
     size = label_maps.shape[1:]
