@@ -12,10 +12,15 @@ from types import FunctionType, ModuleType
 
 import pytest
 
-MODULES = ["scanseg.ops"]
+MODULES = ["scanseg.ops", "scanseg.networks"]
 """Modules with an `__all__`. All their public functions need an example."""
 
-OBJECTS: list[str] = []
+OBJECTS = [
+    "scanseg.networks.MSVMUNet",
+    "scanseg.networks.PlainUNet",
+    "scanseg.networks.ResidualUNet",
+    "scanseg.networks.XLSTMUNet",
+]
 """Full names of other objects that need an example."""
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -200,7 +200,7 @@ def test_names_that_do_not_fit_are_all_told_and_nothing_is_written(tmp_path):
         str(tmp_path / "a.ckpt"),
         "missing encoder.layers.3.blocks.0.op.Ds",
         "unexpected encoder.layers.3.blocks.7.op.Ds",
-        "encoder.layer0.0.bias has shape (5,)",
+        "encoder.layer0.0.bias: expected shape (2,), got (5,)",
     ):
         assert part in str(caught.value), part
     assert not (tmp_path / "model").exists()
@@ -318,7 +318,7 @@ def test_an_encoder_of_other_sizes_is_refused(imagenet, tmp_path):
     with pytest.raises(InputError, match=r"unexpected layers\.2\.blocks\.7"):
         load_encoder(small, path)
     import_encoder(path, tmp_path / "encoder.safetensors")
-    with pytest.raises(InputError, match=r"has shape .*unexpected|unexpected.*has shape"):
+    with pytest.raises(InputError, match=r"expected shape .*unexpected|unexpected.*expected shape"):
         load_encoder(small, tmp_path / "encoder.safetensors")
     with pytest.raises(InputError, match=r"no such file.*releases of https.*--from-scratch"):
         load_encoder(small, tmp_path / "absent.pth")

@@ -47,6 +47,7 @@ class MSVMUNet(nn.Module):
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import MSVMUNet
         >>> network = MSVMUNet(1, 4, dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1).eval()
         >>> network(torch.zeros(2, 1, 64, 32)).shape
         torch.Size([2, 4, 64, 32])

@@ -66,6 +66,7 @@ def build_network(
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import build_network
         >>> from scanseg.specs import XLSTMUNetSpec
         >>> spec = XLSTMUNetSpec(features=(4, 8), kernel_sizes=((3, 3), (3, 3)), strides=((1, 1), (2, 2)))
         >>> network = build_network(spec, in_channels=1, num_classes=3, patch_size=(16, 16)).eval()
@@ -242,11 +243,4 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
         ),
     }
 )
-"""The networks, by the kind of their description.
-
-Example:
-    >>> NETWORKS["xlstm-unet"].title
-    'xLSTM-UNet'
-    >>> NETWORKS["msvm-unet"].num_axes
-    (2,)
-"""
+"""The networks, by the kind of their description, such as `xlstm-unet`."""

@@ -38,6 +38,7 @@ class PlainUNet(ConvolutionalNetwork):
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import PlainUNet
         >>> network = PlainUNet(1, 3, strides=((1, 1), (2, 2), (2, 2)), features=(4, 8, 8))
         >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 1, 16, 16))]
         [(2, 3, 16, 16), (2, 3, 8, 8)]
@@ -125,6 +126,7 @@ class ResidualUNet(ConvolutionalNetwork):
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import ResidualUNet
         >>> network = ResidualUNet(
         ...     1, 3, strides=((1, 1, 1), (1, 2, 2)), num_blocks_encoder=(1, 1), features=(4, 8)
         ... )

@@ -53,7 +53,7 @@ def place_network(network: nn.Module, device: torch.device) -> nn.Module:
 
     Example:
         >>> import torch
-        >>> from scanseg.networks import PlainUNet
+        >>> from scanseg.networks import PlainUNet, place_network
         >>> network = place_network(PlainUNet(1, 2, strides=((1, 1), (2, 2)), features=(4, 8)), torch.device("cpu"))
         >>> network.channels_last
         False
@@ -72,7 +72,8 @@ def set_channels_last(network: ConvolutionalNetwork, *, channels_last: bool) -> 
         channels_last: Channels-last instead of channels-first.
 
     Example:
-        >>> from scanseg.networks import PlainUNet
+        >>> import torch
+        >>> from scanseg.networks import PlainUNet, set_channels_last
         >>> network = PlainUNet(3, 2, strides=((1, 1), (2, 2)), features=(4, 8))
         >>> set_channels_last(network, channels_last=True)
         >>> weight = next(network.parameters())

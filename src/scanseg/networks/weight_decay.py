@@ -19,6 +19,7 @@ def split_weight_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
         The parameters with decay and the parameters without, each in the order of the module.
 
     Example:
+        >>> from scanseg.networks import split_weight_decay
         >>> from torch import nn
         >>> decay, no_decay = split_weight_decay(nn.Linear(3, 2))
         >>> [tuple(parameter.shape) for parameter in decay], [tuple(parameter.shape) for parameter in no_decay]

@@ -67,6 +67,7 @@ class XLSTMUNet(ConvolutionalNetwork):
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import XLSTMUNet
         >>> network = XLSTMUNet(1, 3, patch_size=(16, 16), strides=((1, 1), (2, 2), (2, 2)), features=(4, 8, 8))
         >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 1, 16, 16))]
         [(2, 3, 16, 16), (2, 3, 8, 8)]

@@ -110,6 +110,8 @@ def verify_record(
         InputError: The file is not a record, or the type has no bounds.
 
     Example:
+        >>> from pathlib import Path
+        >>> from scanseg.networks import verify_record
         >>> result = verify_record(Path("xlstm_unet_enc_2d.safetensors"))  # doctest: +SKIP
         >>> result.passed  # doctest: +SKIP
         True

@@ -138,10 +138,6 @@ WEIGHT_MAPS: Mapping[str, WeightMap] = MappingProxyType(
 """The maps, by kind of network.
 
 `vmamba` maps ImageNet weights to the `encoder` of an MSVM-UNet.
-
-Example:
-    >>> sorted(WEIGHT_MAPS)
-    ['msvm-unet', 'vmamba', 'xlstm-unet']
 """
 
 TO_OURS: Mapping[Layout, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -174,6 +170,7 @@ def official_to_ours(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Ten
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import official_to_ours
         >>> list(official_to_ours({"decoder.seg_layers.0.bias": torch.zeros(2)}, kind="xlstm-unet"))
         ['decoder.heads.0.bias']
     """
@@ -198,6 +195,7 @@ def ours_to_official(state: Mapping[str, Tensor], *, kind: str) -> dict[str, Ten
 
     Example:
         >>> import torch
+        >>> from scanseg.networks import ours_to_official
         >>> list(ours_to_official({"decoder.heads.0.bias": torch.zeros(2)}, kind="xlstm-unet"))
         ['decoder.seg_layers.0.bias']
     """
@@ -218,7 +216,7 @@ def load_official(network: nn.Module, state: Mapping[str, Tensor], *, kind: str)
         InputError: Names are missing or unexpected, or tensors have another shape. The message lists all of them.
 
     Example:
-        >>> from scanseg.networks import MSVMUNet, ours_to_official
+        >>> from scanseg.networks import MSVMUNet, load_official, ours_to_official
         >>> network = MSVMUNet(3, 2, dims=(4, 8, 12, 16), depths=(1, 1, 1, 1))
         >>> official = ours_to_official(network.state_dict(), kind="msvm-unet")
         >>> load_official(network, official, kind="msvm-unet")
