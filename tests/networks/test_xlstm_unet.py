@@ -142,7 +142,7 @@ def test_the_skip_of_full_resolution_is_joined_in_3d_only_by_default(num_axes, c
 
 
 @pytest.mark.parametrize("as_shortcuts", [False, True])
-def test_blocks_begin_as_shortcuts_where_asked(as_shortcuts):
+def test_blocks_begin_as_shortcuts_if_set(as_shortcuts):
     network = built(sequence_block="none", zero_init_residual=as_shortcuts)
     blocks = [module for module in network.modules() if isinstance(module, BasicBlockD)]
     x = torch.randn(1, blocks[0].conv1.conv.in_channels, 6, 6).relu()
