@@ -29,7 +29,7 @@ class Kernel:
         return re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);", text, re.MULTILINE)
 
 
-def compile_kernels(script, folder):
+def compiled_kernels(script, folder):
     """Compile kernels in a process without Triton's interpreter, and read their resources.
 
     Args:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .machine_code import compile_kernels
+from .machine_code import compiled_kernels
 
 pytest.importorskip("triton")
 
@@ -86,7 +86,7 @@ LONGEST = {"forward-3-normed-bf16": 800, "backward-3-normed-bf16": 1900, "forwar
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     """The compiled kernels, by name."""
-    return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
+    return compiled_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 def test_nothing_spills(kernels):

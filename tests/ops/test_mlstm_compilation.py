@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .machine_code import compile_kernels
+from .machine_code import compiled_kernels
 
 pytest.importorskip("triton")
 
@@ -87,7 +87,7 @@ loaded one by one. The gates spill only with Triton 3.6."""
 @pytest.fixture(scope="module")
 def launches(tmp_path_factory):
     """Return the launches of each case, as pairs of a kernel's name and the kernel."""
-    kernels = compile_kernels(f"CASES = {CASES}\n{COMPILE}", tmp_path_factory.mktemp("cubins"))
+    kernels = compiled_kernels(f"CASES = {CASES}\n{COMPILE}", tmp_path_factory.mktemp("cubins"))
     found = [[] for _ in CASES]
     for file, kernel in kernels.items():
         number, name, _ = file.split("-")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .machine_code import compile_kernels
+from .machine_code import compiled_kernels
 
 pytest.importorskip("triton")
 
@@ -59,7 +59,7 @@ MOST_INSTRUCTIONS = {"sums_kernel-14": 900, "gradient_kernel-14": 480, "gradient
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     """The compiled kernels, by name."""
-    return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
+    return compiled_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 def test_nothing_spills(kernels):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .machine_code import compile_kernels
+from .machine_code import compiled_kernels
 
 pytest.importorskip("triton")
 
@@ -49,7 +49,7 @@ MOST_INSTRUCTIONS = {"measure": 2200, "measure-backward": 2200, "scan": 2900, "s
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     """The compiled kernels, by name."""
-    return compile_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
+    return compiled_kernels(COMPILE, tmp_path_factory.mktemp("cubins"))
 
 
 @pytest.mark.parametrize("name", MOST_INSTRUCTIONS)
