@@ -104,7 +104,7 @@ class _MLSTM(torch.autograd.Function):
             )
 
 
-class _Cell(NamedTuple):
+class _CellInputs(NamedTuple):
     """Inputs by chunks, in the dtype of the state.
 
     `scale` is 1 / sqrt(dim).
@@ -141,14 +141,14 @@ class _Gradients(NamedTuple):
     by_key: Tensor
 
 
-def _prepare(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> _Cell:
+def _prepare(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> _CellInputs:
     """Cut the inputs into chunks."""
     wide = state_dtype(q, k, v, igate, fgate)
     chunk = chunk_size(q.shape[2], q.shape[3])
     igate, fgate = (gate.to(wide).flatten(0, 1) for gate in (igate, fgate))
     gates = measure_gates(igate, fgate, chunk=chunk, reverse=reverse)
     q_chunks, k_chunks, v_chunks = (_cut(tensor.to(wide), chunk) for tensor in (q, k, v))
-    return _Cell(q_chunks, k_chunks, v_chunks, gates, 1 / math.sqrt(q.shape[3]))
+    return _CellInputs(q_chunks, k_chunks, v_chunks, gates, 1 / math.sqrt(q.shape[3]))
 
 
 def _cut(tensor: Tensor, chunk: int) -> Tensor:
@@ -168,7 +168,7 @@ def _joined(tensor: Tensor, *, like: Tensor) -> Tensor:
     return tokens if tokens.dtype == like.dtype else tokens.to(like.dtype)
 
 
-def _sums(cell: _Cell) -> tuple[Tensor, Tensor]:
+def _sums(cell: _CellInputs) -> tuple[Tensor, Tensor]:
     """Return the numerator of h and the row sum of the weights."""
     scores = (cell.q @ cell.k.mT).mul_(pair_weights(cell.gates, scale=cell.scale))
     numerator, row_sum = scores @ cell.v, scores.sum(-1)
@@ -182,7 +182,7 @@ def _sums(cell: _Cell) -> tuple[Tensor, Tensor]:
     return numerator, row_sum
 
 
-def _states(cell: _Cell, between: StateWeights) -> Tensor:
+def _states(cell: _CellInputs, between: StateWeights) -> Tensor:
     """Return the packed states at the ends of the writing chunks.
 
     The result is (row, chunk - 1, dim * dim + dim).
@@ -225,7 +225,7 @@ def _normalisation(row_sum: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
     return p / denominator, magnitude > floor
 
 
-def _upstream(cell: _Cell, grad_h: Tensor, h: Tensor, row_sum: Tensor) -> _Upstream:
+def _upstream(cell: _CellInputs, grad_h: Tensor, h: Tensor, row_sum: Tensor) -> _Upstream:
     """Compute the gradients before the normalization from that of h."""
     wide, chunk = cell.q.dtype, cell.q.shape[2]
     grad_h, h = (_cut(tensor.to(wide), chunk) for tensor in (grad_h, h))
@@ -238,7 +238,7 @@ def _upstream(cell: _Cell, grad_h: Tensor, h: Tensor, row_sum: Tensor) -> _Upstr
     )
 
 
-def _gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
+def _gradients(cell: _CellInputs, upstream: _Upstream) -> _Gradients:
     """Return the gradients through pairs inside chunks and states between them."""
     grads = _pair_gradients(cell, upstream)
     if cell.q.shape[1] > 1:
@@ -257,7 +257,7 @@ def _gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
     return grads
 
 
-def _pair_gradients(cell: _Cell, upstream: _Upstream) -> _Gradients:
+def _pair_gradients(cell: _CellInputs, upstream: _Upstream) -> _Gradients:
     """Return the gradients through the quadratic form inside the chunks."""
     weights = pair_weights(cell.gates, scale=cell.scale)
     scores = (cell.q @ cell.k.mT).mul_(weights)
@@ -283,7 +283,7 @@ class _StateGradients(NamedTuple):
     over_chunk: Tensor
 
 
-def _state_gradients(cell: _Cell, upstream: _Upstream) -> _StateGradients:
+def _state_gradients(cell: _CellInputs, upstream: _Upstream) -> _StateGradients:
     """Return the gradients through the states between the chunks."""
     reverse = cell.gates.reverse
     writers, readers = writing_and_reading(cell.q.shape[1], reverse=reverse)
