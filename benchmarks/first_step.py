@@ -30,6 +30,7 @@ from scanseg.models import network_of
 from scanseg.ops._support.launching import cores_for_compiling
 from scanseg.ops._support.triton import MISSING
 from scanseg.preprocessing.store import Store
+from scanseg.runtime import RunContext
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
 from scanseg.training.step import TrainingStep
@@ -72,7 +73,7 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
     step = TrainingStep(
         plan,
         network,
-        device=device,
+        context=RunContext(device=device),
         autocast_dtype=autocast_dtype(device, plan.training.precision),
         num_compiling_threads=num_threads,
     )
@@ -133,7 +134,7 @@ def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
     opened = Store.open(store)
     names = [stored.case for stored in opened.index.cases][:1]
     return make_batch(
-        load_into_memory(opened, names, device=device, seed=plan.training.seed),
+        load_into_memory(opened, names, context=RunContext(device=device), seed=plan.training.seed),
         plan.sampling,
         transforms=plan.augmentation,
         seed=plan.training.seed,

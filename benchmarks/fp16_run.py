@@ -24,6 +24,7 @@ from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
 from scanseg.preprocessing.store import Store
+from scanseg.runtime import RunContext
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.specs import Plan
 from scanseg.training.schedules import learning_rate
@@ -104,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
     torch.backends.cudnn.benchmark = True
     store = Store.open(arguments.store)
     names = [stored.case for stored in store.index.cases][: arguments.max_cases]
-    cases = load_into_memory(store, names, device=device, seed=plan.training.seed)
+    cases = load_into_memory(store, names, context=RunContext(device=device), seed=plan.training.seed)
     batch = partial(
         make_batch,
         cases,
@@ -116,7 +117,9 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
-    step = TrainingStep(plan, network, device=device, autocast_dtype=_dtype(device, arguments.precision))
+    step = TrainingStep(
+        plan, network, context=RunContext(device=device), autocast_dtype=_dtype(device, arguments.precision)
+    )
     record = run_steps(
         step,
         lambda iteration: batch(iteration=iteration),

@@ -30,6 +30,7 @@ from scanseg.batches.batches import Batch
 from scanseg.models import network_of
 from scanseg.planning.memory import OUTPUT_BYTES, Counts, Width, count_values, step_memory
 from scanseg.planning.recipes import plan_recipe
+from scanseg.runtime import RunContext
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics, Plan
@@ -152,7 +153,7 @@ def _peak(plan: Plan, dtype: torch.dtype | None, *, device: torch.device) -> tup
     """Return peak allocated bytes, and bytes reserved at the end."""
     _free_memory(device)
     network = network_of(plan)
-    step = TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype)
+    step = TrainingStep(plan, network.to(device), context=RunContext(device=device), autocast_dtype=dtype)
     size = (plan.sampling.batch_size, *plan.sampling.patch_size)
     images = torch.randn(size[0], plan.dataset.num_channels, *size[1:], device=device)
     label_maps = torch.randint(plan.dataset.num_outputs, size, device=device, dtype=torch.uint8)

@@ -26,6 +26,7 @@ from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
 from scanseg.preprocessing.store import Store
+from scanseg.runtime import RunContext
 from scanseg.runtime.device import autocast_dtype, choose_device
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
@@ -53,11 +54,11 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
         The function, and the number of batches that are made at once.
     """
     names = [stored.case for stored in store.index.cases]
-    cases = load_into_memory(store, names, device=device, seed=plan.training.seed)
+    cases = load_into_memory(store, names, context=RunContext(device=device), seed=plan.training.seed)
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
     dtype = autocast_dtype(device, plan.training.precision)
-    step = TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype)
+    step = TrainingStep(plan, network.to(device), context=RunContext(device=device), autocast_dtype=dtype)
     make = partial(
         make_batches,
         cases,

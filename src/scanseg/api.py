@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import choose_workers, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, keeping_workers
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def check(
     """
     raw = open_dataset(Path(dataset))
     return check_dataset(
-        raw, num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), progress=progress
+        raw,
+        context=RunContext(
+            num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), progress=progress
+        ),
     )
 
 
@@ -109,10 +112,11 @@ def preprocess(
             recipe=recipe,
             like=None,
             settings=settings,
-            num_workers=num_workers,
-            progress=progress,
+            context=RunContext(num_workers=num_workers, progress=progress),
         )
-        return store_of(plan, Path(source), Path(store), num_workers=num_workers, progress=progress).folder
+        return store_of(
+            plan, Path(source), Path(store), context=RunContext(num_workers=num_workers, progress=progress)
+        ).folder
 
 
 def train(
@@ -192,7 +196,7 @@ def train(
         fold=fold,
         resume=resume,
         keep_predictions=keep_predictions,
-        progress=progress,
+        context=RunContext(progress=progress),
     )
 
 
@@ -235,7 +239,7 @@ def cross_validate(
         ScansegError: A training failed; those that are done are kept for `resume`.
     """
     from scanseg.experiments import TrainingOptions, plan_settings
-    from scanseg.experiments import cross_validate as run_study
+    from scanseg.experiments import cross_validate as run_comparison
 
     options = TrainingOptions(
         settings=plan_settings(max_minutes=max_minutes, batch_size=batch_size, settings=settings),
@@ -243,7 +247,7 @@ def cross_validate(
         store=None if store is None else Path(store),
         num_workers=num_workers,
     )
-    return run_study(
+    return run_comparison(
         Path(source),
         Path(output),
         options,
@@ -328,8 +332,7 @@ def evaluate(
         tolerance_mm=tolerance_mm,
         label_tolerances_mm=label_tolerances_mm,
         tolerance_preset=tolerance_preset,
-        num_workers=choose_workers(num_workers),
-        progress=progress,
+        context=RunContext(num_workers=num_workers, progress=progress),
     )
 
 
@@ -372,8 +375,7 @@ def evaluate_instances(
         border=border,
         cases=cases,
         only_predicted=only_predicted,
-        num_workers=choose_workers(num_workers),
-        progress=progress,
+        context=RunContext(num_workers=num_workers, progress=progress),
     )
 
 
@@ -407,6 +409,5 @@ def convert(
         Path(source),
         Path(output),
         test_fraction=test_fraction,
-        num_workers=choose_workers(num_workers),
-        progress=progress,
+        context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
     )

@@ -18,6 +18,7 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.planning.augmentations import nnunet_augmentation, slice_augmentation
 from scanseg.preprocessing.store_building import build_store
+from scanseg.runtime import RunContext
 from scanseg.specs import AffineTransform, CascadeSpec, PreprocessingSpec, RescaleNormalization, SamplingSpec
 
 CPU = torch.device("cpu")
@@ -134,12 +135,12 @@ def test_cases_on_disk_give_the_same_batches(make_dataset, tmp_path):
         preprocessing=PreprocessingSpec(normalizations=(RescaleNormalization(low=-1, high=1),) * 2),
         splits=find_splits(dataset),
         folder=tmp_path / "store",
-        num_workers=0,
+        context=RunContext(num_workers=0),
     )
     names = [case.case for case in store.index.cases]
     sampling = SamplingSpec(patch_size=BOX, batch_size=4)
     fixed = {"transforms": often(IN_3D), "seed": 5, "stream": 0, "device": CPU}
-    cases = open_cases(store, names, device=CPU, seed=3, num_workers=0)
+    cases = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
 
     made = make_batches(cases, sampling, iterations=range(2, 5), **fixed)
 

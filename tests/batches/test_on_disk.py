@@ -18,6 +18,7 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError, ScansegError
 from scanseg.preprocessing.store_building import build_store
+from scanseg.runtime import RunContext
 from scanseg.runtime.workers import WorkerEndedError, WorkerPool
 from scanseg.specs import (
     AffineTransform,
@@ -63,7 +64,7 @@ def store(make_dataset, tmp_path):
         preprocessing=preprocessing,
         splits=find_splits(dataset),
         folder=tmp_path / "store",
-        num_workers=0,
+        context=RunContext(num_workers=0),
     )
 
 
@@ -80,8 +81,8 @@ def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, shard=None,
 
 @pytest.mark.parametrize(("kind", "num_workers"), [(kind, 0) for kind in SAMPLINGS] + [("3d", 2)], ids=str)
 def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
-    held = load_into_memory(store, names, device=CPU, seed=3)
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
+    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=num_workers), seed=3)
     affine = TRANSFORMS[0].model_copy(update={"in_plane": IN_PLANE[kind]})
     transforms = (affine, *TRANSFORMS[1:])
 
@@ -96,7 +97,7 @@ def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, names, kind, monkeypatch):
     """Where a GPU trains and the host holds the cases, their boxes are sent and warped on the GPU."""
-    held = load_into_memory(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
     theirs = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
     monkeypatch.setattr(batches_module, "_is_apart", lambda cases, device: True)
 
@@ -111,7 +112,9 @@ def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, 
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(store, names, kind):
     cuda = torch.device("cuda")
-    on_host, on_gpu = (load_into_memory(store, names, device=device, seed=3) for device in (CPU, cuda))
+    on_host, on_gpu = (
+        load_into_memory(store, names, context=RunContext(device=device), seed=3) for device in (CPU, cuda)
+    )
 
     for iteration in range(5):
         numbers = {"seed": 3, "stream": 0, "iteration": iteration}
@@ -127,8 +130,8 @@ def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(stor
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
     cuda = torch.device("cuda")
-    held = load_into_memory(store, names, device=cuda, seed=3)
-    on_disk = open_cases(store, names, device=cuda, seed=3, num_workers=2)
+    held = load_into_memory(store, names, context=RunContext(device=cuda), seed=3)
+    on_disk = open_cases(store, names, context=RunContext(device=cuda, num_workers=2), seed=3)
 
     for iteration in range(5):
         numbers = {"seed": 3, "stream": 0, "iteration": iteration}
@@ -143,7 +146,7 @@ def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
 
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
-    held = load_into_memory(store, names, device=CPU, seed=3)
+    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
 
     for iteration in range(10):
         whole = batch_of(held, SAMPLINGS[kind], iteration=iteration)
@@ -157,7 +160,7 @@ def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
 def test_only_what_a_batch_needs_is_read(store, names, monkeypatch):
     read = []
     monkeypatch.setattr(disk_module, "open_array", lambda path: Spy(path, read))
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=0)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
     read.clear()
 
     batch_of(on_disk, SamplingSpec(patch_size=(3, 4, 5), batch_size=2), transforms=())
@@ -180,7 +183,7 @@ class Spy:
 
 
 def test_few_batches_wait(store, names):
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
 
     for iteration in (0, 1, 100, 5):
         batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
@@ -191,14 +194,16 @@ def test_few_batches_wait(store, names):
 
 def test_what_another_process_validates_is_not_read(store, names):
     """Of three processes the second reads batches 1, 4 and 7 of eight, and the first of them for the next time."""
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     shared = range(1, 8, 3)
 
     for place, (iteration, waiting) in enumerate(((1, [4, 7]), (4, [7, 1]), (7, [1, 4]))):
         following = (*shared[place + 1 :], *shared[:place])
         ours = batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration, following=following)
         theirs = batch_of(
-            load_into_memory(store, names, device=CPU, seed=3), SAMPLINGS["3d"], iteration=iteration
+            load_into_memory(store, names, context=RunContext(device="cpu"), seed=3),
+            SAMPLINGS["3d"],
+            iteration=iteration,
         )
         assert torch.equal(ours.images, theirs.images)
         assert list(on_disk._waiting) == waiting
@@ -252,7 +257,7 @@ def test_sigterm_to_all_processes_of_a_job_leaves_workers_at_work():
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_array_is_named(store, names, num_workers):
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=num_workers)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=num_workers), seed=3)
     for stored in store.index.cases:
         image, _ = store.array_files(stored)
         image.write_bytes(image.read_bytes()[:60])
@@ -263,7 +268,7 @@ def test_a_damaged_array_is_named(store, names, num_workers):
 
 
 def test_a_worker_that_is_killed_is_told_of(store, names):
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     batch_of(on_disk, SAMPLINGS["3d"])
     for process in on_disk._pool.processes:
         os.kill(process.pid, signal.SIGKILL)
@@ -278,7 +283,7 @@ def test_a_worker_that_is_killed_is_told_of(store, names):
 
 
 def test_a_worker_without_memory_is_told_of(store, names, monkeypatch):
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=1)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     monkeypatch.setattr(disk_module, "_read_boxes", partial(np.full, 10**15))
 
     with pytest.raises(ScansegError, match=r"memory of the host does not suffice.*PiB.*--num-workers"):
@@ -287,8 +292,8 @@ def test_a_worker_without_memory_is_told_of(store, names, monkeypatch):
 
 
 def test_labels_are_found_as_in_memory(store, names):
-    held = load_into_memory(store, names, device=CPU, seed=3)
-    on_disk = open_cases(store, names, device=CPU, seed=3, num_workers=0)
+    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+    on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
 
     for ours, theirs in zip(on_disk.locations, held.locations, strict=True):
         assert ours.keys() == theirs.keys()

@@ -10,6 +10,7 @@ import scanseg
 from benchmarks.first_step import describe, faults, main
 from scanseg.dataset.raw import open_dataset
 from scanseg.preprocessing.store_building import build_store
+from scanseg.runtime import RunContext
 from scanseg.specs import Splits
 
 SETTINGS = (
@@ -71,7 +72,7 @@ def plan(tmp_path):
         preprocessing=made.preprocessing,
         splits=Splits(source="none", folds=()),
         folder=tmp_path / "store",
-        num_workers=0,
+        context=RunContext(num_workers=0),
     )
     (tmp_path / "plan.json").write_text(made.to_json())
     return tmp_path / "plan.json"

@@ -8,6 +8,7 @@ import torch
 from benchmarks.fp16_run import faults, run_steps
 from scanseg.batches.batches import Batch
 from scanseg.networks import build_network
+from scanseg.runtime import RunContext
 from scanseg.specs import (
     AdamWSpec,
     DatasetSpec,
@@ -41,7 +42,7 @@ def step():
     )
     torch.manual_seed(0)
     network = build_network(SPEC, in_channels=1, num_classes=2, patch_size=(8, 8))
-    return TrainingStep(plan, network, device=torch.device("cpu"), autocast_dtype=torch.float16)
+    return TrainingStep(plan, network, context=RunContext(device="cpu"), autocast_dtype=torch.float16)
 
 
 def make_batch(iteration, factor=1.0):

@@ -108,7 +108,7 @@ def test_help_runs_on_over_the_lines_of_a_docstring_and_tells_defaults_that_say_
     assert "[default: 0]" in objects
     studies = command("study", "--help").stdout
     assert "STUDY [DATASET]" in studies
-    assert "Writes study.json" in studies
+    assert "Writes comparison.json" in studies
 
 
 SLEEPING = """

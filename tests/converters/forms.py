@@ -10,6 +10,7 @@ from scanseg.dataset.check import check_dataset
 from scanseg.dataset.raw import open_dataset
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_label_map, write_image, write_instance_map, write_label_map
+from scanseg.runtime import RunContext
 
 
 def image_of(array, *, spacing=None):
@@ -85,9 +86,9 @@ def two_cells(shape=(20, 24)):
 
 def convert(name, source, output, **options):
     """Convert a source, then open and check the data set."""
-    result = convert_dataset(NAMED_DATASETS[name], source, output, **options)
+    result = convert_dataset(NAMED_DATASETS[name], source, output, **options, context=RunContext())
     dataset = open_dataset(output)
-    check_dataset(dataset, num_workers=0)
+    check_dataset(dataset, context=RunContext(num_workers=0))
     assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
     return result, dataset
 
@@ -103,7 +104,7 @@ def label_map(folder, name, *, part="Tr", ending=".nii.gz"):
 def refused(name, source, output):
     """Convert a faulty source and return the message. Check that no files are left."""
     with pytest.raises(InputError) as caught:
-        convert_dataset(NAMED_DATASETS[name], source, output)
+        convert_dataset(NAMED_DATASETS[name], source, output, context=RunContext())
     assert not output.exists()
     assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
     return str(caught.value)

@@ -8,6 +8,7 @@ from scanseg.converters.instances import interior_and_boundary
 from scanseg.errors import UsageError
 from scanseg.evaluation import find_instances
 from scanseg.imaging import read_image, read_instance_map, read_label_map, write_instance_map
+from scanseg.runtime import RunContext
 
 from . import forms
 from .forms import convert, label_map, names, refused
@@ -163,7 +164,13 @@ def test_dsb2018_with_its_own_test_part(tmp_path):
     result, dataset = convert("dsb2018", tmp_path / "source", tmp_path / "out")
     assert (names(dataset), result.num_cases) == (["train1"], {"train": 1, "test": 1})
     with pytest.raises(UsageError, match="a split of its own"):
-        convert_dataset(NAMED_DATASETS["dsb2018"], tmp_path / "source", tmp_path / "x", test_fraction=0.5)
+        convert_dataset(
+            NAMED_DATASETS["dsb2018"],
+            tmp_path / "source",
+            tmp_path / "x",
+            test_fraction=0.5,
+            context=RunContext(),
+        )
 
 
 def test_instances_in_volumes(tmp_path):
@@ -176,7 +183,7 @@ def test_instances_in_volumes(tmp_path):
     write_instance_map(source / "instances" / "a.nii.gz", numbers, like=read_image(tmp_path / "a.nii.gz"))
     forms.write_pair(source / "images" / "b.nii.gz", tmp_path / "b.nii.gz", labels, spacing=(3, 1, 1))
     write_instance_map(source / "instances" / "b.nii.gz", numbers, like=read_image(tmp_path / "b.nii.gz"))
-    _, dataset = convert("objects-3d", source, tmp_path / "out")
+    _, dataset = convert("instances-3d", source, tmp_path / "out")
     assert read_image(dataset.cases[0].images).spacing == (3, 1, 1)
     found = label_map(tmp_path / "out", "a")
     assert (found == 1).sum() == 2 * 3**3

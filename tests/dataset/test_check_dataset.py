@@ -8,13 +8,15 @@ import pytest
 from scanseg.dataset.check import check_dataset
 from scanseg.dataset.raw import open_dataset
 from scanseg.errors import InputError
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec
 
 
 def test_report_of_a_data_set_without_faults(make_dataset):
     updates = []
     report = check_dataset(
-        open_dataset(make_dataset(3, num_channels=2)), num_workers=0, progress=updates.append
+        open_dataset(make_dataset(3, num_channels=2)),
+        context=RunContext(num_workers=0, progress=updates.append),
     )
     assert report.num_cases == 3
     assert report.num_axes == 3
@@ -46,7 +48,7 @@ def test_every_fault_of_every_case_is_in_one_message(make_dataset, volume_writer
     (labels / "case_5.nii.gz").write_bytes((labels / "case_5.nii.gz").read_bytes()[:60])
     volume_writer(labels / "case_6.nii.gz", np.full((5, 12, 10), 0.5, np.float32))
     with pytest.raises(InputError) as caught:
-        check_dataset(open_dataset(folder), num_workers=0)
+        check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
     message = str(caught.value)
     assert message.startswith(f"{folder}: 7 faults\n")
     for words in (
@@ -86,12 +88,14 @@ def test_a_mask_of_0_and_255_is_refused_with_its_correction(tmp_path):
     with pytest.raises(
         InputError, match=r"a.png: .* got a mask of 0 and 255\. .* \(array == 255\).astype\('uint8'\)"
     ):
-        check_dataset(write_pictures(tmp_path, {"a": mask}), num_workers=0)
+        check_dataset(write_pictures(tmp_path, {"a": mask}), context=RunContext(num_workers=0))
 
 
 def test_pictures(tmp_path):
     mask = np.zeros((6, 7), np.uint8)
-    report = check_dataset(write_pictures(tmp_path, {"a": mask, "b": mask + 1}), num_workers=0)
+    report = check_dataset(
+        write_pictures(tmp_path, {"a": mask, "b": mask + 1}), context=RunContext(num_workers=0)
+    )
     assert report.num_axes == 2
     assert report.num_channels == 3
     assert report.lines()[1] == "shape (y, x): 6 x 7 voxels"
@@ -100,7 +104,7 @@ def test_pictures(tmp_path):
 
 def test_the_lines_hold_the_first_of_many_warnings_and_the_report_all(tmp_path):
     pictures = {f"a{number:02d}": np.zeros((6, 7), np.uint8) for number in range(30)}
-    report = check_dataset(write_pictures(tmp_path, pictures), num_workers=0)
+    report = check_dataset(write_pictures(tmp_path, pictures), context=RunContext(num_workers=0))
     names = ", ".join(f"a{number:02d}" for number in range(10))
     assert report.warnings == (
         "label polyp never occurs",
@@ -117,13 +121,13 @@ def test_wrong_number_of_channels(make_dataset):
     with pytest.raises(
         InputError, match=r"case case_0: expected 2 channels \(R, G\) as in dataset.json, got 1\."
     ):
-        check_dataset(type(dataset)(dataset.path, colour, dataset.cases), num_workers=0)
+        check_dataset(type(dataset)(dataset.path, colour, dataset.cases), context=RunContext(num_workers=0))
 
 
 def test_warnings_of_absent_labels_and_constant_channels(make_dataset, volume_writer):
     folder = make_dataset(2, num_channels=2, labels={"background": 0, "outer": 1, "inner": 2, "absent": 3})
     volume_writer(folder / "imagesTr/case_1_0001.nii.gz", np.full((5, 12, 10), 9, np.int16))
-    report = check_dataset(open_dataset(folder), num_workers=0)
+    report = check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
     assert report.warnings == ("label absent never occurs", "case case_1: channel c1 is 9 everywhere")
     assert "warning: label absent never occurs" in report.lines()
 
@@ -133,13 +137,15 @@ def test_images_of_two_and_three_axes(make_dataset, volume_writer):
     volume_writer(folder / "imagesTr/case_1_0000.nii.gz", np.arange(20, dtype=np.int16).reshape(4, 5), (1, 1))
     volume_writer(folder / "labelsTr/case_1.nii.gz", np.ones((4, 5), np.uint8), (1, 1))
     with pytest.raises(InputError, match=r"images of 3 axes, got 1 of another number: case_1 \(4, 5\)"):
-        check_dataset(open_dataset(folder), num_workers=0)
+        check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
 
 
 @pytest.mark.parametrize("name", ["hippocampus", "acdc", "brats2015"])
 def test_real_data(shared_data, tmp_path, name):
     dataset = open_dataset(shared_data / name)
-    report = check_dataset(type(dataset)(tmp_path, dataset.spec, dataset.cases[:2]), num_workers=0)
+    report = check_dataset(
+        type(dataset)(tmp_path, dataset.spec, dataset.cases[:2]), context=RunContext(num_workers=0)
+    )
     assert report.num_cases == 2
     assert all(report.label_voxels.values())
 
@@ -153,7 +159,7 @@ def test_folds_and_the_number_of_cases_are_checked_with_the_cases(make_dataset, 
     ]
     (folder / "splits_final.json").write_text(json.dumps(folds))
     with pytest.raises(InputError) as caught:
-        check_dataset(open_dataset(folder), num_workers=0)
+        check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
     message = str(caught.value)
     assert message.startswith(f"{folder}: 4 faults\n")
     for words in (
@@ -170,7 +176,7 @@ def test_a_case_in_both_parts_of_a_fold_is_found_by_the_check(make_dataset, name
     folder = make_dataset(3)
     (folder / name).write_text('{"train": ["case_0", "case_1"], "val": ["case_1"]}')
     with pytest.raises(InputError, match=rf"{name}: fold 0: case case_1 is in training and in validation"):
-        check_dataset(open_dataset(folder), num_workers=0)
+        check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
 
 
 def test_warning_of_a_fold_without_validation_cases(make_dataset):
@@ -178,7 +184,7 @@ def test_warning_of_a_fold_without_validation_cases(make_dataset):
     (folder / "splits.json").write_text(
         '[{"train": ["case_0"], "val": ["case_1"]}, {"train": ["case_0"], "val": []}]'
     )
-    report = check_dataset(open_dataset(folder), num_workers=0)
+    report = check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
     assert report.warnings == ("splits.json: fold 1 has no validation cases, so it gives no score",)
 
 

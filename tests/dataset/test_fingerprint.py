@@ -8,6 +8,7 @@ from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.raw import open_dataset
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
+from scanseg.runtime import RunContext
 
 
 def test_shapes_after_cropping_and_intensities_of_the_foreground(make_dataset, volume_writer):
@@ -20,7 +21,7 @@ def test_shapes_after_cropping_and_intensities_of_the_foreground(make_dataset, v
     for number in range(2):
         volume_writer(folder / f"imagesTr/case_{number}_0000.nii.gz", image)
         volume_writer(folder / f"labelsTr/case_{number}.nii.gz", label_map)
-    fingerprint = compute_fingerprint(open_dataset(folder), num_workers=0)
+    fingerprint = compute_fingerprint(open_dataset(folder), context=RunContext(num_workers=0))
     assert fingerprint.num_axes == 3
     assert [case.case for case in fingerprint.cases] == ["case_0", "case_1"]
     assert fingerprint.cases[0].shape == (4, 8, 3)
@@ -36,7 +37,9 @@ def test_shapes_after_cropping_and_intensities_of_the_foreground(make_dataset, v
 
 def test_measures_are_repeatable_and_the_same_with_workers(make_dataset):
     dataset = open_dataset(make_dataset(3, num_channels=2))
-    assert compute_fingerprint(dataset, num_workers=0) == compute_fingerprint(dataset, num_workers=2)
+    assert compute_fingerprint(dataset, context=RunContext(num_workers=0)) == compute_fingerprint(
+        dataset, context=RunContext(num_workers=2)
+    )
 
 
 def test_ignore_label_is_no_foreground(make_dataset):
@@ -44,7 +47,10 @@ def test_ignore_label_is_no_foreground(make_dataset):
     dataset = open_dataset(make_dataset(1, labels=labels))
     image = read_image(dataset.cases[0].images).array[0]
     foreground = image[read_label_map(dataset.cases[0].label_map).array[0] == 1]
-    assert compute_fingerprint(dataset, num_workers=0).intensities[0].maximum == foreground.max()
+    assert (
+        compute_fingerprint(dataset, context=RunContext(num_workers=0)).intensities[0].maximum
+        == foreground.max()
+    )
 
 
 def test_pictures_are_slices_of_spacing_999(tmp_path):
@@ -55,7 +61,7 @@ def test_pictures_are_slices_of_spacing_999(tmp_path):
         )
     content = {"channel_names": {"0": "x"}, "labels": {"background": 0, "a": 1}, "file_ending": ".png"}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    fingerprint = compute_fingerprint(open_dataset(tmp_path), num_workers=0)
+    fingerprint = compute_fingerprint(open_dataset(tmp_path), context=RunContext(num_workers=0))
     assert fingerprint.num_axes == 2
     assert fingerprint.cases[0].spacing == (999, 1, 1)
     assert fingerprint.cases[0].shape == (1, 6, 7)
@@ -65,20 +71,20 @@ def test_no_foreground_at_all(make_dataset, volume_writer):
     folder = make_dataset(1)
     volume_writer(folder / "labelsTr/case_0.nii.gz", np.zeros((5, 12, 10), np.uint8))
     with pytest.raises(InputError, match="none of 1 case has foreground"):
-        compute_fingerprint(open_dataset(folder), num_workers=0)
+        compute_fingerprint(open_dataset(folder), context=RunContext(num_workers=0))
 
 
 def test_label_map_on_another_grid_is_refused(make_dataset, volume_writer):
     folder = make_dataset(1)
     volume_writer(folder / "labelsTr/case_0.nii.gz", np.zeros((5, 12, 11), np.uint8))
     with pytest.raises(InputError, match=r"case case_0: image and label map case_0.nii.gz differ in shape"):
-        compute_fingerprint(open_dataset(folder), num_workers=0)
+        compute_fingerprint(open_dataset(folder), context=RunContext(num_workers=0))
 
 
 def test_real_data(shared_data):
     dataset = open_dataset(shared_data / "brats2015")
     fingerprint = compute_fingerprint(
-        type(dataset)(dataset.path, dataset.spec, dataset.cases[:1]), num_workers=0
+        type(dataset)(dataset.path, dataset.spec, dataset.cases[:1]), context=RunContext(num_workers=0)
     )
     assert len(fingerprint.intensities) == 2
     assert fingerprint.cases[0].spacing == (1, 1, 1)

@@ -13,6 +13,7 @@ from scanseg.dataset.splits import find_splits
 from scanseg.demo import anatomy
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
+from scanseg.runtime import RunContext
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def dataset(tmp_path_factory):
 def test_passes_the_check_and_has_one_fold(dataset):
     raw = open_dataset(dataset)
 
-    assert check_dataset(raw, num_workers=0).lines()
+    assert check_dataset(raw, context=RunContext(num_workers=0)).lines()
     (fold,) = find_splits(raw).folds
     assert fold.train == ("slab-1", "slab-3")
     assert fold.validation == ("slab-2", "slab-4")

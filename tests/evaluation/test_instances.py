@@ -17,6 +17,7 @@ from scanseg.evaluation import (
     score_instances,
 )
 from scanseg.imaging import Image, read_instance_map, read_label_map, write_instance_map, write_label_map
+from scanseg.runtime import RunContext
 from scanseg.specs import InstanceReport
 
 
@@ -273,7 +274,7 @@ def test_volumes_are_converted_on_their_grid(tmp_path):
     label_map = np.zeros((6, 8, 9), np.uint8)
     label_map[1:3, 1:3, 1:3], label_map[4, 5, 6] = 1, 1
     write_label_map(tmp_path / "a.nii.gz", label_map, like=like((6, 8, 9), (3.0, 1.0, 0.5)))
-    (path,) = convert_to_instances(tmp_path / "a.nii.gz", tmp_path / "out")
+    (path,) = convert_to_instances(tmp_path / "a.nii.gz", tmp_path / "out", context=RunContext())
     image = read_instance_map(path)
     assert image.spacing == (3.0, 1.0, 0.5)
     assert image.array.max() == 2
@@ -288,10 +289,10 @@ def test_faults_are_reported_together(folders, tmp_path):
     for part in ("(30, 41) and (30, 40)", "b.png"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match=r"b\.png"):
-        convert_to_instances(predictions, tmp_path / "out")
+        convert_to_instances(predictions, tmp_path / "out", context=RunContext())
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="would replace"):
-        convert_to_instances(predictions, predictions)
+        convert_to_instances(predictions, predictions, context=RunContext())
 
 
 def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, monkeypatch):

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from scanseg.experiments import comparison as study_module
-from scanseg.experiments.comparison import StudyOptions, run_study
-from scanseg.papers.ready_comparisons import ready_studies
+from scanseg.experiments.comparison import ComparisonOptions, run_comparison
+from scanseg.papers.ready_comparisons import ready_comparisons
 from scanseg.planning import RECIPES
 from scanseg.settings import apply_settings
-from scanseg.specs.records.comparison import StudyRecord, StudySpec
+from scanseg.specs.records.comparison import ComparisonRecord, ComparisonSpec
 
 from .conftest import SETTINGS
 
@@ -28,7 +28,7 @@ CELLS = [
 
 @pytest.fixture
 def study(tmp_path):
-    """A study of two cells."""
+    """A study of two arms."""
 
     def write(**changes):
         content = {
@@ -36,7 +36,7 @@ def study(tmp_path):
             "question": "Do they help?",
             "recipe": "xlstm-unet",
             "settings": [*SETTINGS, "training.epochs=1"],
-            "cells": CELLS,
+            "arms": CELLS,
             "seeds": [0, 1],
             "folds": [0, 1],
         }
@@ -48,7 +48,7 @@ def study(tmp_path):
 
 
 def record_of(folder):
-    return StudyRecord.read(folder / "study.json")
+    return ComparisonRecord.read(folder / "comparison.json")
 
 
 def test_every_cell_seed_and_fold(study, dataset, tmp_path, command):
@@ -58,33 +58,32 @@ def test_every_cell_seed_and_fold(study, dataset, tmp_path, command):
     assert outcome.code == 0, outcome.stderr
     record = record_of(output)
     assert record.waiting == ()
-    assert [cell.name for cell in record.cells] == ["none", "Bot / ViL"]
-    for cell in record.cells:
-        assert [(run.seed, run.fold) for run in cell.runs] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-        reports = [json.loads((output / run.model / "validation.json").read_text()) for run in cell.runs]
+    assert [arm.name for arm in record.arms] == ["none", "Bot / ViL"]
+    for arm in record.arms:
+        assert [(run.seed, run.fold) for run in arm.runs] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        reports = [json.loads((output / run.model / "validation.json").read_text()) for run in arm.runs]
         dice = [report["summary"]["mean_over_labels"]["dice"] for report in reports]
-        assert [run.mean_dice for run in cell.runs] == dice
-        assert cell.mean_dice == pytest.approx(mean(dice))
-        assert cell.std == pytest.approx(stdev(dice))
-        assert cell.seed_std == pytest.approx(stdev([mean(dice[:2]), mean(dice[2:])]))
+        assert [run.mean_dice for run in arm.runs] == dice
+        assert arm.mean_dice == pytest.approx(mean(dice))
+        assert arm.std == pytest.approx(stdev(dice))
+        assert arm.seed_std == pytest.approx(stdev([mean(dice[:2]), mean(dice[2:])]))
         seeds = [
-            json.loads((output / run.model / "plan.json").read_text())["training"]["seed"]
-            for run in cell.runs
+            json.loads((output / run.model / "plan.json").read_text())["training"]["seed"] for run in arm.runs
         ]
         assert seeds == [0, 0, 1, 1]
     (comparison,) = record.comparisons
-    assert (comparison.cell, comparison.baseline, comparison.num_cases) == ("Bot / ViL", "none", 4)
-    assert comparison.gain == pytest.approx(record.cells[1].mean_dice - record.cells[0].mean_dice)
+    assert (comparison.arm, comparison.baseline, comparison.num_cases) == ("Bot / ViL", "none", 4)
+    assert comparison.gain == pytest.approx(record.arms[1].mean_dice - record.arms[0].mean_dice)
     assert comparison.p_corrected == comparison.p_value
-    assert record.cells[1].num_parameters > record.cells[0].num_parameters
-    text = (output / "study.md").read_text()
+    assert record.arms[1].num_parameters > record.arms[0].num_parameters
+    text = (output / "comparison.md").read_text()
     assert "Bot / ViL against none:" in text
     assert "(too few cases for the test)" in text
     assert text.splitlines()[0] == "# Blocks"
     assert "Bot / ViL" in outcome.stdout
-    with Image.open(output / "study.png") as picture:
+    with Image.open(output / "comparison.png") as picture:
         assert picture.width > 500
-    assert (output / "study.csv").read_text().startswith("cell,trainings,")
+    assert (output / "comparison.csv").read_text().startswith("arm,trainings,")
 
 
 BARE = """
@@ -124,7 +123,7 @@ def test_it_is_prepared_here_cut_there_and_grows(study, dataset, tmp_path, comma
     more = command(*words, "--seeds", "0,1")
     assert more.code == 0, more.stderr
     assert weights.stat().st_mtime_ns == before
-    assert [len(cell.runs) for cell in record_of(output).cells] == [2, 2]
+    assert [len(arm.runs) for arm in record_of(output).arms] == [2, 2]
     other = command(*words, "--max-minutes", 3)
     assert other.code == 2
     assert "max_minutes is null, not 3.0" in other.stderr
@@ -141,7 +140,7 @@ def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
     outcome = command(*words, "--resume")
 
     assert outcome.code == 0, outcome.stderr
-    for ours, theirs in zip(record_of(spread).cells, record_of(alone).cells, strict=True):
+    for ours, theirs in zip(record_of(spread).arms, record_of(alone).arms, strict=True):
         assert [run.mean_dice for run in ours.runs] == [run.mean_dice for run in theirs.runs]
 
 
@@ -173,21 +172,21 @@ class KilledError(Exception):
 
 
 def test_a_training_that_was_killed_while_it_validated_is_not_done(study, dataset, tmp_path):
-    spec = StudySpec.read(study(folds=[0], seeds=[0]))
-    options, output = StudyOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
+    spec = ComparisonSpec.read(study(folds=[0], seeds=[0]))
+    options, output = ComparisonOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
 
     def progress(progress):
         if progress.task == "validating":
             raise KilledError
 
     with pytest.raises(KilledError):
-        run_study(spec, dataset, output, options, resume=False, progress=progress)
+        run_comparison(spec, dataset, output, options, resume=False, progress=progress)
     assert not list(output.rglob("validation.json"))
 
-    record = run_study(spec, None, output, options, resume=True)
+    record = run_comparison(spec, None, output, options, resume=True)
 
     assert record.waiting == ()
-    assert [len(cell.runs) for cell in record.cells] == [1, 1]
+    assert [len(arm.runs) for arm in record.arms] == [1, 1]
 
 
 EXPLODES = {"name": "explodes", "settings": ["training.optimizer.lr=1e30", "training.precision=float32"]}
@@ -198,7 +197,7 @@ def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
     study, dataset, tmp_path, command, devices
 ):
     output = tmp_path / "out"
-    path = study(cells=[CELLS[0], EXPLODES, CELLS[1]], folds=[0], seeds=[0])
+    path = study(arms=[CELLS[0], EXPLODES, CELLS[1]], folds=[0], seeds=[0])
     words = ("study", path, dataset, "-o", output, "--num-workers", 0)
 
     outcome = command(*words, "--devices", devices)
@@ -208,12 +207,12 @@ def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
     assert "the training loss is nan" in outcome.stderr or "the training loss is inf" in outcome.stderr
     assert "--resume trains what is still to be done: 1 of 3" in outcome.stderr
     record = record_of(output)
-    assert [len(cell.runs) for cell in record.cells] == [1, 0, 1]
+    assert [len(arm.runs) for arm in record.arms] == [1, 0, 1]
     assert record.waiting == ("explodes, seed 0, fold 0",)
     assert record.comparisons[1].gain is not None
-    assert "explodes against none: not trained yet" in (output / "study.md").read_text()
+    assert "explodes against none: not trained yet" in (output / "comparison.md").read_text()
 
-    done = [output / run.model / "model.safetensors" for cell in record.cells for run in cell.runs]
+    done = [output / run.model / "model.safetensors" for arm in record.arms for run in arm.runs]
     before = [path.stat().st_mtime_ns for path in done]
     again = command(*words, "--devices", devices, "--resume")
     assert again.code == 1
@@ -244,7 +243,7 @@ def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, comman
 
 def test_a_grid_is_written_out(study, dataset, tmp_path, command):
     path = study(
-        cells=None,
+        arms=None,
         grid={"network.variant": ["bot", "enc"], "training.optimizer.lr": [0.01, 0.001]},
         folds=[0],
         seeds=[0],
@@ -254,20 +253,20 @@ def test_a_grid_is_written_out(study, dataset, tmp_path, command):
 
     assert outcome.code == 0, outcome.stderr
     record = record_of(tmp_path / "out")
-    assert [cell.name for cell in record.cells] == [
+    assert [arm.name for arm in record.arms] == [
         f'variant="{variant}", lr={lr}' for variant in ("bot", "enc") for lr in (0.01, 0.001)
     ]
     assert len(record.comparisons) == 3
-    for cell in record.cells:
-        plan = json.loads((tmp_path / "out" / cell.runs[0].model / "plan.json").read_text())
-        assert f'"{plan["network"]["variant"]}", lr={plan["training"]["optimizer"]["lr"]}' in cell.name
+    for arm in record.arms:
+        plan = json.loads((tmp_path / "out" / arm.runs[0].model / "plan.json").read_text())
+        assert f'"{plan["network"]["variant"]}", lr={plan["training"]["optimizer"]["lr"]}' in arm.name
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cells": None}, "either cells or a grid"),
-        ({"cells": CELLS[:1]}, "expected at least two with different names"),
+        ({"arms": None}, "either arms or a grid"),
+        ({"arms": CELLS[:1]}, "expected at least two with different names"),
         ({"baseline": "best"}, "baseline: expected one of none, Bot / ViL, got 'best'"),
         ({"seeds": [1, 1]}, "seeds: expected different numbers"),
         ({"folds": [7]}, "fold 7 does not exist"),
@@ -285,11 +284,11 @@ def test_what_cannot_be_run_is_refused_before_anything_trains(
 
 def test_some_cells_alone(study, dataset, tmp_path, command):
     third = {"name": "Enc", "settings": ["network.variant=enc"]}
-    words = ("study", study(cells=[*CELLS, third]), dataset, "-o", tmp_path / "out", *OPTIONS, "--prepare")
-    outcome = command(*words, "--cells", "none,Enc")
+    words = ("study", study(arms=[*CELLS, third]), dataset, "-o", tmp_path / "out", *OPTIONS, "--prepare")
+    outcome = command(*words, "--arms", "none,Enc")
     assert outcome.code == 0, outcome.stderr
-    assert [cell.name for cell in record_of(tmp_path / "out").cells] == ["none", "Enc"]
-    refused = command(*words, "--cells", "Enc,Bot")
+    assert [arm.name for arm in record_of(tmp_path / "out").arms] == ["none", "Enc"]
+    refused = command(*words, "--arms", "Enc,Bot")
     assert refused.code == 2
     assert "choose at least two of none; Bot / ViL; Enc, with the baseline none among them" in refused.stderr
 
@@ -301,23 +300,23 @@ def test_unknown_names_are_refused_with_the_known(tmp_path, command):
 
 
 def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path, command):
-    ready = ready_studies()
+    ready = ready_comparisons()
     listed = command("study", "list")
     assert all(name in listed.stdout for name in ready)
     import scanseg
 
     plans = {
         recipe: scanseg.make_plan(dataset, recipe=recipe, num_workers=0)
-        for recipe in {cell.recipe or spec.recipe for spec in ready.values() for cell in spec.all_cells}
+        for recipe in {arm.recipe or spec.recipe for spec in ready.values() for arm in spec.all_arms}
     }
     for name, spec in ready.items():
         shown = command("study", "show", name)
-        assert StudySpec.model_validate_json(shown.stdout) == spec
+        assert ComparisonSpec.model_validate_json(shown.stdout) == spec
         assert spec.recipe in RECIPES
         networks = [
             apply_settings(
-                plans[cell.recipe or spec.recipe], (*spec.settings, *cell.settings)
+                plans[arm.recipe or spec.recipe], (*spec.settings, *arm.settings)
             ).network.to_json()
-            for cell in spec.all_cells
+            for arm in spec.all_arms
         ]
         assert len(set(networks)) == len(networks)

@@ -18,6 +18,7 @@ from scanseg.experiments import crossval
 from scanseg.inference import windows
 from scanseg.planning.preparation import store_of
 from scanseg.progress import ignore_progress
+from scanseg.runtime import RunContext
 
 from .conftest import SETTINGS
 
@@ -304,7 +305,7 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
         source = where = tmp_path / "plan.json"
         source.write_text(plan.to_json())
     if given == "plan and store":
-        store = store_of(plan, source, folder, num_workers=0, progress=ignore_progress)
+        store = store_of(plan, source, folder, context=RunContext(num_workers=0, progress=ignore_progress))
         shutil.rmtree(dataset)
         where = store.folder
 

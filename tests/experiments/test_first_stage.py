@@ -17,7 +17,7 @@ from scanseg.models import ModelFolder, write_ensemble
 from scanseg.preprocessing.compressed import read_array, write_array
 from scanseg.preprocessing.store import Store
 from scanseg.specs import EnsembleSpec
-from scanseg.specs.records.comparison import StudyRecord
+from scanseg.specs.records.comparison import ComparisonRecord
 
 SETTINGS = (
     *("sampling.patch_size=[8, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),
@@ -246,36 +246,36 @@ def test_a_first_stage_is_needed(dataset, study, tmp_path):
 
 def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command):
     short = ("training.iterations_per_epoch=2", f'cascade={{"first_stage": "{study}"}}')
-    cells = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
+    arms = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
     content = {
         "title": "Second stages",
         "question": "Which rate?",
         "recipe": "plain-unet",
         "settings": [*SECOND, *short],
-        "cells": cells,
+        "arms": arms,
         "seeds": [0],
     }
-    path, output = tmp_path / "study.json", tmp_path / "out"
+    path, output = tmp_path / "comparison.json", tmp_path / "out"
     path.write_text(json.dumps(content))
 
     outcome = command("study", path, dataset, "-o", output, "--devices", "cpu", "--num-workers", 0)
 
     assert outcome.code == 0, outcome.stderr
-    record = StudyRecord.read(output / "study.json")
+    record = ComparisonRecord.read(output / "comparison.json")
     assert record.waiting == ()
-    for cell in record.cells:
+    for arm in record.arms:
         model = tmp_path / "alone"
-        shutil.copytree(output / cell.runs[0].model, model)
+        shutil.copytree(output / arm.runs[0].model, model)
         predicted = scanseg.load(model, device="cpu").predict(dataset / "imagesTr" / "case_2_0000.nii.gz")
         assert predicted.label_map.shape == (14, 24, 24)
         shutil.rmtree(model)
 
 
 def test_a_second_stage_in_a_study_says_that_it_needs_a_first(dataset, tmp_path, command):
-    cells = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
+    arms = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
     content = {"title": "t", "question": "q", "recipe": "plain-unet", "settings": [*SECOND, "cascade={}"]}
-    path = tmp_path / "study.json"
-    path.write_text(json.dumps(content | {"cells": cells}))
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(content | {"arms": arms}))
     outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
     assert outcome.code == 2
     assert "--set cascade.first_stage=STUDY" in outcome.stderr

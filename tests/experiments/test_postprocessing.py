@@ -8,6 +8,7 @@ import pytest
 from scanseg.experiments.postprocessing import PredictedCase, choose_postprocessing
 from scanseg.inference.postprocessing import postprocess
 from scanseg.preprocessing.compressed import write_array
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec, PostprocessingSpec
 
 LABELS = {"whole": (1,), "twins": (2,)}
@@ -53,7 +54,9 @@ def choose(predictions, references, tmp_path, **changes):
         write_array(path, label_map)
         cases.append(PredictedCase(name, path))
     store = References(references, **changes)
-    return choose_postprocessing(cases, store, num_workers=0, progress=lambda progress: None)
+    return choose_postprocessing(
+        cases, store, context=RunContext(num_workers=0, progress=lambda progress: None)
+    )
 
 
 def test_specks_of_a_label_are_removed_and_pairs_are_kept(tmp_path):

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from scanseg.errors import UsageError
 from scanseg.models import ModelFolder
 from scanseg.planning.preparation import known_splits, plan_of, store_of
+from scanseg.runtime import RunContext
 from scanseg.specs import Plan
 
 
@@ -18,7 +19,13 @@ def test_description_given_for_its_data_set():
     with pytest.raises(
         UsageError, match=r"describes a data set; give its folder, data/acdc, or a plan's file"
     ):
-        plan_of(source, recipe=None, like=None, settings=(), num_workers=0, progress=lambda progress: None)
+        plan_of(
+            source,
+            recipe=None,
+            like=None,
+            settings=(),
+            context=RunContext(num_workers=0, progress=lambda progress: None),
+        )
     with pytest.raises(UsageError, match=r"describes a data set"):
         known_splits(source)
 
@@ -28,9 +35,20 @@ def test_model_given_for_a_data_set(tmp_path):
     with pytest.raises(
         UsageError, match=r"is a model's folder, not a data set's; give its plan, \S*plan.json: with -o"
     ):
-        plan_of(tmp_path, recipe=None, like=None, settings=(), num_workers=0, progress=lambda progress: None)
+        plan_of(
+            tmp_path,
+            recipe=None,
+            like=None,
+            settings=(),
+            context=RunContext(num_workers=0, progress=lambda progress: None),
+        )
     with pytest.raises(UsageError, match=r"is a model's folder"):
-        store_of(Plan.model_construct(), tmp_path, tmp_path, num_workers=0, progress=lambda progress: None)
+        store_of(
+            Plan.model_construct(),
+            tmp_path,
+            tmp_path,
+            context=RunContext(num_workers=0, progress=lambda progress: None),
+        )
 
 
 def write_volumes(folder, spacings):
@@ -64,7 +82,9 @@ def test_a_plan_knows_the_spacings_of_its_data_set(tmp_path):
 
     def plan(source, **given):
         told = {"recipe": None, "like": None} | given
-        return plan_of(source, settings=(), num_workers=0, progress=lambda progress: None, **told)
+        return plan_of(
+            source, settings=(), context=RunContext(num_workers=0, progress=lambda progress: None), **told
+        )
 
     model = ModelFolder.create(tmp_path / "model", plan(first, recipe="plain-unet"))
 

@@ -30,6 +30,6 @@ def amos(source):
 
 
 @pytest.fixture
-def cells(source):
+def arms(source):
     """Eight pictures with a number for each object."""
     return source("dsb2018")

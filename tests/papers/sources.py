@@ -94,8 +94,8 @@ def endovis(root):
                 write_mask(folder / "ground_truth" / f"{instrument}_labels" / name, 20 * (inside == number))
 
 
-def neurips_cells(root):
-    """A number for each cell; Tuning is the test part."""
+def neurips_arms(root):
+    """A number for each arm; Tuning is the test part."""
     for part, count in (("Training-labeled", 6), ("Tuning", 2)):
         for number in range(count):
             numbers = disks(number)
@@ -148,7 +148,7 @@ SOURCES = {
     "acdc": acdc,
     "abdomen-mr": amos,
     "endovis17": endovis,
-    "neurips-cell": neurips_cells,
+    "neurips-arm": neurips_arms,
     "dsb2018": nuclei,
     "kvasir-seg": polyps,
     "brats23": brats,

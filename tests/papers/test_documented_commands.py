@@ -16,10 +16,11 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.imaging import write_instance_map
 from scanseg.models import ModelFolder
 from scanseg.networks import MSVMUNet, ours_to_official
-from scanseg.papers.ready_comparisons import ready_studies
+from scanseg.papers.ready_comparisons import ready_comparisons
 from scanseg.planning import RECIPES
+from scanseg.runtime import RunContext
 from scanseg.specs import Plan
-from scanseg.specs.records.comparison import StudyRecord
+from scanseg.specs.records.comparison import ComparisonRecord
 
 from .sources import SOURCES, volume, write_case
 
@@ -37,7 +38,7 @@ NAMES = {
     "ACDC": "acdc",
     "AMOS22": "abdomen-mr",
     "ENDOVIS": "endovis17",
-    "CELLS": "neurips-cell",
+    "CELLS": "neurips-arm",
     "BRATS": "brats23",
     "DSB2018": "dsb2018",
     "KVASIR": "kvasir-seg",
@@ -133,7 +134,7 @@ def make_sources(words):
 def make_dataset(name, folder="DATASET"):
     """Convert a small source into the raw layout."""
     SOURCES[name](Path("source"))
-    convert_dataset(find_dataset(name), Path("source"), Path(folder))
+    convert_dataset(find_dataset(name), Path("source"), Path(folder), context=RunContext())
 
 
 @pytest.mark.parametrize(("page", "words"), of_kind("data list", "data convert"))
@@ -156,14 +157,14 @@ def test_every_data_set_is_shown_being_converted():
 )
 def test_scores(page, words, here, command):
     objects = "--instances" in words or words[0] == "data"
-    make_dataset("dsb2018" if objects else "acdc" if "voxels" in words else "abdomen-mr")
+    make_dataset("dsb2018" if instances else "acdc" if "voxels" in words else "abdomen-mr")
     part = "Ts" if (here / "DATASET" / "labelsTs").is_dir() else "Tr"
     shutil.copytree(here / "DATASET" / f"labels{part}", here / "predictions")
     (here / "REFERENCES").mkdir()
     for path in (here / "predictions").iterdir():
         shutil.copy(path, here / "REFERENCES")
     shutil.copy(here / "DATASET" / "dataset.json", here / "REFERENCES")
-    if objects:
+    if instances:
         for name in ("instancesTs", "instances")[: 1 if words[0] == "data" else 2]:
             shutil.copytree(here / "DATASET" / "instancesTs", here / name)
     if "--only-predicted" in words:
@@ -217,10 +218,10 @@ def test_reproductions(lines, here, command):
         outcome = command(*short)
         assert outcome.code == 0, outcome.stderr
         output = here / words[words.index("-o") + 1]
-        peers = words[words.index("--peers") + 1].split(",") if "--peers" in words else []
+        baselines = words[words.index("--baselines") + 1].split(",") if "--baselines" in words else []
         text = (output / "table.md").read_text()
         assert ("Still to be done" in text) == ("--prepare" in words)
-        assert all(f"| {peer} | here |" in text for peer in peers if peer != "all")
+        assert all(f"| {baseline} | here |" in text for baseline in baselines if baseline != "all")
         assert all((output / f"table.{ending}").is_file() for ending in ("csv", "html", "json"))
 
 
@@ -229,29 +230,29 @@ def test_studies(page, words, here, command):
     if words[1] in ("list", "show"):
         outcome = command(*words)
         assert outcome.code == 0, outcome.stderr
-        assert "msvm-unet-decoder" in outcome.stdout or '"cells"' in outcome.stdout
+        assert "msvm-unet-decoder" in outcome.stdout or '"arms"' in outcome.stdout
         return
-    spec = ready_studies()[words[1]]
+    spec = ready_comparisons()[words[1]]
     make_dataset("acdc" if spec.recipe == "msvm-unet" else "hippocampus")
-    cells = [cell for cell in spec.all_cells if cell.recipe is None]  # the settings are of one network
+    arms = [arm for arm in spec.all_arms if arm.recipe is None]  # the settings are of one network
     settings = SMALL_MSVM
     if spec.recipe != "msvm-unet":
         settings = (*SMALL_XLSTM, *SMALL_STAGES[2 if spec.recipe.endswith("-2d") else 3])
     short = [word for setting in settings for word in ("--set", setting)]
     short += [] if "--seeds" in words else ["--seeds", "0"]
     short += [] if "--folds" in words else ["--folds", "0"]
-    short += [] if len(cells) == len(spec.all_cells) else ["--cells", ",".join(cell.name for cell in cells)]
+    short += [] if len(arms) == len(spec.all_arms) else ["--arms", ",".join(arm.name for arm in arms)]
 
     outcome = command(*words, *short, "--devices", "cpu", *CPU)
 
     assert outcome.code == 0, outcome.stderr
     output = here / words[words.index("-o") + 1]
-    text = (output / "study.md").read_text()
-    assert all(f"| {cell.name} | 1 |" in text for cell in cells)
+    text = (output / "comparison.md").read_text()
+    assert all(f"| {arm.name} | 1 |" in text for arm in arms)
     if "blocks" in words[1]:
-        outcomes = StudyRecord.read(output / "study.json").cells
-        assert len({cell.num_parameters for cell in outcomes}) == len(cells)
-    assert (output / "study.png").stat().st_size > 5000
+        outcomes = ComparisonRecord.read(output / "comparison.json").arms
+        assert len({arm.num_parameters for arm in outcomes}) == len(arms)
+    assert (output / "comparison.png").stat().st_size > 5000
 
 
 def test_a_study_of_ones_own_is_planned(here, command):

@@ -8,13 +8,13 @@ import pytest
 from scanseg.papers.experiments import EXPERIMENTS, results_of
 from scanseg.specs.records.reproduction import Reproduction
 
-PUBLISHED_VARIANT = {"published": "bot", "sound": "enc"}
+PUBLISHED_VARIANT = {"published": "bot", "held-out": "enc"}
 """Which variant of xLSTM-UNet runs under which protocol by default; the others are slow tests."""
 
 
 def _combinations():
     for experiment in EXPERIMENTS:
-        for protocol in ("published", "sound"):
+        for protocol in ("published", "held-out"):
             for variant in ("bot", "enc") if experiment.paper == "xlstm-unet" else (None,):
                 usual = variant in (None, PUBLISHED_VARIANT[protocol])
                 yield pytest.param(
@@ -36,7 +36,7 @@ def test_from_the_source_to_the_table(experiment, protocol, variant, source, tmp
 
     assert outcome.code == 0, outcome.stderr
     table = Reproduction.read(tmp_path / "out" / "table.json")
-    scoring = experiment.published if protocol == "published" else experiment.sound
+    scoring = experiment.published if protocol == "published" else experiment.held_out
     assert (table.paper, table.data, table.num_axes) == (
         experiment.paper,
         experiment.data,

@@ -8,8 +8,8 @@ import pytest
 
 from scanseg.cli import _build
 from scanseg.papers.experiments import EXPERIMENTS, find_experiment
-from scanseg.papers.protocols import check_peers
-from scanseg.papers.ready_comparisons import ready_studies
+from scanseg.papers.protocols import check_baselines
+from scanseg.papers.ready_comparisons import ready_comparisons
 from scanseg.planning import RECIPES
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "papers"
@@ -32,10 +32,10 @@ def test_every_command_is_understood(line):
     given = bound.arguments
     if function.__module__.endswith("cli.reproduce"):
         experiment = find_experiment(given["paper"], given["data"], num_axes=given.get("dims"))
-        check_peers(experiment, [name for name in given.get("peers", "").split(",") if name])
+        check_baselines(experiment, [name for name in given.get("baselines", "").split(",") if name])
         assert given["paper"] == "xlstm-unet" or given.get("from_scratch") or given.get("encoder_weights")
     elif words[0] == "study" and words[1] != "list":
-        assert given["study"] in ready_studies()
+        assert given["study"] in ready_comparisons()
     elif words[0] == "plan":
         assert given["recipe"] in RECIPES
 
@@ -44,7 +44,7 @@ def test_the_pages_show_every_experiment_and_every_study():
     shown = [shlex.split(line) for line in COMMANDS]
     data = {(words[2], words[words.index("--data") + 1]) for words in shown if words[1] == "reproduce"}
     assert data >= {(one.paper, one.data) for one in EXPERIMENTS if one.data != "kvasir-seg"}
-    assert {words[2] for words in shown if words[1] == "study"} >= set(ready_studies())
+    assert {words[2] for words in shown if words[1] == "study"} >= set(ready_comparisons())
 
 
 @pytest.mark.parametrize("name", NAMES)

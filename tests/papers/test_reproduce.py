@@ -48,7 +48,7 @@ def test_msvm_unet_as_published(acdc, tmp_path, command):
     output = tmp_path / "acdc"
     words = ("reproduce", "msvm-unet", acdc, "--data", "acdc", "--protocol", "published", "--from-scratch")
 
-    outcome = command(*words, *QUICK, "--peers", "plain-unet,no-sequence", "-o", output)
+    outcome = command(*words, *QUICK, "--baselines", "plain-unet,no-sequence", "-o", output)
 
     assert outcome.code == 0, outcome.stderr
     table = table_of(output)
@@ -158,7 +158,7 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
     weights = output / "msvm-unet" / "seed_0" / "model.safetensors"
     before = weights.stat().st_mtime_ns
 
-    more = command(*words, "--resume", "--peers", "no-sequence")
+    more = command(*words, "--resume", "--baselines", "no-sequence")
     assert more.code == 0, more.stderr
     assert weights.stat().st_mtime_ns == before
     assert {row.method for row in table_of(output).rows if row.origin == "here"} == {
@@ -177,7 +177,7 @@ def test_xlstm_unet_on_volumes(amos, tmp_path, command, dims, variant):
     output = tmp_path / "amos"
     outcome = command(
         *("reproduce", "xlstm-unet", amos, "--data", "abdomen-mr", "--dims", dims, "--variant", variant),
-        *("--protocol", "published", "--optimizer", "adamw", "--peers", "mamba", *QUICK, "-o", output),
+        *("--protocol", "published", "--optimizer", "adamw", "--baselines", "mamba", *QUICK, "-o", output),
     )
 
     assert outcome.code == 0, outcome.stderr
@@ -208,11 +208,11 @@ def test_soundly_nothing_is_chosen_on_the_cases_that_are_scored(amos, tmp_path, 
     assert "validation cases" in setup["scored"]
 
 
-def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, command):
+def test_xlstm_unet_on_cells_scores_objects_of_all_baselines(arms, tmp_path, command):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
-    output = tmp_path / "cells"
+    output = tmp_path / "arms"
     outcome = command(
-        *("reproduce", "xlstm-unet", cells, "--data", "dsb2018", "--seeds", "0", "--peers", "all"),
+        *("reproduce", "xlstm-unet", arms, "--data", "dsb2018", "--seeds", "0", "--baselines", "all"),
         *(*QUICK, "-o", output),
     )
 
@@ -220,7 +220,7 @@ def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, comman
     table = table_of(output)
     assert table.scored == "2 test cases"
     here = {row.method for row in table.rows if row.origin == "here"}
-    assert here == {"xlstm-unet", *find_experiment("xlstm-unet", "dsb2018").peers}
+    assert here == {"xlstm-unet", *find_experiment("xlstm-unet", "dsb2018").baselines}
     assert len({row.parameters for row in table.rows}) > 6
     optimizers = {
         name: json.loads((output / name / "seed_0" / "plan.json").read_text())["training"]["optimizer"][
@@ -235,7 +235,7 @@ def test_xlstm_unet_on_cells_scores_objects_of_all_peers(cells, tmp_path, comman
     }
     assert "No published rows" in outcome.stdout
     assert "F1 of objects (%)" in (output / "table.md").read_text()
-    (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-objects.json")
+    (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-instances.json")
     content = json.loads(report.read_text())
     assert len(content["cases"]) == 2
     found = content["summary"]["f1"]["mean"]
@@ -331,10 +331,19 @@ def test_what_is_not_there_is_refused_with_what_is(acdc, tmp_path, command):
     assert "msvm-unet has no experiment on brats23; it has synapse (2D), acdc (2D)" in wrong.stderr
     dims = command("reproduce", "xlstm-unet", acdc, "--data", "endovis17", "--dims", 3, "-o", output)
     assert "no experiment on endovis17 (3D)" in dims.stderr
-    peer = command(
-        "reproduce", "msvm-unet", acdc, "--data", "acdc", "--from-scratch", "--peers", "u-net", "-o", output
+    baseline = command(
+        "reproduce",
+        "msvm-unet",
+        acdc,
+        "--data",
+        "acdc",
+        "--from-scratch",
+        "--baselines",
+        "u-net",
+        "-o",
+        output,
     )
-    assert "peers u-net are unknown; choose of no-sequence, plain-unet" in peer.stderr
+    assert "baselines u-net are unknown; choose of no-sequence, plain-unet" in baseline.stderr
     seeds = command("reproduce", "xlstm-unet", acdc, "--data", "hippocampus", "--seeds", "0,x", "-o", output)
     assert "--seeds 0,x: x must be whole numbers" in seeds.stderr
     no_source = command("reproduce", "xlstm-unet", "--data", "hippocampus", "-o", output)

@@ -12,6 +12,7 @@ from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.raw import open_dataset
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.planning.stages import choose_stages
+from scanseg.runtime import RunContext
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 
 RECORDS = {path.stem: path for path in sorted((Path(__file__).parent / "nnunet_plans").glob("*.json"))}
@@ -143,7 +144,7 @@ def test_the_records_cover_low_resolutions_thick_slices_and_pictures():
 @pytest.mark.parametrize("name", MEASURED)
 def test_measures_are_nnunets(name, shared_data):
     record = json.loads(RECORDS[name].read_text())
-    found = compute_fingerprint(open_dataset(shared_data / name), num_workers=0)
+    found = compute_fingerprint(open_dataset(shared_data / name), context=RunContext(num_workers=0))
     order = np.lexsort(np.array(record["shapes_after_crop"]).T)
     ours = np.array([case.shape for case in found.cases])
     np.testing.assert_array_equal(ours[np.lexsort(ours.T)], np.array(record["shapes_after_crop"])[order])

@@ -14,6 +14,7 @@ from scanseg.imaging import read_image, read_label_map
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.store import Store, store_name
 from scanseg.preprocessing.store_building import build_store
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
 
 SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 0.4, 0.6))
@@ -29,7 +30,7 @@ def build(tmp_path):
             preprocessing=preprocessing,
             splits=splits or find_splits(dataset),
             folder=folder,
-            num_workers=num_workers,
+            context=RunContext(num_workers=num_workers),
             **({"progress": progress} if progress else {}),
         )
 

@@ -10,6 +10,7 @@ import pytest
 from scanseg.dataset.raw import RawCase
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
+from scanseg.runtime import RunContext
 from scanseg.runtime.workers import WorkerPool, choose_workers, keeping_workers, map_cases
 
 CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
@@ -54,7 +55,9 @@ def run(tmp_path, monkeypatch):
 
     def run(how, num_workers, progress=ignore_progress):
         function = partial(importlib.import_module("treatment").treat, how=how)
-        return map_cases(function, CASES, num_workers=num_workers, task="treating", progress=progress)
+        return map_cases(
+            function, CASES, context=RunContext(num_workers=num_workers, progress=progress), task="treating"
+        )
 
     return run
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from scanseg.models import ModelFolder
 from scanseg.progress import ignore_progress
+from scanseg.runtime import RunContext
 from scanseg.specs import AdamWSpec, SGDSpec
 from scanseg.training.kernel_compilation import buffers_kept, compile_kernels
 
@@ -143,7 +144,10 @@ def test_on_a_gpu_memory_is_given_back(generator):
     images = torch.randn(4, 1, 256, 256, generator=generator).cuda()
     held = torch.cuda.memory_reserved()
     compile_kernels(
-        lambda: network(images).square().sum().backward(), network, device=images.device, num_threads=2
+        lambda: network(images).square().sum().backward(),
+        network,
+        context=RunContext(device=images.device),
+        num_threads=2,
     )
     assert torch.cuda.memory_reserved() - held < 64 * 2**20
     assert network.weight.grad is None

@@ -12,6 +12,7 @@ from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
 from scanseg.ops.ss2d import ss2d_scan
+from scanseg.runtime import RunContext
 from scanseg.specs import (
     AdamWSpec,
     DatasetSpec,
@@ -59,7 +60,7 @@ def make_step(name, dtype):
     )
     torch.manual_seed(0)
     network = build_network(spec, in_channels=1, num_classes=2, patch_size=(size, size))
-    return TrainingStep(plan, network, device=torch.device("cpu"), autocast_dtype=dtype), size
+    return TrainingStep(plan, network, context=RunContext(device="cpu"), autocast_dtype=dtype), size
 
 
 def make_batch(size, iteration):

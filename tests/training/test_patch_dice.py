@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scanseg.batches import in_memory as resident
+from scanseg.runtime import RunContext
 from scanseg.specs import (
     DatasetSpec,
     Plan,
@@ -84,9 +85,9 @@ def scores_and_batches(labels, label_map, prediction, *, order, batches):
     )
     cpu = torch.device("cpu")
     store = OneCase(label_map, prediction, plan)
-    cases = resident.load_into_memory(store, ("only",), device=cpu, seed=0)
+    cases = resident.load_into_memory(store, ("only",), context=RunContext(device=cpu), seed=0)
     oracle = Oracle(num_outputs=dataset.num_outputs, regions=dataset.has_regions)
-    return patch_dice(oracle, cases, plan, device=cpu), oracle.num_batches
+    return patch_dice(oracle, cases, plan, context=RunContext(device=cpu)), oracle.num_batches
 
 
 def test_labels():

@@ -7,6 +7,7 @@ from scanseg.batches.batches import Batch
 from scanseg.errors import ScansegError
 from scanseg.models import ModelFolder
 from scanseg.networks import build_network
+from scanseg.runtime import RunContext
 from scanseg.specs import (
     AdamWSpec,
     DatasetSpec,
@@ -46,7 +47,9 @@ def make_step(plan, *, device="cpu", dtype=None, **options):
     torch.manual_seed(0)
     network = build_network(plan.network, in_channels=1, num_classes=2, patch_size=plan.sampling.patch_size)
     device = torch.device(device)
-    return TrainingStep(plan, network.to(device), device=device, autocast_dtype=dtype, **options)
+    return TrainingStep(
+        plan, network.to(device), context=RunContext(device=device), autocast_dtype=dtype, **options
+    )
 
 
 def make_batch(size, iteration, *, device="cpu"):

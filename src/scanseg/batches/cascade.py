@@ -35,8 +35,7 @@ from scanseg.preprocessing import (
     separates_z,
     write_array,
 )
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import CascadeSpec, CaseGeometry, Document, Plan, PreprocessingSpec
 
 _SOURCES_FILE = "sources.json"
@@ -121,13 +120,7 @@ def take_apart(
 
 
 def build_cascade_store(
-    store: Store,
-    predictions: Mapping[str, Path],
-    *,
-    first_stage: str,
-    folder: Path,
-    num_workers: int,
-    progress: ProgressCallback = ignore_progress,
+    store: Store, predictions: Mapping[str, Path], *, first_stage: str, folder: Path, context: RunContext
 ) -> Store:
     """Make of a store another whose label maps hold the predictions of a first stage too.
 
@@ -140,8 +133,7 @@ def build_cascade_store(
         predictions: For each of its cases the array of the predicted label map, on the source's grid.
         first_stage: The study that predicted.
         folder: Folder of the other store.
-        num_workers: Processes that resample; 0 does it in this one.
-        progress: Hears of each case that is done.
+        context: Worker processes and progress.
 
     Raises:
         InputError: Cases have no prediction, or one of another shape.
@@ -164,9 +156,8 @@ def build_cascade_store(
         map_cases(
             partial(_pack_case, source=store.folder, folder=folder, preprocessing=store.index.preprocessing),
             tasks,
-            num_workers=num_workers,
+            context=context,
             task="preparing the cascade",
-            progress=progress,
         )
         write_text(folder / _SOURCES_FILE, sources.to_json())
         write_text(folder / INDEX_FILE, wanted.to_json())

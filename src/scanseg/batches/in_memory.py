@@ -15,7 +15,8 @@ from torch import Tensor
 
 from scanseg.batches.reading import Layout, gather, interpolate
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec
 
 _MAX_LOCATIONS = 10_000
@@ -156,22 +157,14 @@ def case_bytes(store: Store, cases: Sequence[str]) -> int:
     return voxels * (2 * channels + (1 if store.index.first_stage is None else 2))
 
 
-def load_into_memory(
-    store: Store,
-    cases: Sequence[str],
-    *,
-    device: torch.device,
-    seed: int,
-    progress: ProgressCallback = ignore_progress,
-) -> ResidentCases:
+def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> ResidentCases:
     """Read cases of a store into memory.
 
     Args:
         store: The store.
         cases: Names of the cases; at least one.
-        device: Where to hold them.
         seed: Decides which foreground voxels of large structures are remembered.
-        progress: Called with each progress update.
+        context: Device and progress.
     """
     if not cases:
         raise ValueError("no cases to hold")
@@ -179,30 +172,34 @@ def load_into_memory(
     sizes = shapes.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     images = torch.empty(
-        (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=device
+        (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=context.torch_device
     )
     packed = store.index.first_stage is not None
-    label_maps = torch.empty(int(sizes.sum()), dtype=torch.int16 if packed else torch.uint8, device=device)
+    label_maps = torch.empty(
+        int(sizes.sum()), dtype=torch.int16 if packed else torch.uint8, device=context.torch_device
+    )
     dataset = store.index.dataset
     locations, annotated = [], []
     for number, name in enumerate(cases):
         here = slice(int(starts[number]), int(starts[number] + sizes[number]))
         stored = store.case(name)
         label_map = store.read_label_map(stored)
-        images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(device)
-        label_maps[here] = torch.from_numpy(label_map).flatten().to(device)
+        images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(context.torch_device)
+        label_maps[here] = torch.from_numpy(label_map).flatten().to(context.torch_device)
         rng = np.random.default_rng([seed, number])
         where, known = locate_voxels(label_map.astype(np.uint8), dataset, rng=rng)
         locations.append(where)
         if known is not None:
             annotated.append(known)
-        progress(ProgressUpdate("loading", number + 1, len(cases), name))
+        context.progress(ProgressUpdate("loading", number + 1, len(cases), name))
     return ResidentCases(
         names=tuple(cases),
         images=images,
         label_maps=label_maps,
         shapes_host=shapes,
-        background_value=torch.tensor(store.index.preprocessing.background_value, device=device),
+        background_value=torch.tensor(
+            store.index.preprocessing.background_value, device=context.torch_device
+        ),
         locations=tuple(locations),
         annotated=None if dataset.ignore_label is None else tuple(annotated),
     )

@@ -18,8 +18,7 @@ from torch import Tensor
 from scanseg.batches.in_memory import Boxes, ResidentCases, join_boxes, locate_voxels
 from scanseg.errors import InputError, ScansegError
 from scanseg.preprocessing import Store, open_array
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import Ticket, WorkerEndedError, WorkerPool, map_cases
+from scanseg.runtime import RunContext, Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.specs import DatasetSpec
 
 _SPARE_BATCHES = 2
@@ -132,24 +131,14 @@ class _Part:
     label_map: np.ndarray
 
 
-def open_cases(
-    store: Store,
-    cases: Sequence[str],
-    *,
-    device: torch.device,
-    seed: int,
-    num_workers: int,
-    progress: ProgressCallback = ignore_progress,
-) -> DiskCases:
+def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> DiskCases:
     """Open cases of a store for reading patches; their label maps are read once to find their labels.
 
     Args:
         store: The store.
         cases: Names of the cases; at least one.
-        device: Where the patches are wanted.
         seed: Decides which foreground voxels of large structures are remembered.
-        num_workers: Processes that read; 0 reads in this one.
-        progress: Called with each progress update.
+        context: Device, worker processes and progress.
     """
     if not cases:
         raise ValueError("no cases to open")
@@ -159,9 +148,8 @@ def open_cases(
     places = map_cases(
         partial(_locate, dataset=store.index.dataset, seed=seed),
         files,
-        num_workers=num_workers,
+        context=context,
         task="loading",
-        progress=progress,
     )
     annotated = [where for _, where in places if where is not None]
     return DiskCases(
@@ -169,11 +157,13 @@ def open_cases(
         shapes_host=np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64),
         locations=tuple(locations for locations, _ in places),
         annotated=tuple(annotated) or None,
-        background_value=torch.tensor(store.index.preprocessing.background_value, device=device),
-        device=device,
+        background_value=torch.tensor(
+            store.index.preprocessing.background_value, device=context.torch_device
+        ),
+        device=context.torch_device,
         _files=files,
-        _pool=WorkerPool(num_workers) if num_workers else None,
-        _depth=num_workers + _SPARE_BATCHES,
+        _pool=WorkerPool(context.workers) if context.workers else None,
+        _depth=context.workers + _SPARE_BATCHES,
     )
 
 

@@ -113,7 +113,7 @@ def _build() -> App:
         sort_key=len(_COMMANDS),
     )
     studies.default(study.run)
-    studies.command(study.list_studies, name="list", sort_key=0)
+    studies.command(study.list_comparisons, name="list", sort_key=0)
     studies.command(study.show, sort_key=1)
     app.command(studies)
     return app

@@ -12,7 +12,7 @@ from scanseg.cli.options import Settings, Workers, read_numbers, split_names
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from scanseg.specs import StudySpec
+    from scanseg.specs import ComparisonSpec
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     /,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    cells: str = "",
+    arms: str = "",
     seeds: str = "",
     folds: str = "",
     max_minutes: float | None = None,
@@ -34,14 +34,14 @@ def run(
 ) -> None:
     """Train a grid of networks with several seeds and folds, and say which differences are more than chance.
 
-    Writes `study.json`, `study.md`, `study.csv`, `study.png` and a model folder for each training. Ctrl-C saves what is
+    Writes `comparison.json`, `comparison.md`, `comparison.csv`, `comparison.png` and a model folder for each training. Ctrl-C saves what is
     done; the same command with `--resume`, which needs no data set any more, goes on.
 
     Args:
         study: JSON file of the study, or the name of one that `scanseg study list` shows.
         dataset: Folder in nnU-Net's raw layout.
         output: Folder to write.
-        cells: Names of the cells to train, separated by commas; all of them if not given.
+        arms: Names of the arms to train, separated by commas; all of them if not given.
         seeds: Separated by commas, instead of those of the study.
         folds: Separated by commas, instead of those of the study.
         max_minutes: End each training after this time; the learning rate falls with the clock.
@@ -51,17 +51,23 @@ def run(
         resume: Go on with the study in the output folder; seeds and folds may be added.
     """
     from scanseg.errors import InterruptionError
-    from scanseg.experiments import StudyOptions, choose_cells, run_study, said_of, study_rows
-    from scanseg.papers import find_study
+    from scanseg.experiments import (
+        ComparisonOptions,
+        choose_arms,
+        comparison_rows,
+        run_comparison,
+        table_notes,
+    )
+    from scanseg.papers import find_comparison
 
     spec = _changed(
-        choose_cells(find_study(study), split_names(cells)),
+        choose_arms(find_comparison(study), split_names(arms)),
         seeds=seeds,
         folds=folds,
         max_minutes=max_minutes,
         settings=settings,
     )
-    options = StudyOptions(
+    options = ComparisonOptions(
         devices=split_names(devices) or ("auto",),
         num_workers=num_workers,
         stop_after_minutes=stop_after_minutes,
@@ -69,26 +75,26 @@ def run(
     )
     with show_progress() as progress:
         try:
-            record = run_study(spec, dataset, output, options, resume=resume, progress=progress)
+            record = run_comparison(spec, dataset, output, options, resume=resume, progress=progress)
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     say(spec.question)
-    head, *rows = study_rows(record)
+    head, *rows = comparison_rows(record)
     show_table(head, rows)
-    for line in said_of(record):
+    for line in table_notes(record):
         say(line)
-    say(f"{output / 'study.md'}, .csv, .json and .png hold this")
+    say(f"{output / 'comparison.md'}, .csv, .json and .png hold this")
 
 
-def list_studies() -> None:
+def list_comparisons() -> None:
     """List the studies that come with scanseg."""
-    from scanseg.papers import ready_studies
+    from scanseg.papers import ready_comparisons
 
     rows = [
-        (name, spec.question, ", ".join(cell.name for cell in spec.all_cells))
-        for name, spec in ready_studies().items()
+        (name, spec.question, ", ".join(arm.name for arm in spec.all_arms))
+        for name, spec in ready_comparisons().items()
     ]
-    show_table(("name", "question", "cells"), rows, align="left")
+    show_table(("name", "question", "arms"), rows, align="left")
 
 
 def show(study: str, /) -> None:
@@ -97,14 +103,14 @@ def show(study: str, /) -> None:
     Args:
         study: Name of a study, or a file.
     """
-    from scanseg.papers import find_study
+    from scanseg.papers import find_comparison
 
-    say(find_study(study).to_json().rstrip("\n"))
+    say(find_comparison(study).to_json().rstrip("\n"))
 
 
 def _changed(
-    spec: "StudySpec", *, seeds: str, folds: str, max_minutes: float | None, settings: tuple[str, ...]
-) -> "StudySpec":
+    spec: "ComparisonSpec", *, seeds: str, folds: str, max_minutes: float | None, settings: tuple[str, ...]
+) -> "ComparisonSpec":
     """Return the study with what the options change."""
     from scanseg.settings import apply_settings
 

@@ -9,6 +9,7 @@ from scanseg.cli.console import say, show_table
 from scanseg.cli.options import Workers
 from scanseg.cli.progress import show_progress
 from scanseg.messages import counted
+from scanseg.runtime import RunContext
 
 
 def list_datasets() -> None:
@@ -82,7 +83,6 @@ def instances(
             boundary=boundary,
             grow=grow,
             min_voxels=min_voxels,
-            num_workers=choose_workers(num_workers),
-            progress=progress,
+            context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
         )
     say(f"{output}: {counted(len(files), 'instance map')}")

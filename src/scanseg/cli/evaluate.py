@@ -72,7 +72,7 @@ def evaluate(
             num_workers=num_workers,
         )
         return
-    _evaluate_objects(
+    _evaluate_instances(
         predictions,
         references,
         output=output,
@@ -121,7 +121,7 @@ def _evaluate_labels(
     say(f"report: {output}")
 
 
-def _evaluate_objects(
+def _evaluate_instances(
     predictions: Path,
     references: Path,
     *,

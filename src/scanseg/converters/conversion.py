@@ -19,8 +19,7 @@ from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.files import find_disk_fault, new_folder, write_text
 from scanseg.imaging import compare_geometry
 from scanseg.messages import counted
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, Fold
 
 RECORD_FILE = "conversion.json"
@@ -56,8 +55,7 @@ def convert_dataset(
     output: Path,
     *,
     test_fraction: float | None = None,
-    num_workers: int = 0,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> Conversion:
     """Convert a data set into a new folder in nnU-Net's raw layout.
 
@@ -70,8 +68,7 @@ def convert_dataset(
         output: Folder to write. It appears once the conversion is complete.
         test_fraction: Fraction of the cases to draw as a test set if the source has none, from 0 to below 1. `None`:
             the fraction of the data set.
-        num_workers: Processes that convert cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The source has no known layout, or cases are faulty. One message lists all faults, and no file is
@@ -87,7 +84,7 @@ def convert_dataset(
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
     with new_folder(output) as folder:
         convert = partial(_convert_case, folder=folder, spec=spec)
-        outcomes = map_cases(convert, cases, num_workers=num_workers, task="converting", progress=progress)
+        outcomes = map_cases(convert, cases, context=context, task="converting")
         faults = [
             *found.faults,
             *_repeated(cases),

@@ -51,7 +51,7 @@ _ABDOMEN_CT = _spec("abdomen-ct", ("CT",), abdomen.ORGANS)
 _ENDOVIS = _spec("endovis17", _COLOURS, endovis.INSTRUMENTS, file_ending=".png")
 _CELLS = _spec("neurips-cell", _COLOURS, objects.LABELS, file_ending=".png")
 _NUCLEI = _spec("dsb2018", _COLOURS, objects.LABELS, file_ending=".png")
-_OBJECTS = _spec("objects-3d", ("intensity",), objects.LABELS)
+_OBJECTS = _spec("instances-3d", ("intensity",), objects.LABELS)
 _POLYPS = _spec("kvasir-seg", _COLOURS, {"polyp": 1}, file_ending=".png")
 _HIPPOCAMPUS = _spec("hippocampus", ("MRI",), {"anterior": 1, "posterior": 2})
 _BRATS = DatasetSpec(
@@ -201,7 +201,7 @@ _ALL = (
         test_fraction=0.25,
     ),
     NamedDataset(
-        name="objects-3d",
+        name="instances-3d",
         content="any volumes of one channel with numbered instances; interior and boundary of instances",
         homepage="your own disk",
         split=_NO_SPLIT,

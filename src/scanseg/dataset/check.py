@@ -11,8 +11,7 @@ from scanseg.dataset.raw import RawDataset
 from scanseg.dataset.splits import check_splits
 from scanseg.errors import refuse_faults
 from scanseg.messages import counted, first_lines, listed
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec
 
 
@@ -56,9 +55,7 @@ class CheckReport:
         ]
 
 
-def check_dataset(
-    dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
-) -> CheckReport:
+def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     """Read every case and compare it with the data set's description.
 
     Faults are:
@@ -77,8 +74,7 @@ def check_dataset(
 
     Args:
         dataset: Data set to check.
-        num_workers: Processes that read cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The data set has faults. The message lists every fault of every case.
@@ -86,9 +82,8 @@ def check_dataset(
     findings = map_cases(
         partial(inspect_case, spec=dataset.spec),
         dataset.cases,
-        num_workers=num_workers,
+        context=context,
         task="checking",
-        progress=progress,
     )
     faults = [f"case {found.case}: {fault}" for found in findings for fault in found.faults]
     if not findings:

@@ -14,8 +14,7 @@ from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
 from scanseg.imaging import SLICE_SPACING_MM, as_volume, find_nonzero_box
 from scanseg.messages import counted
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
 
 SAMPLES_PER_CASE = 10_000
@@ -32,9 +31,7 @@ class _Sample:
     """Sampled foreground intensities, (channel, sample). Without foreground it has no samples."""
 
 
-def compute_fingerprint(
-    dataset: RawDataset, *, num_workers: int, progress: ProgressCallback = ignore_progress
-) -> Fingerprint:
+def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerprint:
     """Measure every case of a data set.
 
     Shapes are the shapes after cropping to the non-zero part. Intensities come from 10000 foreground voxels of each
@@ -43,8 +40,7 @@ def compute_fingerprint(
 
     Args:
         dataset: Data set to measure.
-        num_workers: Processes that measure cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: A case cannot be used, or no case has foreground.
@@ -52,9 +48,8 @@ def compute_fingerprint(
     samples = map_cases(
         partial(_sample_case, spec=dataset.spec),
         dataset.cases,
-        num_workers=num_workers,
+        context=context,
         task="measuring",
-        progress=progress,
     )
     if not any(sample.intensities.size for sample in samples):
         raise InputError(

@@ -12,8 +12,7 @@ from scanseg.evaluation.report import CaseScores, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.tolerances import TOLERANCE_MM, preset_tolerances, tolerances_of
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, DistanceUnit, Report, RuleName
 
 
@@ -29,8 +28,7 @@ def evaluate(
     tolerance_preset: str | None = None,
     rule: RuleName = "skip",
     distance_unit: DistanceUnit = "mm",
-    num_workers: int = 0,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> Report:
     """Score predicted label maps against their references.
 
@@ -51,8 +49,7 @@ def evaluate(
             lists, unless `label_tolerances_mm` has them.
         rule: Name of the metric rule, see `METRIC_RULES`.
         distance_unit: Unit of HD95 and ASD. `voxels` ignores the spacing. NSD is always in mm.
-        num_workers: Processes that score cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: Files are missing, surplus, unreadable, no label maps, on another grid than their counterpart,
@@ -71,8 +68,7 @@ def evaluate(
         found.pairs,
         known_values=None if described is None else described.known_values,
         where=f"{predictions} and {references}",
-        num_workers=num_workers,
-        progress=progress,
+        context=context,
     )
     names = {str(value): (value,) for value in found_values} if described is None else described.foreground
     ignore_label = None if described is None else described.ignore_label
@@ -89,7 +85,7 @@ def evaluate(
         distance_unit=distance_unit,
     )
     return make_report(
-        map_cases(score, found.pairs, num_workers=num_workers, task="scoring", progress=progress),
+        map_cases(score, found.pairs, context=context, task="scoring"),
         labels=names,
         ignore_label=ignore_label,
         predictions=str(predictions),
@@ -116,12 +112,7 @@ def _find_description(
 
 
 def _inspect(
-    pairs: Sequence[Pair],
-    *,
-    known_values: frozenset[int] | None,
-    where: str,
-    num_workers: int,
-    progress: ProgressCallback,
+    pairs: Sequence[Pair], *, known_values: frozenset[int] | None, where: str, context: RunContext
 ) -> tuple[int, ...]:
     """Check every pair and return the values other than 0.
 
@@ -129,7 +120,7 @@ def _inspect(
         FaultsError: Files are faulty. One message lists all faults.
     """
     inspect = partial(inspect_pair, known_values=known_values)
-    inspections = map_cases(inspect, pairs, num_workers=num_workers, task="checking", progress=progress)
+    inspections = map_cases(inspect, pairs, context=context, task="checking")
     faults = [fault for inspection in inspections for fault in inspection.faults]
     values = sorted(frozenset[int]().union(*(inspection.values for inspection in inspections)))
     if known_values is None and not values and not faults:

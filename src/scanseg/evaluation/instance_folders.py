@@ -21,8 +21,7 @@ from scanseg.imaging import (
     read_label_map,
     write_instance_map,
 )
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
@@ -47,8 +46,7 @@ def evaluate_instances(
     border: int = BORDER,
     cases: Sequence[str] | None = None,
     only_predicted: bool = False,
-    num_workers: int = 0,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> InstanceReport:
     """Score predicted instances against instance maps.
 
@@ -63,8 +61,7 @@ def evaluate_instances(
             predictions and references.
         cases: Names of the cases to score. `None`: all cases, and each must be in both folders.
         only_predicted: Leave out references without a prediction. The report lists them.
-        num_workers: Processes that score cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: Files are missing, surplus, unreadable or on another grid. One message lists all faults.
@@ -76,7 +73,7 @@ def evaluate_instances(
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
-    scored = map_cases(score, found.pairs, num_workers=num_workers, task="scoring", progress=progress)
+    scored = map_cases(score, found.pairs, context=context, task="scoring")
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
     return make_instance_report(
         {case.name: case.scores for case in scored if case.scores is not None},
@@ -130,8 +127,7 @@ def convert_to_instances(
     boundary: int | None = BOUNDARY,
     grow: int = 1,
     min_voxels: int = 0,
-    num_workers: int = 0,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> tuple[Path, ...]:
     """Write instance maps for a folder of interior and boundary label maps.
 
@@ -142,8 +138,7 @@ def convert_to_instances(
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels by which instances grow.
         min_voxels: Smallest number of voxels of an instance. Smaller instances are left out.
-        num_workers: Processes that convert cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Returns:
         Paths of the instance maps, sorted by name.
@@ -171,7 +166,7 @@ def convert_to_instances(
     with new_folder(output) as folder:
         tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
         convert = partial(_convert, find=find)
-        done = map_cases(convert, tasks, num_workers=num_workers, task="converting", progress=progress)
+        done = map_cases(convert, tasks, context=context, task="converting")
         refuse_faults(predictions, [fault for fault in done if fault is not None])
     return tuple(output / path.name for path in files.values())
 

@@ -16,7 +16,7 @@ from scanseg.models import ModelFolder, write_ensemble
 from scanseg.planning import DEFAULT_RECIPE, known_splits, plan_of, store_of
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import choose_workers, count_launched, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, count_launched, keeping_workers
 from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import (
     ConfigurationOutcome,
@@ -101,7 +101,10 @@ def cross_validate(
         else []
     )
     record = _judge_all(
-        configurations, pairs, output, num_workers=choose_workers(options.num_workers), progress=progress
+        configurations,
+        pairs,
+        output,
+        context=RunContext(num_workers=choose_workers(options.num_workers), progress=progress),
     )
     write_text(output / RECORD, record.to_json())
     return CrossValidationResult(output, record)
@@ -203,13 +206,14 @@ def _configure(
             recipe=options.recipe,
             like=options.initial_weights,
             settings=options.settings,
-            num_workers=options.num_workers,
-            progress=progress,
+            context=RunContext(num_workers=options.num_workers, progress=progress),
         )
         plan = plan if plan.cascade is None else apply_settings(plan, cascade)
         write_text(path, plan.to_json())
     assert options.store is not None
-    store = store_of(plan, source, options.store, num_workers=options.num_workers, progress=progress)
+    store = store_of(
+        plan, source, options.store, context=RunContext(num_workers=options.num_workers, progress=progress)
+    )
     return Configuration(name, folder, plan, store)
 
 
@@ -242,20 +246,15 @@ def _begun_plan(path: Path, options: TrainingOptions, *, cascade: Sequence[str])
 
 
 def _judge_all(
-    configurations: Sequence[Configuration],
-    pairs: Sequence[Pair],
-    study: Path,
-    *,
-    num_workers: int,
-    progress: ProgressCallback,
+    configurations: Sequence[Configuration], pairs: Sequence[Pair], study: Path, *, context: RunContext
 ) -> CrossValidationRecord:
     """Score all configurations and pairs, and make the best of them the model of the study."""
     candidates: list[Configuration | Pair] = [*configurations, *pairs]
     store = configurations[0].store
-    outcomes = [_judge(each, store, num_workers=num_workers, progress=progress) for each in candidates]
+    outcomes = [_judge(each, store, context=context) for each in candidates]
     best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
     chosen, spec = candidates[best], outcomes[best].postprocessing
-    report = report_of(chosen.predicted(), store, spec, num_workers=num_workers, progress=progress)
+    report = report_of(chosen.predicted(), store, spec, context=context)
     write_text(study / REPORT, report.to_json())
     for each, outcome in zip(configurations, outcomes, strict=False):
         folds = tuple(each.model(fold).name for fold in each.folds)
@@ -277,11 +276,9 @@ def _judge_all(
     )
 
 
-def _judge(
-    candidate: Configuration | Pair, store: Store, *, num_workers: int, progress: ProgressCallback
-) -> ScoredOutcome:
+def _judge(candidate: Configuration | Pair, store: Store, *, context: RunContext) -> ScoredOutcome:
     """Score a way to plan, or a pair, by the validation cases of all folds."""
-    choice = choose_postprocessing(candidate.predicted(), store, num_workers=num_workers, progress=progress)
+    choice = choose_postprocessing(candidate.predicted(), store, context=context)
     return ScoredOutcome(
         name=candidate.name,
         labels=dict(choice.before),

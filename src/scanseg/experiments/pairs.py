@@ -8,7 +8,7 @@ scanseg.experiments.pairs` does it for one fold; a study with several devices ru
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from scanseg.files import written_whole
 from scanseg.inference import Predictor, label_maps_of_groups, share_progress
 from scanseg.models import ModelFolder, pair_prediction_path
 from scanseg.preprocessing import Store, write_array
-from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.runtime import choose_device, raise_if_stopped, watch_signals
+from scanseg.progress import ProgressCallback, ProgressUpdate
+from scanseg.runtime import RunContext, choose_device, raise_if_stopped, watch_signals
 from scanseg.specs import Plan
 
 _TASK = "predicting pairs"
@@ -111,7 +111,10 @@ def predict_pairs(
         with watch_signals() as stopped:
             for fold in waiting:
                 predict_fold(
-                    configurations, study, fold=fold, device=device, stopped=stopped, progress=progress
+                    configurations,
+                    study,
+                    fold=fold,
+                    context=RunContext(device=device, should_stop=stopped, progress=progress),
                 )
         return pairs
     jobs = [
@@ -129,13 +132,7 @@ def predict_pairs(
 
 
 def predict_fold(
-    configurations: Sequence[Configuration],
-    study: Path,
-    *,
-    fold: int,
-    device: str,
-    stopped: Callable[[], int | None],
-    progress: ProgressCallback = ignore_progress,
+    configurations: Sequence[Configuration], study: Path, *, fold: int, context: RunContext
 ) -> None:
     """Write the label maps that all pairs make of a fold's validation cases; those that are there are kept.
 
@@ -143,9 +140,7 @@ def predict_fold(
         configurations: The ways to plan.
         study: The study's folder.
         fold: The fold.
-        device: Where to predict.
-        stopped: Gives the number of a signal once the prediction shall stop.
-        progress: Called with each progress update.
+        context: Device, stopping and progress.
 
     Raises:
         InputError: The ways have other validation cases in this fold.
@@ -153,13 +148,13 @@ def predict_fold(
     """
     pairs = pairs_of(configurations, study)
     lacking = _lacking(pairs, _cases(configurations, fold), fold)
-    predictors = [_predictor_of(each, fold, device=device) for each in configurations]
+    predictors = [_predictor_of(each, fold, device=context.device) for each in configurations]
     for number, (case, wanted) in enumerate(lacking.items()):
 
         def hear(update: ProgressUpdate, number: int = number, case: str = case) -> None:
-            raise_if_stopped(stopped, "stopped while pairs were predicted; go on with --resume")
+            raise_if_stopped(context.should_stop, "stopped while pairs were predicted; go on with --resume")
             told = f"fold {fold}, {case}, window {update.done} of {update.total}"
-            progress(ProgressUpdate(_TASK, number, len(lacking), told))
+            context.progress(ProgressUpdate(_TASK, number, len(lacking), told))
 
         label_maps = _predict(configurations, predictors, wanted, case=case, progress=hear)
         for pair, label_map in zip(wanted, label_maps, strict=True):
@@ -167,7 +162,7 @@ def predict_fold(
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as temporary:
                 write_array(temporary, label_map)
-        progress(ProgressUpdate(_TASK, number + 1, len(lacking), f"fold {fold}, {case}"))
+        context.progress(ProgressUpdate(_TASK, number + 1, len(lacking), f"fold {fold}, {case}"))
 
 
 def _cases(configurations: Sequence[Configuration], fold: int) -> tuple[str, ...]:
@@ -259,7 +254,12 @@ def _main() -> int:
             for name, store in given.configuration
         ]
         with watch_signals() as stopped:
-            predict_fold(configurations, given.study, fold=given.fold, device=given.device, stopped=stopped)
+            predict_fold(
+                configurations,
+                given.study,
+                fold=given.fold,
+                context=RunContext(device=given.device, should_stop=stopped),
+            )
     except ScansegError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

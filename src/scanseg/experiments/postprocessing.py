@@ -15,8 +15,7 @@ import numpy as np
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
 from scanseg.inference import postprocess
 from scanseg.preprocessing import Store, read_array
-from scanseg.progress import ProgressCallback
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import PostprocessingSpec
 
 Dice = Mapping[str, float | None]
@@ -42,23 +41,18 @@ class Choice:
     after: Dice
 
 
-def choose_postprocessing(
-    cases: Sequence[PredictedCase], store: Store, *, num_workers: int, progress: ProgressCallback
-) -> Choice:
+def choose_postprocessing(cases: Sequence[PredictedCase], store: Store, *, context: RunContext) -> Choice:
     """Choose what raises the mean Dice of validation cases, by `LEAST_RISE` or more for a label and without a fall.
 
     Args:
         cases: The cases, each predicted by a network that has not learnt from it.
         store: Holds their references.
-        num_workers: Processes that score.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
     """
 
     def measure(spec: PostprocessingSpec) -> Dice:
         score = partial(_score, store=store, spec=spec, surface=False)
-        scores = map_cases(
-            score, cases, num_workers=num_workers, task="choosing postprocessing", progress=progress
-        )
+        scores = map_cases(score, cases, context=context, task="choosing postprocessing")
         return _report(scores, store).summary.label_means()
 
     chosen = PostprocessingSpec()
@@ -77,12 +71,7 @@ def choose_postprocessing(
 
 
 def report_of(
-    cases: Sequence[PredictedCase],
-    store: Store,
-    spec: PostprocessingSpec,
-    *,
-    num_workers: int,
-    progress: ProgressCallback,
+    cases: Sequence[PredictedCase], store: Store, spec: PostprocessingSpec, *, context: RunContext
 ) -> Report:
     """Score postprocessed cases in full, surface distances too.
 
@@ -90,11 +79,10 @@ def report_of(
         cases: The cases.
         store: Holds their references.
         spec: What is done to their label maps.
-        num_workers: Processes that score.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
     """
     score = partial(_score, store=store, spec=spec, surface=True)
-    return _report(map_cases(score, cases, num_workers=num_workers, task="scoring", progress=progress), store)
+    return _report(map_cases(score, cases, context=context, task="scoring"), store)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -14,6 +14,7 @@ from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import (
     Distributed,
+    RunContext,
     choose_workers,
     join_processes,
     keeping_workers,
@@ -75,13 +76,15 @@ def train(
                 folder,
                 store,
                 fold=fold,
-                device=device,
-                processes=processes,
+                context=RunContext(
+                    device=device,
+                    distributed=processes,
+                    num_workers=_workers_of(options, processes),
+                    should_stop=stopped,
+                    progress=progress,
+                ),
                 initial_weights=options.initial_weights,
-                num_workers=_workers_of(options, processes),
                 keep_predictions=keep_predictions,
-                stopped=stopped,
-                progress=progress,
             )
         return result
 
@@ -102,7 +105,12 @@ def _prepare(
     if resume:
         folder = begun_model(output, options, fold=fold)
         _check_batch(folder.plan, processes)
-        store = store_of(folder.plan, source, stores, num_workers=options.num_workers, progress=progress)
+        store = store_of(
+            folder.plan,
+            source,
+            stores,
+            context=RunContext(num_workers=options.num_workers, progress=progress),
+        )
         return folder, store, fold
     ModelFolder.require_new(output)
     plan = plan_of(
@@ -110,12 +118,13 @@ def _prepare(
         recipe=options.recipe,
         like=options.initial_weights,
         settings=options.settings,
-        num_workers=options.num_workers,
-        progress=progress,
+        context=RunContext(num_workers=options.num_workers, progress=progress),
     )
     _check_batch(plan, processes)
     fold = 0 if fold is None else fold
-    store = store_of(plan, source, stores, num_workers=options.num_workers, progress=progress)
+    store = store_of(
+        plan, source, stores, context=RunContext(num_workers=options.num_workers, progress=progress)
+    )
     choose_fold(store, fold)
     folder = ModelFolder.create(output, plan)
     if plan.cascade is not None:

@@ -6,23 +6,23 @@ from statistics import mean, variance
 
 import numpy as np
 
-from scanseg.specs import Comparison
+from scanseg.specs import ArmComparison
 
 CaseDice = Mapping[str, float]
 """Mean Dice of each case, over its labels and over seeds."""
 
 
 def compare(
-    cell: str,
+    arm: str,
     baseline: str,
     *,
     cases: tuple[CaseDice, CaseDice],
     by_seed: tuple[Sequence[float], Sequence[float]],
-) -> Comparison:
+) -> ArmComparison:
     """Compare two ways to train.
 
     Args:
-        cell: Name of the one.
+        arm: Name of the one.
         baseline: Name of the other.
         cases: Dice of the cases of the one and of the other.
         by_seed: Mean Dice of each seed of the one and of the other.
@@ -40,8 +40,8 @@ def compare(
         pooled = math.sqrt(mean(spreads))
         error = math.sqrt(spreads[0] / len(ours) + spreads[1] / len(theirs))
         exceeds = abs(gain) > 2 * error
-    return Comparison(
-        cell=cell,
+    return ArmComparison(
+        arm=arm,
         baseline=baseline,
         gain=gain,
         seed_std=pooled,
@@ -53,7 +53,7 @@ def compare(
     )
 
 
-def correct(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def correct(comparisons: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
     """Correct p-values for the number of comparisons.
 
     Source: Holm 1979: the i-th smallest of m values is multiplied by m - i + 1, and none falls below one before it.

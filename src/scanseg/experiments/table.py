@@ -9,25 +9,25 @@ from scanseg.figures import draw_dice_over_time, draw_spread
 from scanseg.files import write_text, written_whole
 from scanseg.messages import counted
 from scanseg.models import ModelFolder
-from scanseg.specs import CellOutcome, Comparison, StudyRecord
+from scanseg.specs import ArmComparison, ArmOutcome, ComparisonRecord
 
-RECORD, TABLE, FIGURE = "study.json", "study.md", "study.png"
+RECORD, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
 _FEW_CASES = 6
 """With fewer, no signed-rank test can fall below 0.05."""
 
 
-def write_study(record: StudyRecord, folder: Path) -> None:
+def write_comparison(record: ComparisonRecord, folder: Path) -> None:
     """Write a study's record as JSON, Markdown and CSV, and its figure where matplotlib is there.
 
     Args:
         record: What the study gave.
         folder: Where to.
     """
-    rows = study_rows(record)
+    rows = comparison_rows(record)
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    said = "\n".join(f"- {line}" for line in said_of(record))
+    said = "\n".join(f"- {line}" for line in table_notes(record))
     table = "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
     text = f"# {record.spec.title}\n\n{record.spec.question}\n\n{table}\n\n{said}\n"
     write_text(folder / RECORD, record.to_json())
@@ -36,36 +36,36 @@ def write_study(record: StudyRecord, folder: Path) -> None:
     _write_figure(record, folder / FIGURE)
 
 
-def study_rows(record: StudyRecord) -> list[tuple[str, ...]]:
-    """Return the cells of the table, its head first; Dice in percent.
+def comparison_rows(record: ComparisonRecord) -> list[tuple[str, ...]]:
+    """Return the arms of the table, its head first; Dice in percent.
 
     Args:
         record: What the study gave.
     """
-    labels = list(record.cells[0].labels)
-    compared = {one.cell: one for one in record.comparisons}
+    labels = list(record.arms[0].labels)
+    compared = {one.arm: one for one in record.comparisons}
     rows: list[tuple[str, ...]] = [
-        ("cell", "trainings", "parameters (M)", "Dice (%)", "std", "seed std", "gain", "p (Holm)", *labels)
+        ("arm", "trainings", "parameters (M)", "Dice (%)", "std", "seed std", "gain", "p (Holm)", *labels)
     ]
-    for cell in record.cells:
-        one = compared.get(cell.name)
+    for arm in record.arms:
+        one = compared.get(arm.name)
         rows.append(
             (
-                cell.name,
-                str(len(cell.runs)),
-                f"{cell.num_parameters / 1e6:.2f}",
-                _percent(cell.mean_dice),
-                _percent(cell.std),
-                _percent(cell.seed_std),
+                arm.name,
+                str(len(arm.runs)),
+                f"{arm.num_parameters / 1e6:.2f}",
+                _percent(arm.mean_dice),
+                _percent(arm.std),
+                _percent(arm.seed_std),
                 "baseline" if one is None else _percent(one.gain, sign=True),
                 "" if one is None else _p_value(one.p_corrected),
-                *(_percent(cell.labels[label]) for label in labels),
+                *(_percent(arm.labels[label]) for label in labels),
             )
         )
     return rows
 
 
-def said_of(record: StudyRecord) -> list[str]:
+def table_notes(record: ComparisonRecord) -> list[str]:
     """Return what the comparisons say, in sentences, and what must be said with the table.
 
     Args:
@@ -91,10 +91,10 @@ def said_of(record: StudyRecord) -> list[str]:
     return lines
 
 
-def _sentence(one: Comparison) -> str:
+def _sentence(one: ArmComparison) -> str:
     """Say what a comparison shows."""
     if one.gain is None:
-        return f"{one.cell} against {one.baseline}: not trained yet."
+        return f"{one.arm} against {one.baseline}: not trained yet."
     seeds = "one seed, so that nothing is known of the spread"
     if one.exceeds_seeds is not None:
         spread = f"the spread over seeds (standard deviation {_percent(one.seed_std)})"
@@ -105,27 +105,27 @@ def _sentence(one: Comparison) -> str:
         )
     few = " (too few cases for the test)" if one.num_cases < _FEW_CASES else ""
     return (
-        f"{one.cell} against {one.baseline}: {_percent(one.gain, sign=True)} points of Dice, {seeds}; better in "
+        f"{one.arm} against {one.baseline}: {_percent(one.gain, sign=True)} points of Dice, {seeds}; better in "
         f"{one.num_better} of {counted(one.num_cases, 'case')}, p {_p_value(one.p_corrected)}{few}."
     )
 
 
-def _write_figure(record: StudyRecord, path: Path) -> None:
-    """Draw the trainings of every cell, scores and curves; nothing where matplotlib is not there."""
+def _write_figure(record: ComparisonRecord, path: Path) -> None:
+    """Draw the trainings of every arm, scores and curves; nothing where matplotlib is not there."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return  # a bare machine that trains from a store; the numbers are in the record
-    figure = Figure(figsize=(12, max(3.6, 1.2 + 0.5 * len(record.cells))), layout="constrained")
+    figure = Figure(figsize=(12, max(3.6, 1.2 + 0.5 * len(record.arms))), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     baseline = record.spec.baseline_name
-    draw_spread(left, {cell.name: _dice_of(cell) for cell in record.cells}, baseline=baseline)
+    draw_spread(left, {arm.name: _dice_of(arm) for arm in record.arms}, baseline=baseline)
     left.set_title("Each dot a training; mean and standard deviation", fontsize="medium")
     metrics = {
-        cell.name: [ModelFolder.open(path.parent / run.model).read_metrics() for run in cell.runs]
-        for cell in record.cells
+        arm.name: [ModelFolder.open(path.parent / run.model).read_metrics() for run in arm.runs]
+        for arm in record.arms
     }
     draw_dice_over_time(right, metrics, baseline=baseline)
     right.set_title("Each line a training", fontsize="medium")
@@ -133,8 +133,8 @@ def _write_figure(record: StudyRecord, path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _dice_of(cell: CellOutcome) -> Sequence[float]:
-    return [run.mean_dice for run in cell.runs if run.mean_dice is not None]
+def _dice_of(arm: ArmOutcome) -> Sequence[float]:
+    return [run.mean_dice for run in arm.runs if run.mean_dice is not None]
 
 
 def _percent(value: float | None, *, sign: bool = False) -> str:

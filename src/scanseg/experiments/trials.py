@@ -13,7 +13,7 @@ from scanseg.models import ModelFolder
 from scanseg.planning import keep_first_stage
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ProgressUpdate
-from scanseg.runtime import choose_device, raise_if_stopped, watch_signals
+from scanseg.runtime import RunContext, raise_if_stopped, watch_signals
 from scanseg.settings import compare_settings
 from scanseg.specs import Plan
 from scanseg.training import REPORT, FoldChoice
@@ -76,18 +76,13 @@ def named(progress: ProgressCallback, name: str) -> ProgressCallback:
     return hear
 
 
-def run_trial(
-    trial: Trial, store: Store, *, device: str, num_workers: int, stopped: Stopped, progress: ProgressCallback
-) -> None:
+def run_trial(trial: Trial, store: Store, *, context: RunContext) -> None:
     """Train, from where it was left; what is done is kept.
 
     Args:
         trial: The training.
         store: Its cases.
-        device: Where to train.
-        num_workers: Processes that read cases which are held on disk.
-        stopped: Gives the number of a signal once the training shall stop.
-        progress: Called with each progress update.
+        context: Device, worker processes, stopping and progress.
 
     Raises:
         InterruptionError: It was stopped; its state has been saved.
@@ -107,15 +102,12 @@ def run_trial(
             keep_first_stage(trial.plan, trial.folder)
     if trial.is_done:
         return
-    raise_if_stopped(stopped, f"{trial.name} is still to be trained; go on with --resume")
+    raise_if_stopped(context.should_stop, f"{trial.name} is still to be trained; go on with --resume")
     run_training(
         folder,
         store,
         fold=trial.fold,
-        device=choose_device(device),
+        context=context,
         initial_weights=trial.initial_weights,
-        num_workers=num_workers,
-        stopped=stopped,
-        progress=progress,
     )
     write_curves(folder)

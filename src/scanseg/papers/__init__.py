@@ -1,15 +1,15 @@
 """Experiments of the two papers: protocols, data, reproductions, tables."""
 
 from scanseg.papers.experiments import find_experiment
-from scanseg.papers.ready_comparisons import find_study, ready_studies
+from scanseg.papers.ready_comparisons import find_comparison, ready_comparisons
 from scanseg.papers.reproduce import ReproductionRequest, reproduce
 from scanseg.papers.table import table_notes, table_rows
 
 __all__ = [
     "ReproductionRequest",
+    "find_comparison",
     "find_experiment",
-    "find_study",
-    "ready_studies",
+    "ready_comparisons",
     "reproduce",
     "table_notes",
     "table_rows",

@@ -10,8 +10,7 @@ from scanseg.errors import InputError
 from scanseg.files import written_whole
 from scanseg.imaging import read_instance_map
 from scanseg.preprocessing import Store, build_store, write_array
-from scanseg.progress import ProgressCallback
-from scanseg.runtime import choose_workers
+from scanseg.runtime import RunContext, choose_workers
 from scanseg.specs import Fold, Paper, Plan, Protocol, Splits
 
 _RECORD = "conversion.json"
@@ -35,17 +34,14 @@ class ProtocolData:
     """Whether the best weights are chosen on the cases that are scored."""
 
 
-def converted(
-    data: str, source: Path, output: Path, *, num_workers: int | None, progress: ProgressCallback
-) -> Path:
+def converted(data: str, source: Path, output: Path, *, context: RunContext) -> Path:
     """Return the folder of a data set in the raw layout: the source, if it was converted already, or a new one.
 
     Args:
         data: Name of the data set.
         source: Folder in which it lies, in any form that `scanseg data convert` knows.
         output: Folder to convert into.
-        num_workers: Processes that convert.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The source is in no known form, or faulty.
@@ -53,8 +49,8 @@ def converted(
     if _record(source).get("dataset") == data:
         return source
     if _record(output).get("dataset") != data:
-        workers = choose_workers(num_workers)
-        convert_dataset(find_dataset(data), source, output, num_workers=workers, progress=progress)
+        workers = choose_workers(context.num_workers)
+        convert_dataset(find_dataset(data), source, output, context=replace(context, num_workers=workers))
     return output
 
 
@@ -92,7 +88,7 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
     description = f"{len(scored)} test cases"
     if not test:
         description = f"{len(scored)} validation cases, {part}: the source has no test cases"
-    if protocol == "sound":
+    if protocol == "held-out":
         fold = first
     elif paper == "msvm-unet":
         all_cases = tuple(case.name for case in raw.cases)
@@ -132,25 +128,23 @@ def few_cases(data: ProtocolData) -> ProtocolData:
     )
 
 
-def store_protocol_data(
-    data: ProtocolData, plan: Plan, folder: Path, *, num_workers: int | None, progress: ProgressCallback
-) -> Store:
+def store_protocol_data(data: ProtocolData, plan: Plan, folder: Path, *, context: RunContext) -> Store:
     """Preprocess the cases of an experiment; its fold is the store's only one.
 
     Args:
         data: The cases.
         plan: How they are preprocessed.
         folder: Folder of the store.
-        num_workers: Processes that preprocess.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
     """
     return build_store(
         data.dataset,
         preprocessing=plan.preprocessing,
         splits=Splits(source="the protocol", folds=(data.fold,)),
         folder=folder,
-        num_workers=choose_workers(num_workers, image_bytes=data.dataset.image_bytes),
-        progress=progress,
+        context=replace(
+            context, num_workers=choose_workers(context.num_workers, image_bytes=data.dataset.image_bytes)
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from scanseg.errors import UsageError
 from scanseg.papers.scoring import Scoring
 from scanseg.specs import Measure, Paper, PublishedResult, PublishedResults, Variant
 
-PEERS = ("plain-unet", "residual-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
+BASELINES = ("plain-unet", "residual-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
 """Networks that train beside a paper's own."""
 _SEQUENCE_PEERS: dict[Paper, tuple[str, ...]] = {
     "msvm-unet": ("no-sequence",),
@@ -30,7 +30,7 @@ class Experiment:
     measures: tuple[Measure, ...]
     published: Scoring
     """As the paper scored."""
-    sound: Scoring
+    held_out: Scoring
     patch_size: tuple[int, ...] | None = None
     """As published; None: that of the recipe."""
     batch_size: int | None = None
@@ -40,9 +40,9 @@ class Experiment:
     epochs: int | None = None
 
     @property
-    def peers(self) -> tuple[str, ...]:
+    def baselines(self) -> tuple[str, ...]:
         """Networks that may train beside the paper's own."""
-        return (*_SEQUENCE_PEERS[self.paper], *PEERS)
+        return (*_SEQUENCE_PEERS[self.paper], *BASELINES)
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Experiment:
 _SOUND = Scoring("skip")
 _PICTURES = Scoring("skip", "voxels")
 """Pictures have no spacing."""
-_OBJECTS = replace(_PICTURES, objects=True)
+_OBJECTS = replace(_PICTURES, instances=True)
 _MSVM = Experiment(
     paper="msvm-unet",
     data="",
@@ -61,7 +61,7 @@ _MSVM = Experiment(
     recipe="msvm-unet",
     measures=("dice", "dice_of_cases", "hd95"),
     published=Scoring("transunet", "voxels"),
-    sound=_SOUND,
+    held_out=_SOUND,
     batch_size=32,
     lr=5e-4,
     epochs=300,
@@ -75,7 +75,7 @@ _XLSTM_2D = Experiment(
     recipe="xlstm-unet-2d",
     measures=("dice", "dice_of_cases", "nsd"),
     published=_SOUND,
-    sound=_SOUND,
+    held_out=_SOUND,
     epochs=1000,
 )
 _XLSTM_3D = replace(_XLSTM_2D, num_axes=3, recipe="xlstm-unet")
@@ -83,21 +83,21 @@ _CELLS = replace(
     _XLSTM_2D,
     measures=("f1", "dice"),
     published=_OBJECTS,
-    sound=_OBJECTS,
+    held_out=_OBJECTS,
     lr_of_variant=(("bot", 0.007), ("enc", 0.0015)),
 )
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     replace(_MSVM, data="synapse"),
     replace(_MSVM, data="acdc"),
-    replace(_MSVM, data="kvasir-seg", sound=_PICTURES),
+    replace(_MSVM, data="kvasir-seg", held_out=_PICTURES),
     replace(
         _XLSTM_2D,
         data="abdomen-mr",
         patch_size=(320, 320),
         lr=0.005,
         published=_ABDOMEN,
-        sound=_SOUND_ABDOMEN,
+        held_out=_SOUND_ABDOMEN,
     ),
     replace(
         _XLSTM_3D,
@@ -105,14 +105,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         patch_size=(48, 160, 224),
         lr=0.005,
         published=_ABDOMEN,
-        sound=_SOUND_ABDOMEN,
+        held_out=_SOUND_ABDOMEN,
     ),
     replace(
-        _XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01, published=_PICTURES, sound=_PICTURES
+        _XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01, published=_PICTURES, held_out=_PICTURES
     ),
     replace(_CELLS, data="neurips-cell", patch_size=(512, 512)),
     replace(_CELLS, data="dsb2018"),
-    replace(_XLSTM_2D, data="kvasir-seg", lr=0.01, published=_PICTURES, sound=_PICTURES),
+    replace(_XLSTM_2D, data="kvasir-seg", lr=0.01, published=_PICTURES, held_out=_PICTURES),
     replace(
         _XLSTM_3D,
         data="brats23",

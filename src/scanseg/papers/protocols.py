@@ -1,4 +1,4 @@
-"""Plans of the papers' experiments: as published, soundly, and at a small size."""
+"""Plans of the papers' experiments: as published, with held-out cases, and at a small size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal
 from scanseg.errors import UsageError
 from scanseg.papers.experiments import Experiment
 from scanseg.planning import make_plan, replace_network, replace_patch
-from scanseg.progress import ProgressCallback
+from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
 from scanseg.specs import (
     AdamWSpec,
@@ -51,12 +51,7 @@ class ProtocolChoices:
 
 
 def protocol_plan(
-    experiment: Experiment,
-    dataset: Path,
-    choices: ProtocolChoices,
-    *,
-    num_workers: int | None,
-    progress: ProgressCallback,
+    experiment: Experiment, dataset: Path, choices: ProtocolChoices, *, context: RunContext
 ) -> Plan:
     """Plan an experiment of a paper.
 
@@ -64,16 +59,13 @@ def protocol_plan(
         experiment: The experiment.
         dataset: Folder of the raw data set; it is measured by its training cases.
         choices: Protocol and variant, and what the user changes last of all.
-        num_workers: Processes that read cases.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The data set is faulty.
         UsageError: A setting is invalid.
     """
-    plan = make_plan(
-        dataset, recipe=experiment.recipe, like=None, settings=(), num_workers=num_workers, progress=progress
-    )
+    plan = make_plan(dataset, recipe=experiment.recipe, like=None, settings=(), context=context)
     if experiment.paper == "xlstm-unet":
         plan = apply_settings(plan, (f"network.variant={choices.variant}",))
     if experiment.patch_size is not None and not choices.quick:
@@ -120,25 +112,25 @@ def _as_published(experiment: Experiment, plan: Plan, choices: ProtocolChoices) 
     return plan.model_copy(update={"training": plan.training.model_copy(update=changed)})
 
 
-def peer_plan(plan: Plan, peer: str) -> Plan:
-    """Put a peer into the place of a plan's network.
+def baseline_plan(plan: Plan, baseline: str) -> Plan:
+    """Put a baseline into the place of a plan's network.
 
     All else stays, save that networks with attention, and SegResNet, do not learn by SGD: they get AdamW at 1e-4.
 
     Args:
         plan: The plan of the paper's own network.
-        peer: A kind of network, or the own one with another sequence block: `no-sequence`, `mamba`.
+        baseline: A kind of network, or the own one with another sequence block: `no-sequence`, `mamba`.
 
     Raises:
-        UsageError: There is no such peer, or it does not fit.
+        UsageError: There is no such baseline, or it does not fit.
     """
     resting = plan.training.model_copy(update={"frozen_encoder_epochs": 0})
     plan = plan.model_copy(update={"training": resting})
-    if peer in ("no-sequence", "mamba"):
-        block = "none" if peer == "no-sequence" else peer
+    if baseline in ("no-sequence", "mamba"):
+        block = "none" if baseline == "no-sequence" else baseline
         return apply_settings(plan, (f"network.sequence_block={block}",))
-    other = replace_network(plan, peer)
-    if peer in _SLOW_PEERS and isinstance(plan.training.optimizer, SGDSpec):
+    other = replace_network(plan, baseline)
+    if baseline in _SLOW_PEERS and isinstance(plan.training.optimizer, SGDSpec):
         training = plan.training.model_copy(update={"optimizer": AdamWSpec(lr=1e-4, weight_decay=1e-5)})
         other = other.model_copy(update={"training": training})
     return other
@@ -188,19 +180,19 @@ def quick_network(plan: Plan) -> Plan:
     return plan.model_copy(update={"network": network.model_copy(update=small)})
 
 
-def check_peers(experiment: Experiment, peers: Sequence[str]) -> tuple[str, ...]:
-    """Return the peers that were asked for, each once; `all` stands for all of them.
+def check_baselines(experiment: Experiment, baselines: Sequence[str]) -> tuple[str, ...]:
+    """Return the baselines that were asked for, each once; `all` stands for all of them.
 
     Args:
         experiment: The experiment.
-        peers: Names.
+        baselines: Names.
 
     Raises:
-        UsageError: The experiment has no such peer.
+        UsageError: The experiment has no such baseline.
     """
-    unknown = sorted(set(peers) - {*experiment.peers, "all"})
+    unknown = sorted(set(baselines) - {*experiment.baselines, "all"})
     if unknown:
         raise UsageError(
-            f"peers {', '.join(unknown)} are unknown; choose of {', '.join(experiment.peers)}, or all"
+            f"baselines {', '.join(unknown)} are unknown; choose of {', '.join(experiment.baselines)}, or all"
         )
-    return experiment.peers if "all" in peers else tuple(dict.fromkeys(peers))
+    return experiment.baselines if "all" in baselines else tuple(dict.fromkeys(baselines))

@@ -1,4 +1,4 @@
-"""Run a paper's experiment: prepare its data, train the network and its peers, score them, and set up the table."""
+"""Run a paper's experiment: prepare its data, train the network and its baselines, score them, and set up the table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,8 @@ from scanseg.papers.experiments import Experiment, find_experiment
 from scanseg.papers.protocols import (
     Optimizer,
     ProtocolChoices,
-    check_peers,
-    peer_plan,
+    baseline_plan,
+    check_baselines,
     protocol_plan,
     quick_network,
 )
@@ -32,12 +32,12 @@ from scanseg.papers.scoring import Scoring, score_trial
 from scanseg.papers.table import TrialScores, make_reproduction, write_tables
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import choose_device, choose_workers, warm_up
+from scanseg.runtime import RunContext, choose_device, choose_workers, warm_up
 from scanseg.settings import apply_settings
 from scanseg.specs import Paper, Plan, Protocol, Reproduction, ReproductionSetup, Variant
 
 SETUP, PLAN, STORE, INSTANCES, DATASET = "setup.json", "plan.json", "store", "instances", "dataset"
-_SEEDS: dict[Protocol, tuple[int, ...]] = {"published": (0,), "sound": (0, 1, 2)}
+_SEEDS: dict[Protocol, tuple[int, ...]] = {"published": (0,), "held-out": (0, 1, 2)}
 _NO_ENCODER = (
     "MSVM-UNet was trained from ImageNet weights of its encoder. Give VMamba's vssm1_tiny_0230s_ckpt_epoch_264.pth "
     "(from the releases of https://github.com/MzeroMiko/VMamba) as --encoder-weights, or say --from-scratch; the "
@@ -52,14 +52,14 @@ class ReproductionRequest:
     paper: Paper
     data: str
     num_axes: int | None = None
-    protocol: Protocol = "sound"
+    protocol: Protocol = "held-out"
     variant: Variant = "enc"
     optimizer: Optimizer = "sgd"
     encoder_weights: Path | None = None
     from_scratch: bool = False
-    peers: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    """None given: 0 as published, 0 to 2 soundly."""
+    """None given: 0 as published, 0 to 2 with held-out cases."""
     quick: bool = False
     max_minutes: float | None = None
     """Of each training; its learning rate falls with the clock."""
@@ -100,7 +100,7 @@ def reproduce(
         source: Folder of the data set, in any form that `scanseg data convert` knows; not needed to go on.
         output: Folder to write.
         request: What is to be reproduced.
-        resume: Go on with what is in the output folder; more seeds and peers may be asked for.
+        resume: Go on with what is in the output folder; more seeds and baselines may be asked for.
         prepare_only: Stop before the first training.
         stop_after_minutes: Stop the command after this time, as Ctrl-C does.
         progress: Called with each progress update.
@@ -114,7 +114,7 @@ def reproduce(
         InterruptionError: A signal came; the state has been saved, and the table written.
     """
     experiment = find_experiment(request.paper, request.data, num_axes=request.num_axes)
-    peers = check_peers(experiment, request.peers)
+    baselines = check_baselines(experiment, request.baselines)
     _check_encoder(request)
     seeds = request.seeds or _SEEDS[request.protocol]
     # A device that is not there is told of now, not after the data set is converted.
@@ -126,7 +126,7 @@ def reproduce(
         if not (output / SETUP).is_file():
             _prepare(experiment, source, output, request, progress=progress)
     work = _open(experiment, output, request)
-    trials = _trials(work, peers, seeds)
+    trials = _trials(work, baselines, seeds)
     if not prepare_only:
         with watch_time(stop_after_minutes) as stopped:
             interruption = _run(replace(work, stopped=stopped), trials, progress=progress)
@@ -165,7 +165,9 @@ def _prepare(
     if source is None:
         raise UsageError(f"{output} holds no reproduction to go on with; give the folder of {request.data}")
     workers = request.num_workers
-    dataset = converted(request.data, source, output / DATASET, num_workers=workers, progress=progress)
+    dataset = converted(
+        request.data, source, output / DATASET, context=RunContext(num_workers=workers, progress=progress)
+    )
     data = divide(dataset, paper=request.paper, protocol=request.protocol)
     if request.quick:
         data = few_cases(data)
@@ -181,9 +183,13 @@ def _prepare(
             *request.settings,
         ),
     )
-    plan = protocol_plan(experiment, dataset, choices, num_workers=workers, progress=progress)
-    store_protocol_data(data, plan, output / STORE, num_workers=workers, progress=progress)
-    if experiment.published.objects:
+    plan = protocol_plan(
+        experiment, dataset, choices, context=RunContext(num_workers=workers, progress=progress)
+    )
+    store_protocol_data(
+        data, plan, output / STORE, context=RunContext(num_workers=workers, progress=progress)
+    )
+    if experiment.published.instances:
         store_instances(data, output / INSTANCES)
     encoder = ""
     if request.paper == "msvm-unet":
@@ -232,12 +238,12 @@ def _open(experiment: Experiment, output: Path, request: ReproductionRequest) ->
     )
 
 
-def _trials(work: _Work, peers: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Trial]]:
+def _trials(work: _Work, baselines: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Trial]]:
     """Return the trainings by method, the paper's own network first."""
     methods: dict[str, Plan] = {work.experiment.paper: work.plan}
-    for peer in peers:
-        plan = peer_plan(work.plan, peer)
-        methods[peer] = quick_network(plan) if work.setup.quick else plan
+    for baseline in baselines:
+        plan = baseline_plan(work.plan, baseline)
+        methods[baseline] = quick_network(plan) if work.setup.quick else plan
     return {
         method: [
             Trial(
@@ -262,10 +268,12 @@ def _run(
             run_trial(
                 _with_encoder(work, trial),
                 work.store,
-                device=work.request.device,
-                num_workers=choose_workers(work.request.num_workers),
-                stopped=work.stopped,
-                progress=hear,
+                context=RunContext(
+                    device=work.request.device,
+                    num_workers=choose_workers(work.request.num_workers),
+                    should_stop=work.stopped,
+                    progress=hear,
+                ),
             )
             for checkpoint in _checkpoints(work, trial):
                 score_trial(
@@ -274,10 +282,8 @@ def _run(
                     work.setup.scored_cases,
                     _scoring(work),
                     checkpoint=checkpoint,
-                    instances=work.folder / INSTANCES if _scoring(work).objects else None,
-                    device=work.request.device,
-                    stopped=work.stopped,
-                    progress=hear,
+                    instances=work.folder / INSTANCES if _scoring(work).instances else None,
+                    context=RunContext(device=work.request.device, should_stop=work.stopped, progress=hear),
                 )
     except InterruptionError as error:
         return error
@@ -286,7 +292,7 @@ def _run(
 
 def _scoring(work: _Work) -> Scoring:
     """Return how the protocol scores."""
-    return work.experiment.published if work.setup.protocol == "published" else work.experiment.sound
+    return work.experiment.published if work.setup.protocol == "published" else work.experiment.held_out
 
 
 def _with_encoder(work: _Work, trial: Trial) -> Trial:
@@ -308,7 +314,7 @@ def _with_encoder(work: _Work, trial: Trial) -> Trial:
 
 def _checkpoints(work: _Work, trial: Trial) -> Iterator[Checkpoint]:
     """Give the weights that are scored: as published the last and those best on the scored cases, else the exported."""
-    if work.setup.protocol == "sound":
+    if work.setup.protocol == "held-out":
         record = ModelFolder.open(trial.folder).read_run()
         yield record.exported.checkpoint if record is not None and record.exported is not None else "last"
         return
@@ -329,18 +335,18 @@ def _write(work: _Work, trials: dict[str, list[Trial]]) -> Reproduction:
                 if not (trial.folder / f"test-{checkpoint}.json").is_file():
                     waiting.append(f"scores of {trial.name}")
                     continue
-                report, objects = score_trial(
+                report, instances = score_trial(
                     trial,
                     work.store,
                     work.setup.scored_cases,
                     _scoring(work),
                     checkpoint=checkpoint,
-                    instances=work.folder / INSTANCES if _scoring(work).objects else None,
-                    device=work.request.device,
-                    stopped=lambda: None,
-                    progress=ignore_progress,
+                    instances=work.folder / INSTANCES if _scoring(work).instances else None,
+                    context=RunContext(
+                        device=work.request.device, should_stop=lambda: None, progress=ignore_progress
+                    ),
                 )
-                scores.append(TrialScores(method, trial, checkpoint, report, objects))
+                scores.append(TrialScores(method, trial, checkpoint, report, instances))
     table = make_reproduction(
         work.experiment,
         work.setup,

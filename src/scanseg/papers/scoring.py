@@ -17,12 +17,12 @@ from scanseg.evaluation import (
     score_case,
     score_instances,
 )
-from scanseg.experiments import Checkpoint, Stopped, Trial
+from scanseg.experiments import Checkpoint, Trial
 from scanseg.files import write_text
 from scanseg.inference import load
 from scanseg.preprocessing import Store, read_array
-from scanseg.progress import ProgressCallback, ProgressUpdate
-from scanseg.runtime import raise_if_stopped
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext, raise_if_stopped
 from scanseg.specs import DatasetSpec, DistanceUnit, InstanceReport, RuleName
 
 
@@ -34,7 +34,7 @@ class Scoring:
     distance_unit: DistanceUnit = "mm"
     tolerance_mm: float = 2.0
     tolerance_preset: str | None = None
-    objects: bool = False
+    instances: bool = False
     """Labels are interior and boundary; objects are scored too."""
 
     @property
@@ -54,9 +54,7 @@ def score_trial(
     *,
     checkpoint: Checkpoint,
     instances: Path | None,
-    device: str,
-    stopped: Stopped,
-    progress: ProgressCallback,
+    context: RunContext,
 ) -> tuple[Report, InstanceReport | None]:
     """Predict and score cases with a trial's weights, or read what an earlier call wrote to the model folder.
 
@@ -67,23 +65,21 @@ def score_trial(
         scoring: How they are scored.
         checkpoint: Which weights.
         instances: Folder of the cases' instance maps, where objects are scored.
-        device: Where to predict.
-        stopped: Gives the number of a signal once the work shall stop.
-        progress: Called with each progress update.
+        context: Device, stopping and progress.
 
     Raises:
         InterruptionError: It was stopped before all cases were scored.
     """
     path = trial.folder / f"test-{checkpoint}.json"
-    objects_path = trial.folder / f"test-{checkpoint}-objects.json"
-    if path.is_file() and (instances is None or objects_path.is_file()):
-        return Report.read(path), InstanceReport.read(objects_path) if instances is not None else None
-    predictor = load(trial.folder, device=device, weights=checkpoint)
+    instances_path = trial.folder / f"test-{checkpoint}-instances.json"
+    if path.is_file() and (instances is None or instances_path.is_file()):
+        return Report.read(path), InstanceReport.read(instances_path) if instances is not None else None
+    predictor = load(trial.folder, device=context.device, weights=checkpoint)
     tolerances = _tolerances(scoring, tuple(predictor.plan.dataset.foreground))
-    scores, objects = [], {}
+    scores, instance_scores = [], {}
     for number, name in enumerate(cases):
-        raise_if_stopped(stopped, f"{trial.name} is trained, but not scored; go on with --resume")
-        progress(ProgressUpdate("scoring", number, len(cases), name))
+        raise_if_stopped(context.should_stop, f"{trial.name} is trained, but not scored; go on with --resume")
+        context.progress(ProgressUpdate("scoring", number, len(cases), name))
         case = store.case(name)
         label_map = predictor.predict_preprocessed(
             store.read_image(case).astype(np.float32), case.geometry, predicted=store.read_predicted(case)
@@ -100,8 +96,8 @@ def score_trial(
         scores.append(scored)
         if instances is not None:
             numbers = read_array(instances / f"{name}.b2nd")
-            objects[name] = score_instances(find_instances(label_map, grow=0), numbers)
-        progress(ProgressUpdate("scoring", number + 1, len(cases), name))
+            instance_scores[name] = score_instances(find_instances(label_map, grow=0), numbers)
+        context.progress(ProgressUpdate("scoring", number + 1, len(cases), name))
     dataset, model = predictor.plan.dataset, f"{trial.folder} ({checkpoint} weights)"
     report = make_report(
         scores,
@@ -117,9 +113,9 @@ def score_trial(
     found = None
     if instances is not None:
         found = make_instance_report(
-            objects, predictions=model, references=str(instances), instances="components"
+            instance_scores, predictions=model, references=str(instances), instances="components"
         )
-        write_text(objects_path, found.to_json())
+        write_text(instances_path, found.to_json())
     write_text(path, report.to_json())
     return report, found
 

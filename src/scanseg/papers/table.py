@@ -44,7 +44,7 @@ class TrialScores:
     trial: Trial
     checkpoint: Checkpoint
     report: Report
-    objects: InstanceReport | None
+    instances: InstanceReport | None
 
     @property
     def measures(self) -> dict[Measure, float | None]:
@@ -56,7 +56,7 @@ class TrialScores:
             "hd95": summary.mean_over_labels.hd95,
             "nsd": summary.mean_over_labels.nsd,
         }
-        return found if self.objects is None else found | {"f1": self.objects.summary.f1.mean}
+        return found if self.instances is None else found | {"f1": self.instances.summary.f1.mean}
 
 
 def make_reproduction(
@@ -87,7 +87,7 @@ def make_reproduction(
     ]
     published = [_row_published(row) for row in results_of(experiment) if _is_comparable(row, setup)]
     own = [row for row in ours if row.method == experiment.paper]
-    peers = [row for row in ours if row.method != experiment.paper]
+    baselines = [row for row in ours if row.method != experiment.paper]
     return Reproduction(
         paper=setup.paper,
         data=setup.data,
@@ -101,7 +101,7 @@ def make_reproduction(
         train_cases=train_cases,
         encoder=setup.encoder,
         notes=setup.notes,
-        rows=(*own, *peers, *published),
+        rows=(*own, *baselines, *published),
         waiting=waiting,
     )
 
@@ -164,7 +164,7 @@ def table_notes(table: Reproduction) -> list[str]:
         lines.append(f"Trained here: {'; '.join(dict.fromkeys(_training(row) for row in here))}.")
     if any("f1" in row.measures for row in table.rows):
         lines.append(
-            "F1 of objects: connected parts of label 1, without those at the border, matched one to one at an overlap "
+            "F1 of instances: connected parts of label 1, without those at the border, matched one to one at an overlap "
             "(IoU) of at least 0.5; mean over images."
         )
     source = published_results().sources[table.paper]
@@ -237,7 +237,7 @@ def _row_published(row: PublishedResult) -> ReproductionRow:
 
 
 def _is_comparable(row: PublishedResult, setup: ReproductionSetup) -> bool:
-    """Whether a published row stands beside what was trained: peers, and the same variant of the own network."""
+    """Whether a published row stands beside what was trained: baselines, and the same variant of the own network."""
     return row.variant is None or row.variant == setup.variant
 
 

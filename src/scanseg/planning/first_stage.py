@@ -2,29 +2,26 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from scanseg.batches import build_cascade_store
 from scanseg.errors import InputError, UsageError
 from scanseg.models import FILE, FIRST_STAGE, ModelFolder, member_folders, pair_prediction_path
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback
-from scanseg.runtime import choose_workers
+from scanseg.runtime import RunContext, choose_workers
 from scanseg.specs import EnsembleSpec, Plan
 
 _KEPT = ("plan.json", "run.json", "model.safetensors")
 
 
-def cascade_store_of(
-    plan: Plan, store: Store, *, num_workers: int | None, progress: ProgressCallback
-) -> Store:
+def cascade_store_of(plan: Plan, store: Store, *, context: RunContext) -> Store:
     """Return the store of a plan with what the first stage predicted, which its folds have not seen.
 
     Args:
         plan: The plan of the second stage.
         store: The store of its cases.
-        num_workers: Processes that resample.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The first stage is no finished cross-validation of the same cases.
@@ -37,8 +34,7 @@ def cascade_store_of(
         {case: path for case, path in _predictions(study).items() if path.is_file()},
         first_stage=str(study),
         folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
-        num_workers=choose_workers(num_workers),
-        progress=progress,
+        context=replace(context, num_workers=choose_workers(context.num_workers)),
     )
 
 

@@ -1,6 +1,7 @@
 """What comes before a training: the plan and the store."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scanseg.dataset import (
@@ -17,8 +18,7 @@ from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import cascade_store_of
 from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.preprocessing import Store, build_store, store_name
-from scanseg.progress import ProgressCallback
-from scanseg.runtime import choose_workers, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, keeping_workers
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan, Splits
 
@@ -27,13 +27,7 @@ DEFAULT_RECIPE = "xlstm-unet"
 
 @keeping_workers()
 def make_plan(
-    dataset: Path,
-    *,
-    recipe: str | None,
-    like: Path | None,
-    settings: Sequence[str],
-    num_workers: int | None,
-    progress: ProgressCallback,
+    dataset: Path, *, recipe: str | None, like: Path | None, settings: Sequence[str], context: RunContext
 ) -> Plan:
     """Check a data set and plan a training on it. See `scanseg.make_plan`."""
     if recipe is not None and recipe not in RECIPES:
@@ -41,14 +35,14 @@ def make_plan(
     if recipe is not None and like is not None:
         raise UsageError(f"recipe {recipe} and the plan of {like} exclude each other; leave one out")
     raw = open_dataset(dataset)
-    workers = choose_workers(num_workers, image_bytes=raw.image_bytes)
-    report = check_dataset(raw, num_workers=workers, progress=progress)
+    workers = choose_workers(context.num_workers, image_bytes=raw.image_bytes)
+    report = check_dataset(raw, context=replace(context, num_workers=workers))
     path = str(raw.path.resolve())
     if like is not None:
         model = ModelFolder.open(like)
         plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
     else:
-        fingerprint = compute_fingerprint(raw, num_workers=workers, progress=progress)
+        fingerprint = compute_fingerprint(raw, context=replace(context, num_workers=workers))
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
     spacings = report.spacing_range if report.num_axes == 3 else None
     plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), settings)
@@ -57,13 +51,7 @@ def make_plan(
 
 
 def plan_of(
-    source: Path,
-    *,
-    recipe: str | None,
-    like: Path | None,
-    settings: Sequence[str],
-    num_workers: int | None,
-    progress: ProgressCallback,
+    source: Path, *, recipe: str | None, like: Path | None, settings: Sequence[str], context: RunContext
 ) -> Plan:
     """Read a plan, or make one for a data set.
 
@@ -72,8 +60,7 @@ def plan_of(
         recipe: How to plan, for a data set.
         like: Folder of a model whose plan a data set takes over.
         settings: Changes to the plan.
-        num_workers: Processes that read cases.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The data set or the plan is faulty.
@@ -92,9 +79,7 @@ def plan_of(
         raise InputError(
             f"{source}: no such file or folder; give a data set's folder (with dataset.json), or a plan's file."
         )
-    return make_plan(
-        source, recipe=recipe, like=like, settings=settings, num_workers=num_workers, progress=progress
-    )
+    return make_plan(source, recipe=recipe, like=like, settings=settings, context=context)
 
 
 def _refuse_neighbours(source: Path) -> None:
@@ -133,32 +118,27 @@ def known_splits(source: Path) -> Splits | None:
     return find_splits(open_dataset(folder))
 
 
-def store_of(
-    plan: Plan, source: Path, store: Path, *, num_workers: int | None, progress: ProgressCallback
-) -> Store:
+def store_of(plan: Plan, source: Path, store: Path, *, context: RunContext) -> Store:
     """Open the store of a plan, or make it.
 
     Args:
         plan: The plan.
         source: The data set's folder, or else a plan's file, which knows it.
         store: Folder in which the store is a folder named after what is in it.
-        num_workers: Processes that preprocess.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: The store is not there, and the data set is not, or is another.
     """
     _refuse_neighbours(source)
     folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
-    made = _store_at(folder, plan, source, num_workers=num_workers, progress=progress)
+    made = _store_at(folder, plan, source, context=context)
     if plan.cascade is None:
         return made
-    return cascade_store_of(plan, made, num_workers=num_workers, progress=progress)
+    return cascade_store_of(plan, made, context=context)
 
 
-def _store_at(
-    folder: Path, plan: Plan, source: Path, *, num_workers: int | None, progress: ProgressCallback
-) -> Store:
+def _store_at(folder: Path, plan: Plan, source: Path, *, context: RunContext) -> Store:
     """Open a store, or make it if the data set is there."""
     raw = _raw_dataset(plan, source)
     if raw is None:
@@ -173,8 +153,9 @@ def _store_at(
         preprocessing=plan.preprocessing,
         splits=find_splits(raw),
         folder=folder,
-        num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes),
-        progress=progress,
+        context=replace(
+            context, num_workers=choose_workers(context.num_workers, image_bytes=raw.image_bytes)
+        ),
     )
 
 

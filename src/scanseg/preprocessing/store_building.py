@@ -28,8 +28,7 @@ from scanseg.preprocessing.store import (
     UNFINISHED_FILE,
     Store,
 )
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import map_cases
+from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
 
 _RECORD_FILE = "case.json"
@@ -57,8 +56,7 @@ def build_store(
     preprocessing: PreprocessingSpec,
     splits: Splits,
     folder: Path,
-    num_workers: int,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> Store:
     """Preprocess all cases of a data set into a store.
 
@@ -71,8 +69,7 @@ def build_store(
         preprocessing: Preprocessing of its cases.
         splits: Folds for the index of the store.
         folder: Folder of the store. It is created if it is missing.
-        num_workers: Processes that preprocess cases. 0: only the calling process.
-        progress: Called with each progress update.
+        context: Worker processes and progress.
 
     Raises:
         InputError: A case cannot be preprocessed or holds unknown label values, or the folder holds other files or a
@@ -90,9 +87,8 @@ def build_store(
             made = map_cases(
                 partial(_store_case, spec=dataset.spec, preprocessing=preprocessing, folder=folder),
                 missing,
-                num_workers=num_workers,
+                context=context,
                 task="preprocessing",
-                progress=progress,
             )
             records |= {stored.case: stored for stored in made}
         cases = tuple(stored for stored in records.values() if stored is not None)

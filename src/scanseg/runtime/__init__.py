@@ -6,6 +6,8 @@ Names that need PyTorch are loaded on first use, so that worker processes which 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.runtime.context import RunContext, StopCallback, never_stop
+from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed, count_launched, join_processes
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.workers import (
     Ticket,
@@ -19,7 +21,6 @@ from scanseg.runtime.workers import (
 if TYPE_CHECKING:
     from scanseg.runtime.cuda_graph import capture
     from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, warm_up
-    from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed, count_launched, join_processes
     from scanseg.runtime.memory import (
         CaptureMemoryError,
         explained_memory,
@@ -34,6 +35,8 @@ __all__ = [
     "CaptureMemoryError",
     "Distributed",
     "Precision",
+    "RunContext",
+    "StopCallback",
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
@@ -51,6 +54,7 @@ __all__ = [
     "lacks_memory",
     "map_cases",
     "memory_for",
+    "never_stop",
     "raise_if_stopped",
     "warm_up",
     "watch_signals",
@@ -59,7 +63,6 @@ __all__ = [
 _LOADED_ON_USE = {
     "cuda_graph": ("capture",),
     "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
-    "distributed": ("SINGLE_PROCESS", "Distributed", "count_launched", "join_processes"),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
     "versions": ("installed_versions",),
 }

@@ -9,19 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
-
-import torch
-import torch.distributed as dist
-
-# Its functions take the group of all processes as they find it when it is loaded, for a default. Loaded while there is
-# one, as torch's compiler does, it holds the group's threads until Python ends, and one that then lets go of a tensor
-# ends the process with SIGABRT.
-import torch.distributed.nn
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeVar
 
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
-from scanseg.runtime.device import choose_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Result = TypeVar("Result")
 
@@ -65,12 +59,17 @@ class Distributed:
                 f"--batch-size {batch_size + parts - batch_size % parts} is"
             )
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: "Tensor") -> "Tensor":
         """Return the sum of a tensor over all processes; gradients flow to each of them."""
-        return tensor if self.count == 1 else _Sum.apply(tensor)
+        from scanseg.runtime import collectives
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        return tensor if self.count == 1 else collectives.sum_tensor(tensor)
+
+    def average_gradients(self, parameters: "Sequence[nn.Parameter]") -> None:
         """Replace the gradients by their mean over all processes."""
+        import torch
+        import torch.distributed as dist
+
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.count == 1 or not gradients:
             return
@@ -80,14 +79,19 @@ class Distributed:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+    def take_from_first(self, tensors: "Sequence[Tensor]") -> None:
         """Overwrite tensors with those of the first process."""
+        import torch.distributed as dist
+
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def gather_numbers(self, numbers: Sequence[float]) -> list[list[float]]:
         """Return the numbers of every process, by rank; the devices need not be waited for."""
+        import torch
+        import torch.distributed as dist
+
         if self.count == 1:
             return [list(numbers)]
         here = torch.tensor(numbers, dtype=torch.float64)
@@ -97,6 +101,8 @@ class Distributed:
 
     def gather(self, value: Result) -> list[Result]:
         """Return the value of every process, by rank."""
+        import torch.distributed as dist
+
         if self.count == 1:
             return [value]
         values: list[Result | None] = [None] * self.count
@@ -109,6 +115,8 @@ class Distributed:
         Raises:
             OtherProcessError: In the others, where the function raises in the first.
         """
+        import torch.distributed as dist
+
         if self.count == 1:
             return function()
         message: list[tuple[bool, Result | None]] = [(False, None)]
@@ -128,29 +136,13 @@ class Distributed:
 SINGLE_PROCESS = Distributed()
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over processes; each of them computes the loss from it, so that gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx: object, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
 def count_launched() -> int:
     """Return how many processes `torchrun` started; 1 where it did not start this one."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 @contextmanager
-def join_processes(device: str) -> Iterator[tuple[Distributed, torch.device]]:
+def join_processes(device: str) -> "Iterator[tuple[Distributed, torch.device]]":
     """Join the processes that `torchrun` started, if it did, and choose this one's device.
 
     Args:
@@ -161,6 +153,12 @@ def join_processes(device: str) -> Iterator[tuple[Distributed, torch.device]]:
         ScansegError: In the first process, where another one ended in the block.
         OtherProcessError: In the others, where one ended.
     """
+    import torch
+    import torch.distributed as dist
+
+    from scanseg.runtime import collectives as _loaded_before_the_group  # noqa: F401 - see its head
+    from scanseg.runtime.device import choose_device
+
     if count_launched() == 1:
         yield SINGLE_PROCESS, choose_device(device)
         return
@@ -183,6 +181,8 @@ def join_processes(device: str) -> Iterator[tuple[Distributed, torch.device]]:
 @contextmanager
 def _told_of_the_lost(rank: int, count: int) -> Iterator[None]:
     """Say that another process ended, where waiting for what it sends fails; it has said itself why."""
+    import torch.distributed as dist
+
     try:
         yield
     except RuntimeError as error:

@@ -16,10 +16,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from scanseg.errors import ScansegError, UsageError
-from scanseg.progress import ProgressCallback, ProgressUpdate
+from scanseg.progress import ProgressUpdate
+
+if TYPE_CHECKING:
+    from scanseg.runtime.context import RunContext
 from scanseg.runtime.spawning import serve_parent, spawning
 
 
@@ -83,12 +86,7 @@ _kept: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("kept pool
 
 
 def map_cases(
-    function: Callable[[Case], Result],
-    cases: Sequence[Case],
-    *,
-    num_workers: int,
-    task: str,
-    progress: ProgressCallback,
+    function: Callable[[Case], Result], cases: Sequence[Case], *, task: str, context: "RunContext"
 ) -> list[Result]:
     """Call a function for every case.
 
@@ -97,9 +95,8 @@ def map_cases(
     Args:
         function: What to do; can be pickled, and does not come from the user's script.
         cases: The cases.
-        num_workers: Processes; 0 works in this one.
         task: What is being done, for the listener.
-        progress: Hears of the start and of each case that is done.
+        context: Workers and progress.
 
     Returns:
         The results in the order of the cases.
@@ -109,30 +106,26 @@ def map_cases(
         ScansegError: A worker died without a word, or the memory does not suffice. What else the function raises is
             raised as it is.
     """
+    num_workers = choose_workers(context.num_workers)
     if num_workers < 0:
         raise UsageError(f"num_workers {num_workers} must be 0 (work in this process) or above.")
-    progress(ProgressUpdate(task, 0, len(cases)))
+    context.progress(ProgressUpdate(task, 0, len(cases)))
     if num_workers == 0 or not cases:
         results = []
         for done, case in enumerate(cases, start=1):
             with _explained_memory(task, case):
                 results.append(function(case))
-            progress(ProgressUpdate(task, done, len(cases), case.name))
+            context.progress(ProgressUpdate(task, done, len(cases), case.name))
         return results
-    return _map_in_processes(function, cases, num_workers=num_workers, task=task, progress=progress)
+    return _map_in_processes(function, cases, context=context, task=task)
 
 
 def _map_in_processes(
-    function: Callable[[Case], Result],
-    cases: Sequence[Case],
-    *,
-    num_workers: int,
-    task: str,
-    progress: ProgressCallback,
+    function: Callable[[Case], Result], cases: Sequence[Case], *, task: str, context: "RunContext"
 ) -> list[Result]:
     """Call a function for every case in spawned processes; the first error stops the rest."""
     results: dict[str, Result] = {}
-    with _pool_of(num_workers, most=len(cases)) as pool:
+    with _pool_of(choose_workers(context.num_workers), most=len(cases)) as pool:
         try:
             with spawning():
                 futures: dict[Future[Result], Case] = {
@@ -142,12 +135,12 @@ def _map_in_processes(
                 case = futures[future]
                 with _explained_memory(task, case):
                     results[case.name] = future.result()
-                progress(ProgressUpdate(task, len(results), len(cases), case.name))
+                context.progress(ProgressUpdate(task, len(results), len(cases), case.name))
         except BrokenProcessPool as error:
             waiting = [case.name for case in cases if case.name not in results]
             raise ScansegError(
                 f"{task}: a worker process was ended from outside, at one of the cases "
-                f"{', '.join(waiting[:num_workers])}; most often memory ran out: use fewer workers."
+                f"{', '.join(waiting[: context.num_workers])}; most often memory ran out: use fewer workers."
             ) from error
     return [results[case.name] for case in cases]
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +10,7 @@ import torch
 
 from scanseg.batches import TrainingCases, case_bytes, load_into_memory, open_cases
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback
-from scanseg.runtime import explained_memory
+from scanseg.runtime import RunContext, explained_memory
 
 CaseStorage = Literal["device", "host", "disk"]
 
@@ -67,14 +67,7 @@ def _available_bytes() -> int:
 
 
 def load_cases(
-    store: Store,
-    cases: Sequence[str],
-    storage: CaseStorage,
-    *,
-    device: torch.device,
-    seed: int,
-    num_workers: int,
-    progress: ProgressCallback,
+    store: Store, cases: Sequence[str], storage: CaseStorage, *, seed: int, context: RunContext
 ) -> TrainingCases:
     """Bring cases to where they are held.
 
@@ -82,16 +75,14 @@ def load_cases(
         store: The store.
         cases: Names of the cases; at least one.
         storage: Where.
-        device: Where the network is.
         seed: Seed of the run.
-        num_workers: Processes that read from disk.
-        progress: Called with each progress update.
+        context: Device of the network, workers that read from disk, and progress.
 
     Raises:
         ScansegError: The memory does not suffice.
     """
     if storage == "disk":
-        return open_cases(store, cases, device=device, seed=seed, num_workers=num_workers, progress=progress)
-    held_on = device if storage == "device" else torch.device("cpu")
+        return open_cases(store, cases, context=context, seed=seed)
+    held_on = context.torch_device if storage == "device" else torch.device("cpu")
     with explained_memory("all cases", advice="--set training.case_storage=disk", device=held_on):
-        return load_into_memory(store, cases, device=held_on, seed=seed, progress=progress)
+        return load_into_memory(store, cases, context=replace(context, device=str(held_on)), seed=seed)

@@ -7,16 +7,12 @@ import torch
 from torch import nn
 
 from scanseg.ops import compile_ahead
-from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext
 
 
 def compile_kernels(
-    run: Callable[[], object],
-    network: nn.Module,
-    *,
-    device: torch.device,
-    num_threads: int,
-    progress: ProgressCallback = ignore_progress,
+    run: Callable[[], object], network: nn.Module, *, num_threads: int, context: RunContext
 ) -> None:
     """Let passes of a network ask for their kernels and wait until these are compiled.
 
@@ -26,15 +22,14 @@ def compile_kernels(
     Args:
         run: Takes the network through every pass whose kernels are wanted, without the optimizer.
         network: The network.
-        device: A GPU, where it is.
         num_threads: Threads that compile.
-        progress: Called with each progress update.
+        context: The GPU of the network, and progress.
     """
 
     def tell(done: int, total: int) -> None:
-        progress(ProgressUpdate("compiling kernels", done, total))
+        context.progress(ProgressUpdate("compiling kernels", done, total))
 
-    with compile_ahead(num_threads, backward_on=device, progress=tell), buffers_kept(network):
+    with compile_ahead(num_threads, backward_on=context.torch_device, progress=tell), buffers_kept(network):
         run()
         network.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()

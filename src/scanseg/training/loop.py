@@ -1,7 +1,7 @@
 """One training from its start, or its last checkpoint, to its end."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,14 @@ from scanseg.batches import (
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback, ProgressUpdate
-from scanseg.runtime import Distributed, autocast_dtype, explained_memory, memory_for, raise_if_stopped
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import (
+    RunContext,
+    autocast_dtype,
+    explained_memory,
+    memory_for,
+    raise_if_stopped,
+)
 from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
 from scanseg.training.case_storage import choose_case_storage, load_cases
 from scanseg.training.folds import FoldChoice
@@ -52,30 +58,26 @@ class TrainingLoop:
         cases: Fold,
         *,
         fold: FoldChoice,
-        device: torch.device,
-        processes: Distributed,
         initial_weights: Path | None,
-        num_workers: int,
-        stopped: Callable[[], int | None],
-        progress: ProgressCallback,
+        context: RunContext,
     ) -> None:
         """Go to where the training was left, or begin it; read the cases. See `scanseg.training.train`."""
         self._folder, self._plan, self._cases = folder, folder.plan, cases
-        self._device, self._processes, self._stopped, self._progress = device, processes, stopped, progress
-        self._shard = BatchShard(processes.rank, processes.count)
+        self._context, self._device, self._distributed = context, context.torch_device, context.distributed
+        self._shard = BatchShard(context.distributed.rank, context.distributed.count)
         _check_validation(folder.plan.training, cases, fold=fold)
         self._shown_loss: float | None = None
         self._shown_dice: float | None = None
         self._tracker = ProgressTracker(self._plan.training.early_stop)
         self._begin(fold, initial_weights)
-        self._load(store, num_workers)
+        self._load(store)
         at_once = num_batches_at_once(
-            self._train_cases, self._plan.sampling, device=device, shard=self._shard
+            self._train_cases, self._plan.sampling, device=self._device, shard=self._shard
         )
-        self._batches = BatchPrefetcher(self._make_batches, device=device, at_once=at_once)
+        self._batches = BatchPrefetcher(self._make_batches, device=self._device, at_once=at_once)
         self._last_checkpoint = self._began = time.monotonic()
         self._log: TensorBoardLog | None = None
-        if processes.is_first:
+        if context.distributed.is_first:
             folder.keep_metrics(self._tracker.epochs_done)
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
@@ -85,7 +87,7 @@ class TrainingLoop:
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
-        checkpoint, begun = self._processes.on_first(lambda: read_state(self._folder))
+        checkpoint, begun = self._distributed.on_first(lambda: read_state(self._folder))
         network = self._folder.build_network()
         source = Path(begun.initial_weights) if begun and begun.initial_weights else initial_weights
         taken = None
@@ -95,28 +97,26 @@ class TrainingLoop:
             network, self._cases, fold=fold, device=self._device, autocast_dtype=dtype
         ).model_copy(
             update={
-                "num_processes": self._processes.count,
+                "num_processes": self._distributed.count,
                 "initial_weights": str(source) if source else None,
                 "renewed_parameters": taken.renewed if taken else begun.renewed_parameters if begun else (),
             }
         )
-        if begun is None and self._processes.is_first:
+        if begun is None and self._distributed.is_first:
             self._folder.write_run(self._record)
         with memory_for("the network and what its training keeps of it", device=self._device):
             self.step = TrainingStep(
                 self._plan,
                 network,
-                device=self._device,
+                context=self._context,
                 autocast_dtype=dtype,
-                processes=self._processes,
-                progress=self._progress,
             )
             if checkpoint is not None:
                 self.step.restore(checkpoint)
         if checkpoint is not None:
             self._tracker.restore(checkpoint.state.progress, checkpoint.best, device=self._device)
 
-    def _load(self, store: Store, num_workers: int) -> None:
+    def _load(self, store: Store) -> None:
         """Bring the cases to where they are held."""
         training = self._plan.training
         storage = choose_case_storage(
@@ -124,7 +124,7 @@ class TrainingLoop:
             store,
             (*self._cases.train, *self._cases.validation),
             device=self._device,
-            num_sharing=self._processes.local_count,
+            num_sharing=self._distributed.local_count,
         )
         self._record = self._record.model_copy(update={"case_storage": storage})
 
@@ -133,10 +133,8 @@ class TrainingLoop:
                 store,
                 cases,
                 storage,
-                device=self._device,
                 seed=training.seed,
-                num_workers=num_workers,
-                progress=self._report_loading,
+                context=self._context.with_progress(self._report_loading),
             )
 
         self._train_cases = bring(self._cases.train)
@@ -147,10 +145,14 @@ class TrainingLoop:
 
     def _report_loading(self, update: ProgressUpdate) -> None:
         """Tell of a case that is loaded, or stop."""
-        self._progress(update)
-        if self._stopped() is not None and self.step.iterations_done == 0 and self._processes.is_first:
+        self._context.progress(update)
+        if (
+            self._context.should_stop() is not None
+            and self.step.iterations_done == 0
+            and self._distributed.is_first
+        ):
             self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
-        raise_if_stopped(self._stopped, "stopped while cases were loaded; go on with --resume")
+        raise_if_stopped(self._context.should_stop, "stopped while cases were loaded; go on with --resume")
 
     def close(self) -> None:
         """End the processes that read cases, and close the log."""
@@ -168,7 +170,7 @@ class TrainingLoop:
     @property
     def has_best(self) -> bool:
         """Whether the weights that were best on validation patches are known."""
-        return self._processes.on_first(lambda: self._tracker.best_weights is not None)
+        return self._distributed.on_first(lambda: self._tracker.best_weights is not None)
 
     @property
     def epochs_done(self) -> int:
@@ -231,7 +233,7 @@ class TrainingLoop:
                 )
             }
         )
-        if self._processes.is_first:
+        if self._distributed.is_first:
             if best is not None:
                 self._folder.write_weights(last if exports_best else best, "last" if exports_best else "best")
             self._folder.write_weights(best if exports_best and best is not None else last)
@@ -264,14 +266,14 @@ class TrainingLoop:
     def _agree(self) -> int | None:
         """Let every process have the first one's time; return the signal that came to any of them."""
         seconds = time.monotonic() - self._began
-        everywhere = self._processes.gather_numbers([seconds, self._stopped() or 0])
+        everywhere = self._distributed.gather_numbers([seconds, self._context.should_stop() or 0])
         self.step.seconds = everywhere[0][0]
         return int(max(signal_number for _, signal_number in everywhere)) or None
 
     def _is_checkpoint_due(self) -> bool:
         """Whether the first process wants a checkpoint, in which all take part."""
         elapsed = time.monotonic() - self._last_checkpoint
-        return self._processes.gather_numbers([elapsed])[0][0] >= self._plan.training.checkpoint_seconds
+        return self._distributed.gather_numbers([elapsed])[0][0] >= self._plan.training.checkpoint_seconds
 
     def _shared_losses(self) -> list[float]:
         """Return the losses of the steps since the last epoch's end, each the mean over the processes.
@@ -281,7 +283,7 @@ class TrainingLoop:
         """
         losses = self._tracker.losses
         here = torch.stack(losses).tolist() if losses else []
-        shared = [float(loss) for loss in np.mean(self._processes.gather_numbers(here), axis=0)]
+        shared = [float(loss) for loss in np.mean(self._distributed.gather_numbers(here), axis=0)]
         strange = [loss for loss in shared if not np.isfinite(loss)]
         if strange:
             raise ScansegError(
@@ -336,12 +338,12 @@ class TrainingLoop:
             detail += f", Dice {self._shown_dice:.3f}"
         done, total = self.step.iterations_done, training.epochs * self._iterations
         if not by_clock:
-            self._progress(ProgressUpdate("training", done, total, detail))
+            self._context.progress(ProgressUpdate("training", done, total, detail))
             return
         detail = f"iteration {done}, {detail}"
         left = round(self.step.seconds * (1 / self._fraction_done - 1)) or int(self._fraction_done < 1)
         seconds = int(self.step.seconds)
-        self._progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
+        self._context.progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
 
     def _is_validated(self) -> bool:
         """Whether this epoch ends with a score on validation patches."""
@@ -350,10 +352,13 @@ class TrainingLoop:
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
-        self._processes.take_from_first(list(self.step.eval_network.buffers()))
+        self._distributed.take_from_first(list(self.step.eval_network.buffers()))
         with self._explained_memory():
             return patch_dice(
-                self.step, self._validation_cases, self._plan, device=self._device, processes=self._processes
+                self.step,
+                self._validation_cases,
+                self._plan,
+                context=self._context,
             )
 
     def _save(self, status: Status) -> None:
@@ -361,7 +366,7 @@ class TrainingLoop:
         progress = self._tracker.store(self._shared_losses())
         checkpoint = self.step.checkpoint()
         state = checkpoint.state.model_copy(update={"progress": progress})
-        if self._processes.is_first:
+        if self._distributed.is_first:
             self._folder.write_checkpoint(replace(checkpoint, state=state, best=self._tracker.best_weights))
         self._write_run(status)
         self._last_checkpoint = time.monotonic()
@@ -375,7 +380,7 @@ class TrainingLoop:
             "training_seconds": round(self.step.seconds, 2),
         }
         self._record = self._record.model_copy(update=done)
-        if self._processes.is_first:
+        if self._distributed.is_first:
             self._folder.write_run(self._record)
 
 

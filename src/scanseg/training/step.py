@@ -14,8 +14,7 @@ from scanseg.inference import CudaGraphNetwork
 from scanseg.models import Checkpoint
 from scanseg.networks import place_network
 from scanseg.ops import cores_for_compiling
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import SINGLE_PROCESS, Distributed
+from scanseg.runtime import RunContext
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.ema import AveragedNetwork
@@ -35,42 +34,36 @@ class TrainingStep:
         plan: Plan,
         network: nn.Module,
         *,
-        device: torch.device,
         autocast_dtype: torch.dtype | None,
-        processes: Distributed = SINGLE_PROCESS,
         num_compiling_threads: int | None = None,
-        progress: ProgressCallback = ignore_progress,
+        context: RunContext,
     ) -> None:
         """Begin at iteration 0.
 
         Args:
             plan: Loss, optimizer and seed are taken from it.
             network: Freshly initialised; it is moved to the device.
-            device: Where to train.
             autocast_dtype: Type for matrix products and convolutions; None: float32.
-            processes: Those that share each batch.
             num_compiling_threads: Threads that compile a GPU's kernels before the first step; None: as many as this
                 machine has cores for; 0: each kernel is compiled at its first launch.
-            progress: Told of kernels that are compiled.
+            context: Device, progress of compiling, and the processes that share each batch.
         """
-        self.network = network = place_network(network, device)
+        self._context, self._device, self._distributed = context, context.torch_device, context.distributed
+        self.network = network = place_network(network, self._device)
         self.averaged: AveragedNetwork | None = None
         if plan.training.ema_decay is not None:
             self.averaged = AveragedNetwork(network, decay=plan.training.ema_decay)
         self.iterations_done = 0
         self.seconds = 0.0
         self._plan = plan
-        self._device = device
-        self._processes = processes
         self._autocast_dtype = autocast_dtype
         self._optimizer = build_optimizer(network, plan.training.optimizer)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype == torch.float16)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
         self._replayed: CudaGraphNetwork | None = None
         if num_compiling_threads is None:
-            num_compiling_threads = cores_for_compiling(num_sharing=processes.local_count)
-        self._compiling_threads = num_compiling_threads if device.type == "cuda" else 0
-        self._progress = progress
+            num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_count)
+        self._compiling_threads = num_compiling_threads if self._device.type == "cuda" else 0
 
     @property
     def eval_network(self) -> nn.Module:
@@ -98,10 +91,10 @@ class TrainingStep:
         if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
             self._graph = GraphedGradients(self._backward, self.network, parts[0])
         # The seed comes after these, which draw numbers too.
-        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._processes.rank])
+        seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._distributed.rank])
         torch.manual_seed(int(seed.integers(2**62)))
         loss = self._accumulated_gradients(parts)
-        self._processes.average_gradients(list(self.network.parameters()))
+        self._distributed.average_gradients(list(self.network.parameters()))
         with _without_gradients(self._encoder_parameters() if encoder_frozen else []):
             if training.gradient_clip is not None:
                 self._scaler.unscale_(self._optimizer)
@@ -121,14 +114,13 @@ class TrainingStep:
         def passes() -> None:
             self._backward(batch)
             with torch.no_grad(), self._autocast():
-                self._judge(batch.images)
+                self._predict_logits(batch.images)
 
         compile_kernels(
             passes,
             self.network,
-            device=self._device,
+            context=self._context,
             num_threads=self._compiling_threads,
-            progress=self._progress,
         )
         self.network.train()
         self._compiling_threads = 0
@@ -150,7 +142,7 @@ class TrainingStep:
         """Whether a step may be captured: not where its loss is summed over processes."""
         training, dataset = self._plan.training, self._plan.dataset
         summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
-        return training.cuda_graph and not (self._processes.count > 1 and summed)
+        return training.cuda_graph and not (self._distributed.count > 1 and summed)
 
     def _accumulated_gradients(self, parts: Sequence[Batch]) -> Tensor:
         """Put the mean of the gradients of all parts into the parameters, and return their mean loss."""
@@ -186,7 +178,7 @@ class TrainingStep:
             batch.label_maps,
             spec=self._plan.training.loss,
             dataset=self._plan.dataset,
-            total=self._processes.sum,
+            total=self._distributed.sum,
         )
         self._scaler.scale(loss).backward()
         return loss.detach()
@@ -196,11 +188,11 @@ class TrainingStep:
         """Return the logits of the evaluation network at full resolution, without learning from the batch."""
         if self._replayed is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
             beside = None if self._graph is None else self._graph.graph
-            self._replayed = CudaGraphNetwork(self._judge, beside=beside)
+            self._replayed = CudaGraphNetwork(self._predict_logits, beside=beside)
         with self._autocast():
-            return (self._replayed or self._judge)(batch.images).float()
+            return (self._replayed or self._predict_logits)(batch.images).float()
 
-    def _judge(self, images: Tensor) -> Tensor:
+    def _predict_logits(self, images: Tensor) -> Tensor:
         """Run the evaluation network forward, and return its output at full resolution."""
         return as_sequence(self.eval_network.eval()(images))[0]
 

@@ -1,6 +1,6 @@
 """From a plan and a store to a model folder: training, and scores of the validation cases."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ from scanseg.errors import InputError
 from scanseg.evaluation import Report
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import SINGLE_PROCESS, Distributed
+from scanseg.runtime import Distributed, RunContext
 from scanseg.specs import Fold
 from scanseg.training.folds import FoldChoice, choose_cases
 from scanseg.training.loop import TrainingLoop
@@ -44,13 +43,9 @@ def train(
     store: Store,
     *,
     fold: FoldChoice | None,
-    device: torch.device,
-    processes: Distributed = SINGLE_PROCESS,
     initial_weights: Path | None = None,
-    num_workers: int = 0,
     keep_predictions: bool = False,
-    stopped: Callable[[], int | None] = lambda: None,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> TrainingResult:
     """Train the network of a model folder's plan, from its last checkpoint if it has one, to the end.
 
@@ -58,17 +53,14 @@ def train(
         folder: The model folder; its plan says how.
         store: The preprocessed cases.
         fold: Which cases to train on, see `choose_fold`; None: those with which the training began.
-        device: Where to train.
-        processes: Those that train together, this one among them; all of them call this function.
         initial_weights: Folder of a model whose weights the network begins with; None: random ones. A training that
             goes on has those with which it began.
-        num_workers: Processes that read cases which are held on disk; 0 reads in this one.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
-        stopped: Gives the number of a signal once the training shall stop; asked after every iteration and case.
-        progress: Called with each progress update.
+        context: Device, workers that read cases on disk, progress, and distributed processes, which all call this
+            function. `should_stop` is asked after every iteration and case.
 
     Raises:
-        InterruptionError: `stopped` gave a signal; the state has been saved.
+        InterruptionError: A signal came. The state has been saved.
         InputError: The store does not fit the plan, or lacks cases with which the training began; or the initial
             weights are of another network.
         UsageError: There is no such fold, or the training began with another; or the batch cannot be shared; or another
@@ -77,19 +69,18 @@ def train(
     """
     if store.index.preprocessing != folder.plan.preprocessing or store.index.dataset != folder.plan.dataset:
         raise InputError(f"{store.folder} was made for another plan. Choose another store, or leave it out.")
-    with _claimed(folder, processes), _fast_arithmetic(device, allow_tf32=folder.plan.training.allow_tf32):
-        fold, cases = processes.on_first(lambda: choose_cases(folder, store, fold=fold))
+    with (
+        _claimed(folder, context.distributed),
+        _fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
+    ):
+        fold, cases = context.distributed.on_first(lambda: choose_cases(folder, store, fold=fold))
         loop = TrainingLoop(
             folder,
             store,
             cases,
             fold=fold,
-            device=device,
-            processes=processes,
+            context=context,
             initial_weights=initial_weights,
-            num_workers=num_workers,
-            stopped=stopped,
-            progress=progress,
         )
         try:
             for _ in loop.epochs():
@@ -102,11 +93,8 @@ def train(
             folder,
             store,
             cases,
-            device=device,
-            processes=processes,
+            context=context,
             keep_predictions=keep_predictions,
-            stopped=stopped,
-            progress=progress,
         )
     means = report.summary.label_means() if report else {}
     return TrainingResult(
@@ -116,7 +104,7 @@ def train(
         scores=means,
         mean_dice=report.summary.mean_over_labels.dice if report else None,
         renewed_parameters=loop.record.renewed_parameters,
-        is_main_process=processes.is_first,
+        is_main_process=context.distributed.is_first,
     )
 
 
@@ -126,39 +114,33 @@ def _score(
     store: Store,
     cases: Fold,
     *,
-    device: torch.device,
-    processes: Distributed,
     keep_predictions: bool,
-    stopped: Callable[[], int | None],
-    progress: ProgressCallback,
+    context: RunContext,
 ) -> Report | None:
     """Score the validation cases with the exported weights, and with the others if the plan says so."""
     exported = loop.record.exported
     assert exported is not None
-    processes.gather(None)  # the weights are written before any process reads them
+    context.distributed.gather(None)  # the weights are written before any process reads them
     reports = {}
     for weights in ("best", "last"):
         is_exported = weights == exported.checkpoint
         has_both = loop.has_best and folder.plan.training.score_both
         if not is_exported and not has_both:
             continue
-        processes.take_from_first(list(loop.step.eval_network.buffers()))
+        context.distributed.take_from_first(list(loop.step.eval_network.buffers()))
         network = (
             loop.step.eval_network
             if weights == "last"
-            else folder.load_network(device=device, weights="best")
+            else folder.load_network(device=context.torch_device, weights="best")
         )
         reports[weights] = validate(
             network,
             folder,
             store,
             cases.validation,
-            device=device,
-            processes=processes,
+            context=context,
             name=REPORT if is_exported else OTHER_REPORT.format(weights),
             keep_predictions=keep_predictions and is_exported,
-            stopped=stopped,
-            progress=progress,
         )
     return reports[exported.checkpoint]
 

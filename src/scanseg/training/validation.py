@@ -1,6 +1,6 @@
 """Scores on the validation cases: quick ones on patches while training, and whole cases at the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from scanseg.files import write_text, written_whole
 from scanseg.inference import Predictor
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store, write_array
-from scanseg.progress import ProgressCallback, ProgressUpdate
-from scanseg.runtime import SINGLE_PROCESS, Distributed, raise_if_stopped
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext, raise_if_stopped
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.losses import encode_targets
 from scanseg.training.step import TrainingStep
@@ -25,12 +25,7 @@ OTHER_REPORT = "validation-{}.json"
 
 
 def patch_dice(
-    step: TrainingStep,
-    cases: TrainingCases,
-    plan: Plan,
-    *,
-    device: torch.device,
-    processes: Distributed = SINGLE_PROCESS,
+    step: TrainingStep, cases: TrainingCases, plan: Plan, *, context: RunContext
 ) -> dict[str, float | None]:
     """Return the Dice of each label over some patches of the validation cases, taken together.
 
@@ -41,17 +36,16 @@ def patch_dice(
         step: The network.
         cases: The validation cases.
         plan: How patches are drawn, and how many.
-        device: Where the network is.
-        processes: Those that share the batches.
+        context: Device, and the distributed processes that share the batches.
 
     Returns:
         Label to Dice; None where the label is neither there nor predicted.
     """
-    counts = torch.zeros(3, len(plan.dataset.foreground), device=device)
+    counts = torch.zeros(3, len(plan.dataset.foreground), device=context.torch_device)
     num_batches = plan.training.validation_batches
     if plan.sampling.order == "every-slice":
         num_batches = min(num_batches, iterations_per_pass(cases, plan.sampling))
-    shared = range(processes.rank, num_batches, processes.count)
+    shared = range(context.distributed.rank, num_batches, context.distributed.count)
     for place, iteration in enumerate(shared):
         batch = make_batch(
             cases,
@@ -60,12 +54,12 @@ def patch_dice(
             seed=plan.training.seed,
             stream=VALIDATION_STREAM,
             iteration=iteration,
-            device=device,
+            device=context.torch_device,
             predicted=predicted_of(plan),
             following=(*shared[place + 1 :], *shared[:place]),
         )
         counts += _count(step.logits(batch), batch.label_maps, plan.dataset)
-    overlap, predicted, real = processes.sum(counts).cpu().tolist()
+    overlap, predicted, real = context.distributed.sum(counts).cpu().tolist()
     return {
         name: 2 * overlap[number] / (predicted[number] + real[number])
         if predicted[number] + real[number]
@@ -96,12 +90,9 @@ def validate(
     store: Store,
     cases: Sequence[str],
     *,
-    device: torch.device,
-    processes: Distributed,
     name: str,
     keep_predictions: bool,
-    stopped: Callable[[], int | None],
-    progress: ProgressCallback,
+    context: RunContext,
 ) -> Report | None:
     """Predict whole validation cases, score them on the source grid, and write the report to the model folder.
 
@@ -112,25 +103,25 @@ def validate(
         folder: The model folder; its plan says how to predict.
         store: Holds the cases and their references.
         cases: Names of the validation cases; none: nothing is written.
-        device: Where to predict.
-        processes: Those that share the cases.
         name: Name of the report's file.
         keep_predictions: Write the label maps too.
-        stopped: Gives the number of a signal once the validation shall stop; asked while each case is predicted.
-        progress: Called with each progress update.
+        context: Device, progress, and the distributed processes that share the cases. `should_stop` is asked while
+            each case is predicted.
 
     Raises:
-        InterruptionError: `stopped` gave a signal; no report has been written.
+        InterruptionError: A signal came. No report has been written.
     """
     if not cases:
         return None
     dataset = folder.plan.dataset
-    predictor = Predictor(folder.plan, network, device=device, model=str(folder.path))
-    shared = cases[processes.rank :: processes.count]
+    predictor = Predictor(folder.plan, network, device=context.torch_device, model=str(folder.path))
+    shared = cases[context.distributed.rank :: context.distributed.count]
     scores = []
 
     def ask(update: ProgressUpdate | None = None) -> None:
-        raise_if_stopped(stopped, "stopped in validation, after the training; --resume validates again")
+        raise_if_stopped(
+            context.should_stop, "stopped in validation, after the training; --resume validates again"
+        )
 
     for number, case_name in enumerate(shared):
         case = store.case(case_name)
@@ -152,9 +143,9 @@ def validate(
         scores.append(CaseScores(case_name, labels))
         if keep_predictions:
             write_prediction(folder, case_name, label_map)
-        progress(ProgressUpdate("validating", number + 1, len(shared), case_name))
+        context.progress(ProgressUpdate("validating", number + 1, len(shared), case_name))
         ask()
-    everywhere = {score.case: score for part in processes.gather(scores) for score in part}
+    everywhere = {score.case: score for part in context.distributed.gather(scores) for score in part}
     report = make_report(
         [everywhere[case_name] for case_name in cases],
         labels=dataset.foreground,
@@ -163,7 +154,7 @@ def validate(
         references=str(store.folder),
         labels_from="the plan",
     )
-    if processes.is_first:
+    if context.distributed.is_first:
         write_text(folder.path / name, report.to_json())
     return report
 

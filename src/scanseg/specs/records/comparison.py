@@ -12,7 +12,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FoldNumber = Annotated[int, Field(ge=0)]
 
 
-class StudyCell(Document):
+class ComparisonArm(Document):
     """One way to train: a recipe with settings."""
 
     name: str = Field(min_length=1)
@@ -23,7 +23,7 @@ class StudyCell(Document):
     """Changes to the plan, each `path.to.key=value`, applied after those of the comparison."""
 
 
-class StudySpec(Document):
+class ComparisonSpec(Document):
     """Description of a comparison.
 
     Every arm is trained with every seed on every fold.
@@ -39,7 +39,7 @@ class StudySpec(Document):
     """Name of the recipe of all arms without their own."""
     settings: tuple[str, ...] = ()
     """Changes to the plans of all arms, each `path.to.key=value`."""
-    cells: tuple[StudyCell, ...] = ()
+    arms: tuple[ComparisonArm, ...] = ()
     """The arms. Empty with a `grid`."""
     grid: dict[str, tuple[JsonValue, ...]] = Field(default_factory=dict)
     """Settings by path, with their values. Every combination is an arm. It replaces the list of arms."""
@@ -56,12 +56,12 @@ class StudySpec(Document):
     """
 
     @model_validator(mode="after")
-    def _check_cells(self) -> Self:
-        if bool(self.cells) == bool(self.grid):
-            raise ValueError("expected either cells or a grid, got both or none")
-        names = [cell.name for cell in self.all_cells]
+    def _check_arms(self) -> Self:
+        if bool(self.arms) == bool(self.grid):
+            raise ValueError("expected either arms or a grid, got both or none")
+        names = [arm.name for arm in self.all_arms]
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"cells: expected at least two with different names, got {names}")
+            raise ValueError(f"arms: expected at least two with different names, got {names}")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline: expected one of {', '.join(names)}, got {self.baseline!r}")
         for name, values in (("seeds", self.seeds), ("folds", self.folds)):
@@ -70,13 +70,13 @@ class StudySpec(Document):
         return self
 
     @property
-    def all_cells(self) -> tuple[StudyCell, ...]:
+    def all_arms(self) -> tuple[ComparisonArm, ...]:
         """All arms, with the grid written out."""
-        if self.cells:
-            return self.cells
+        if self.arms:
+            return self.arms
         paths = tuple(self.grid)
         return tuple(
-            StudyCell(
+            ComparisonArm(
                 name=", ".join(
                     f"{path.rpartition('.')[2]}={_text(value)}"
                     for path, value in zip(paths, values, strict=True)
@@ -89,7 +89,7 @@ class StudySpec(Document):
     @property
     def baseline_name(self) -> str:
         """Name of the arm that the others are compared with."""
-        return self.baseline or self.all_cells[0].name
+        return self.baseline or self.all_arms[0].name
 
 
 def _text(value: JsonValue) -> str:
@@ -97,7 +97,7 @@ def _text(value: JsonValue) -> str:
     return json.dumps(value)
 
 
-class StudyRun(Document):
+class ArmRun(Document):
     """One training of a comparison."""
 
     seed: int
@@ -114,7 +114,7 @@ class StudyRun(Document):
     """Training time in seconds."""
 
 
-class CellOutcome(Document):
+class ArmOutcome(Document):
     """All trainings of one arm."""
 
     name: str
@@ -123,7 +123,7 @@ class CellOutcome(Document):
     """Changes to the plan, each `path.to.key=value`."""
     num_parameters: int
     """Parameters of the network."""
-    runs: tuple[StudyRun, ...]
+    runs: tuple[ArmRun, ...]
     """The trainings."""
     mean_dice: float | None
     """Mean Dice over the trainings. `None`: no training was scored."""
@@ -135,10 +135,10 @@ class CellOutcome(Document):
     """Mean Dice of each label over the trainings. `None`: no case was scored."""
 
 
-class Comparison(Document):
+class ArmComparison(Document):
     """Differences of one arm from the baseline, case by case."""
 
-    cell: str
+    arm: str
     """Name of the arm."""
     baseline: str
     """Name of the baseline."""
@@ -158,18 +158,18 @@ class Comparison(Document):
     """The p-value corrected by Holm's method for all arms. `None`: fewer than two cases."""
 
 
-class StudyRecord(Document):
+class ComparisonRecord(Document):
     """Results of a comparison."""
 
     format: Literal[1] = 1
     """Version of the file format."""
-    spec: StudySpec
+    spec: ComparisonSpec
     """Description of the comparison."""
     dataset: str
     """Name of the data set."""
-    cells: tuple[CellOutcome, ...]
+    arms: tuple[ArmOutcome, ...]
     """Results of each arm."""
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ArmComparison, ...]
     """Differences of each arm from the baseline."""
     waiting: tuple[str, ...] = ()
     """Names of the remaining trainings."""

@@ -8,7 +8,7 @@ from scanseg.specs.base import Document
 from scanseg.specs.records.report import DistanceUnit, RuleName
 
 Paper = Literal["msvm-unet", "xlstm-unet"]
-Protocol = Literal["published", "sound"]
+Protocol = Literal["published", "held-out"]
 Variant = Literal["bot", "enc"]
 Measure = Literal["dice", "dice_of_cases", "hd95", "nsd", "f1"]
 """Measure of a table.
