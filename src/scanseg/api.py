@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import RunContext, choose_workers, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, keep_workers
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def preprocess(
     """
     from scanseg.planning import plan_of, store_of
 
-    with keeping_workers():
+    with keep_workers():
         plan = plan_of(
             Path(source),
             recipe=recipe,

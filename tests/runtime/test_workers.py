@@ -11,7 +11,7 @@ from scanseg.dataset.raw import RawCase
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
-from scanseg.runtime.workers import WorkerPool, choose_workers, keeping_workers, map_cases
+from scanseg.runtime.workers import WorkerPool, choose_workers, keep_workers, map_cases
 
 CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
 
@@ -135,9 +135,9 @@ def is_running(pid):
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="asks Linux whether a process runs")
 def test_workers_are_kept_for_the_next_call_and_end_with_the_block(run):
-    with keeping_workers():
+    with keep_workers():
         first = run("process", 1)
-        with keeping_workers():
+        with keep_workers():
             assert run("process", 1) == first
         assert is_running(first[0])
         two = run("process", 2)
@@ -148,7 +148,7 @@ def test_workers_are_kept_for_the_next_call_and_end_with_the_block(run):
 
 @pytest.mark.parametrize("how", ["input", "death"])
 def test_workers_are_not_kept_after_an_error(run, how):
-    with keeping_workers():
+    with keep_workers():
         before = run("process", 1)
         with pytest.raises(ScansegError):
             run(how, 1)

@@ -20,7 +20,7 @@ from scanseg.models import ModelFolder, check_network
 from scanseg.planning import make_plan, store_of
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.runtime import RunContext, choose_device, choose_workers, keeping_workers, warm_up
+from scanseg.runtime import RunContext, choose_device, choose_workers, keep_workers, warm_up
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import ArmOutcome, ArmRun, ComparisonArm, ComparisonRecord, ComparisonSpec, Plan, Report
 from scanseg.training import REPORT, choose_fold
@@ -165,7 +165,7 @@ def _check_same(spec: ComparisonSpec, output: Path) -> None:
         raise UsageError(f"{output} holds a study where {'; '.join(faults)}; choose another output")
 
 
-@keeping_workers()
+@keep_workers()
 def _prepare(spec: ComparisonSpec, dataset: Path | None, output: Path, *, context: RunContext) -> list[_Arm]:
     """Plan every arm, or read its plan; make the stores."""
     arms, planned = [], dict[str, Plan]()

@@ -16,7 +16,7 @@ from scanseg.models import ModelFolder, write_ensemble
 from scanseg.planning import DEFAULT_RECIPE, known_splits, plan_of, store_of
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import RunContext, choose_workers, count_launched, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, count_launched, keep_workers
 from scanseg.settings import apply_settings, compare_settings, several
 from scanseg.specs import (
     ConfigurationOutcome,
@@ -180,7 +180,7 @@ def _begun_weights(configurations: Sequence[Configuration], options: TrainingOpt
     return Path(name) if len(begun) == 1 and (name := next(iter(begun))) else options.initial_weights
 
 
-@keeping_workers()
+@keep_workers()
 def _configure(
     source: Path,
     folder: Path,

@@ -17,7 +17,7 @@ from scanseg.runtime import (
     RunContext,
     choose_workers,
     join_processes,
-    keeping_workers,
+    keep_workers,
     warm_up,
     watch_signals,
 )
@@ -59,10 +59,10 @@ def train(
 ) -> TrainingResult:
     """Train a network and score it on the validation cases of its fold. See `scanseg.train`."""
     with join_processes(options.device) as (processes, device):
-        if not processes.is_first:
+        if not processes.is_main_process:
             progress = ignore_progress
         with warm_up(device):
-            folder, store, fold = processes.on_first(
+            folder, store, fold = processes.on_main_process(
                 lambda: _prepare(
                     source, output, options, fold=fold, resume=resume, processes=processes, progress=progress
                 )
@@ -89,7 +89,7 @@ def train(
         return result
 
 
-@keeping_workers()
+@keep_workers()
 def _prepare(
     source: Path,
     output: Path,
@@ -143,7 +143,7 @@ def _told_once(processes: Distributed) -> Iterator[None]:
     try:
         yield
     except InterruptionError as error:
-        if processes.is_first:
+        if processes.is_main_process:
             raise
         raise OtherProcessError(str(error)) from error
 
@@ -167,12 +167,12 @@ def _drawn(
             drawn = time.monotonic()
 
     try:
-        yield hear if processes.is_first else progress
+        yield hear if processes.is_main_process else progress
     except InterruptionError:
-        if processes.is_first:
+        if processes.is_main_process:
             write_curves(folder)
         raise
-    if processes.is_first:
+    if processes.is_main_process:
         write_curves(folder)
 
 
@@ -242,4 +242,4 @@ def plan_settings(
 def _workers_of(options: TrainingOptions, processes: Distributed) -> int:
     """Return how many processes read cases for each of those that train."""
     workers = choose_workers(options.num_workers)
-    return workers if processes.count == 1 else -(-workers // processes.count)
+    return workers if processes.world_size == 1 else -(-workers // processes.world_size)

@@ -18,14 +18,14 @@ from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import cascade_store_of
 from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.preprocessing import Store, build_store, store_name
-from scanseg.runtime import RunContext, choose_workers, keeping_workers
+from scanseg.runtime import RunContext, choose_workers, keep_workers
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan, Splits
 
 DEFAULT_RECIPE = "xlstm-unet"
 
 
-@keeping_workers()
+@keep_workers()
 def make_plan(
     dataset: Path, *, recipe: str | None, like: Path | None, settings: Sequence[str], context: RunContext
 ) -> Plan:

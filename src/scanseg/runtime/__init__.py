@@ -14,7 +14,7 @@ from scanseg.runtime.workers import (
     WorkerEndedError,
     WorkerPool,
     choose_workers,
-    keeping_workers,
+    keep_workers,
     map_cases,
 )
 
@@ -50,7 +50,7 @@ __all__ = [
     "installed_versions",
     "is_memory_error",
     "join_processes",
-    "keeping_workers",
+    "keep_workers",
     "lacks_memory",
     "map_cases",
     "memory_for",

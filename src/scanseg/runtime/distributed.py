@@ -29,15 +29,15 @@ class Distributed:
 
     rank: int = 0
     """Number of this process."""
-    count: int = 1
+    world_size: int = 1
     """Number of all processes."""
     local_rank: int = 0
     """Number of this process on its machine."""
-    local_count: int = 1
+    local_world_size: int = 1
     """Number of the processes on its machine."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """True on the main process (rank 0), which writes files and reports."""
         return self.rank == 0
 
@@ -51,11 +51,11 @@ class Distributed:
         Raises:
             UsageError: The patches cannot be divided evenly.
         """
-        parts = self.count * accumulation_steps
+        parts = self.world_size * accumulation_steps
         if batch_size % parts:
             in_parts = f", each with {accumulation_steps} parts in turn" if accumulation_steps > 1 else ""
             raise UsageError(
-                f"batch_size {batch_size} is not divisible by {self.count} processes{in_parts}; "
+                f"batch_size {batch_size} is not divisible by {self.world_size} processes{in_parts}; "
                 f"--batch-size {batch_size + parts - batch_size % parts} is"
             )
 
@@ -63,7 +63,7 @@ class Distributed:
         """Return the sum of a tensor over all processes; gradients flow to each of them."""
         from scanseg.runtime import collectives
 
-        return tensor if self.count == 1 else collectives.sum_tensor(tensor)
+        return tensor if self.world_size == 1 else collectives.sum_tensor(tensor)
 
     def average_gradients(self, parameters: "Sequence[nn.Parameter]") -> None:
         """Replace the gradients by their mean over all processes."""
@@ -71,19 +71,19 @@ class Distributed:
         import torch.distributed as dist
 
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.count == 1 or not gradients:
+        if self.world_size == 1 or not gradients:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        parts = (flat / self.count).split([gradient.numel() for gradient in gradients])
+        parts = (flat / self.world_size).split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    def take_from_first(self, tensors: "Sequence[Tensor]") -> None:
+    def broadcast(self, tensors: "Sequence[Tensor]") -> None:
         """Overwrite tensors with those of the first process."""
         import torch.distributed as dist
 
-        if self.count > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
@@ -92,10 +92,10 @@ class Distributed:
         import torch
         import torch.distributed as dist
 
-        if self.count == 1:
+        if self.world_size == 1:
             return [list(numbers)]
         here = torch.tensor(numbers, dtype=torch.float64)
-        everywhere = [torch.empty_like(here) for _ in range(self.count)]
+        everywhere = [torch.empty_like(here) for _ in range(self.world_size)]
         dist.all_gather(everywhere, here)
         return [there.tolist() for there in everywhere]
 
@@ -103,13 +103,13 @@ class Distributed:
         """Return the value of every process, by rank."""
         import torch.distributed as dist
 
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Result | None] = [None] * self.count
+        values: list[Result | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return [there for there in values if there is not None]
 
-    def on_first(self, function: Callable[[], Result]) -> Result:
+    def on_main_process(self, function: Callable[[], Result]) -> Result:
         """Call a function in the first process and return its result in all of them.
 
         Raises:
@@ -117,10 +117,10 @@ class Distributed:
         """
         import torch.distributed as dist
 
-        if self.count == 1:
+        if self.world_size == 1:
             return function()
         message: list[tuple[bool, Result | None]] = [(False, None)]
-        if self.is_first:
+        if self.is_main_process:
             try:
                 message = [(True, function())]
             finally:
@@ -163,23 +163,23 @@ def join_processes(device: str) -> "Iterator[tuple[Distributed, torch.device]]":
         yield SINGLE_PROCESS, choose_device(device)
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
+    rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
     if device.startswith(("cuda:", "mps")):
-        raise UsageError(f"device {device!r} is one for all {count} processes; choose auto, cuda or cpu")
+        raise UsageError(f"device {device!r} is one for all {world_size} processes; choose auto, cuda or cpu")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     chosen = choose_device(f"cuda:{local_rank}" if on_gpu else "cpu")
     if on_gpu:
         torch.cuda.set_device(chosen)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        with _told_of_the_lost(rank, count):
-            yield Distributed(rank, count, local_rank, local_count), chosen
+        with _explain_lost_process(rank, world_size):
+            yield Distributed(rank, world_size, local_rank, local_world_size), chosen
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def _told_of_the_lost(rank: int, count: int) -> Iterator[None]:
+def _explain_lost_process(rank: int, world_size: int) -> Iterator[None]:
     """Say that another process ended, where waiting for what it sends fails; it has said itself why."""
     import torch.distributed as dist
 
@@ -190,7 +190,7 @@ def _told_of_the_lost(rank: int, count: int) -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         message = (
-            f"another of the {count} processes ended, so that all do; what it said, or torchrun below, tells why. Go "
-            f"on with --resume"
+            f"another of the {world_size} processes ended, so that all do; what it said, or torchrun below, tells "
+            f"why. Go on with --resume"
         )
         raise ScansegError(message) if rank == 0 else OtherProcessError(message) from error

@@ -63,7 +63,7 @@ def _num_cores() -> int:
 
 
 @contextmanager
-def keeping_workers() -> Iterator[None]:
+def keep_workers() -> Iterator[None]:
     """Let the calls of `map_cases` in the block hand their processes on, which take a second or more to start.
 
     May be nested: the outermost block ends them. After an error they are not kept.

@@ -64,7 +64,7 @@ class TrainingLoop:
         """Go to where the training was left, or begin it; read the cases. See `scanseg.training.train`."""
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
-        self._shard = BatchShard(context.distributed.rank, context.distributed.count)
+        self._shard = BatchShard(context.distributed.rank, context.distributed.world_size)
         _check_validation(folder.plan.training, cases, fold=fold)
         self._shown_loss: float | None = None
         self._shown_dice: float | None = None
@@ -77,7 +77,7 @@ class TrainingLoop:
         self._batches = BatchPrefetcher(self._make_batches, device=self._device, at_once=at_once)
         self._last_checkpoint = self._began = time.monotonic()
         self._log: TensorBoardLog | None = None
-        if context.distributed.is_first:
+        if context.distributed.is_main_process:
             folder.keep_metrics(self._tracker.epochs_done)
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
@@ -87,7 +87,7 @@ class TrainingLoop:
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
-        checkpoint, begun = self._distributed.on_first(lambda: read_state(self._folder))
+        checkpoint, begun = self._distributed.on_main_process(lambda: read_state(self._folder))
         network = self._folder.build_network()
         source = Path(begun.initial_weights) if begun and begun.initial_weights else initial_weights
         taken = None
@@ -97,12 +97,12 @@ class TrainingLoop:
             network, self._cases, fold=fold, device=self._device, autocast_dtype=dtype
         ).model_copy(
             update={
-                "num_processes": self._distributed.count,
+                "num_processes": self._distributed.world_size,
                 "initial_weights": str(source) if source else None,
                 "renewed_parameters": taken.renewed if taken else begun.renewed_parameters if begun else (),
             }
         )
-        if begun is None and self._distributed.is_first:
+        if begun is None and self._distributed.is_main_process:
             self._folder.write_run(self._record)
         with memory_for("the network and what its training keeps of it", device=self._device):
             self.step = TrainingStep(
@@ -124,7 +124,7 @@ class TrainingLoop:
             store,
             (*self._cases.train, *self._cases.validation),
             device=self._device,
-            num_sharing=self._distributed.local_count,
+            num_sharing=self._distributed.local_world_size,
         )
         self._record = self._record.model_copy(update={"case_storage": storage})
 
@@ -149,7 +149,7 @@ class TrainingLoop:
         if (
             self._context.should_stop() is not None
             and self.step.iterations_done == 0
-            and self._distributed.is_first
+            and self._distributed.is_main_process
         ):
             self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
         raise_if_stopped(self._context.should_stop, "stopped while cases were loaded; go on with --resume")
@@ -170,7 +170,7 @@ class TrainingLoop:
     @property
     def has_best(self) -> bool:
         """Whether the weights that were best on validation patches are known."""
-        return self._distributed.on_first(lambda: self._tracker.best_weights is not None)
+        return self._distributed.on_main_process(lambda: self._tracker.best_weights is not None)
 
     @property
     def epochs_done(self) -> int:
@@ -233,7 +233,7 @@ class TrainingLoop:
                 )
             }
         )
-        if self._distributed.is_first:
+        if self._distributed.is_main_process:
             if best is not None:
                 self._folder.write_weights(last if exports_best else best, "last" if exports_best else "best")
             self._folder.write_weights(best if exports_best and best is not None else last)
@@ -352,7 +352,7 @@ class TrainingLoop:
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
-        self._distributed.take_from_first(list(self.step.eval_network.buffers()))
+        self._distributed.broadcast(list(self.step.eval_network.buffers()))
         with self._explained_memory():
             return patch_dice(
                 self.step,
@@ -366,7 +366,7 @@ class TrainingLoop:
         progress = self._tracker.store(self._shared_losses())
         checkpoint = self.step.checkpoint()
         state = checkpoint.state.model_copy(update={"progress": progress})
-        if self._distributed.is_first:
+        if self._distributed.is_main_process:
             self._folder.write_checkpoint(replace(checkpoint, state=state, best=self._tracker.best_weights))
         self._write_run(status)
         self._last_checkpoint = time.monotonic()
@@ -380,7 +380,7 @@ class TrainingLoop:
             "training_seconds": round(self.step.seconds, 2),
         }
         self._record = self._record.model_copy(update=done)
-        if self._distributed.is_first:
+        if self._distributed.is_main_process:
             self._folder.write_run(self._record)
 
 

@@ -62,7 +62,7 @@ class TrainingStep:
         self._graph: GraphedGradients | None = None
         self._replayed: CudaGraphNetwork | None = None
         if num_compiling_threads is None:
-            num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_count)
+            num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_world_size)
         self._compiling_threads = num_compiling_threads if self._device.type == "cuda" else 0
 
     @property
@@ -142,7 +142,7 @@ class TrainingStep:
         """Whether a step may be captured: not where its loss is summed over processes."""
         training, dataset = self._plan.training, self._plan.dataset
         summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
-        return training.cuda_graph and not (self._distributed.count > 1 and summed)
+        return training.cuda_graph and not (self._distributed.world_size > 1 and summed)
 
     def _accumulated_gradients(self, parts: Sequence[Batch]) -> Tensor:
         """Put the mean of the gradients of all parts into the parameters, and return their mean loss."""

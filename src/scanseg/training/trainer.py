@@ -73,7 +73,7 @@ def train(
         _claimed(folder, context.distributed),
         _fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
     ):
-        fold, cases = context.distributed.on_first(lambda: choose_cases(folder, store, fold=fold))
+        fold, cases = context.distributed.on_main_process(lambda: choose_cases(folder, store, fold=fold))
         loop = TrainingLoop(
             folder,
             store,
@@ -104,7 +104,7 @@ def train(
         scores=means,
         mean_dice=report.summary.mean_over_labels.dice if report else None,
         renewed_parameters=loop.record.renewed_parameters,
-        is_main_process=context.distributed.is_first,
+        is_main_process=context.distributed.is_main_process,
     )
 
 
@@ -127,7 +127,7 @@ def _score(
         has_both = loop.has_best and folder.plan.training.score_both
         if not is_exported and not has_both:
             continue
-        context.distributed.take_from_first(list(loop.step.eval_network.buffers()))
+        context.distributed.broadcast(list(loop.step.eval_network.buffers()))
         network = (
             loop.step.eval_network
             if weights == "last"
@@ -149,7 +149,7 @@ def _score(
 def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
     """Hold a model folder while it is trained; the first process does that for all."""
     locks: list[FileLock] = []
-    processes.on_first(lambda: locks.append(folder.claim()))
+    processes.on_main_process(lambda: locks.append(folder.claim()))
     try:
         yield
     finally:

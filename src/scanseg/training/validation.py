@@ -45,7 +45,7 @@ def patch_dice(
     num_batches = plan.training.validation_batches
     if plan.sampling.order == "every-slice":
         num_batches = min(num_batches, iterations_per_pass(cases, plan.sampling))
-    shared = range(context.distributed.rank, num_batches, context.distributed.count)
+    shared = range(context.distributed.rank, num_batches, context.distributed.world_size)
     for place, iteration in enumerate(shared):
         batch = make_batch(
             cases,
@@ -115,7 +115,7 @@ def validate(
         return None
     dataset = folder.plan.dataset
     predictor = Predictor(folder.plan, network, device=context.torch_device, model=str(folder.path))
-    shared = cases[context.distributed.rank :: context.distributed.count]
+    shared = cases[context.distributed.rank :: context.distributed.world_size]
     scores = []
 
     def ask(update: ProgressUpdate | None = None) -> None:
@@ -154,7 +154,7 @@ def validate(
         references=str(store.folder),
         labels_from="the plan",
     )
-    if context.distributed.is_first:
+    if context.distributed.is_main_process:
         write_text(folder.path / name, report.to_json())
     return report
 
