@@ -88,7 +88,7 @@ def test_slices_are_resized_and_back(make_predictor, restoring):
     predictor = make_predictor(
         patch_size=(16, 16),
         preprocessing={"slice_size": (16, 16), "image_order": 1},
-        inference={"mode": "slices", "slice_restoring": restoring},
+        inference={"mode": "slices", "slice_resampling": restoring},
         order="every-slice",
     )
     volume = np.zeros((3, 40, 24), np.float32)

@@ -75,7 +75,7 @@ def test_msvm_unet_as_published(acdc, tmp_path, command):
         "patience_epochs": 15,
         "least_improvement": 0.0,
     }
-    assert (plan["inference"]["slice_restoring"], plan["training"]["precision"]) == ("labels", "float32")
+    assert (plan["inference"]["slice_resampling"], plan["training"]["precision"]) == ("labels", "float32")
 
     # What is printed and what is written are the same table, and say how it came about.
     with (output / "table.csv").open() as stream:

@@ -46,8 +46,8 @@ def make_plan(*, slice_size=None, **parts):
         ),
         ({"inference": InferenceSpec(mode="slices")}, "inference.mode slices needs preprocessing.slice_size"),
         (
-            {"inference": InferenceSpec(slice_restoring="labels")},
-            "slice_restoring labels needs inference.mode slices, got windows",
+            {"inference": InferenceSpec(slice_resampling="labels")},
+            "slice_resampling labels needs inference.mode slices, got windows",
         ),
         (
             {"augmentation": (GammaTransform(), AffineTransform())},
@@ -81,7 +81,7 @@ def test_consistent_parts_are_accepted():
     make_plan(
         slice_size=(64, 64),
         augmentation=(AffineTransform(), MirrorTransform(axes=(0, 1))),
-        inference=InferenceSpec(mode="slices", slice_restoring="labels", mirror_axes=(1,)),
+        inference=InferenceSpec(mode="slices", slice_resampling="labels", mirror_axes=(1,)),
     )
 
 

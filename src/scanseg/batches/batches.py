@@ -14,7 +14,7 @@ from scanseg.batches.cascade import Predicted, take_apart
 from scanseg.batches.in_memory import Boxes, ResidentCases
 from scanseg.batches.on_disk import DiskCases
 from scanseg.batches.sampling import PatchPositions, box_size, draw_positions
-from scanseg.batches.shard import WHOLE, BatchShard
+from scanseg.batches.shard import WHOLE_BATCH, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import AffineTransform, GaussianNoiseTransform, MirrorTransform, SamplingSpec, Transform
 
@@ -110,7 +110,7 @@ def make_batch(
     stream: int,
     iteration: int,
     device: torch.device,
-    shard: BatchShard = WHOLE,
+    shard: BatchShard = WHOLE_BATCH,
     predicted: Predicted | None = None,
     following: Iterable[int] | None = None,
 ) -> Batch:
@@ -142,7 +142,7 @@ def make_batches(
     stream: int,
     iterations: Sequence[int],
     device: torch.device,
-    shard: BatchShard = WHOLE,
+    shard: BatchShard = WHOLE_BATCH,
     predicted: Predicted | None = None,
 ) -> list[Batch]:
     """Make the batches of several iterations in one pass; each is what `make_batch` makes of its iteration.
@@ -171,7 +171,7 @@ def make_batches(
 
 
 def num_batches_at_once(
-    cases: TrainingCases, sampling: SamplingSpec, *, device: torch.device, shard: BatchShard = WHOLE
+    cases: TrainingCases, sampling: SamplingSpec, *, device: torch.device, shard: BatchShard = WHOLE_BATCH
 ) -> int:
     """Return how many batches are best made together.
 

@@ -18,4 +18,4 @@ class BatchShard:
         return slice(self.index * share, (self.index + 1) * share)
 
 
-WHOLE = BatchShard()
+WHOLE_BATCH = BatchShard()

@@ -111,7 +111,7 @@ def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ..
     """Return the record of a prediction that begins now."""
     return PredictionRecord(
         model=predictor.model,
-        identity=model_digest(predictor),
+        model_digest=model_digest(predictor),
         recipe=predictor.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,

@@ -184,7 +184,7 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
         for name in ("model", "recipe", "mirror")
         if getattr(earlier, name) != getattr(record, name)
     ]
-    if not differing and earlier.identity != record.identity:
+    if not differing and earlier.model_digest != record.model_digest:
         differing.append("the model's weights, plan or postprocessing were others, or were not noted")
     if differing:
         raise InputError(

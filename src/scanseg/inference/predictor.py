@@ -257,7 +257,7 @@ class Predictor:
         """Return the label map on the source's grid, and what else is wanted."""
         settings, dataset = self.plan.inference, self.plan.dataset
         order = dataset.regions_class_order if dataset.has_regions else None
-        by_labels = settings.mode == "slices" and settings.slice_restoring == "labels"
+        by_labels = settings.mode == "slices" and settings.slice_resampling == "labels"
         with self.explained_memory(array.shape[1:]):
             view = self.view(
                 array,

@@ -98,7 +98,7 @@ def _as_published(experiment: Experiment, plan: Plan, choices: ProtocolChoices) 
                 "training.precision=float32",
                 "training.optimizer.decay_all=true",
                 'training.early_stop={"measure": "loss", "patience_epochs": 15}',
-                "inference.slice_restoring=labels",
+                "inference.slice_resampling=labels",
             ),
         )
     lr = dict(experiment.lr_of_variant).get(choices.variant, experiment.lr) or 0.01

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.batches.shard import WHOLE, BatchShard
+from scanseg.batches.shard import WHOLE_BATCH, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import (
     AffineTransform,
@@ -98,7 +98,7 @@ def apply_intensity(
     *,
     rngs: Sequence[np.random.Generator],
     generators: Sequence[torch.Generator] = (),
-    shard: BatchShard = WHOLE,
+    shard: BatchShard = WHOLE_BATCH,
 ) -> Images:
     """Apply one transform to one or several batches, or to a part of each as it is applied to the whole.
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanseg.batches.shard import WHOLE, BatchShard
+from scanseg.batches.shard import WHOLE_BATCH, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import MirrorTransform
 
@@ -17,7 +17,7 @@ def mirror(
     *,
     spec: MirrorTransform,
     rngs: Sequence[np.random.Generator],
-    shard: BatchShard = WHOLE,
+    shard: BatchShard = WHOLE_BATCH,
 ) -> tuple[Float[Tensor, "batch channel *axes"], Int[Tensor, "batch *axes"]]:
     """Flip each patch along each of the axes with probability one half.
 

@@ -185,7 +185,7 @@ class InferenceSpec(Document):
     """Number of windows or slices in one forward pass."""
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch for mirroring: predictions are averaged over their flips if mirroring is on."""
-    slice_restoring: Literal["logits", "labels"] = "logits"
+    slice_resampling: Literal["logits", "labels"] = "logits"
     """Array that is resized to the source grid in mode `slices`. `labels` is as published."""
 
 
@@ -293,10 +293,10 @@ class Plan(Document):
             yield "sampling.label_weights apply to patches, but sampling.order every-slice uses every slice once"
         if slice_size is None and self.inference.mode == "slices":
             yield "inference.mode slices needs preprocessing.slice_size. Set it, or use mode windows"
-        if self.inference.mode != "slices" and self.inference.slice_restoring == "labels":
+        if self.inference.mode != "slices" and self.inference.slice_resampling == "labels":
             yield (
-                f"inference.slice_restoring labels needs inference.mode slices, got {self.inference.mode}. Use "
-                "slice_restoring logits"
+                f"inference.slice_resampling labels needs inference.mode slices, got {self.inference.mode}. Use "
+                "slice_resampling logits"
             )
 
     def _cascade_faults(self) -> Iterator[str]:

@@ -40,7 +40,7 @@ class PredictionRecord(Document):
     """Version of the file format."""
     model: str
     """Model folder, or the source of the network if it has none."""
-    identity: str | None = None
+    model_digest: str | None = None
     """Checksum of the model's plans, weights and postprocessing. `None`: an older record without one."""
     recipe: str
     """Name of the recipe of the model's plan."""
