@@ -1,21 +1,20 @@
-"""What every test may ask for."""
+"""Fixtures of all tests."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-# Tests share the cores with each other, and their networks are too small for threads. Numerical libraries read these
-# when they are loaded, after this; the processes that tests start inherit them.
+# Tests share the cores, and their networks are too small for threads. Numerical libraries read these variables when they
+# are imported, which is later. Processes that tests start inherit them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
     os.environ[name] = "1"
 os.environ["MPLBACKEND"] = "agg"
-# Without a GPU Triton's kernels run in its interpreter; it reads this when the kernels are defined.
+# Without a GPU, Triton's kernels run in its interpreter. Triton reads this variable when the kernels are defined.
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -56,7 +55,7 @@ def golden() -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a person sees of a command that ended."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -93,50 +92,20 @@ def rng():
     return np.random.default_rng(0)
 
 
-def write_volume(path: Path, array: np.ndarray, spacing: Sequence[float] = (3.0, 0.5, 0.75)) -> None:
-    """Write (z, y, x) with spacing z, y, x."""
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(list(spacing)[::-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(path))
-
-
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """Write a raw data set of random volumes with a labelled box each."""
+    """Write volumes of nested boxes; `name` is the name of the folder."""
+    from tests.factories import write_nested_boxes
 
-    def make(
-        num_cases: int = 3,
-        *,
-        num_channels: int = 1,
-        shape=(5, 12, 10),
-        name: str = "raw",
-        **description: object,
-    ) -> Path:
-        folder, rng = tmp_path / name, np.random.default_rng(0)
-        for number in range(num_cases):
-            label_map = np.zeros(shape, dtype=np.uint8)
-            label_map[1:4, 3:8, 2:6] = 1
-            label_map[2, 4:6, 3:5] = 2
-            write_volume(folder / f"labelsTr/case_{number}.nii.gz", label_map)
-            for channel in range(num_channels):
-                image = rng.integers(1, 500, shape) + label_map * np.int64(300)
-                write_volume(folder / f"imagesTr/case_{number}_{channel:04d}.nii.gz", image.astype(np.int16))
-        content = {
-            "channel_names": {str(channel): f"c{channel}" for channel in range(num_channels)},
-            "labels": {"background": 0, "outer": 1, "inner": 2},
-            "numTraining": num_cases,
-            "file_ending": ".nii.gz",
-            **description,
-        }
-        (folder / "dataset.json").write_text(json.dumps(content))
-        return folder
+    def make(num_cases: int = 3, *, name: str = "raw", **options: Any) -> Path:
+        return write_nested_boxes(tmp_path / name, num_cases, **options)
 
     return make
 
 
 @pytest.fixture
 def volume_writer() -> Callable[..., None]:
+    """Write an array (z, y, x) as a volume."""
+    from tests.factories import write_volume
+
     return write_volume
