@@ -226,14 +226,14 @@ def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, comman
     words = ("study", study(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
     refused = command(*words, "--devices", "cpu,cuda:77")
     assert (refused.code, output.exists()) == (2, False)
-    assert "device 'cuda:77' is not there" in refused.stderr
+    assert "device 'cuda:77' is not available" in refused.stderr
     monkeypatch.setattr(study_module, "require_devices", lambda devices: None)  # lost on the way, say
 
     outcome = command(*words, "--devices", "cuda:77,cuda:78")
 
     assert outcome.code == 1
     for device in ("cuda:77", "cuda:78"):
-        assert outcome.stderr.count(f"on {device} ended with 2: device '{device}' is not there") == 2
+        assert outcome.stderr.count(f"on {device} ended with 2: device '{device}' is not available") == 2
         assert f"after that {device} got no more" in outcome.stderr
     assert "still to be done: 6 of 6" in outcome.stderr
     done = command(*words, "--devices", "cpu", "--resume")

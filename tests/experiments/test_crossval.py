@@ -166,7 +166,7 @@ def test_devices_train_folds_at_the_same_time(dataset, tmp_path):
 
 def test_a_device_that_is_not_there_is_told_of_before_anything_is_done(dataset, tmp_path):
     options = OPTIONS | {"devices": ["cpu", "cuda:77"]}
-    with pytest.raises(UsageError, match="device 'cuda:77' is not there"):
+    with pytest.raises(UsageError, match="device 'cuda:77' is not available"):
         scanseg.cross_validate(dataset, tmp_path / "study", **options)
     assert not (tmp_path / "study").exists()
 
@@ -174,7 +174,7 @@ def test_a_device_that_is_not_there_is_told_of_before_anything_is_done(dataset, 
 def test_a_fold_that_fails_elsewhere_is_told_of(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(crossval, "require_devices", lambda devices: None)  # lost on the way, say
     options = OPTIONS | {"devices": ["cpu", "cuda:77"]}
-    with pytest.raises(ScansegError, match=r"fold_\d on cuda:77 ended with 2: device 'cuda:77' is not there"):
+    with pytest.raises(ScansegError, match=r"fold_\d on cuda:77 ended with 2: device 'cuda:77' is not available"):
         scanseg.cross_validate(dataset, tmp_path / "study", **options)
 
 

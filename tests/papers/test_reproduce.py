@@ -356,4 +356,4 @@ def test_a_device_that_is_not_there_is_told_of_before_the_data_set_is_converted(
     words = ("reproduce", "msvm-unet", acdc, "--data", "acdc", "--from-scratch", "--quick", "-o", output)
     outcome = command(*words, "--device", "cuda:77")
     assert (outcome.code, output.exists()) == (2, False)
-    assert "device 'cuda:77' is not there" in outcome.stderr
+    assert "device 'cuda:77' is not available" in outcome.stderr

@@ -411,7 +411,7 @@ def test_a_model_that_finds_no_memory(
     monkeypatch.setattr(torch.nn.Module, "to", to)
     outcome = command("predict", untrained, unseen, "-o", tmp_path / "output", "--device", "cpu")
     assert_clear(outcome, untrained.name)
-    assert f"does not suffice for the network of {untrained}; " in outcome.stderr
+    assert f"not enough memory on cpu for the network of {untrained}. " in outcome.stderr
     assert outcome.stderr.count("\n") == 1
     assert not (tmp_path / "output").exists()
 

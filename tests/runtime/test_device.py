@@ -26,12 +26,12 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
-def test_cpu_is_always_there():
+def test_cpu_is_always_available():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device(torch.device("cpu")) == torch.device("cpu")
 
 
-def test_auto_takes_what_is_there(no_gpu):
+def test_auto_takes_the_cpu_without_a_gpu(no_gpu):
     assert choose_device("auto") == torch.device("cpu")
 
 
@@ -43,14 +43,14 @@ def test_numbered_gpu(two_gpus):
     assert choose_device("cuda:1") == torch.device("cuda", 1)
 
 
-def test_gpu_number_out_of_range_says_how_many(two_gpus):
-    with pytest.raises(UsageError, match="'cuda:2' is not there: torch finds 2 GPUs"):
+def test_error_of_a_gpu_number_out_of_range_holds_the_number_of_gpus(two_gpus):
+    with pytest.raises(UsageError, match="'cuda:2' is not available: torch finds 2 GPUs"):
         choose_device("cuda:2")
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
 def test_absent_device_is_refused_with_the_reason(no_gpu, name):
-    with pytest.raises(UsageError, match=f"'{name}' is not there: .*torch"):
+    with pytest.raises(UsageError, match=f"'{name}' is not available: .*torch"):
         choose_device(name)
 
 
@@ -58,25 +58,25 @@ def test_absent_device_is_refused_with_the_reason(no_gpu, name):
     "name", ["gpu", "", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "CPU", "mps:0", "cuda:0:1"]
 )
 def test_unknown_device_is_refused(two_gpus, name):
-    with pytest.raises(UsageError, match="is unknown; choose"):
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps, got"):
         choose_device(name)
 
 
-def test_a_gpu_wakes_while_something_else_is_done(monkeypatch):
-    inside, woken = threading.Event(), []
+def test_libraries_of_a_gpu_load_while_the_block_runs(monkeypatch):
+    inside, loaded = threading.Event(), []
 
-    def wake(device):
+    def load(device):
         assert inside.wait(10)
-        woken.append(device)
+        loaded.append(device)
 
-    monkeypatch.setattr(device_module, "_wake", wake)
+    monkeypatch.setattr(device_module, "_load_libraries", load)
     with warm_up(torch.device("cuda:1")):
-        assert not woken
+        assert not loaded
         inside.set()
-    assert woken == [torch.device("cuda:1")]
+    assert loaded == [torch.device("cuda:1")]
 
 
-def test_a_device_that_does_not_wake_is_told_of_by_whoever_uses_it(monkeypatch):
+def test_errors_of_the_warm_up_are_ignored(monkeypatch):
     asked = []
 
     def refuse(*size, device):
@@ -91,7 +91,7 @@ def test_a_device_that_does_not_wake_is_told_of_by_whoever_uses_it(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_ready_when_it_has_woken():
+def test_a_gpu_is_initialized_after_the_warm_up():
     with warm_up(torch.device("cuda")):
         pass
     assert torch.cuda.is_initialized()
@@ -102,7 +102,7 @@ def test_precision_on_the_cpu():
     assert autocast_dtype(cpu, "auto") is None
     assert autocast_dtype(cpu, "float32") is None
     assert autocast_dtype(cpu, "bfloat16") is torch.bfloat16
-    with pytest.raises(UsageError, match="float16 is not for the cpu"):
+    with pytest.raises(UsageError, match="float16 is not supported by cpu"):
         autocast_dtype(cpu, "float16")
 
 
@@ -116,13 +116,13 @@ def test_precision_on_a_gpu_follows_its_capability(two_gpus, monkeypatch, capabi
     assert autocast_dtype(gpu, "float32") is None
     assert autocast_dtype(gpu, "float16") is torch.float16
     if auto is None:
-        with pytest.raises(UsageError, match="bfloat16 is not computed by cuda:1 \\(GPU of a test\\)"):
+        with pytest.raises(UsageError, match="bfloat16 is not supported by cuda:1 \\(GPU of a test\\)"):
             autocast_dtype(gpu, "bfloat16")
     else:
         assert autocast_dtype(gpu, "bfloat16") is torch.bfloat16
 
 
-def test_devices_in_words(two_gpus):
+def test_descriptions_of_devices(two_gpus):
     assert describe_device(torch.device("cpu")) == f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     assert describe_device(torch.device("cuda", 1)) == "cuda:1 (GPU of a test)"
     assert describe_device(torch.device("mps")) == "mps"
@@ -134,7 +134,7 @@ def test_versions():
     assert versions["torch"] == torch.__version__
 
 
-LACKS = {
+MEMORY_ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     "context": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -142,32 +142,32 @@ LACKS = {
 }
 
 
-@pytest.mark.parametrize("error", LACKS.values(), ids=LACKS)
-def test_a_network_that_finds_no_place_on_a_gpu_is_told_of_in_one_line(error):
+@pytest.mark.parametrize("error", MEMORY_ERRORS.values(), ids=MEMORY_ERRORS)
+def test_too_little_gpu_memory_for_a_network_is_explained_in_one_line(error):
     assert lacks_memory(error)
     with pytest.raises(ScansegError) as caught, memory_for("the network of m", device=torch.device("cuda:1")):
         raise error
     assert str(caught.value) == (
-        "the memory of cuda:1 does not suffice for the network of m; end what else uses it, or choose another device "
-        "(--device)"
+        "not enough memory on cuda:1 for the network of m. Close other programs that use it, or choose another device "
+        "(--device)."
     )
 
 
-def test_the_host_is_named_where_it_is_the_one_that_lacks_memory():
+def test_error_names_the_host_if_its_memory_is_too_small():
     with (
-        pytest.raises(ScansegError, match="memory of the host"),
+        pytest.raises(ScansegError, match="memory on the host"),
         memory_for("x", device=torch.device("cuda")),
     ):
         torch.empty(10**15)
 
 
-def test_other_errors_of_a_device_stay_what_they_are():
+def test_other_errors_of_a_device_propagate_unchanged():
     with pytest.raises(RuntimeError, match="a bug"), memory_for("x", device=torch.device("cpu")):
         raise RuntimeError("a bug")
 
 
 def test_unknown_precision():
     with pytest.raises(
-        UsageError, match=r"precision 'int8' is unknown; choose auto, float32, bfloat16, float16"
+        UsageError, match=r"precision: expected one of auto, float32, bfloat16, float16, got 'int8'"
     ):
         autocast_dtype(torch.device("cpu"), "int8")

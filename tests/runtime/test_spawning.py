@@ -1,4 +1,4 @@
-"""Processes that are started for this one: what a signal does to them, and when."""
+"""Signals to worker processes while they start and run."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from scanseg.runtime.spawning import spawning
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 SHOW_BLOCKED = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
 
@@ -26,11 +26,11 @@ def test_processes_begin_with_signals_blocked() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_until_the_processes_are_started(number: signal.Signals) -> None:
-    class Came(Exception):
+    class Received(Exception):
         pass
 
     def handle(number: int, frame: object) -> None:
-        raise Came
+        raise Received
 
     before = signal.signal(number, handle)
     reached = []
@@ -41,7 +41,7 @@ def test_a_signal_waits_until_the_processes_are_started(number: signal.Signals) 
             reached.append("the end of the block")
 
     try:
-        with pytest.raises(Came):
+        with pytest.raises(Received):
             start_while_stopped()
         assert signal.getsignal(number) is handle
     finally:
@@ -50,21 +50,21 @@ def test_a_signal_waits_until_the_processes_are_started(number: signal.Signals) 
 
 
 def start_check(dataset: Path) -> "subprocess.Popen[str]":
-    """Start a command that reads cases in two processes, and wait until these are there."""
+    """Start a command that reads cases in two processes, and wait for these."""
     words = [sys.executable, "-m", "scanseg", "check", str(dataset), "--num-workers", "2"]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     for _ in range(3000):
-        if len(children.read_text().split()) == 3:  # with the one that keeps count of semaphores
+        if len(children.read_text().split()) == 3:  # two workers and the resource tracker
             return process
         time.sleep(0.01)
     raise TimeoutError(f"no workers: {process.communicate()}")
 
 
 def assert_all_end(process: "subprocess.Popen[str]", *, within_seconds: float) -> None:
-    """Every process of a command that has ended ends too."""
+    """Check that all processes of an ended command end."""
     deadline = time.monotonic() + within_seconds
     try:
         while time.monotonic() < deadline:

@@ -75,7 +75,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(dataset, tmp_path):
     _, complained = process.communicate(timeout=240)
 
     assert process.returncode != 0
-    assert complained.count("batch_size 3 is not divisible by 2 processes; --batch-size 4 is") == 1
+    assert complained.count("batch_size 3 is not divisible by 2 processes. Use --batch-size 4.") == 1
 
 
 LONG = ("training.epochs=400",)

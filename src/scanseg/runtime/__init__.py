@@ -1,6 +1,6 @@
 """The machine: devices, memory, processes, signals, versions.
 
-Names that need PyTorch are loaded on first use, so that worker processes which only read images start without it.
+Names that need PyTorch load on first use. So worker processes that only read images start without PyTorch.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scanseg.runtime.context import RunContext, StopCallback, never_stop
 from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed, count_launched, join_processes
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
+from scanseg.runtime.spawning import release_signals, spawning_jobs
 from scanseg.runtime.workers import (
     Ticket,
     WorkerEndedError,
@@ -56,6 +57,8 @@ __all__ = [
     "memory_for",
     "never_stop",
     "raise_if_stopped",
+    "release_signals",
+    "spawning_jobs",
     "warm_up",
     "watch_signals",
 ]

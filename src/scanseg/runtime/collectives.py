@@ -3,15 +3,19 @@
 import torch
 import torch.distributed as dist
 
-# Functions of torch.distributed.nn take the group of all processes as a default argument when the module is loaded.
-# Loaded while there is a group, as torch.compile does, the module keeps the group's threads alive until Python ends,
-# and a thread that then releases a tensor ends the process with SIGABRT. So the module is loaded before the group.
+# Functions of torch.distributed.nn have the group of all processes as a default argument, bound at import.
+# If the import happens while a group exists (torch.compile does that), the module keeps the group's threads alive
+# until Python exits. A thread that releases a tensor then ends the process with SIGABRT.
+# So the module is imported before the group exists.
 import torch.distributed.nn
 from torch import Tensor
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; each of them computes the loss from it, so that gradients are summed too."""
+    """Sum over processes, with gradients.
+
+    Every process computes the loss from the sum, so the backward pass sums gradients too.
+    """
 
     @staticmethod
     def forward(ctx: object, tensor: Tensor) -> Tensor:
@@ -27,5 +31,11 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_tensor(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes; gradients flow to each of them."""
+    """Sum a tensor over all processes.
+
+    Gradients flow to every process.
+
+    Args:
+        tensor: Any shape, equal on all processes.
+    """
     return _Sum.apply(tensor)

@@ -1,4 +1,4 @@
-"""The settings that every long-running call needs."""
+"""Settings of every long-running call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,35 +13,50 @@ if TYPE_CHECKING:
     import torch
 
 StopCallback = Callable[[], int | None]
-"""Return the number of the signal that asks to stop, or `None` to go on."""
+"""Returns the number of the received stop signal, or `None` to continue."""
 
 
 def never_stop() -> int | None:
-    """Go on."""
+    """Return `None`: continue."""
     return None
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Device, worker processes, progress, stopping and distributed processes of a call."""
+    """Device, worker processes, progress, stop request and distributed processes.
+
+    Every call that takes seconds or longer has a `context` argument. The default computes on the best available device,
+    reads cases in one process per core, reports no progress and never stops early.
+
+    Examples:
+        >>> context = RunContext(device="cpu", num_workers=0)
+        >>> context.torch_device
+        device(type='cpu')
+        >>> context.workers
+        0
+        >>> context.with_progress(print).progress is print
+        True
+    """
 
     device: str = "auto"
-    """Name of the device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`."""
+    """Name of the device: `cpu`, `cuda`, `cuda:N` (the N-th GPU from 0), `mps`, or `auto` for the first available of
+    `cuda`, `mps` and `cpu`."""
     num_workers: int | None = None
-    """Processes that read cases. `None`: one per core, at most 16. 0: work in this process."""
+    """Processes that read cases. `None`: one per core, at most 16, and 0 for small data sets (`for_images`).
+    0: this process reads the cases."""
     progress: ProgressCallback = ignore_progress
     """Called with each progress update."""
     should_stop: StopCallback = never_stop
-    """Asked between units of work, such as cases and iterations."""
+    """Called between units of work, such as cases and iterations. A signal number ends the call after a checkpoint."""
     distributed: Distributed = SINGLE_PROCESS
-    """The processes that train together, started by `torchrun`."""
+    """Processes of the same training, started by `torchrun`. Defaults to this process only."""
 
     @cached_property
     def torch_device(self) -> "torch.device":
-        """The device.
+        """Device of the name.
 
         Raises:
-            UsageError: The name is unknown, or the device is missing.
+            UsageError: The name is unknown, or the device is not available.
         """
         from scanseg.runtime.device import choose_device
 
@@ -49,19 +64,22 @@ class RunContext:
 
     @property
     def workers(self) -> int:
-        """Number of worker processes."""
+        """Number of worker processes, at least 0."""
         return choose_workers(self.num_workers)
 
     def for_images(self, image_bytes: int) -> "RunContext":
-        """Choose no worker processes for small data sets, unless a number was given.
+        """Choose 0 workers for small data sets, unless a number was given.
 
         Args:
-            image_bytes: Size of all image files.
+            image_bytes: Size of all image files in bytes. Below 4 MiB, reading takes less time than starting workers.
+
+        Returns:
+            A context with a number of workers.
         """
         return replace(self, num_workers=choose_workers(self.num_workers, image_bytes=image_bytes))
 
     def with_progress(self, progress: ProgressCallback) -> "RunContext":
-        """Replace the progress callback.
+        """Return a context with another progress callback.
 
         Args:
             progress: Called with each progress update.

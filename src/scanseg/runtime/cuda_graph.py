@@ -1,4 +1,4 @@
-"""Capturing CUDA graphs so that a capture that fails leaves nothing behind."""
+"""Capture of CUDA graphs that cleans up after a failure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
-"""PyTorch's allocator of pinned memory goes on to ask a graph whose capture was broken: it must not be deleted."""
+"""Graphs of failed captures. PyTorch's allocator of pinned memory still refers to them, so they must stay alive."""
 
 
 @contextmanager
@@ -17,19 +17,20 @@ def capture(
     beside: torch.cuda.CUDAGraph | None = None,
     other_threads: Literal["refused", "left alone"] = "refused",
 ) -> Iterator[None]:
-    """Capture what is launched inside as a CUDA graph, on the current device.
+    """Capture the kernels launched in the block as a CUDA graph.
 
-    Where that fails, PyTorch itself stays in the midst of a capture: until the process ends it refuses to draw random
-    numbers on the device, keeps freed memory and leaves the stream of the capture the current one. This puts all three
-    right before the error goes on. What stays is that no other graph can be captured beside the same one.
+    The current device is used. After a failed capture PyTorch itself stays in capture mode until the process ends: it
+    refuses to draw random numbers on the device, keeps freed memory, and leaves the capture stream current. This
+    function restores all three before the error propagates. One limit remains: no other graph can be captured beside
+    the same graph.
 
     Args:
         graph: A new graph.
-        beside: A captured graph whose memory may be used, since it is never replayed at the same time.
-        other_threads: Whether launches of other threads that a capture does not allow make it fail.
+        beside: A captured graph whose memory may be shared. It must never be replayed at the same time.
+        other_threads: `refused`: the capture fails if another thread makes a call that captures forbid.
 
     Raises:
-        RuntimeError: What is launched cannot be captured.
+        RuntimeError: The block contains a call that cannot be captured.
     """
     device = torch.cuda.current_device()
     pool = torch.cuda.graph_pool_handle() if beside is None else beside.pool()
@@ -48,17 +49,17 @@ def capture(
 
 
 def _stop_recording(graph: torch.cuda.CUDAGraph, device: int, pool: tuple[int, int]) -> None:
-    """Let the allocator of the device's memory know that a capture is over, if PyTorch has not done so itself."""
+    """End the allocator's capture mode unless PyTorch has ended it already."""
     try:
         torch._C._cuda_endAllocateToPool(device, pool)
     except RuntimeError:
-        return  # The capture ended as it should, in an error of Python say: the graph gives its memory back itself.
+        return  # The capture ended properly, for example in a Python error. The graph releases its memory itself.
     torch._C._cuda_releasePool(device, pool)
     _FAILED.append(graph)
 
 
 def _end_drawing(mode: str) -> None:
-    """Let the random generator of the current device know that no capture goes on, by one that ends well."""
+    """End the random generator's capture mode by one successful capture."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, capture_error_mode=mode):
         torch.zeros(1, device="cuda")

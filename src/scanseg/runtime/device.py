@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Device and precision of the computation."""
 
 import threading
 from collections.abc import Iterator
@@ -15,41 +15,50 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """Return the device of a name.
+    """Return the device of a name, and check that it is available.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:N` (the N-th GPU from 0), `mps`, or `auto`: the first of `cuda`, `mps` and
-            `cpu` that is there. A device of torch is as its name.
+        name: `cpu`, `cuda`, `cuda:N` (the N-th GPU from 0), `mps`, or `auto` for the first available of `cuda`, `mps`
+            and `cpu`. A `torch.device` is checked by its name.
+
+    Returns:
+        The device. Nothing is allocated on it.
 
     Raises:
-        UsageError: The name is unknown, or the device is not there; the reason is said.
+        UsageError: The name is unknown, or the device is not available. The message holds the reason.
+
+    Examples:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     kind, colon, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not index.isdecimal())):
-        raise UsageError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}.")
     if kind == "cuda":
         _require_cuda(name, int(index) if colon else 0)
     if kind == "mps" and not _has_mps():
-        raise UsageError(f"device {name!r} is not there: {_missing_mps()}; choose auto or cpu")
+        raise UsageError(f"device {name!r} is not available: {_missing_mps()}. Choose auto or cpu.")
     return torch.device(name)
 
 
 def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
-    """Return the type to which `torch.autocast` lowers products, or None where nothing is lowered.
+    """Return the dtype of `torch.autocast` for a precision.
 
     Args:
         device: The device that computes.
-        precision: A plan's `training.precision`; `auto` is bfloat16 on a CUDA GPU that computes in it, else
-            float32.
+        precision: A plan's `training.precision`. `auto` is bfloat16 on a CUDA GPU with bfloat16 units, else float32.
+
+    Returns:
+        Dtype of products. `None`: float32, without autocast.
 
     Raises:
-        UsageError: The precision was asked for by name, and the device does not compute in it.
+        UsageError: The precision is unknown, or the device does not support it.
     """
     if precision not in get_args(Precision):
-        raise UsageError(f"precision {precision!r} is unknown; choose {', '.join(get_args(Precision))}")
+        raise UsageError(f"precision: expected one of {', '.join(get_args(Precision))}, got {precision!r}.")
     if precision == "float32":
         return None
     if precision == "auto":
@@ -57,28 +66,29 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
     if precision == "bfloat16":
         if device.type == "cuda" and not _has_bfloat16(device):
             raise UsageError(
-                f"precision bfloat16 is not computed by {device} ({torch.cuda.get_device_name(device)}); "
-                "choose float16 or float32"
+                f"precision bfloat16 is not supported by {device} ({torch.cuda.get_device_name(device)}). "
+                "Choose float16 or float32."
             )
         return torch.bfloat16
     if device.type == "cpu":
-        raise UsageError("precision float16 is not for the cpu; choose bfloat16 or float32")
+        raise UsageError("precision float16 is not supported by cpu. Choose bfloat16 or float32.")
     return torch.float16
 
 
 @contextmanager
 def warm_up(device: torch.device | None) -> Iterator[None]:
-    """Let a GPU load its libraries, which takes seconds once in a process, while the block does something else.
+    """Load the libraries of a GPU in a thread while the block runs.
 
-    The end of the block waits for it. What fails there is not told of: it fails again where the device is used.
+    Loading takes seconds, once per process. The block waits for it at its end. Errors are ignored: they occur again
+    when the device is used.
 
     Args:
-        device: With any other than a CUDA GPU, or None, nothing is done.
+        device: A CUDA GPU. For other devices and `None` nothing is loaded.
     """
     if device is None or device.type != "cuda":
         yield
         return
-    thread = threading.Thread(target=_wake, args=(device,), name=f"warm-up {device}")
+    thread = threading.Thread(target=_load_libraries, args=(device,), name=f"warm-up {device}")
     thread.start()
     try:
         yield
@@ -86,8 +96,8 @@ def warm_up(device: torch.device | None) -> Iterator[None]:
         thread.join()
 
 
-def _wake(device: torch.device) -> None:
-    """Convolve and multiply something small, for which the libraries of both are loaded."""
+def _load_libraries(device: torch.device) -> None:
+    """Load the libraries for convolutions and products by computing small ones."""
     with suppress(RuntimeError), torch.cuda.device(device), torch.inference_mode():
         image = torch.zeros(1, 8, 8, 8, device=device)
         F.conv2d(image, image).matmul(image.new_zeros(1, 8))
@@ -95,7 +105,7 @@ def _wake(device: torch.device) -> None:
 
 
 def _require_cuda(name: str, index: int) -> None:
-    """Raise the reason for which a GPU cannot be had."""
+    """Raise an error with the reason if a GPU is not available."""
     if not torch.backends.cuda.is_built():
         reason = f"this torch ({torch.__version__}) is built without CUDA"
     elif not torch.cuda.is_available():
@@ -104,7 +114,7 @@ def _require_cuda(name: str, index: int) -> None:
         reason = f"torch finds {counted(torch.cuda.device_count(), 'GPU')}, numbered from 0"
     else:
         return
-    raise UsageError(f"device {name!r} is not there: {reason}; choose auto, cpu or another device")
+    raise UsageError(f"device {name!r} is not available: {reason}. Choose auto, cpu or another device.")
 
 
 def _has_mps() -> bool:
@@ -118,12 +128,15 @@ def _missing_mps() -> str:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the GPU has bfloat16 units (compute capability 8.0); emulation is slower than float32."""
+    """Return whether the GPU has bfloat16 units (compute capability 8.0).
+
+    Emulation is slower than float32.
+    """
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a device's name and what it is, for records."""
+    """Return a device with its product name or number of threads, for records."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Running out of a device's memory, or the host's, explained."""
+"""Explained errors for too little memory of a device or the host."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,26 +8,26 @@ import torch
 from scanseg.errors import ScansegError
 
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
-"""In what torch says where the host's memory does not suffice; it has no error of its own for that."""
+"""Part of PyTorch's message for too little host memory, which has no error class of its own."""
 _GPU_LIBRARIES = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "MPS backend out of memory")
-"""In what the libraries of a GPU say, which are not asked by way of torch's allocator."""
+"""Parts of the messages of GPU libraries that allocate without PyTorch's allocator."""
 
 
 class CaptureMemoryError(Exception):
-    """The device's memory held the computation, but not its CUDA graph beside it."""
+    """The computation fits into the device's memory, but its CUDA graph does not."""
 
 
 @contextmanager
-def explained_memory(what: str, *, advice: str, device: torch.device) -> Iterator[None]:
-    """Say what did not fit into memory, and what to do.
+def explained_memory(content: str, *, advice: str, device: torch.device) -> Iterator[None]:
+    """Explain too little memory for a training, with advice.
 
     Args:
-        what: What the memory is to hold.
-        advice: What needs less memory.
-        device: Whose memory it is.
+        content: Object that the memory should hold, such as `all cases`.
+        advice: Settings that need less memory.
+        device: Device of the memory.
 
     Raises:
-        ScansegError: The memory did not suffice in the block.
+        ScansegError: The block ran out of memory.
     """
     try:
         yield
@@ -35,15 +35,19 @@ def explained_memory(what: str, *, advice: str, device: torch.device) -> Iterato
         if not (isinstance(error, CaptureMemoryError) or lacks_memory(error)):
             raise
         if isinstance(error, CaptureMemoryError):
-            what, advice = f"the CUDA graph of {what}", f"--set training.cuda_graph=false, or {advice}"
+            content, advice = f"the CUDA graph of {content}", f"--set training.cuda_graph=false, or {advice}"
         raise ScansegError(
-            f"the memory of {device} does not suffice for {what}; train anew, in another model folder, "
-            f"with {advice}"
+            f"not enough memory on {device} for {content}. Start a new training, in another model folder, with "
+            f"{advice}."
         ) from error
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether an error is, or came up while handling, that a GPU's memory does not suffice."""
+    """Return whether an error is or was caused by too little GPU memory.
+
+    Args:
+        error: Searched with its causes and contexts.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, torch.OutOfMemoryError):
         cause = cause.__cause__ or cause.__context__
@@ -51,26 +55,27 @@ def is_memory_error(error: BaseException) -> bool:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device, or the host's, does not suffice."""
+    """Return whether an error reports too little memory of device or host."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and (_CPU_ALLOCATOR in str(error) or _lacks_gpu_memory(error))
     )
 
 
 def _lacks_gpu_memory(error: BaseException) -> bool:
+    """Return whether an error reports too little GPU memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _GPU_LIBRARIES)
 
 
 @contextmanager
-def memory_for(what: str, *, device: torch.device) -> Iterator[None]:
-    """Say what to do where something that must lie on a device as a whole, such as a network, finds no place there.
+def memory_for(content: str, *, device: torch.device) -> Iterator[None]:
+    """Explain too little memory for an object that cannot be split.
 
     Args:
-        what: What the memory is to hold.
-        device: Where it is to lie.
+        content: Object that the memory should hold, such as `the network`.
+        device: Device of the memory.
 
     Raises:
-        ScansegError: The memory of the device, or the host's, did not suffice in the block.
+        ScansegError: The block ran out of memory on the device or the host.
     """
     try:
         yield
@@ -79,6 +84,6 @@ def memory_for(what: str, *, device: torch.device) -> Iterator[None]:
             raise
         where = str(device) if _lacks_gpu_memory(error) else "the host"
         raise ScansegError(
-            f"the memory of {where} does not suffice for {what}; end what else uses it, or choose another device "
-            f"(--device)"
+            f"not enough memory on {where} for {content}. Close other programs that use it, or choose another device "
+            f"(--device)."
         ) from error

@@ -1,4 +1,4 @@
-"""Stopping a training from outside without losing what it has learnt."""
+"""Stop requests by signals, which let a training save its state first."""
 
 import signal
 import threading
@@ -10,20 +10,27 @@ from types import FrameType
 from scanseg.errors import InterruptionError
 
 _SAME_REQUEST_SECONDS = 2.0
-"""Time within which a second signal is taken for the first one, sent twice."""
+"""Time in seconds within which a second signal counts as the same request."""
 
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one, somewhat later, acts as always.
+    """Record SIGINT and SIGTERM instead of exiting.
 
-    One that follows at once is the same request: a cluster signals every process of a job, and torchrun, or a study,
-    passes on what it got itself.
+    A second signal, more than 2 s after the first, restores the earlier handlers and acts as usual. Within 2 s it is
+    the same request: a cluster signals every process of a job, and torchrun or a comparison passes its signal on.
 
-    Outside the main thread, where handlers cannot be set, nothing is noted.
+    The earlier handlers return at the end of the block. Outside the main thread, where Python sets no handlers, no
+    signal is recorded.
 
     Yields:
-        A function that gives the number of the signal that came, or None.
+        Function that returns the number of the first signal, or `None` before one. It is a `RunContext.should_stop`.
+
+    Examples:
+        >>> with watch_signals() as should_stop:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     int(should_stop())
+        15
     """
     received: list[int] = []
     times: list[float] = []
@@ -50,15 +57,15 @@ def watch_signals() -> Iterator[Callable[[], int | None]]:
             signal.signal(number, handler)
 
 
-def raise_if_stopped(stopped: Callable[[], int | None], message: str) -> None:
-    """Ask whether a signal came.
+def raise_if_stopped(should_stop: Callable[[], int | None], message: str) -> None:
+    """Raise an error if a stop is requested.
 
     Args:
-        stopped: Gives the number of a signal, or None.
-        message: What has been saved, and how to go on.
+        should_stop: Returns the number of the received signal, or `None`.
+        message: Names the saved state and the way to continue.
 
     Raises:
-        InterruptionError: One came.
+        InterruptionError: A stop is requested.
     """
-    if (number := stopped()) is not None:
+    if (number := should_stop()) is not None:
         raise InterruptionError(message, signal_number=number)

@@ -1,4 +1,4 @@
-"""Start processes afresh: without the user's script, on one thread each, and deaf to Ctrl-C."""
+"""Start of worker processes: no user script, one thread, no Ctrl-C."""
 
 import os
 import signal
@@ -15,24 +15,41 @@ _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 
 @contextmanager
 def spawning() -> Iterator[None]:
-    """Let the processes that start in the block be workers of this one; they call `serve_parent` when they run.
+    """Prepare this process so that processes started in the block are workers.
 
-    Ctrl-C reaches every process of a terminal, and SIGTERM, which a cluster sends, every process of a job: both are
-    left to the process that the user started. It ends the workers, once it has saved what is to be saved.
+    Workers call `serve_parent` when they run. Ctrl-C reaches every process of a terminal, and SIGTERM from a cluster
+    reaches every process of a job. Only the process that the user started handles them: it saves its state and then
+    ends the workers.
     """
-    with _one_thread_each(), _without_script(), _signals_held():
+    with _one_thread_each(), _without_script(), _delayed_signals():
         yield
 
 
+@contextmanager
+def spawning_jobs() -> Iterator[None]:
+    """Start processes in the block that handle signals themselves, as soon as they call `release_signals`.
+
+    Until then their signals wait: a job is stopped after it has set its handlers, not while it imports.
+    """
+    with _without_script(), _signals_held():
+        yield
+
+
+def release_signals() -> None:
+    """Deliver the signals that waited while this process started."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 def serve_parent() -> None:
-    """Leave signals to the process that started this one, and end when it does, however that ends."""
+    """Ignore SIGINT and SIGTERM, and end when the parent process ends."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one."""
+    """Wait for the end of the parent process, then exit."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -40,23 +57,23 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let a signal wait until the block ends, and processes that start meanwhile begin with signals blocked.
+def _delayed_signals() -> Iterator[None]:
+    """Delay signals until the block ends, and start processes with signals blocked.
 
-    A worker would else die of Ctrl-C with a traceback while it imports, which takes seconds; and an exception in this
-    process, between the start of a worker and the message that tells it what to do, leaves one that fails on its own.
+    Otherwise Ctrl-C would end a worker with a traceback while it imports, which takes seconds. And an exception in this
+    process, between the start of a worker and its first message, would leave a worker that fails on its own.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
 
     is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, note) for number in _SIGNALS} if is_main else {}
-    resource_tracker.ensure_running()  # its start lets signals through at its end
+    resource_tracker.ensure_running()  # starting it inside the mask would unblock the signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -64,13 +81,16 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Let processes that start meanwhile not run the user's script; one without `__main__` guard would not end."""
+    """Hide the user's script from processes that start in the block.
+
+    They would run it again, and a script without `__main__` guard would start processes without end.
+    """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -81,10 +101,10 @@ def _without_script() -> Iterator[None]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let processes that start meanwhile multiply matrices on one thread, unless the user has said otherwise.
+    """Limit processes that start in the block to one thread for matrix products.
 
-    Workers that each use every core for their products wait for one another and take several times as long
-    (measured: 17 s for what takes 4 s), and the number can only be set before numpy is loaded.
+    Numbers of threads that the user has set stay. Workers that each use every core wait for one another and take
+    several times as long (measured: 17 s instead of 4 s). The number can only be set before numpy loads.
     """
     unset = [name for name in _THREAD_COUNTS if name not in os.environ]
     os.environ.update(dict.fromkeys(unset, "1"))

@@ -1,4 +1,4 @@
-"""Versions of what computes, for records."""
+"""Versions of the software that computes, for records."""
 
 import platform
 

@@ -1,4 +1,4 @@
-"""Do one thing to every case, in this process or in several."""
+"""Calls of one function for every case, in worker processes."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ from scanseg.runtime.spawning import serve_parent, spawning
 
 
 class Named(Protocol):
-    """Anything with the name of a case."""
+    """Object with the name of a case."""
 
     @property
     def name(self) -> str:
@@ -39,50 +39,54 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 _MAX_WORKERS = 16
-_WORTH_WORKERS_BYTES = 4 * 2**20
-"""Image files below this are read sooner than processes start (2 to 3 seconds)."""
+_MIN_BYTES_FOR_WORKERS = 4 * 2**20
+"""Size of image files below which reading takes less time than starting processes (2 to 3 seconds)."""
 
 
 def choose_workers(wanted: int | None, *, image_bytes: int | None = None) -> int:
-    """Return how many processes to use.
+    """Return the number of worker processes.
 
     Args:
-        wanted: What the user asked for; None: one for each core, at most 16.
-        image_bytes: Size of the image files to read; small ones do not pay for the start of processes. `None`: unknown.
+        wanted: Number given by the user. `None`: one per core, at most 16; 0 for small data sets.
+        image_bytes: Size of the image files to read. Below 4 MiB no processes are started. `None`: unknown.
     """
     if wanted is not None:
         return wanted
-    if image_bytes is not None and image_bytes < _WORTH_WORKERS_BYTES:
+    if image_bytes is not None and image_bytes < _MIN_BYTES_FOR_WORKERS:
         return 0
     return min(_num_cores(), _MAX_WORKERS)
 
 
 def _num_cores() -> int:
-    """Return how many cores this process may use, which a cluster makes fewer than the machine has."""
+    """Return the number of cores that this process may use.
+
+    A cluster may allow fewer than the machine has.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def keep_workers() -> Iterator[None]:
-    """Let the calls of `map_cases` in the block hand their processes on, which take a second or more to start.
+    """Keep the processes of `map_cases` calls in the block for the next call.
 
-    May be nested: the outermost block ends them. After an error they are not kept.
+    Starting them takes a second or more. Blocks may be nested: the outermost one ends the processes. After an error
+    the processes of that call end.
     """
-    if _kept.get() is not None:
+    if _kept_pools.get() is not None:
         yield
         return
     pools: dict[int, ProcessPoolExecutor] = {}
-    token = _kept.set(pools)
+    token = _kept_pools.set(pools)
     try:
         yield
     finally:
-        _kept.reset(token)
+        _kept_pools.reset(token)
         for pool in pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_kept: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("kept pools", default=None)
-"""Pools that wait for the next call, by their number of processes; None: none is kept."""
+_kept_pools: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("kept pools", default=None)
+"""Idle pools by number of processes. `None`: pools are not kept."""
 
 
 def map_cases(
@@ -90,30 +94,29 @@ def map_cases(
 ) -> list[Result]:
     """Call a function for every case.
 
-    Processes are started afresh (spawned), without the script of the user, which they would run again.
+    Processes are spawned without the user's script, which they would run again.
 
     Args:
-        function: What to do; can be pickled, and does not come from the user's script.
-        cases: The cases.
-        task: What is being done, for the listener.
-        context: Workers and progress.
+        function: Called with each case. It can be pickled and is not defined in the user's script.
+        cases: Cases, at most one call each.
+        task: Name of the work in progress updates.
+        context: Worker processes and progress.
 
     Returns:
-        The results in the order of the cases.
+        Results in the order of the cases.
 
     Raises:
         UsageError: `num_workers` is negative.
-        ScansegError: A worker died without a word, or the memory does not suffice. What else the function raises is
-            raised as it is.
+        ScansegError: A worker was ended from outside, or memory ran out. Other errors of the function propagate.
     """
     num_workers = choose_workers(context.num_workers)
     if num_workers < 0:
-        raise UsageError(f"num_workers {num_workers} must be 0 (work in this process) or above.")
+        raise UsageError(f"num_workers: expected 0 (no worker processes) or above, got {num_workers}.")
     context.progress(ProgressUpdate(task, 0, len(cases)))
     if num_workers == 0 or not cases:
         results = []
         for done, case in enumerate(cases, start=1):
-            with _explained_memory(task, case):
+            with _explain_memory(task, case):
                 results.append(function(case))
             context.progress(ProgressUpdate(task, done, len(cases), case.name))
         return results
@@ -123,7 +126,10 @@ def map_cases(
 def _map_in_processes(
     function: Callable[[Case], Result], cases: Sequence[Case], *, task: str, context: "RunContext"
 ) -> list[Result]:
-    """Call a function for every case in spawned processes; the first error stops the rest."""
+    """Call a function for every case in spawned processes.
+
+    The first error ends all of them.
+    """
     results: dict[str, Result] = {}
     with _pool_of(choose_workers(context.num_workers), most=len(cases)) as pool:
         try:
@@ -133,27 +139,30 @@ def _map_in_processes(
                 }
             for future in as_completed(futures):
                 case = futures[future]
-                with _explained_memory(task, case):
+                with _explain_memory(task, case):
                     results[case.name] = future.result()
                 context.progress(ProgressUpdate(task, len(results), len(cases), case.name))
         except BrokenProcessPool as error:
             waiting = [case.name for case in cases if case.name not in results]
             raise ScansegError(
                 f"{task}: a worker process was ended from outside, at one of the cases "
-                f"{', '.join(waiting[: context.num_workers])}; most often memory ran out: use fewer workers."
+                f"{', '.join(waiting[: context.num_workers])}, probably for lack of memory. Use fewer workers "
+                f"(--num-workers)."
             ) from error
     return [results[case.name] for case in cases]
 
 
 @contextmanager
 def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
-    """Lend a pool of processes, which start as there is work; it is kept for the next call where that is wanted.
+    """Yield a pool of processes, which start on demand.
+
+    Within `keep_workers` the pool is kept for the next call.
 
     Args:
-        num_workers: Processes.
-        most: Processes at most, where the pool is not kept.
+        num_workers: Number of processes.
+        most: Maximum number of processes if the pool is not kept.
     """
-    pools = _kept.get()
+    pools = _kept_pools.get()
     pool = pools.pop(num_workers, None) if pools is not None else None
     if pool is None:
         number = num_workers if pools is not None else min(num_workers, most)
@@ -170,26 +179,25 @@ def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def _explained_memory(task: str, case: Named) -> Iterator[None]:
-    """Say at which case the memory did not suffice.
+def _explain_memory(task: str, case: Named) -> Iterator[None]:
+    """Add the case to errors for too little memory.
 
     Raises:
-        ScansegError: It did not.
+        ScansegError: The block ran out of memory.
     """
     try:
         yield
     except MemoryError as error:
         raise ScansegError(
-            f"{task}: the memory of the host does not suffice for case {case.name} ({error}); use fewer workers "
-            f"(--num-workers)."
+            f"{task}: not enough memory on the host for case {case.name} ({error}). Use fewer workers (--num-workers)."
         ) from error
 
 
 def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """Call a function in a worker process; what it raises can be sent.
+    """Call a function in a worker process, with errors that can be pickled.
 
     Raises:
-        Exception: What the function raises; in words, where it cannot be pickled and read again.
+        Exception: The function's error. A `RuntimeError` with its text replaces an error that cannot be pickled.
     """
     try:
         return function(argument)
@@ -200,44 +208,52 @@ def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
 
 
 def _survives_sending(error: Exception) -> bool:
-    """Whether an error can be pickled and read again; many whose `__init__` has arguments of its own cannot."""
+    """Return whether an error can be pickled and unpickled.
+
+    Many errors with their own `__init__` arguments cannot.
+    """
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its own methods raise
+    except Exception:  # pickling runs methods of the error, which may raise anything
         return False
     return True
 
 
 class WorkerPool:
-    """Processes that do one thing after the other for this one, started afresh when they are first needed.
+    """Spawned processes that compute results in turn.
 
-    Each has a pipe of its own: what it sends waits in it until it is taken, so that little is done ahead, and the end
-    of a process, even in the midst of sending, is noticed where its next result is taken.
+    They start on first use. Each process has its own pipe, which holds a result until `take`. So processes do not
+    work far ahead. If a process ends, even while it sends, the next `take` from it raises an error.
     """
 
     def __init__(self, num_workers: int) -> None:
-        """Start nothing yet.
+        """Create the pool without starting processes.
 
         Args:
-            num_workers: Processes, one at least.
+            num_workers: Number of processes, at least 1.
         """
         self._num_workers = num_workers
         self._workers: list[tuple[BaseProcess, Connection]] = []
         self._tickets = itertools.count()
-        # Before Python ends it sends SIGTERM to such processes and waits; these are deaf to it.
+        # At exit, Python sends SIGTERM to such processes and waits for them. These ignore it, so end them before.
         Finalize(self, _end_all, args=(self._workers,), exitpriority=0)
 
     @property
     def processes(self) -> tuple[BaseProcess, ...]:
-        """The processes that have been started."""
+        """Processes started so far."""
         return tuple(process for process, _ in self._workers)
 
     def submit(self, function: Callable[[Argument], Result], argument: Argument) -> "Ticket[Result]":
-        """Have a function called, by each of the processes in turn; what it returns is to be taken in this order.
+        """Send a call to the next process in turn.
+
+        Results are taken in the order of the calls.
 
         Args:
-            function: Can be pickled, and does not come from the user's script.
+            function: Can be pickled and is not defined in the user's script.
             argument: Can be pickled.
+
+        Returns:
+            Ticket for `take`.
 
         Raises:
             WorkerEndedError: The process was ended from outside.
@@ -253,10 +269,13 @@ class WorkerPool:
         return Ticket(number, worker)
 
     def take(self, ticket: "Ticket[Result]") -> Result:
-        """Wait for a result; those of earlier tickets of the same process are lost.
+        """Wait for a result, and drop earlier results of the same process.
+
+        Args:
+            ticket: Returned by `submit`.
 
         Raises:
-            WorkerEndedError: The process was ended from outside. What the function raises is raised as it is.
+            WorkerEndedError: The process was ended from outside. Errors of the function propagate.
         """
         number = None
         while number != ticket.number:
@@ -269,7 +288,7 @@ class WorkerPool:
         return result
 
     def close(self) -> None:
-        """End the processes, which the end of Python does too."""
+        """End the processes, as the end of Python does."""
         _end_all(self._workers)
 
     def _start(self) -> None:
@@ -284,7 +303,7 @@ class WorkerPool:
 
 
 def _end_all(workers: list[tuple[BaseProcess, Connection]]) -> None:
-    """End the processes of a pool, and empty its list."""
+    """End the processes of a pool and empty its list."""
     while workers:
         process, connection = workers.pop()
         connection.close()
@@ -294,10 +313,12 @@ def _end_all(workers: list[tuple[BaseProcess, Connection]]) -> None:
 
 @dataclass(frozen=True)
 class Ticket(Generic[Result]):
-    """For a result that is to come."""
+    """Receipt for a result that a process computes."""
 
     number: int
+    """Number of the call, from 0."""
     worker: int
+    """Number of the process, from 0."""
 
 
 class WorkerEndedError(Exception):
@@ -305,10 +326,10 @@ class WorkerEndedError(Exception):
 
 
 def _serve(connection: Connection) -> None:
-    """Do what comes through a pipe, until it is closed.
+    """Run the tasks of a pipe until it closes.
 
-    A thread of its own takes what comes, so that the other side can always send: a process that sends a result while
-    the next tasks fill the pipe, and another that waits to send one more, would wait for each other for ever.
+    A thread receives the tasks, so the parent can always send. Otherwise a worker that sends a result while tasks fill
+    the pipe, and a parent that sends one more task, would wait for each other without end.
     """
     serve_parent()
     tasks: SimpleQueue[tuple[int, Callable[[object], object], object] | None] = SimpleQueue()
@@ -317,19 +338,22 @@ def _serve(connection: Connection) -> None:
         number, function, argument = task
         try:
             answer: tuple[int, object, Exception | None] = (number, _call(function, argument), None)
-        except Exception as error:  # what it is, the process that takes the result will see
+        except Exception as error:  # raised again by `take`
             error.add_note(f"In a worker process:\n{traceback.format_exc()}")
             answer = (number, None, error)
         try:
             connection.send(answer)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            connection.send((number, None, TypeError(f"a result that cannot be sent: {error}")))
+            connection.send((number, None, TypeError(f"the result cannot be pickled: {error}")))
         except OSError:
             return
 
 
 def _receive(connection: Connection, tasks: "SimpleQueue[Any]") -> None:
-    """Put what comes through a pipe into a queue; None once the pipe is closed, or what comes cannot be read."""
+    """Put the tasks of a pipe into a queue, and `None` at its end.
+
+    A task that cannot be unpickled ends the queue too.
+    """
     try:
         while True:
             tasks.put(connection.recv())
