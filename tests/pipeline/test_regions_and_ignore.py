@@ -7,6 +7,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from tests.factories import rings, scribbled_disk, write_dataset
+
 FAST = (
     *("sampling.patch_size=[32, 32]", "sampling.batch_size=4", "network.features=[8, 16, 16]"),
     *("network.strides=[[1, 1], [2, 2], [2, 2]]", "network.kernel_sizes=[[3, 3], [3, 3], [3, 3]]"),
@@ -18,40 +20,9 @@ REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "hot": 3}
 IGNORING = {"background": 0, "disk": 1, "ignore": 2}
 
 
-def rings(number):
-    """A picture of three disks one in the other, and their values 1 (outermost) to 3."""
-    rng = np.random.default_rng(number)
-    y, x = np.mgrid[:40, :44]
-    distance = np.hypot(y - rng.uniform(14, 26), x - rng.uniform(14, 30))
-    values = sum((distance < radius).astype(np.uint8) for radius in (12, 8, 5))
-    image = np.array([40, 90, 150, 220])[values] + rng.normal(0, 8, values.shape)
-    return image.clip(0, 255).astype(np.uint8), values
-
-
-def scribbled(number):
-    """The same picture with one disk, of which only some rows are annotated."""
-    image, values = rings(number)
-    label_map = (values > 0).astype(np.uint8)
-    label_map[np.arange(len(label_map)) % 3 != 0] = 2
-    return image, label_map
-
-
-def write_dataset(folder, draw, *, labels, **description):
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for number in range(5):
-        image, label_map = draw(number)
-        Image.fromarray(image).save(folder / "imagesTr" / f"case_{number}_0000.png")
-        Image.fromarray(label_map).save(folder / "labelsTr" / f"case_{number}.png")
-    content = {
-        "channel_names": {"0": "gray"},
-        "labels": labels,
-        "numTraining": 5,
-        "file_ending": ".png",
-        **description,
-    }
-    (folder / "dataset.json").write_text(json.dumps(content))
-    return folder
+def write_cases(folder, draw, **options):
+    """Write five pictures."""
+    return write_dataset(folder, {f"case_{number}": draw(number) for number in range(5)}, **options)
 
 
 def train(command, dataset, model, *, settings=FAST, epochs=4):
@@ -74,7 +45,7 @@ def predict_and_evaluate(command, model, dataset, folder):
 
 
 def test_regions_are_learnt_each_by_itself(command, tmp_path):
-    dataset = write_dataset(tmp_path / "rings", rings, labels=REGIONS, regions_class_order=[1, 2, 3])
+    dataset = write_cases(tmp_path / "rings", rings, labels=REGIONS, regions_class_order=[1, 2, 3])
 
     outcome = train(command, dataset, tmp_path / "model")
     report = predict_and_evaluate(command, tmp_path / "model", dataset, tmp_path / "predictions")
@@ -92,8 +63,8 @@ def test_regions_are_learnt_each_by_itself(command, tmp_path):
 
 
 def test_what_is_not_annotated_is_learnt_from_what_is(command, tmp_path):
-    scribbles = write_dataset(tmp_path / "scribbles", scribbled, labels=IGNORING)
-    whole = write_dataset(
+    scribbles = write_cases(tmp_path / "scribbles", scribbled_disk, labels=IGNORING)
+    whole = write_cases(
         tmp_path / "whole",
         lambda number: (rings(number)[0], (rings(number)[1] > 0).astype(np.uint8)),
         labels={"background": 0, "disk": 1},
