@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.factories import write_invisible_balls_and_boxes
 from tests.training.launching import torchrun
 
 import scanseg
@@ -37,30 +38,7 @@ OPTIONS = {"recipe": "plain-unet", "num_workers": 0, "device": "cpu"}
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Four volumes of noise with a ball of one label and a box of another, in two folds."""
-    folder = tmp_path_factory.mktemp("data") / "noise"
-    rng = np.random.default_rng(0)
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for number in range(4):
-        z, y, x = np.mgrid[:14, :24, :24]
-        ball = (2 * (z - 7)) ** 2 + (y - rng.uniform(8, 12)) ** 2 + (x - rng.uniform(6, 10)) ** 2 < 36
-        box = (y > 12) & (x > rng.uniform(13, 17))
-        label_map = np.where(ball, 1, np.where(box, 2, 0)).astype(np.uint8)
-        noise = rng.integers(0, 255, label_map.shape).astype(np.uint8)
-        like = Image(noise[None], (1.0,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
-        write_label_map(folder / "imagesTr" / f"case_{number}_0000.nii.gz", noise, like=like)
-        write_label_map(folder / "labelsTr" / f"case_{number}.nii.gz", label_map, like=like)
-    description = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "ball": 1, "box": 2},
-        "numTraining": 4,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    halves = [["case_0", "case_1"], ["case_2", "case_3"]]
-    folds = [{"train": halves[1 - number], "val": halves[number]} for number in range(2)]
-    (folder / "splits_final.json").write_text(json.dumps(folds))
-    return folder
+    return write_invisible_balls_and_boxes(tmp_path_factory.mktemp("data") / "noise")
 
 
 @pytest.fixture(scope="module")

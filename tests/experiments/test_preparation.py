@@ -1,17 +1,15 @@
 """What a training is told to begin with."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from scanseg.errors import UsageError
 from scanseg.models import ModelFolder
 from scanseg.planning.preparation import known_splits, plan_of, store_of
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
+from tests.factories import write_noisy_boxes
 
 
 def test_description_given_for_its_data_set():
@@ -51,34 +49,9 @@ def test_model_given_for_a_data_set(tmp_path):
         )
 
 
-def write_volumes(folder, spacings):
-    """Volumes of noise around a box, each with its spacing along z, y, x."""
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    box = np.zeros((8, 16, 16), np.uint8)
-    box[2:6, 4:12, 4:12] = 1
-    noise = np.random.default_rng(0).normal(0, 1, box.shape)
-    for number, spacing in enumerate(spacings):
-        for array, path in (
-            ((noise + box).astype(np.float32), f"imagesTr/case_{number}_0000.nii.gz"),
-            (box, f"labelsTr/case_{number}.nii.gz"),
-        ):
-            image = sitk.GetImageFromArray(array)
-            image.SetSpacing(spacing[::-1])
-            sitk.WriteImage(image, folder / path)
-    description = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "box": 1},
-        "numTraining": len(spacings),
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
 def test_a_plan_knows_the_spacings_of_its_data_set(tmp_path):
-    first = write_volumes(tmp_path / "first", [(2.0, 1.0, 1.0), (2.0, 1.5, 1.0)])
-    second = write_volumes(tmp_path / "second", [(4.0, 0.5, 0.5), (3.0, 0.5, 0.75)])
+    first = write_noisy_boxes(tmp_path / "first", [(2.0, 1.0, 1.0), (2.0, 1.5, 1.0)])
+    second = write_noisy_boxes(tmp_path / "second", [(4.0, 0.5, 0.5), (3.0, 0.5, 0.75)])
 
     def plan(source, **given):
         told = {"recipe": None, "like": None} | given

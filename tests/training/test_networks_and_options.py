@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import scanseg
 from scanseg.imaging import Image, read_image, write_label_map
+from tests.factories import write_nested_ellipsoids
 
 from .test_resuming import StoppedError
 
@@ -59,31 +60,8 @@ EVERYTHING = (
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Four volumes of an ellipsoid in another, of which two rows of three are not annotated."""
-    folder = tmp_path_factory.mktemp("data") / "shells"
-    rng = np.random.default_rng(0)
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for number in range(4):
-        z, y, x = np.mgrid[:8, :24, :22]
-        distance = (3 * (z - 4)) ** 2 + (y - rng.uniform(9, 15)) ** 2 + (x - rng.uniform(8, 14)) ** 2
-        values = (distance < 80).astype(np.uint8) + (distance < 25)
-        image = (50 + 70 * values + rng.normal(0, 8, values.shape)).clip(0, 255).astype(np.uint8)
-        values[:, np.arange(24) % 3 != 0] = 3
-        like = Image(image[None], (3.0, 1.0, 1.0), (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
-        write_label_map(folder / "imagesTr" / f"case_{number}_0000.nii.gz", image, like=like)
-        write_label_map(folder / "labelsTr" / f"case_{number}.nii.gz", values, like=like)
-    description = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "whole": [1, 2], "inner": 2, "ignore": 3},
-        "regions_class_order": [1, 2],
-        "numTraining": 4,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    folds = [{"train": ["case_0", "case_1", "case_2"], "val": ["case_3"]}]
-    (folder / "splits_final.json").write_text(json.dumps(folds))
-    return folder
+    """Four partly annotated volumes with two regions."""
+    return write_nested_ellipsoids(tmp_path_factory.mktemp("data") / "shells")
 
 
 def stop_at(count):

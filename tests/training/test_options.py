@@ -14,8 +14,9 @@ import scanseg
 from scanseg.errors import InputError, InterruptionError, UsageError
 from scanseg.models import ModelFolder
 from scanseg.preprocessing.compressed import read_array
+from tests.factories import write_disks
 
-from .conftest import SETTINGS, write_dataset
+from .conftest import SETTINGS
 from .test_resuming import StoppedError, kill_in
 
 LONGER = ("training.epochs=6", "training.validate_every=1", "training.checkpoint_seconds=0")
@@ -212,7 +213,7 @@ def test_an_epoch_has_one_line_of_metrics_wherever_a_training_was_stopped(datase
 
 def write_stripes(folder, **changes):
     """Write disks of which every third row has another label."""
-    dataset = write_dataset(folder / "disks")
+    dataset = write_disks(folder / "disks")
     for path in (dataset / "labelsTr").iterdir():
         label_map = np.array(Image.open(path))
         label_map[::3] *= 2
@@ -236,7 +237,7 @@ def test_the_order_in_which_labels_are_listed_changes_nothing(tmp_path):
 
 def test_fine_tuning_begins_with_another_model(dataset, tmp_path):
     train_in(dataset, tmp_path / "first")
-    other = write_dataset(tmp_path / "others" / "disks", numbers=range(5, 10))
+    other = write_disks(tmp_path / "others" / "disks", numbers=range(5, 10))
     options = {"initial_weights": tmp_path / "first", "lr": 1e-9, "epochs": 1}
 
     result = scanseg.train(other, tmp_path / "second", device="cpu", num_workers=0, **options)
@@ -250,7 +251,7 @@ def test_fine_tuning_begins_with_another_model(dataset, tmp_path):
 
 def test_fine_tuning_on_other_labels_begins_the_head_anew(dataset, tmp_path, command):
     train_in(dataset, tmp_path / "first")
-    other = write_dataset(tmp_path / "others" / "rings", numbers=range(5, 10))
+    other = write_disks(tmp_path / "others" / "rings", numbers=range(5, 10))
     content = read(other, "dataset.json")
     (other / "dataset.json").write_text(
         json.dumps(content | {"labels": {"background": 0, "ring": 1, "dot": 2}})
@@ -317,7 +318,7 @@ def test_weights_of_another_network_are_refused(dataset, plan, tmp_path):
 
 def test_a_plan_like_a_model_s(dataset, tmp_path, command):
     train_in(dataset, tmp_path / "first")
-    other = write_dataset(tmp_path / "others" / "disks", numbers=range(5, 10))
+    other = write_disks(tmp_path / "others" / "disks", numbers=range(5, 10))
 
     outcome = command(
         "plan", other, "--like", tmp_path / "first", "-o", tmp_path / "like.json", "--num-workers", 0

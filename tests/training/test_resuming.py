@@ -14,8 +14,9 @@ from scanseg.runtime import signals
 from scanseg.runtime.signals import watch_signals
 from scanseg.specs import TrainingSpec
 from scanseg.training.loop import TrainingLoop
+from tests.factories import disk, write_case, write_disks
 
-from .conftest import SETTINGS, add_case, write_dataset
+from .conftest import SETTINGS
 
 
 class StoppedError(Exception):
@@ -61,7 +62,7 @@ def test_a_new_division_does_not_bring_validation_cases_into_training(train, dat
     with pytest.raises(StoppedError):
         train(progress=kill_in("training"))
     write_splits(dataset, (2, 3, 4), (0, 1))
-    add_case(dataset, 7)
+    write_case(dataset, "case_7", disk(7))
 
     train(resume=True)
 
@@ -186,7 +187,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_work_begins(dataset, p
 
 def test_data_sets_of_one_name_have_stores_of_their_own(tmp_path):
     folders = [
-        write_dataset(tmp_path / parent / "disks", numbers=numbers)
+        write_disks(tmp_path / parent / "disks", numbers=numbers)
         for parent, numbers in (("a", range(4)), ("b", range(4, 8)))
     ]
     for folder in folders:
