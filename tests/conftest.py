@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-# Tests share the cores, and their networks are too small for threads. Numerical libraries read these variables when they
-# are imported, which is later. Processes that tests start inherit them.
+# Tests share the cores, and their networks are too small for threads. Numerical libraries read these variables at their
+# import, which comes later. Processes that tests start inherit them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
     os.environ[name] = "1"
 os.environ["MPLBACKEND"] = "agg"

@@ -4,6 +4,7 @@ Their fixtures give small pictures with which a training takes a second.
 """
 
 import pytest
+
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_folds
 
 SETTINGS = (

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.factories import write_invisible_balls_and_boxes
-from tests.training.launching import torchrun
 
 import scanseg
 from scanseg.errors import InputError, UsageError
-from scanseg.imaging import Image, read_image, write_label_map
+from scanseg.imaging import read_image
 from scanseg.inference.postprocessing import NOTHING
 from scanseg.models import ModelFolder, write_ensemble
 from scanseg.preprocessing.compressed import read_array, write_array
 from scanseg.preprocessing.store import Store
 from scanseg.specs import EnsembleSpec
 from scanseg.specs.records.comparison import ComparisonRecord
+from tests.factories import write_invisible_balls_and_boxes
+from tests.training.launching import torchrun
 
 SETTINGS = (
     *("sampling.patch_size=[8, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),

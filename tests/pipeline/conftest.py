@@ -6,6 +6,7 @@ Their fixtures give small data sets with easy shapes.
 from pathlib import Path
 
 import pytest
+
 from tests.factories import write_balls_and_boxes, write_colour_disks
 
 

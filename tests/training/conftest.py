@@ -4,9 +4,9 @@ Their fixtures give a data set and a plan with which a training takes a second.
 """
 
 import pytest
-from tests.factories import SMALL_XLSTM_UNET_2D, write_disks
 
 import scanseg
+from tests.factories import SMALL_XLSTM_UNET_2D, write_disks
 
 SETTINGS = (
     *SMALL_XLSTM_UNET_2D,

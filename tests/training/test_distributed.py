@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.launching import torchrun
 
 import scanseg
+from tests.training.launching import torchrun
 
 from .conftest import SETTINGS
 

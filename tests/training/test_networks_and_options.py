@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import scanseg
-from scanseg.imaging import Image, read_image, write_label_map
+from scanseg.imaging import read_image
 from tests.factories import write_nested_ellipsoids
 
 from .test_resuming import StoppedError
