@@ -11,8 +11,9 @@ from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
 from scanseg.specs import AdamWSpec, SGDSpec
 from scanseg.training.kernel_compilation import buffers_kept, compile_kernels
+from tests.factories import make_square_batch
 
-from .test_step import MSVM, XLSTM, make_batch, make_plan, make_step, weights
+from .test_step import MSVM, XLSTM, make_step, plan_of, weights
 
 
 class Kernels:
@@ -45,10 +46,10 @@ def compiling(step, monkeypatch, *, threads=2, progress=ignore_progress):
 @pytest.mark.parametrize(("network", "size"), [(XLSTM, 16), (MSVM, 64)], ids=["xlstm", "msvm"])
 def test_steps_are_those_of_a_training_that_compiles_as_it_goes(kernels, monkeypatch, network, size, dtype):
     """Parameters, running statistics, the optimizer's state and the loss scale are equal bit by bit."""
-    plan = make_plan(network, size, optimizer=AdamWSpec(lr=1e-3), ema_decay=0.9)
+    plan = plan_of(network, size, optimizer=AdamWSpec(lr=1e-3), ema_decay=0.9)
     plain, ahead = make_step(plan, dtype=dtype), compiling(make_step(plan, dtype=dtype), monkeypatch)
     for iteration in range(2):
-        losses = [step.run(make_batch(size, iteration), lr=1e-3) for step in (plain, ahead)]
+        losses = [step.run(make_square_batch(size, iteration), lr=1e-3) for step in (plain, ahead)]
         assert torch.equal(*losses)
 
     assert kernels.blocks == [(2, torch.device("cpu"))]
@@ -67,14 +68,14 @@ def test_steps_are_those_of_a_training_that_compiles_as_it_goes(kernels, monkeyp
 def test_a_restored_training_compiles_before_its_first_step_and_goes_on_exactly(
     kernels, monkeypatch, tmp_path
 ):
-    plan = make_plan(MSVM, 64, optimizer=AdamWSpec(lr=1e-3))
+    plan = plan_of(MSVM, 64, optimizer=AdamWSpec(lr=1e-3))
     whole, restored = make_step(plan), compiling(make_step(plan), monkeypatch)
-    whole.run(make_batch(64, 0), lr=1e-3)
+    whole.run(make_square_batch(64, 0), lr=1e-3)
     folder = ModelFolder.create(tmp_path / "model", plan)
     folder.write_checkpoint(whole.checkpoint())
     restored.restore(folder.read_checkpoint())
     for step in (whole, restored):
-        step.run(make_batch(64, 1), lr=1e-3)
+        step.run(make_square_batch(64, 1), lr=1e-3)
 
     assert len(kernels.blocks) == 1
     assert torch.equal(weights(restored), weights(whole))
@@ -82,17 +83,15 @@ def test_a_restored_training_compiles_before_its_first_step_and_goes_on_exactly(
 
 def test_compiling_is_told_of(kernels, monkeypatch):
     heard = []
-    step = compiling(
-        make_step(make_plan(XLSTM, 16, optimizer=AdamWSpec())), monkeypatch, progress=heard.append
-    )
-    step.run(make_batch(16, 0), lr=1e-3)
+    step = compiling(make_step(plan_of(XLSTM, 16, optimizer=AdamWSpec())), monkeypatch, progress=heard.append)
+    step.run(make_square_batch(16, 0), lr=1e-3)
     assert [(progress.task, progress.done, progress.total) for progress in heard] == [
         ("compiling kernels", done, 3) for done in (1, 2, 3)
     ]
 
 
 def test_nothing_is_compiled_ahead_on_a_cpu(kernels):
-    make_step(make_plan(XLSTM, 16, optimizer=AdamWSpec())).run(make_batch(16, 0), lr=1e-3)
+    make_step(plan_of(XLSTM, 16, optimizer=AdamWSpec())).run(make_square_batch(16, 0), lr=1e-3)
     assert kernels.blocks == []
 
 
@@ -109,12 +108,12 @@ def test_worthless_numbers_leave_buffers_as_they_were():
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "direct"])
 @pytest.mark.parametrize(("network", "size"), [(XLSTM, 16), (MSVM, 64)], ids=["xlstm", "msvm"])
 def test_on_a_gpu_steps_are_those_of_a_training_that_compiles_as_it_goes(network, size, graph):
-    plan = make_plan(network, size, optimizer=SGDSpec(lr=1e-2), cuda_graph=graph)
+    plan = plan_of(network, size, optimizer=SGDSpec(lr=1e-2), cuda_graph=graph)
     states = []
     for threads in (0, 4):
         step = make_step(plan, device="cuda", dtype=torch.bfloat16, num_compiling_threads=threads)
         for iteration in range(3):
-            step.run(make_batch(size, iteration, device="cuda"), lr=1e-2)
+            step.run(make_square_batch(size, iteration, device="cuda"), lr=1e-2)
         states.append({name: value.float() for name, value in step.network.state_dict().items()})
     # cuDNN may choose other algorithms the second time, whose products of bf16 are rounded otherwise.
     torch.testing.assert_close(states[1], states[0], atol=2e-3, rtol=1e-2)
@@ -131,9 +130,9 @@ def test_on_a_gpu_the_first_step_compiles_nothing_that_is_not_compiled_ahead(tmp
         lambda *, repr, is_manual_warmup, **others: events.append((is_manual_warmup, repr)),
     )
     # A size that no other test has, since a process keeps its kernels.
-    step = make_step(make_plan(MSVM, 96, optimizer=AdamWSpec()), device="cuda", dtype=torch.bfloat16)
-    step.run(make_batch(96, 0, device="cuda"), lr=1e-3)
-    step.logits(make_batch(96, 1, device="cuda"))
+    step = make_step(plan_of(MSVM, 96, optimizer=AdamWSpec()), device="cuda", dtype=torch.bfloat16)
+    step.run(make_square_batch(96, 0, device="cuda"), lr=1e-3)
+    step.logits(make_square_batch(96, 1, device="cuda"))
     assert events
     assert [name for is_ahead, name in events if not is_ahead] == []
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanseg.batches.batches import Batch
 from scanseg.networks import build_network
 from scanseg.ops.mlstm import BACKENDS as MLSTM_BACKENDS
 from scanseg.ops.mlstm import mlstm
@@ -15,16 +14,12 @@ from scanseg.ops.ss2d import ss2d_scan
 from scanseg.runtime import RunContext
 from scanseg.specs import (
     AdamWSpec,
-    DatasetSpec,
     MSVMUNetSpec,
-    Plan,
-    PreprocessingSpec,
-    SamplingSpec,
     TrainingSpec,
     XLSTMUNetSpec,
-    ZScoreNormalization,
 )
 from scanseg.training.step import TrainingStep
+from tests.factories import make_plan, make_square_batch
 
 STAGES = {"features": (4, 8, 12), "strides": ((1, 1), (2, 2), (2, 2)), "kernel_sizes": ((3, 3),) * 3}
 SPECS = {
@@ -46,29 +41,10 @@ BREAKING_GATES = {
 
 def make_step(name, dtype):
     spec, size = SPECS[name]
-    plan = Plan(
-        recipe="test",
-        dataset=DatasetSpec(
-            name="discs", channel_names=("MRI",), labels={"background": 0, "disc": 1}, file_ending=".png"
-        ),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
-        sampling=SamplingSpec(patch_size=(size, size), batch_size=2),
-        augmentation=(),
-        network=spec,
-        training=TrainingSpec(optimizer=AdamWSpec()),
-    )
+    plan = make_plan(spec, patch_size=(size, size), training=TrainingSpec(optimizer=AdamWSpec()))
     torch.manual_seed(0)
     network = build_network(spec, in_channels=1, num_classes=2, patch_size=(size, size))
     return TrainingStep(plan, network, context=RunContext(device="cpu"), autocast_dtype=dtype), size
-
-
-def make_batch(size, iteration):
-    generator = torch.Generator().manual_seed(iteration)
-    label_maps = torch.zeros(2, size, size, dtype=torch.uint8)
-    label_maps[:, : size // 2, iteration % 4 : size // 2] = 1
-    images = label_maps.unsqueeze(1) * 2.0 + 0.3 * torch.randn(2, 1, size, size, generator=generator)
-    return Batch(images, label_maps)
 
 
 def is_finite(step):
@@ -80,7 +56,7 @@ def is_finite(step):
 def test_both_networks_train_in_16_bits(name, dtype):
     step, size = make_step(name, dtype)
 
-    losses = [float(step.run(make_batch(size, iteration), lr=3e-3)) for iteration in range(12)]
+    losses = [float(step.run(make_square_batch(size, iteration), lr=3e-3)) for iteration in range(12)]
 
     assert all(math.isfinite(loss) for loss in losses)
     assert sum(losses[-3:]) < sum(losses[:3])
@@ -96,7 +72,7 @@ def test_a_network_whose_gates_break_the_published_form_trains(dtype):
         for bias in biases:
             bias.fill_(-150.0)
 
-    losses = [float(step.run(make_batch(size, iteration), lr=1e-3)) for iteration in range(12)]
+    losses = [float(step.run(make_square_batch(size, iteration), lr=1e-3)) for iteration in range(12)]
 
     assert all(math.isfinite(loss) for loss in losses)
     assert is_finite(step)
