@@ -16,7 +16,7 @@ from torch import nn
 
 from scanseg.batches import Batch
 from scanseg.dataset import find_splits, open_dataset
-from scanseg.imaging import Image
+from scanseg.imaging import Image, write_label_map
 from scanseg.preprocessing import Store, build_store
 from scanseg.runtime import RunContext
 from scanseg.specs import (
@@ -72,6 +72,12 @@ def write_volume(
         image.SetDirection(direction)
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteImage(image, str(path))
+
+
+def write_labels(path: Path, array: np.ndarray, *, spacing: Sequence[float] | None = None) -> None:
+    """Write a label map with straight axes; its folder is created. `spacing` defaults to 1 mm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_label_map(path, array, like=image_of(array[None], spacing=spacing))
 
 
 def write_picture(path: Path, array: np.ndarray, **options: object) -> None:
