@@ -14,29 +14,10 @@ from scanseg.errors import InputError, UsageError
 from scanseg.models import Checkpoint, ModelFolder, check_network
 from scanseg.models.folder import read_tensors, write_tensors
 from scanseg.specs import (
-    DatasetSpec,
     Plan,
-    PreprocessingSpec,
-    SamplingSpec,
     TrainingState,
-    XLSTMUNetSpec,
-    ZScoreNormalization,
 )
-
-
-def make_plan(patch_size=(16, 16)):
-    labels = {"background": 0, "disc": 1}
-    return Plan(
-        recipe="test",
-        dataset=DatasetSpec(name="discs", channel_names=("MRI",), labels=labels, file_ending=".png"),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
-        sampling=SamplingSpec(patch_size=patch_size, batch_size=2),
-        augmentation=(),
-        network=XLSTMUNetSpec(
-            features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2, num_blocks_encoder=1
-        ),
-    )
+from tests.factories import make_plan
 
 
 def checkpoint(iterations, *, value=0.0):

@@ -17,56 +17,38 @@ from scanseg.models import ModelFolder
 from scanseg.models.published_checkpoints import import_encoder, import_model, load_encoder, read_official
 from scanseg.networks import MSVMUNet, ours_to_official
 from scanseg.specs import (
-    DatasetSpec,
     ImportRecord,
     InferenceSpec,
     MSVMUNetSpec,
-    Plan,
-    PreprocessingSpec,
     RescaleNormalization,
-    SamplingSpec,
     XLSTMUNetSpec,
-    ZScoreNormalization,
 )
-
-DATASET = DatasetSpec(
-    name="discs", channel_names=("MRI",), labels={"background": 0, "disc": 1}, file_ending=".png"
-)
+from tests.factories import make_plan
 
 
 def msvm_plan():
-    return Plan(
+    return make_plan(
+        MSVMUNetSpec(dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1),
+        patch_size=(64, 64),
         recipe="msvm-unet",
-        dataset=DATASET,
-        num_axes=2,
-        preprocessing=PreprocessingSpec(
-            crop_to_nonzero=False,
-            normalizations=(RescaleNormalization(low=-1, high=1),),
-            slice_size=(64, 64),
-            label_order=0,
-        ),
-        sampling=SamplingSpec(patch_size=(64, 64), batch_size=2),
-        augmentation=(),
-        network=MSVMUNetSpec(dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1),
+        preprocessing={
+            "crop_to_nonzero": False,
+            "normalizations": (RescaleNormalization(low=-1, high=1),),
+            "slice_size": (64, 64),
+            "label_order": 0,
+        },
         inference=InferenceSpec(mode="slices"),
     )
 
 
 def xlstm_plan():
-    return Plan(
-        recipe="xlstm-unet",
-        dataset=DATASET,
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
-        sampling=SamplingSpec(patch_size=(32, 32), batch_size=2),
-        augmentation=(),
-        network=XLSTMUNetSpec(
-            features=(4, 8, 16),
-            strides=((1, 1), (2, 2), (2, 2)),
-            kernel_sizes=((3, 3),) * 3,
-            num_blocks_encoder=1,
-        ),
+    network = XLSTMUNetSpec(
+        features=(4, 8, 16),
+        strides=((1, 1), (2, 2), (2, 2)),
+        kernel_sizes=((3, 3),) * 3,
+        num_blocks_encoder=1,
     )
+    return make_plan(network, patch_size=(32, 32), recipe="xlstm-unet")
 
 
 PLANS = {"msvm-unet": msvm_plan, "xlstm-unet": xlstm_plan}
