@@ -7,29 +7,24 @@ from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
-    DatasetSpec,
     GammaTransform,
     MSVMUNetSpec,
     Plan,
-    PreprocessingSpec,
     SamplingSpec,
     TrainingSpec,
-    ZScoreNormalization,
 )
+from tests.factories import make_plan
 
 
 @pytest.fixture
 def plan() -> Plan:
-    return Plan(
+    return make_plan(
+        MSVMUNetSpec(),
+        patch_size=(64, 64),
         recipe="msvm-unet",
-        dataset=DatasetSpec(
-            name="shapes", channel_names=("gray",), labels={"background": 0, "disk": 1}, file_ending=".png"
-        ),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=(64, 64)),
+        preprocessing={"slice_size": (64, 64)},
         sampling=SamplingSpec(patch_size=(64, 64), batch_size=2, order="every-slice"),
         augmentation=(AffineTransform(), GammaTransform()),
-        network=MSVMUNetSpec(),
     )
 
 

@@ -6,30 +6,21 @@ from pydantic import ValidationError
 from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
-    DatasetSpec,
     GammaTransform,
     InferenceSpec,
     LossSpec,
     MirrorTransform,
     MSVMUNetSpec,
-    Plan,
-    PreprocessingSpec,
     SamplingSpec,
     TrainingSpec,
-    ZScoreNormalization,
 )
+from tests.factories import make_plan
 
 
-def make_plan(*, slice_size=None, **parts):
-    labels = {"background": 0, "disc": 1}
-    return Plan(
-        recipe="test",
-        dataset=DatasetSpec(name="discs", channel_names=("MRI",), labels=labels, file_ending=".png"),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=slice_size),
-        network=MSVMUNetSpec(),
-        **{"sampling": SamplingSpec(patch_size=(64, 64), batch_size=2), "augmentation": (), **parts},
-    )
+def plan_of(*, slice_size=None, **parts):
+    """Return a plan of slices for MSVM-UNet."""
+    steps = {"slice_size": slice_size}
+    return make_plan(MSVMUNetSpec(), patch_size=(64, 64), preprocessing=steps, **parts)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +65,11 @@ def make_plan(*, slice_size=None, **parts):
 )
 def test_inconsistent_parts_are_refused(parts, message):
     with pytest.raises(ValidationError, match=message):
-        make_plan(**parts)
+        plan_of(**parts)
 
 
 def test_consistent_parts_are_accepted():
-    make_plan(
+    plan_of(
         slice_size=(64, 64),
         augmentation=(AffineTransform(), MirrorTransform(axes=(0, 1))),
         inference=InferenceSpec(mode="slices", slice_resampling="labels", mirror_axes=(1,)),
@@ -93,7 +84,7 @@ def test_seeds_are_in_the_range_of_torch():
 
 
 def test_properties_of_a_data_set_follow_changes_of_its_labels():
-    dataset = make_plan().dataset
+    dataset = plan_of().dataset
     assert (dataset.num_outputs, dataset.num_channels) == (2, 1)
 
     changed = dataset.model_copy(
