@@ -88,7 +88,7 @@ def test_metrics_after_the_checkpoint_and_lines_cut_short_are_dropped(folder):
 
 def test_a_network_is_checked_before_it_is_built():
     check_network(make_plan())
-    with pytest.raises(InputError, match=r"patch_size .*15"):
+    with pytest.raises(InputError, match=r"patch_size: .*got \(15, 16\)"):
         check_network(make_plan(patch_size=(15, 16)))
 
 
