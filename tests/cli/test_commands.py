@@ -11,13 +11,11 @@ import pytest
 from scanseg.cli.console import format_duration
 from scanseg.cli.options import Recipe
 from scanseg.specs import (
-    DatasetSpec,
     MSVMUNetSpec,
     Plan,
-    PreprocessingSpec,
     SamplingSpec,
-    ZScoreNormalization,
 )
+from tests.factories import make_plan
 
 
 @dataclass
@@ -35,16 +33,12 @@ class Call:
 
 @pytest.fixture
 def plan() -> Plan:
-    return Plan(
+    return make_plan(
+        MSVMUNetSpec(),
+        patch_size=(64, 96),
         recipe="msvm-unet",
-        dataset=DatasetSpec(
-            name="shapes", channel_names=("gray",), labels={"background": 0, "disk": 1}, file_ending=".png"
-        ),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),), slice_size=(64, 96)),
+        preprocessing={"slice_size": (64, 96)},
         sampling=SamplingSpec(patch_size=(64, 96), batch_size=2, order="every-slice"),
-        augmentation=(),
-        network=MSVMUNetSpec(),
     )
 
 
