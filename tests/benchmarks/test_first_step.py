@@ -4,20 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import scanseg
 from benchmarks.first_step import describe, faults, main
-from scanseg.dataset.raw import open_dataset
-from scanseg.preprocessing.store_building import build_store
-from scanseg.runtime import RunContext
 from scanseg.specs import Splits
-
-SETTINGS = (
-    *("sampling.patch_size=[16, 16]", "sampling.batch_size=2", "network.features=[4, 8]", "augmentation=[]"),
-    *("network.strides=[[1, 1], [2, 2]]", "network.kernel_sizes=[[3, 3], [3, 3]]"),
-    *("network.num_blocks_encoder=1", "network.num_blocks_decoder=1"),
-)
+from tests.factories import SMALL_XLSTM_UNET_2D, write_dataset, write_store
 
 
 def run_of(**fields):
@@ -55,25 +46,16 @@ def test_a_line_says_how_kernels_were_compiled():
 @pytest.fixture
 def plan(tmp_path):
     """File of a plan; its store lies beside it."""
-    dataset = tmp_path / "noise"
-    for name in ("imagesTr", "labelsTr"):
-        (dataset / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number in range(2):
-        for folder, largest, ending in (("imagesTr", 255, "_0000"), ("labelsTr", 1, "")):
-            pixels = rng.integers(0, largest, (24, 24), dtype=np.uint8, endpoint=True)
-            Image.fromarray(pixels).save(dataset / folder / f"case_{number}{ending}.png")
-    labels = {"background": 0, "bright": 1}
-    description = {"channel_names": {"0": "gray"}, "labels": labels, "numTraining": 2, "file_ending": ".png"}
-    (dataset / "dataset.json").write_text(json.dumps(description))
-    made = scanseg.make_plan(dataset, settings=SETTINGS, num_workers=0)
-    build_store(
-        open_dataset(dataset),
-        preprocessing=made.preprocessing,
-        splits=Splits(source="none", folds=()),
-        folder=tmp_path / "store",
-        context=RunContext(num_workers=0),
-    )
+
+    def draw(largest):
+        return rng.integers(0, largest, (24, 24), dtype=np.uint8, endpoint=True)
+
+    cases = {f"case_{number}": (draw(255), draw(1)) for number in range(2)}
+    dataset = write_dataset(tmp_path / "noise", cases, labels={"background": 0, "bright": 1})
+    made = scanseg.make_plan(dataset, settings=SMALL_XLSTM_UNET_2D, num_workers=0)
+    steps = dict(made.preprocessing)
+    write_store(dataset, tmp_path / "store", splits=Splits(source="none", folds=()), **steps)
     (tmp_path / "plan.json").write_text(made.to_json())
     return tmp_path / "plan.json"
 

@@ -11,15 +11,11 @@ from scanseg.networks import build_network
 from scanseg.runtime import RunContext
 from scanseg.specs import (
     AdamWSpec,
-    DatasetSpec,
-    Plan,
-    PreprocessingSpec,
-    SamplingSpec,
     TrainingSpec,
     XLSTMUNetSpec,
-    ZScoreNormalization,
 )
 from scanseg.training.step import TrainingStep
+from tests.factories import make_plan
 
 SPEC = XLSTMUNetSpec(
     features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2, num_blocks_encoder=1, variant="bot"
@@ -28,18 +24,7 @@ SPEC = XLSTMUNetSpec(
 
 @pytest.fixture
 def step():
-    plan = Plan(
-        recipe="test",
-        dataset=DatasetSpec(
-            name="noise", channel_names=("MRI",), labels={"background": 0, "disc": 1}, file_ending=".png"
-        ),
-        num_axes=2,
-        preprocessing=PreprocessingSpec(normalizations=(ZScoreNormalization(),)),
-        sampling=SamplingSpec(patch_size=(8, 8), batch_size=2),
-        augmentation=(),
-        network=SPEC,
-        training=TrainingSpec(optimizer=AdamWSpec()),
-    )
+    plan = make_plan(SPEC, patch_size=(8, 8), training=TrainingSpec(optimizer=AdamWSpec()))
     torch.manual_seed(0)
     network = build_network(SPEC, in_channels=1, num_classes=2, patch_size=(8, 8))
     return TrainingStep(plan, network, context=RunContext(device="cpu"), autocast_dtype=torch.float16)

@@ -5,39 +5,20 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import scanseg
 from benchmarks.prediction_stages import Stages, main, time_stages
 from scanseg.inference import Predictor
-
-SETTINGS = (
-    *("sampling.patch_size=[16, 16]", "network.features=[4, 8]", "network.strides=[[1, 1], [2, 2]]"),
-    *(
-        "network.kernel_sizes=[[3, 3], [3, 3]]",
-        "network.num_blocks_encoder=1",
-        "network.num_blocks_decoder=1",
-    ),
-)
+from tests.factories import SMALL_XLSTM_UNET_2D, write_dataset
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    folder = tmp_path / "pictures"
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for number in range(3):
-        picture = np.random.default_rng(number).integers(0, 255, (20, 20)).astype(np.uint8)
-        Image.fromarray(picture).save(folder / "imagesTr" / f"case_{number}_0000.png")
-        Image.fromarray((picture > 99).astype(np.uint8)).save(folder / "labelsTr" / f"case_{number}.png")
-    description = {
-        "channel_names": {"0": "gray"},
-        "labels": {"background": 0, "bright": 1},
-        "numTraining": 3,
-        "file_ending": ".png",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
+    pictures = [
+        np.random.default_rng(number).integers(0, 255, (20, 20)).astype(np.uint8) for number in range(3)
+    ]
+    cases = {f"case_{number}": (picture, picture > 99) for number, picture in enumerate(pictures)}
+    return write_dataset(tmp_path / "pictures", cases, labels={"background": 0, "bright": 1})
 
 
 def test_what_is_hidden_is_what_the_folder_took_less():
@@ -46,7 +27,7 @@ def test_what_is_hidden_is_what_the_folder_took_less():
 
 def test_a_plan_is_enough(dataset, tmp_path):
     plan = tmp_path / "plan.json"
-    plan.write_text(scanseg.make_plan(dataset, settings=SETTINGS, num_workers=0).to_json())
+    plan.write_text(scanseg.make_plan(dataset, settings=SMALL_XLSTM_UNET_2D, num_workers=0).to_json())
 
     main([str(plan), str(dataset / "imagesTr"), "--device", "cpu", "-o", str(tmp_path / "record.json")])
 
@@ -58,7 +39,7 @@ def test_a_plan_is_enough(dataset, tmp_path):
 def test_preparing_is_hidden_behind_a_device_that_works(dataset, tmp_path, monkeypatch):
     """Sleeping stands for a GPU at work, and for a slow disk."""
     model = tmp_path / "model"
-    settings = (*SETTINGS, "training.epochs=1", "training.iterations_per_epoch=1", "sampling.batch_size=2")
+    settings = (*SMALL_XLSTM_UNET_2D, "training.epochs=1", "training.iterations_per_epoch=1")
     scanseg.train(dataset, model, settings=settings, device="cpu", num_workers=0, fold="all")
     prepare, predict = Predictor.prepare, Predictor.predict_prepared
 
