@@ -9,15 +9,12 @@ import torch
 from scanseg.batches import in_memory as resident
 from scanseg.runtime import RunContext
 from scanseg.specs import (
-    DatasetSpec,
-    Plan,
-    PreprocessingSpec,
     SamplingSpec,
     TrainingSpec,
     XLSTMUNetSpec,
-    ZScoreNormalization,
 )
 from scanseg.training.validation import patch_dice
+from tests.factories import DISCS, make_plan
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 REGIONS = {"background": 0, "whole": (1, 2), "core": 2}
@@ -66,21 +63,14 @@ def scores(labels, label_map, prediction, *, order="random-patches", batches=2):
 
 def scores_and_batches(labels, label_map, prediction, *, order, batches):
     regions = (1, 2) if any(isinstance(value, tuple) for value in labels.values()) else None
-    dataset = DatasetSpec(
-        name="set", channel_names=("MRI",), labels=labels, regions_class_order=regions, file_ending=".png"
-    )
+    dataset = DISCS.model_copy(update={"labels": labels, "regions_class_order": regions})
     patch_size = np.shape(label_map)[-2:]
-    plan = Plan(
-        recipe="test",
+    plan = make_plan(
+        XLSTMUNetSpec(features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2),
         dataset=dataset,
-        num_axes=2,
-        preprocessing=PreprocessingSpec(
-            normalizations=(ZScoreNormalization(),),
-            slice_size=patch_size if order == "every-slice" else None,
-        ),
+        patch_size=patch_size,
+        preprocessing={"slice_size": patch_size if order == "every-slice" else None},
         sampling=SamplingSpec(patch_size=patch_size, batch_size=2, order=order),
-        augmentation=(),
-        network=XLSTMUNetSpec(features=(4, 8), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2),
         training=TrainingSpec(validation_batches=batches),
     )
     cpu = torch.device("cpu")
