@@ -14,19 +14,7 @@ from scanseg.imaging import Image, read_image, read_label_map, write_label_map
 from scanseg.inference import folder as folders
 from scanseg.inference import outputs as targets
 from scanseg.specs import PredictionRecord
-
-
-class Threshold(nn.Module):
-    """Label 1 where the image is above one half."""
-
-    def forward(self, batch):
-        return torch.cat((torch.zeros_like(batch), batch - 0.5), dim=1)
-
-
-def write(path, array):
-    direction = tuple(np.eye(array.ndim).ravel().tolist())
-    image = Image(array[None], spacing=(1.0,) * array.ndim, origin=(0.0,) * array.ndim, direction=direction)
-    write_label_map(path, array, like=image)
+from tests.factories import Threshold, write_labels
 
 
 @pytest.fixture
@@ -36,7 +24,7 @@ def volumes(tmp_path, rng):
     folder.mkdir()
     arrays = {case: rng.integers(0, 2, (5, 6, 7)).astype(np.uint8) for case in ("a", "b")}
     for case, array in arrays.items():
-        write(folder / f"{case}_0000.nii.gz", array)
+        write_labels(folder / f"{case}_0000.nii.gz", array)
     return folder, arrays
 
 
@@ -64,14 +52,14 @@ def test_evaluate_finds_the_names(make_predictor, volumes, tmp_path):
     make_predictor().predict_folder(folder, tmp_path / "out")
     (tmp_path / "references").mkdir()
     for case, array in arrays.items():
-        write(tmp_path / "references" / f"{case}.nii.gz", array)
+        write_labels(tmp_path / "references" / f"{case}.nii.gz", array)
     report = evaluate(tmp_path / "out", tmp_path / "references")
     assert report.summary.label_means() == {"bright": 1.0}
 
 
 def test_one_file_of_another_ending(make_predictor, tmp_path):
     array = np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0)
-    write(tmp_path / "scan.nrrd", array)
+    write_labels(tmp_path / "scan.nrrd", array)
     make_predictor().predict_folder(tmp_path / "scan.nrrd", tmp_path / "out")
     np.testing.assert_array_equal(read_label_map(tmp_path / "out" / "scan.nrrd").array[0], array)
 
@@ -146,7 +134,7 @@ def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
     output = tmp_path / "out"
     predictor = make_predictor()
     predictor.predict_folder(folder, output)
-    write(output / "a.nii.gz", 1 - arrays["a"])
+    write_labels(output / "a.nii.gz", 1 - arrays["a"])
     told = (
         r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced\. .*by --skip-existing, .*by --overwrite"
     )
@@ -161,7 +149,7 @@ def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     other = tmp_path / "other"
     other.mkdir()
-    write(other / "c_0000.nii.gz", arrays["a"])
+    write_labels(other / "c_0000.nii.gz", arrays["a"])
     for name in ("x.nii", "y.NII", "notes.txt", "1.2.840.dcm", "README"):
         (folder / name).touch()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "dataset.json", "prediction.json", "._a_0000.nii"):
@@ -223,7 +211,7 @@ def test_the_voxels_of_a_header_are_no_other_files(make_predictor, tmp_path):
 def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_path):
     folder, _ = volumes
     array = np.zeros((5, 6, 7), np.uint8)
-    write(folder / "c.nii.gz", array)
+    write_labels(folder / "c.nii.gz", array)
     (folder / "dataset.json").write_text("{}")
     with pytest.raises(
         InputError, match=r"c\.nii\.gz is an image to segment; dataset\.json there was not written by"
@@ -368,7 +356,7 @@ def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
     predictor = make_predictor()
     predictor.predict_folder(folder, output)
     (output / "b.nii.gz").unlink()
-    write(output / "a.nii.gz", 1 - arrays["a"])
+    write_labels(output / "a.nii.gz", 1 - arrays["a"])
     record = predictor.predict_folder(folder, output, skip_existing=True)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
     np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], arrays["b"])

@@ -16,8 +16,7 @@ from scanseg.inference.resample import restore
 from scanseg.inference.uncertainty import entropy
 from scanseg.progress import ProgressUpdate
 from scanseg.specs import CaseGeometry
-
-from .conftest import Threshold
+from tests.factories import Threshold
 
 CPU = torch.device("cpu")
 SOURCE = (6, 9, 11)

@@ -8,17 +8,11 @@ import torch
 from torch import nn
 
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.imaging import Image, write_label_map
 from scanseg.inference import load
 from scanseg.models import ModelFolder
 from scanseg.preprocessing.case import preprocess_image
 from scanseg.specs import NoNormalization, RescaleNormalization
-
-
-def image_of(array, spacing=None):
-    num_axes = array.ndim - 1
-    direction = tuple(np.eye(num_axes).ravel().tolist())
-    return Image(array, spacing=spacing or (1.0,) * num_axes, origin=(0.0,) * num_axes, direction=direction)
+from tests.factories import image_of, write_labels
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def test_files(make_predictor, tmp_path, rng):
     array = rng.integers(0, 2, (6, 7, 8)).astype(np.uint8)
     paths = [tmp_path / f"case_{number:04d}.nii.gz" for number in range(2)]
     for path, channel in zip(paths, (array, 1 - array), strict=True):
-        write_label_map(path, channel, like=image_of(array[None], spacing=(3.0, 2.0, 1.0)))
+        write_labels(path, channel, spacing=(3.0, 2.0, 1.0))
     one = make_predictor().predict(paths[0])
     np.testing.assert_array_equal(one.label_map, array)
     np.testing.assert_array_equal(make_predictor().predict(str(paths[0])).label_map, array)
@@ -182,7 +176,7 @@ def test_faulty_arrays_are_refused(make_predictor, volume):
 
 def test_wrong_channels_name_the_file(make_predictor, tmp_path):
     array = np.ones((6, 7, 8), np.uint8)
-    write_label_map(tmp_path / "case.nii.gz", array, like=image_of(array[None]))
+    write_labels(tmp_path / "case.nii.gz", array)
     predictor = make_predictor(
         dataset={"channel_names": ("T1", "T2")}, preprocessing={"normalizations": (NoNormalization(),) * 2}
     )
@@ -206,7 +200,7 @@ def test_out_of_memory_is_one_message(make_predictor, volume, allocate):
 
 def test_an_image_too_large_to_preprocess_is_told_of(make_predictor, tmp_path, monkeypatch):
     array = np.ones((6, 7, 8), np.uint8)
-    write_label_map(tmp_path / "case_0000.nii.gz", array, like=image_of(array[None]))
+    write_labels(tmp_path / "case_0000.nii.gz", array)
     monkeypatch.setattr("scanseg.inference.predictor.preprocess_image", lambda *_: np.empty(10**15))
     with pytest.raises(ScansegError, match=r"case_0000\.nii\.gz.* preprocess 336 bytes \(Unable to allocate"):
         make_predictor().predict_folder(tmp_path / "case_0000.nii.gz", tmp_path / "out")
