@@ -14,12 +14,10 @@ from scanseg.batches.cascade import Predicted
 from scanseg.batches.in_memory import ResidentCases
 from scanseg.batches.on_disk import open_cases
 from scanseg.batches.shard import BatchShard
-from scanseg.dataset.raw import open_dataset
-from scanseg.dataset.splits import find_splits
 from scanseg.planning.augmentations import nnunet_augmentation, slice_augmentation
-from scanseg.preprocessing.store_building import build_store
 from scanseg.runtime import RunContext
-from scanseg.specs import AffineTransform, CascadeSpec, PreprocessingSpec, RescaleNormalization, SamplingSpec
+from scanseg.specs import AffineTransform, CascadeSpec, SamplingSpec
+from tests.factories import write_store
 
 CPU = torch.device("cpu")
 SHAPES = ((30, 31, 29), (12, 40, 20), (22, 25, 33))
@@ -129,14 +127,8 @@ def test_boxes_cut_out_in_host_memory_serve_several_batches_too(name, monkeypatc
 
 
 def test_cases_on_disk_give_the_same_batches(make_dataset, tmp_path):
-    dataset = open_dataset(make_dataset(4, num_channels=2, shape=(11, 20, 18)))
-    store = build_store(
-        dataset,
-        preprocessing=PreprocessingSpec(normalizations=(RescaleNormalization(low=-1, high=1),) * 2),
-        splits=find_splits(dataset),
-        folder=tmp_path / "store",
-        context=RunContext(num_workers=0),
-    )
+    dataset = make_dataset(4, num_channels=2, shape=(11, 20, 18))
+    store = write_store(dataset, tmp_path / "store")
     names = [case.case for case in store.index.cases]
     sampling = SamplingSpec(patch_size=BOX, batch_size=4)
     fixed = {"transforms": often(IN_3D), "seed": 5, "stream": 0, "device": CPU}

@@ -14,10 +14,7 @@ from scanseg.batches.batches import make_batch
 from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.on_disk import open_cases
 from scanseg.batches.shard import BatchShard
-from scanseg.dataset.raw import open_dataset
-from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError, ScansegError
-from scanseg.preprocessing.store_building import build_store
 from scanseg.runtime import RunContext
 from scanseg.runtime.workers import WorkerEndedError, WorkerPool
 from scanseg.specs import (
@@ -26,10 +23,9 @@ from scanseg.specs import (
     GaussianBlurTransform,
     GaussianNoiseTransform,
     MirrorTransform,
-    PreprocessingSpec,
-    RescaleNormalization,
     SamplingSpec,
 )
+from tests.factories import write_store
 
 CPU = torch.device("cpu")
 TRANSFORMS = (
@@ -57,15 +53,8 @@ IN_PLANE = {"3d": False, "larger than the case": True, "slices": True}
 
 @pytest.fixture
 def store(make_dataset, tmp_path):
-    dataset = open_dataset(make_dataset(4, num_channels=2, shape=(7, 20, 18)))
-    preprocessing = PreprocessingSpec(normalizations=(RescaleNormalization(low=-1, high=1),) * 2)
-    return build_store(
-        dataset,
-        preprocessing=preprocessing,
-        splits=find_splits(dataset),
-        folder=tmp_path / "store",
-        context=RunContext(num_workers=0),
-    )
+    dataset = make_dataset(4, num_channels=2, shape=(7, 20, 18))
+    return write_store(dataset, tmp_path / "store")
 
 
 @pytest.fixture
