@@ -6,8 +6,8 @@ import pytest
 
 from scanseg.errors import FaultsError, InputError, UsageError
 from scanseg.evaluation import evaluate, score_case
-from scanseg.imaging import Image, write_label_map
 from scanseg.specs import DatasetSpec
+from tests.factories import write_labels
 
 SPEC = DatasetSpec(
     name="organs",
@@ -18,11 +18,8 @@ SPEC = DatasetSpec(
 
 
 def write(path, array, spacing=None):
-    array = np.asarray(array, np.uint8)
-    spacing = spacing or (1.0,) * array.ndim
-    direction = tuple(np.eye(array.ndim).ravel().tolist())
-    image = Image(array[None], spacing=spacing, origin=(0.0,) * array.ndim, direction=direction)
-    write_label_map(path, array, like=image)
+    """Write whole numbers as a label map."""
+    write_labels(path, np.asarray(array, np.uint8), spacing=spacing)
 
 
 @pytest.fixture
