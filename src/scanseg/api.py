@@ -1,13 +1,15 @@
-"""What the commands do, as functions: from a data set to a scored segmentation."""
+"""The functions behind the commands: from a data set to a scored segmentation."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanseg.dataset import CheckReport, check_dataset, open_dataset
+from scanseg.dataset import DESCRIPTION_FILE, CheckReport, check_dataset, open_dataset
+from scanseg.errors import InputError, UsageError
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import RunContext, choose_workers, keep_workers
+from scanseg.runtime import RunContext, keep_workers
+from scanseg.settings import as_tuple
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from scanseg.experiments import CrossValidationResult
     from scanseg.inference import Predictor
     from scanseg.models import Weights
+    from scanseg.planning import PlanRequest, TrainingSource
     from scanseg.runtime import Precision
     from scanseg.training import FoldChoice, TrainingResult
 
@@ -27,20 +30,22 @@ def check(
     """Check a raw data set in nnU-Net's layout.
 
     Args:
-        dataset: Its folder.
-        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        dataset: Folder of the data set.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: Called with each progress update.
 
     Raises:
-        InputError: Something is wrong; all faults are in one message.
+        InputError: The data set is faulty. One message lists all faults.
+
+    Example:
+        >>> import scanseg
+        >>> report = scanseg.check("datasets/hippocampus")  # doctest: +SKIP
+        >>> report.num_axes  # doctest: +SKIP
+        3
     """
     raw = open_dataset(Path(dataset))
-    return check_dataset(
-        raw,
-        context=RunContext(
-            num_workers=choose_workers(num_workers, image_bytes=raw.image_bytes), progress=progress
-        ),
-    )
+    context = RunContext(num_workers=num_workers, progress=progress)
+    return check_dataset(raw, context=context.for_images(raw.image_bytes))
 
 
 def make_plan(
@@ -52,29 +57,32 @@ def make_plan(
     num_workers: int | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> Plan:
-    """Check and measure a data set, and plan a training on it.
+    """Check a raw data set, compute its fingerprint, and plan a training.
 
     Args:
         dataset: Folder of the raw data set.
-        recipe: Name of the recipe, see `scanseg.planning.RECIPES`; None: `xlstm-unet`.
-        like: Folder of a model whose plan the data set takes over instead, for fine-tuning.
+        recipe: Name of the recipe, see `scanseg.planning.RECIPES`. Defaults to `xlstm-unet`.
+        like: Model folder whose plan is taken over for the data set, for fine-tuning.
         settings: Changes to the plan, each `path.to.key=value`.
-        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: Called with each progress update.
 
     Raises:
-        InputError: The data set is faulty, or the network refuses the changes.
+        InputError: The data set is faulty, or the network refuses the settings.
         UsageError: The recipe or a setting is unknown or invalid.
-    """
-    from scanseg.planning import make_plan as prepare_plan
 
-    return prepare_plan(
+    Example:
+        >>> import scanseg
+        >>> plan = scanseg.make_plan("datasets/hippocampus", recipe="xlstm-unet")  # doctest: +SKIP
+        >>> plan.sampling.patch_size  # doctest: +SKIP
+        (40, 56, 40)
+    """
+    from scanseg.planning import make_plan as plan_dataset
+
+    return plan_dataset(
         Path(dataset),
-        recipe=recipe,
-        like=None if like is None else Path(like),
-        settings=settings,
-        num_workers=num_workers,
-        progress=progress,
+        _plan_request(recipe=recipe, like=like, settings=settings),
+        context=RunContext(num_workers=num_workers, progress=progress),
     )
 
 
@@ -87,36 +95,35 @@ def preprocess(
     num_workers: int | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> Path:
-    """Make the preprocessed cases that trainings read; those that are there already are kept.
+    """Preprocess a data set for training; existing cases are reused.
 
     Args:
-        source: Folder of a raw data set, or a plan's file.
-        store: Folder of the preprocessed cases, to be given to trainings.
-        recipe: How to plan, where `source` is a data set; None: `xlstm-unet`.
+        source: Folder of a raw data set, or a plan file.
+        store: Folder of stores, to give to trainings.
+        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
         settings: Changes to the plan, each `path.to.key=value`.
-        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: Called with each progress update.
 
     Returns:
-        The folder in `store` that holds the cases.
+        Folder of the store, inside `store`.
 
     Raises:
         InputError: The data set or the plan is faulty.
-        UsageError: The options cannot be carried out together.
-    """
-    from scanseg.planning import plan_of, store_of
+        UsageError: Options exclude each other.
 
+    Example:
+        >>> import scanseg
+        >>> scanseg.preprocess("datasets/hippocampus", store="stores")  # doctest: +SKIP
+        PosixPath('stores/hippocampus-1f2e3d4c')
+    """
+    from scanseg.planning import find_plan, prepare_store
+
+    context = RunContext(num_workers=num_workers, progress=progress)
     with keep_workers():
-        plan = plan_of(
-            Path(source),
-            recipe=recipe,
-            like=None,
-            settings=settings,
-            context=RunContext(num_workers=num_workers, progress=progress),
-        )
-        return store_of(
-            plan, Path(source), Path(store), context=RunContext(num_workers=num_workers, progress=progress)
-        ).folder
+        opened = _open_source(source)
+        plan = find_plan(opened, _plan_request(recipe=recipe, settings=settings), context=context)
+        return prepare_store(plan, opened, Path(store), context=context).store.folder
 
 
 def train(
@@ -142,61 +149,61 @@ def train(
 ) -> "TrainingResult":
     """Train a network and score it on the validation cases of its fold.
 
-    Under `torchrun` the processes share each batch; the first of them writes.
+    Under `torchrun` the processes share each batch, and the main process writes the model folder.
 
     Args:
-        source: Folder of a raw data set, or a plan's file.
-        output: Model folder to write; new, or to go on with (`resume`).
-        recipe: How to plan, where `source` is a data set; None: `xlstm-unet`.
-        fold: Number of the fold, or `all` cases; None: 0, or that of the training that goes on.
-        initial_weights: Folder of a model to begin with; a data set takes over its plan too.
-        epochs: Instead of the plan's.
-        max_minutes: Instead of the plan's.
-        batch_size: Instead of the plan's.
-        lr: Highest learning rate, instead of the plan's.
-        seed: Instead of the plan's.
-        precision: Of products, instead of the plan's: `auto`, `float32`, `bfloat16` or `float16` (with a scaled loss).
-        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        resume: Go on from the last checkpoint in `output`, with the plan and the cases there; what is given beside
-            must be what the training began with.
-        keep_predictions: Keep the label maps of the validation cases in the model folder, as `validation/CASE.b2nd`.
-        store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
+        source: Folder of a raw data set, or a plan file.
+        output: Model folder to write, or to resume.
+        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
+        fold: Number of the fold, or `all` cases. Defaults to 0, or to the fold of the resumed training.
+        initial_weights: Model folder of the initial weights. A data set takes over its plan too.
+        epochs: Number of epochs. Defaults to the plan's.
+        max_minutes: Time limit. The learning rate falls with the clock. Defaults to the plan's.
+        batch_size: Patches or slices in a batch. Defaults to the plan's.
+        lr: Highest learning rate. Defaults to the plan's.
+        seed: Random seed. Defaults to the plan's.
+        precision: Precision of matrix products: `auto`, `float32`, `bfloat16` or `float16` (with loss scaling).
+            Defaults to the plan's.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
+        resume: Go on from the last checkpoint in `output`, with its plan and cases. Other options must be those with
+            which the training began.
+        keep_predictions: Keep the label maps of the validation cases in the model folder.
+        store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
         settings: Changes to the plan, each `path.to.key=value`.
-        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: Called with each progress update.
 
     Raises:
-        InputError: The data set, plan, store or initial weights are faulty, or cases of a begun training are gone.
-        UsageError: The options cannot be carried out together.
-        scanseg.training.InterruptionError: SIGINT or SIGTERM came; the training can be resumed.
-    """
-    from scanseg.experiments import TrainingOptions, plan_settings
-    from scanseg.experiments import train as run_training
+        InputError: The data set, plan, store or initial weights are faulty, or cases of a resumed training are
+            missing.
+        UsageError: Options exclude each other.
+        scanseg.errors.InterruptionError: SIGINT or SIGTERM came. The training can be resumed.
 
-    options = TrainingOptions(
-        recipe=recipe,
-        settings=plan_settings(
-            epochs=epochs,
-            max_minutes=max_minutes,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            precision=precision,
-            settings=settings,
-        ),
-        initial_weights=None if initial_weights is None else Path(initial_weights),
-        device=device,
-        store=None if store is None else Path(store),
-        num_workers=num_workers,
-    )
-    return run_training(
-        Path(source),
+    Example:
+        >>> import scanseg
+        >>> result = scanseg.train("datasets/hippocampus", "models/first", max_minutes=30)  # doctest: +SKIP
+        >>> result.scores  # doctest: +SKIP
+        {'Anterior': 0.88, 'Posterior': 0.86}
+    """
+    from scanseg.experiments import train_model
+
+    overrides = {
+        "training.epochs": epochs,
+        "training.max_minutes": max_minutes,
+        "sampling.batch_size": batch_size,
+        "training.optimizer.lr": lr,
+        "training.seed": seed,
+        "training.precision": precision,
+    }
+    return train_model(
+        _open_source(source),
         Path(output),
-        options,
+        _plan_request(recipe=recipe, like=initial_weights, settings=settings, overrides=overrides),
+        stores=None if store is None else Path(store),
         fold=fold,
         resume=resume,
         keep_predictions=keep_predictions,
-        context=RunContext(progress=progress),
+        context=RunContext(device=device, num_workers=num_workers, progress=progress),
     )
 
 
@@ -216,46 +223,50 @@ def cross_validate(
     num_workers: int | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> "CrossValidationResult":
-    """Train every fold; choose recipes and postprocessing by the validation cases of all; make the folds one model.
+    """Train all folds, choose recipe and postprocessing on the validation cases, and make the folds one model.
 
     Args:
-        source: Folder of a raw data set, or a plan's file.
-        output: Folder of the study; `load` takes it as a model.
-        recipes: Ways to plan that compete, where `source` is a data set; none: `xlstm-unet`.
-        devices: Devices that train folds at the same time, each one at a time; none: the first that is there.
-        initial_weights: Folder of a model to begin with; a data set takes over its plan too.
-        max_minutes: Of the training of each fold, instead of the plan's.
-        batch_size: Instead of the plan's.
-        ensembles: Where recipes compete, let their pairs compete too: the mean of the probabilities of both.
-        resume: Go on with the study in `output`, with what it began with; folds that are done are kept.
-        store: Folder of the preprocessed cases, made if absent; None: in `scanseg-stores` beside `output`.
+        source: Folder of a raw data set, or a plan file.
+        output: Folder of the cross-validation. `load` reads it as a model.
+        recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`.
+        devices: Devices that train folds at the same time. Defaults to the first available one.
+        initial_weights: Model folder of the initial weights. A data set takes over its plan too.
+        max_minutes: Time limit of each fold. Defaults to the plan's.
+        batch_size: Patches or slices in a batch. Defaults to the plan's.
+        ensembles: Let pairs of recipes compete too, by the mean of both probabilities.
+        resume: Go on with the cross-validation in `output`. Finished folds are kept.
+        store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
-        num_workers: Processes that read cases; None: one for each core, at most 16; 0 for small data sets.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: Called with each progress update.
 
     Raises:
-        InputError: The data set or plan is faulty.
-        UsageError: The options cannot be carried out together.
-        ScansegError: A training failed; those that are done are kept for `resume`.
-    """
-    from scanseg.experiments import TrainingOptions, plan_settings
-    from scanseg.experiments import cross_validate as run_comparison
+        InputError: The data set or the plan is faulty.
+        UsageError: Options exclude each other.
+        ScansegError: Trainings failed. Finished ones are kept for `resume`.
 
-    options = TrainingOptions(
-        settings=plan_settings(max_minutes=max_minutes, batch_size=batch_size, settings=settings),
-        initial_weights=None if initial_weights is None else Path(initial_weights),
-        store=None if store is None else Path(store),
-        num_workers=num_workers,
-    )
-    return run_comparison(
-        Path(source),
+    Example:
+        >>> import scanseg
+        >>> result = scanseg.cross_validate("datasets/hippocampus", "models/folds")  # doctest: +SKIP
+        >>> result.record.chosen  # doctest: +SKIP
+        'xlstm-unet'
+    """
+    from scanseg.experiments import CrossValidationOptions
+    from scanseg.experiments import cross_validate as run
+
+    overrides = {"training.max_minutes": max_minutes, "sampling.batch_size": batch_size}
+    return run(
+        _open_source(source),
         Path(output),
-        options,
-        recipes=recipes,
-        devices=devices,
-        ensembles=ensembles,
-        resume=resume,
-        progress=progress,
+        _plan_request(like=initial_weights, settings=settings, overrides=overrides),
+        CrossValidationOptions(
+            recipes=as_tuple(recipes),
+            devices=as_tuple(devices),
+            ensembles=ensembles,
+            stores=None if store is None else Path(store),
+            resume=resume,
+        ),
+        context=RunContext(num_workers=num_workers, progress=progress),
     )
 
 
@@ -270,15 +281,21 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: The model folder, or that of a cross-validation, whose models predict as one.
-        weights: Those that the training chose to export, the last, or the best on validation patches.
-        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        precision: Of the network's products; None: that of the plan's training.
-        cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph; see `scanseg.inference.Predictor`.
+        model: A model folder, or the folder of a cross-validation, whose models predict as one.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
+        weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
+        precision: Precision of matrix products. Defaults to that of the plan's training.
+        cuda_graph: Replay the network as a CUDA graph on a GPU with CUDA, see `scanseg.inference.Predictor`.
 
     Raises:
-        InputError: The folder is no model, or its training has not finished.
-        UsageError: The device is not there, or weights or precision are unknown.
+        InputError: The folder is not a model folder, or its training has not finished.
+        UsageError: The device is missing, or weights or precision are unknown.
+
+    Example:
+        >>> import scanseg
+        >>> prediction = scanseg.load("models/first").predict("image.nii.gz")  # doctest: +SKIP
+        >>> prediction.label_map.shape  # doctest: +SKIP
+        (40, 512, 512)
     """
     from scanseg.inference import load as load_predictor
 
@@ -306,19 +323,25 @@ def evaluate(
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
-        cases: Names of the cases to score; None: all of them, and each must have a prediction.
-        only_predicted: Leave out the references without a prediction; the report names them.
+        cases: Names of the cases to score. `None`: all, and each must have a prediction.
+        only_predicted: Leave out references without a prediction. The report names them.
         rule: Name of the metric rule, see `scanseg.evaluation.METRIC_RULES`.
-        distance_unit: Of HD95 and ASD; `voxels` measures them without the spacing.
-        tolerance_mm: Distance, in mm, up to which surfaces agree (NSD).
-        label_tolerances_mm: Other tolerances, for labels by name.
-        tolerance_preset: Tolerances of a protocol, see `scanseg.evaluation.TOLERANCE_PRESETS`.
-        num_workers: Processes that score; None: one for each core, at most 16.
+        distance_unit: Unit of HD95 and ASD. `voxels` ignores the spacing.
+        tolerance_mm: Tolerance of the normalized surface Dice (NSD), in mm.
+        label_tolerances_mm: Tolerances of single labels by name, in mm.
+        tolerance_preset: Tolerances of a protocol: `abdomen`.
+        num_workers: Processes that score. `None`: one per core, at most 16.
         progress: Called with each progress update.
 
     Raises:
-        InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
-        UsageError: A rule, unit or preset is unknown.
+        InputError: Files are missing or faulty. One message lists all faults.
+        UsageError: The rule, unit or preset is unknown.
+
+    Example:
+        >>> import scanseg
+        >>> report = scanseg.evaluate("predictions", "references")  # doctest: +SKIP
+        >>> report.summary.mean_over_labels.dice  # doctest: +SKIP
+        0.87
     """
     from scanseg.evaluation import evaluate as score
 
@@ -348,22 +371,28 @@ def evaluate_instances(
     num_workers: int | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> InstanceReport:
-    """Score the objects of predictions against instance maps: those found, missed and false, and their F1.
+    """Score predicted instances against instance maps: found, missed and false instances, and their F1.
 
     Args:
         predictions: Folder of predicted maps, or one file.
         references: Folder of instance maps of the same names, or one file.
-        instances: How the predictions say which voxels are one object: `numbers`, `components` or `grown`.
+        instances: How predictions separate instances: `numbers`, `components` or `grown`.
         iou: Least intersection over union of a matched pair.
-        border: Objects that reach into this many pixels at the ends of y and x are left out on both sides.
-        cases: Names of the cases to score; None: all of them, and each must have a prediction.
-        only_predicted: Leave out the references without a prediction; the report names them.
-        num_workers: Processes that score; None: one for each core, at most 16.
+        border: Instances within this many pixels of the ends of y and x are left out on both sides.
+        cases: Names of the cases to score. `None`: all, and each must have a prediction.
+        only_predicted: Leave out references without a prediction. The report names them.
+        num_workers: Processes that score. `None`: one per core, at most 16.
         progress: Called with each progress update.
 
     Raises:
-        InputError: Files are missing, faulty, or do not fit each other; all faults are in one message.
-        UsageError: `instances` is none of these, or the references are label maps.
+        InputError: Files are missing or faulty. One message lists all faults.
+        UsageError: `instances` is unknown, or the references are label maps.
+
+    Example:
+        >>> import scanseg
+        >>> report = scanseg.evaluate_instances("instances", "instancesTs")  # doctest: +SKIP
+        >>> report.summary.f1.mean  # doctest: +SKIP
+        0.81
     """
     from scanseg.evaluation import evaluate_instances as score
 
@@ -388,19 +417,27 @@ def convert(
     num_workers: int | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> "Conversion":
-    """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
+    """Convert a known data set into nnU-Net's raw layout, with its published split.
 
     Args:
         name: Name of the data set, see `scanseg.converters.NAMED_DATASETS`.
-        source: Folder in which it lies, in a form in which people have it.
-        output: Folder to write; it appears when all is done.
-        test_fraction: Part of the cases to draw as a test set, where the source has none; None: that of the data set.
-        num_workers: Processes that convert; None: one for each core, at most 16.
+        source: Folder of the data set in one of its original forms.
+        output: Folder to write. It appears when the conversion is complete.
+        test_fraction: Fraction of the cases to draw as a test set, if the source has none. Defaults to the data
+            set's own.
+        num_workers: Processes that convert. `None`: one per core, at most 16.
         progress: Called with each progress update.
 
     Raises:
-        InputError: The source is in no known form, or faulty; all faults are in one message, and nothing is written.
-        UsageError: The name is unknown, or the output is there already.
+        InputError: The source is in no known form, or is faulty. One message lists all faults, and nothing is
+            written.
+        UsageError: The name is unknown, or the output exists.
+
+    Example:
+        >>> import scanseg
+        >>> conversion = scanseg.convert("acdc", "ACDC/database", "data/acdc")  # doctest: +SKIP
+        >>> conversion.num_cases  # doctest: +SKIP
+        {'train': 140, 'validation': 20, 'test': 40}
     """
     from scanseg.converters import convert_dataset, find_dataset
 
@@ -409,5 +446,51 @@ def convert(
         Path(source),
         Path(output),
         test_fraction=test_fraction,
-        context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
+        context=RunContext(num_workers=num_workers, progress=progress),
+    )
+
+
+def _open_source(path: AnyPath) -> "TrainingSource":
+    """Read a path as a raw data set or as a plan file. No other function takes either.
+
+    Raises:
+        InputError: The path does not exist, or the plan is faulty.
+        UsageError: The path is something close to a data set or a plan. The message names the right path.
+    """
+    from scanseg.models import ModelFolder
+    from scanseg.planning import TrainingSource
+
+    source = Path(path)
+    if source.name == DESCRIPTION_FILE:
+        raise UsageError(f"{source} describes a data set. Give its folder, {source.parent}, or a plan file.")
+    if source.is_file():
+        return TrainingSource(source, plan=Plan.read(source))
+    if not source.exists():
+        raise InputError(
+            f"{source}: no such file or folder. Give a data set's folder (with {DESCRIPTION_FILE}) or a plan file."
+        )
+    if ModelFolder.exists(source) and not (source / DESCRIPTION_FILE).is_file():
+        raise UsageError(
+            f"{source} is a model folder, not a data set. Give its plan, {ModelFolder.plan_path(source)}: with "
+            f"-o {source} --resume to go on, with another folder to train again, and with --initial-weights {source} "
+            f"to start from its weights."
+        )
+    return TrainingSource(source, dataset=source)
+
+
+def _plan_request(
+    *,
+    recipe: str | None = None,
+    like: AnyPath | None = None,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> "PlanRequest":
+    """Combine the choices for a plan: settings with options of their own come before the others."""
+    from scanseg.planning import PlanRequest
+
+    named = tuple(f"{path}={value}" for path, value in (overrides or {}).items() if value is not None)
+    return PlanRequest(
+        recipe=recipe,
+        like=None if like is None else Path(like),
+        settings=(*named, *as_tuple(settings)),
     )

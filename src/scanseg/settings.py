@@ -27,7 +27,7 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     """
     if not settings:
         return document
-    settings = several(settings)
+    settings = as_tuple(settings)
     content = document.model_dump(mode="json")
     for setting in settings:
         path, equals, value = setting.partition("=")
@@ -42,7 +42,7 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
         raise UsageError(f"{asked}: {describe_faults(error, content=content)}") from error
 
 
-def several(texts: str | Sequence[str]) -> tuple[str, ...]:
+def as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
     """Return texts; a caller who gives one alone means it, not its letters."""
     return (texts,) if isinstance(texts, str) else tuple(texts)
 

@@ -1,14 +1,23 @@
-"""`scanseg study`."""
+"""`scanseg compare`."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import say, show_table
+from scanseg.cli.console import print_line, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Settings, Workers, read_numbers, split_names
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    TRAINING,
+    OutputFolder,
+    Settings,
+    StopAfterMinutes,
+    Workers,
+    read_numbers,
+    split_names,
+)
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -16,39 +25,41 @@ if TYPE_CHECKING:
 
 
 def run(
-    study: str,
+    comparison: str,
     dataset: Path | None = None,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    arms: str = "",
-    seeds: str = "",
-    folds: str = "",
-    max_minutes: float | None = None,
-    stop_after_minutes: float | None = None,
-    prepare: bool = False,
-    resume: bool = False,
-    devices: str = "auto",
+    output: OutputFolder,
+    arms: Annotated[str, COMMON] = "",
+    resume: Annotated[bool, COMMON] = False,
+    seeds: Annotated[str, TRAINING] = "",
+    folds: Annotated[str, TRAINING] = "",
+    max_minutes: Annotated[float | None, TRAINING] = None,
+    devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    prepare: Annotated[bool, ADVANCED] = False,
+    stop_after_minutes: StopAfterMinutes = None,
     settings: Settings = (),
 ) -> None:
-    """Train a grid of networks with several seeds and folds, and say which differences are more than chance.
+    """Compare ways to train over several seeds and folds.
 
-    Writes `comparison.json`, `comparison.md`, `comparison.csv`, `comparison.png` and a model folder for each training. Ctrl-C saves what is
-    done; the same command with `--resume`, which needs no data set any more, goes on.
+    A table shows the scores of every arm and tests the differences from the baseline. The output folder gets
+    `comparison.json`, `.md`, `.csv` and `.png`, and a model folder for each training. Ctrl-C saves the state. The same
+    command with `--resume` continues, without the data set.
 
     Args:
-        study: JSON file of the study, or the name of one that `scanseg study list` shows.
-        dataset: Folder in nnU-Net's raw layout.
+        comparison: JSON file of the comparison, or a name from `scanseg compare list`.
+        dataset: Data set folder in nnU-Net's raw layout. Not needed with `--resume`.
         output: Folder to write.
-        arms: Names of the arms to train, separated by commas; all of them if not given.
-        seeds: Separated by commas, instead of those of the study.
-        folds: Separated by commas, instead of those of the study.
-        max_minutes: End each training after this time; the learning rate falls with the clock.
-        devices: One device, or several that train at the same time, such as `cuda:0,cuda:1`.
-        stop_after_minutes: Stop the command after this time, to go on later.
-        prepare: Plan and preprocess only, such as on another machine than that which trains.
-        resume: Go on with the study in the output folder; seeds and folds may be added.
+        arms: Names of arms to train, separated by commas, with the baseline among them. Defaults to all arms.
+        resume: Continue the comparison in the output folder. Seeds and folds may be added.
+        seeds: Seeds, separated by commas. Defaults to the seeds of the comparison.
+        folds: Folds, separated by commas. Defaults to the folds of the comparison.
+        max_minutes: End each training after this many minutes. The learning rate follows the clock. Defaults to the
+            limit of the comparison.
+        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each runs one training at a time. `auto` is the
+            first available of `cuda`, `mps`, `cpu`.
+        prepare: Plan and preprocess only. Trainings may then run on another machine, with `--resume`.
     """
     from scanseg.errors import InterruptionError
     from scanseg.experiments import (
@@ -59,9 +70,10 @@ def run(
         table_notes,
     )
     from scanseg.papers import find_comparison
+    from scanseg.runtime import RunContext
 
     spec = _changed(
-        choose_arms(find_comparison(study), split_names(arms)),
+        choose_arms(find_comparison(comparison), split_names(arms)),
         seeds=seeds,
         folds=folds,
         max_minutes=max_minutes,
@@ -69,25 +81,26 @@ def run(
     )
     options = ComparisonOptions(
         devices=split_names(devices) or ("auto",),
-        num_workers=num_workers,
         stop_after_minutes=stop_after_minutes,
         prepare_only=prepare,
+        resume=resume,
     )
     with show_progress() as progress:
         try:
-            record = run_comparison(spec, dataset, output, options, resume=resume, progress=progress)
+            context = RunContext(num_workers=num_workers, progress=progress)
+            record = run_comparison(spec, dataset, output, options, context=context)
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
-    say(spec.question)
+    print_line(spec.question)
     head, *rows = comparison_rows(record)
     show_table(head, rows)
     for line in table_notes(record):
-        say(line)
-    say(f"{output / 'comparison.md'}, .csv, .json and .png hold this")
+        print_line(line)
+    print_line(f"written: {output / 'comparison.md'}, .csv, .json and .png")
 
 
 def list_comparisons() -> None:
-    """List the studies that come with scanseg."""
+    """List the comparisons of the package."""
     from scanseg.papers import ready_comparisons
 
     rows = [
@@ -97,21 +110,21 @@ def list_comparisons() -> None:
     show_table(("name", "question", "arms"), rows, align="left")
 
 
-def show(study: str, /) -> None:
-    """Write a study as JSON, to be changed and run as a file.
+def show(comparison: str, /) -> None:
+    """Print a comparison as JSON, to edit and run as a file.
 
     Args:
-        study: Name of a study, or a file.
+        comparison: JSON file of the comparison, or a name from `scanseg compare list`.
     """
     from scanseg.papers import find_comparison
 
-    say(find_comparison(study).to_json().rstrip("\n"))
+    print_line(find_comparison(comparison).to_json().rstrip("\n"))
 
 
 def _changed(
     spec: "ComparisonSpec", *, seeds: str, folds: str, max_minutes: float | None, settings: tuple[str, ...]
 ) -> "ComparisonSpec":
-    """Return the study with what the options change."""
+    """Return a comparison with the changes of the options."""
     from scanseg.settings import apply_settings
 
     numbers = {"seeds": read_numbers(seeds, "--seeds"), "folds": read_numbers(folds, "--folds")}

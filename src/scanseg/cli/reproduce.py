@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import say, show_table
+from scanseg.cli.console import print_line, show_table
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Settings, Workers, read_numbers, split_names
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    TRAINING,
+    Device,
+    OutputFolder,
+    Settings,
+    StopAfterMinutes,
+    Workers,
+    read_numbers,
+    split_names,
+)
 from scanseg.cli.progress import show_progress
 
 
@@ -16,55 +25,59 @@ def reproduce(
     source: Path | None = None,
     /,
     *,
-    data: str,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    protocol: Literal["published", "held-out"] = "held-out",
-    variant: Literal["bot", "enc"] = "enc",
-    dims: Literal[2, 3] | None = None,
-    optimizer: Literal["sgd", "adamw"] = "sgd",
-    encoder_weights: Path | None = None,
-    from_scratch: bool = False,
-    baselines: str = "",
-    seeds: str = "",
-    quick: bool = False,
-    max_minutes: float | None = None,
-    stop_after_minutes: float | None = None,
-    prepare: bool = False,
-    resume: bool = False,
+    data: Annotated[str, COMMON],
+    output: OutputFolder,
+    protocol: Annotated[Literal["published", "held-out"], COMMON] = "held-out",
+    baselines: Annotated[str, COMMON] = "",
+    quick: Annotated[bool, COMMON] = False,
+    resume: Annotated[bool, COMMON] = False,
+    variant: Annotated[Literal["bot", "enc"], TRAINING] = "enc",
+    dims: Annotated[Literal[2, 3] | None, TRAINING] = None,
+    optimizer: Annotated[Literal["sgd", "adamw"], TRAINING] = "sgd",
+    encoder_weights: Annotated[Path | None, TRAINING] = None,
+    from_scratch: Annotated[bool, TRAINING] = False,
+    seeds: Annotated[str, TRAINING] = "",
+    max_minutes: Annotated[float | None, TRAINING] = None,
     device: Device = "auto",
     num_workers: Workers = None,
+    prepare: Annotated[bool, ADVANCED] = False,
+    stop_after_minutes: StopAfterMinutes = None,
     settings: Settings = (),
 ) -> None:
-    """Run an experiment of a paper, and set its numbers beside the published ones and those of baselines.
+    """Reproduce a paper's experiment beside baselines and published numbers.
 
-    Writes `table.md`, `.csv`, `.html` and `.json`, and a model folder for each training. Ctrl-C saves what is done; the
-    same command with `--resume`, which needs no data set any more, goes on.
+    The output folder gets `table.md`, `.csv`, `.html` and `.json`, and a model folder for each training. Ctrl-C saves
+    the state. The same command with `--resume` continues, without the data set.
 
     Args:
-        paper: The paper.
-        source: Folder of the data set, in any form that `scanseg data convert` knows.
-        data: Name of the data set: synapse, acdc, kvasir-seg for msvm-unet; abdomen-mr, endovis17, neurips-cell,
-            brats23, and dsb2018, kvasir-seg, hippocampus for xlstm-unet.
+        paper: Paper to reproduce.
+        source: Folder of the data set, in any form that `scanseg data convert` reads. Not needed with `--resume`.
+        data: Name of the data set. For `msvm-unet`: `synapse`, `acdc`, `kvasir-seg`. For `xlstm-unet`: `abdomen-mr`,
+            `endovis17`, `neurips-cell`, `brats23`, `dsb2018`, `kvasir-seg`, `hippocampus`.
         output: Folder to write.
-        protocol: `published`: every choice and the metric rule of the paper. `held-out`: a validation part chooses, empty
-            masks are not counted, distances are in mm, three seeds.
-        variant: Where xLSTM-UNet has its sequence layers: at the bottleneck, or along the encoder.
-        dims: Axes of xLSTM-UNet, where the paper has both.
-        optimizer: Of xLSTM-UNet as published: that of the code (sgd) or of the text (adamw).
-        encoder_weights: VMamba's ImageNet weights for the encoder of MSVM-UNet.
-        from_scratch: Train MSVM-UNet without them.
-        baselines: Networks that train beside it, separated by commas, or `all`: no-sequence, mamba (xlstm-unet),
-            plain-unet, residual-unet, dynunet, segresnet, unetr, swin-unetr.
-        seeds: Separated by commas; 0 as published and 0,1,2 with held-out cases if not given.
-        quick: The same steps at a small size: seconds on a CPU, scores without meaning.
-        max_minutes: End each training after this time; the learning rate falls with the clock.
-        stop_after_minutes: Stop the command after this time, to go on later.
-        prepare: Convert, plan and preprocess only, such as on another machine than that which trains.
-        resume: Go on with the reproduction in the output folder; baselines and seeds may be added.
+        protocol: Choices of the experiment. `published` follows the paper, also in its metric rule. `held-out` chooses
+            weights on a validation part, leaves empty masks out, measures distances in mm, and trains three seeds.
+        baselines: Networks that train beside the paper's, separated by commas, or `all`: `no-sequence`, `mamba`
+            (xlstm-unet only), `plain-unet`, `residual-unet`, `dynunet`, `segresnet`, `unetr`, `swin-unetr`. Defaults to
+            no baselines.
+        quick: Run the same steps at a small size. This takes seconds on a CPU, and its scores have no meaning.
+        resume: Continue the reproduction in the output folder. Baselines and seeds may be added.
+        variant: Position of the sequence layers of xLSTM-UNet: `bot` (bottleneck) or `enc` (encoder).
+        dims: Number of spatial axes of xLSTM-UNet. Defaults to the paper's choice, or to 2 if it has both.
+        optimizer: Optimizer of xLSTM-UNet with `--protocol published`: `sgd` (published code) or `adamw` (published
+            text).
+        encoder_weights: VMamba's ImageNet weights for the encoder of MSVM-UNet. Defaults to none, which requires
+            `--from-scratch`.
+        from_scratch: Train MSVM-UNet without ImageNet weights.
+        seeds: Seeds, separated by commas. Defaults to 0 for `published` and to 0,1,2 for `held-out`.
+        max_minutes: End each training after this many minutes. The learning rate follows the clock. Defaults to the
+            plan's limit.
+        prepare: Convert, plan and preprocess only. Trainings may then run on another machine, with `--resume`.
     """
     from scanseg.errors import InterruptionError
     from scanseg.papers import ReproductionRequest, find_experiment, table_notes, table_rows
     from scanseg.papers import reproduce as run
+    from scanseg.runtime import RunContext
 
     request = ReproductionRequest(
         paper=paper,
@@ -80,8 +93,6 @@ def reproduce(
         quick=quick,
         max_minutes=max_minutes,
         settings=settings,
-        device=device,
-        num_workers=num_workers,
     )
     with show_progress() as progress:
         try:
@@ -92,12 +103,12 @@ def reproduce(
                 resume=resume,
                 prepare_only=prepare,
                 stop_after_minutes=stop_after_minutes,
-                progress=progress,
+                context=RunContext(device=device, num_workers=num_workers, progress=progress),
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     head, *rows = table_rows(table, find_experiment(paper, data, num_axes=dims).measures)
     show_table(head, rows)
     for line in table_notes(table):
-        say(line)
-    say(f"{output / 'table.md'}, .csv, .html and .json hold this table")
+        print_line(line)
+    print_line(f"written: {output / 'table.md'}, .csv, .html and .json")

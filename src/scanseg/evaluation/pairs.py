@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.imaging import DECODERS, Image, compare_geometry, file_ending, read_label_map
-from scanseg.settings import several
+from scanseg.settings import as_tuple
 
 _PIECE = 1 << 22
 """Voxels counted at a time."""
@@ -62,7 +62,7 @@ def find_pairs(
             `only_predicted` are given.
         InputError: A path or all label maps are missing, or a file has no counterpart. One message lists all faults.
     """
-    cases = None if cases is None else several(cases)
+    cases = None if cases is None else as_tuple(cases)
     _check_arguments(predictions, references, cases=cases, only_predicted=only_predicted)
     if predictions.is_file():
         return Pairs((Pair(case_name(predictions), predictions, references),), ())

@@ -1,27 +1,25 @@
-"""Trainings as jobs: cross-validations, pairs of recipes, comparisons."""
+"""Trainings as jobs: single trainings, cross-validations, pairs of recipes, comparisons."""
 
 from scanseg.experiments.comparison import ComparisonOptions, choose_arms, run_comparison
-from scanseg.experiments.crossval import CrossValidationResult, cross_validate
-from scanseg.experiments.single import TrainingOptions, plan_settings, train
+from scanseg.experiments.crossval import CrossValidationOptions, CrossValidationResult, cross_validate
+from scanseg.experiments.job import TrainingJob
+from scanseg.experiments.scheduler import OUT_OF_TIME, run_jobs, stop_after
+from scanseg.experiments.single import default_stores, train_model
 from scanseg.experiments.table import comparison_rows, table_notes
-from scanseg.experiments.trials import OUT_OF_TIME, Checkpoint, Stopped, Trial, named, run_trial, watch_time
 
 __all__ = [
     "OUT_OF_TIME",
-    "Checkpoint",
     "ComparisonOptions",
+    "CrossValidationOptions",
     "CrossValidationResult",
-    "Stopped",
-    "TrainingOptions",
-    "Trial",
+    "TrainingJob",
     "choose_arms",
     "comparison_rows",
     "cross_validate",
-    "named",
-    "plan_settings",
+    "default_stores",
     "run_comparison",
-    "run_trial",
+    "run_jobs",
+    "stop_after",
     "table_notes",
-    "train",
-    "watch_time",
+    "train_model",
 ]

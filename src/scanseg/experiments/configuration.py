@@ -1,83 +1,104 @@
-"""One way to plan, in a cross-validation, and what its folds have left."""
+"""One configuration of a cross-validation: a plan, its store, and the trainings of its folds."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.errors import InputError
+from scanseg.experiments.job import TrainingJob
 from scanseg.experiments.postprocessing import PredictedCase
 from scanseg.models import ModelFolder
-from scanseg.preprocessing import Store
-from scanseg.specs import FoldOutcome, Plan, Report, RunRecord
-from scanseg.training import REPORT
-
-PLAN = "plan.json"
+from scanseg.planning import Prepared
+from scanseg.specs import FoldOutcome, RunRecord
 
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """One way to plan, and where its folds are trained."""
+    """A plan whose folds are trained, such as that of a recipe."""
 
     name: str
     folder: Path
-    plan: Plan
-    store: Store
+    prepared: Prepared
+    initial_weights: Path | None = None
+    """Model folder of the initial weights of all folds. `None`: random weights."""
 
     @property
     def folds(self) -> range:
         """Numbers of the folds."""
-        return range(len(self.store.index.splits.folds))
+        return range(len(self.prepared.store.index.splits.folds))
 
-    def model(self, fold: int) -> Path:
-        """Return the model folder of a fold."""
-        return self.folder / f"fold_{fold}"
+    def job(self, fold: int) -> TrainingJob:
+        """Return the training of a fold.
+
+        Args:
+            fold: Number of the fold.
+        """
+        return TrainingJob(
+            name=f"{self.name} fold {fold}",
+            prepared=self.prepared,
+            folder=self.folder / f"fold_{fold}",
+            fold=fold,
+            initial_weights=self.initial_weights,
+            keep_predictions=True,
+        )
+
+    def model(self, fold: int) -> ModelFolder:
+        """Open the model folder of a trained fold.
+
+        Args:
+            fold: Number of the fold.
+        """
+        return ModelFolder.open(self.job(fold).folder)
 
     def validation_cases(self, fold: int) -> tuple[str, ...]:
-        """Return the cases that a trained fold has not learnt from.
+        """Return the validation cases of a trained fold.
+
+        Args:
+            fold: Number of the fold.
 
         Raises:
-            InputError: The record of its training is gone.
+            InputError: The run record is missing.
         """
-        return _record_of(ModelFolder.open(self.model(fold))).validation_cases
+        return _record_of(self.model(fold)).validation_cases
 
     def predicted(self) -> list[PredictedCase]:
         """Return the validation cases of all folds with their label maps."""
         return [
-            PredictedCase(case, ModelFolder.open(self.model(fold)).prediction_path(case))
+            PredictedCase(case, self.model(fold).prediction_path(case))
             for fold in self.folds
             for case in self.validation_cases(fold)
         ]
 
-    def fold_outcomes(self, study: Path) -> list[FoldOutcome]:
-        """Return what became of each fold.
+    def fold_outcomes(self, crossval: Path) -> list[FoldOutcome]:
+        """Return the results of all folds.
 
         Args:
-            study: The study's folder.
+            crossval: Folder of the cross-validation.
         """
         outcomes = []
         for fold in self.folds:
-            folder = ModelFolder.open(self.model(fold))
-            record, report = _record_of(folder), Report.read(folder.path / REPORT)
+            folder = self.model(fold)
+            record = _record_of(folder)
             outcomes.append(
                 FoldOutcome(
                     fold=fold,
-                    model=folder.path.relative_to(study).as_posix(),
+                    model=folder.path.relative_to(crossval).as_posix(),
                     epochs_done=record.epochs_done,
                     seconds=record.training_seconds,
-                    mean_dice=report.summary.mean_over_labels.dice,
+                    mean_dice=folder.read_validation().summary.mean_over_labels.dice,
                 )
             )
         return outcomes
 
 
 def _record_of(folder: ModelFolder) -> RunRecord:
-    """Return the record of a training.
+    """Read the run record of a training.
 
     Raises:
-        InputError: It is gone.
+        InputError: It is missing.
     """
     record = folder.read_run()
     if record is None:
         raise InputError(
-            f"{folder.path}: its run.json is gone; delete the folder, and train the fold again by --resume."
+            f"{folder.path}: the run record is missing. Delete the folder and train the fold again with --resume."
         )
     return record

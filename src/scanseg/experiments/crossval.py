@@ -1,23 +1,29 @@
-"""Cross-validation: every fold of one or more ways to plan; the best of them, or of their pairs, as one model."""
+"""Cross-validation: train every fold of one or more recipes and make the best of them one model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scanseg.errors import InputError, UsageError
-from scanseg.experiments.configuration import PLAN, Configuration
-from scanseg.experiments.fold_trainings import train_all
+from scanseg.experiments.configuration import Configuration
 from scanseg.experiments.pairs import Pair, predict_pairs
-from scanseg.experiments.postprocessing import choose_postprocessing, mean, report_of
-from scanseg.experiments.scheduler import require_devices
-from scanseg.experiments.single import TrainingOptions, stores_of
+from scanseg.experiments.postprocessing import choose_postprocessing, mean, score_postprocessed
+from scanseg.experiments.scheduler import require_devices, run_jobs
+from scanseg.experiments.single import default_stores
 from scanseg.files import write_text
-from scanseg.models import ModelFolder, write_ensemble
-from scanseg.planning import DEFAULT_RECIPE, known_splits, plan_of, store_of
+from scanseg.models import PLAN_FILE, VALIDATION_FILE, ModelFolder, write_ensemble
+from scanseg.planning import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    PlanRequest,
+    TrainingSource,
+    find_known_splits,
+    find_plan,
+    prepare_store,
+)
 from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import RunContext, choose_workers, count_launched, keep_workers
-from scanseg.settings import apply_settings, compare_settings, several
+from scanseg.runtime import RunContext, count_launched, keep_workers
+from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
     ConfigurationOutcome,
     CrossValidationRecord,
@@ -28,7 +34,6 @@ from scanseg.specs import (
     ScoredOutcome,
     Splits,
 )
-from scanseg.training import REPORT
 
 RECORD = "crossval.json"
 _CASCADE = "cascade."
@@ -36,236 +41,258 @@ _CASCADE = "cascade."
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """What a cross-validation gives."""
+    """A finished cross-validation."""
 
     model: Path
-    """The study's folder, which predicts as one model."""
+    """Folder of the cross-validation, which predicts as one model."""
     record: CrossValidationRecord
 
 
+@dataclass(frozen=True)
+class CrossValidationOptions:
+    """The user's choices for a cross-validation."""
+
+    recipes: tuple[str, ...] = ()
+    """Recipes that compete on a data set. Defaults to `xlstm-unet`."""
+    devices: tuple[str, ...] = ()
+    """Devices that train folds at the same time. Defaults to the first available one."""
+    ensembles: bool = True
+    """Let pairs of recipes compete too."""
+    stores: Path | None = None
+    """Folder of stores. `None`: beside the output."""
+    resume: bool = False
+    """Go on with the cross-validation in the output folder."""
+
+
 def cross_validate(
-    source: Path,
+    source: TrainingSource,
     output: Path,
-    options: TrainingOptions,
+    request: PlanRequest,
+    options: CrossValidationOptions,
     *,
-    recipes: Sequence[str],
-    devices: Sequence[str],
-    ensembles: bool,
-    resume: bool,
-    progress: ProgressCallback = ignore_progress,
+    context: RunContext,
 ) -> CrossValidationResult:
-    """Train every fold and make of them one model. See `scanseg.cross_validate`."""
-    recipes, devices = several(recipes), several(devices)
-    if source.is_file() and recipes:
-        raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
-    if len(set(recipes)) < len(recipes):
-        raise UsageError(f"recipes {', '.join(recipes)}: one is given twice")
-    if count_launched() > 1:
-        raise UsageError("a cross-validation is one process: start it without torchrun, and with --devices")
-    require_devices(devices or (options.device,))
-    if not resume:
-        ModelFolder.require_new(output)
-    elif not output.is_dir() or not any(output.iterdir()):
-        raise UsageError(
-            f"nothing to go on with in {output}; give the folder of a study, or leave --resume out"
-        )
-    names = _names(source, output, recipes, initial_weights=options.initial_weights)
-    options = replace(options, store=stores_of(output, options))
-    splits = known_splits(source)
+    """Train every fold and make them one model. See `scanseg.cross_validate`.
+
+    Args:
+        source: Data set or plan.
+        output: Folder to write.
+        request: Initial weights and settings of all plans. Its recipe is replaced by those of the options.
+        options: Recipes, devices and stores.
+        context: Worker processes and progress.
+    """
+    _check_options(source, output, options)
+    names = _configuration_names(source, output, options.recipes, initial_weights=request.like)
+    splits = find_known_splits(source)
     if splits is not None:
-        _check_folds(splits, where=source)
-    folders = [output / name if len(names) > 1 else output for name in names]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    takes_recipe = source.is_dir() and (bool(recipes) or options.initial_weights is None)
+        _check_folds(splits, where=source.path)
+    takes_recipe = source.plan is None and (bool(options.recipes) or request.like is None)
     configurations = [
         _configure(
             source,
-            folder,
+            output / name if len(names) > 1 else output,
             name,
-            replace(options, recipe=name if takes_recipe else None),
-            alone=len(names) == 1,
-            resume=resume,
-            progress=progress,
+            replace(request, recipe=name if takes_recipe else None),
+            options,
+            stores=default_stores(output) if options.stores is None else options.stores,
+            is_alone=len(names) == 1,
+            context=context,
         )
-        for name, folder in zip(names, folders, strict=True)
+        for name in names
     ]
     for each in configurations:
-        _check_folds(each.store.index.splits, where=each.store.folder)
-    _check_cascades(configurations, options)
-    options = replace(options, initial_weights=_begun_weights(configurations, options))
-    train_all(configurations, options, devices=devices, progress=progress)
+        _check_folds(each.prepared.store.index.splits, where=each.prepared.store.folder)
+    _check_cascades(configurations, request)
+    weights = _find_initial_weights(configurations, request)
+    configurations = [replace(each, initial_weights=weights) for each in configurations]
+    jobs = [each.job(fold) for each in configurations for fold in each.folds]
+    waiting = [job for job in jobs if not job.is_finished]
+    run_jobs(waiting, devices=options.devices, context=context, task="folds")
     pairs = (
-        predict_pairs(configurations, output, devices=devices, progress=progress)
-        if ensembles and len(configurations) > 1
+        predict_pairs(configurations, output, devices=options.devices, context=context)
+        if options.ensembles and len(configurations) > 1
         else []
     )
-    record = _judge_all(
-        configurations,
-        pairs,
-        output,
-        context=RunContext(num_workers=choose_workers(options.num_workers), progress=progress),
-    )
+    record = _choose_model(configurations, pairs, output, context=context)
     write_text(output / RECORD, record.to_json())
     return CrossValidationResult(output, record)
 
 
-def _check_folds(splits: Splits, *, where: Path) -> None:
-    """Make sure that every fold can be scored.
+def _check_options(source: TrainingSource, output: Path, options: CrossValidationOptions) -> None:
+    """Refuse choices that exclude each other, before any work.
 
     Raises:
-        InputError: Some have no validation cases; they are named.
+        UsageError: They do, or a device is missing.
     """
-    bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
-    if bare:
-        folds = f"fold {bare[0]} has" if len(bare) == 1 else f"folds {', '.join(map(str, bare))} have"
-        raise InputError(
-            f"{where}: {folds} no validation cases ({splits.source}), and a cross-validation scores every fold. Name "
-            f"cases there, or remove the fold; scanseg train --fold trains one without a score."
+    recipes = options.recipes
+    if source.plan is not None and recipes:
+        raise UsageError(
+            f"{source.path} is a plan and has its recipe. Use --recipe with a data set's folder."
+        )
+    if len(set(recipes)) < len(recipes):
+        raise UsageError(f"recipes {', '.join(recipes)}: one is given twice. Give each once.")
+    if count_launched() > 1:
+        raise UsageError("a cross-validation is one process. Start it without torchrun, and with --devices.")
+    require_devices(options.devices or ("auto",))
+    if not options.resume:
+        ModelFolder.require_new(output)
+    elif not output.is_dir() or not any(output.iterdir()):
+        raise UsageError(
+            f"{output}: nothing to resume. Give the folder of a cross-validation, or leave --resume out."
         )
 
 
-def _names(
-    source: Path, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
-) -> Sequence[str]:
-    """Name the configurations of a study that begins, or goes on.
+def _check_folds(splits: Splits, *, where: Path) -> None:
+    """Check that every fold can be scored.
 
     Raises:
-        UsageError: It goes on, and began with other recipes.
+        InputError: Folds have no validation cases. They are named.
     """
-    plan = output / PLAN
-    begun = [] if plan.is_file() else _begun_recipes(output)
-    if begun and (source.is_file() or not set(begun) <= set(recipes or begun)):
+    empty = [number for number, fold in enumerate(splits.folds) if not fold.validation]
+    if empty:
+        folds = f"fold {empty[0]} has" if len(empty) == 1 else f"folds {', '.join(map(str, empty))} have"
+        raise InputError(
+            f"{where}: {folds} no validation cases ({splits.source}), and a cross-validation scores every fold. Add "
+            f"cases there, remove the fold, or train one fold without a score by scanseg train --fold."
+        )
+
+
+def _configuration_names(
+    source: TrainingSource, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
+) -> Sequence[str]:
+    """Return the names of the configurations, of a new cross-validation or a resumed one.
+
+    Raises:
+        UsageError: A resumed cross-validation began with other recipes.
+    """
+    plan = output / PLAN_FILE
+    started = [] if plan.is_file() else _started_recipes(output)
+    if started and (source.plan is not None or not set(started) <= set(recipes or started)):
         raise UsageError(
-            f"{output} is a study of {', '.join(begun)}. Go on with all of them (leave --recipe out, and give the "
-            f"data set's folder), or begin anew in another folder."
+            f"{output} is a cross-validation of {', '.join(started)}. Resume all of them: leave --recipe out and give "
+            f"the data set's folder. Or choose another folder."
         )
     if plan.is_file() and len(recipes) > 1:
         raise UsageError(
-            f"{output} is a study of {Plan.read(plan).recipe} alone. Leave --recipe out, or begin anew in another "
+            f"{output} is a cross-validation of {Plan.read(plan).recipe} alone. Leave --recipe out, or choose another "
             f"folder."
         )
-    if recipes or begun:
-        return recipes or begun
-    if source.is_file():
-        return [source.stem]
+    if recipes or started:
+        return recipes or started
+    if source.plan is not None:
+        return [source.path.stem]
     if plan.is_file():
         return [Plan.read(plan).recipe]
     return [DEFAULT_RECIPE if initial_weights is None else ModelFolder.open(initial_weights).plan.recipe]
 
 
-def _begun_recipes(output: Path) -> list[str]:
-    """Return the recipes of a study of several that has begun; each has a folder."""
-    from scanseg.planning import RECIPES
-
+def _started_recipes(output: Path) -> list[str]:
+    """Return the recipes of a cross-validation of several: each has a folder."""
     return [name for name in RECIPES if (output / name).is_dir()]
 
 
-def _begun_weights(configurations: Sequence[Configuration], options: TrainingOptions) -> Path | None:
-    """Return the weights with which all folds begin: those of the folds that have begun, if there are any.
+def _find_initial_weights(configurations: Sequence[Configuration], request: PlanRequest) -> Path | None:
+    """Return the initial weights of all folds: those of the started folds, if there are any.
 
     Raises:
-        UsageError: They began with others than those that were given.
+        UsageError: Folds were started with other weights than the given ones.
     """
-    folders = [each.model(fold) for each in configurations for fold in each.folds]
-    records = [ModelFolder.open(path).read_run() for path in folders if (path / PLAN).is_file()]
-    begun = {record.initial_weights for record in records if record is not None}
-    given = None if options.initial_weights is None else str(options.initial_weights)
-    if given is not None and not begun <= {given}:
-        others = ", ".join(sorted(name or "random ones" for name in begun - {given}))
+    jobs = [each.job(fold) for each in configurations for fold in each.folds]
+    records = [ModelFolder.open(job.folder).read_run() for job in jobs if job.is_started]
+    started = {record.initial_weights for record in records if record is not None}
+    given = None if request.like is None else str(request.like)
+    if given is not None and not started <= {given}:
+        others = ", ".join(sorted(name or "random" for name in started - {given}))
         raise UsageError(
-            f"--resume goes on with folds whose weights to begin with were {others}, not {given}. Leave "
-            f"--initial-weights out, or begin anew in another folder."
+            f"--initial-weights: the folds to resume began with {others} weights, not {given}. Leave the option out, "
+            f"or choose another folder."
         )
-    return Path(name) if len(begun) == 1 and (name := next(iter(begun))) else options.initial_weights
+    return Path(name) if len(started) == 1 and (name := next(iter(started))) else request.like
 
 
 @keep_workers()
 def _configure(
-    source: Path,
+    source: TrainingSource,
     folder: Path,
     name: str,
-    options: TrainingOptions,
+    request: PlanRequest,
+    options: CrossValidationOptions,
     *,
-    alone: bool,
-    resume: bool,
-    progress: ProgressCallback,
+    stores: Path,
+    is_alone: bool,
+    context: RunContext,
 ) -> Configuration:
-    """Make a configuration's plan and store; one that goes on has its plan.
+    """Make plan and store of a configuration, or open them.
 
-    Beside others, settings of a cascade are for those that have one.
+    Beside other recipes, settings of a cascade apply only to the recipes that have one.
     """
-    path = folder / PLAN
-    cascade = [] if alone else [each for each in options.settings if each.startswith(_CASCADE)]
-    options = replace(options, settings=tuple(each for each in options.settings if each not in cascade))
-    if resume and path.is_file():
-        plan = _begun_plan(path, options, cascade=cascade)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PLAN_FILE
+    cascade = [] if is_alone else [each for each in request.settings if each.startswith(_CASCADE)]
+    request = replace(request, settings=tuple(each for each in request.settings if each not in cascade))
+    if options.resume and path.is_file():
+        plan = _resumed_plan(path, request, cascade=cascade)
     else:
-        plan = plan_of(
-            source,
-            recipe=options.recipe,
-            like=options.initial_weights,
-            settings=options.settings,
-            context=RunContext(num_workers=options.num_workers, progress=progress),
-        )
+        plan = find_plan(source, request, context=context)
         plan = plan if plan.cascade is None else apply_settings(plan, cascade)
         write_text(path, plan.to_json())
-    assert options.store is not None
-    store = store_of(
-        plan, source, options.store, context=RunContext(num_workers=options.num_workers, progress=progress)
-    )
-    return Configuration(name, folder, plan, store)
+    return Configuration(name, folder, prepare_store(plan, source, stores, context=context))
 
 
-def _check_cascades(configurations: Sequence[Configuration], options: TrainingOptions) -> None:
-    """Make sure that settings of a cascade are for one of the configurations.
+def _check_cascades(configurations: Sequence[Configuration], request: PlanRequest) -> None:
+    """Refuse settings of a cascade if no configuration has one.
 
     Raises:
         UsageError: None has a cascade.
     """
-    asked = [each for each in options.settings if each.startswith(_CASCADE)]
-    if asked and all(each.plan.cascade is None for each in configurations):
+    settings = [each for each in request.settings if each.startswith(_CASCADE)]
+    if settings and all(each.prepared.plan.cascade is None for each in configurations):
         raise UsageError(
-            f"--set {' --set '.join(asked)}: none of {', '.join(each.name for each in configurations)} has a cascade"
+            f"--set {' --set '.join(settings)}: none of {', '.join(each.name for each in configurations)} has a "
+            f"cascade. Leave the setting out, or add a recipe that has one."
         )
 
 
-def _begun_plan(path: Path, options: TrainingOptions, *, cascade: Sequence[str]) -> Plan:
-    """Read the plan of a study that goes on; refuse what would make it another study."""
+def _resumed_plan(path: Path, request: PlanRequest, *, cascade: Sequence[str]) -> Plan:
+    """Read the plan of a resumed configuration, and refuse other choices.
+
+    Raises:
+        UsageError: Settings or recipe differ.
+    """
     plan = Plan.read(path)
-    settings = options.settings if plan.cascade is None else (*options.settings, *cascade)
+    settings = request.settings if plan.cascade is None else (*request.settings, *cascade)
     faults = compare_settings(plan, apply_settings(plan, settings))
-    if options.recipe not in (None, plan.recipe):
-        faults.append(f"recipe is {plan.recipe}, not {options.recipe}")
+    if request.recipe not in (None, plan.recipe):
+        faults.append(f"recipe is {plan.recipe}, not {request.recipe}")
     if faults:
         raise UsageError(
-            f"--resume goes on with the study of {path}, where {'; '.join(faults)}. Leave these options out, or "
-            f"begin anew in another folder."
+            f"{path}: the cross-validation to resume has a plan where {'; '.join(faults)}. Leave these options out, "
+            f"or choose another folder."
         )
     return plan
 
 
-def _judge_all(
-    configurations: Sequence[Configuration], pairs: Sequence[Pair], study: Path, *, context: RunContext
+def _choose_model(
+    configurations: Sequence[Configuration], pairs: Sequence[Pair], output: Path, *, context: RunContext
 ) -> CrossValidationRecord:
-    """Score all configurations and pairs, and make the best of them the model of the study."""
+    """Score all configurations and pairs, and make the best of them the model of the cross-validation."""
     candidates: list[Configuration | Pair] = [*configurations, *pairs]
-    store = configurations[0].store
-    outcomes = [_judge(each, store, context=context) for each in candidates]
+    store = configurations[0].prepared.store
+    outcomes = [_score(each, store, context=context) for each in candidates]
     best = max(range(len(outcomes)), key=lambda number: outcomes[number].postprocessed_mean_dice or 0.0)
     chosen, spec = candidates[best], outcomes[best].postprocessing
-    report = report_of(chosen.predicted(), store, spec, context=context)
-    write_text(study / REPORT, report.to_json())
+    report = score_postprocessed(chosen.predicted(), store, spec, context=context)
+    write_text(output / VALIDATION_FILE, report.to_json())
     for each, outcome in zip(configurations, outcomes, strict=False):
-        folds = tuple(each.model(fold).name for fold in each.folds)
+        folds = tuple(each.job(fold).folder.name for fold in each.folds)
         write_ensemble(each.folder, EnsembleSpec(members=folds, postprocessing=outcome.postprocessing))
     if len(configurations) > 1:
-        write_ensemble(study, _ensemble_of(chosen, study, spec))
+        write_ensemble(output, _ensemble_of(chosen, output, spec))
     return CrossValidationRecord(
-        dataset=configurations[0].plan.dataset.name,
+        dataset=configurations[0].prepared.plan.dataset.name,
         num_cases=report.summary.num_cases,
         configurations=tuple(
-            ConfigurationOutcome(**dict(outcome), folds=tuple(each.fold_outcomes(study)))
+            ConfigurationOutcome(**dict(outcome), folds=tuple(each.fold_outcomes(output)))
             for each, outcome in zip(configurations, outcomes, strict=False)
         ),
         ensembles=tuple(
@@ -276,8 +303,8 @@ def _judge_all(
     )
 
 
-def _judge(candidate: Configuration | Pair, store: Store, *, context: RunContext) -> ScoredOutcome:
-    """Score a way to plan, or a pair, by the validation cases of all folds."""
+def _score(candidate: Configuration | Pair, store: Store, *, context: RunContext) -> ScoredOutcome:
+    """Score a configuration or a pair on the validation cases of all folds."""
     choice = choose_postprocessing(candidate.predicted(), store, context=context)
     return ScoredOutcome(
         name=candidate.name,
@@ -289,9 +316,9 @@ def _judge(candidate: Configuration | Pair, store: Store, *, context: RunContext
     )
 
 
-def _ensemble_of(chosen: Configuration | Pair, study: Path, spec: PostprocessingSpec) -> EnsembleSpec:
-    """Return what makes the study's folder the model that was chosen."""
+def _ensemble_of(chosen: Configuration | Pair, output: Path, spec: PostprocessingSpec) -> EnsembleSpec:
+    """Return the description that makes the output folder the chosen model."""
     if isinstance(chosen, Pair):
         return EnsembleSpec(members=chosen.names, average="probabilities", postprocessing=spec)
-    members = tuple(chosen.model(fold).relative_to(study).as_posix() for fold in chosen.folds)
+    members = tuple(chosen.job(fold).folder.relative_to(output).as_posix() for fold in chosen.folds)
     return EnsembleSpec(members=members, postprocessing=spec)

@@ -1,14 +1,14 @@
-"""The picture of a training, in its model folder."""
+"""The figure of a training, in its model folder."""
 
 from scanseg.figures import draw_loss, draw_validation_dice
 from scanseg.files import written_whole
 from scanseg.models import ModelFolder
 
-PICTURE = "curves.png"
-
 
 def write_curves(folder: ModelFolder) -> None:
-    """Draw loss and validation Dice over the epochs; nothing where matplotlib is not there.
+    """Draw loss and validation Dice over epochs.
+
+    Nothing is drawn if matplotlib is missing, as on a machine that only trains. The numbers are in the metrics.
 
     Args:
         folder: The model folder.
@@ -17,7 +17,7 @@ def write_curves(folder: ModelFolder) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        return  # a bare machine that trains from a store; the numbers are in metrics.jsonl
+        return
     metrics = folder.read_metrics()
     if not metrics:
         return
@@ -26,5 +26,5 @@ def write_curves(folder: ModelFolder) -> None:
     left, right = figure.subplots(1, 2)
     draw_loss(left, metrics)
     draw_validation_dice(right, metrics)
-    with written_whole(folder.path / PICTURE) as temporary:
+    with written_whole(folder.curves_path) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -70,7 +70,7 @@ def choose_postprocessing(cases: Sequence[PredictedCase], store: Store, *, conte
     return Choice(chosen, before, after)
 
 
-def report_of(
+def score_postprocessed(
     cases: Sequence[PredictedCase], store: Store, spec: PostprocessingSpec, *, context: RunContext
 ) -> Report:
     """Score postprocessed cases in full, surface distances too.

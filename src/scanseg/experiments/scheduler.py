@@ -1,168 +1,313 @@
-"""Trainings at the same time: one on each of several devices, each in a process of its own."""
+"""Run jobs: one after the other in this process, or one at a time on each of several devices."""
 
-import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import IO
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Protocol
 
-from scanseg.errors import InterruptionError, ScansegError
-from scanseg.runtime import choose_device, watch_signals
+from scanseg.errors import InterruptionError, ScansegError, UsageError
+from scanseg.progress import ProgressCallback, ProgressUpdate
+from scanseg.runtime import (
+    RunContext,
+    choose_device,
+    release_signals,
+    spawning_jobs,
+    watch_signals,
+)
 
-_PAUSE_SECONDS = 0.1
-"""Time between looks at the processes."""
-_TOLD_SECONDS = 5.0
-"""Time between reports of what runs."""
+OUT_OF_TIME = -1
+"""Returned by `should_stop` instead of a signal when the time is over."""
+_POLL_SECONDS = 0.1
+_REPORT_SECONDS = 5.0
+"""Time between two reports of the running jobs."""
+_SEND_SECONDS = 1.0
+"""Time between two progress updates of a job in another process."""
 _FAILURES_IN_A_ROW = 2
-"""After so many a device is taken for the fault, and gets no more jobs."""
+"""A device on which so many jobs failed in a row gets no more jobs."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A command to run."""
-
-    name: str
-    """What it is, for its failure."""
-    command: tuple[str, ...]
-    """The words; `--device NAME` is added."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Running:
-    """A process at work."""
-
-    job: Job
-    device: str
-    process: "subprocess.Popen[bytes]"
-    errors: IO[bytes]
+class Job(Protocol):
+    """A unit of work that can be pickled and run in another process."""
 
     @property
-    def failure(self) -> str:
-        """Say of a process that failed where it did, and what it said last."""
-        self.errors.seek(0)
-        said = self.errors.read().decode("utf-8", errors="replace").strip().splitlines() or ["nothing"]
-        last = said[-1].removeprefix("error: ")
-        return f"{self.job.name} on {self.device} ended with {self.process.returncode}: {last}"
+    def name(self) -> str:
+        """Name for messages and progress."""
 
-
-class _Devices:
-    """Devices at work, each on one job at a time, and what failed on them."""
-
-    def __init__(self, names: Sequence[str], files: ExitStack) -> None:
-        self._names = names
-        self._files = files
-        self._in_a_row = [0] * len(names)
-        self.running: dict[int, _Running] = {}
-        self.failures: list[str] = []
-
-    @property
-    def free(self) -> list[int]:
-        """Places of the devices that can take a job; none after failures in a row."""
-        return [
-            place
-            for place, failed in enumerate(self._in_a_row)
-            if place not in self.running and failed < _FAILURES_IN_A_ROW
-        ]
-
-    def start(self, job: Job, place: int) -> None:
-        """Begin a job; what it says goes to a file that is closed with the others."""
-        device = self._names[place]
-        errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        process = subprocess.Popen(
-            [*job.command, "--device", device],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
-        self.running[place] = _Running(job, device, process, errors)
-
-    def ended(self) -> list[Job]:
-        """Take note of the jobs that have ended; return those that ended well."""
-        well = []
-        for place, here in list(self.running.items()):
-            if here.process.poll() is None:
-                continue
-            del self.running[place]
-            if not here.process.returncode:
-                self._in_a_row[place] = 0
-                well.append(here.job)
-                continue
-            self._in_a_row[place] += 1
-            self.failures.append(here.failure)
-            if self._in_a_row[place] == _FAILURES_IN_A_ROW:
-                self.failures.append(f"after that {here.device} got no more")
-        return well
+    def run(self, context: RunContext) -> object:
+        """Do the work."""
 
 
 def require_devices(devices: Sequence[str]) -> None:
-    """Make sure that devices are there, before work is done that would be for nothing.
+    """Check that devices are available, before work is done in vain.
 
     Args:
         devices: Names of devices.
 
     Raises:
-        UsageError: One is not there, or unknown.
+        UsageError: A device is unknown or missing.
     """
     for name in devices:
         choose_device(name)
 
 
-def run_on_devices(
-    jobs: Sequence[Job],
-    devices: Sequence[str],
-    *,
-    ended: Callable[[Job], None],
-    running: Callable[[Sequence[Job]], None] = lambda jobs: None,
-    stopped: Callable[[], int | None] = lambda: None,
-) -> None:
-    """Run jobs, on each device one at a time.
-
-    After a failure the other jobs go on; a device on which two failed in a row gets no more. SIGINT and SIGTERM are
-    passed on, so that trainings save their state; once they have ended so does this.
+def stop_after(minutes: float | None, context: RunContext) -> RunContext:
+    """Return a context that also stops when the time is over.
 
     Args:
-        jobs: What to run, in this order.
-        devices: Names of devices; one that is named twice runs two.
-        ended: Told of each job that ended well.
-        running: Told now and then of the jobs that run.
-        stopped: Gives a number, as of a signal, once what runs shall end.
+        minutes: Time from now on. `None`: no limit.
+        context: The context.
+    """
+    if minutes is None:
+        return context
+    end = time.monotonic() + 60 * minutes
+
+    def should_stop() -> int | None:
+        return context.should_stop() or (OUT_OF_TIME if time.monotonic() > end else None)
+
+    return replace(context, should_stop=should_stop)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    devices: Sequence[str],
+    context: RunContext,
+    task: str = "trainings",
+    on_done: Callable[[Job], None] = lambda job: None,
+) -> None:
+    """Run jobs, on each device one at a time, until all are done.
+
+    One device runs the jobs in this process, several run them in processes of their own. If a job fails, the others
+    go on. After two failures in a row a device gets no more jobs. SIGINT and SIGTERM stop the running jobs, which
+    save their state.
+
+    Args:
+        jobs: The jobs, in order.
+        devices: Names of devices. A device that is named twice runs two jobs at a time.
+        context: Workers, progress and stopping. Its device is replaced.
+        task: Name of the task in progress updates of several devices.
+        on_done: Called in this process after each successful job.
 
     Raises:
-        ScansegError: Jobs failed; what each said is told once the others have ended.
-        InterruptionError: A signal came.
+        InterruptionError: A signal came, or the time is over.
+        UsageError: A job was refused.
+        ScansegError: Jobs failed. The message names all of them.
     """
-    waiting, told = list(jobs), time.monotonic()
-    number: int | None = None
-    with watch_signals() as signalled, ExitStack() as files:
-        places = _Devices(devices, files)
+    should_stop = context.should_stop
+    with watch_signals() as signalled:
+        context = replace(context, should_stop=lambda: signalled() or should_stop())
+        if len(devices) < 2:
+            device = devices[0] if devices else context.device
+            _run_here(jobs, context=replace(context, device=device), on_done=on_done)
+        else:
+            _DevicePool(deque(jobs), devices, context=context, task=task, on_done=on_done).run()
+
+
+def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Job], None]) -> None:
+    """Run jobs one after the other in this process."""
+    failures: list[str] = []
+    in_a_row = 0
+    for job in jobs:
+        if in_a_row == _FAILURES_IN_A_ROW:
+            failures.append("no more jobs were run after two failures in a row")
+            break
         try:
-            while places.running or (waiting and places.free):
-                if (number := signalled() or stopped()) is not None:
+            job.run(context.with_progress(_prefix(context.progress, job.name)))
+        except (InterruptionError, UsageError):
+            raise
+        except ScansegError as error:
+            if len(jobs) == 1:
+                raise
+            failures.append(f"{job.name}: {error}")
+            in_a_row += 1
+            continue
+        in_a_row = 0
+        on_done(job)
+    if failures:
+        raise ScansegError("; ".join(failures))
+
+
+def _prefix(progress: ProgressCallback, name: str) -> ProgressCallback:
+    """Return a callback that puts the name of a job before the detail."""
+
+    def report(update: ProgressUpdate) -> None:
+        progress(replace(update, detail=f"{name}; {update.detail}" if update.detail else name))
+
+    return report
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The end of a job in another process, sent to this one."""
+
+    message: str
+
+
+@dataclass(eq=False)
+class _Running:
+    """A job in a process of its own."""
+
+    job: Job
+    process: BaseProcess
+    connection: Connection
+    detail: str = ""
+    failure: _Failure | None = None
+
+    def receive(self) -> None:
+        """Read the messages that have arrived."""
+        try:
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, _Failure):
+                    self.failure = message
+                else:
+                    self.detail = message
+        except (EOFError, OSError):
+            return
+
+
+@dataclass(eq=False)
+class _DevicePool:
+    """Several devices, each on one job at a time."""
+
+    waiting: deque[Job]
+    devices: Sequence[str]
+    context: RunContext
+    task: str
+    on_done: Callable[[Job], None]
+    running: dict[int, _Running] = field(default_factory=dict)
+    """Running jobs by the place of their device."""
+    failures: list[str] = field(default_factory=list)
+    num_done: int = 0
+
+    def __post_init__(self) -> None:
+        self.num_jobs = len(self.waiting)
+        self.in_a_row = [0] * len(self.devices)
+
+    def run(self) -> None:
+        """Run all jobs."""
+        last_report = time.monotonic()
+        number: int | None = None
+        self._report()
+        with self._ended_at_exit():
+            while self.running or (self.waiting and self._free()):
+                if (number := self.context.should_stop()) is not None:
                     break
-                for job in places.ended():
-                    ended(job)
-                for place in places.free[: len(waiting)]:
-                    places.start(waiting.pop(0), place)
-                if places.running and time.monotonic() - told > _TOLD_SECONDS:
-                    running([here.job for here in places.running.values()])
-                    told = time.monotonic()
-                time.sleep(_PAUSE_SECONDS)
+                self._collect()
+                for place in self._free()[: len(self.waiting)]:
+                    self._start(place)
+                if time.monotonic() - last_report > _REPORT_SECONDS:
+                    self._report()
+                    last_report = time.monotonic()
+                time.sleep(_POLL_SECONDS)
+        number = self.context.should_stop() or number
+        if number is not None:
+            raise InterruptionError("stopped; go on with --resume", signal_number=number)
+        if self.failures:
+            raise ScansegError("; ".join(self.failures))
+
+    def _free(self) -> list[int]:
+        """Return the places of devices that can take a job."""
+        return [
+            place
+            for place, failed in enumerate(self.in_a_row)
+            if place not in self.running and failed < _FAILURES_IN_A_ROW
+        ]
+
+    def _start(self, place: int) -> None:
+        """Start the next job on a device."""
+        job = self.waiting.popleft()
+        processes = get_context("spawn")
+        here, there = processes.Pipe(duplex=False)
+        arguments = (there, job, self.devices[place], self.context.num_workers)
+        process = processes.Process(target=_run_in_child, args=arguments, name=job.name)
+        with spawning_jobs():
+            process.start()
+        there.close()
+        self.running[place] = _Running(job, process, here)
+
+    def _collect(self) -> None:
+        """Take note of progress, and of the jobs that have ended."""
+        for place, running in list(self.running.items()):
+            is_alive = running.process.is_alive()
+            running.receive()
+            if is_alive:
+                continue
+            del self.running[place]
+            running.connection.close()
+            if running.failure is None and running.process.exitcode == 0:
+                self.in_a_row[place] = 0
+                self.num_done += 1
+                self.on_done(running.job)
+                self._report(running)
+                continue
+            self._note_failure(place, running)
+
+    def _note_failure(self, place: int, running: _Running) -> None:
+        """Keep the message of a job that failed."""
+        failure = running.failure
+        reason = failure.message if failure else f"its process ended with {running.process.exitcode}"
+        self.failures.append(f"{running.job.name} on {self.devices[place]}: {reason}")
+        self.in_a_row[place] += 1
+        if self.in_a_row[place] == _FAILURES_IN_A_ROW:
+            self.failures.append(f"{self.devices[place]} got no more jobs after two failures in a row")
+
+    def _report(self, last: _Running | None = None) -> None:
+        """Report how many jobs are done, and how far the running ones are."""
+        shown = [last] if last is not None else list(self.running.values())
+        details = [f"{each.job.name}: {each.detail}" if each.detail else each.job.name for each in shown]
+        self.context.progress(ProgressUpdate(self.task, self.num_done, self.num_jobs, "; ".join(details)))
+
+    @contextmanager
+    def _ended_at_exit(self) -> Iterator[None]:
+        """Ask the running jobs to stop at the end of the block, and wait for them."""
+        try:
+            yield
         finally:
-            _end(places.running.values())
-        number = signalled() or number
-    if number is not None:
-        raise InterruptionError("stopped; go on with --resume", signal_number=number)
-    if places.failures:
-        raise ScansegError("; ".join(places.failures))
+            for running in self.running.values():
+                if running.process.is_alive():
+                    running.process.terminate()
+            for running in self.running.values():
+                while running.process.is_alive():
+                    running.receive()  # a full pipe would hold the process
+                    running.process.join(_POLL_SECONDS)
 
 
-def _end(running: Iterable[_Running]) -> None:
-    """Ask what still runs to end, and wait until it has."""
-    left = [each.process for each in running if each.process.poll() is None]
-    for process in left:
-        process.send_signal(signal.SIGTERM)
-    for process in left:
-        process.wait()
+def _run_in_child(connection: Connection, job: Job, device: str, num_workers: int | None) -> None:
+    """Run a job in this process, which was started for it; send progress and the failure, if any."""
+    with watch_signals() as signalled:
+        release_signals()
+        context = RunContext(
+            device=device, num_workers=num_workers, progress=_sender(connection), should_stop=signalled
+        )
+        try:
+            job.run(context)
+        except ScansegError as error:
+            _send(connection, _Failure(str(error)))
+        except Exception:
+            _send(connection, _Failure(traceback.format_exc().strip()))
+
+
+def _sender(connection: Connection) -> ProgressCallback:
+    """Return a callback that sends the detail of progress updates, at most once a second."""
+    last_sent = 0.0
+
+    def send(update: ProgressUpdate) -> None:
+        nonlocal last_sent
+        if update.detail and time.monotonic() - last_sent >= _SEND_SECONDS:
+            _send(connection, update.detail)
+            last_sent = time.monotonic()
+
+    return send
+
+
+def _send(connection: Connection, message: object) -> None:
+    """Send a message, unless the process that started this one has ended: the job goes on without it."""
+    with suppress(OSError):
+        connection.send(message)

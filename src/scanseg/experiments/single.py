@@ -1,245 +1,109 @@
-"""One training, from a data set or a plan to a model folder."""
+"""Train one network, from a data set or a plan to a model folder."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from scanseg.errors import InterruptionError, OtherProcessError, UsageError
-from scanseg.experiments.curves import write_curves
+from scanseg.experiments.job import TrainingJob, check_resumable
 from scanseg.models import ModelFolder
-from scanseg.planning import keep_first_stage, plan_of, store_of
-from scanseg.preprocessing import Store
-from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.runtime import (
-    Distributed,
-    RunContext,
-    choose_workers,
-    join_processes,
-    keep_workers,
-    warm_up,
-    watch_signals,
-)
-from scanseg.settings import apply_settings, compare_settings, several
+from scanseg.planning import PlanRequest, TrainingSource, find_plan, prepare_store
+from scanseg.progress import ignore_progress
+from scanseg.runtime import RunContext, join_processes, keep_workers, warm_up, watch_signals
+from scanseg.settings import apply_settings
 from scanseg.specs import Plan
 from scanseg.training import FoldChoice, TrainingResult, choose_fold
-from scanseg.training import train as run_training
 
 _STORES = "scanseg-stores"
-_SECONDS_BETWEEN_PICTURES = 300.0
-"""Time after which the curves of a training that still runs are drawn again."""
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What a person may say of a training, beside its data and its fold."""
+def default_stores(output: Path) -> Path:
+    """Return the folder of stores that is used if none is given: beside the output.
 
-    recipe: str | None = None
-    """How to plan, where the source is a data set; None: `xlstm-unet`."""
-    settings: tuple[str, ...] = ()
-    """Changes to the plan."""
-    initial_weights: Path | None = None
-    """Folder of a model whose weights, and for a data set whose plan, the training begins with."""
-    device: str = "auto"
-    store: Path | None = None
-    """Folder of the stores; None: beside the output."""
-    num_workers: int | None = None
+    Args:
+        output: Folder of the model, cross-validation or comparison.
+    """
+    return output.parent / _STORES
 
 
-def train(
-    source: Path,
+def train_model(
+    source: TrainingSource,
     output: Path,
-    options: TrainingOptions,
+    request: PlanRequest,
     *,
+    stores: Path | None,
     fold: FoldChoice | None,
     resume: bool,
-    keep_predictions: bool = False,
-    progress: ProgressCallback = ignore_progress,
+    keep_predictions: bool,
+    context: RunContext,
 ) -> TrainingResult:
-    """Train a network and score it on the validation cases of its fold. See `scanseg.train`."""
-    with join_processes(options.device) as (processes, device):
-        if not processes.is_main_process:
-            progress = ignore_progress
+    """Train a network and score it on the validation cases of its fold. See `scanseg.train`.
+
+    Args:
+        source: Data set or plan.
+        output: Model folder to write or to resume.
+        request: Recipe, initial weights and settings.
+        stores: Folder of stores. `None`: beside the output.
+        fold: Number of the fold, or `all`. `None`: 0, or the fold of the resumed training.
+        resume: Go on with the training in the output folder.
+        keep_predictions: Keep the label maps of the validation cases.
+        context: Device, worker processes, progress and stopping.
+    """
+    with join_processes(context.device) as (distributed, device):
+        context = replace(context, device=str(device), distributed=distributed)
+        if not distributed.is_main_process:
+            context = context.with_progress(ignore_progress)
         with warm_up(device):
-            folder, store, fold = processes.on_main_process(
-                lambda: _prepare(
-                    source, output, options, fold=fold, resume=resume, processes=processes, progress=progress
+            job = distributed.on_main_process(
+                lambda: _prepare_job(
+                    source,
+                    output,
+                    request,
+                    stores=default_stores(output) if stores is None else stores,
+                    fold=fold,
+                    resume=resume,
+                    context=context,
                 )
             )
-        with (
-            watch_signals() as stopped,
-            _told_once(processes),
-            _drawn(folder, processes, progress) as progress,
-        ):
-            result = run_training(
-                folder,
-                store,
-                fold=fold,
-                context=RunContext(
-                    device=device,
-                    distributed=processes,
-                    num_workers=_workers_of(options, processes),
-                    should_stop=stopped,
-                    progress=progress,
-                ),
-                initial_weights=options.initial_weights,
-                keep_predictions=keep_predictions,
-            )
-        return result
+        should_stop, workers = context.should_stop, -(-context.workers // distributed.world_size)
+        with watch_signals() as signalled:
+            context = replace(context, num_workers=workers, should_stop=lambda: signalled() or should_stop())
+            return replace(job, keep_predictions=keep_predictions).run(context)
 
 
 @keep_workers()
-def _prepare(
-    source: Path,
+def _prepare_job(
+    source: TrainingSource,
     output: Path,
-    options: TrainingOptions,
+    request: PlanRequest,
     *,
+    stores: Path,
     fold: FoldChoice | None,
     resume: bool,
-    processes: Distributed,
-    progress: ProgressCallback,
-) -> tuple[ModelFolder, Store, FoldChoice | None]:
-    """Open or make the model folder and the store, and decide on the fold."""
-    stores = stores_of(output, options)
+    context: RunContext,
+) -> TrainingJob:
+    """Make or open plan and store, and check that the training can begin or be resumed."""
     if resume:
-        folder = begun_model(output, options, fold=fold)
-        _check_batch(folder.plan, processes)
-        store = store_of(
-            folder.plan,
-            source,
-            stores,
-            context=RunContext(num_workers=options.num_workers, progress=progress),
-        )
-        return folder, store, fold
-    ModelFolder.require_new(output)
-    plan = plan_of(
-        source,
-        recipe=options.recipe,
-        like=options.initial_weights,
-        settings=options.settings,
-        context=RunContext(num_workers=options.num_workers, progress=progress),
+        folder = ModelFolder.open(output)
+        plan = apply_settings(folder.plan, request.settings)
+        check_resumable(folder, plan, fold=fold, initial_weights=request.like, recipe=request.recipe)
+    else:
+        ModelFolder.require_new(output)
+        plan = find_plan(source, request, context=context)
+        fold = 0 if fold is None else fold
+    _check_batch(plan, context)
+    prepared = prepare_store(plan, source, stores, context=context)
+    if not resume and fold is not None:
+        choose_fold(prepared.store, fold)
+    return TrainingJob(
+        name=f"the training in {output}",
+        prepared=prepared,
+        folder=output,
+        fold=fold,
+        initial_weights=request.like,
     )
-    _check_batch(plan, processes)
-    fold = 0 if fold is None else fold
-    store = store_of(
-        plan, source, stores, context=RunContext(num_workers=options.num_workers, progress=progress)
+
+
+def _check_batch(plan: Plan, context: RunContext) -> None:
+    """Check that the distributed processes can share the plan's batches."""
+    context.distributed.check_batch(
+        plan.sampling.batch_size, accumulation_steps=plan.training.accumulation_steps
     )
-    choose_fold(store, fold)
-    folder = ModelFolder.create(output, plan)
-    if plan.cascade is not None:
-        keep_first_stage(plan, output)
-    return folder, store, fold
-
-
-def _check_batch(plan: Plan, processes: Distributed) -> None:
-    """Make sure that the processes can share the plan's batches."""
-    processes.check_batch(plan.sampling.batch_size, accumulation_steps=plan.training.accumulation_steps)
-
-
-@contextmanager
-def _told_once(processes: Distributed) -> Iterator[None]:
-    """Let the first process alone say that a signal stopped all of them."""
-    try:
-        yield
-    except InterruptionError as error:
-        if processes.is_main_process:
-            raise
-        raise OtherProcessError(str(error)) from error
-
-
-@contextmanager
-def _drawn(
-    folder: ModelFolder, processes: Distributed, progress: ProgressCallback
-) -> Iterator[ProgressCallback]:
-    """Draw the curves of a training now and then, and at its end, also where a signal ends it.
-
-    Yields:
-        A listener for the training, which hears as the one that was given.
-    """
-    drawn = time.monotonic()
-
-    def hear(update: ProgressUpdate) -> None:
-        nonlocal drawn
-        progress(update)
-        if time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
-            write_curves(folder)
-            drawn = time.monotonic()
-
-    try:
-        yield hear if processes.is_main_process else progress
-    except InterruptionError:
-        if processes.is_main_process:
-            write_curves(folder)
-        raise
-    if processes.is_main_process:
-        write_curves(folder)
-
-
-def stores_of(output: Path, options: TrainingOptions) -> Path:
-    """Return the folder of the stores: as wanted, or beside the output.
-
-    Args:
-        output: Folder to which a training or a study is written.
-        options: What was said.
-    """
-    return output.parent / _STORES if options.store is None else options.store
-
-
-def begun_model(path: Path, options: TrainingOptions, *, fold: FoldChoice | None) -> ModelFolder:
-    """Open a model whose training is to go on; refuse what would make it another training.
-
-    Args:
-        path: The model folder.
-        options: What was said now; what is said must be what the training began with.
-        fold: The fold, if it was said.
-
-    Raises:
-        InputError: There is no model.
-        UsageError: Something else was said.
-    """
-    folder = ModelFolder.open(path)
-    faults = compare_settings(folder.plan, apply_settings(folder.plan, options.settings))
-    if options.recipe not in (None, folder.plan.recipe):
-        faults.append(f"recipe is {folder.plan.recipe}, not {options.recipe}")
-    record = folder.read_run()
-    if record is not None and fold not in (None, record.fold):
-        faults.append(f"fold is {record.fold}, not {fold}")
-    if record is not None and options.initial_weights is not None:
-        begun_with = None if record.initial_weights is None else Path(record.initial_weights)
-        if begun_with != options.initial_weights:
-            faults.append(f"the weights to begin with were {begun_with}, not {options.initial_weights}")
-    if faults:
-        raise UsageError(
-            f"--resume goes on with the training in {path}, where {'; '.join(faults)}. Leave these options out, or "
-            f"train anew in another folder."
-        )
-    return folder
-
-
-def plan_settings(
-    *,
-    settings: Sequence[str],
-    epochs: int | None = None,
-    max_minutes: float | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    seed: int | None = None,
-    precision: str | None = None,
-) -> tuple[str, ...]:
-    """Return the changes to a plan that options with names of their own and others ask for."""
-    named = {
-        "training.epochs": epochs,
-        "training.max_minutes": max_minutes,
-        "sampling.batch_size": batch_size,
-        "training.optimizer.lr": lr,
-        "training.seed": seed,
-        "training.precision": precision,
-    }
-    return (*(f"{path}={value}" for path, value in named.items() if value is not None), *several(settings))
-
-
-def _workers_of(options: TrainingOptions, processes: Distributed) -> int:
-    """Return how many processes read cases for each of those that train."""
-    workers = choose_workers(options.num_workers)
-    return workers if processes.world_size == 1 else -(-workers // processes.world_size)

@@ -1,34 +1,47 @@
 """The model folder: written by training, all that prediction needs."""
 
+from scanseg.models.checkpoint import Checkpoint
 from scanseg.models.ensemble import (
-    FILE,
-    FIRST_STAGE,
     LoadedModel,
     LogitEnsemble,
+    is_ensemble,
     load_model,
     member_folders,
     pair_prediction_path,
+    read_ensemble,
     require_single,
     write_ensemble,
 )
-from scanseg.models.folder import Checkpoint, ModelFolder, Weights, check_network, network_of, read_tensors
+from scanseg.models.folder import (
+    PLAN_FILE,
+    VALIDATION_FILE,
+    ModelFolder,
+    TrainedWeights,
+    Weights,
+    check_network,
+    network_of,
+)
 from scanseg.models.published_checkpoints import import_weights, load_encoder
+from scanseg.models.tensors import read_tensors
 
 __all__ = [
-    "FILE",
-    "FIRST_STAGE",
+    "PLAN_FILE",
+    "VALIDATION_FILE",
     "Checkpoint",
     "LoadedModel",
     "LogitEnsemble",
     "ModelFolder",
+    "TrainedWeights",
     "Weights",
     "check_network",
     "import_weights",
+    "is_ensemble",
     "load_encoder",
     "load_model",
     "member_folders",
     "network_of",
     "pair_prediction_path",
+    "read_ensemble",
     "read_tensors",
     "require_single",
     "write_ensemble",

@@ -13,11 +13,9 @@ from scanseg.files import write_text
 from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
-FILE = "ensemble.json"
-PAIRS = "ensembles"
+_FILE = "ensemble.json"
+_PAIRS = "ensembles"
 """Folder, in that of the study, of the pairs' label maps of validation cases."""
-FIRST_STAGE = "first_stage"
-"""Folder, in that of a model, of the first stage of its cascade."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +57,13 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
     Raises:
         InputError: It is no model, a training has not finished, or the models do not predict in the same way.
     """
-    if not (path / FILE).is_file():
+    if not is_ensemble(path):
         folder = ModelFolder.open(path)
         network = folder.load_network(device=device, weights=weights)
         return LoadedModel(
             folder.plan, network, PostprocessingSpec(), _load_first_stage(folder, device=device)
         )
-    spec = EnsembleSpec.read(path / FILE)
+    spec = read_ensemble(path)
     if spec.average == "probabilities":
         return _load_plans(path, spec, device=device, weights=weights)
     folders = [ModelFolder.open(path / member) for member in spec.members]
@@ -112,12 +110,26 @@ def _refuse(differing: list[str], path: Path, first: Path, *, what: str) -> None
 
 def _load_first_stage(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
     """Load the first stage of a cascade, which lies in the folder of the second."""
-    return None if folder.plan.cascade is None else load_model(folder.path / FIRST_STAGE, device=device)
+    return None if folder.plan.cascade is None else load_model(folder.first_stage_path, device=device)
+
+
+def is_ensemble(path: Path) -> bool:
+    """Return whether a folder is a model of several models."""
+    return (path / _FILE).is_file()
+
+
+def read_ensemble(path: Path) -> EnsembleSpec:
+    """Read the members of a folder that is a model of several models.
+
+    Raises:
+        InputError: The folder is no such model.
+    """
+    return EnsembleSpec.read(path / _FILE)
 
 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
     """Make a folder a model of the models that it holds."""
-    write_text(path / FILE, spec.to_json())
+    write_text(path / _FILE, spec.to_json())
 
 
 def member_folders(path: Path) -> list[Path]:
@@ -126,11 +138,9 @@ def member_folders(path: Path) -> list[Path]:
     Args:
         path: A model of one or several.
     """
-    if not (path / FILE).is_file():
+    if not is_ensemble(path):
         return [path]
-    return [
-        each for member in EnsembleSpec.read(path / FILE).members for each in member_folders(path / member)
-    ]
+    return [each for member in read_ensemble(path).members for each in member_folders(path / member)]
 
 
 def require_single(path: Path) -> None:
@@ -139,7 +149,7 @@ def require_single(path: Path) -> None:
     Raises:
         InputError: It is.
     """
-    if (path / FILE).is_file():
+    if is_ensemble(path):
         members = ", ".join(map(str, member_folders(path)))
         raise InputError(f"{path} is a model of several; begin with one of them: {members}.")
 
@@ -152,4 +162,4 @@ def pair_prediction_path(study: Path, names: Sequence[str], case: str) -> Path:
         names: Names of the ways to plan.
         case: The case.
     """
-    return study / PAIRS / "+".join(names) / f"{case}.b2nd"
+    return study / _PAIRS / "+".join(names) / f"{case}.b2nd"

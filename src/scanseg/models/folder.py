@@ -1,12 +1,21 @@
-"""A model folder: `plan.json`, `model.safetensors`, `run.json`, `metrics.jsonl` and `state/` for resuming.
+"""A model folder: the files that a training writes and prediction reads.
 
-Beside `model.safetensors`, which prediction uses, lie `best.safetensors` or `last.safetensors`, whichever it is not.
+| file | content |
+|---|---|
+| `plan.json` | the plan |
+| `model.safetensors` | the exported weights, which prediction uses |
+| `best.safetensors`, `last.safetensors` | the other weights, if they differ from the exported ones |
+| `run.json` | the run record |
+| `metrics.jsonl`, `curves.png` | metrics of every epoch, and a figure of them |
+| `validation.json`, `validation/` | scores and label maps of the validation cases |
+| `state/` | the newest checkpoint, for resuming |
+| `first_stage/` | the models of the first stage of a cascade |
+
+No other module spells these names.
 """
 
-import errno
 import json
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,42 +24,34 @@ from typing import Literal, get_args
 import torch
 from filelock import FileLock, Timeout
 from pydantic import JsonValue
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scanseg.errors import InputError, UsageError, reason_of
+from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
 from scanseg.messages import listed
+from scanseg.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.networks import build_network
 from scanseg.runtime import memory_for
-from scanseg.specs import Plan, RunRecord, TrainingState
+from scanseg.specs import InstanceReport, Plan, Report, RunRecord
 
-_PLAN = "plan.json"
+PLAN_FILE = "plan.json"
+VALIDATION_FILE = "validation.json"
 _RUN = "run.json"
 _WEIGHTS = "model.safetensors"
 _LOCK = ".lock"
 _METRICS = "metrics.jsonl"
+_CURVES = "curves.png"
 _STATE = "state"
-_CHECKPOINT = "iteration-"
 _PREDICTIONS = "validation"
+_FIRST_STAGE = "first_stage"
 
+TrainedWeights = Literal["last", "best"]
+"""Weights of a training: the last, or the best on validation patches."""
 Weights = Literal["exported", "last", "best"]
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """All that a training needs to go on exactly; random draws follow from the seed and the iteration."""
-
-    state: TrainingState
-    network: dict[str, Tensor]
-    """The network's state dict."""
-    optimizer: dict[str, Tensor]
-    """The optimizer's tensors by `PARAMETER.NAME`."""
-    average: dict[str, Tensor] | None = None
-    """State dict of the network with averaged weights, where they are averaged."""
-    best: dict[str, Tensor] | None = None
-    """State dict of the network that was best on validation patches."""
+"""Weights to load: `exported` are those that the training chose, either the last or the best."""
+Status = Literal["new", "started", "trained", "finished"]
+"""`new`: only a plan. `started`: a run record exists. `trained`: all epochs are done. `finished`: also validated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class ModelFolder:
         """
         cls.require_new(path)
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / _PLAN, plan.to_json())
+        write_text(path / PLAN_FILE, plan.to_json())
         return cls(path, plan)
 
     @staticmethod
@@ -95,15 +96,125 @@ class ModelFolder:
             InputError: There is no such folder, or its plan cannot be read.
         """
         if path.is_file():
-            known = f"; give its folder, {path.parent}" if (path.parent / _PLAN).is_file() else ""
+            known = f"; give its folder, {path.parent}" if (path.parent / PLAN_FILE).is_file() else ""
             raise InputError(f"{path} is a file, not a model folder{known}.")
         if not path.is_dir():
             raise InputError(f"{path} is not a model folder: there is no such folder.")
-        if not (path / _PLAN).is_file():
-            inside = sorted(str(folder.parent) for folder in path.glob(f"*/{_PLAN}"))
+        if not (path / PLAN_FILE).is_file():
+            inside = sorted(str(folder.parent) for folder in path.glob(f"*/{PLAN_FILE}"))
             known = f"; models in it are {listed(inside)}" if inside else ""
-            raise InputError(f"{path} is not a model folder: it holds no {_PLAN}{known}.")
-        return cls(path, Plan.read(path / _PLAN))
+            raise InputError(f"{path} is not a model folder: it holds no {PLAN_FILE}{known}.")
+        return cls(path, Plan.read(path / PLAN_FILE))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Return whether a folder is a model folder."""
+        return (path / PLAN_FILE).is_file()
+
+    @staticmethod
+    def plan_path(path: Path) -> Path:
+        """Return the file of the plan in a model folder."""
+        return path / PLAN_FILE
+
+    def status(self, *, with_predictions: bool = False) -> Status:
+        """Return how far the training is.
+
+        Args:
+            with_predictions: Count a model as finished only if it keeps the label maps of its validation cases.
+        """
+        record = self.read_run()
+        if record is None:
+            return "new"
+        if record.status != "finished":
+            return "started"
+        cases = record.validation_cases
+        is_scored = not cases or self.validation_path().is_file()
+        has_predictions = not with_predictions or all(self.prediction_path(case).is_file() for case in cases)
+        return "finished" if is_scored and has_predictions else "trained"
+
+    @property
+    def curves_path(self) -> Path:
+        """File of the figure of loss and validation Dice."""
+        return self.path / _CURVES
+
+    @property
+    def first_stage_path(self) -> Path:
+        """Folder of the models of the first stage, if the plan is that of a cascade's second stage."""
+        return self.path / _FIRST_STAGE
+
+    def validation_path(self, weights: TrainedWeights | None = None) -> Path:
+        """Return the file of the validation scores.
+
+        Args:
+            weights: The scored weights. `None`: the exported ones.
+        """
+        if weights is None or weights == self._exported():
+            return self.path / VALIDATION_FILE
+        return self.path / f"validation-{weights}.json"
+
+    def read_validation(self) -> Report:
+        """Read the scores of the validation cases with the exported weights.
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        return Report.read(self.validation_path())
+
+    def write_validation(self, report: Report, *, weights: TrainedWeights) -> None:
+        """Write the scores of the validation cases.
+
+        Args:
+            report: The scores.
+            weights: The scored weights.
+        """
+        write_text(self.validation_path(weights), report.to_json())
+
+    def read_test(self, weights: TrainedWeights) -> Report | None:
+        """Read the scores of test cases, or return `None` if they were not scored.
+
+        Args:
+            weights: The scored weights.
+        """
+        path = self._test_path(weights)
+        return Report.read(path) if path.is_file() else None
+
+    def read_test_instances(self, weights: TrainedWeights) -> InstanceReport | None:
+        """Read the instance scores of test cases, or return `None` if they were not scored.
+
+        Args:
+            weights: The scored weights.
+        """
+        path = self._test_path(weights, suffix="-instances")
+        return InstanceReport.read(path) if path.is_file() else None
+
+    def write_test(
+        self, report: Report, instances: InstanceReport | None, *, weights: TrainedWeights
+    ) -> None:
+        """Write the scores of test cases; the report of labels comes last and marks them as complete.
+
+        Args:
+            report: Scores of labels.
+            instances: Scores of instances, if they were scored.
+            weights: The scored weights.
+        """
+        if instances is not None:
+            write_text(self._test_path(weights, suffix="-instances"), instances.to_json())
+        write_text(self._test_path(weights), report.to_json())
+
+    def _test_path(self, weights: TrainedWeights, *, suffix: str = "") -> Path:
+        return self.path / f"test-{weights}{suffix}.json"
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the files that prediction needs.
+
+        Args:
+            target: Folder to write; existing files are replaced.
+        """
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (PLAN_FILE, _RUN, _WEIGHTS):
+            shutil.copyfile(self.path / name, target / name)
+        if self.plan.cascade is not None:
+            shutil.copytree(self.first_stage_path, target / _FIRST_STAGE, dirs_exist_ok=True)
 
     def prediction_path(self, case: str) -> Path:
         """Return the file in which the label map of a validation case is kept."""
@@ -154,9 +265,9 @@ class ModelFolder:
         """
         if weights not in get_args(Weights):
             raise UsageError(f"weights {weights!r} are unknown; choose {', '.join(get_args(Weights))}")
-        record = self.read_run()
-        exported = record.exported.checkpoint if record and record.exported else None
-        path = self.path / (_WEIGHTS if weights in ("exported", exported) else f"{weights}.safetensors")
+        path = self.path / (
+            _WEIGHTS if weights in ("exported", self._exported()) else f"{weights}.safetensors"
+        )
         if path.is_file():
             return path
         if (self.path / _WEIGHTS).is_file():
@@ -165,6 +276,17 @@ class ModelFolder:
                 f"leave the choice of weights out."
             )
         raise InputError(f"{self.path} holds no {_WEIGHTS}: its training has not finished (see --resume).")
+
+    def has_weights(self, weights: Weights = "exported") -> bool:
+        """Return whether the file of these weights exists."""
+        if weights in ("exported", self._exported()):
+            return (self.path / _WEIGHTS).is_file()
+        return (self.path / f"{weights}.safetensors").is_file()
+
+    def _exported(self) -> TrainedWeights | None:
+        """Return which weights the training exported, if it did."""
+        record = self.read_run()
+        return record.exported.checkpoint if record and record.exported else None
 
     def write_weights(self, weights: Mapping[str, Tensor], name: Weights = "exported") -> None:
         """Write weights: those that prediction uses, or others that it can be asked to use."""
@@ -198,27 +320,12 @@ class ModelFolder:
         write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; it takes the place of the last one once it is whole.
-
-        One of the same state that is there already is kept.
-        """
-        state = self.path / _STATE
-        state.mkdir(exist_ok=True)
-        final = state / f"{_CHECKPOINT}{checkpoint.state.iterations_done:09d}"
-        while (there := _state_in(final)) is not None and there != checkpoint.state:
-            final = final.with_name(f"{final.name}-more")
-        if there is None:
-            _replace_checkpoint(final, checkpoint)
-        for older in state.iterdir():
-            if older != final:
-                shutil.rmtree(older, ignore_errors=True)
+        """Write a checkpoint; it replaces the last one once it is complete."""
+        write_checkpoint(self.path / _STATE, checkpoint)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """Read the newest checkpoint; None where the training was stopped before the first."""
-        found = sorted((self.path / _STATE).glob(f"{_CHECKPOINT}*"))
-        if not found:
-            return None
-        return _read_whole(found[-1])
+        """Read the newest checkpoint, or `None` if the training stopped before the first one."""
+        return read_checkpoint(self.path / _STATE)
 
 
 def check_network(plan: Plan) -> None:
@@ -258,75 +365,3 @@ def network_of(plan: Plan) -> nn.Module:
         num_classes=plan.dataset.num_outputs,
         patch_size=plan.sampling.patch_size,
     )
-
-
-def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint beside its place, and put it there when it is whole."""
-    temporary = final.with_name(f".writing-{final.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write_tensors(checkpoint.network, temporary / "network.safetensors")
-    write_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
-    for name, tensors in (("average", checkpoint.average), ("best", checkpoint.best)):
-        if tensors is not None:
-            write_tensors(tensors, temporary / f"{name}.safetensors")
-    (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-
-
-def _read_whole(folder: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        InputError: A part of it is missing or damaged.
-    """
-    average, best = (folder / f"{name}.safetensors" for name in ("average", "best"))
-    return Checkpoint(
-        state=TrainingState.read(folder / "state.json"),
-        network=read_tensors(folder / "network.safetensors"),
-        optimizer=read_tensors(folder / "optimizer.safetensors"),
-        average=read_tensors(average) if average.exists() else None,
-        best=read_tensors(best) if best.exists() else None,
-    )
-
-
-def _state_in(folder: Path) -> TrainingState | None:
-    """Return the state of a checkpoint; None unless all of it is there and can be read."""
-    try:
-        return _read_whole(folder).state
-    except InputError:
-        return None
-
-
-def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors into the form in which they are written."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file, which others may read as they may any new file.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path.touch()  # safetensors makes files that their owner alone can read
-    mode = stat.S_IMODE(path.stat().st_mode)
-    try:
-        save_file(_as_stored(tensors), path)
-        path.chmod(mode)
-    except SafetensorError as error:
-        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    try:
-        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error

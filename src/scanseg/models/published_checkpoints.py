@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
-from scanseg.models.folder import ModelFolder, read_tensors, write_tensors
+from scanseg.models.folder import ModelFolder
+from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.networks import WEIGHT_MAPS, MSVMUNet, load_official
 from scanseg.specs import ImportRecord, Plan
 
 Form = Literal["lightning", "nnunet", "vmamba", "state-dict"]
 
-RECORD_FILE = "import.json"
+_RECORD_FILE = "import.json"
 ENCODER_KIND = "vmamba"
 """Kind of weights that fit the encoder of an MSVM-UNet alone."""
 _LIGHTNING_PREFIX = "_model."
@@ -134,7 +135,7 @@ def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRe
     folder = ModelFolder.create(output, plan)
     folder.write_weights(network.state_dict())
     record = _record(path, checkpoint, kind=kind, num_tensors=len(network.state_dict()))
-    write_text(output / RECORD_FILE, record.to_json())
+    write_text(output / _RECORD_FILE, record.to_json())
     return record
 
 

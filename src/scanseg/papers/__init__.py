@@ -2,7 +2,8 @@
 
 from scanseg.papers.experiments import find_experiment
 from scanseg.papers.ready_comparisons import find_comparison, ready_comparisons
-from scanseg.papers.reproduce import ReproductionRequest, reproduce
+from scanseg.papers.reproduce import reproduce
+from scanseg.papers.request import ReproductionRequest
 from scanseg.papers.table import table_notes, table_rows
 
 __all__ = [

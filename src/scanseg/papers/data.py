@@ -34,7 +34,7 @@ class ProtocolData:
     """Whether the best weights are chosen on the cases that are scored."""
 
 
-def converted(data: str, source: Path, output: Path, *, context: RunContext) -> Path:
+def convert_if_needed(data: str, source: Path, output: Path, *, context: RunContext) -> Path:
     """Return the folder of a data set in the raw layout: the source, if it was converted already, or a new one.
 
     Args:
@@ -49,8 +49,7 @@ def converted(data: str, source: Path, output: Path, *, context: RunContext) -> 
     if _record(source).get("dataset") == data:
         return source
     if _record(output).get("dataset") != data:
-        workers = choose_workers(context.num_workers)
-        convert_dataset(find_dataset(data), source, output, context=replace(context, num_workers=workers))
+        convert_dataset(find_dataset(data), source, output, context=context)
     return output
 
 

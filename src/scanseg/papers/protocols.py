@@ -7,7 +7,7 @@ from typing import Literal
 
 from scanseg.errors import UsageError
 from scanseg.papers.experiments import Experiment
-from scanseg.planning import make_plan, replace_network, replace_patch
+from scanseg.planning import PlanRequest, make_plan, replace_network, replace_patch
 from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
 from scanseg.specs import (
@@ -65,7 +65,7 @@ def protocol_plan(
         InputError: The data set is faulty.
         UsageError: A setting is invalid.
     """
-    plan = make_plan(dataset, recipe=experiment.recipe, like=None, settings=(), context=context)
+    plan = make_plan(dataset, PlanRequest(recipe=experiment.recipe), context=context)
     if experiment.paper == "xlstm-unet":
         plan = apply_settings(plan, (f"network.variant={choices.variant}",))
     if experiment.patch_size is not None and not choices.quick:

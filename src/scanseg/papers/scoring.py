@@ -9,7 +9,6 @@ from jaxtyping import UInt8
 
 from scanseg.evaluation import (
     CaseScores,
-    Report,
     find_instances,
     make_instance_report,
     make_report,
@@ -17,25 +16,24 @@ from scanseg.evaluation import (
     score_case,
     score_instances,
 )
-from scanseg.experiments import Checkpoint, Trial
-from scanseg.files import write_text
 from scanseg.inference import load
+from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store, read_array
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
-from scanseg.specs import DatasetSpec, DistanceUnit, InstanceReport, RuleName
+from scanseg.specs import DatasetSpec, DistanceUnit, RuleName
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How test cases are scored."""
+    """The metric rule for test cases."""
 
     rule: RuleName
     distance_unit: DistanceUnit = "mm"
     tolerance_mm: float = 2.0
     tolerance_preset: str | None = None
     instances: bool = False
-    """Labels are interior and boundary; objects are scored too."""
+    """Score instances too. The labels are interior and boundary."""
 
     @property
     def tolerance(self) -> str:
@@ -46,59 +44,61 @@ class Scoring:
         return f"the published tolerances of {self.tolerance_preset}, {self.tolerance_mm:g} {unit} for other labels"
 
 
-def score_trial(
-    trial: Trial,
+def score_test_cases(
+    folder: ModelFolder,
     store: Store,
     cases: Sequence[str],
     scoring: Scoring,
     *,
-    checkpoint: Checkpoint,
+    weights: TrainedWeights,
     instances: Path | None,
     context: RunContext,
-) -> tuple[Report, InstanceReport | None]:
-    """Predict and score cases with a trial's weights, or read what an earlier call wrote to the model folder.
+) -> None:
+    """Predict and score test cases, and write the scores to the model folder; existing scores are kept.
 
     Args:
-        trial: A training that is done.
-        store: Holds the cases and their references.
+        folder: A trained model.
+        store: Store of the cases and their references.
         cases: Names of the cases.
-        scoring: How they are scored.
-        checkpoint: Which weights.
-        instances: Folder of the cases' instance maps, where objects are scored.
-        context: Device, stopping and progress.
+        scoring: The metric rule and its tolerances.
+        weights: Weights to score.
+        instances: Folder of the instance maps of the cases. `None`: instances are not scored.
+        context: Device, progress and stopping.
 
     Raises:
-        InterruptionError: It was stopped before all cases were scored.
+        InterruptionError: A signal came before all cases were scored.
     """
-    path = trial.folder / f"test-{checkpoint}.json"
-    instances_path = trial.folder / f"test-{checkpoint}-instances.json"
-    if path.is_file() and (instances is None or instances_path.is_file()):
-        return Report.read(path), InstanceReport.read(instances_path) if instances is not None else None
-    predictor = load(trial.folder, device=context.device, weights=checkpoint)
-    tolerances = _tolerances(scoring, tuple(predictor.plan.dataset.foreground))
+    if folder.read_test(weights) is not None and (
+        instances is None or folder.read_test_instances(weights) is not None
+    ):
+        return
+    predictor = load(folder.path, device=context.device, weights=weights)
+    dataset = predictor.plan.dataset
+    tolerances = _tolerances(scoring, tuple(dataset.foreground))
     scores, instance_scores = [], {}
     for number, name in enumerate(cases):
-        raise_if_stopped(context.should_stop, f"{trial.name} is trained, but not scored; go on with --resume")
+        raise_if_stopped(context.should_stop, f"{folder.path} is trained but not scored; go on with --resume")
         context.progress(ProgressUpdate("scoring", number, len(cases), name))
         case = store.case(name)
         label_map = predictor.predict_preprocessed(
             store.read_image(case).astype(np.float32), case.geometry, predicted=store.read_predicted(case)
         )
-        scored = _score(
-            name,
-            label_map,
-            reference=store.read_reference(case),
-            spacing=case.geometry.source_spacing,
-            dataset=predictor.plan.dataset,
-            scoring=scoring,
-            tolerances=tolerances,
+        scores.append(
+            _score(
+                name,
+                label_map,
+                reference=store.read_reference(case),
+                spacing=case.geometry.source_spacing,
+                dataset=dataset,
+                scoring=scoring,
+                tolerances=tolerances,
+            )
         )
-        scores.append(scored)
         if instances is not None:
             numbers = read_array(instances / f"{name}.b2nd")
             instance_scores[name] = score_instances(find_instances(label_map, grow=0), numbers)
         context.progress(ProgressUpdate("scoring", number + 1, len(cases), name))
-    dataset, model = predictor.plan.dataset, f"{trial.folder} ({checkpoint} weights)"
+    model = f"{folder.path} ({weights} weights)"
     report = make_report(
         scores,
         labels=dataset.foreground,
@@ -110,14 +110,14 @@ def score_trial(
         rule=scoring.rule,
         distance_unit=scoring.distance_unit,
     )
-    found = None
-    if instances is not None:
-        found = make_instance_report(
+    instance_report = (
+        None
+        if instances is None
+        else make_instance_report(
             instance_scores, predictions=model, references=str(instances), instances="components"
         )
-        write_text(instances_path, found.to_json())
-    write_text(path, report.to_json())
-    return report, found
+    )
+    folder.write_test(report, instance_report, weights=weights)
 
 
 def _tolerances(scoring: Scoring, labels: Sequence[str]) -> dict[str, float]:

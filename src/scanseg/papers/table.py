@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from scanseg.evaluation import METRIC_RULES
-from scanseg.experiments import Checkpoint, Trial
 from scanseg.files import write_text
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.papers.experiments import Experiment, published_results, results_of
 from scanseg.papers.scoring import Scoring
 from scanseg.specs import (
@@ -37,12 +36,12 @@ _HEADS: dict[Measure, str] = {
 
 
 @dataclass(frozen=True)
-class TrialScores:
+class TestScores:
     """What one training scored with one of its weights."""
 
     method: str
-    trial: Trial
-    checkpoint: Checkpoint
+    folder: ModelFolder
+    weights: TrainedWeights
     report: Report
     instances: InstanceReport | None
 
@@ -64,7 +63,7 @@ def make_reproduction(
     setup: ReproductionSetup,
     scoring: Scoring,
     *,
-    scores: Sequence[TrialScores],
+    scores: Sequence[TestScores],
     train_cases: int,
     waiting: tuple[str, ...],
 ) -> Reproduction:
@@ -78,9 +77,9 @@ def make_reproduction(
         train_cases: Cases from which they learnt.
         waiting: What is still to be done.
     """
-    groups: dict[tuple[str, Checkpoint], list[TrialScores]] = {}
+    groups: dict[tuple[str, TrainedWeights], list[TestScores]] = {}
     for one in scores:
-        groups.setdefault((one.method, one.checkpoint), []).append(one)
+        groups.setdefault((one.method, one.weights), []).append(one)
     ours = [
         _row_here(group, experiment, checkpoint=_checkpoint_words(setup, checkpoint))
         for (_, checkpoint), group in groups.items()
@@ -199,18 +198,18 @@ def _distances(table: Reproduction) -> str:
     return f"; HD95 in {table.distance_unit}" if has_hd95 else ""
 
 
-def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
+def _row_here(group: Sequence[TestScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
     """Return the row of one method with one of its weights, over its seeds."""
     found = [one.measures for one in group]
     spreads = {name: _spread([measures.get(name) for measures in found]) for name in experiment.measures}
-    records = [ModelFolder.open(one.trial.folder).read_run() for one in group]
+    records = [one.folder.read_run() for one in group]
     there = [record for record in records if record is not None]
     infinite = sum(label.hd95_infinite for one in group for label in one.report.summary.labels.values())
     return ReproductionRow(
         method=group[0].method,
         origin="here",
         checkpoint=checkpoint,
-        seeds=tuple(one.trial.plan.training.seed for one in group),
+        seeds=tuple(one.folder.plan.training.seed for one in group),
         num_cases=group[0].report.summary.num_cases,
         measures={name: spread for name, spread in spreads.items() if spread is not None},
         labels={
@@ -220,7 +219,7 @@ def _row_here(group: Sequence[TrialScores], experiment: Experiment, *, checkpoin
         parameters=there[0].num_parameters if there else None,
         training_seconds=mean(record.training_seconds for record in there) if there else None,
         epochs_done=mean(record.epochs_done for record in there) if there else None,
-        epochs_planned=group[0].trial.plan.training.epochs,
+        epochs_planned=group[0].folder.plan.training.epochs,
         note=f"{infinite} infinite HD95 are in no mean" if infinite and "hd95" in experiment.measures else "",
     )
 
@@ -241,7 +240,7 @@ def _is_comparable(row: PublishedResult, setup: ReproductionSetup) -> bool:
     return row.variant is None or row.variant == setup.variant
 
 
-def _checkpoint_words(setup: ReproductionSetup, checkpoint: Checkpoint) -> str:
+def _checkpoint_words(setup: ReproductionSetup, checkpoint: TrainedWeights) -> str:
     """Say which weights these are."""
     if checkpoint == "last":
         return "last"

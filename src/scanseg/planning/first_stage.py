@@ -1,22 +1,27 @@
-"""The first stage of a cascade, for the training of the second: its predictions, and its models to be kept."""
+"""The first stage of a cascade, for the training of the second: its predictions and its models."""
 
 import hashlib
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from scanseg.batches import build_cascade_store
 from scanseg.errors import InputError, UsageError
-from scanseg.models import FILE, FIRST_STAGE, ModelFolder, member_folders, pair_prediction_path
+from scanseg.models import (
+    ModelFolder,
+    is_ensemble,
+    member_folders,
+    pair_prediction_path,
+    read_ensemble,
+    write_ensemble,
+)
 from scanseg.preprocessing import Store
-from scanseg.runtime import RunContext, choose_workers
-from scanseg.specs import EnsembleSpec, Plan
-
-_KEPT = ("plan.json", "run.json", "model.safetensors")
+from scanseg.runtime import RunContext
+from scanseg.specs import Plan
 
 
-def cascade_store_of(plan: Plan, store: Store, *, context: RunContext) -> Store:
-    """Return the store of a plan with what the first stage predicted, which its folds have not seen.
+def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -> Store:
+    """Build the store of a second stage: the cases with the predictions of the first stage.
+
+    Each case is predicted by a fold that has not been trained on it.
 
     Args:
         plan: The plan of the second stage.
@@ -25,68 +30,62 @@ def cascade_store_of(plan: Plan, store: Store, *, context: RunContext) -> Store:
 
     Raises:
         InputError: The first stage is no finished cross-validation of the same cases.
-        UsageError: The plan does not say where it is.
+        UsageError: The plan names no first stage.
     """
-    study = _study_of(plan)
-    digest = hashlib.sha256(str(study.resolve()).encode()).hexdigest()[:8]
+    crossval = _first_stage_of(plan)
+    digest = hashlib.sha256(str(crossval.resolve()).encode()).hexdigest()[:8]
     return build_cascade_store(
         store,
-        {case: path for case, path in _predictions(study).items() if path.is_file()},
-        first_stage=str(study),
+        {case: path for case, path in _predictions(crossval).items() if path.is_file()},
+        first_stage=str(crossval),
         folder=store.folder.with_name(f"{store.folder.name}-after-{digest}"),
-        context=replace(context, num_workers=choose_workers(context.num_workers)),
+        context=context,
     )
 
 
-def keep_first_stage(plan: Plan, model: Path) -> None:
-    """Copy the models of the first stage into the folder of the second, which can then predict by itself.
+def copy_first_stage(folder: ModelFolder) -> None:
+    """Copy the models of the first stage into the folder of the second, which then predicts by itself.
 
     Args:
-        plan: The plan of the second stage.
-        model: Its folder.
+        folder: Model folder of the second stage.
     """
-    study, kept = _study_of(plan), model / FIRST_STAGE
-    for folder in _members(study):
-        place = kept / folder.path.relative_to(study)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in _KEPT:
-            shutil.copyfile(folder.path / name, place / name)
-        if folder.plan.cascade is not None:
-            shutil.copytree(folder.path / FIRST_STAGE, place / FIRST_STAGE, dirs_exist_ok=True)
-    for path in (study, *(study / member for member in EnsembleSpec.read(study / FILE).members)):
-        if (path / FILE).is_file():
-            shutil.copyfile(path / FILE, kept / path.relative_to(study) / FILE)
+    crossval, target = _first_stage_of(folder.plan), folder.first_stage_path
+    for member in _members(crossval):
+        member.copy_to(target / member.path.relative_to(crossval))
+    for path in (crossval, *(crossval / member for member in read_ensemble(crossval).members)):
+        if is_ensemble(path):
+            write_ensemble(target / path.relative_to(crossval), read_ensemble(path))
 
 
-def _study_of(plan: Plan) -> Path:
-    """Return the folder of the first stage."""
+def _first_stage_of(plan: Plan) -> Path:
+    """Return the cross-validation folder of the first stage."""
     assert plan.cascade is not None
     if plan.cascade.first_stage is None:
         raise UsageError(
-            "the plan is that of a second stage; say where the scanseg crossval of the first one is: --set "
-            "cascade.first_stage=STUDY"
+            "the plan is that of a second stage and names no first stage. Give the output folder of the first "
+            "stage's scanseg crossval: --set cascade.first_stage=FOLDER"
         )
     return Path(plan.cascade.first_stage)
 
 
-def _members(study: Path) -> list[ModelFolder]:
+def _members(crossval: Path) -> list[ModelFolder]:
     """Return the models of the folds."""
-    if not (study / FILE).is_file():
-        raise InputError(f"{study} is no finished scanseg crossval: it holds no {FILE}.")
-    return [ModelFolder.open(path) for path in member_folders(study)]
+    if not is_ensemble(crossval):
+        raise InputError(f"{crossval}: expected the output folder of a finished scanseg crossval.")
+    return [ModelFolder.open(path) for path in member_folders(crossval)]
 
 
-def _predictions(study: Path) -> dict[str, Path]:
-    """Return, for each case, where its label map lies, predicted by models that have not learnt from it."""
-    folders = _members(study)
-    spec = EnsembleSpec.read(study / FILE)
+def _predictions(crossval: Path) -> dict[str, Path]:
+    """Return the label map of each case, predicted by models that were not trained on it."""
+    folders = _members(crossval)
+    spec = read_ensemble(crossval)
     if spec.average == "probabilities":
         cases = {case for folder in folders for case in _validation_cases(folder)}
-        return {case: pair_prediction_path(study, spec.members, case) for case in cases}
+        return {case: pair_prediction_path(crossval, spec.members, case) for case in cases}
     return {case: folder.prediction_path(case) for folder in folders for case in _validation_cases(folder)}
 
 
 def _validation_cases(folder: ModelFolder) -> tuple[str, ...]:
-    """Return the cases that a fold has not learnt from."""
+    """Return the validation cases of a fold."""
     record = folder.read_run()
     return () if record is None else record.validation_cases

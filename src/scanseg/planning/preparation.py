@@ -1,7 +1,7 @@
-"""What comes before a training: the plan and the store."""
+"""Prepare a training: its plan, and the store of its preprocessed cases."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.dataset import (
@@ -15,137 +15,164 @@ from scanseg.dataset import (
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
-from scanseg.planning.first_stage import cascade_store_of
+from scanseg.planning.first_stage import build_second_stage_store
 from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.preprocessing import Store, build_store, store_name
-from scanseg.runtime import RunContext, choose_workers, keep_workers
+from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan, Splits
 
 DEFAULT_RECIPE = "xlstm-unet"
 
 
+@dataclass(frozen=True)
+class TrainingSource:
+    """The origin of a training: a raw data set, a plan made from one, or both."""
+
+    path: Path
+    """The data set's folder or the plan's file, for messages."""
+    dataset: Path | None = None
+    """Folder of the raw data set. `None`: the folder that the plan names, if it exists."""
+    plan: Plan | None = None
+    """A plan that exists already. `None`: a plan is made for the data set."""
+
+    def raw_folder(self, plan: Plan | None = None) -> Path | None:
+        """Return the folder of the raw data set, or `None` if it is not on this machine.
+
+        Args:
+            plan: The plan to ask for the folder. `None`: the plan of this source.
+        """
+        plan = plan or self.plan
+        known = Path(plan.dataset_path) if plan is not None and plan.dataset_path else None
+        folder = self.dataset or known
+        return folder if folder is not None and folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The user's choices for a plan."""
+
+    recipe: str | None = None
+    """Name of the recipe for a data set. Defaults to `xlstm-unet`."""
+    like: Path | None = None
+    """Folder of a model whose plan is taken over for the data set, for fine-tuning."""
+    settings: tuple[str, ...] = ()
+    """Changes to the plan, each `path.to.key=value`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the store of its preprocessed cases: everything that a training reads."""
+
+    plan: Plan
+    store: Store
+
+
 @keep_workers()
-def make_plan(
-    dataset: Path, *, recipe: str | None, like: Path | None, settings: Sequence[str], context: RunContext
-) -> Plan:
-    """Check a data set and plan a training on it. See `scanseg.make_plan`."""
+def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Plan:
+    """Check a raw data set and plan a training on it.
+
+    Args:
+        dataset: Folder of the raw data set.
+        request: Recipe, model to follow, and settings.
+        context: Worker processes and progress.
+
+    Raises:
+        InputError: The data set is faulty, or the network refuses the settings.
+        UsageError: The recipe or a setting is unknown or invalid.
+    """
+    recipe, like = request.recipe, request.like
     if recipe is not None and recipe not in RECIPES:
-        raise UsageError(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
+        raise UsageError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     if recipe is not None and like is not None:
-        raise UsageError(f"recipe {recipe} and the plan of {like} exclude each other; leave one out")
+        raise UsageError(f"recipe {recipe} and the plan of {like} exclude each other. Leave one out.")
     raw = open_dataset(dataset)
-    workers = choose_workers(context.num_workers, image_bytes=raw.image_bytes)
-    report = check_dataset(raw, context=replace(context, num_workers=workers))
+    context = context.for_images(raw.image_bytes)
+    report = check_dataset(raw, context=context)
     path = str(raw.path.resolve())
     if like is not None:
         model = ModelFolder.open(like)
         plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
     else:
-        fingerprint = compute_fingerprint(raw, context=replace(context, num_workers=workers))
+        fingerprint = compute_fingerprint(raw, context=context)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
     spacings = report.spacing_range if report.num_axes == 3 else None
-    plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), settings)
+    plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), request.settings)
     check_network(plan)
     return plan
 
 
-def plan_of(
-    source: Path, *, recipe: str | None, like: Path | None, settings: Sequence[str], context: RunContext
-) -> Plan:
-    """Read a plan, or make one for a data set.
+def find_plan(source: TrainingSource, request: PlanRequest, *, context: RunContext) -> Plan:
+    """Return the plan of a source, or make one for its data set.
 
     Args:
-        source: A plan's file, or a data set's folder.
-        recipe: How to plan, for a data set.
-        like: Folder of a model whose plan a data set takes over.
-        settings: Changes to the plan.
+        source: Data set or plan.
+        request: Recipe, model to follow, and settings.
         context: Worker processes and progress.
 
     Raises:
         InputError: The data set or the plan is faulty.
-        UsageError: The options cannot be carried out together.
+        UsageError: The choices exclude each other.
     """
-    if like is not None:
-        require_single(like)
-    _refuse_neighbours(source)
-    if source.is_file():
-        if recipe is not None:
-            raise UsageError(f"{source} is a plan and has its recipe; --recipe is for a data set's folder.")
-        plan = apply_settings(Plan.read(source), settings)
+    if request.like is not None:
+        require_single(request.like)
+    if source.plan is not None:
+        if request.recipe is not None:
+            raise UsageError(
+                f"{source.path} is a plan and has its recipe. Use --recipe with a data set's folder."
+            )
+        plan = apply_settings(source.plan, request.settings)
         check_network(plan)
         return plan
-    if not source.exists():
-        raise InputError(
-            f"{source}: no such file or folder; give a data set's folder (with dataset.json), or a plan's file."
-        )
-    return make_plan(source, recipe=recipe, like=like, settings=settings, context=context)
+    assert source.dataset is not None
+    return make_plan(source.dataset, request, context=context)
 
 
-def _refuse_neighbours(source: Path) -> None:
-    """Name what to give where something close to a data set's folder, or to a plan's file, was given."""
-    if source.name == DESCRIPTION_FILE:
-        raise UsageError(
-            f"{source} describes a data set; give its folder, {source.parent}, or a plan's file."
-        )
-    plan = source / "plan.json"
-    if plan.is_file() and not (source / DESCRIPTION_FILE).is_file():
-        raise UsageError(
-            f"{source} is a model's folder, not a data set's; give its plan, {plan}: with -o {source} --resume "
-            f"to go on, with another folder to train anew, and --initial-weights {source} to begin with its weights."
-        )
-
-
-def known_splits(source: Path) -> Splits | None:
-    """Return the folds of a data set, or of that of a plan, before anything is made of it; None where it is not here.
+def find_known_splits(source: TrainingSource) -> Splits | None:
+    """Return the folds of a raw data set before it is preprocessed.
 
     Args:
-        source: The data set's folder, or a plan's file.
+        source: Data set or plan.
+
+    Returns:
+        The folds, or `None` if the data set is not on this machine.
 
     Raises:
-        InputError: The data set, the plan or the file of folds is faulty.
+        InputError: The data set or the file of its folds is faulty.
     """
-    _refuse_neighbours(source)
-    folder = (
-        source
-        if source.is_dir()
-        else Path(Plan.read(source).dataset_path or "")
-        if source.is_file()
-        else None
-    )
+    folder = source.raw_folder()
     if folder is None or not (folder / DESCRIPTION_FILE).is_file():
         return None
     return find_splits(open_dataset(folder))
 
 
-def store_of(plan: Plan, source: Path, store: Path, *, context: RunContext) -> Store:
-    """Open the store of a plan, or make it.
+def prepare_store(plan: Plan, source: TrainingSource, stores: Path, *, context: RunContext) -> Prepared:
+    """Open the store of a plan, or build it from the raw data set.
 
     Args:
         plan: The plan.
-        source: The data set's folder, or else a plan's file, which knows it.
-        store: Folder in which the store is a folder named after what is in it.
+        source: Where the raw data set may be.
+        stores: Folder of stores. The store is a folder in it, named after its content.
         context: Worker processes and progress.
 
     Raises:
-        InputError: The store is not there, and the data set is not, or is another.
+        InputError: Neither the store nor the data set exists, or the data set is another one.
     """
-    _refuse_neighbours(source)
-    folder = store / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
-    made = _store_at(folder, plan, source, context=context)
-    if plan.cascade is None:
-        return made
-    return cascade_store_of(plan, made, context=context)
+    folder = stores / store_name(plan.dataset.name, plan.preprocessing, source=plan.dataset_path)
+    store = _find_store(folder, plan, source, context=context)
+    if plan.cascade is not None:
+        store = build_second_stage_store(plan, store, context=context)
+    return Prepared(plan, store)
 
 
-def _store_at(folder: Path, plan: Plan, source: Path, *, context: RunContext) -> Store:
-    """Open a store, or make it if the data set is there."""
-    raw = _raw_dataset(plan, source)
+def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: RunContext) -> Store:
+    """Open a store, or build it if the raw data set is on this machine."""
+    raw = _open_raw(plan, source)
     if raw is None:
         if plan.dataset_path and not folder.exists():
             raise InputError(
-                f"the data set of the plan is not at {plan.dataset_path}, and nothing was made of it in {folder}. Say "
-                f"where it is now: --set dataset_path=FOLDER; or give a store that was made of it: --store FOLDER."
+                f"{plan.dataset_path}: the data set of the plan is missing, and so is its store {folder}. Give the "
+                f"new folder by --set dataset_path=FOLDER, or a folder that holds the store by --store FOLDER."
             )
         return Store.open(folder)
     return build_store(
@@ -153,20 +180,19 @@ def _store_at(folder: Path, plan: Plan, source: Path, *, context: RunContext) ->
         preprocessing=plan.preprocessing,
         splits=find_splits(raw),
         folder=folder,
-        context=replace(
-            context, num_workers=choose_workers(context.num_workers, image_bytes=raw.image_bytes)
-        ),
+        context=context.for_images(raw.image_bytes),
     )
 
 
-def _raw_dataset(plan: Plan, source: Path) -> RawDataset | None:
-    """Open the raw data set of a plan; None where it is not on this machine, so that a store must do."""
-    folder = source if source.is_dir() else Path(plan.dataset_path) if plan.dataset_path else None
-    if folder is None or not folder.is_dir():
+def _open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
+    """Open the raw data set of a plan, or return `None` if it is not on this machine."""
+    folder = source.raw_folder(plan)
+    if folder is None:
         return None
     raw = open_dataset(folder)
     if raw.spec != plan.dataset:
         raise InputError(
-            f"{folder} is not the data set of the plan: its channels, labels or file ending differ."
+            f"{folder}: expected the data set of the plan, but channels, labels or file ending differ. Give its "
+            f"folder, or make a new plan."
         )
     return raw

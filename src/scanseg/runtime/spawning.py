@@ -31,7 +31,7 @@ def spawning_jobs() -> Iterator[None]:
 
     Until then their signals wait: a job is stopped after it has set its handlers, not while it imports.
     """
-    with _without_script(), _signals_held():
+    with _without_script(), _delayed_signals():
         yield
 
 

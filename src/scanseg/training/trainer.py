@@ -10,13 +10,15 @@ from filelock import FileLock
 
 from scanseg.errors import InputError
 from scanseg.evaluation import Report
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store
 from scanseg.runtime import Distributed, RunContext
 from scanseg.specs import Fold
 from scanseg.training.folds import FoldChoice, choose_cases
 from scanseg.training.loop import TrainingLoop
-from scanseg.training.validation import OTHER_REPORT, REPORT, validate
+from scanseg.training.validation import validate
+
+_SCORED: tuple[TrainedWeights, ...] = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _score(
     assert exported is not None
     context.distributed.gather(None)  # the weights are written before any process reads them
     reports = {}
-    for weights in ("best", "last"):
+    for weights in _SCORED:
         is_exported = weights == exported.checkpoint
         has_both = loop.has_best and folder.plan.training.score_both
         if not is_exported and not has_both:
@@ -139,7 +141,7 @@ def _score(
             store,
             cases.validation,
             context=context,
-            name=REPORT if is_exported else OTHER_REPORT.format(weights),
+            weights=weights,
             keep_predictions=keep_predictions and is_exported,
         )
     return reports[exported.checkpoint]

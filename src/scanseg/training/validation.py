@@ -9,19 +9,15 @@ from torch import Tensor, nn
 
 from scanseg.batches import VALIDATION_STREAM, TrainingCases, iterations_per_pass, make_batch, predicted_of
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
-from scanseg.files import write_text, written_whole
+from scanseg.files import written_whole
 from scanseg.inference import Predictor
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store, write_array
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
 from scanseg.specs import DatasetSpec, Plan
 from scanseg.training.losses import encode_targets
 from scanseg.training.step import TrainingStep
-
-REPORT = "validation.json"
-OTHER_REPORT = "validation-{}.json"
-"""Report of the weights that are not exported: `last` or `best`."""
 
 
 def patch_dice(
@@ -90,7 +86,7 @@ def validate(
     store: Store,
     cases: Sequence[str],
     *,
-    name: str,
+    weights: TrainedWeights,
     keep_predictions: bool,
     context: RunContext,
 ) -> Report | None:
@@ -103,7 +99,7 @@ def validate(
         folder: The model folder; its plan says how to predict.
         store: Holds the cases and their references.
         cases: Names of the validation cases; none: nothing is written.
-        name: Name of the report's file.
+        weights: The weights of the network, which name the report.
         keep_predictions: Write the label maps too.
         context: Device, progress, and the distributed processes that share the cases. `should_stop` is asked while
             each case is predicted.
@@ -155,7 +151,7 @@ def validate(
         labels_from="the plan",
     )
     if context.distributed.is_main_process:
-        write_text(folder.path / name, report.to_json())
+        folder.write_validation(report, weights=weights)
     return report
 
 

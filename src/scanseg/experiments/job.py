@@ -1,0 +1,185 @@
+"""One training as a value: its plan, cases, fold and model folder."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scanseg.errors import InterruptionError, OtherProcessError, UsageError
+from scanseg.experiments.curves import write_curves
+from scanseg.models import ModelFolder
+from scanseg.planning import Prepared, copy_first_stage
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext, raise_if_stopped
+from scanseg.settings import apply_settings, compare_settings
+from scanseg.specs import Plan
+from scanseg.training import FoldChoice, TrainingResult, train
+
+_SECONDS_BETWEEN_FIGURES = 300.0
+"""The curves of a running training are drawn again after this time."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training, whoever asks for it.
+
+    `scanseg train` runs one job. Cross-validations, comparisons and reproductions build many and run them with
+    `scanseg.experiments.run_jobs`. A job can be pickled and run in another process.
+    """
+
+    name: str
+    """Name for messages and progress, such as `fold 2`."""
+    prepared: Prepared
+    folder: Path
+    """Model folder to write, or to resume."""
+    fold: FoldChoice | None = 0
+    """Number of the fold, or `all` cases. `None`: the fold with which the training began."""
+    initial_weights: Path | None = None
+    """Model folder of the initial weights. `None`: random weights."""
+    keep_predictions: bool = False
+    """Keep the label maps of the validation cases in the model folder."""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the model folder exists."""
+        return ModelFolder.exists(self.folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training is done, and its validation cases are scored."""
+        if not self.is_started:
+            return False
+        return ModelFolder.open(self.folder).status(with_predictions=self.keep_predictions) == "finished"
+
+    def with_seed(self, seed: int) -> "TrainingJob":
+        """Return the same job with another random seed.
+
+        Args:
+            seed: The seed.
+        """
+        plan = apply_settings(self.prepared.plan, (f"training.seed={seed}",))
+        return replace(self, prepared=replace(self.prepared, plan=plan))
+
+    def check_resumable(self) -> None:
+        """Refuse to resume a training that began with another plan, fold or initial weights.
+
+        Raises:
+            UsageError: They differ. The message lists all differences.
+        """
+        check_resumable(
+            ModelFolder.open(self.folder),
+            self.prepared.plan,
+            fold=self.fold,
+            initial_weights=self.initial_weights,
+        )
+
+    def run(self, context: RunContext) -> TrainingResult:
+        """Train, from the last checkpoint if there is one, and score the validation cases.
+
+        Args:
+            context: Device, worker processes, progress, stopping and distributed processes.
+
+        Raises:
+            InterruptionError: A signal came. The state has been saved.
+            UsageError: The folder holds another training, or is in use.
+            InputError: Store, checkpoint or initial weights do not fit.
+            ScansegError: The loss is no longer finite, or memory ran out.
+        """
+        raise_if_stopped(context.should_stop, f"{self.name} is still to be trained. Go on with --resume")
+        folder = context.distributed.on_main_process(self._open_folder)
+        with _one_report(context), _draw_curves(folder, context) as context:
+            return train(
+                folder,
+                self.prepared.store,
+                fold=self.fold,
+                initial_weights=self.initial_weights,
+                keep_predictions=self.keep_predictions,
+                context=context,
+            )
+
+    def _open_folder(self) -> ModelFolder:
+        """Open the model folder to resume, or make it."""
+        if self.is_started:
+            self.check_resumable()
+            return ModelFolder.open(self.folder)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = ModelFolder.create(self.folder, self.prepared.plan)
+        if folder.plan.cascade is not None:
+            copy_first_stage(folder)
+        return folder
+
+
+def check_resumable(
+    folder: ModelFolder,
+    plan: Plan,
+    *,
+    fold: FoldChoice | None,
+    initial_weights: Path | None,
+    recipe: str | None = None,
+) -> None:
+    """Refuse to resume a training that began with other choices.
+
+    Args:
+        folder: The model folder.
+        plan: The plan that was asked for.
+        fold: The fold that was asked for, if any.
+        initial_weights: The initial weights that were asked for, if any.
+        recipe: The recipe that was asked for, if any.
+
+    Raises:
+        UsageError: The choices differ. The message lists all differences.
+    """
+    faults = compare_settings(folder.plan, plan)
+    if recipe not in (None, folder.plan.recipe):
+        faults.append(f"recipe is {folder.plan.recipe}, not {recipe}")
+    record = folder.read_run()
+    if record is not None and fold not in (None, record.fold):
+        faults.append(f"fold is {record.fold}, not {fold}")
+    if record is not None and initial_weights is not None:
+        begun_with = None if record.initial_weights is None else Path(record.initial_weights)
+        if begun_with != initial_weights:
+            faults.append(f"initial weights are {begun_with or 'random'}, not {initial_weights}")
+    if faults:
+        raise UsageError(
+            f"{folder.path} holds a training where {'; '.join(faults)}. Leave these options out to resume it, or "
+            f"choose another folder."
+        )
+
+
+@contextmanager
+def _one_report(context: RunContext) -> Iterator[None]:
+    """Let only the main process report that a signal stopped all of them."""
+    try:
+        yield
+    except InterruptionError as error:
+        if context.distributed.is_main_process:
+            raise
+        raise OtherProcessError(str(error)) from error
+
+
+@contextmanager
+def _draw_curves(folder: ModelFolder, context: RunContext) -> Iterator[RunContext]:
+    """Draw the curves of a training now and then, and at its end, also if a signal ends it.
+
+    Yields:
+        The context for the training.
+    """
+    if not context.distributed.is_main_process:
+        yield context
+        return
+    last_drawn = time.monotonic()
+
+    def draw_if_due(update: ProgressUpdate) -> None:
+        nonlocal last_drawn
+        context.progress(update)
+        if time.monotonic() - last_drawn > _SECONDS_BETWEEN_FIGURES:
+            write_curves(folder)
+            last_drawn = time.monotonic()
+
+    try:
+        yield context.with_progress(draw_if_due)
+    except InterruptionError:
+        write_curves(folder)
+        raise
+    write_curves(folder)

@@ -1,0 +1,106 @@
+"""The state from which a training resumes exactly."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from scanseg.errors import InputError
+from scanseg.models.tensors import read_tensors, write_tensors
+from scanseg.specs import TrainingState
+
+_PREFIX = "iteration-"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything a training needs to resume exactly.
+
+    Random draws are not part of it: they follow from the seed and the iteration number.
+    """
+
+    state: TrainingState
+    network: dict[str, Tensor]
+    """The network's state dict."""
+    optimizer: dict[str, Tensor]
+    """The optimizer's tensors by `PARAMETER.NAME`."""
+    average: dict[str, Tensor] | None = None
+    """State dict of the network with averaged weights, where they are averaged."""
+    best: dict[str, Tensor] | None = None
+    """State dict of the network that was best on validation patches."""
+
+
+def write_checkpoint(state: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; it replaces the last one once it is complete.
+
+    A complete checkpoint of the same state is kept.
+
+    Args:
+        state: Folder of the checkpoints.
+        checkpoint: The checkpoint.
+    """
+    state.mkdir(exist_ok=True)
+    final = state / f"{_PREFIX}{checkpoint.state.iterations_done:09d}"
+    while (existing := _state_in(final)) is not None and existing != checkpoint.state:
+        final = final.with_name(f"{final.name}-more")
+    if existing is None:
+        _replace_checkpoint(final, checkpoint)
+    for older in state.iterdir():
+        if older != final:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def read_checkpoint(state: Path) -> Checkpoint | None:
+    """Read the newest checkpoint.
+
+    Args:
+        state: Folder of the checkpoints.
+
+    Returns:
+        The checkpoint, or `None` if there is none.
+
+    Raises:
+        InputError: A part of the checkpoint is missing or damaged.
+    """
+    found = sorted(state.glob(f"{_PREFIX}*"))
+    return _read_whole(found[-1]) if found else None
+
+
+def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint beside its place, and put it there when it is whole."""
+    temporary = final.with_name(f".writing-{final.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    write_tensors(checkpoint.network, temporary / "network.safetensors")
+    write_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
+    for name, tensors in (("average", checkpoint.average), ("best", checkpoint.best)):
+        if tensors is not None:
+            write_tensors(tensors, temporary / f"{name}.safetensors")
+    (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+
+
+def _read_whole(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: A part of it is missing or damaged.
+    """
+    average, best = (folder / f"{name}.safetensors" for name in ("average", "best"))
+    return Checkpoint(
+        state=TrainingState.read(folder / "state.json"),
+        network=read_tensors(folder / "network.safetensors"),
+        optimizer=read_tensors(folder / "optimizer.safetensors"),
+        average=read_tensors(average) if average.exists() else None,
+        best=read_tensors(best) if best.exists() else None,
+    )
+
+
+def _state_in(folder: Path) -> TrainingState | None:
+    """Return the state of a checkpoint; None unless all of it is there and can be read."""
+    try:
+        return _read_whole(folder).state
+    except InputError:
+        return None

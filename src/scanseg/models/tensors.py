@@ -1,0 +1,45 @@
+"""Read and write tensors as safetensors files."""
+
+import errno
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scanseg.errors import InputError, reason_of
+
+
+def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors into the form in which they are written."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors to a safetensors file, which others may read as they may any new file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.touch()  # safetensors makes files that their owner alone can read
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(_as_stored(tensors), path)
+        path.chmod(mode)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
