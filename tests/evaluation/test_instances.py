@@ -16,16 +16,15 @@ from scanseg.evaluation import (
     instances,
     score_instances,
 )
-from scanseg.imaging import Image, read_instance_map, read_label_map, write_instance_map, write_label_map
+from scanseg.imaging import read_instance_map, read_label_map, write_instance_map, write_label_map
 from scanseg.runtime import RunContext
 from scanseg.specs import InstanceReport
+from tests.factories import image_of
 
 
 def like(shape, spacing=None):
-    axes = len(shape)
-    return Image(
-        np.zeros((1, *shape)), spacing or (1.0,) * axes, (0.0,) * axes, tuple(np.eye(axes).ravel().tolist())
-    )
+    """Return an empty image."""
+    return image_of(np.zeros((1, *shape)), spacing=spacing)
 
 
 def brute_force_f1(prediction, reference, *, iou, border):

@@ -16,9 +16,8 @@ from scanseg.evaluation import (
     preset_tolerances,
     score_case,
 )
-from scanseg.imaging import Image
-from scanseg.imaging.writing import write_label_map
 from scanseg.specs import DatasetSpec, RuleName, canonical_label
+from tests.factories import write_labels
 
 LABELS = {"hit": (1,), "missed": (2,), "false": (3,), "nowhere": (4,)}
 SPACING = (4.0, 1.0, 1.0)
@@ -91,14 +90,7 @@ def test_means_by_hand_from_the_command(rule, command, tmp_path):
 
     folders = [tmp_path / "p", tmp_path / "r"]
     for folder, label_map in zip(folders, hand_made(), strict=True):
-        folder.mkdir()
-        like = Image(
-            array=np.zeros((1, *label_map.shape)),
-            spacing=SPACING,
-            origin=(0.0,) * 3,
-            direction=tuple(np.eye(3).ravel()),
-        )
-        write_label_map(folder / "a.nii.gz", label_map, like=like)
+        write_labels(folder / "a.nii.gz", label_map, spacing=SPACING)
     spec = {
         "name": "hand",
         "channel_names": {"0": "x"},
@@ -208,10 +200,8 @@ def test_tolerances_as_words():
 
 
 def test_preset_gives_way_to_a_name(tmp_path):
-    like = Image(np.zeros((1, 3, 4, 5)), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))
     for folder in ("p", "r"):
-        (tmp_path / folder).mkdir()
-        write_label_map(tmp_path / folder / "a.nii.gz", np.ones((3, 4, 5), np.uint8), like=like)
+        write_labels(tmp_path / folder / "a.nii.gz", np.ones((3, 4, 5), np.uint8))
     spec = DatasetSpec(
         name="abdomen",
         channel_names=("CT",),
