@@ -9,16 +9,16 @@ from scanseg.converters import NAMED_DATASETS, convert_dataset
 from scanseg.dataset.check import check_dataset
 from scanseg.dataset.raw import open_dataset
 from scanseg.errors import InputError
-from scanseg.imaging import Image, read_label_map, write_image, write_instance_map, write_label_map
+from scanseg.imaging import read_label_map, write_image, write_instance_map, write_label_map
 from scanseg.runtime import RunContext
+from tests import factories
+from tests.factories import write_picture
 
 
 def image_of(array, *, spacing=None):
-    """Return an image of an array (channel, *spatial)."""
+    """Return an image of an array (channel, *spatial). Spacing and origin are not 1 and 0 mm."""
     axes = array.ndim - 1
-    return Image(
-        array, spacing or (2.0, 0.8, 0.8)[-axes:], (1.0,) * axes, tuple(np.eye(axes).ravel().tolist())
-    )
+    return factories.image_of(array, spacing=spacing or (2.0, 0.8, 0.8)[-axes:], origin=1.0)
 
 
 def write_pair(image_path, label_path, label_map, *, channel=0, spacing=None):
@@ -47,9 +47,7 @@ def picture(path, shape=(20, 24), *, seed=0, channels=3):
     if path.suffix == ".png":
         write_image(path, image_of(array, spacing=(1.0, 1.0)))
     else:
-        import PIL.Image
-
-        PIL.Image.fromarray(np.moveaxis(array, 0, -1) if channels == 3 else array[0]).save(path)
+        write_picture(path, np.moveaxis(array, 0, -1) if channels == 3 else array[0])
     return array
 
 
@@ -60,9 +58,7 @@ def mask(path, inside, *, value=255):
     if path.suffix == ".png":
         write_label_map(path, array, like=image_of(array[np.newaxis], spacing=(1.0, 1.0)))
     else:
-        import PIL.Image
-
-        PIL.Image.fromarray(array).save(path, quality=90)
+        write_picture(path, array, quality=90)
 
 
 def numbers(path, array):

@@ -1,4 +1,7 @@
-"""Small sources in the forms in which people have the papers' data sets."""
+"""These tests cover the papers' experiments: protocols, sources, reproductions, commands on the pages.
+
+Their fixtures write small sources of the data sets in their published layouts.
+"""
 
 import pytest
 
@@ -7,7 +10,7 @@ from .sources import SOURCES
 
 @pytest.fixture
 def source(tmp_path):
-    """Write a small source of a data set that has a name; returns its folder."""
+    """Write a small source of a named data set and return its folder."""
 
     def write(data):
         folder = tmp_path / f"source-{data}"
@@ -31,5 +34,5 @@ def amos(source):
 
 @pytest.fixture
 def arms(source):
-    """Eight pictures with a number for each object."""
+    """Eight pictures with instance maps."""
     return source("dsb2018")

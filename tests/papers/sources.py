@@ -1,17 +1,16 @@
-"""Small sources in the forms in which people have the papers' data sets: bright shapes on noise."""
+"""Small sources of the papers' data sets in their published layouts: bright shapes on noise."""
 
 import json
 
 import numpy as np
-from PIL import Image
 
-from scanseg.imaging import Image as Volume
 from scanseg.imaging import write_image, write_label_map
+from tests.factories import image_of, write_picture
 
 
 def volume(array):
-    """A volume with thick slices."""
-    return Volume(array[np.newaxis], (5.0, 1.5, 1.5), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))
+    """Return a volume with thick slices."""
+    return image_of(array[np.newaxis], spacing=(5.0, 1.5, 1.5))
 
 
 def write_case(image_paths, label_path, *, seed, num_labels, shape=(6, 40, 44)):
@@ -29,22 +28,14 @@ def write_case(image_paths, label_path, *, seed, num_labels, shape=(6, 40, 44)):
     write_label_map(label_path, labels, like=volume(labels.astype(np.float32)))
 
 
-def write_picture(path, inside, *, seed):
+def write_colour(path, inside, *, seed):
     """Write a colour picture that is brighter inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).normal(0, 10, (*inside.shape, 3))
-    picture = 60 + 120 * (inside > 0)[..., None] + noise
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
-
-
-def write_mask(path, array):
-    """Write a grey picture of these values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array.astype(np.uint8)).save(path)
+    write_picture(path, 60 + 120 * (inside > 0)[..., None] + noise)
 
 
 def disks(seed, *, count=3, shape=(64, 72)):
-    """A number for each of some disks."""
+    """Return an instance map of disks."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
     numbers = np.zeros(shape, np.uint8)
@@ -89,9 +80,11 @@ def endovis(root):
         folder = root / f"instrument_dataset_{video}"
         for frame in frames:
             name, inside = f"frame{frame:03d}.png", disks(10 * video + frame, count=2)
-            write_picture(folder / "left_frames" / name, inside, seed=frame)
+            write_colour(folder / "left_frames" / name, inside, seed=frame)
             for number, instrument in enumerate(("Prograsp_Forceps", "Large_Needle_Driver"), start=1):
-                write_mask(folder / "ground_truth" / f"{instrument}_labels" / name, 20 * (inside == number))
+                write_picture(
+                    folder / "ground_truth" / f"{instrument}_labels" / name, 20 * (inside == number)
+                )
 
 
 def neurips_arms(root):
@@ -99,24 +92,24 @@ def neurips_arms(root):
     for part, count in (("Training-labeled", 6), ("Tuning", 2)):
         for number in range(count):
             numbers = disks(number)
-            write_picture(root / part / "images" / f"{part[:2]}_{number:05d}.png", numbers, seed=number)
-            write_mask(root / part / "labels" / f"{part[:2]}_{number:05d}_label.tiff", numbers)
+            write_colour(root / part / "images" / f"{part[:2]}_{number:05d}.png", numbers, seed=number)
+            write_picture(root / part / "labels" / f"{part[:2]}_{number:05d}_label.tiff", numbers)
 
 
 def nuclei(root):
     """Pictures with a number for each object."""
     for number in range(8):
         numbers = disks(number)
-        write_picture(root / "images" / f"case{number}.png", numbers, seed=number)
-        write_mask(root / "instances" / f"case{number}.png", numbers)
+        write_colour(root / "images" / f"case{number}.png", numbers, seed=number)
+        write_picture(root / "instances" / f"case{number}.png", numbers)
 
 
 def polyps(root):
     """Pictures with masks of 0 and 255."""
     for number in range(10):
         inside = disks(number, count=1) > 0
-        write_picture(root / "images" / f"{number}.png", inside, seed=number)
-        write_mask(root / "masks" / f"{number}.png", 255 * inside)
+        write_colour(root / "images" / f"{number}.png", inside, seed=number)
+        write_picture(root / "masks" / f"{number}.png", 255 * inside)
 
 
 def brats(root):

@@ -2,25 +2,21 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from scanseg.converters import convert_dataset, find_dataset
 from scanseg.papers.data import divide, few_cases
 from scanseg.runtime import RunContext
+from tests.factories import write_picture
 
 
 @pytest.fixture
 def polyps(tmp_path):
     """Eighty pictures, of which a tenth tests."""
-    for name in ("images", "masks"):
-        (tmp_path / "source" / name).mkdir(parents=True)
+    inside = np.zeros((8, 8), np.uint8)
+    inside[2:5, 2:5] = 255
     for number in range(80):
-        inside = np.zeros((8, 8), np.uint8)
-        inside[2:5, 2:5] = 255
-        Image.fromarray(np.repeat(inside[..., None], 3, 2)).save(
-            tmp_path / "source" / "images" / f"{number}.png"
-        )
-        Image.fromarray(inside).save(tmp_path / "source" / "masks" / f"{number}.png")
+        write_picture(tmp_path / "source" / "images" / f"{number}.png", np.repeat(inside[..., None], 3, 2))
+        write_picture(tmp_path / "source" / "masks" / f"{number}.png", inside)
     convert_dataset(find_dataset("kvasir-seg"), tmp_path / "source", tmp_path / "data", context=RunContext())
     return tmp_path / "data"
 
