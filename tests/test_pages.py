@@ -17,7 +17,7 @@ import pytest
 
 import scanseg
 from scanseg import api
-from scanseg.cli import _build
+from scanseg.cli import build_app
 from scanseg.specs import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ def commands_of(text):
 
 @cache
 def app():
-    return _build()
+    return build_app()
 
 
 @cache
@@ -146,7 +146,7 @@ def test_every_named_file_and_module_exists(page):
 def test_every_command_parses(page):
     for words in commands_of(text_of(page)):
         if words and words[0] != "info" and "--help" not in words:
-            _build().parse_args(words, print_error=False, exit_on_error=False)
+            build_app().parse_args(words, print_error=False, exit_on_error=False)
 
 
 @pytest.mark.parametrize("page", PAGES)

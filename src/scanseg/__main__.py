@@ -1,11 +1,13 @@
-"""The process of the command: `scanseg`, or `python -m scanseg`."""
+"""Entry point of `scanseg` and `python -m scanseg`."""
 
 import signal
 import sys
 
 
 def main() -> int:
-    """Run the command; Ctrl-C before its first line and after its last ends the process without a traceback.
+    """Run the command line.
+
+    Ctrl-C during the imports and after the command ends the process without a traceback.
 
     Returns:
         The exit code.

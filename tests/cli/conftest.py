@@ -1,4 +1,4 @@
-"""Running the command with the Python API replaced."""
+"""Commands with a replaced Python API."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def fake_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Replace a room by an empty module."""
+    """Replace a module by an empty one."""
     return lambda name: _replace(name, monkeypatch)
 
 

@@ -1,6 +1,7 @@
-"""Each command is one call of the Python API, and shows what it gave."""
+"""Each command makes one call of the Python API and shows its result."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from scanseg.cli.console import format_duration
+from scanseg.cli.console import format_duration, format_memory
 from scanseg.cli.options import Recipe
 from scanseg.specs import (
     MSVMUNetSpec,
@@ -20,7 +21,7 @@ from tests.factories import make_plan
 
 @dataclass
 class Call:
-    """A function that notes how it was called."""
+    """A function that records its arguments."""
 
     result: Any
     arguments: tuple[Any, ...] = ()
@@ -58,6 +59,7 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     assert outcome.code == 0
     assert Plan.read(output) == plan
     assert "64 x 96" in outcome.stdout
+    assert re.search(r"GPU memory of a step +about \d+(\.\d GiB| MiB) *\n", outcome.stdout)
     assert fake_api.make_plan.arguments == (Path("folder"),)
     assert fake_api.make_plan.options == {
         "recipe": "msvm-unet",
@@ -67,18 +69,18 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     }
 
 
-def test_what_goes_on_can_be_given_to_a_shell(command, fake_api, plan: Plan, tmp_path: Path) -> None:
+def test_suggested_commands_are_quoted_for_a_shell(command, fake_api, plan: Plan, tmp_path: Path) -> None:
     fake_api.make_plan = Call(plan)
     output = tmp_path / "my plans" / "p.json"
     assert command("plan", "folder", "-o", output).stdout.endswith(
-        f"train it:  scanseg train '{output}' -o MODEL\n"
+        f"to train:  scanseg train '{output}' -o MODEL\n"
     )
     fake_api.preprocess = Call(tmp_path / "s")
     outcome = command("preprocess", "my set", "--store", "s")
-    assert outcome.stdout.endswith("train on it:  scanseg train 'my set' -o MODEL --store s\n")
+    assert outcome.stdout.endswith("to train:  scanseg train 'my set' -o MODEL --store s\n")
 
 
-def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None:
+def test_train_passes_only_given_options(command, fake_api) -> None:
     fake_api.train = Call(
         SimpleNamespace(
             model=Path("m"),
@@ -109,7 +111,7 @@ def test_train_passes_what_was_given_and_nothing_else(command, fake_api) -> None
         ["hole", "-"],
         ["mean", "0.5000"],
         ["m:", "3", "epochs", "in", "1:02:05"],
-        ["predict", "with", "it:", "scanseg", "predict", "m", "IMAGES", "-o", "OUTPUT"],
+        ["to", "predict:", "scanseg", "predict", "m", "IMAGES", "-o", "OUTPUT"],
     ]
     command(
         *(
@@ -176,9 +178,9 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
     assert fake_api.train.options["fold"] == 3
     assert fake_api.train.options["initial_weights"] == Path("other")
     assert outcome.stdout.splitlines() == [
-        "the labels are not those of other: 1 tensor of the head began anew",
+        "note: labels differ from other. Initialized again: 1 tensor of the head",
         "m: 1 epoch in 0:00:01",
-        "predict with it:  scanseg predict m IMAGES -o OUTPUT",
+        "to predict:  scanseg predict m IMAGES -o OUTPUT",
     ]
 
 
@@ -217,9 +219,9 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     )
 
 
-def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:
-    room = fake_module("demo")
-    room.run = Call(
+def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:
+    module = fake_module("demo")
+    module.run = Call(
         SimpleNamespace(
             network_dice={"grey": 0.91, "white": 0.92},
             threshold_dice={"grey": 0.7, "white": 0.8},
@@ -229,7 +231,7 @@ def test_demo_shows_the_network_beside_thresholds(command, fake_module) -> None:
         )
     )
     outcome = command("demo", "-o", "d")
-    assert room.run.options == {"recipe": "xlstm-unet", "output": Path("d"), "device": "cpu"}
+    assert module.run.options == {"recipe": "xlstm-unet", "output": Path("d"), "device": "cpu"}
     shown = [line.split() for line in outcome.stdout.splitlines()]
     assert ["xlstm-unet", "0.9100", "0.9200"] in shown
     assert ["two", "best", "thresholds", "0.7000", "0.8000"] in shown
@@ -243,13 +245,21 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_recipes_are_those_of_planning() -> None:
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 MiB"), (40 * 2**20, "40 MiB"), (1023.6 * 2**20, "1.0 GiB"), (1.75 * 2**30, "1.8 GiB")],
+)
+def test_memory_sizes(num_bytes: float, text: str) -> None:
+    assert format_memory(num_bytes) == text
+
+
+def test_recipes_equal_the_names_in_planning() -> None:
     from scanseg.planning import RECIPES
 
     assert get_args(Recipe) == tuple(RECIPES)
 
 
-def test_info_says_the_same_as_text_and_as_json(command) -> None:
+def test_info_as_text_and_as_json(command) -> None:
     outcome = command("info", "--json")
     assert outcome.code == 0
     facts = json.loads(outcome.stdout)
@@ -279,7 +289,7 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     fake_api.cross_validate = Call(SimpleNamespace(record=record))
 
     outcome = command(
-        "crossval", "folder", "-o", "study", "--recipe", "xlstm-unet", "--devices", "cuda:0, cuda:1"
+        "crossval", "folder", "-o", "folds", "--recipe", "xlstm-unet", "--devices", "cuda:0, cuda:1"
     )
 
     assert outcome.code == 0, outcome.stderr
@@ -290,8 +300,8 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     assert fake_api.cross_validate.options["batch_size"] is None
     lines = [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")]
     assert lines[1:4] == [["disk", "0.5000", "0.6250"], ["hole", "-", "-"], ["mean", "0.5000", "0.6250"]]
-    assert "the largest component is kept of all foreground, disk" in outcome.stdout
-    command("crossval", "folder", "-o", "study", "--no-ensembles", "--max-minutes", 1.5, "--batch-size", 4)
+    assert "xlstm-unet: only the largest component is kept of all foreground, disk" in outcome.stdout
+    command("crossval", "folder", "-o", "folds", "--no-ensembles", "--max-minutes", 1.5, "--batch-size", 4)
     assert fake_api.cross_validate.options["ensembles"] is False
     assert fake_api.cross_validate.options["max_minutes"] == 1.5
     assert fake_api.cross_validate.options["batch_size"] == 4

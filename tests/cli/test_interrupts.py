@@ -1,4 +1,4 @@
-"""A signal is an interrupt, also where a library made an error of its own of it."""
+"""Signals become interrupts, also if a library raises its own error."""
 
 import os
 import signal
@@ -11,20 +11,20 @@ from scanseg.cli.interrupts import Interrupt, raise_on_signals
 
 
 def import_while_stopped() -> None:
-    """Fail as an extension does whose import a signal has broken."""
+    """Raise the error of an extension whose import a signal interrupted."""
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except Interrupt as interrupt:
         raise ImportError("initialization failed") from interrupt
 
 
-def test_an_import_that_a_signal_broke_is_an_interrupt() -> None:
+def test_an_interrupted_import_is_an_interrupt() -> None:
     with pytest.raises(Interrupt) as caught, raise_on_signals():
         import_while_stopped()
     assert caught.value.exit_code == 130
 
 
-def test_an_import_that_fails_by_itself_stays_an_import_error() -> None:
+def test_a_failed_import_stays_an_import_error() -> None:
     with pytest.raises(ImportError, match="no such library"), raise_on_signals():
         raise ImportError("no such library")
 
@@ -41,7 +41,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
-def test_ctrl_c_before_the_command_begins_leaves_no_traceback() -> None:
+def test_ctrl_c_during_the_imports_leaves_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BROKEN_START], capture_output=True, text=True, timeout=60, check=False
     )

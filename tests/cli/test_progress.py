@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from scanseg.cli import progress as module
-from scanseg.cli.progress import LineListener, Pace, show_progress
+from scanseg.cli.progress import Pace, ProgressLines, show_progress
 from scanseg.progress import ProgressUpdate
 
 
@@ -35,13 +35,13 @@ def test_pace(done: int, seconds: float, text: str) -> None:
     assert pace.describe(ProgressUpdate("training", done, 100), now=20.0 + seconds) == text
 
 
-def test_pace_of_a_resumed_work_counts_only_what_was_seen() -> None:
+def test_pace_of_a_resumed_task_starts_at_its_first_update() -> None:
     assert Pace(90, 0.0).describe(ProgressUpdate("training", 95, 100), now=10.0) == "2.0 s each, 0:00:10 left"
 
 
 def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
     stream, clock = io.StringIO(), Clock()
-    progress = LineListener(stream, clock)
+    progress = ProgressLines(stream, clock)
     for done in range(31):
         progress(ProgressUpdate("training", done, 30, f"epoch {done}"))
         clock.now += 1
@@ -53,9 +53,9 @@ def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
     ]
 
 
-def test_what_the_clock_ends_is_told_of_in_time() -> None:
+def test_a_task_with_a_time_limit_shows_its_time() -> None:
     stream, clock = io.StringIO(), Clock()
-    progress = LineListener(stream, clock)
+    progress = ProgressLines(stream, clock)
     for seconds in range(0, 91, 6):
         detail = f"iteration {3 * seconds}, loss 0.5"
         progress(ProgressUpdate("training", seconds, 90, detail, unit="seconds"))
@@ -65,18 +65,18 @@ def test_what_the_clock_ends_is_told_of_in_time() -> None:
     assert lines[-1] == "training 0:01:30/0:01:30  iteration 270, loss 0.5"
 
 
-def test_short_work_is_not_spoken_of() -> None:
+def test_short_tasks_print_no_lines() -> None:
     stream, clock = io.StringIO(), Clock()
-    progress = LineListener(stream, clock)
+    progress = ProgressLines(stream, clock)
     for done in range(11):
         progress(ProgressUpdate("checking", done, 10))
         clock.now += 0.1
     assert stream.getvalue() == ""
 
 
-def test_the_same_work_again_begins_anew() -> None:
+def test_a_repeated_task_starts_again() -> None:
     stream, clock = io.StringIO(), Clock()
-    progress = LineListener(stream, clock)
+    progress = ProgressLines(stream, clock)
     for done in (0, 5):
         progress(ProgressUpdate("reading", done, 5))
         clock.now += 5
@@ -86,13 +86,13 @@ def test_the_same_work_again_begins_anew() -> None:
     assert stream.getvalue().splitlines() == ["reading 5/5  1.0/s", "reading 5/5  10.0 s each"]
 
 
-def test_where_stderr_is_no_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress() as progress:
         progress(ProgressUpdate("checking", 1, 2))
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_sees_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(

@@ -276,7 +276,7 @@ def test_from_the_command_line_on_two_devices(dataset, tmp_path, command):
     assert outcome.code == 0, outcome.stderr
     record = CrossValidationRecord.read(study / "crossval.json")
     assert [each.name for each in record.outcomes] == [*RECIPES, PAIR]
-    assert f"the {record.chosen} folds as one model" in outcome.stdout.replace("\n", " ")
+    assert f"one model of the {record.chosen} folds" in outcome.stdout.replace("\n", " ")
     assert len(list((study / PAIRS).glob("*/*.b2nd"))) == 4
     spec = EnsembleSpec(
         members=RECIPES,

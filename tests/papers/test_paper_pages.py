@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scanseg.cli import _build
+from scanseg.cli import build_app
 from scanseg.papers.experiments import EXPERIMENTS, find_experiment
 from scanseg.papers.protocols import check_baselines
 from scanseg.papers.ready_comparisons import ready_comparisons
@@ -28,7 +28,7 @@ COMMANDS = [
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_understood(line):
     words = shlex.split(line)[1:]
-    function, bound, _ = _build().parse_args(words, print_error=False, exit_on_error=False)
+    function, bound, _ = build_app().parse_args(words, print_error=False, exit_on_error=False)
     given = bound.arguments
     if function.__module__.endswith("cli.reproduce"):
         experiment = find_experiment(given["paper"], given["data"], num_axes=given.get("dims"))

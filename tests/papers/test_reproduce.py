@@ -345,7 +345,7 @@ def test_what_is_not_there_is_refused_with_what_is(acdc, tmp_path, command):
     )
     assert "baselines u-net are unknown; choose of no-sequence, plain-unet" in baseline.stderr
     seeds = command("reproduce", "xlstm-unet", acdc, "--data", "hippocampus", "--seeds", "0,x", "-o", output)
-    assert "--seeds 0,x: x must be whole numbers" in seeds.stderr
+    assert "--seeds 0,x: expected whole numbers from 0, separated by commas, got x" in seeds.stderr
     no_source = command("reproduce", "xlstm-unet", "--data", "hippocampus", "-o", output)
     assert no_source.code == 2
     assert "holds no reproduction to go on with" in no_source.stderr

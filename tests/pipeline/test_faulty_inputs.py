@@ -286,7 +286,9 @@ def test_a_report_that_cannot_be_written(command, volume_dataset: Path, predicti
     words = ("evaluate", predictions, volume_dataset / "labelsTr", "--num-workers", 0)
     outcome = command(*words, "-o", predictions)
     assert outcome.code == 2
-    assert outcome.stderr.startswith(f"error: {predictions} is a folder; name a file in it")
+    assert outcome.stderr.startswith(
+        f"error: {predictions}: expected a file, got a folder. Name a file in it"
+    )
     report = predictions / "report.json"
     assert command(*words, "-o", report).code == 0
     assert json.loads(report.read_text())["summary"]["num_cases"] == 5
@@ -303,8 +305,8 @@ def test_a_folder_where_a_file_is_to_be_written(
         outcome = command(*words, "-o", f"{folder}/", "--num-workers", 0)
         assert (outcome.code, outcome.stdout) == (2, "")
         assert (
-            outcome.stderr
-            == f"error: {folder}/ is a folder; name a file in it, such as {folder}/NAME.json.\n"
+            outcome.stderr == f"error: {folder}/: expected a file, got a folder. "
+            f"Name a file in it, such as {folder}/NAME.json.\n"
         )
     assert folder.is_dir() == exists
 
@@ -318,7 +320,7 @@ def test_what_a_file_cannot_replace_stays(
     os.mkfifo(pipe)
     outcome = command("evaluate", predictions, volume_dataset / "labelsTr", "-o", pipe, "--overwrite")
     assert (outcome.code, outcome.stdout) == (2, "")
-    assert outcome.stderr.startswith(f"error: {pipe} is a device or a pipe")
+    assert outcome.stderr.startswith(f"error: {pipe}: expected a file, got a device or a pipe")
     assert pipe.is_fifo()
 
 
@@ -332,11 +334,11 @@ def test_a_place_where_nothing_can_be_written_is_told_of_before_the_work(
     inside = predictions / "case_1.nii.gz" / "new" / "report.json"
     outcome = command(*words, "-o", inside)
     assert (outcome.code, outcome.stdout) == (2, "")
-    assert f"{inside.parents[1]} is a file, not a folder" in outcome.stderr
+    assert f"expected a folder at {inside.parents[1]}, got a file" in outcome.stderr
     monkeypatch.setattr(os, "access", is_allowed)
     outcome = command(*words, "-o", tmp_path / "new" / "report.json")
     assert (outcome.code, outcome.stdout) == (2, "")
-    assert f"nothing may be written to {tmp_path};" in outcome.stderr
+    assert f"no permission to write to {tmp_path}." in outcome.stderr
 
 
 def test_reports_and_plans_that_are_there_are_replaced_only_if_asked(
@@ -351,7 +353,7 @@ def test_reports_and_plans_that_are_there_are_replaced_only_if_asked(
         refused = command(*words, "-o", output, "--num-workers", 0)
         assert (refused.code, refused.stdout) == (2, "")
         assert refused.stderr == (
-            f"error: {output} is there already. Name another file, or replace it by --overwrite.\n"
+            f"error: {output} already exists. Choose another path or pass --overwrite.\n"
         )
         assert output.read_text() == "mine"
         assert command(*words, "-o", output, "--num-workers", 0, "--overwrite").code == 0

@@ -261,7 +261,7 @@ def test_fine_tuning_on_other_labels_begins_the_head_anew(dataset, tmp_path, com
     outcome = command("train", other, "-o", tmp_path / "second", *words, "--num-workers", 0)
 
     assert outcome.code == 0, outcome.stderr
-    assert "of the head began anew" in outcome.stdout
+    assert "Initialized again: " in outcome.stdout
     renewed = set(read(tmp_path / "second", "run.json")["renewed_parameters"])
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
     assert renewed

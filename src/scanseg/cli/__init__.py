@@ -1,17 +1,17 @@
 """The command `scanseg`.
 
-A command is a module here: it turns arguments into one call of `scanseg.api`, shows progress on stderr and the
-result on stdout. What is heavy (torch, numpy, pydantic, the rooms) is imported in the function that runs.
+Each command is a module here. It turns arguments into one call of `scanseg.api`, shows progress on stderr, and prints
+the result on stdout. Heavy imports (torch, numpy, pydantic, other packages) are inside the functions, so that `--help`
+is fast.
 """
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from scanseg.cli import compare as study
-from scanseg.cli import data
+from scanseg.cli import compare, data
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -27,124 +27,153 @@ from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 from scanseg.version import __version__
 
-__all__ = ["main"]
+__all__ = ["build_app", "main"]
 
-_COMMANDS: tuple[Callable[..., object], ...] = (
-    check,
-    plan,
-    preprocess,
-    train,
-    crossval,
-    predict,
-    evaluate,
-    info,
-    demo,
-    reproduce,
-)
+_Failure = CycloptsError | ScansegError | OSError | MemoryError | RuntimeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run a command.
 
     Args:
-        arguments: Words after `scanseg`; None: those of the process.
+        arguments: Words after `scanseg`. `None`: the arguments of the process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 used wrongly, 128 plus the signal where one ended it.
+        The exit code: 0 for success, 1 for a failure, 2 for wrong usage, 128 plus the number of the signal after an
+        interrupt.
     """
     try:
         with raise_on_signals():
-            code = _build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+            code = build_app()(
+                arguments, print_error=False, exit_on_error=False, result_action="return_value"
+            )
         sys.stdout.flush()
-    except UnusedCliTokensError as error:
-        words = " ".join(error.unused_tokens or ())
-        return _report(
-            f"not understood: {words}. An option takes one value (--set path.to.key=value), and is named again for "
-            f"each other (--recipe A --recipe B)",
-            code=2,
-        )
-    except (CycloptsError, UsageError) as error:
-        return _report(str(error), code=2)
-    except OtherProcessError:
-        return 1
-    except ScansegError as error:
-        return _report(str(error), code=1)
     except Interrupt as interrupt:
         return _report(str(interrupt), code=interrupt.exit_code)
     except BrokenPipeError:
         _close_stdout()
         return 1
-    except FileExistsError as error:
-        return _report(
-            f"{error.filename} is a file, where a folder is to be made; name another place", code=1
-        )
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        return _report(": ".join(str(part) for part in (error.filename, error.strerror) if part), code=1)
-    except (MemoryError, RuntimeError) as error:
-        return _report_memory(error)
+    except (CycloptsError, ScansegError, OSError, MemoryError, RuntimeError) as error:
+        return _report_failure(error)
     return code or 0
 
 
-def _build() -> App:
+def build_app() -> App:
+    """Build the table of commands."""
     app = App(
         name="scanseg",
-        help="Train and use segmentation networks that read an image as a sequence (MSVM-UNet, xLSTM-UNet).",
+        help="Segment medical images with networks that read an image as a sequence (MSVM-UNet, xLSTM-UNet).",
         version=__version__,
         help_format="markdown",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), show_default=_show_default),
     )
-    for number, command in enumerate(_COMMANDS):
-        app.command(command, sort_key=number)
-    weights = App(name="weights", help="Weights of the published networks.", sort_key=len(_COMMANDS))
-    weights.command(verify)
-    weights.command(import_checkpoint, name="import")
-    app.command(weights)
-    named = App(name="data", help="Data sets that have names, and objects.", sort_key=len(_COMMANDS))
-    named.command(data.list_datasets, name="list", sort_key=0)
-    named.command(data.convert, sort_key=1)
-    named.command(data.instances, sort_key=2)
-    app.command(named)
-    studies = App(
-        name="study",
-        usage="Usage: scanseg study --output PATH [OPTIONS] STUDY [DATASET]\n       scanseg study COMMAND",
-        sort_key=len(_COMMANDS),
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
+    app["--version"].help = "Display the version and exit."
+    commands = (
+        *(check, plan, preprocess, train, crossval, predict, evaluate),
+        *(_compare_app(), reproduce, _data_app(), _weights_app(), demo, info),
     )
-    studies.default(study.run)
-    studies.command(study.list_comparisons, name="list", sort_key=0)
-    studies.command(study.show, sort_key=1)
-    app.command(studies)
+    usages = {
+        predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
+        reproduce: "Usage: scanseg reproduce --data STR --output PATH [OPTIONS] PAPER [SOURCE]",
+    }
+    for number, command in enumerate(commands):
+        if isinstance(command, App):
+            command.sort_key = number
+            app.command(command)
+        else:
+            app.command(command, sort_key=number, usage=usages.get(command))
+    return app
+
+
+def _compare_app() -> App:
+    app = App(
+        name="compare",
+        usage="Usage: scanseg compare --output PATH [OPTIONS] COMPARISON [DATASET]\n"
+        "       scanseg compare list\n"
+        "       scanseg compare show COMPARISON",
+    )
+    app.default(compare.run)
+    app.command(compare.list_comparisons, name="list", sort_key=0)
+    app.command(compare.show, sort_key=1)
+    return app
+
+
+def _data_app() -> App:
+    app = App(name="data", help="Convert public data sets and make instance maps.")
+    app.command(data.list_datasets, name="list", sort_key=0)
+    app.command(data.convert, sort_key=1)
+    app.command(data.instances, sort_key=2)
+    return app
+
+
+def _weights_app() -> App:
+    app = App(name="weights", help="Import and verify weights of the published networks.")
+    app.command(import_checkpoint, name="import", sort_key=0)
+    app.command(verify, sort_key=1, usage="Usage: scanseg weights verify [OPTIONS] RECORD...")
     return app
 
 
 def _show_default(value: object) -> object:
-    """Leave out of the help what a reader takes for granted."""
+    """Return a default for the help, or `None` to hide it."""
     return None if value is False or value in ((), "") else value
 
 
 def _close_stdout() -> None:
-    """Let what is still to be written to a reader that went away (`scanseg info | head`) vanish."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    """Discard output for a reader that has closed (`scanseg info | head`)."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+
+
+def _report_failure(error: _Failure) -> int:
+    """Print an expected error and return its exit code.
+
+    Any other error is raised again.
+    """
+    match error:
+        case UnusedCliTokensError():
+            words = " ".join(error.unused_tokens or ())
+            message = (
+                f"unexpected argument: {words}. Give one value per option (--set path.to.key=value), and repeat the "
+                f"option for more (--recipe A --recipe B)."
+            )
+            return _report(message, code=2)
+        case CycloptsError() | UsageError():
+            return _report(str(error), code=2)
+        case OtherProcessError():
+            return 1
+        case ScansegError():
+            return _report(str(error), code=1)
+        case FileExistsError():
+            message = f"{error.filename}: expected a folder, got a file. Choose another path."
+            return _report(message, code=1)
+        case OSError() if error.strerror is not None:
+            parts = (error.filename, error.strerror)
+            return _report(": ".join(str(part) for part in parts if part), code=1)
+        case MemoryError() | RuntimeError():
+            return _report_memory(error)
+    raise error
 
 
 def _report_memory(error: Exception) -> int:
-    """Say that memory did not suffice where nothing has said it better; raise what is another error."""
+    """Print that memory ran out.
+
+    An error of another cause is raised again.
+    """
     from scanseg.runtime import lacks_memory
 
     if not lacks_memory(error):
         raise error
     reason = str(error).strip().partition("\n")[0]
     return _report(
-        f"the memory does not suffice{f' ({reason})' if reason else ''}; end what else uses it, or choose another "
-        f"device (--device)",
+        f"not enough memory{f' ({reason})' if reason else ''}. Close other programs that use it, or choose another "
+        f"device (--device).",
         code=1,
     )
 
 
 def _report(message: str, *, code: int) -> int:
-    """Say on stderr what went wrong."""
+    """Print an error on stderr and return the exit code."""
     sys.stderr.write(f"error: {message}\n")
     return code

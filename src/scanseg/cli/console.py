@@ -1,4 +1,4 @@
-"""What a person reads on stdout: lines and tables."""
+"""Output of the commands on stdout: lines and tables."""
 
 import shlex
 import sys
@@ -12,33 +12,33 @@ from rich.table import Table
 from rich.text import Text
 
 _WIDTH_OF_FILES = 200
-"""Columns where stdout is no terminal: tables are not wrapped there."""
+"""Columns of a table if stdout is not a terminal. Tables are not wrapped then."""
 
 
-def suggest(purpose: str, *words: str | Path) -> None:
-    """Write a command that goes on from here, as it can be given to a shell.
+def suggest_command(purpose: str, *words: str | Path) -> None:
+    """Print a command to run next, quoted for a shell.
 
     Args:
-        purpose: What it is for.
-        words: The command without the program; paths may have spaces.
+        purpose: Purpose of the command, such as `to predict`.
+        words: Words after `scanseg`. Paths may contain spaces.
     """
-    say(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
+    print_line(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
 
 
-def say(line: str) -> None:
-    """Write a line."""
+def print_line(line: str) -> None:
+    """Print a line."""
     sys.stdout.write(line + "\n")
 
 
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, align: Literal["left", "right"] = "right"
 ) -> None:
-    """Write a table.
+    """Print a table.
 
     Args:
-        columns: Heads of the columns.
-        rows: Cells of each row, as many as there are columns.
-        align: Side to which all columns but the first are set.
+        columns: Headings of the columns.
+        rows: Text of each row, one entry per column.
+        align: Alignment of all columns except the first, which is aligned left.
     """
     table = Table(box=box.SIMPLE)
     for number, column in enumerate(columns):
@@ -49,12 +49,18 @@ def show_table(
 
 
 def format_score(score: float | None) -> str:
-    """Say a score with four digits, or a dash where there is none."""
+    """Format a score with four digits, and `None` as a dash."""
     return "-" if score is None else f"{score:.4f}"
 
 
 def format_duration(seconds: float) -> str:
-    """Say a duration as `h:mm:ss`."""
+    """Format a duration as `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def format_memory(num_bytes: float) -> str:
+    """Format a number of bytes in MiB or GiB."""
+    mebibytes = num_bytes / 2**20
+    return f"{mebibytes:.0f} MiB" if round(mebibytes) < 1024 else f"{mebibytes / 1024:.1f} GiB"

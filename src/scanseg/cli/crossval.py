@@ -5,9 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_score, say, show_table, suggest
+from scanseg.cli.console import format_score, print_line, show_table, suggest_command
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Recipe, Settings, Workers
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    TRAINING,
+    DatasetOrPlan,
+    OutputFolder,
+    Recipe,
+    Settings,
+    Store,
+    Workers,
+)
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -15,38 +26,40 @@ if TYPE_CHECKING:
 
 
 def crossval(
-    source: Annotated[Path, Parameter(name="DATASET_OR_PLAN")],
+    source: DatasetOrPlan,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    recipes: Annotated[tuple[Recipe, ...], Parameter(name="--recipe")] = (),
-    devices: str = "auto",
-    initial_weights: Path | None = None,
-    max_minutes: float | None = None,
-    batch_size: int | None = None,
-    no_ensembles: bool = False,
-    resume: bool = False,
-    store: Path | None = None,
+    output: OutputFolder,
+    recipes: Annotated[tuple[Recipe, ...], COMMON, Parameter(name="--recipe")] = (),
+    resume: Annotated[bool, COMMON] = False,
+    initial_weights: Annotated[Path | None, TRAINING] = None,
+    max_minutes: Annotated[float | None, TRAINING] = None,
+    batch_size: Annotated[int | None, TRAINING] = None,
+    devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    no_ensembles: Annotated[bool, ADVANCED] = False,
+    store: Store = None,
     settings: Settings = (),
 ) -> None:
-    """Train every fold, choose recipes and postprocessing on validation, and make the folds one model.
+    """Train every fold and combine the folds into one model.
 
-    `scanseg predict` takes the output folder as a model: it averages the folds, of one recipe or of the best pair, and
-    removes what postprocessing is to remove.
+    The validation cases choose the recipe, or the pair of recipes, and the postprocessing. `scanseg predict` takes the
+    output folder as a model. It averages the folds and postprocesses the label map.
 
     Args:
-        source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
-        output: Folder of the study.
-        recipes: The way to plan, for a data set; given again, the ways compete, and so do their pairs.
-        devices: Devices that train folds at the same time, such as `cuda:0,cuda:1`.
-        initial_weights: Model folder to begin with (fine-tuning).
-        max_minutes: End the training of each fold after this time; the learning rate falls with the clock.
-        batch_size: Patches or slices in a batch, instead of the plan's.
-        no_ensembles: Let no pairs of recipes compete.
-        resume: Go on with the study in the output folder; folds that are done are kept. Other options need not be given
-            again, and must be those with which it began if they are.
-        store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
+        output: Folder of the cross-validation.
+        recipes: Recipe for a data set. Plan files have their own. Repeat to let several recipes and their pairs
+            compete. Defaults to `xlstm-unet`, or to the plan of `--initial-weights`.
+        resume: Continue the cross-validation in the output folder. Finished folds are kept. Other options may be left
+            out. If given, they must have their values of the first start.
+        initial_weights: Model folder whose weights every fold starts from (fine-tuning). A data set also takes over
+            its plan. Defaults to random weights.
+        max_minutes: End the training of each fold after this many minutes. The learning rate follows the clock.
+            Defaults to the plan's limit.
+        batch_size: Patches or slices per batch. Defaults to the plan's.
+        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each trains one fold at a time. `auto` is the
+            first available of `cuda`, `mps`, `cpu`.
+        no_ensembles: Exclude pairs of recipes from the choice.
     """
     from scanseg import api
     from scanseg.errors import InterruptionError
@@ -71,12 +84,12 @@ def crossval(
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     _show(result.record)
-    say(f"{output}: the {result.record.chosen} folds as one model")
-    suggest("predict with it", "predict", output, "IMAGES", "-o", "OUTPUT")
+    print_line(f"{output}: one model of the {result.record.chosen} folds")
+    suggest_command("to predict", "predict", output, "IMAGES", "-o", "OUTPUT")
 
 
 def _show(record: "CrossValidationRecord") -> None:
-    """Write a table of the labels' Dice, before and after postprocessing."""
+    """Print the Dice of each label before and after postprocessing."""
     columns, rows = ["label"], [[name] for name in (*record.configurations[0].labels, "mean")]
     for each in record.outcomes:
         columns += [each.name, "postprocessed"]
@@ -89,4 +102,4 @@ def _show(record: "CrossValidationRecord") -> None:
         spec = each.postprocessing
         kept = [*(["all foreground"] if spec.largest_foreground else []), *spec.largest_component]
         if kept:
-            say(f"{each.name}: the largest component is kept of {', '.join(kept)}")
+            print_line(f"{each.name}: only the largest component is kept of {', '.join(kept)}")

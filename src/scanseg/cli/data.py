@@ -1,23 +1,20 @@
-"""`scanseg data`: data sets that have names, and objects."""
+"""`scanseg data`: converters of public data sets, and instance maps."""
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Workers
+from scanseg.cli.console import print_line, show_table
+from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder
 from scanseg.cli.progress import show_progress
 from scanseg.messages import counted
-from scanseg.runtime import RunContext
 
 
 def list_datasets() -> None:
-    """List the data sets that can be converted, where they are had, and their splits."""
+    """List the public data sets that can be converted."""
     from scanseg.converters import NAMED_DATASETS
 
     rows = [(one.name, one.content, one.split, one.homepage) for one in NAMED_DATASETS.values()]
-    show_table(("name", "content", "split", "had from"), rows, align="left")
+    show_table(("name", "content", "split", "source"), rows, align="left")
 
 
 def convert(
@@ -25,19 +22,22 @@ def convert(
     source: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    test_fraction: float | None = None,
-    num_workers: Workers = None,
+    output: OutputFolder,
+    num_workers: Annotated[int | None, HARDWARE] = None,
+    test_fraction: Annotated[float | None, ADVANCED] = None,
 ) -> None:
-    """Convert a data set that has a name into nnU-Net's raw layout, with its published split.
+    """Convert a public data set to nnU-Net's raw layout.
 
-    All that is wrong with the source is said at once, and nothing is written then.
+    The published split is kept. Faults of the source are reported together, and nothing is written in that case.
 
     Args:
-        name: Name of the data set, see `scanseg data list`.
-        source: Folder in which it lies, in a form in which people have it.
-        output: Folder to write, new.
-        test_fraction: Part of the cases to draw as a test set, where the data set has none of its own.
+        name: Name of the data set, from `scanseg data list`.
+        source: Folder of the downloaded data set.
+        output: Folder to write. It must not exist.
+        num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
+            16.
+        test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to a fraction
+            fixed for each data set.
     """
     from scanseg import api
 
@@ -46,34 +46,39 @@ def convert(
             name, source, output, test_fraction=test_fraction, num_workers=num_workers, progress=progress
         )
     for note in result.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
-    say(f"{result.folder}: {result.dataset}, {counts}; from {result.layout}")
+    print_line(f"{result.folder}: {result.dataset}, {counts}; from {result.layout}")
 
 
 def instances(
     predictions: Path,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    interior: int = 1,
-    boundary: int = 2,
-    grow: int = 1,
-    min_voxels: int = 0,
-    num_workers: Workers = None,
+    output: OutputFolder,
+    min_voxels: Annotated[int, COMMON] = 0,
+    num_workers: Annotated[int | None, HARDWARE] = None,
+    interior: Annotated[int, ADVANCED] = 1,
+    boundary: Annotated[int, ADVANCED] = 2,
+    grow: Annotated[int, ADVANCED] = 1,
 ) -> None:
-    """Number the objects in label maps of interior and boundary, 2D or 3D.
+    """Convert label maps of interior and boundary to instance maps.
+
+    This works in 2D and 3D.
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder to write the instance maps to, under the same names; new, it appears when all is done.
-        interior: Value of the voxels whose connected parts are the objects.
-        boundary: Value of the voxels by which objects grow.
-        grow: How far, in voxels; 1 undoes the boundary that `data convert` draws, 0 is as published.
-        min_voxels: Objects with fewer voxels are left out.
+        output: Folder of the instance maps, with the names of the label maps. It must not exist, and appears once all
+            maps are complete.
+        min_voxels: Leave out instances with fewer voxels.
+        num_workers: Processes that convert label maps. 0 converts in the main process. Defaults to one per core, at
+            most 16.
+        interior: Label value of the interior. Its connected parts become instances.
+        boundary: Label value of the boundary, into which instances grow.
+        grow: Voxels by which instances grow. 1 undoes the boundary drawn by `scanseg data convert`. 0 is as published.
     """
     from scanseg.evaluation import convert_to_instances
-    from scanseg.runtime import choose_workers
+    from scanseg.runtime import RunContext, choose_workers
 
     with show_progress() as progress:
         files = convert_to_instances(
@@ -85,4 +90,4 @@ def instances(
             min_voxels=min_voxels,
             context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
         )
-    say(f"{output}: {counted(len(files), 'instance map')}")
+    print_line(f"{output}: {counted(len(files), 'instance map')}")

@@ -3,24 +3,22 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import format_duration, format_score, say, show_table
-from scanseg.cli.options import Device
+from scanseg.cli.console import format_duration, format_score, print_line, show_table
+from scanseg.cli.options import COMMON, Device, OutputFolder
 from scanseg.cli.progress import show_progress
 
 
 def demo(
     *,
-    recipe: Literal["xlstm-unet", "msvm-unet"] = "xlstm-unet",
-    output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("demo-output"),
+    recipe: Annotated[Literal["xlstm-unet", "msvm-unet"], COMMON] = "xlstm-unet",
+    output: OutputFolder = Path("demo-output"),
     device: Device = "cpu",
 ) -> None:
-    """Train a small network on two slabs of a real brain and segment two that it has not seen.
+    """Train a small network on a real brain and segment unseen slabs.
 
     Args:
-        recipe: The network and its way of training.
-        output: Folder for the label map, the picture and the model.
+        recipe: Recipe of the training.
+        output: Folder of the label maps, the picture and the model.
     """
     from scanseg.demo import run
 
@@ -33,6 +31,6 @@ def demo(
             ("two best thresholds", *map(format_score, result.threshold_dice.values())),
         ],
     )
-    say(f"label maps: {result.label_maps}")
-    say(f"picture: {result.picture}")
-    say(f"took {format_duration(result.seconds)}")
+    print_line(f"label maps: {result.label_maps}")
+    print_line(f"picture: {result.picture}")
+    print_line(f"time: {format_duration(result.seconds)}")

@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say, show_table
-from scanseg.cli.options import OutputFile, Overwrite, Rule, Workers, require_new_file
+from scanseg.cli.console import print_line, show_table
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    OutputFile,
+    Overwrite,
+    Rule,
+    require_new_file,
+)
 from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 from scanseg.messages import counted
@@ -21,43 +29,48 @@ def evaluate(
     /,
     *,
     output: OutputFile,
-    cases: Annotated[tuple[str, ...], Parameter(name="--case")] = (),
-    only_predicted: bool = False,
-    rule: Rule | None = None,
-    distances: Literal["mm", "voxels"] | None = None,
-    tolerances: Annotated[tuple[str, ...], Parameter(name="--tolerance")] = (),
-    instances: Literal["numbers", "components", "grown"] | None = None,
-    iou: float | None = None,
-    border: int | None = None,
     overwrite: Overwrite = False,
-    num_workers: Workers = None,
+    cases: Annotated[tuple[str, ...], COMMON, Parameter(name="--case")] = (),
+    only_predicted: Annotated[bool, COMMON] = False,
+    rule: Annotated[Rule | None, COMMON] = None,
+    instances: Annotated[Literal["numbers", "components", "grown"] | None, COMMON] = None,
+    num_workers: Annotated[int | None, HARDWARE] = None,
+    distances: Annotated[Literal["mm", "voxels"] | None, ADVANCED] = None,
+    tolerances: Annotated[tuple[str, ...], ADVANCED, Parameter(name="--tolerance")] = (),
+    iou: Annotated[float | None, ADVANCED] = None,
+    border: Annotated[int | None, ADVANCED] = None,
 ) -> None:
-    """Compare label maps with their references: Dice, surface distances, volumes; or the objects in them: F1.
+    """Score predictions against references and write a report.
+
+    Label maps are scored by Dice, surface distances and volumes. With `--instances`, instances are scored by F1.
 
     Args:
-        predictions: Folder of label maps, or one file.
-        references: Folder of reference label maps of the same names, such as labelsTr, or one file.
-        output: File to write the report to, JSON; new, or to be replaced by --overwrite.
-        cases: Score this case alone; may be given again. Without it every case must have both files.
-        only_predicted: Score the cases that have a prediction; how many references are left out is said.
-        rule: What labels score that are empty in the prediction, the reference or both: `skip`, nnU-Net's, if not
-            given; the others are those of published tables.
-        distances: Unit of HD95 and ASD, mm if not given; `voxels` leaves the spacing out, as MSVM-UNet's tables.
-        tolerances: Distance up to which surfaces agree (NSD): a number of mm, `LABEL=MM`, or `abdomen` for the organs'
-            published ones; may be given again. Labels without any have 2 mm.
-        instances: Score objects; the references hold a number for each. What one object is in the predictions:
-            `numbers`, as there; `components`, connected parts of label 1, as published; `grown`, these with label 2
-            around them.
-        iou: Least overlap of a matched pair of objects, 0.5 if not given.
-        border: Objects that reach into this many pixels at the image's border are left out, 2 if not given.
+        predictions: Folder of predicted label maps, or one file.
+        references: Folder of references with the same names, such as `labelsTr`, or one file.
+        output: JSON file of the report. An existing file is replaced only with `--overwrite`.
+        cases: Score only this case. Repeat for more cases. Defaults to all cases, each with prediction and reference.
+        only_predicted: Leave out references without a prediction. Their number is printed.
+        rule: Rule for labels that are empty in the prediction, the reference or both. `skip` is nnU-Net's. The others
+            belong to published tables. Defaults to `skip`.
+        instances: Score instances. The references are instance maps. `numbers`: predictions are instance maps too.
+            `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
+            adjacent voxels of label 2. Defaults to scoring label maps.
+        num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
+        distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to `mm`.
+        tolerances: Distance up to which surfaces agree (NSD): a number of mm for all labels, `LABEL=MM` for one label,
+            or `abdomen` for the published values of organs. Repeat to combine them. Defaults to 2 mm.
+        iou: Least overlap (IoU) of a matched pair. Needs `--instances`. Defaults to 0.5.
+        border: Leave out instances that reach into this many pixels at the ends of y and x. Needs `--instances`.
+            Defaults to 2.
     """
-    for_labels = {"--rule": rule, "--distances": distances, "--tolerance": tolerances or None}
-    for_objects = {"--iou": iou, "--border": border}
-    useless = for_objects if instances is None else for_labels
-    given = [name for name, value in useless.items() if value is not None]
+    label_options = {"--rule": rule, "--distances": distances, "--tolerance": tolerances or None}
+    instance_options = {"--iou": iou, "--border": border}
+    unused = instance_options if instances is None else label_options
+    given = [name for name, value in unused.items() if value is not None]
+    if given and instances is None:
+        raise UsageError(f"{', '.join(given)}: expected --instances too. Add it, or leave these options out.")
     if given:
-        verb = "need" if instances is None else "are for labels, not for"
-        raise UsageError(f"{', '.join(given)} {verb} --instances")
+        raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
     require_new_file(output, overwrite=overwrite)
     if instances is None:
         _evaluate_labels(
@@ -97,7 +110,7 @@ def _evaluate_labels(
     tolerances: tuple[str, ...],
     num_workers: int | None,
 ) -> None:
-    """Score label maps, write the report and show its summary."""
+    """Score label maps, write the report and print its summary."""
     from scanseg import api
     from scanseg.evaluation import METRIC_RULES, parse_tolerances, summary_rows
 
@@ -117,8 +130,8 @@ def _evaluate_labels(
             progress=progress,
         )
     _write(output, report, summary_rows(report))
-    say(f"rule: {METRIC_RULES[rule].description}")
-    say(f"report: {output}")
+    print_line(f"rule: {METRIC_RULES[rule].description}")
+    print_line(f"report: {output}")
 
 
 def _evaluate_instances(
@@ -133,7 +146,7 @@ def _evaluate_instances(
     border: int,
     num_workers: int | None,
 ) -> None:
-    """Score objects, write the report and show its summary."""
+    """Score instances, write the report and print its summary."""
     from scanseg import api
     from scanseg.evaluation import instance_rows
 
@@ -150,7 +163,7 @@ def _evaluate_instances(
             progress=progress,
         )
     _write(output, report, instance_rows(report))
-    say(f"report: {output}")
+    print_line(f"report: {output}")
 
 
 def _write(output: Path, report: "Report | InstanceReport", rows: list[tuple[str, ...]]) -> None:
@@ -162,4 +175,6 @@ def _write(output: Path, report: "Report | InstanceReport", rows: list[tuple[str
     show_table(head, body)
     if report.unpredicted:
         verb = "was" if len(report.unpredicted) == 1 else "were"
-        say(f"note: {counted(len(report.unpredicted), 'reference')} without a prediction {verb} left out")
+        print_line(
+            f"note: {counted(len(report.unpredicted), 'reference')} without a prediction {verb} left out"
+        )

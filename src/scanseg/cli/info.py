@@ -9,22 +9,23 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say, show_table
+from scanseg.cli.console import print_line, show_table
+from scanseg.cli.options import COMMON
 from scanseg.messages import counted
 
 _LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
-def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Say what is installed and can be used: versions, devices, backends, networks, recipes, extras.
+def info(*, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False) -> None:
+    """Show versions, devices, backends, networks, recipes and extras.
 
     Args:
-        as_json: Write it as JSON.
+        as_json: Print one JSON document instead of tables.
     """
     facts = collect()
     if as_json:
-        say(json.dumps(facts, indent=2))
+        print_line(json.dumps(facts, indent=2))
         return
     show_table(("version", ""), facts["versions"].items(), align="left")
     show_table(("device", ""), facts["devices"].items(), align="left")
@@ -38,12 +39,16 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
 
 
 def collect() -> dict[str, Any]:
-    """Gather all that `scanseg info` says, as values that JSON can hold.
+    """Collect the facts of `scanseg info` as JSON values.
 
     Returns:
-        `versions` and `devices` (name to text); `backends` (a list: operator, backend, reason why it is off or
-        None); `networks` (name to title, summary, source); `recipes` (name to description); `extras` (name to
-        the packages missing and the line that installs them).
+        A dictionary with these keys:
+
+        - `versions`, `devices`: name to text.
+        - `backends`: list of operator, backend, and reason if the backend is off, otherwise `None`.
+        - `networks`: name to title, summary and source.
+        - `recipes`: name to description.
+        - `extras`: name to the missing packages and the line that installs them.
     """
     from scanseg.networks import NETWORKS
     from scanseg.ops import describe_backends
@@ -76,7 +81,7 @@ def _installed_version(distribution: str) -> str | None:
 
 
 def _devices() -> dict[str, str]:
-    """Describe each device, under the name by which it is asked for."""
+    """Describe each device under the name that `--device` takes."""
     import torch
 
     cores, threads = counted(os.cpu_count() or 1, "core"), counted(torch.get_num_threads(), "thread")
@@ -93,21 +98,21 @@ def _devices() -> dict[str, str]:
 
 
 def _extras() -> dict[str, dict[str, Any]]:
-    """List what each extra of the package needs and lacks, and the line that installs it."""
-    needs: dict[str, list[str]] = {}
+    """List the missing packages and the installing line of each extra."""
+    packages: dict[str, list[str]] = {}
     for requirement in metadata.requires("scanseg") or []:
         if match := _EXTRA_REQUIREMENT.match(requirement):
-            needs.setdefault(match["extra"], []).append(match["name"])
+            packages.setdefault(match["extra"], []).append(match["name"])
     return {
         extra: {
             "missing": [name for name in names if _installed_version(name) is None],
             "install": f'pip install "scanseg[{extra}]"',
         }
-        for extra, names in needs.items()
+        for extra, names in packages.items()
     }
 
 
 def _describe_extra(row: dict[str, Any]) -> str:
     if not row["missing"]:
         return "installed"
-    return f"lacks {', '.join(row['missing'])}: {row['install']}"
+    return f"missing {', '.join(row['missing'])}: {row['install']}"

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as an exception, so that what is half done is cleared away."""
+"""Ctrl-C and SIGTERM as an exception.
+
+Unfinished work is cleaned up as after any other exception.
+"""
 
 import signal
 import threading
@@ -8,20 +11,20 @@ from types import FrameType
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal asked the process to end."""
+    """A signal requested the end of the process."""
 
     def __init__(self, signal_number: int, message: str = "interrupted") -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
-        """What the process should end with, as a shell has it."""
+        """Exit code of the process by the convention of shells."""
 
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Raise `Interrupt` in the block when SIGINT or SIGTERM comes; outside the main thread, do nothing.
+    """Raise `Interrupt` on SIGINT or SIGTERM in the block.
 
-    A library that is being imported then may make an error of its own of it (an extension: ImportError); that is an
-    interrupt too.
+    Outside the main thread, nothing is changed. An extension that is being imported may turn the interrupt into an
+    ImportError. It is turned back into `Interrupt`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +47,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _cause(error: BaseException) -> Interrupt | None:
-    """Find the interrupt that an error came from."""
+    """Return the interrupt that caused an error, or `None`."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Interrupt):
         cause = cause.__cause__ or cause.__context__

@@ -1,13 +1,25 @@
-"""Arguments that several commands take."""
+"""Groups of options, and arguments of several commands."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from scanseg.errors import UsageError
+
+COMMON = Parameter(group=Group("Common options", sort_key=1))
+"""Options of everyday use: output, recipe, fold, resuming."""
+
+TRAINING = Parameter(group=Group("Training options", sort_key=2))
+"""Options that change how networks are trained."""
+
+HARDWARE = Parameter(group=Group("Hardware options", sort_key=3))
+"""Options of devices, precision and worker processes."""
+
+ADVANCED = Parameter(group=Group("Advanced options", sort_key=4))
+"""Options of rare use."""
 
 Recipe = Literal[
     "xlstm-unet",
@@ -29,35 +41,86 @@ Recipe = Literal[
     "unetr",
     "swin-unetr",
 ]
-"""The names of `scanseg.planning.RECIPES`, whose import takes a second (a test compares them)."""
+"""Names of `scanseg.planning.RECIPES`, whose import takes a second. A test compares both."""
 
 Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
-"""The names of `scanseg.evaluation.METRIC_RULES` (a test compares them)."""
+"""Names of `scanseg.evaluation.METRIC_RULES`. A test compares both."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-"""The values of a plan's `training.precision`."""
+"""Values of a plan's `training.precision`."""
 
-Device = Annotated[str, Parameter(help="`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first that is there.")]
+Dataset = Annotated[
+    Path, Parameter(help="Data set folder in nnU-Net's raw layout (`dataset.json`, `imagesTr`, `labelsTr`).")
+]
+"""Folder of a raw data set."""
+
+DatasetOrPlan = Annotated[
+    Path,
+    Parameter(
+        name="DATASET_OR_PLAN",
+        help="Data set folder in nnU-Net's raw layout, or a plan file from `scanseg plan`.",
+    ),
+]
+"""Folder of a raw data set, or file of a plan."""
+
+Device = Annotated[
+    str,
+    HARDWARE,
+    Parameter(
+        help="Device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`, the first available of `cuda`, `mps`, `cpu`."
+    ),
+]
+"""Name of one device."""
 
 Settings = Annotated[
     tuple[str, ...],
+    ADVANCED,
     Parameter(
         name="--set",
-        help="Change a setting of the plan, `path.to.key=value` with the value as JSON, such as "
-        "`training.optimizer.lr=0.01`; may be given again.",
+        help="Change a setting of the plan, as `path.to.key=value` with a JSON value. Example: "
+        "`training.optimizer.lr=0.01`. Repeat for more settings. Defaults to no changes.",
     ),
 ]
+"""Changes to the plan."""
+
+Store = Annotated[
+    Path | None,
+    ADVANCED,
+    Parameter(
+        help="Folder of the preprocessed cases. Trainings with the same data set and preprocessing share them. "
+        "Defaults to `scanseg-stores` beside the output folder."
+    ),
+]
+"""Folder of the stores of preprocessed cases."""
 
 Workers = Annotated[
     int | None,
+    HARDWARE,
     Parameter(
-        help="Processes that read cases; 0 reads in the command's own; one for each core if not given."
+        help="Processes that read cases. 0 reads them in the main process. "
+        "Defaults to one per core, at most 16, or to 0 for small data sets."
     ),
 ]
+"""Number of worker processes of commands that read training cases."""
+
+StopAfterMinutes = Annotated[
+    float | None,
+    ADVANCED,
+    Parameter(
+        help="Stop the command after this many minutes. Continue with `--resume`. Defaults to no limit."
+    ),
+]
+"""Time limit of a command."""
+
+OutputFolder = Annotated[Path, COMMON, Parameter(name=("--output", "-o"))]
+"""A folder to write."""
 
 
 def _read_file_path(kind: object, tokens: Sequence[Token]) -> Path:
-    """Read the path of a file to write; the slash that makes it a folder would be lost in a `Path`."""
+    """Read the path of an output file without a trailing slash.
+
+    The slash makes the path a folder, and a `Path` would lose it.
+    """
     text = tokens[0].value
     if text.endswith(("/", os.sep)):
         raise UsageError(_is_folder(text))
@@ -65,53 +128,59 @@ def _read_file_path(kind: object, tokens: Sequence[Token]) -> Path:
 
 
 def _is_folder(path: Path | str) -> str:
-    return f"{path} is a folder; name a file in it, such as {Path(path) / 'NAME.json'}."
+    return f"{path}: expected a file, got a folder. Name a file in it, such as {Path(path) / 'NAME.json'}."
 
 
-OutputFile = Annotated[Path, Parameter(name=("--output", "-o"), converter=_read_file_path)]
+OutputFile = Annotated[Path, COMMON, Parameter(name=("--output", "-o"), converter=_read_file_path)]
 """A file to write."""
 
-Overwrite = Annotated[bool, Parameter(help="Replace the output file where it is there already.")]
+Overwrite = Annotated[bool, COMMON, Parameter(help="Replace the output file if it exists.")]
+"""Permission to replace the output file."""
 
 
 def require_new_file(path: Path, *, overwrite: bool) -> None:
-    """Make sure, before the work, that a file can be written without replacing what is there unasked.
+    """Check that an output file can be written, before the work starts.
 
     Args:
         path: The file.
-        overwrite: Whether it may be replaced.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UsageError: It may not, it is a folder or a device, or its folder cannot be made or written to.
+        UsageError: The file exists and must not be replaced, it is a folder, a device or a pipe, or its folder cannot
+            be created or written to.
     """
     if path.is_dir():
         raise UsageError(_is_folder(path))
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is a device or a pipe, which a file cannot replace; name a file.")
+        raise UsageError(f"{path}: expected a file, got a device or a pipe. Choose another path.")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already. Name another file, or replace it by --overwrite.")
+        raise UsageError(f"{path} already exists. Choose another path or pass --overwrite.")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise UsageError(f"{path}: {above} is a file, not a folder; name a file elsewhere.")
+        raise UsageError(f"{path}: expected a folder at {above}, got a file. Choose another path.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: nothing may be written to {above}; name a file elsewhere.")
+        raise UsageError(f"{path}: no permission to write to {above}. Choose another path.")
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split what is separated by commas."""
+    """Split names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Read numbers separated by commas.
+    """Read whole numbers separated by commas.
+
+    Args:
+        text: The numbers.
+        option: Name of the option, for the message.
 
     Raises:
-        UsageError: Something is no number.
+        UsageError: An entry is not a whole number from 0.
     """
     names = split_names(text)
-    strange = [name for name in names if not name.isdecimal()]
-    if strange:
+    invalid = [name for name in names if not name.isdecimal()]
+    if invalid:
         raise UsageError(
-            f"{option} {text}: {', '.join(strange)} must be whole numbers from 0, separated by commas"
+            f"{option} {text}: expected whole numbers from 0, separated by commas, got {', '.join(invalid)}"
         )
     return tuple(int(name) for name in names)

@@ -1,10 +1,20 @@
 """`scanseg plan`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from scanseg.cli.console import show_table, suggest
-from scanseg.cli.options import OutputFile, Overwrite, Recipe, Settings, Workers, require_new_file
+from scanseg.cli.console import format_memory, show_table, suggest_command
+from scanseg.cli.options import (
+    COMMON,
+    TRAINING,
+    Dataset,
+    OutputFile,
+    Overwrite,
+    Recipe,
+    Settings,
+    Workers,
+    require_new_file,
+)
 from scanseg.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -12,23 +22,25 @@ if TYPE_CHECKING:
 
 
 def plan(
-    dataset: Path,
+    dataset: Dataset,
     /,
     *,
-    recipe: Recipe | None = None,
-    like: Path | None = None,
     output: OutputFile,
     overwrite: Overwrite = False,
+    recipe: Annotated[Recipe | None, COMMON] = None,
+    like: Annotated[Path | None, TRAINING] = None,
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
-    """Measure a data set and decide how to train on it; the plan can be read, changed and trained.
+    """Plan a training on a data set and write the plan file.
+
+    The plan is a JSON file with every setting. Read it, edit it, and pass it to `scanseg train`.
 
     Args:
-        dataset: Folder in nnU-Net's raw layout.
-        recipe: The way to plan; `xlstm-unet` where it is not given.
-        like: Model folder whose plan the data set takes over instead, to be trained from its weights.
-        output: File to write the plan to, JSON; new, or to be replaced by --overwrite.
+        output: JSON file of the plan. An existing file is replaced only with `--overwrite`.
+        recipe: Recipe that makes the plan. Defaults to `xlstm-unet`.
+        like: Model folder whose plan this data set takes over, for fine-tuning. Excludes `--recipe`. Defaults to a
+            new plan of the recipe.
     """
     from scanseg import api
     from scanseg.files import write_text
@@ -41,7 +53,7 @@ def plan(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())
     show_table(("plan", str(output)), _summary(made), align="left")
-    suggest("train it", "train", output, "-o", "MODEL")
+    suggest_command("to train", "train", output, "-o", "MODEL")
 
 
 def _summary(made: "Plan") -> list[tuple[str, str]]:
@@ -52,10 +64,10 @@ def _summary(made: "Plan") -> list[tuple[str, str]]:
     return [
         ("recipe", made.recipe),
         ("network", made.network.kind),
-        ("slice size" if preprocessing.slice_size else "spacing (mm)", _sizes(grid) if grid else "as it is"),
+        ("slice size" if preprocessing.slice_size else "spacing (mm)", _sizes(grid) if grid else "unchanged"),
         ("patch size", _sizes(sampling.patch_size)),
         ("batch size", str(sampling.batch_size)),
-        ("GPU memory of a step", f"about {step_memory(made).total_bytes / 2**30:.1f} GiB"),
+        ("GPU memory of a step", f"about {format_memory(step_memory(made).total_bytes)}"),
         ("epochs", str(training.epochs)),
         ("iterations per epoch", str(training.iterations_per_epoch or "every slice once")),
         ("optimizer", f"{training.optimizer.kind}, lr {training.optimizer.lr:g}"),
@@ -63,5 +75,5 @@ def _summary(made: "Plan") -> list[tuple[str, str]]:
 
 
 def _sizes(sizes: tuple[float | None, ...]) -> str:
-    """Write sizes along the axes; one that is not changed is a dash."""
+    """Format sizes along the axes, with a dash for an unchanged axis."""
     return " x ".join("-" if size is None else f"{size:g}" for size in sizes)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_duration, say, show_table
-from scanseg.cli.options import Device, Precision
+from scanseg.cli.console import format_duration, print_line, show_table
+from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
 from scanseg.cli.progress import show_progress
 from scanseg.messages import counted, first_lines
 
@@ -15,36 +15,38 @@ def predict(
     model: Path,
     /,
     *inputs: Annotated[Path, Parameter(name="INPUT")],
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    weights: Literal["exported", "last", "best"] = "exported",
-    mirror: bool = False,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    precision: Precision | None = None,
+    output: OutputFolder,
+    overwrite: Annotated[bool, COMMON] = False,
+    skip_existing: Annotated[bool, COMMON] = False,
+    mirror: Annotated[bool, COMMON] = False,
     device: Device = "auto",
+    precision: Annotated[Precision | None, HARDWARE] = None,
+    weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
+    probabilities: Annotated[bool, ADVANCED] = False,
+    uncertainty: Annotated[bool, ADVANCED] = False,
 ) -> None:
     """Segment images with a trained model.
 
     Args:
-        model: Model folder that `scanseg train` wrote, or the folder of a `scanseg crossval`.
-        inputs: Folder of images named as for training (CASE_0000.nii.gz and so on), or one image; or several of these.
-        output: Folder for the label maps, each on the grid of its image.
-        weights: Those that the training chose to export, the last, or the best on validation patches.
-        mirror: Average over mirrored images too: slower, often a little better.
-        probabilities: Write the probabilities of the labels too.
-        uncertainty: Write maps from 0 to 1 too: of the entropy, and of how much mirrored images and the networks of a
-            study disagree, where there are several.
-        overwrite: Replace what an earlier prediction left in the output folder.
-        skip_existing: Leave out the images that an earlier prediction, of the same model, has segmented.
-        precision: Of products, instead of that of the training.
+        model: Folder of a model from `scanseg train` or `scanseg crossval`.
+        inputs: Folder of images named as for training (`CASE_0000.nii.gz`), or one image. Several may be given.
+        output: Folder of the label maps. Each has the grid of its image.
+        overwrite: Replace the files of an earlier prediction.
+        skip_existing: Skip images that the same model has already segmented in the output folder.
+        mirror: Average over mirrored images. This is slower and often slightly better.
+        precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
+            Defaults to the precision of the training.
+        weights: Weights to load. `exported`: chosen by the training. `last`: from the end of the training. `best`: with
+            the highest Dice on validation patches.
+        probabilities: Also write the probabilities of the labels.
+        uncertainty: Also write two maps from 0 to 1. One is the entropy of the probabilities. The other is the
+            disagreement of mirrored images and of the networks of a cross-validation.
     """
     from scanseg import api
     from scanseg.errors import UsageError
 
     if not inputs:
-        raise UsageError("no images to segment; give a folder or files after the model")
+        raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
     with show_progress() as progress:
         predictor = api.load(model, device=device, weights=weights, precision=precision)
@@ -61,13 +63,13 @@ def predict(
     show_table(
         ("case", "label map", "seconds"),
         [
-            (case.case, case.label_map or "-", "was there" if case.skipped else f"{case.seconds:.1f}")
+            (case.case, case.label_map or "-", "skipped" if case.skipped else f"{case.seconds:.1f}")
             for case in record.cases
         ],
     )
-    doubts = [f"case {case.case}: {case.warning}" for case in record.cases if case.warning is not None]
-    for warning in (*record.warnings, *first_lines(doubts)):
-        say(f"warning: {warning}")
-    say(
+    case_warnings = [f"case {case.case}: {case.warning}" for case in record.cases if case.warning is not None]
+    for warning in (*record.warnings, *first_lines(case_warnings)):
+        print_line(f"warning: {warning}")
+    print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )

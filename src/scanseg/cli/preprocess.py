@@ -3,31 +3,28 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import say, suggest
-from scanseg.cli.options import Recipe, Settings, Workers
+from scanseg.cli.console import print_line, suggest_command
+from scanseg.cli.options import COMMON, DatasetOrPlan, Recipe, Settings, Workers
 from scanseg.cli.progress import show_progress
 
 
 def preprocess(
-    source: Annotated[Path, Parameter(name="DATASET_OR_PLAN")],
+    source: DatasetOrPlan,
     /,
     *,
-    store: Path,
-    recipe: Recipe | None = None,
+    store: Annotated[Path, COMMON],
+    recipe: Annotated[Recipe | None, COMMON] = None,
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
-    """Make the preprocessed cases that trainings read, such as on a machine without a GPU.
+    """Preprocess a data set for training.
 
-    A training with the same data set, preprocessing and `--store` finds them, also on a machine that has neither the
-    images nor the libraries to read them.
+    This needs no GPU. Trainings with the same data set, preprocessing and `--store` use these cases. They need neither
+    the images nor the libraries that read them.
 
     Args:
-        source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
-        store: Folder for the preprocessed cases; those that are there already are kept.
-        recipe: The way to plan, for a data set; a plan has its own.
+        store: Folder of the preprocessed cases. Existing cases are reused.
+        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`.
     """
     from scanseg import api
 
@@ -35,5 +32,5 @@ def preprocess(
         folder = api.preprocess(
             source, store=store, recipe=recipe, settings=settings, num_workers=num_workers, progress=progress
         )
-    say(f"{folder}")
-    suggest("train on it", "train", source, "-o", "MODEL", "--store", store)
+    print_line(f"{folder}")
+    suggest_command("to train", "train", source, "-o", "MODEL", "--store", store)

@@ -1,4 +1,4 @@
-"""Reports of progress on stderr: bars in a terminal, lines elsewhere."""
+"""Progress on stderr: bars in a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -15,29 +15,38 @@ from scanseg.cli.console import format_duration
 from scanseg.progress import ProgressCallback, ProgressUpdate
 
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_TO_BE_SILENT = 2.0
-"""Work that takes no longer is not spoken of where there is no terminal."""
+SILENT_SECONDS = 2.0
+"""Shorter tasks print no lines if stderr is not a terminal."""
 
 
 @contextmanager
 def show_progress() -> Iterator[ProgressCallback]:
-    """Give a listener that shows what it hears on stderr while the block runs."""
+    """Return a progress callback that shows updates while the block runs."""
     if sys.stderr.isatty():
         with _bars() as bars:
-            yield _BarListener(bars)
+            yield _ProgressBars(bars)
     else:
-        yield LineListener(sys.stderr)
+        yield ProgressLines(sys.stderr)
 
 
 @dataclass
 class Pace:
-    """How fast one piece of work has gone since its first report, or how long the clock gives it yet."""
+    """Speed of a task since its first update."""
 
     first_done: int
+    """Units that were done at the first update."""
     first_time: float
+    """Time of the first update in seconds."""
 
     def describe(self, update: ProgressUpdate, *, now: float) -> str:
-        """Say the rate and the time left; nothing before a first unit was seen to be done."""
+        """Describe the rate and the time left.
+
+        The text is empty before the first unit is done. A task counted in seconds has no rate.
+
+        Args:
+            update: The current update.
+            now: The current time in seconds.
+        """
         if update.unit == "seconds":
             return f"{format_duration(update.total - update.done)} left" if update.done < update.total else ""
         done, elapsed = update.done - self.first_done, now - self.first_time
@@ -50,12 +59,14 @@ class Pace:
 
 
 @dataclass
-class LineListener:
-    """Writes a line for a piece of work every ten seconds, and when it is done.
+class ProgressLines:
+    """Progress callback that prints lines.
+
+    A task has a line every ten seconds and at its end.
 
     Args:
-        stream: Where lines go.
-        clock: Gives the time in seconds.
+        stream: Output of the lines.
+        clock: Function that returns the time in seconds.
     """
 
     stream: TextIO
@@ -64,14 +75,14 @@ class LineListener:
     _last_time: float = float("-inf")
 
     def __call__(self, update: ProgressUpdate) -> None:
-        """Hear a report."""
+        """Show an update."""
         now = self.clock()
         pace = self._paces.setdefault(update.task, Pace(update.done, now))
         finished = update.done >= update.total
         if finished:
             del self._paces[update.task]
         due = finished or now - self._last_time >= SECONDS_BETWEEN_LINES
-        if due and now - pace.first_time > SECONDS_TO_BE_SILENT:
+        if due and now - pace.first_time > SILENT_SECONDS:
             parts = (f"{update.task} {_amount(update)}", pace.describe(update, now=now))
             self.stream.write("  ".join(part for part in (*parts, update.detail) if part) + "\n")
             self.stream.flush()
@@ -79,8 +90,8 @@ class LineListener:
 
 
 @dataclass
-class _BarListener:
-    """Draws a bar for each piece of work."""
+class _ProgressBars:
+    """Progress callback that draws a bar for each task."""
 
     bars: Bars
     _open: dict[str, tuple[TaskID, Pace]] = field(default_factory=dict)
@@ -104,9 +115,9 @@ class _BarListener:
 
 
 def _amount(update: ProgressUpdate) -> str:
-    """Say how much is done, of how much."""
-    say = format_duration if update.unit == "seconds" else str
-    return f"{say(update.done)}/{say(update.total)}"
+    """Format the finished part and the total of a task."""
+    text = format_duration if update.unit == "seconds" else str
+    return f"{text(update.done)}/{text(update.total)}"
 
 
 def _bars() -> Bars:

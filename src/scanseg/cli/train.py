@@ -3,58 +3,70 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
-from scanseg.cli.console import format_duration, format_score, say, show_table, suggest
+from scanseg.cli.console import format_duration, format_score, print_line, show_table, suggest_command
 from scanseg.cli.interrupts import Interrupt
-from scanseg.cli.options import Device, Precision, Recipe, Settings, Workers
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    TRAINING,
+    DatasetOrPlan,
+    Device,
+    OutputFolder,
+    Precision,
+    Recipe,
+    Settings,
+    Store,
+    Workers,
+)
 from scanseg.cli.progress import show_progress
 from scanseg.messages import counted
 
 
 def train(
-    source: Annotated[Path, Parameter(name="DATASET_OR_PLAN")],
+    source: DatasetOrPlan,
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    recipe: Recipe | None = None,
-    fold: int | Literal["all"] | None = None,
-    initial_weights: Path | None = None,
-    epochs: int | None = None,
-    max_minutes: float | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    seed: int | None = None,
-    precision: Precision | None = None,
+    output: OutputFolder,
+    recipe: Annotated[Recipe | None, COMMON] = None,
+    fold: Annotated[int | Literal["all"] | None, COMMON] = None,
+    resume: Annotated[bool, COMMON] = False,
+    initial_weights: Annotated[Path | None, TRAINING] = None,
+    epochs: Annotated[int | None, TRAINING] = None,
+    max_minutes: Annotated[float | None, TRAINING] = None,
+    batch_size: Annotated[int | None, TRAINING] = None,
+    lr: Annotated[float | None, TRAINING] = None,
+    seed: Annotated[int | None, TRAINING] = None,
     device: Device = "auto",
-    resume: bool = False,
-    keep_predictions: bool = False,
-    store: Path | None = None,
+    precision: Annotated[Precision | None, HARDWARE] = None,
     num_workers: Workers = None,
+    store: Store = None,
+    keep_predictions: Annotated[bool, ADVANCED] = False,
     settings: Settings = (),
 ) -> None:
-    """Train a network on a raw data set or a plan, and write a model folder.
+    """Train a network and write a model folder.
 
-    Ctrl-C and SIGTERM save the state first; the same command with `--resume` goes on from it.
+    Ctrl-C and SIGTERM save the state. The same command with `--resume` continues.
 
     Args:
-        source: Folder in nnU-Net's raw layout, or a plan made by `scanseg plan`.
-        output: The model folder to write.
-        recipe: The way to plan, for a data set; a plan has its own.
-        fold: Number of the fold, or `all`: every case trains and none validates; 0 where it is not given.
-        initial_weights: Model folder to begin with (fine-tuning); a data set takes over its plan too. Where the
-            labels differ the head begins anew.
-        epochs: Instead of the plan's.
-        max_minutes: End after this time; the learning rate falls with the clock.
-        batch_size: Patches or slices in a batch, instead of the plan's.
-        lr: Highest learning rate, instead of the plan's.
-        seed: Of all that is drawn, instead of the plan's.
-        precision: Of products, instead of the plan's. `auto` is bfloat16 on a GPU that has it, else float32; float16
-            is for older GPUs, its loss is scaled so that small gradients are not lost.
-        resume: Go on with the training in the model folder, on its cases; other options need not be given again,
-            and must be those with which it began if they are.
+        output: Model folder to write.
+        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`, or to the plan of
+            `--initial-weights`.
+        fold: Number of the fold, from 0, or `all` to train on every case without validation. Defaults to 0, or with
+            `--resume` to the fold of the model folder.
+        resume: Continue the training in the model folder. Other options may be left out. If given, they must have
+            their values of the first start.
+        initial_weights: Model folder whose weights the training starts from (fine-tuning). A data set also takes over
+            its plan. The head is initialized again if the labels differ. Defaults to random weights.
+        epochs: Number of epochs. Defaults to the plan's.
+        max_minutes: End the training after this many minutes. The learning rate follows the clock. Defaults to the
+            plan's limit.
+        batch_size: Patches or slices per batch. Defaults to the plan's.
+        lr: Highest learning rate. Defaults to the plan's.
+        seed: Seed of all random draws. Defaults to the plan's.
+        precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
+            `float16` is for older GPUs. It scales the loss to keep small gradients. Defaults to the plan's.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
-        store: Folder for the preprocessed cases, kept for other trainings with the same preprocessing.
     """
     from scanseg import api
     from scanseg.errors import InterruptionError
@@ -87,9 +99,9 @@ def train(
         return
     if result.renewed_parameters:
         renewed = counted(len(result.renewed_parameters), "tensor")
-        say(f"the labels are not those of {initial_weights}: {renewed} of the head began anew")
+        print_line(f"note: labels differ from {initial_weights}. Initialized again: {renewed} of the head")
     if result.mean_dice is not None:
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
-    say(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")
-    suggest("predict with it", "predict", result.model, "IMAGES", "-o", "OUTPUT")
+    print_line(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")
+    suggest_command("to predict", "predict", result.model, "IMAGES", "-o", "OUTPUT")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import say, show_table
-from scanseg.cli.options import Device
+from scanseg.cli.console import print_line, show_table
+from scanseg.cli.options import COMMON, HARDWARE, Device, OutputFolder
 from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 from scanseg.messages import counted
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 def verify(
     *records: Annotated[Path, Parameter(name="RECORD", negative=())],
-    dtype: Literal["float64", "float32"] = "float64",
     device: Device = "cpu",
+    dtype: Annotated[Literal["float64", "float32"], HARDWARE] = "float64",
 ) -> int:
-    """Rebuild networks from records of the published ones and compare outputs and gradients.
+    """Verify networks against records of the published implementations.
 
-    Exit code 1 where a difference is beyond its bound.
+    Outputs and gradients are compared. The exit code is 1 if a difference exceeds its bound.
 
     Args:
         records: Files with weights, input, outputs and gradients of a published network.
-        dtype: Type in which the network computes.
+        dtype: Number format of the computation.
     """
     if not records:
-        raise UsageError("name at least one record: scanseg weights verify RECORD...")
+        raise UsageError("expected at least one record, got none. Run scanseg weights verify RECORD...")
     import torch
 
     from scanseg.networks import verify_record
     from scanseg.runtime import choose_device, memory_for
 
-    where, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
+    chosen, precision = choose_device(device), {"float64": torch.float64, "float32": torch.float32}[dtype]
     results: list[VerificationResult] = []
     with show_progress() as progress:
         for record in records:
             progress(ProgressUpdate("verifying", len(results), len(records), record.name))
-            with memory_for(f"the network of {record}", device=where):
-                results.append(verify_record(record, dtype=precision, device=where))
+            with memory_for(f"the network of {record}", device=chosen):
+                results.append(verify_record(record, dtype=precision, device=chosen))
         progress(ProgressUpdate("verifying", len(records), len(records)))
     show_table(
         ("record", "network", "output difference", "bound", "gradient difference", "bound", ""),
@@ -55,27 +55,28 @@ def import_checkpoint(
     checkpoint: Path,
     /,
     *,
-    network: Literal["msvm-unet", "xlstm-unet", "vmamba"],
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
-    plan: Path | None = None,
+    network: Annotated[Literal["msvm-unet", "xlstm-unet", "vmamba"], COMMON],
+    output: OutputFolder,
+    plan: Annotated[Path | None, COMMON] = None,
 ) -> None:
-    """Bring a checkpoint of a published code into a model that predicts; nothing in the file is run.
+    """Import a published checkpoint as a model.
 
-    Names that are missing or unexpected are all listed, and nothing is written then.
+    No code in the checkpoint is executed. Missing and unexpected weights are listed together, and nothing is written
+    in that case.
 
     Args:
         checkpoint: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's ImageNet `.pth`, or a plain state
             dict.
-        network: What the weights are of; `vmamba` fits the encoder of an MSVM-UNet.
-        output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
-        plan: The plan with which the model predicts, made by `scanseg plan`; not for `vmamba`.
+        network: Network of the weights. `vmamba` is the encoder of an MSVM-UNet.
+        output: Model folder to write. For `vmamba`, a file ending in `.safetensors`. It must not exist.
+        plan: Plan file of the model, from `scanseg plan`. Required except for `vmamba`. Defaults to none.
     """
     from scanseg.models import import_weights
 
     record = import_weights(checkpoint, output, kind=network, plan=plan)
     if record.left_out:
-        say(f"note: left out, since they are not the network's: {', '.join(record.left_out)}")
-    say(
+        print_line(f"note: tensors outside the network were left out: {', '.join(record.left_out)}")
+    print_line(
         f"{output}: {counted(record.num_tensors, 'tensor')} of {record.network} from {record.source} ({record.form})"
     )
 
