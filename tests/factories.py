@@ -450,11 +450,23 @@ class Threshold(nn.Module):
 # Fingerprints
 
 
+STANDARD_INTENSITIES = IntensityStatistics(
+    mean=0.0,
+    median=0.0,
+    standard_deviation=1.0,
+    minimum=-1.0,
+    maximum=1.0,
+    percentile_00_5=-1.0,
+    percentile_99_5=1.0,
+)
+"""Statistics of intensities with mean 0 and standard deviation 1."""
+
+
 def make_fingerprint(
     spacings: Sequence[tuple[float, ...]],
     shapes: Sequence[tuple[int, ...]],
     *,
-    intensities: IntensityStatistics,
+    intensities: IntensityStatistics = STANDARD_INTENSITIES,
     num_axes: int = 3,
     num_channels: int = 1,
     relative_size_after_crop: float = 1.0,

@@ -13,7 +13,8 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.planning.stages import choose_stages
 from scanseg.runtime import RunContext
-from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+from scanseg.specs import DatasetSpec
+from tests.factories import make_fingerprint
 
 RECORDS = {path.stem: path for path in sorted((Path(__file__).parent / "nnunet_plans").glob("*.json"))}
 MEASURED = ("acdc", "brats2015", "chaos-mr", "hippocampus")
@@ -27,26 +28,12 @@ NORMALIZATIONS = {
 
 
 def fingerprint_of(record):
-    statistics = IntensityStatistics(
-        mean=0.0,
-        median=0.0,
-        standard_deviation=1.0,
-        minimum=-1.0,
-        maximum=1.0,
-        percentile_00_5=-1.0,
-        percentile_99_5=1.0,
-    )
-    cases = tuple(
-        CaseMeasures(case=f"c{number}", spacing=tuple(spacing), shape=tuple(shape), source_shape=tuple(shape))
-        for number, (spacing, shape) in enumerate(
-            zip(record["spacings"], record["shapes_after_crop"], strict=True)
-        )
-    )
-    return Fingerprint(
+    return make_fingerprint(
+        [tuple(spacing) for spacing in record["spacings"]],
+        [tuple(shape) for shape in record["shapes_after_crop"]],
         num_axes=2 if record["shapes_after_crop"][0][0] == 1 else 3,
-        cases=cases,
-        intensities=(statistics,) * len(record["dataset"]["channel_names"]),
-        median_relative_size_after_crop=record.get("median_relative_size_after_cropping", 1.0),
+        num_channels=len(record["dataset"]["channel_names"]),
+        relative_size_after_crop=record.get("median_relative_size_after_cropping", 1.0),
     )
 
 

@@ -7,29 +7,14 @@ from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
-from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+from scanseg.specs import DatasetSpec
+from tests.factories import make_fingerprint
 
-STATISTICS = IntensityStatistics(
-    mean=0.0,
-    median=0.0,
-    standard_deviation=1.0,
-    minimum=-1.0,
-    maximum=1.0,
-    percentile_00_5=-1.0,
-    percentile_99_5=1.0,
-)
 MEASURED = ("plain-unet", "residual-unet", "xlstm-unet", "xlstm-unet-2d", "msvm-unet")
 
 
 def plan_of(recipe, *, num_labels=2, settings=()):
-    shape, spacing = (36, 50, 35), (1.0, 1.0, 1.0)
-    cases = tuple(
-        CaseMeasures(case=str(number), spacing=spacing, shape=shape, source_shape=shape)
-        for number in range(40)
-    )
-    fingerprint = Fingerprint(
-        num_axes=3, cases=cases, intensities=(STATISTICS,), median_relative_size_after_crop=1.0
-    )
+    fingerprint = make_fingerprint([(1.0, 1.0, 1.0)] * 40, [(36, 50, 35)] * 40)
     labels = {"background": 0} | {f"label {value}": value for value in range(1, num_labels + 1)}
     dataset = DatasetSpec(name="set", channel_names=("MRI",), labels=labels, file_ending=".nii.gz")
     return apply_settings(make_plan(fingerprint, dataset, recipe=recipe), settings)

@@ -1,12 +1,15 @@
 """Recipes: plans for made-up fingerprints."""
 
+from functools import partial
+
 import pytest
 
 from scanseg.errors import InputError, UsageError
 from scanseg.planning import RECIPES
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.planning.spacing import choose_grid
-from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
+from scanseg.specs import DatasetSpec, IntensityStatistics
+from tests.factories import make_fingerprint
 
 STATISTICS = IntensityStatistics(
     mean=80.0,
@@ -19,17 +22,7 @@ STATISTICS = IntensityStatistics(
 )
 
 
-def fingerprint(spacings, shapes, *, num_axes=3, num_channels=1, kept=1.0):
-    cases = tuple(
-        CaseMeasures(case=f"c{n}", spacing=spacing, shape=shape, source_shape=shape)
-        for n, (spacing, shape) in enumerate(zip(spacings, shapes, strict=True))
-    )
-    return Fingerprint(
-        num_axes=num_axes,
-        cases=cases,
-        intensities=(STATISTICS,) * num_channels,
-        median_relative_size_after_crop=kept,
-    )
+fingerprint = partial(make_fingerprint, intensities=STATISTICS)
 
 
 def dataset(channels=("MRI",), labels=("organ",)):
@@ -103,7 +96,7 @@ def test_ct_is_normalised_by_the_data_set():
 
 
 def test_mri_is_normalised_by_the_image_and_within_the_head_where_cropping_removes_much():
-    cropped = fingerprint([(1.0, 1.0, 1.0)] * 5, [(40, 50, 60)] * 5, kept=0.5)
+    cropped = fingerprint([(1.0, 1.0, 1.0)] * 5, [(40, 50, 60)] * 5, relative_size_after_crop=0.5)
 
     (whole,) = make_plan(CUBES, dataset(), recipe="xlstm-unet").preprocessing.normalizations
     (head,) = make_plan(cropped, dataset(), recipe="xlstm-unet").preprocessing.normalizations
