@@ -59,7 +59,7 @@ def test_steps_are_those_of_a_training_that_compiles_as_it_goes(kernels, monkeyp
     for expected, found in (
         (first.network, second.network),
         (first.optimizer, second.optimizer),
-        (first.average, second.average),
+        (first.ema, second.ema),
     ):
         assert expected.keys() == found.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -97,7 +97,7 @@ def test_a_network_goes_on_exactly_with_everything(dataset, tmp_path, recipe):
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert all(set(line["validation_dice"]) == {"whole", "inner"} for line in lines)
     run = json.loads((tmp_path / "whole" / "run.json").read_text())
-    assert (run["exported"]["checkpoint"], run["exported"]["averaged"]) == ("best", True)
+    assert (run["exported"]["checkpoint"], run["exported"]["ema"]) == ("best", True)
     scanseg.load(tmp_path / "whole", device="cpu").predict_folder(dataset / "imagesTr", tmp_path / "out")
     found = read_image(tmp_path / "out" / "case_3.nii.gz").array
     assert set(np.unique(found)) <= {0, 1, 2}

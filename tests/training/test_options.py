@@ -60,12 +60,12 @@ def test_averaged_weights_are_validated_and_exported(dataset, tmp_path):
     train_in(dataset, tmp_path / "averaged", *LONGER, "training.ema_decay=0.999")
 
     run = read(tmp_path / "averaged", "run.json")
-    assert (run["exported"]["averaged"], run["exported"]["checkpoint"]) == (True, "last")
+    assert (run["exported"]["ema"], run["exported"]["checkpoint"]) == (True, "last")
     state = next((tmp_path / "averaged" / "state").iterdir())
     exported = load_file(tmp_path / "averaged" / "model.safetensors")
-    average, network = (load_file(state / f"{name}.safetensors") for name in ("average", "network"))
+    ema, network = (load_file(state / f"{name}.safetensors") for name in ("ema", "network"))
     plain = load_file(tmp_path / "plain" / "model.safetensors")
-    assert all(torch.equal(exported[name], average[name]) for name in exported)
+    assert all(torch.equal(exported[name], ema[name]) for name in exported)
     assert all(torch.equal(network[name], plain[name]) for name in plain)
     assert any(not torch.equal(exported[name], network[name]) for name in exported)
     dice = [[line["validation_dice"] for line in metrics(tmp_path / name)] for name in ("plain", "averaged")]

@@ -25,7 +25,7 @@ class Checkpoint:
     """The network's state dict."""
     optimizer: dict[str, Tensor]
     """The optimizer's tensors by `PARAMETER.NAME`."""
-    average: dict[str, Tensor] | None = None
+    ema: dict[str, Tensor] | None = None
     """State dict of the network with averaged weights, where they are averaged."""
     best: dict[str, Tensor] | None = None
     """State dict of the network that was best on validation patches."""
@@ -74,7 +74,7 @@ def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
     temporary.mkdir()
     write_tensors(checkpoint.network, temporary / "network.safetensors")
     write_tensors(checkpoint.optimizer, temporary / "optimizer.safetensors")
-    for name, tensors in (("average", checkpoint.average), ("best", checkpoint.best)):
+    for name, tensors in (("ema", checkpoint.ema), ("best", checkpoint.best)):
         if tensors is not None:
             write_tensors(tensors, temporary / f"{name}.safetensors")
     (temporary / "state.json").write_text(checkpoint.state.to_json(), encoding="utf-8")
@@ -88,12 +88,12 @@ def _read_whole(folder: Path) -> Checkpoint:
     Raises:
         InputError: A part of it is missing or damaged.
     """
-    average, best = (folder / f"{name}.safetensors" for name in ("average", "best"))
+    ema, best = (folder / f"{name}.safetensors" for name in ("ema", "best"))
     return Checkpoint(
         state=TrainingState.read(folder / "state.json"),
         network=read_tensors(folder / "network.safetensors"),
         optimizer=read_tensors(folder / "optimizer.safetensors"),
-        average=read_tensors(average) if average.exists() else None,
+        ema=read_tensors(ema) if ema.exists() else None,
         best=read_tensors(best) if best.exists() else None,
     )
 

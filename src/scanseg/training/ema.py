@@ -10,7 +10,7 @@ _SLOWEST_START = 10
 """Steps in which the average follows the weights quickly: it begins with random ones."""
 
 
-class AveragedNetwork:
+class EMANetwork:
     """A copy of a network whose parameters are a running average; its buffers are the network's own."""
 
     def __init__(self, network: nn.Module, *, decay: float) -> None:

@@ -228,7 +228,7 @@ class TrainingLoop:
                 "exported": ExportedWeights(
                     checkpoint="best" if exports_best else "last",
                     iterations=(exports_best and progress.best_iterations) or self.step.iterations_done,
-                    averaged=self.step.averaged is not None,
+                    ema=self.step.ema is not None,
                     patch_dice=progress.best_dice if exports_best or is_both else None,
                 )
             }

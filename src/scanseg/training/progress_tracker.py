@@ -25,9 +25,9 @@ class ProgressTracker:
         self.best_dice: float | None = None
         self.best_iterations: int | None = None
         self._early_stop = early_stop
-        self._watched: float | None = None
-        self._watched_epoch = 0
-        self._measured_epoch = 0
+        self._best_monitored: float | None = None
+        self._best_monitored_epoch = 0
+        self._last_monitored_epoch = 0
 
     @property
     def is_exhausted(self) -> bool:
@@ -35,9 +35,9 @@ class ProgressTracker:
 
         Epochs count up to the last measurement: what has not been measured may have improved.
         """
-        if self._early_stop is None or self._watched is None:
+        if self._early_stop is None or self._best_monitored is None:
             return False
-        return self._measured_epoch - self._watched_epoch >= self._early_stop.patience_epochs
+        return self._last_monitored_epoch - self._best_monitored_epoch >= self._early_stop.patience_epochs
 
     def end_epoch(self, *, loss: float, dice: float | None, iterations: int, network: nn.Module) -> None:
         """Note how an epoch ended.
@@ -60,9 +60,9 @@ class ProgressTracker:
         value = -loss if self._early_stop.measure == "loss" else dice
         if value is None:
             return
-        self._measured_epoch = self.epochs_done
-        if self._watched is None or value > self._watched + self._early_stop.least_improvement:
-            self._watched, self._watched_epoch = value, self.epochs_done
+        self._last_monitored_epoch = self.epochs_done
+        if self._best_monitored is None or value > self._best_monitored + self._early_stop.least_improvement:
+            self._best_monitored, self._best_monitored_epoch = value, self.epochs_done
 
     def store(self, losses: Sequence[float]) -> TrainingProgress:
         """Return all of it but the weights.
@@ -75,9 +75,9 @@ class ProgressTracker:
             losses=tuple(losses),
             best_iterations=self.best_iterations,
             best_dice=self.best_dice,
-            watched=self._watched,
-            watched_epoch=self._watched_epoch,
-            measured_epoch=self._measured_epoch,
+            best_monitored=self._best_monitored,
+            best_monitored_epoch=self._best_monitored_epoch,
+            last_monitored_epoch=self._last_monitored_epoch,
         )
 
     def restore(
@@ -94,8 +94,11 @@ class ProgressTracker:
         self.losses = [torch.tensor(loss, device=device) for loss in progress.losses]
         self.best_weights, self.best_dice = best, progress.best_dice
         self.best_iterations = progress.best_iterations
-        self._watched, self._watched_epoch = progress.watched, progress.watched_epoch
-        self._measured_epoch = progress.measured_epoch
+        self._best_monitored, self._best_monitored_epoch = (
+            progress.best_monitored,
+            progress.best_monitored_epoch,
+        )
+        self._last_monitored_epoch = progress.last_monitored_epoch
 
 
 def mean_dice(scores: Mapping[str, float | None]) -> float | None:

@@ -17,7 +17,7 @@ from scanseg.ops import cores_for_compiling
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.cuda_graph import GraphedGradients
-from scanseg.training.ema import AveragedNetwork
+from scanseg.training.ema import EMANetwork
 from scanseg.training.kernel_compilation import compile_kernels
 from scanseg.training.losses import segmentation_loss
 from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
@@ -50,9 +50,9 @@ class TrainingStep:
         """
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self.network = network = place_network(network, self._device)
-        self.averaged: AveragedNetwork | None = None
+        self.ema: EMANetwork | None = None
         if plan.training.ema_decay is not None:
-            self.averaged = AveragedNetwork(network, decay=plan.training.ema_decay)
+            self.ema = EMANetwork(network, decay=plan.training.ema_decay)
         self.iterations_done = 0
         self.seconds = 0.0
         self._plan = plan
@@ -68,7 +68,7 @@ class TrainingStep:
     @property
     def eval_network(self) -> nn.Module:
         """The network that is validated and exported: with averaged weights, where they are averaged."""
-        return self.network if self.averaged is None else self.averaged.network
+        return self.network if self.ema is None else self.ema.network
 
     @property
     def loss_scale(self) -> float | None:
@@ -102,8 +102,8 @@ class TrainingStep:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         self.iterations_done += 1
-        if self.averaged is not None:
-            self.averaged.follow(self.network, steps=self.iterations_done)
+        if self.ema is not None:
+            self.ema.follow(self.network, steps=self.iterations_done)
         return loss
 
     def _compile(self, batch: Batch) -> None:
@@ -207,14 +207,14 @@ class TrainingStep:
             loss_scale=scaler_state.get("scale"),
             num_steps_at_loss_scale=scaler_state.get("_growth_tracker"),
         )
-        average = None if self.averaged is None else self.averaged.network.state_dict()
-        return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, average=average)
+        ema = None if self.ema is None else self.ema.network.state_dict()
+        return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, ema=ema)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go to where a checkpoint was written."""
         self.network.load_state_dict(checkpoint.network)
-        if self.averaged is not None and checkpoint.average is not None:
-            self.averaged.restore(checkpoint.average)
+        if self.ema is not None and checkpoint.ema is not None:
+            self.ema.restore(checkpoint.ema)
         restore_optimizer(self._optimizer, checkpoint.optimizer, checkpoint.state.optimizer_groups)
         if self._scaler.is_enabled():
             restored = {

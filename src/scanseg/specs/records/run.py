@@ -14,7 +14,7 @@ class ExportedWeights(Document):
     """`last`, or `best` (highest Dice on validation patches)."""
     iterations: int
     """Optimizer steps of these weights."""
-    averaged: bool
+    ema: bool
     """These are EMA weights."""
     patch_dice: float | None
     """Mean Dice over labels on validation patches. `None`: not measured."""
@@ -77,11 +77,11 @@ class TrainingProgress(Document):
     """Optimizer steps of the weights with the highest Dice on validation patches. `None`: not measured."""
     best_dice: float | None = None
     """Highest mean Dice on validation patches, from 0 to 1. `None`: not measured."""
-    watched: float | None = None
+    best_monitored: float | None = None
     """Best value of the measure that early stopping monitors. `None`: not measured."""
-    watched_epoch: int = 0
+    best_monitored_epoch: int = 0
     """Epoch of this value."""
-    measured_epoch: int = 0
+    last_monitored_epoch: int = 0
     """Epoch of the last measurement."""
 
 
