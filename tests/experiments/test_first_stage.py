@@ -240,7 +240,7 @@ def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command
 
     assert outcome.code == 0, outcome.stderr
     record = ComparisonRecord.read(output / "comparison.json")
-    assert record.waiting == ()
+    assert record.missing == ()
     for arm in record.arms:
         model = tmp_path / "alone"
         shutil.copytree(output / arm.runs[0].model, model)

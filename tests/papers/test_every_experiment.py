@@ -42,7 +42,7 @@ def test_from_the_source_to_the_table(experiment, protocol, variant, source, tmp
         experiment.data,
         experiment.num_axes,
     )
-    assert (table.rule, table.distance_unit, table.waiting) == (scoring.rule, scoring.distance_unit, ())
+    assert (table.rule, table.distance_unit, table.missing) == (scoring.rule, scoring.distance_unit, ())
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     here = [row for row in table.rows if row.origin == "here"]
     assert {row.method for row in here} == {experiment.paper}

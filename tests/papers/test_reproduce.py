@@ -54,7 +54,7 @@ def test_msvm_unet_as_published(acdc, tmp_path, command):
     table = table_of(output)
     assert (table.rule, table.distance_unit, table.train_cases) == ("transunet", "voxels", 8)
     assert table.scored == "4 test cases"
-    assert table.waiting == ()
+    assert table.missing == ()
     assert methods(table) == [
         (method, weights)
         for method in ("msvm-unet", "plain-unet", "no-sequence")
@@ -137,7 +137,7 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
     )
     prepared = command(*words[:2], acdc, *words[2:], "--prepare")
     assert prepared.code == 0, prepared.stderr
-    assert table_of(output).waiting == ("msvm-unet seed 0",)
+    assert table_of(output).missing == ("msvm-unet seed 0",)
     acdc.rename(tmp_path / "elsewhere")  # what follows needs the output alone
     (output / "dataset").rename(tmp_path / "raw")
 
@@ -154,7 +154,7 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert table_of(output).waiting == ()
+    assert table_of(output).missing == ()
     weights = output / "msvm-unet" / "seed_0" / "model.safetensors"
     before = weights.stat().st_mtime_ns
 

@@ -122,7 +122,7 @@ def _raise_failure(failure: ScansegError, record: ComparisonRecord, output: Path
     num_done = sum(len(arm.runs) for arm in record.arms)
     raise ScansegError(
         f"{failure}. Results so far are in {output / TABLE}. --resume trains the missing "
-        f"{len(record.waiting)} of {len(record.waiting) + num_done}"
+        f"{len(record.missing)} of {len(record.missing) + num_done}"
     )
 
 

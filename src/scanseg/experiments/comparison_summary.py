@@ -45,11 +45,11 @@ def summarize_comparison(spec: ComparisonSpec, arms: Sequence[Arm], output: Path
         arms: Its arms.
         output: Folder of the comparison.
     """
-    outcomes, cases, by_seed, waiting = [], {}, {}, []
+    outcomes, cases, by_seed, missing = [], {}, {}, []
     for arm in arms:
         jobs = {(seed, fold): arm.job(seed, fold) for seed in spec.seeds for fold in spec.folds}
         done = {key: ModelFolder.open(job.folder) for key, job in jobs.items() if _is_scored(job)}
-        waiting += [job.name for key, job in jobs.items() if key not in done]
+        missing += [job.name for key, job in jobs.items() if key not in done]
         reports = {key: folder.read_validation() for key, folder in done.items()}
         outcome = _summarize_arm(arm, done, reports, output=output)
         outcomes.append(outcome)
@@ -73,7 +73,7 @@ def summarize_comparison(spec: ComparisonSpec, arms: Sequence[Arm], output: Path
         dataset=arms[0].prepared.plan.dataset.name,
         arms=tuple(outcomes),
         comparisons=comparisons,
-        waiting=tuple(waiting),
+        missing=tuple(missing),
     )
 
 

@@ -84,9 +84,9 @@ def table_notes(record: ComparisonRecord) -> list[str]:
         "std: standard deviation over trainings; seed std: over seeds of the mean over folds; p: Wilcoxon's "
         "signed-rank test, paired by case (each its mean over labels and seeds), two-sided, corrected by Holm's method."
     )
-    if record.waiting:
+    if record.missing:
         lines.append(
-            f"Still to be done: {counted(len(record.waiting), 'training')}, next {record.waiting[0]}."
+            f"Still to be done: {counted(len(record.missing), 'training')}, next {record.missing[0]}."
         )
     return lines
 

@@ -51,7 +51,7 @@ def reproduce(
         context: Device, worker processes, progress and stopping.
 
     Returns:
-        The table. `waiting` names the missing trainings.
+        The table. `missing` names the missing trainings.
 
     Raises:
         InputError: The data set or the encoder's weights are faulty.
@@ -185,17 +185,17 @@ def _scored_weights(work: PreparedReproduction, folder: ModelFolder) -> Iterator
 
 def _write(work: PreparedReproduction, jobs: dict[str, list[TrainingJob]]) -> Reproduction:
     """Summarize the finished trainings, and write the table."""
-    scores, waiting = [], []
+    scores, missing = [], []
     for method, of_method in jobs.items():
         for job in of_method:
             if not job.is_finished:
-                waiting.append(job.name)
+                missing.append(job.name)
                 continue
             folder = ModelFolder.open(job.folder)
             for weights in _scored_weights(work, folder):
                 report = folder.read_test(weights)
                 if report is None:
-                    waiting.append(f"scores of {job.name}")
+                    missing.append(f"scores of {job.name}")
                     continue
                 instances = folder.read_test_instances(weights) if work.instances else None
                 scores.append(TestScores(method, folder, weights, report, instances))
@@ -205,7 +205,7 @@ def _write(work: PreparedReproduction, jobs: dict[str, list[TrainingJob]]) -> Re
         work.scoring,
         scores=scores,
         train_cases=len(work.prepared.store.index.splits.folds[0].train),
-        waiting=tuple(waiting),
+        missing=tuple(missing),
     )
     write_tables(table, work.folder, measures=work.experiment.measures)
     return table

@@ -65,7 +65,7 @@ def make_reproduction(
     *,
     scores: Sequence[TestScores],
     train_cases: int,
-    waiting: tuple[str, ...],
+    missing: tuple[str, ...],
 ) -> Reproduction:
     """Set up the table.
 
@@ -75,7 +75,7 @@ def make_reproduction(
         scoring: How it was scored.
         scores: Those of every training that is done.
         train_cases: Cases from which they learnt.
-        waiting: What is still to be done.
+        missing: What is still to be done.
     """
     groups: dict[tuple[str, TrainedWeights], list[TestScores]] = {}
     for one in scores:
@@ -101,7 +101,7 @@ def make_reproduction(
         encoder=setup.encoder,
         notes=setup.notes,
         rows=(*own, *baselines, *published),
-        waiting=waiting,
+        missing=missing,
     )
 
 
@@ -175,8 +175,8 @@ def table_notes(table: Reproduction) -> list[str]:
         lines.append(f"Encoder of MSVM-UNet: {table.encoder}.")
     lines += [f"{row.method} ({row.origin}): {row.note}." for row in table.rows if row.note]
     lines += [f"Data: {note}." for note in table.notes]
-    if table.waiting:
-        lines.append(f"Still to be done: {', '.join(table.waiting)}.")
+    if table.missing:
+        lines.append(f"Still to be done: {', '.join(table.missing)}.")
     return lines
 
 

@@ -171,5 +171,5 @@ class ComparisonRecord(Document):
     """Results of each arm."""
     comparisons: tuple[ArmComparison, ...]
     """Differences of each arm from the baseline."""
-    waiting: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     """Names of the remaining trainings."""

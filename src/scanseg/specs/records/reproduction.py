@@ -148,5 +148,5 @@ class Reproduction(Document):
     """Remarks of the conversion of the data set."""
     rows: tuple[ReproductionRow, ...]
     """Rows of the table."""
-    waiting: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     """Names of the remaining trainings."""
