@@ -7,7 +7,7 @@ is fast.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_app() -> App:
-    """Build the table of commands."""
+    """Build the application with all commands."""
     app = App(
         name="scanseg",
         help="Segment medical images with networks that read an image as a sequence (MSVM-UNet, xLSTM-UNet).",
@@ -70,11 +70,11 @@ def build_app() -> App:
     )
     app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
     app["--version"].help = "Display the version and exit."
-    commands = (
+    commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
         *(_compare_app(), reproduce, _data_app(), _weights_app(), demo, info),
     )
-    usages = {
+    usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
         reproduce: "Usage: scanseg reproduce --data STR --output PATH [OPTIONS] PAPER [SOURCE]",
     }
