@@ -1,34 +1,36 @@
-"""`scanseg study`: a grid from its file to table and figure."""
+"""`scanseg compare`: a grid from its file to table and figure."""
 
 import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
 import torch
 from PIL import Image
 
-from scanseg.experiments import comparison as study_module
+from scanseg.experiments import comparison as comparison_module
 from scanseg.experiments.comparison import ComparisonOptions, run_comparison
 from scanseg.papers.ready_comparisons import ready_comparisons
 from scanseg.planning import RECIPES
+from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
 from scanseg.specs.records.comparison import ComparisonRecord, ComparisonSpec
 
 from .conftest import SETTINGS
 
 OPTIONS = ("--devices", "cpu", "--num-workers", 0)
-CELLS = [
+ARMS = [
     {"name": "none", "settings": ["network.variant=bot", "network.sequence_block=none"]},
     {"name": "Bot / ViL", "settings": ["network.variant=bot"]},
 ]
 
 
 @pytest.fixture
-def study(tmp_path):
-    """A study of two arms."""
+def comparison(tmp_path):
+    """A comparison of two arms."""
 
     def write(**changes):
         content = {
@@ -36,7 +38,7 @@ def study(tmp_path):
             "question": "Do they help?",
             "recipe": "xlstm-unet",
             "settings": [*SETTINGS, "training.epochs=1"],
-            "arms": CELLS,
+            "arms": ARMS,
             "seeds": [0, 1],
             "folds": [0, 1],
         }
@@ -51,13 +53,13 @@ def record_of(folder):
     return ComparisonRecord.read(folder / "comparison.json")
 
 
-def test_every_cell_seed_and_fold(study, dataset, tmp_path, command):
+def test_every_arm_seed_and_fold(comparison, dataset, tmp_path, command):
     output = tmp_path / "out"
-    outcome = command("study", study(), dataset, "-o", output, *OPTIONS)
+    outcome = command("compare", comparison(), dataset, "-o", output, *OPTIONS)
 
     assert outcome.code == 0, outcome.stderr
     record = record_of(output)
-    assert record.waiting == ()
+    assert record.missing == ()
     assert [arm.name for arm in record.arms] == ["none", "Bot / ViL"]
     for arm in record.arms:
         assert [(run.seed, run.fold) for run in arm.runs] == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -71,10 +73,10 @@ def test_every_cell_seed_and_fold(study, dataset, tmp_path, command):
             json.loads((output / run.model / "plan.json").read_text())["training"]["seed"] for run in arm.runs
         ]
         assert seeds == [0, 0, 1, 1]
-    (comparison,) = record.comparisons
-    assert (comparison.arm, comparison.baseline, comparison.num_cases) == ("Bot / ViL", "none", 4)
-    assert comparison.gain == pytest.approx(record.arms[1].mean_dice - record.arms[0].mean_dice)
-    assert comparison.p_corrected == comparison.p_value
+    (found,) = record.comparisons
+    assert (found.arm, found.baseline, found.num_cases) == ("Bot / ViL", "none", 4)
+    assert found.gain == pytest.approx(record.arms[1].mean_dice - record.arms[0].mean_dice)
+    assert found.p_corrected == found.p_value
     assert record.arms[1].num_parameters > record.arms[0].num_parameters
     text = (output / "comparison.md").read_text()
     assert "Bot / ViL against none:" in text
@@ -100,23 +102,23 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_it_is_prepared_here_cut_there_and_grows(study, dataset, tmp_path, command):
-    output, path = tmp_path / "out", study(folds=[0], seeds=[0])
-    prepared = command("study", path, dataset, "-o", output, *OPTIONS, "--prepare")
+def test_it_is_prepared_here_cut_there_and_grows(comparison, dataset, tmp_path, command):
+    output, path = tmp_path / "out", comparison(folds=[0], seeds=[0])
+    prepared = command("compare", path, dataset, "-o", output, *OPTIONS, "--prepare")
     assert prepared.code == 0, prepared.stderr
-    assert len(record_of(output).waiting) == 2
+    assert len(record_of(output).missing) == 2
     dataset.rename(tmp_path / "elsewhere")
 
-    cut = command("study", path, "-o", output, *OPTIONS, "--resume", "--stop-after-minutes", 0.00001)
+    cut = command("compare", path, "-o", output, *OPTIONS, "--resume", "--stop-after-minutes", 0.00001)
     assert cut.code == 0, cut.stderr
     assert "Still to be done: 2 trainings, next none, seed 0, fold 0" in cut.stdout
     # A machine without image libraries goes on with what was prepared.
-    words = ["study", path, "-o", output, *OPTIONS, "--resume"]
+    words = ["compare", path, "-o", output, *OPTIONS, "--resume"]
     done = subprocess.run(
         [sys.executable, "-c", BARE, *map(str, words)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert record_of(output).waiting == ()
+    assert record_of(output).missing == ()
     weights = output / "none" / "seed_0_fold_0" / "model.safetensors"
     before = weights.stat().st_mtime_ns
 
@@ -129,13 +131,13 @@ def test_it_is_prepared_here_cut_there_and_grows(study, dataset, tmp_path, comma
     assert "max_minutes is null, not 3.0" in other.stderr
 
 
-def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
-    path, alone, spread = study(folds=[0]), tmp_path / "alone", tmp_path / "spread"
-    assert command("study", path, dataset, "-o", alone, *OPTIONS).code == 0
-    words = ("study", path, dataset, "-o", spread, "--devices", "cpu,cpu", "--num-workers", 0)
+def test_devices_train_at_the_same_time(comparison, dataset, tmp_path, command):
+    path, alone, spread = comparison(folds=[0]), tmp_path / "alone", tmp_path / "spread"
+    assert command("compare", path, dataset, "-o", alone, *OPTIONS).code == 0
+    words = ("compare", path, dataset, "-o", spread, "--devices", "cpu,cpu", "--num-workers", 0)
     cut = command(*words, "--stop-after-minutes", 0.03)  # less than a process needs to begin
     assert cut.code == 0, cut.stderr
-    assert len(record_of(spread).waiting) > 0
+    assert len(record_of(spread).missing) > 0
 
     outcome = command(*words, "--resume")
 
@@ -149,7 +151,7 @@ def test_devices_train_at_the_same_time(study, dataset, tmp_path, command):
     [(("--devices", "cpu"), torch.device("cpu")), (("--devices", "cpu", "--prepare"), None)],
 )
 def test_the_device_wakes_before_the_first_training(
-    study, dataset, tmp_path, command, monkeypatch, options, woken
+    comparison, dataset, tmp_path, command, monkeypatch, options, woken
 ):
     seen = []
 
@@ -160,9 +162,9 @@ def test_the_device_wakes_before_the_first_training(
             (device, len(list(tmp_path.glob("out/*/plan.json"))), len(list(tmp_path.rglob("run.json"))))
         )
 
-    monkeypatch.setattr(study_module, "warm_up", wake)
-    path = study(folds=[0], seeds=[0])
-    outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0, *options)
+    monkeypatch.setattr(comparison_module, "warm_up", wake)
+    path = comparison(folds=[0], seeds=[0])
+    outcome = command("compare", path, dataset, "-o", tmp_path / "out", "--num-workers", 0, *options)
     assert outcome.code == 0, outcome.stderr
     assert seen == [(woken, 2, 0)]
 
@@ -171,21 +173,24 @@ class KilledError(Exception):
     """Stands for a process that is killed."""
 
 
-def test_a_training_that_was_killed_while_it_validated_is_not_done(study, dataset, tmp_path):
-    spec = ComparisonSpec.read(study(folds=[0], seeds=[0]))
-    options, output = ComparisonOptions(devices=("cpu",), num_workers=0), tmp_path / "out"
+def test_a_training_that_was_killed_while_it_validated_is_not_done(comparison, dataset, tmp_path):
+    spec = ComparisonSpec.read(comparison(folds=[0], seeds=[0]))
+    output = tmp_path / "out"
+    options = ComparisonOptions(devices=("cpu",))
 
     def progress(progress):
         if progress.task == "validating":
             raise KilledError
 
     with pytest.raises(KilledError):
-        run_comparison(spec, dataset, output, options, resume=False, progress=progress)
+        run_comparison(spec, dataset, output, options, context=RunContext(num_workers=0, progress=progress))
     assert not list(output.rglob("validation.json"))
 
-    record = run_comparison(spec, None, output, options, resume=True)
+    record = run_comparison(
+        spec, None, output, replace(options, resume=True), context=RunContext(num_workers=0)
+    )
 
-    assert record.waiting == ()
+    assert record.missing == ()
     assert [len(arm.runs) for arm in record.arms] == [1, 1]
 
 
@@ -194,21 +199,21 @@ EXPLODES = {"name": "explodes", "settings": ["training.optimizer.lr=1e30", "trai
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
 def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
-    study, dataset, tmp_path, command, devices
+    comparison, dataset, tmp_path, command, devices
 ):
     output = tmp_path / "out"
-    path = study(arms=[CELLS[0], EXPLODES, CELLS[1]], folds=[0], seeds=[0])
-    words = ("study", path, dataset, "-o", output, "--num-workers", 0)
+    path = comparison(arms=[ARMS[0], EXPLODES, ARMS[1]], folds=[0], seeds=[0])
+    words = ("compare", path, dataset, "-o", output, "--num-workers", 0)
 
     outcome = command(*words, "--devices", devices)
 
     assert outcome.code == 1
     assert "explodes, seed 0, fold 0" in outcome.stderr
     assert "the training loss is nan" in outcome.stderr or "the training loss is inf" in outcome.stderr
-    assert "--resume trains what is still to be done: 1 of 3" in outcome.stderr
+    assert "--resume trains the missing 1 of 3" in outcome.stderr
     record = record_of(output)
     assert [len(arm.runs) for arm in record.arms] == [1, 0, 1]
-    assert record.waiting == ("explodes, seed 0, fold 0",)
+    assert record.missing == ("explodes, seed 0, fold 0",)
     assert record.comparisons[1].gain is not None
     assert "explodes against none: not trained yet" in (output / "comparison.md").read_text()
 
@@ -221,35 +226,35 @@ def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
     assert [path.stat().st_mtime_ns for path in done] == before
 
 
-def test_a_device_that_fails_twice_gets_no_more(study, dataset, tmp_path, command, monkeypatch):
+def test_a_device_that_fails_twice_gets_no_more(comparison, dataset, tmp_path, command, monkeypatch):
     output = tmp_path / "out"
-    words = ("study", study(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
+    words = ("compare", comparison(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)
     refused = command(*words, "--devices", "cpu,cuda:77")
     assert (refused.code, output.exists()) == (2, False)
     assert "device 'cuda:77' is not available" in refused.stderr
-    monkeypatch.setattr(study_module, "require_devices", lambda devices: None)  # lost on the way, say
+    monkeypatch.setattr(comparison_module, "require_devices", lambda devices: None)  # lost on the way, say
 
     outcome = command(*words, "--devices", "cuda:77,cuda:78")
 
     assert outcome.code == 1
     for device in ("cuda:77", "cuda:78"):
-        assert outcome.stderr.count(f"on {device} ended with 2: device '{device}' is not available") == 2
-        assert f"after that {device} got no more" in outcome.stderr
-    assert "still to be done: 6 of 6" in outcome.stderr
+        assert outcome.stderr.count(f"on {device}: device '{device}' is not available") == 2
+        assert f"{device} got no more jobs after two failures in a row" in outcome.stderr
+    assert "--resume trains the missing 6 of 6" in outcome.stderr
     done = command(*words, "--devices", "cpu", "--resume")
     assert done.code == 0, done.stderr
-    assert record_of(output).waiting == ()
+    assert record_of(output).missing == ()
 
 
-def test_a_grid_is_written_out(study, dataset, tmp_path, command):
-    path = study(
+def test_a_grid_is_written_out(comparison, dataset, tmp_path, command):
+    path = comparison(
         arms=None,
         grid={"network.variant": ["bot", "enc"], "training.optimizer.lr": [0.01, 0.001]},
         folds=[0],
         seeds=[0],
         baseline='variant="enc", lr=0.01',
     )
-    outcome = command("study", path, dataset, "-o", tmp_path / "out", *OPTIONS)
+    outcome = command("compare", path, dataset, "-o", tmp_path / "out", *OPTIONS)
 
     assert outcome.code == 0, outcome.stderr
     record = record_of(tmp_path / "out")
@@ -266,7 +271,7 @@ def test_a_grid_is_written_out(study, dataset, tmp_path, command):
     ("changes", "message"),
     [
         ({"arms": None}, "either arms or a grid"),
-        ({"arms": CELLS[:1]}, "expected at least two with different names"),
+        ({"arms": ARMS[:1]}, "expected at least two with different names"),
         ({"baseline": "best"}, "baseline: expected one of none, Bot / ViL, got 'best'"),
         ({"seeds": [1, 1]}, "seeds: expected different numbers"),
         ({"folds": [7]}, "fold 7 does not exist"),
@@ -274,17 +279,25 @@ def test_a_grid_is_written_out(study, dataset, tmp_path, command):
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_trains(
-    study, dataset, tmp_path, command, changes, message
+    comparison, dataset, tmp_path, command, changes, message
 ):
-    outcome = command("study", study(**changes), dataset, "-o", tmp_path / "out", *OPTIONS)
+    outcome = command("compare", comparison(**changes), dataset, "-o", tmp_path / "out", *OPTIONS)
     assert outcome.code in (1, 2)
     assert message in outcome.stderr
     assert not list(tmp_path.glob("out/**/run.json"))
 
 
-def test_some_cells_alone(study, dataset, tmp_path, command):
+def test_some_arms_alone(comparison, dataset, tmp_path, command):
     third = {"name": "Enc", "settings": ["network.variant=enc"]}
-    words = ("study", study(arms=[*CELLS, third]), dataset, "-o", tmp_path / "out", *OPTIONS, "--prepare")
+    words = (
+        "compare",
+        comparison(arms=[*ARMS, third]),
+        dataset,
+        "-o",
+        tmp_path / "out",
+        *OPTIONS,
+        "--prepare",
+    )
     outcome = command(*words, "--arms", "none,Enc")
     assert outcome.code == 0, outcome.stderr
     assert [arm.name for arm in record_of(tmp_path / "out").arms] == ["none", "Enc"]
@@ -294,14 +307,14 @@ def test_some_cells_alone(study, dataset, tmp_path, command):
 
 
 def test_unknown_names_are_refused_with_the_known(tmp_path, command):
-    outcome = command("study", "u-net", tmp_path, "-o", tmp_path / "out")
+    outcome = command("compare", "u-net", tmp_path, "-o", tmp_path / "out")
     assert outcome.code == 2
     assert "neither a file nor one of msvm-unet-decoder" in outcome.stderr
 
 
-def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path, command):
+def test_ready_comparisons_are_listed_shown_and_fit_their_recipes(dataset, tmp_path, command):
     ready = ready_comparisons()
-    listed = command("study", "list")
+    listed = command("compare", "list")
     assert all(name in listed.stdout for name in ready)
     import scanseg
 
@@ -310,7 +323,7 @@ def test_ready_studies_are_listed_shown_and_fit_their_recipes(dataset, tmp_path,
         for recipe in {arm.recipe or spec.recipe for spec in ready.values() for arm in spec.all_arms}
     }
     for name, spec in ready.items():
-        shown = command("study", "show", name)
+        shown = command("compare", "show", name)
         assert ComparisonSpec.model_validate_json(shown.stdout) == spec
         assert spec.recipe in RECIPES
         networks = [

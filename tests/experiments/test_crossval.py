@@ -16,8 +16,7 @@ import scanseg
 from scanseg.errors import InputError, InterruptionError, ScansegError, UsageError
 from scanseg.experiments import crossval
 from scanseg.inference import windows
-from scanseg.planning.preparation import store_of
-from scanseg.progress import ignore_progress
+from scanseg.planning import TrainingSource, prepare_store
 from scanseg.runtime import RunContext
 
 from .conftest import SETTINGS
@@ -101,7 +100,9 @@ def test_recipes_compete(dataset, tmp_path):
     assert again.record == result.record
     assert not (tmp_path / "study" / "plan.json").exists()
     options = {"resume": True, "devices": ["cpu"], "num_workers": 0}
-    with pytest.raises(UsageError, match=r"is a study of xlstm-unet, xlstm-unet-2d\. Go on with all of them"):
+    with pytest.raises(
+        UsageError, match=r"is a cross-validation of xlstm-unet, xlstm-unet-2d\. Resume all of them"
+    ):
         scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",), **options)
 
 
@@ -110,7 +111,7 @@ def test_a_study_of_one_recipe_does_not_become_one_of_two(dataset, tmp_path):
     with pytest.raises(StoppedError):
         scanseg.cross_validate(dataset, study, **OPTIONS, progress=stop_in("fold 0"))
 
-    with pytest.raises(UsageError, match="is a study of xlstm-unet alone"):
+    with pytest.raises(UsageError, match="is a cross-validation of xlstm-unet alone"):
         scanseg.cross_validate(
             dataset, study, recipes=("xlstm-unet", "xlstm-unet-2d"), resume=True, devices=["cpu"]
         )
@@ -123,7 +124,7 @@ def test_every_fold_begins_with_the_weights_also_after_resume(dataset, tmp_path)
     with pytest.raises(StoppedError):
         scanseg.cross_validate(dataset, study, initial_weights=model, **options, progress=stop_in("fold 1"))
     shutil.rmtree(study / "fold_1")
-    with pytest.raises(UsageError, match=rf"weights to begin with were {model}, not elsewhere"):
+    with pytest.raises(UsageError, match=rf"began with {model} weights, not elsewhere"):
         scanseg.cross_validate(dataset, study, initial_weights="elsewhere", resume=True, **options)
 
     scanseg.cross_validate(dataset, study, resume=True, **options)
@@ -174,7 +175,7 @@ def test_a_device_that_is_not_there_is_told_of_before_anything_is_done(dataset, 
 def test_a_fold_that_fails_elsewhere_is_told_of(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(crossval, "require_devices", lambda devices: None)  # lost on the way, say
     options = OPTIONS | {"devices": ["cpu", "cuda:77"]}
-    with pytest.raises(ScansegError, match=r"fold_\d on cuda:77 ended with 2: device 'cuda:77' is not available"):
+    with pytest.raises(ScansegError, match=r"fold \d on cuda:77: device 'cuda:77' is not available"):
         scanseg.cross_validate(dataset, tmp_path / "study", **options)
 
 
@@ -305,9 +306,10 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
         source = where = tmp_path / "plan.json"
         source.write_text(plan.to_json())
     if given == "plan and store":
-        store = store_of(plan, source, folder, context=RunContext(num_workers=0, progress=ignore_progress))
+        training_source = TrainingSource(source, plan=plan)
+        prepared = prepare_store(plan, training_source, folder, context=RunContext(num_workers=0))
         shutil.rmtree(dataset)
-        where = store.folder
+        where = prepared.store.folder
 
     outcome = command(
         "crossval",
@@ -332,5 +334,5 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
 def test_there_must_be_something_to_go_on_with(dataset, tmp_path, exists):
     if exists:
         (tmp_path / "study").mkdir()
-    with pytest.raises(UsageError, match=r"nothing to go on with in .*study; .* leave --resume out"):
+    with pytest.raises(UsageError, match=r"study: nothing to resume\. .* leave --resume out"):
         scanseg.cross_validate(dataset, tmp_path / "study", resume=True, devices=["cpu"])

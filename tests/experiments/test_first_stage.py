@@ -206,7 +206,7 @@ def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_pa
 
 
 def test_a_first_stage_is_needed(dataset, study, tmp_path):
-    with pytest.raises(UsageError, match=r"--set cascade\.first_stage=STUDY"):
+    with pytest.raises(UsageError, match=r"--set cascade\.first_stage=FOLDER"):
         scanseg.train(dataset, tmp_path / "a", settings=(*SECOND, "cascade={}"), **OPTIONS)
     with pytest.raises(InputError, match=r"is no finished scanseg crossval: it holds no ensemble\.json"):
         scanseg.train(
@@ -222,7 +222,7 @@ def test_a_first_stage_is_needed(dataset, study, tmp_path):
     assert not any((tmp_path / name).exists() for name in "abc")
 
 
-def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command):
+def test_second_stages_are_compared(study, dataset, tmp_path, command):
     short = ("training.iterations_per_epoch=2", f'cascade={{"first_stage": "{study}"}}')
     arms = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
     content = {
@@ -236,7 +236,7 @@ def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command
     path, output = tmp_path / "comparison.json", tmp_path / "out"
     path.write_text(json.dumps(content))
 
-    outcome = command("study", path, dataset, "-o", output, "--devices", "cpu", "--num-workers", 0)
+    outcome = command("compare", path, dataset, "-o", output, "--devices", "cpu", "--num-workers", 0)
 
     assert outcome.code == 0, outcome.stderr
     record = ComparisonRecord.read(output / "comparison.json")
@@ -249,14 +249,14 @@ def test_second_stages_are_compared_in_a_study(study, dataset, tmp_path, command
         shutil.rmtree(model)
 
 
-def test_a_second_stage_in_a_study_says_that_it_needs_a_first(dataset, tmp_path, command):
+def test_a_second_stage_in_a_comparison_needs_a_first(dataset, tmp_path, command):
     arms = [{"name": name, "settings": [f"training.optimizer.lr={name}"]} for name in ("0.02", "0.002")]
     content = {"title": "t", "question": "q", "recipe": "plain-unet", "settings": [*SECOND, "cascade={}"]}
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(content | {"arms": arms}))
-    outcome = command("study", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
+    outcome = command("compare", path, dataset, "-o", tmp_path / "out", "--num-workers", 0)
     assert outcome.code == 2
-    assert "--set cascade.first_stage=STUDY" in outcome.stderr
+    assert "--set cascade.first_stage=FOLDER" in outcome.stderr
 
 
 RIVALS = ("plain-unet", "plain-unet-2d", "plain-unet-cascade")
@@ -264,7 +264,7 @@ RIVALS = ("plain-unet", "plain-unet-2d", "plain-unet-cascade")
 
 @pytest.fixture(scope="module")
 def rivals(dataset, study, tmp_path_factory):
-    """A study of a network of volumes, one of slices, and a second stage; the last two are made its model."""
+    """A cross-validation of a network of volumes, one of slices, and a second stage; the last two are made its model."""
     folder = tmp_path_factory.mktemp("rivals") / "study"
     short = (*SETTINGS, "training.iterations_per_epoch=20")
     flat = [each.replace("[8, 16, 16]", "[16, 16]") for each in short if "strides" not in each]

@@ -15,7 +15,6 @@ from scanseg.experiments import pairs
 from scanseg.inference import Predictor
 from scanseg.inference.postprocessing import postprocess
 from scanseg.models import ModelFolder, member_folders, write_ensemble
-from scanseg.models.ensemble import PAIRS
 from scanseg.preprocessing.compressed import read_array
 from scanseg.preprocessing.store import Store
 from scanseg.specs import CrossValidationRecord, EnsembleSpec
@@ -24,6 +23,7 @@ from scanseg.training.validation import write_prediction
 from .conftest import SETTINGS
 
 RECIPES = ("xlstm-unet", "xlstm-unet-2d")
+PAIRS = "ensembles"
 PAIR = "xlstm-unet + xlstm-unet-2d"
 CPU = torch.device("cpu")
 BEGIN = {"recipes": RECIPES, "settings": SETTINGS, "num_workers": 0, "devices": ["cpu"]}

@@ -3,13 +3,13 @@
 import re
 
 import scanseg
-from scanseg.experiments import scheduler as on_devices
+from scanseg.experiments import scheduler
 
 from .conftest import SETTINGS
 
 
 def test_each_fold_that_runs_is_told_of(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(on_devices, "_TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "_REPORT_SECONDS", 0.0)
     settings = (
         *SETTINGS,
         "training.epochs=40",

@@ -12,7 +12,7 @@ import torch
 
 from scanseg.errors import InputError, UsageError
 from scanseg.models import Checkpoint, ModelFolder, check_network
-from scanseg.models.folder import read_tensors, write_tensors
+from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.specs import (
     Plan,
     TrainingState,
@@ -37,7 +37,7 @@ def test_a_crash_while_a_checkpoint_is_written_leaves_the_last_one(folder, monke
     def crash(tensors, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scanseg.models.folder.save_file", crash)
+    monkeypatch.setattr("scanseg.models.tensors.save_file", crash)
     with contextlib.suppress(KeyboardInterrupt):
         folder.write_checkpoint(checkpoint(iteration, value=7.0))
 

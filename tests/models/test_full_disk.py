@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scanseg.files import written_whole
-from scanseg.models.folder import write_tensors
+from scanseg.models.tensors import write_tensors
 from scanseg.preprocessing.compressed import write_array
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")

@@ -33,6 +33,6 @@ def amos(source):
 
 
 @pytest.fixture
-def arms(source):
+def cells(source):
     """Eight pictures with instance maps."""
     return source("dsb2018")

@@ -87,8 +87,8 @@ def endovis(root):
                 )
 
 
-def neurips_arms(root):
-    """A number for each arm; Tuning is the test part."""
+def neurips_cells(root):
+    """A number for each cell; Tuning is the test part."""
     for part, count in (("Training-labeled", 6), ("Tuning", 2)):
         for number in range(count):
             numbers = disks(number)
@@ -141,7 +141,7 @@ SOURCES = {
     "acdc": acdc,
     "abdomen-mr": amos,
     "endovis17": endovis,
-    "neurips-arm": neurips_arms,
+    "neurips-cell": neurips_cells,
     "dsb2018": nuclei,
     "kvasir-seg": polyps,
     "brats23": brats,

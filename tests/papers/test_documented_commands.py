@@ -38,7 +38,7 @@ NAMES = {
     "ACDC": "acdc",
     "AMOS22": "abdomen-mr",
     "ENDOVIS": "endovis17",
-    "CELLS": "neurips-arm",
+    "CELLS": "neurips-cell",
     "BRATS": "brats23",
     "DSB2018": "dsb2018",
     "KVASIR": "kvasir-seg",
@@ -156,7 +156,7 @@ def test_every_data_set_is_shown_being_converted():
     ("page", "words"), of_kind("evaluate predictions", "evaluate instances", "data instances")
 )
 def test_scores(page, words, here, command):
-    objects = "--instances" in words or words[0] == "data"
+    instances = "--instances" in words or words[0] == "data"
     make_dataset("dsb2018" if instances else "acdc" if "voxels" in words else "abdomen-mr")
     part = "Ts" if (here / "DATASET" / "labelsTs").is_dir() else "Tr"
     shutil.copytree(here / "DATASET" / f"labels{part}", here / "predictions")
@@ -225,7 +225,7 @@ def test_reproductions(lines, here, command):
         assert all((output / f"table.{ending}").is_file() for ending in ("csv", "html", "json"))
 
 
-@pytest.mark.parametrize(("page", "words"), of_kind("study"))
+@pytest.mark.parametrize(("page", "words"), of_kind("compare"))
 def test_studies(page, words, here, command):
     if words[1] in ("list", "show"):
         outcome = command(*words)
@@ -255,7 +255,7 @@ def test_studies(page, words, here, command):
     assert (output / "comparison.png").stat().st_size > 5000
 
 
-def test_a_study_of_ones_own_is_planned(here, command):
+def test_a_comparison_of_ones_own_is_planned(here, command):
     text = (ROOT / "docs/comparing.md").read_text(encoding="utf-8")
     (here / "compare.json").write_text(text.partition("```json\n")[2].partition("```")[0])
     make_dataset("hippocampus")
@@ -312,7 +312,7 @@ def test_imports(page, words, here, command):
 
 def test_no_command_of_these_pages_is_left_out():
     """Those that no test here runs are the README's way from raw data to scores, which `tests/pipeline` goes."""
-    here = {"data", "evaluate", "reproduce", "study", "weights"}
+    here = {"data", "evaluate", "reproduce", "compare", "weights"}
     others = {(page, words[0]) for page, words in COMMANDS if words[0] not in here}
     assert others <= {
         *(("README.md", name) for name in ("check", "plan", "train", "predict", "info")),

@@ -34,17 +34,17 @@ def test_every_command_is_understood(line):
         experiment = find_experiment(given["paper"], given["data"], num_axes=given.get("dims"))
         check_baselines(experiment, [name for name in given.get("baselines", "").split(",") if name])
         assert given["paper"] == "xlstm-unet" or given.get("from_scratch") or given.get("encoder_weights")
-    elif words[0] == "study" and words[1] != "list":
-        assert given["study"] in ready_comparisons()
+    elif words[0] == "compare" and words[1] != "list":
+        assert given["comparison"] in ready_comparisons()
     elif words[0] == "plan":
         assert given["recipe"] in RECIPES
 
 
-def test_the_pages_show_every_experiment_and_every_study():
+def test_the_pages_show_every_experiment_and_every_comparison():
     shown = [shlex.split(line) for line in COMMANDS]
     data = {(words[2], words[words.index("--data") + 1]) for words in shown if words[1] == "reproduce"}
     assert data >= {(one.paper, one.data) for one in EXPERIMENTS if one.data != "kvasir-seg"}
-    assert {words[2] for words in shown if words[1] == "study"} >= set(ready_comparisons())
+    assert {words[2] for words in shown if words[1] == "compare"} >= set(ready_comparisons())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -168,7 +168,7 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
 
     other = command(*words, "--resume", "--protocol", "published")
     assert other.code == 2
-    assert "protocol is sound, not published" in other.stderr
+    assert "protocol is held-out, not published" in other.stderr
     assert command(*words).code == 2
 
 
@@ -195,7 +195,7 @@ def test_xlstm_unet_on_volumes(amos, tmp_path, command, dims, variant):
     assert report["tolerances_mm"]["duodenum"] == 7.0
 
 
-def test_soundly_nothing_is_chosen_on_the_cases_that_are_scored(amos, tmp_path, command):
+def test_with_held_out_cases_nothing_is_chosen_on_the_cases_that_are_scored(amos, tmp_path, command):
     output = tmp_path / "amos"
     outcome = command(
         *("reproduce", "xlstm-unet", amos, "--data", "abdomen-mr", "--dims", 2, "--seeds", 0),
@@ -208,11 +208,11 @@ def test_soundly_nothing_is_chosen_on_the_cases_that_are_scored(amos, tmp_path, 
     assert "validation cases" in setup["scored"]
 
 
-def test_xlstm_unet_on_cells_scores_objects_of_all_baselines(arms, tmp_path, command):
+def test_xlstm_unet_on_cells_scores_instances_of_all_baselines(cells, tmp_path, command):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
-    output = tmp_path / "arms"
+    output = tmp_path / "cells"
     outcome = command(
-        *("reproduce", "xlstm-unet", arms, "--data", "dsb2018", "--seeds", "0", "--baselines", "all"),
+        *("reproduce", "xlstm-unet", cells, "--data", "dsb2018", "--seeds", "0", "--baselines", "all"),
         *(*QUICK, "-o", output),
     )
 
@@ -234,7 +234,7 @@ def test_xlstm_unet_on_cells_scores_objects_of_all_baselines(arms, tmp_path, com
         "swin-unetr",
     }
     assert "No published rows" in outcome.stdout
-    assert "F1 of objects (%)" in (output / "table.md").read_text()
+    assert "F1 of instances (%)" in (output / "table.md").read_text()
     (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-instances.json")
     content = json.loads(report.read_text())
     assert len(content["cases"]) == 2

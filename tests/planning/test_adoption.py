@@ -2,16 +2,15 @@ import pytest
 
 from scanseg.errors import InputError
 from scanseg.planning.adoption import adopt_plan
-from scanseg.runtime import RunContext
 
 from .test_memory import plan_of
 
 
 def adopted(*, labels=3, num_axes=3):
     plan = plan_of(
-        "xlstm-unet", settings=('training.loss.label_weights={"label 1": 2.0}',), context=RunContext()
+        "xlstm-unet", settings=('training.loss.label_weights={"label 1": 2.0}',)
     )
-    other = plan_of("plain-unet", num_labels=labels, context=RunContext()).dataset
+    other = plan_of("plain-unet", num_labels=labels).dataset
     return plan, adopt_plan(plan, other, num_axes=num_axes, source="models/first", dataset_path="/data/set")
 
 

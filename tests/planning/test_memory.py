@@ -5,7 +5,6 @@ from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.planning import RECIPES
 from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
 from scanseg.planning.recipes import plan_recipe as make_plan
-from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
 from scanseg.specs import DatasetSpec
 from tests.factories import make_fingerprint
@@ -22,7 +21,7 @@ def plan_of(recipe, *, num_labels=2, settings=()):
 
 @pytest.mark.parametrize("recipe", MEASURED)
 def test_memory_grows_with_the_batch_and_the_precision(recipe):
-    plan = plan_of(recipe, context=RunContext())
+    plan = plan_of(recipe)
     counts = count_values(plan)
     twice = apply_settings(plan, (f"sampling.batch_size={2 * plan.sampling.batch_size}",))
     one, two = (step_memory(each, counts=counts) for each in (plan, twice))
@@ -37,7 +36,6 @@ def test_values_are_those_of_a_real_pass():
     plan = plan_of(
         "plain-unet",
         settings=("sampling.patch_size=[16,16,16]", "sampling.batch_size=2"),
-        context=RunContext(),
     )
     from scanseg.networks import build_network
 
@@ -55,7 +53,7 @@ def test_values_are_those_of_a_real_pass():
 
 @pytest.mark.parametrize("recipe", ["xlstm-unet", "residual-unet"])
 def test_large_maps_that_are_made_again_are_not_counted(recipe):
-    plan = plan_of(recipe, settings=("sampling.batch_size=1",), context=RunContext())
+    plan = plan_of(recipe, settings=("sampling.batch_size=1",))
     counts = count_values(plan)
     z, y, x = plan.sampling.patch_size
     largest = plan.network.features[0] * z * y * x
@@ -80,15 +78,15 @@ def test_counting_draws_no_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    count_values(plan_of("plain-unet", settings=("sampling.patch_size=[16,16,16]",), context=RunContext()))
+    count_values(plan_of("plain-unet", settings=("sampling.patch_size=[16,16,16]",)))
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_what_is_kept_of_weights_is_counted():
-    counts = count_values(plan_of("plain-unet", context=RunContext()))
+    counts = count_values(plan_of("plain-unet"))
 
     def weights(*settings):
-        plan = plan_of("plain-unet", settings=settings, context=RunContext())
+        plan = plan_of("plain-unet", settings=settings)
         return step_memory(plan, counts=counts).weights_bytes / counts.parameters
 
     assert weights() == 6 + 4
@@ -97,24 +95,18 @@ def test_what_is_kept_of_weights_is_counted():
 
 
 def test_the_precision_of_the_plan_is_that_of_the_prediction():
-    counts = count_values(plan_of("plain-unet", context=RunContext()))
-    single = step_memory(
-        plan_of("plain-unet", settings=("training.precision=float32",), context=RunContext()), counts=counts
-    )
-    assert single == step_memory(plan_of("plain-unet", context=RunContext()), counts=counts, width=32)
-    assert step_memory(plan_of("plain-unet", context=RunContext()), counts=counts) == step_memory(
-        plan_of("plain-unet", context=RunContext()), counts=counts, width=16
+    counts = count_values(plan_of("plain-unet"))
+    single = step_memory(plan_of("plain-unet", settings=("training.precision=float32",)), counts=counts)
+    assert single == step_memory(plan_of("plain-unet"), counts=counts, width=32)
+    assert step_memory(plan_of("plain-unet"), counts=counts) == step_memory(
+        plan_of("plain-unet"), counts=counts, width=16
     )
     assert single.total_bytes > 1.4e9
 
 
 def test_our_networks_were_measured():
     assert (
-        {plan_of(recipe, context=RunContext()).network.kind for recipe in MEASURED}
+        {plan_of(recipe).network.kind for recipe in MEASURED}
         == set(MAP_BYTES)
-        <= {
-            plan_of(recipe, context=RunContext()).network.kind
-            for recipe in RECIPES
-            if not recipe.endswith(("-low", "-cascade"))
-        }
+        <= {plan_of(recipe).network.kind for recipe in RECIPES if not recipe.endswith(("-low", "-cascade"))}
     )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scanseg.errors import InterruptionError
-from scanseg.experiments import single
+from scanseg.experiments import job
 
 
 def test_a_picture_of_the_curves(train, tmp_path):
@@ -21,7 +21,7 @@ def test_a_picture_of_the_curves(train, tmp_path):
 def test_the_picture_is_there_while_a_training_runs_and_where_it_is_stopped(train, tmp_path, monkeypatch):
     drawn = []
     picture = tmp_path / "model" / "curves.png"
-    monkeypatch.setattr(single, "_SECONDS_BETWEEN_PICTURES", 0.0)
+    monkeypatch.setattr(job, "_SECONDS_BETWEEN_FIGURES", 0.0)
 
     def progress(progress):
         if progress.task == "training":

@@ -26,7 +26,7 @@ OUT_OF_TIME = -1
 _POLL_SECONDS = 0.1
 _REPORT_SECONDS = 5.0
 """Time between two reports of the running jobs."""
-_SEND_SECONDS = 1.0
+_SEND_SECONDS = 0.2
 """Time between two progress updates of a job in another process."""
 _FAILURES_IN_A_ROW = 2
 """A device on which so many jobs failed in a row gets no more jobs."""
@@ -122,8 +122,6 @@ def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Jo
         except (InterruptionError, UsageError):
             raise
         except ScansegError as error:
-            if len(jobs) == 1:
-                raise
             failures.append(f"{job.name}: {error}")
             in_a_row += 1
             continue
@@ -283,28 +281,39 @@ def _run_in_child(connection: Connection, job: Job, device: str, num_workers: in
     """Run a job in this process, which was started for it; send progress and the failure, if any."""
     with watch_signals() as signalled:
         release_signals()
+        sender = _ProgressSender(connection)
         context = RunContext(
-            device=device, num_workers=num_workers, progress=_sender(connection), should_stop=signalled
+            device=device, num_workers=num_workers, progress=sender.report, should_stop=signalled
         )
         try:
             job.run(context)
+            sender.flush()
         except ScansegError as error:
             _send(connection, _Failure(str(error)))
         except Exception:
             _send(connection, _Failure(traceback.format_exc().strip()))
 
 
-def _sender(connection: Connection) -> ProgressCallback:
-    """Return a callback that sends the detail of progress updates, at most once a second."""
-    last_sent = 0.0
+@dataclass
+class _ProgressSender:
+    """Send the detail of progress updates to the process that started this one, now and then and at the end."""
 
-    def send(update: ProgressUpdate) -> None:
-        nonlocal last_sent
-        if update.detail and time.monotonic() - last_sent >= _SEND_SECONDS:
-            _send(connection, update.detail)
-            last_sent = time.monotonic()
+    connection: Connection
+    last_sent: float = 0.0
+    detail: str = ""
 
-    return send
+    def report(self, update: ProgressUpdate) -> None:
+        """Take note of an update, and send it if the last one is old enough."""
+        if not update.detail:
+            return
+        self.detail = update.detail
+        if time.monotonic() - self.last_sent >= _SEND_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the newest detail."""
+        _send(self.connection, self.detail)
+        self.last_sent = time.monotonic()
 
 
 def _send(connection: Connection, message: object) -> None:

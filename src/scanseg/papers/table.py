@@ -31,7 +31,7 @@ _HEADS: dict[Measure, str] = {
     "dice_of_cases": "Dice (mean of cases)",
     "hd95": "HD95",
     "nsd": "NSD",
-    "f1": "F1 of objects",
+    "f1": "F1 of instances",
 }
 
 
