@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from scanseg.errors import UsageError
-from scanseg.specs import Document, describe_faults, list_faults
+from scanseg.specs import RENAMED_FIELDS, Document, describe_faults, list_faults
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -121,6 +121,8 @@ def _find(place: Any, part: str, *, path: str, above: Sequence[str], document: A
     if isinstance(place, dict):
         if part in place:
             return part
+        if (renamed := RENAMED_FIELDS.get(part)) in place:
+            return renamed
         nearest = _nearest(place, part, above=above, document=document)
         perhaps = f" (perhaps {nearest})" if nearest else ""
         raise UsageError(f"--set {path}: {where} has no {part!r}{perhaps}; it has {', '.join(place)}")

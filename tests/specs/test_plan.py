@@ -1,11 +1,15 @@
 """Plans with inconsistent parts are refused. The messages hold their values."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
+from scanseg.settings import apply_settings
 from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
+    CascadeSpec,
     GammaTransform,
     InferenceSpec,
     LossSpec,
@@ -101,3 +105,20 @@ def test_properties_of_a_data_set_follow_changes_of_its_labels():
 def test_betas_of_one_are_refused():
     with pytest.raises(ValidationError, match="less than 1"):
         AdamWSpec(betas=(0.9, 1.0))
+
+
+def test_plans_and_settings_with_earlier_names_of_fields_are_read():
+    plan = plan_of()
+    content = plan.model_dump(mode="json")
+    training, inference = content["training"], content["inference"]
+    for part, new, old in (
+        (training, "ema_decay", "average_decay"),
+        (training, "accumulation_steps", "accumulation"),
+        (training, "case_storage", "resident"),
+        (inference, "slice_resampling", "slice_restoring"),
+    ):
+        part[old] = part.pop(new)
+
+    assert type(plan).model_validate_json(json.dumps(content)) == plan
+    assert apply_settings(plan, ("training.average_decay=0.5",)).training.ema_decay == 0.5
+    assert CascadeSpec.model_validate({"previous": "first"}).first_stage == "first"

@@ -3,7 +3,7 @@
 This package imports neither torch nor numpy.
 """
 
-from scanseg.specs.base import Document, describe_faults, list_faults
+from scanseg.specs.base import RENAMED_FIELDS, Document, describe_faults, list_faults
 from scanseg.specs.label_names import canonical_label
 from scanseg.specs.plan.augmentation import (
     AffineTransform,
@@ -97,6 +97,7 @@ from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
     "BACKGROUND",
+    "RENAMED_FIELDS",
     "AdamWSpec",
     "AffineTransform",
     "ArmComparison",

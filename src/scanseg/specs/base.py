@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from scanseg.errors import InputError, reason_of
 
@@ -55,6 +55,32 @@ class Document(BaseModel):
     def to_json(self) -> str:
         """Return the document as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+RENAMED_FIELDS = {
+    "accumulation": "accumulation_steps",
+    "average_decay": "ema_decay",
+    "averaged": "ema",
+    "blocks_begin_as_shortcuts": "zero_init_residual",
+    "previous": "first_stage",
+    "resident": "case_storage",
+    "slice_restoring": "slice_resampling",
+}
+"""Fields by their names before version 0.1.0. Models and stores that were made with them can still be read."""
+
+
+class RenamedFields(Document):
+    """A document some of whose fields had other names before version 0.1.0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_names(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {
+            new if (new := RENAMED_FIELDS.get(name)) in cls.model_fields else name: value
+            for name, value in content.items()
+        }
 
 
 def describe_faults(error: ValidationError, *, content: object) -> str:

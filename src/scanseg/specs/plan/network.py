@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scanseg.messages import counted
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -20,7 +20,7 @@ SequenceBlock = Literal["vil", "none", "mamba"]
 Traversal = Literal["forward", "backward", "alternate", "bidirectional"]
 
 
-class StagedSpec(Document):
+class StagedSpec(RenamedFields):
     """Base class of U-Nets with features, kernel and stride per stage."""
 
     features: tuple[PositiveInt, ...]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 from scanseg.specs.plan.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.plan.network import NetworkSpec
@@ -110,7 +110,7 @@ class EarlyStopSpec(Document):
     """Least difference that counts as an improvement. It must be exceeded."""
 
 
-class TrainingSpec(Document):
+class TrainingSpec(RenamedFields):
     """Optimization, validation and export of a network."""
 
     epochs: PositiveInt = 1000
@@ -174,7 +174,7 @@ class TrainingSpec(Document):
     """Seed of all random draws."""
 
 
-class InferenceSpec(Document):
+class InferenceSpec(RenamedFields):
     """Prediction of a case."""
 
     mode: Literal["windows", "slices"] = "windows"
@@ -189,7 +189,7 @@ class InferenceSpec(Document):
     """Array that is resized to the source grid in mode `slices`. `labels` is as published."""
 
 
-class CascadeSpec(Document):
+class CascadeSpec(RenamedFields):
     """Second stage of a cascade.
 
     The labels of the first stage, at a lower resolution, are additional channels, one per label (one-hot).

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 
 
-class ExportedWeights(Document):
+class ExportedWeights(RenamedFields):
     """The exported weights of a training, which prediction uses."""
 
     checkpoint: Literal["last", "best"]
@@ -20,7 +20,7 @@ class ExportedWeights(Document):
     """Mean Dice over labels on validation patches. `None`: not measured."""
 
 
-class RunRecord(Document):
+class RunRecord(RenamedFields):
     """The file `run.json` of a model folder.
 
     It is written when a training starts and at every checkpoint.

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 from scanseg.specs.plan.dataset import DatasetSpec, Splits
 from scanseg.specs.plan.preprocessing import PreprocessingSpec
 
@@ -39,7 +39,7 @@ class StoredCase(Document):
     """Label values in the preprocessed label map."""
 
 
-class StoreIndex(Document):
+class StoreIndex(RenamedFields):
     """Content of a store except for the arrays."""
 
     format: Literal[1] = 1
