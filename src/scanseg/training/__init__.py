@@ -1,4 +1,4 @@
-"""From a plan and a store to a trained model."""
+"""Train a network from a plan and a store."""
 
 from scanseg.training.folds import FoldChoice, choose_fold
 from scanseg.training.trainer import TrainingResult, train

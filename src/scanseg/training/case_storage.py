@@ -1,4 +1,4 @@
-"""Where the cases of a training are held: on the device, in host memory, or on disk."""
+"""Choose the case storage of a training: device, host memory or disk."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ CaseStorage = Literal["device", "host", "disk"]
 
 _MEMINFO = Path("/proc/meminfo")
 _PART_OF_MEMORY = 0.5
-"""Part of the free memory that cases may take when the place is chosen for them."""
+"""Fraction of the free memory that cases may take under `auto`."""
 
 
 def choose_case_storage(
@@ -27,15 +27,15 @@ def choose_case_storage(
     device: torch.device,
     num_sharing: int = 1,
 ) -> CaseStorage:
-    """Decide where cases are held.
+    """Choose the storage of the cases.
 
     Args:
-        wanted: A plan's `training.case_storage`; `auto`: the first of device, host and disk where they need at
-            most half of the free memory.
+        wanted: The setting `training.case_storage` of the plan. `auto`: the first of device and host in which the
+            cases take at most half of the free memory, or else the disk.
         store: The store.
-        cases: Names of all cases that are needed.
-        device: Where the network is.
-        num_sharing: Processes that share the host's memory, each with cases of its own.
+        cases: Names of all cases of the training.
+        device: Device of the network.
+        num_sharing: Processes that share the host's memory, each with its own copy of the cases.
     """
     if wanted != "auto":
         return wanted
@@ -48,7 +48,7 @@ def choose_case_storage(
 
 
 def free_host_bytes() -> int:
-    """Return how much memory a process may still take: of the host, or of the container it runs in."""
+    """Return the free memory of the host or of the container, in bytes."""
     free = [_available_bytes()]
     limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
@@ -57,7 +57,7 @@ def free_host_bytes() -> int:
 
 
 def _available_bytes() -> int:
-    """Return what the system would give away, caches of files among it."""
+    """Return the available memory of the host in bytes, with file caches."""
     if _MEMINFO.is_file():
         for line in _MEMINFO.read_text().splitlines():
             name, _, amount = line.partition(":")
@@ -69,20 +69,20 @@ def _available_bytes() -> int:
 def load_cases(
     store: Store, cases: Sequence[str], storage: CaseStorage, *, seed: int, context: RunContext
 ) -> TrainingCases:
-    """Bring cases to where they are held.
+    """Load cases into their storage, or open them on disk.
 
     Args:
         store: The store.
-        cases: Names of the cases; at least one.
-        storage: Where.
-        seed: Seed of the run.
-        context: Device of the network, workers that read from disk, and progress.
+        cases: Names of the cases, at least one.
+        storage: Storage of the cases.
+        seed: Seed of the training.
+        context: Device of the network, worker processes that read from disk, and progress.
 
     Raises:
-        ScansegError: The memory does not suffice.
+        ScansegError: The device or the host has too little memory.
     """
     if storage == "disk":
         return open_cases(store, cases, context=context, seed=seed)
-    held_on = context.torch_device if storage == "device" else torch.device("cpu")
-    with explained_memory("all cases", advice="--set training.case_storage=disk", device=held_on):
-        return load_into_memory(store, cases, context=replace(context, device=str(held_on)), seed=seed)
+    target = context.torch_device if storage == "device" else torch.device("cpu")
+    with explained_memory("all cases", advice="--set training.case_storage=disk", device=target):
+        return load_into_memory(store, cases, context=replace(context, device=str(target)), seed=seed)

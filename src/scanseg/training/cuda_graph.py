@@ -1,7 +1,7 @@
-"""Forward and backward as one CUDA graph: a step's thousand kernels are launched at once.
+"""Forward and backward pass as one CUDA graph.
 
-A step of these networks launches many short kernels; launching them one by one from Python takes longer than running
-them. A graph is captured once for a batch's shape and replayed with new content.
+A step of these networks has about a thousand short kernels. Launching them one by one from Python takes longer than
+running them. A graph is captured once per batch shape and replayed with new content, with one launch.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,27 @@ from scanseg.runtime import CaptureMemoryError, capture, is_memory_error
 from scanseg.training.kernel_compilation import buffers_kept
 
 _WARM_UPS = 3
-"""Runs before the capture, in which libraries choose their kernels and take their workspaces."""
+"""Runs before the capture, in which libraries choose kernels and allocate workspaces."""
 
 
 class GraphedGradients:
-    """Loss of a batch and gradients of a network's parameters, replayed as a CUDA graph.
+    """A CUDA graph that computes the loss and the gradients of a batch.
 
-    After a call the gradients lie in the parameters' `grad`, which must be left there (not set to None).
+    After a call the gradients are in the parameters' `grad`. It must stay there and not be set to `None`.
     """
 
     def __init__(self, compute: Callable[[Batch], Tensor], network: nn.Module, batch: Batch) -> None:
-        """Capture the computation; the network's buffers are what they were afterwards.
+        """Capture the computation. The network's buffers are unchanged afterwards.
 
         Args:
-            compute: Computes the loss of a batch and its gradients (calls `backward`), without reading a value
-                back to the host.
+            compute: Function that computes the loss and the gradients of a batch (calls `backward`), without reading
+                a value back to the host.
             network: The network.
-            batch: A batch of the shape that all others will have, on the GPU.
+            batch: A batch on the GPU, with the shape of all others.
 
         Raises:
-            CaptureMemoryError: The memory suffices for the computation, but not for its graph.
-            ScansegError: The computation cannot be captured, such as one that reads values back to the host.
+            CaptureMemoryError: The memory is enough for the computation, but not for its graph.
+            ScansegError: The computation cannot be captured, for example because it reads values back to the host.
         """
         self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
         with buffers_kept(network):
@@ -50,12 +50,12 @@ class GraphedGradients:
                     raise CaptureMemoryError from error
                 reason = str(error).strip().partition("\n")[0]
                 raise ScansegError(
-                    f"the steps of this network cannot be captured as a CUDA graph ({reason}); train anew, in another "
-                    f"model folder, with --set training.cuda_graph=false"
+                    f"the steps of this network cannot be captured as a CUDA graph ({reason}). Train again in another "
+                    f"model folder with --set training.cuda_graph=false"
                 ) from error
 
     def _warm_up(self, compute: Callable[[Batch], Tensor], network: nn.Module) -> None:
-        """Run the computation a few times, apart from the current stream; it leaves no gradients."""
+        """Run the computation a few times on another stream, and drop the gradients."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -66,7 +66,7 @@ class GraphedGradients:
         network.zero_grad(set_to_none=True)
 
     def __call__(self, batch: Batch) -> Float[Tensor, ""]:
-        """Compute the gradients of a batch and return its loss."""
+        """Compute the gradients of a batch and return its loss (a scalar on the GPU)."""
         self._batch.images.copy_(batch.images)
         self._batch.label_maps.copy_(batch.label_maps)
         self.graph.replay()

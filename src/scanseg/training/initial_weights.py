@@ -1,4 +1,4 @@
-"""Weights of another training to begin with."""
+"""Load initial weights from another model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,48 +16,49 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was taken from another model."""
+    """Initial weights that were loaded from another model."""
 
     source: str
     """The model folder."""
     renewed: tuple[str, ...]
-    """Parameters that were left as they were initialised, since the labels differ."""
+    """Parameters that keep random weights, because the labels differ."""
 
 
 def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> InitialWeights:
-    """Put the weights of a trained model into a network, without its head where the labels are others.
+    """Load the weights of a trained model into a network.
 
-    The head is every parameter whose shape depends on the number of outputs.
+    If the labels differ, the head keeps its random weights. The head is every parameter whose shape depends on the
+    number of outputs.
 
     Args:
-        network: The network, freshly initialised.
+        network: The network with random weights.
         plan: Its plan.
-        source: Folder of the model to take the weights from.
+        source: Model folder of the initial weights.
 
     Raises:
-        InputError: There is no such model, or its network is another one.
+        InputError: The model is missing, or its network is a different one.
     """
     model = ModelFolder.open(source)
     weights = read_tensors(model.weights_path())
     theirs, ours = model.plan.dataset, plan.dataset
     same_labels = theirs.labels == ours.labels and [*theirs.foreground] == [*ours.foreground]
     head = frozenset[str]() if same_labels else _head(plan)
-    there = network.state_dict()
-    faults = [f"{name} is not there" for name in there if name not in weights and name not in head]
-    faults += [f"{name} is not in this network" for name in weights if name not in there]
+    own = network.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in weights and name not in head]
+    faults += [f"{name} is not in this network" for name in weights if name not in own]
     faults += [
-        f"{name} has shape {tuple(weights[name].shape)}, here {tuple(tensor.shape)}"
-        for name, tensor in there.items()
+        f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(weights[name].shape)}"
+        for name, tensor in own.items()
         if name in weights and name not in head and weights[name].shape != tensor.shape
     ]
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise InputError(
-            f"{source} holds weights of another network than that of the plan: {'; '.join(faults[:_SHOWN])}{more}. "
-            f"Train with its network: scanseg plan DATASET --like {source} -o plan.json"
+            f"{source}: the weights do not fit the network of the plan: {'; '.join(faults[:_SHOWN])}{more}. Train with "
+            f"the network of that model: scanseg plan DATASET --like {source} -o plan.json"
         )
     taken = {name: value for name, value in weights.items() if name not in head}
-    network.load_state_dict({**there, **taken})
+    network.load_state_dict({**own, **taken})
     return InitialWeights(str(source), tuple(sorted(head)))
 
 
@@ -69,7 +70,12 @@ def _head(plan: Plan) -> frozenset[str]:
 
 
 def _shapes(plan: Plan, num_classes: int) -> dict[str, Tensor]:
-    """Return the state dict of the plan's network for a number of outputs, without memory for it."""
+    """Return the state dict of the plan's network on the meta device.
+
+    Args:
+        plan: The plan.
+        num_classes: Number of outputs.
+    """
     with torch.device("meta"):
         network = build_network(
             plan.network,

@@ -1,4 +1,4 @@
-"""The kernels of a step are compiled before the first one, in threads: a new machine has none."""
+"""Compile the kernels of a step in threads, before the first step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,22 +14,22 @@ from scanseg.runtime import RunContext
 def compile_kernels(
     run: Callable[[], object], network: nn.Module, *, num_threads: int, context: RunContext
 ) -> None:
-    """Let passes of a network ask for their kernels and wait until these are compiled.
+    """Run a network so that its kernels are requested, and compile them.
 
-    The passes' numbers are worthless. Nothing of them stays: the network's buffers are what they were, it has no
-    gradients, and the memory is given back. What the passes draw from random generators is drawn.
+    The results of this run are meaningless and dropped: the network's buffers are restored, it has no gradients, and
+    the memory is freed. Random generators advance by the draws of the run.
 
     Args:
-        run: Takes the network through every pass whose kernels are wanted, without the optimizer.
+        run: Function that runs every pass of the network whose kernels are needed, without the optimizer.
         network: The network.
-        num_threads: Threads that compile.
-        context: The GPU of the network, and progress.
+        num_threads: Number of compiling threads.
+        context: GPU of the network, and progress.
     """
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         context.progress(ProgressUpdate("compiling kernels", done, total))
 
-    with compile_ahead(num_threads, backward_on=context.torch_device, progress=tell), buffers_kept(network):
+    with compile_ahead(num_threads, backward_on=context.torch_device, progress=report), buffers_kept(network):
         run()
         network.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
@@ -37,7 +37,7 @@ def compile_kernels(
 
 @contextmanager
 def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Let a network's buffers, such as running statistics, be afterwards what they were."""
+    """Restore the buffers of a network (such as running statistics) after the block."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     yield
     for buffer, before in buffers:

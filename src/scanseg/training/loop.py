@@ -1,4 +1,4 @@
-"""One training from its start, or its last checkpoint, to its end."""
+"""The training loop, from the start or the last checkpoint to the end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,10 @@ Status = Literal["running", "interrupted", "finished"]
 
 
 class TrainingLoop:
-    """A training that goes on epoch by epoch; the first of its processes writes the model folder."""
+    """Train epoch by epoch and write the model folder.
+
+    Every distributed process has a loop. The main process writes the files.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class TrainingLoop:
         initial_weights: Path | None,
         context: RunContext,
     ) -> None:
-        """Go to where the training was left, or begin it; read the cases. See `scanseg.training.train`."""
+        """Start or resume the training, and load its cases. See `scanseg.training.train`."""
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self._shard = BatchShard(context.distributed.rank, context.distributed.world_size)
@@ -69,42 +72,43 @@ class TrainingLoop:
         self._shown_loss: float | None = None
         self._shown_dice: float | None = None
         self._tracker = ProgressTracker(self._plan.training.early_stop)
-        self._begin(fold, initial_weights)
-        self._load(store)
+        self._start(fold, initial_weights)
+        self._load_cases(store)
         at_once = num_batches_at_once(
             self._train_cases, self._plan.sampling, device=self._device, shard=self._shard
         )
         self._batches = BatchPrefetcher(self._make_batches, device=self._device, at_once=at_once)
-        self._last_checkpoint = self._began = time.monotonic()
+        self._last_checkpoint = self._started = time.monotonic()
         self._log: TensorBoardLog | None = None
         if context.distributed.is_main_process:
             folder.keep_metrics(self._tracker.epochs_done)
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
 
-    def _begin(self, fold: FoldChoice, initial_weights: Path | None) -> None:
-        """Build the network and put the last checkpoint, or the weights to begin with, into it."""
+    def _start(self, fold: FoldChoice, initial_weights: Path | None) -> None:
+        """Build the network with the weights of the last checkpoint, or with its initial weights."""
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
-        checkpoint, begun = self._distributed.on_main_process(lambda: read_state(self._folder))
+        checkpoint, earlier = self._distributed.on_main_process(lambda: read_state(self._folder))
         network = self._folder.build_network()
-        source = Path(begun.initial_weights) if begun and begun.initial_weights else initial_weights
-        taken = None
+        source = Path(earlier.initial_weights) if earlier and earlier.initial_weights else initial_weights
+        initial = None
         if source is not None and checkpoint is None:
-            taken = load_initial_weights(network, self._plan, source)
+            initial = load_initial_weights(network, self._plan, source)
+        renewed = initial.renewed if initial else earlier.renewed_parameters if earlier else ()
         self._record: RunRecord = first_record(
             network, self._cases, fold=fold, device=self._device, autocast_dtype=dtype
         ).model_copy(
             update={
                 "num_processes": self._distributed.world_size,
                 "initial_weights": str(source) if source else None,
-                "renewed_parameters": taken.renewed if taken else begun.renewed_parameters if begun else (),
+                "renewed_parameters": renewed,
             }
         )
-        if begun is None and self._distributed.is_main_process:
+        if earlier is None and self._distributed.is_main_process:
             self._folder.write_run(self._record)
-        with memory_for("the network and what its training keeps of it", device=self._device):
+        with memory_for("the network and its training state", device=self._device):
             self.step = TrainingStep(
                 self._plan,
                 network,
@@ -116,8 +120,8 @@ class TrainingLoop:
         if checkpoint is not None:
             self._tracker.restore(checkpoint.state.progress, checkpoint.best, device=self._device)
 
-    def _load(self, store: Store) -> None:
-        """Bring the cases to where they are held."""
+    def _load_cases(self, store: Store) -> None:
+        """Load the cases into their storage."""
         training = self._plan.training
         storage = choose_case_storage(
             training.case_storage,
@@ -128,7 +132,7 @@ class TrainingLoop:
         )
         self._record = self._record.model_copy(update={"case_storage": storage})
 
-        def bring(cases: Sequence[str]) -> TrainingCases:
+        def load(cases: Sequence[str]) -> TrainingCases:
             return load_cases(
                 store,
                 cases,
@@ -137,14 +141,14 @@ class TrainingLoop:
                 context=self._context.with_progress(self._report_loading),
             )
 
-        self._train_cases = bring(self._cases.train)
-        self._validation_cases = bring(self._cases.validation) if self._cases.validation else None
+        self._train_cases = load(self._cases.train)
+        self._validation_cases = load(self._cases.validation) if self._cases.validation else None
         self._iterations = training.iterations_per_epoch or iterations_per_pass(
             self._train_cases, self._plan.sampling
         )
 
     def _report_loading(self, update: ProgressUpdate) -> None:
-        """Tell of a case that is loaded, or stop."""
+        """Report that a case is loaded, or stop."""
         self._context.progress(update)
         if (
             self._context.should_stop() is not None
@@ -152,10 +156,10 @@ class TrainingLoop:
             and self._distributed.is_main_process
         ):
             self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
-        raise_if_stopped(self._context.should_stop, "stopped while cases were loaded; go on with --resume")
+        raise_if_stopped(self._context.should_stop, "stopped while cases were loaded; continue with --resume")
 
     def close(self) -> None:
-        """End the processes that read cases, and close the log."""
+        """Stop the worker processes and close the log."""
         if self._log is not None:
             self._log.close()
         for cases in (self._train_cases, self._validation_cases):
@@ -164,22 +168,25 @@ class TrainingLoop:
 
     @property
     def record(self) -> RunRecord:
-        """The run as it was last written."""
+        """The last written run record."""
         return self._record
 
     @property
     def has_best(self) -> bool:
-        """Whether the weights that were best on validation patches are known."""
+        """Whether best weights exist."""
         return self._distributed.on_main_process(lambda: self._tracker.best_weights is not None)
 
     @property
     def epochs_done(self) -> int:
-        """Epochs that are done, the last one possibly cut short by the clock."""
+        """Finished epochs. The time limit may have cut the last one short."""
         return -(-self.step.iterations_done // self._iterations)
 
     @property
     def _fraction_done(self) -> float:
-        """Part of the training that is done, by iterations or by the clock, whichever is further."""
+        """Finished fraction of the training, from 0 to 1.
+
+        The larger one of the fractions of iterations and of the time limit.
+        """
         training = self._plan.training
         done = self.step.iterations_done / (training.epochs * self._iterations)
         if training.max_minutes is not None:
@@ -187,11 +194,11 @@ class TrainingLoop:
         return min(done, 1.0)
 
     def epochs(self) -> Iterator[int]:
-        """Train epoch by epoch; yields the number of each after it is done.
+        """Train, and yield the number of each finished epoch.
 
-        The clock runs on while patches are scored and checkpoints are written.
+        Validation on patches and writing checkpoints count as training time.
         """
-        self._began = time.monotonic() - self.step.seconds
+        self._started = time.monotonic() - self.step.seconds
         while (self._fraction_done < 1 or self._tracker.losses) and not self._tracker.is_exhausted:
             lr = self._train_epoch()
             loss = float(np.mean(self._shared_losses()))
@@ -203,7 +210,7 @@ class TrainingLoop:
                 "loss": loss,
             }
             dice = None
-            if self._validation_cases is not None and self._is_validated():
+            if self._validation_cases is not None and self._is_validation_due():
                 scores = self._patch_dice()
                 metrics["validation_dice"] = {**scores}
                 self._shown_dice = dice = mean_dice(scores)
@@ -218,7 +225,7 @@ class TrainingLoop:
             yield self.epochs_done
 
     def finish(self) -> None:
-        """Write the weights, those that are exported and the others, and the last checkpoint."""
+        """Write the exported weights, the other weights, and the last checkpoint."""
         best, progress = self._tracker.best_weights, self._tracker
         exports_best = self._plan.training.export == "best" and best is not None
         last = self.step.eval_network.state_dict()
@@ -240,61 +247,72 @@ class TrainingLoop:
         self._save("finished")
 
     def _train_epoch(self) -> float:
-        """Take steps to the end of the epoch, or of the time; return the last learning rate."""
+        """Train to the end of the epoch or of the time limit.
+
+        Returns:
+            The last learning rate.
+        """
         training, losses = self._plan.training, self._tracker.losses
         lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
         end = (self._tracker.epochs_done + 1) * self._iterations
         while self.step.iterations_done < end and (not losses or self._fraction_done < 1):
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
             losses.append(self._step(lr))
-            number = self._agree()
+            signal_number = self._synchronize()
             self._report(losses)
-            if number is not None:
+            if signal_number is not None:
                 self._save("interrupted")
                 raise InterruptionError(
-                    f"stopped after {self.step.iterations_done} iterations; go on with --resume",
-                    signal_number=number,
+                    f"stopped after {self.step.iterations_done} iterations; continue with --resume",
+                    signal_number=signal_number,
                 )
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        told = self._fraction_done
-        self._agree()
-        if told < 1 <= self._fraction_done:  # the clock ended while the last step was waited for
+        reported = self._fraction_done
+        self._synchronize()
+        if reported < 1 <= self._fraction_done:  # the time limit passed during the last step
             self._report(losses)
         return lr
 
-    def _agree(self) -> int | None:
-        """Let every process have the first one's time; return the signal that came to any of them."""
-        seconds = time.monotonic() - self._began
-        everywhere = self._distributed.gather_numbers([seconds, self._context.should_stop() or 0])
-        self.step.seconds = everywhere[0][0]
-        return int(max(signal_number for _, signal_number in everywhere)) or None
+    def _synchronize(self) -> int | None:
+        """Share the time of the main process and stop requests with all processes.
+
+        Returns:
+            The number of a signal that any process received. `None`: no signal.
+        """
+        seconds = time.monotonic() - self._started
+        gathered = self._distributed.gather_numbers([seconds, self._context.should_stop() or 0])
+        self.step.seconds = gathered[0][0]
+        return int(max(signal_number for _, signal_number in gathered)) or None
 
     def _is_checkpoint_due(self) -> bool:
-        """Whether the first process wants a checkpoint, in which all take part."""
+        """Whether a checkpoint is due by the clock of the main process.
+
+        All processes call this together.
+        """
         elapsed = time.monotonic() - self._last_checkpoint
         return self._distributed.gather_numbers([elapsed])[0][0] >= self._plan.training.checkpoint_seconds
 
     def _shared_losses(self) -> list[float]:
-        """Return the losses of the steps since the last epoch's end, each the mean over the processes.
+        """Return the losses of this epoch's steps, averaged over all processes.
 
         Raises:
-            ScansegError: One is no number.
+            ScansegError: A loss is not finite.
         """
         losses = self._tracker.losses
-        here = torch.stack(losses).tolist() if losses else []
-        shared = [float(loss) for loss in np.mean(self._distributed.gather_numbers(here), axis=0)]
-        strange = [loss for loss in shared if not np.isfinite(loss)]
-        if strange:
+        own = torch.stack(losses).tolist() if losses else []
+        shared = [float(loss) for loss in np.mean(self._distributed.gather_numbers(own), axis=0)]
+        not_finite = [loss for loss in shared if not np.isfinite(loss)]
+        if not_finite:
             raise ScansegError(
-                f"the training loss is {strange[0]} in epoch {self.epochs_done} of {self._folder.path}; a lower "
+                f"{self._folder.path}: the training loss is {not_finite[0]} in epoch {self.epochs_done}. Try a lower "
                 f"learning rate (--lr, now {self._plan.training.optimizer.lr}) or float32 "
-                f"(--set training.precision=float32) may help"
+                f"(--set training.precision=float32)"
             )
         return shared
 
     def _step(self, lr: float) -> torch.Tensor:
-        """Learn from one batch, and let the next ones be made meanwhile; return the loss."""
+        """Train on one batch, prepare the next ones meanwhile, and return the loss."""
         with self._explained_memory():
             frozen = self.step.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
             batch = self._batches.take(self.step.iterations_done)
@@ -304,7 +322,7 @@ class TrainingLoop:
         return loss
 
     def _explained_memory(self) -> AbstractContextManager[None]:
-        """Say what to do where the memory does not suffice for a batch."""
+        """Return a context that explains running out of memory on a batch."""
         sampling = self._plan.sampling
         return explained_memory(
             f"a batch of {sampling.batch_size} patches of {sampling.patch_size} voxels",
@@ -313,7 +331,7 @@ class TrainingLoop:
         )
 
     def _make_batches(self, iterations: Sequence[int]) -> Sequence[Batch]:
-        """Make this process's part of the training batches of some iterations."""
+        """Make this process's shards of the training batches of some iterations."""
         return make_batches(
             self._train_cases,
             self._plan.sampling,
@@ -327,7 +345,10 @@ class TrainingLoop:
         )
 
     def _report(self, losses: Sequence[torch.Tensor]) -> None:
-        """Tell the listener; the loss is read now and then only, since reading waits for the device."""
+        """Report progress.
+
+        On a GPU the loss is read every 25 steps only, because reading waits for the device.
+        """
         training = self._plan.training
         if self._shown_loss is None or self._device.type == "cpu" or len(losses) % 25 == 1:
             self._shown_loss = float(losses[-1])
@@ -345,8 +366,8 @@ class TrainingLoop:
         seconds = int(self.step.seconds)
         self._context.progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
 
-    def _is_validated(self) -> bool:
-        """Whether this epoch ends with a score on validation patches."""
+    def _is_validation_due(self) -> bool:
+        """Whether this epoch ends with validation on patches."""
         return self.epochs_done % self._plan.training.validate_every == 0 or self._fraction_done >= 1
 
     def _patch_dice(self) -> dict[str, float | None]:
@@ -362,7 +383,7 @@ class TrainingLoop:
             )
 
     def _save(self, status: Status) -> None:
-        """Write a checkpoint and the run's record."""
+        """Write a checkpoint and the run record."""
         progress = self._tracker.store(self._shared_losses())
         checkpoint = self.step.checkpoint()
         state = checkpoint.state.model_copy(update={"progress": progress})
@@ -372,7 +393,7 @@ class TrainingLoop:
         self._last_checkpoint = time.monotonic()
 
     def _write_run(self, status: Status) -> None:
-        """Write the run's record as it stands."""
+        """Write the current run record."""
         done = {
             "status": status,
             "epochs_done": self.epochs_done,
@@ -385,17 +406,19 @@ class TrainingLoop:
 
 
 def _check_validation(training: TrainingSpec, cases: Fold, *, fold: FoldChoice) -> None:
-    """Make sure that there are validation cases where a choice depends on them.
+    """Check that validation cases exist if a choice depends on them.
 
     Raises:
-        UsageError: There are none.
+        UsageError: The fold has no validation cases.
     """
     if cases.validation:
         return
     if training.export == "best":
-        raise UsageError(f"training.export best needs validation cases; fold {fold} has none. Choose last.")
+        raise UsageError(
+            f"training.export best needs validation cases, and fold {fold} has none. Choose last."
+        )
     if training.early_stop is not None and training.early_stop.measure == "validation-dice":
         raise UsageError(
-            f"training.early_stop by validation-dice needs validation cases; fold {fold} has none. Choose the "
+            f"training.early_stop by validation-dice needs validation cases, and fold {fold} has none. Choose the "
             f'measure "loss", or leave early_stop out.'
         )

@@ -1,7 +1,7 @@
 """Losses between a network's outputs and label maps.
 
 Source: Dice with cross-entropy as in nnU-Net (Isensee et al. 2021) and, with squares and background, as in
-MSVM-UNet (Chen et al. 2024, arXiv:2408.13735); `LossSpec` holds what differs.
+MSVM-UNet (Chen et al. 2024, arXiv:2408.13735). `LossSpec` holds their differences.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,21 @@ Logits = Float[Tensor, "batch output *axes"]
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the outputs should be."""
+    """Target masks of the outputs."""
 
     masks: Float[Tensor, "batch output *axes"]
-    """1 where an output should fire, else 0."""
+    """1 at voxels of the class or region of the output, else 0."""
     valid: Float[Tensor, "batch 1 *axes"] | None
-    """0 where the ignore label lies; None: everywhere 1."""
+    """0 at voxels of the ignore label, else 1. `None`: no ignore label."""
 
 
 def encode_targets(label_map: Int[Tensor, "batch *axes"], *, dataset: DatasetSpec) -> Targets:
-    """Turn a label map into one mask for each output: a class (with background), or a region."""
+    """Return one mask per output: a class (with background) or a region.
+
+    Args:
+        label_map: Integer label values.
+        dataset: Labels or regions, and the ignore label.
+    """
     valid = None
     if dataset.ignore_label is not None:
         valid = (label_map != dataset.ignore_label).unsqueeze(1).float()
@@ -46,8 +51,8 @@ Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes that share a batch."""
 
 
-def _alone(tensor: Tensor) -> Tensor:
-    """Return the sum over one process."""
+def _single_process(tensor: Tensor) -> Tensor:
+    """Return the sum over a single process: the tensor itself."""
     return tensor
 
 
@@ -57,18 +62,21 @@ def segmentation_loss(
     *,
     spec: LossSpec,
     dataset: DatasetSpec,
-    total: Total = _alone,
+    total: Total = _single_process,
 ) -> Float[Tensor, ""]:
     """Return the loss over all outputs of a network.
 
     Args:
-        outputs: Logits, the highest resolution first; more than one under deep supervision, where each counts
-            half as much as the one before and the coarsest not at all.
-        label_map: Integer labels at the highest resolution.
+        outputs: Logits, the highest resolution first. Deep supervision has several: each counts half as much as the
+            previous one, and the coarsest counts 0.
+        label_map: Integer label values at the highest resolution.
         spec: Weights and form of the loss.
-        dataset: Which values make up which output.
-        total: Sums over the processes that share the batch, so that what is summed over the batch is so over all of
-            it. The mean of the processes' losses is that of the whole batch.
+        dataset: Label values of each output.
+        total: Function that sums over the processes that share the batch. Sums over the batch then cover the whole
+            batch, and the mean loss of the processes is the loss of the whole batch.
+
+    Returns:
+        The loss, a scalar.
     """
     weights = [0.5**level for level in range(len(outputs))]
     if len(weights) > 1:
@@ -83,7 +91,12 @@ def segmentation_loss(
 
 
 def _resize(label_map: Tensor, size: Sequence[int]) -> Tensor:
-    """Take the nearest label of a coarser grid."""
+    """Resize label maps to a coarser grid by nearest neighbour.
+
+    Args:
+        label_map: Axes (batch, *axes).
+        size: Voxels per axis.
+    """
     if label_map.shape[1:] == tuple(size):
         return label_map
     return F.interpolate(label_map.unsqueeze(1).float(), size=tuple(size), mode="nearest-exact")[:, 0].to(
@@ -117,7 +130,7 @@ def _single_loss(
         loss = loss + spec.dice_weight * _dice(sums.overlap, sums.predicted, sums.actual, spec, total=total)
     if spec.cross_entropy_weight:
         if dataset.ignore_label is None and (regions or weights is None):
-            # Every voxel counts the same, in every process.
+            # Every voxel has the same weight in every process.
             cross_entropy = sums.cross_entropy / label_map.numel()
         else:
             cross_entropy = total(sums.cross_entropy) / total(sums.counted).clamp_min(1e-8)
@@ -126,14 +139,17 @@ def _single_loss(
 
 
 def _uneven_weights(spec: LossSpec, dataset: DatasetSpec) -> list[float] | None:
-    """Return how much each output counts in the cross-entropy, or None if all count the same."""
+    """Return the weight of each output in the cross-entropy.
+
+    `None`: all weights are equal.
+    """
     names = list(dataset.foreground) if dataset.has_regions else [BACKGROUND, *dataset.foreground]
     weights = [spec.label_weights.get(name, 1.0) for name in names]
     return None if all(weight == weights[0] for weight in weights) else weights
 
 
 def _dice(overlap: Tensor, predicted: Tensor, actual: Tensor, spec: LossSpec, *, total: Total) -> Tensor:
-    """Return one minus the mean Dice coefficient of sums over voxels."""
+    """Return 1 - mean Dice, from sums over voxels."""
     size = predicted + actual
     if spec.dice_over_batch:
         overlap, size = total(overlap), total(size)

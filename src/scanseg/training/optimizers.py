@@ -1,4 +1,4 @@
-"""Optimizers, built from the plan and stored without pickles."""
+"""Build optimizers from the plan, and store them without pickle."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from scanseg.specs import AdamWSpec, SGDSpec
 
 
 def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.optim.Optimizer:
-    """Build the optimizer of a network's parameters; on a GPU its steps are fused."""
+    """Build the optimizer of a network. On a GPU its steps are fused."""
     fused = next(network.parameters()).is_cuda
     if isinstance(spec, SGDSpec):
         optimizer = torch.optim.SGD(
@@ -35,10 +35,11 @@ def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.opti
 
 
 def _begin_momentum(optimizer: torch.optim.SGD) -> None:
-    """Set the running sums of gradients to 0, from which PyTorch's first step gives the gradients themselves.
+    """Set the momentum buffers to 0.
 
-    PyTorch allocates them at the first step and leaves the filling to the kernel of fused steps, which does nothing
-    where a gradient is not finite: after a first step that was skipped in float16 they would hold what lay in memory.
+    The first step then gives the same buffers as PyTorch's own start. PyTorch allocates them at the first step and
+    lets the kernel of the fused step fill them. That kernel does nothing if a gradient is not finite, so a skipped
+    first step in float16 would leave uninitialized memory in them.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -48,10 +49,10 @@ def _begin_momentum(optimizer: torch.optim.SGD) -> None:
 def store_optimizer(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], tuple[dict[str, JsonValue], ...]]:
-    """Take an optimizer's state apart.
+    """Return the state of an optimizer as tensors and settings.
 
     Returns:
-        Its tensors by `PARAMETER.NAME`, and the settings of its parameter groups.
+        The tensors by `PARAMETER.NAME`, and the settings of the parameter groups.
     """
     state = optimizer.state_dict()
     tensors = {
@@ -68,17 +69,23 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: tuple[dict[str, JsonValue], ...],
 ) -> None:
-    """Put together what `store_optimizer` took apart; whether steps are fused depends on the device that goes on."""
+    """Restore the state from `store_optimizer`.
+
+    Args:
+        optimizer: The optimizer. Its steps stay fused, or not, whatever the stored setting.
+        tensors: Stored tensors by `PARAMETER.NAME`.
+        groups: Stored settings of the parameter groups.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
-    here = [{"fused": group["fused"]} for group in optimizer.param_groups]
-    settings = [{**group, **ours} for group, ours in zip(groups, here, strict=True)]
+    current = [{"fused": group["fused"]} for group in optimizer.param_groups]
+    settings = [{**group, **kept} for group, kept in zip(groups, current, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": settings})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            # Fused steps want the memory format of the parameter; files know one format only.
+            # Fused steps need the memory format of the parameter, and files have only one format.
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 

@@ -1,4 +1,4 @@
-"""The next batches are made while the device works on these."""
+"""Prepare batches while the device trains on earlier ones."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,69 +10,72 @@ from scanseg.batches import Batch
 
 @dataclass(frozen=True)
 class _Group:
-    """Batches that were made together."""
+    """Batches that are made together."""
 
     number: int
-    waiting: dict[int, Batch]
-    """Those that were not taken yet, by their iteration."""
+    batches: dict[int, Batch]
+    """Batches that were not taken yet, by iteration."""
     made: torch.cuda.Event | None
-    """Comes when the device has made them; None: they are there."""
+    """CUDA event after the last batch is made. `None`: all exist already."""
 
 
 class BatchPrefetcher:
-    """Makes each batch once, in groups of successive iterations, a group ahead of its use.
+    """Make each batch once, in groups of successive iterations, one group ahead.
 
-    Which iterations are a group does not depend on where a training begins, so that a resumed one is given what it
-    would have been given. On a GPU a group is made on a stream of its own: the copies of its few numbers from the host
-    then wait for the making alone, not for the training steps that run meanwhile; and it is queued while steps on
-    nearly all batches of the group before are still to come.
+    The groups do not depend on the first iteration, so a resumed training gets the same batches. On a GPU a group is
+    made on its own stream. Copies of its few numbers from the host then wait for this stream only, not for the
+    training steps that run meanwhile. A group is queued while nearly all batches of the previous group are still to
+    be used.
     """
 
     def __init__(
         self, make: Callable[[Sequence[int]], Sequence[Batch]], *, device: torch.device, at_once: int = 1
     ) -> None:
-        """Prepare nothing yet.
+        """Create the stream. No batch is made yet.
 
         Args:
-            make: Makes the batches of some iterations.
-            device: Where batches are made.
-            at_once: Batches of a group.
+            make: Function that makes the batches of some iterations.
+            device: Device of the batches.
+            at_once: Number of batches per group.
         """
         self._make = make
         self._at_once = at_once
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            # What batches are made of may still be being written.
+            # The cases may still be on their way to the device.
             self._stream.wait_stream(torch.cuda.current_stream(device))
         self._current: _Group | None = None
         self._next: _Group | None = None
 
     def take(self, iteration: int) -> Batch:
-        """Return the batch of an iteration, made now if it is not ready; each can be taken once."""
+        """Return the batch of an iteration, which can be taken once.
+
+        Args:
+            iteration: Number of the iteration. Its group is made now if it is not ready.
+        """
         number = iteration // self._at_once
-        if self._current is None or iteration not in self._current.waiting:
+        if self._current is None or iteration not in self._current.batches:
             ready = self._next if self._next is not None and self._next.number == number else None
             self._current, self._next = ready or self._make_group(number), None
-        batch = self._current.waiting.pop(iteration)
+        batch = self._current.batches.pop(iteration)
         if self._current.made is not None:
             current = torch.cuda.current_stream()
-            # Of this group alone: the stream may already be making the next one.
+            # Wait for this group only, because the stream may already make the next one.
             current.wait_event(self._current.made)
+            # This keeps the memory of the whole group until its last batch is used.
             for tensor in (batch.images, batch.label_maps):
-                tensor.record_stream(
-                    current
-                )  # of the whole group's memory, which lasts until the last is used
+                tensor.record_stream(current)
         return batch
 
     def prepare(self) -> None:
-        """Make the group after that of the batch taken last, so that it is ready when its first one is taken."""
+        """Make the next group, so that it is ready when its first batch is taken."""
         number = 0 if self._current is None else self._current.number + 1
         if self._next is None or self._next.number != number:
             self._next = self._make_group(number)
 
     def _make_group(self, number: int) -> _Group:
-        """Make a group of batches, on the stream for it."""
+        """Make a group of batches on the own stream."""
         iterations = range(number * self._at_once, (number + 1) * self._at_once)
         if self._stream is None:
             return _Group(number, dict(zip(iterations, self._make(iterations), strict=True)), None)

@@ -1,4 +1,4 @@
-"""How far a training has come: the epoch's losses, its best weights, and whether it still gets better."""
+"""Track the progress of a training: losses, best weights and early stopping."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +9,19 @@ from scanseg.specs import EarlyStopSpec, TrainingProgress
 
 
 class ProgressTracker:
-    """What a training has reached, beside its weights; all of it is in a checkpoint."""
+    """Progress of a training, which a checkpoint stores."""
 
     def __init__(self, early_stop: EarlyStopSpec | None) -> None:
-        """Begin with nothing.
+        """Start at epoch 0.
 
         Args:
-            early_stop: When to end for want of improvement.
+            early_stop: Settings of early stopping. `None`: no early stopping.
         """
         self.epochs_done = 0
         self.losses: list[Tensor] = []
-        """Losses of the steps since the last epoch's end."""
+        """Losses of the steps since the last finished epoch."""
         self.best_weights: dict[str, Tensor] | None = None
-        """Those with the best Dice on validation patches, in host memory."""
+        """Weights with the highest Dice on validation patches, in host memory."""
         self.best_dice: float | None = None
         self.best_iterations: int | None = None
         self._early_stop = early_stop
@@ -31,22 +31,22 @@ class ProgressTracker:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the measure that early stopping watches has not improved for too long.
+        """Whether the monitored measure has not improved within the patience.
 
-        Epochs count up to the last measurement: what has not been measured may have improved.
+        Epochs count up to the last measurement, because later weights may be better.
         """
         if self._early_stop is None or self._best_monitored is None:
             return False
         return self._last_monitored_epoch - self._best_monitored_epoch >= self._early_stop.patience_epochs
 
     def end_epoch(self, *, loss: float, dice: float | None, iterations: int, network: nn.Module) -> None:
-        """Note how an epoch ended.
+        """Record the end of an epoch.
 
         Args:
             loss: Mean loss of its steps.
-            dice: Mean Dice of the labels on validation patches; None: not measured.
-            iterations: Steps since the beginning.
-            network: The network that was measured.
+            dice: Mean Dice over labels on validation patches, from 0 to 1. `None`: not measured.
+            iterations: Optimizer steps since the start of the training.
+            network: The evaluated network.
         """
         self.epochs_done += 1
         self.losses = []
@@ -65,10 +65,10 @@ class ProgressTracker:
             self._best_monitored, self._best_monitored_epoch = value, self.epochs_done
 
     def store(self, losses: Sequence[float]) -> TrainingProgress:
-        """Return all of it but the weights.
+        """Return the progress without the best weights.
 
         Args:
-            losses: Losses of the steps since the last epoch's end, over all processes.
+            losses: Losses of the steps since the last finished epoch, averaged over all processes.
         """
         return TrainingProgress(
             epochs_done=self.epochs_done,
@@ -83,12 +83,12 @@ class ProgressTracker:
     def restore(
         self, progress: TrainingProgress, best: dict[str, Tensor] | None, *, device: torch.device
     ) -> None:
-        """Go back to what was stored.
+        """Restore stored progress.
 
         Args:
-            progress: What `store` returned.
-            best: The best weights.
-            device: Where losses are.
+            progress: Progress from `store`.
+            best: Best weights. `None`: none exist.
+            device: Device of the losses.
         """
         self.epochs_done = progress.epochs_done
         self.losses = [torch.tensor(loss, device=device) for loss in progress.losses]
@@ -102,6 +102,13 @@ class ProgressTracker:
 
 
 def mean_dice(scores: Mapping[str, float | None]) -> float | None:
-    """Return the mean over the labels that were there or predicted; None: there was none."""
+    """Return the mean Dice over the scored labels.
+
+    Args:
+        scores: Dice of each label. `None`: the label is neither annotated nor predicted.
+
+    Returns:
+        The mean, or `None` if no label was scored.
+    """
     counted = [score for score in scores.values() if score is not None]
     return sum(counted) / len(counted) if counted else None

@@ -1,4 +1,4 @@
-"""The record of a run, as it is when the run begins or goes on."""
+"""The run record of a training that starts or resumes."""
 
 import sys
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ def first_record(
     device: torch.device,
     autocast_dtype: torch.dtype | None,
 ) -> RunRecord:
-    """Describe a run in which nothing has been learnt yet.
+    """Return the run record of a training before its first step.
 
     Args:
         network: The network.
-        cases: What it trains and validates on.
-        fold: How these cases were chosen.
-        device: Where it trains.
-        autocast_dtype: Type of its products; None: float32.
+        cases: Training and validation cases.
+        fold: Number of the fold, or `all`.
+        device: Device of the training.
+        autocast_dtype: Type of matrix products and convolutions. `None`: float32.
     """
     return RunRecord(
         status="running",
@@ -51,28 +51,31 @@ def first_record(
 
 
 def read_state(folder: ModelFolder) -> tuple[Checkpoint | None, RunRecord | None]:
-    """Read the last checkpoint and the record of a run that goes on; None where there is none yet.
+    """Read the last checkpoint and the run record of a resumed training.
 
     Args:
         folder: The model folder.
 
+    Returns:
+        The checkpoint and the record, each `None` if it does not exist yet.
+
     Raises:
-        InputError: They cannot be read, or the record tells of a checkpoint that is gone.
+        InputError: A file cannot be read, or the checkpoint of the record is missing.
     """
     checkpoint, record = folder.read_checkpoint(), folder.read_run()
     if checkpoint is None and record is not None and record.iterations_done:
         raise InputError(
-            f"{folder.path}: run.json tells of {counted(record.iterations_done, 'iteration')}, but their checkpoint "
-            f"(state/) is gone; put it back, or train anew in another folder."
+            f"{folder.path}: run.json records {counted(record.iterations_done, 'iteration')}, but their checkpoint "
+            f"(state/) is missing. Restore it, or train again in another folder."
         )
     return checkpoint, record
 
 
 def command_words(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the words of a command without the folder of its program, which says where somebody installed it.
+    """Return a command line without the installation folder of its program.
 
     Args:
-        arguments: Those of a process, the program first; none where Python is embedded in another program.
+        arguments: Arguments of the process, the program first. Empty if Python is embedded in another program.
     """
     if not arguments:
         return ()

@@ -1,4 +1,4 @@
-"""Learning rate as a function of how far the training has come."""
+"""Learning rate schedules."""
 
 import math
 
@@ -6,12 +6,12 @@ from scanseg.specs import ScheduleSpec
 
 
 def learning_rate(spec: ScheduleSpec, *, lr: float, progress: float) -> float:
-    """Return the learning rate.
+    """Return the learning rate at a point of the training.
 
     Args:
-        spec: Form of the schedule.
+        spec: The schedule.
         lr: Highest learning rate.
-        progress: Part of the training that is done, from 0 to 1.
+        progress: Finished fraction of the training, from 0 to 1.
     """
     if progress < spec.warmup_fraction:
         return lr * min(1.0, max(progress, 1e-3) / spec.warmup_fraction)

@@ -1,4 +1,4 @@
-"""A network being fitted: the parameters, the optimizer, and how far it has come."""
+"""A training step: network, optimizer, EMA weights and counters."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,11 +23,14 @@ from scanseg.training.losses import segmentation_loss
 from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
 
 _STREAM = 4
-"""Number of the random stream from which the network's own draws (stochastic depth) are seeded."""
+"""Number of the random stream that seeds the draws of the network itself (stochastic depth)."""
 
 
 class TrainingStep:
-    """One network in training. What a step does depends on the state and the iteration's number alone."""
+    """A network in training, which learns one batch per step.
+
+    A step depends only on the state and on the iteration number.
+    """
 
     def __init__(
         self,
@@ -38,15 +41,15 @@ class TrainingStep:
         num_compiling_threads: int | None = None,
         context: RunContext,
     ) -> None:
-        """Begin at iteration 0.
+        """Create the optimizer and the EMA weights at iteration 0.
 
         Args:
-            plan: Loss, optimizer and seed are taken from it.
-            network: Freshly initialised; it is moved to the device.
-            autocast_dtype: Type for matrix products and convolutions; None: float32.
-            num_compiling_threads: Threads that compile a GPU's kernels before the first step; None: as many as this
-                machine has cores for; 0: each kernel is compiled at its first launch.
-            context: Device, progress of compiling, and the processes that share each batch.
+            plan: Loss, optimizer, seed and other settings.
+            network: Network with initial weights. It is moved to the device.
+            autocast_dtype: Type of matrix products and convolutions. `None`: float32.
+            num_compiling_threads: Threads that compile GPU kernels before the first step. `None`: one per core that
+                is available to this process. 0: each kernel is compiled at its first launch.
+            context: Device, progress of compiling, and the distributed processes that share each batch.
         """
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self.network = network = place_network(network, self._device)
@@ -60,28 +63,34 @@ class TrainingStep:
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
-        self._replayed: CudaGraphNetwork | None = None
+        self._graphed_logits: CudaGraphNetwork | None = None
         if num_compiling_threads is None:
             num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_world_size)
         self._compiling_threads = num_compiling_threads if self._device.type == "cuda" else 0
 
     @property
     def eval_network(self) -> nn.Module:
-        """The network that is validated and exported: with averaged weights, where they are averaged."""
+        """The network to validate and export: with EMA weights if the plan has them."""
         return self.network if self.ema is None else self.ema.network
 
     @property
     def loss_scale(self) -> float | None:
-        """Factor of the loss in float16, or None in other precisions; reading it waits for the device."""
+        """Scale of the loss in float16. `None`: another type.
+
+        Reading it waits for the device.
+        """
         return self._scaler.get_scale() if self._scaler.is_enabled() else None
 
     def run(self, batch: Batch, *, lr: float, encoder_frozen: bool = False) -> Float[Tensor, ""]:
-        """Take one step and return the loss, still on the device; of several processes, that of this one's part.
+        """Train on one batch and return its loss.
 
         Args:
-            batch: What to learn from.
+            batch: Training batch. Of several processes: the shard of this one.
             lr: Learning rate of the step.
-            encoder_frozen: Leave the network's encoder as it is.
+            encoder_frozen: Do not change the network's encoder.
+
+        Returns:
+            The loss of the batch or shard, on the device. Reading it waits for the step.
         """
         training = self._plan.training
         set_learning_rate(self._optimizer, lr)
@@ -90,7 +99,7 @@ class TrainingStep:
         self._compile(parts[0])
         if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
             self._graph = GraphedGradients(self._backward, self.network, parts[0])
-        # The seed comes after these, which draw numbers too.
+        # Compiling and capturing draw numbers too, so the seed comes after them.
         seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._distributed.rank])
         torch.manual_seed(int(seed.integers(2**62)))
         loss = self._accumulated_gradients(parts)
@@ -107,7 +116,7 @@ class TrainingStep:
         return loss
 
     def _compile(self, batch: Batch) -> None:
-        """Before the first step on a GPU, compile the kernels of learning from a batch and of validating with one."""
+        """Compile the GPU kernels of training and validation before the first step."""
         if not self._compiling_threads:
             return
 
@@ -129,23 +138,23 @@ class TrainingStep:
         """Return the parameters of the network's encoder.
 
         Raises:
-            UsageError: The network has no part of that name.
+            UsageError: The network has no module `encoder`.
         """
         encoder = getattr(self.network, "encoder", None)
         if not isinstance(encoder, nn.Module):
             raise UsageError(
-                f"training.frozen_encoder_epochs: {self._plan.network.kind} has no encoder apart; set it to 0"
+                f"training.frozen_encoder_epochs: {self._plan.network.kind} has no separate encoder. Set it to 0."
             )
         return list(encoder.parameters())
 
     def _can_be_graph(self) -> bool:
-        """Whether a step may be captured: not where its loss is summed over processes."""
+        """Whether a step can be a CUDA graph: its loss needs no sums over processes."""
         training, dataset = self._plan.training, self._plan.dataset
         summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
         return training.cuda_graph and not (self._distributed.world_size > 1 and summed)
 
     def _accumulated_gradients(self, parts: Sequence[Batch]) -> Tensor:
-        """Put the mean of the gradients of all parts into the parameters, and return their mean loss."""
+        """Compute the mean gradients of all parts, and return their mean loss."""
         if len(parts) == 1:
             return self._gradients(parts[0])
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -163,14 +172,14 @@ class TrainingStep:
         return torch.stack(losses).mean()
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Compute the loss of a batch and put its gradients into the parameters."""
+        """Compute the gradients of a batch and return its loss."""
         if self._graph is not None:
             return self._graph(batch)
         self._optimizer.zero_grad(set_to_none=True)
         return self._backward(batch)
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Run the network forward and backward and return the loss."""
+        """Run the forward and the backward pass, and return the loss."""
         with self._autocast():
             outputs = as_sequence(self.network(batch.images))
         loss = segmentation_loss(
@@ -185,19 +194,26 @@ class TrainingStep:
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Float[Tensor, "batch output *axes"]:
-        """Return the logits of the evaluation network at full resolution, without learning from the batch."""
-        if self._replayed is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
-            beside = None if self._graph is None else self._graph.graph
-            self._replayed = CudaGraphNetwork(self._predict_logits, beside=beside)
+        """Return the logits of the evaluation network at full resolution.
+
+        The batch changes no weights.
+        """
+        if self._graphed_logits is None and self._device.type == "cuda" and self._plan.training.cuda_graph:
+            shared = None if self._graph is None else self._graph.graph
+            self._graphed_logits = CudaGraphNetwork(self._predict_logits, beside=shared)
         with self._autocast():
-            return (self._replayed or self._predict_logits)(batch.images).float()
+            return (self._graphed_logits or self._predict_logits)(batch.images).float()
 
     def _predict_logits(self, images: Tensor) -> Tensor:
-        """Run the evaluation network forward, and return its output at full resolution."""
+        """Run the evaluation network and return its full-resolution output.
+
+        Args:
+            images: Images with axes (batch, channel, *axes).
+        """
         return as_sequence(self.eval_network.eval()(images))[0]
 
     def checkpoint(self) -> Checkpoint:
-        """Return all that is needed to go on from here."""
+        """Return the state for a checkpoint."""
         tensors, groups = store_optimizer(self._optimizer)
         scaler_state = self._scaler.state_dict()
         state = TrainingState(
@@ -211,7 +227,7 @@ class TrainingStep:
         return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, ema=ema)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go to where a checkpoint was written."""
+        """Restore the state of a checkpoint."""
         self.network.load_state_dict(checkpoint.network)
         if self.ema is not None and checkpoint.ema is not None:
             self.ema.restore(checkpoint.ema)
@@ -226,7 +242,7 @@ class TrainingStep:
         self.seconds = checkpoint.state.training_seconds
 
     def _autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which the network runs."""
+        """Return the autocast context of the network."""
         if self._autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast_dtype)
@@ -234,9 +250,9 @@ class TrainingStep:
 
 @contextmanager
 def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Take gradients away from the optimizer, which then leaves parameters and their state alone.
+    """Hide gradients from the optimizer, so that it leaves the parameters unchanged.
 
-    They are put back afterwards: a CUDA graph writes to the same memory at the next step.
+    The gradients are restored afterwards, because a CUDA graph writes to the same memory at the next step.
     """
     gradients = [parameter.grad for parameter in parameters]
     for parameter in parameters:
@@ -247,11 +263,15 @@ def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def _split(batch: Batch, count: int) -> list[Batch]:
-    """Cut a batch into parts of equal size."""
+    """Split a batch into parts of equal size."""
     pairs = zip(batch.images.chunk(count), batch.label_maps.chunk(count), strict=True)
     return [Batch(images, label_maps) for images, label_maps in pairs]
 
 
 def as_sequence(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return a network's outputs as a sequence, also where there is one."""
+    """Return the outputs of a network as a sequence, even if it has one output.
+
+    Args:
+        outputs: Tensor or tensors with axes (batch, output, *axes).
+    """
     return (outputs,) if isinstance(outputs, Tensor) else outputs

@@ -1,4 +1,4 @@
-"""The numbers of `metrics.jsonl` for TensorBoard, where it is installed."""
+"""Write the metrics for TensorBoard, if it is installed."""
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -11,14 +11,17 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardLog:
-    """Writes each epoch's numbers as events; nothing where TensorBoard is not installed."""
+    """Write the metrics of each epoch as events.
+
+    Without TensorBoard nothing is written.
+    """
 
     def __init__(self, model: Path, *, iterations_done: int) -> None:
-        """Open the log; what an earlier run wrote beyond its last checkpoint is written again.
+        """Open the log and drop events after the last checkpoint.
 
         Args:
             model: The model folder.
-            iterations_done: Steps of the checkpoint that the training goes on from.
+            iterations_done: Optimizer steps of the last checkpoint.
         """
         self._writer: Any = None
         if find_spec("tensorboard") is None:
@@ -28,10 +31,10 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(model / FOLDER), purge_step=iterations_done + 1)
 
     def write(self, metrics: Mapping[str, JsonValue]) -> None:
-        """Write the numbers of an epoch at the number of its last step.
+        """Write the metrics of an epoch at its last step.
 
         Args:
-            metrics: A line of the metrics.
+            metrics: A line of `metrics.jsonl`.
         """
         if self._writer is None:
             return
@@ -48,7 +51,7 @@ class TensorBoardLog:
 
 
 def _numbers(values: Mapping[str, JsonValue], prefix: str) -> Iterator[tuple[str, float]]:
-    """Give every number with its path."""
+    """Yield every number with its path."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{name}/")

@@ -1,4 +1,4 @@
-"""From a plan and a store to a model folder: training, and scores of the validation cases."""
+"""Train the network of a plan and score the validation cases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,21 +23,22 @@ _SCORED: tuple[TrainedWeights, ...] = ("best", "last")
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training gives."""
+    """Result of a finished training."""
 
     model: Path
     """The model folder."""
     epochs_done: int
+    """Finished epochs."""
     seconds: float
-    """Time spent in epochs, over all resumptions."""
+    """Training time in seconds, over all resumptions."""
     scores: dict[str, float | None]
-    """Mean Dice of each label over the validation cases, on the source grid; None: no case has the label."""
+    """Mean Dice (0 to 1) of each label over the validation cases, on the source grid. `None`: no case has it."""
     mean_dice: float | None
-    """Mean over labels; None: there are no validation cases."""
+    """Mean Dice over labels. `None`: the fold has no validation cases."""
     renewed_parameters: tuple[str, ...] = ()
-    """Parameters that were not taken from the initial weights, since the labels differ."""
+    """Parameters with random initial weights, because the labels of the initial model differ."""
     is_main_process: bool = True
-    """Whether this process tells of it; of several the first does."""
+    """True on the main process (rank 0), which reports."""
 
 
 def train(
@@ -49,28 +50,30 @@ def train(
     keep_predictions: bool = False,
     context: RunContext,
 ) -> TrainingResult:
-    """Train the network of a model folder's plan, from its last checkpoint if it has one, to the end.
+    """Train the network of a model folder, or resume its training.
 
     Args:
-        folder: The model folder; its plan says how.
+        folder: The model folder with its plan.
         store: The preprocessed cases.
-        fold: Which cases to train on, see `choose_fold`; None: those with which the training began.
-        initial_weights: Folder of a model whose weights the network begins with; None: random ones. A training that
-            goes on has those with which it began.
+        fold: Number of the fold, from 0, or `all` for all cases. `None`: the fold of the resumed training.
+        initial_weights: Model folder of the initial weights. `None`: random weights. A resumed training keeps its
+            own.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
-        context: Device, workers that read cases on disk, progress, and distributed processes, which all call this
-            function. `should_stop` is asked after every iteration and case.
+        context: Device, worker processes for cases on disk, progress, and distributed processes, which all call this
+            function. `should_stop` is called after every iteration and case.
 
     Raises:
         InterruptionError: A signal came. The state has been saved.
-        InputError: The store does not fit the plan, or lacks cases with which the training began; or the initial
-            weights are of another network.
-        UsageError: There is no such fold, or the training began with another; or the batch cannot be shared; or another
-            process trains in the folder.
-        ScansegError: The loss is no longer a number, or the device's memory does not suffice.
+        InputError: The store does not fit the plan, or lacks cases of the resumed training. Or the initial weights
+            belong to another network.
+        UsageError: The fold does not exist, or the training began with another one. Or the batch cannot be shared, or
+            another process trains in the folder.
+        ScansegError: The loss is not finite, or the device has too little memory.
     """
     if store.index.preprocessing != folder.plan.preprocessing or store.index.dataset != folder.plan.dataset:
-        raise InputError(f"{store.folder} was made for another plan. Choose another store, or leave it out.")
+        raise InputError(
+            f"{store.folder}: the store was made for another plan. Choose another store, or leave it out."
+        )
     with (
         _claimed(folder, context.distributed),
         _fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
@@ -119,10 +122,13 @@ def _score(
     keep_predictions: bool,
     context: RunContext,
 ) -> Report | None:
-    """Score the validation cases with the exported weights, and with the others if the plan says so."""
+    """Score the validation cases with the exported weights.
+
+    With `training.score_both` the other weights are scored too.
+    """
     exported = loop.record.exported
     assert exported is not None
-    context.distributed.gather(None)  # the weights are written before any process reads them
+    context.distributed.gather(None)  # wait until the main process has written the weights
     reports = {}
     for weights in _SCORED:
         is_exported = weights == exported.checkpoint
@@ -149,7 +155,7 @@ def _score(
 
 @contextmanager
 def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
-    """Hold a model folder while it is trained; the first process does that for all."""
+    """Lock a model folder during its training, on the main process."""
     locks: list[FileLock] = []
     processes.on_main_process(lambda: locks.append(folder.claim()))
     try:
@@ -161,7 +167,10 @@ def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
 
 @contextmanager
 def _fast_arithmetic(device: torch.device, *, allow_tf32: bool) -> Iterator[None]:
-    """Make a GPU the current one, let it measure its convolutions and, where allowed, use TF32; then undo it."""
+    """Select a GPU, benchmark its convolutions and allow TF32 if the plan does.
+
+    The settings are restored afterwards.
+    """
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""Scores on the validation cases: quick ones on patches while training, and whole cases at the end."""
+"""Validate on patches during training, and on whole cases at the end."""
 
 from collections.abc import Sequence
 
@@ -23,19 +23,19 @@ from scanseg.training.step import TrainingStep
 def patch_dice(
     step: TrainingStep, cases: TrainingCases, plan: Plan, *, context: RunContext
 ) -> dict[str, float | None]:
-    """Return the Dice of each label over some patches of the validation cases, taken together.
+    """Return the Dice of each label over patches of the validation cases.
 
-    The patches are the same at every call, so that the values of a training can be compared; of slices, none comes
-    again before all have come. Those on disk that come first at the next call are read until then.
+    All patches are scored together. They are the same at every call, so values of a training can be compared. Slices
+    repeat only after all of them were used. Cases on disk for the first batches of the next call are read ahead.
 
     Args:
-        step: The network.
+        step: Training step with the evaluation network.
         cases: The validation cases.
-        plan: How patches are drawn, and how many.
+        plan: Sampling and number of patches.
         context: Device, and the distributed processes that share the batches.
 
     Returns:
-        Label to Dice; None where the label is neither there nor predicted.
+        Dice (0 to 1) of each label. `None`: the label is neither annotated nor predicted.
     """
     counts = torch.zeros(3, len(plan.dataset.foreground), device=context.torch_device)
     num_batches = plan.training.validation_batches
@@ -55,17 +55,26 @@ def patch_dice(
             following=(*shared[place + 1 :], *shared[:place]),
         )
         counts += _count(step.logits(batch), batch.label_maps, plan.dataset)
-    overlap, predicted, real = context.distributed.sum(counts).cpu().tolist()
+    overlap, predicted, annotated = context.distributed.sum(counts).cpu().tolist()
     return {
-        name: 2 * overlap[number] / (predicted[number] + real[number])
-        if predicted[number] + real[number]
+        name: 2 * overlap[number] / (predicted[number] + annotated[number])
+        if predicted[number] + annotated[number]
         else None
         for number, name in enumerate(plan.dataset.foreground)
     }
 
 
 def _count(logits: Tensor, label_maps: Tensor, dataset: DatasetSpec) -> Tensor:
-    """Count common, predicted and real voxels of each label."""
+    """Count common, predicted and annotated voxels of each label.
+
+    Args:
+        logits: Axes (batch, output, *axes).
+        label_maps: Axes (batch, *axes).
+        dataset: The labels.
+
+    Returns:
+        Counts with axes (3, label).
+    """
     targets = encode_targets(label_maps, dataset=dataset)
     masks = targets.masks.bool()
     if dataset.has_regions:
@@ -90,19 +99,22 @@ def validate(
     keep_predictions: bool,
     context: RunContext,
 ) -> Report | None:
-    """Predict whole validation cases, score them on the source grid, and write the report to the model folder.
+    """Score whole validation cases and write the report to the model folder.
 
-    Of several processes each takes some of the cases.
+    Cases are scored on the source grid and shared among all processes.
 
     Args:
         network: The trained network.
-        folder: The model folder; its plan says how to predict.
-        store: Holds the cases and their references.
-        cases: Names of the validation cases; none: nothing is written.
+        folder: The model folder with its plan.
+        store: Store of the cases and their references.
+        cases: Names of the validation cases. Empty: nothing is written.
         weights: The weights of the network, which name the report.
-        keep_predictions: Write the label maps too.
-        context: Device, progress, and the distributed processes that share the cases. `should_stop` is asked while
-            each case is predicted.
+        keep_predictions: Keep the label maps.
+        context: Device, progress, and the distributed processes that share the cases. `should_stop` is called during
+            the prediction of each case.
+
+    Returns:
+        The report, or `None` if there are no validation cases.
 
     Raises:
         InterruptionError: A signal came. No report has been written.
@@ -114,9 +126,9 @@ def validate(
     shared = cases[context.distributed.rank :: context.distributed.world_size]
     scores = []
 
-    def ask(update: ProgressUpdate | None = None) -> None:
+    def stop_if_requested(update: ProgressUpdate | None = None) -> None:
         raise_if_stopped(
-            context.should_stop, "stopped in validation, after the training; --resume validates again"
+            context.should_stop, "stopped in validation, after the training; continue with --resume"
         )
 
     for number, case_name in enumerate(shared):
@@ -127,7 +139,7 @@ def validate(
             case.geometry,
             predicted=store.read_predicted(case),
             mirror=folder.plan.training.mirror_validation,
-            progress=ask,
+            progress=stop_if_requested,
         )
         labels = score_case(
             label_map,
@@ -140,10 +152,10 @@ def validate(
         if keep_predictions:
             write_prediction(folder, case_name, label_map)
         context.progress(ProgressUpdate("validating", number + 1, len(shared), case_name))
-        ask()
-    everywhere = {score.case: score for part in context.distributed.gather(scores) for score in part}
+        stop_if_requested()
+    by_case = {score.case: score for part in context.distributed.gather(scores) for score in part}
     report = make_report(
-        [everywhere[case_name] for case_name in cases],
+        [by_case[case_name] for case_name in cases],
         labels=dataset.foreground,
         ignore_label=dataset.ignore_label,
         predictions=str(folder.path),
@@ -156,7 +168,7 @@ def validate(
 
 
 def write_prediction(folder: ModelFolder, case: str, label_map: UInt8[np.ndarray, "*source"]) -> None:
-    """Keep the label map of a validation case in the model folder."""
+    """Write the label map of a validation case to the model folder."""
     path = folder.prediction_path(case)
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as temporary:
