@@ -12,12 +12,11 @@ from scanseg.evaluation.report import CaseScores, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.table import summary_rows
-from scanseg.evaluation.tolerances import TOLERANCE_PRESETS, parse_tolerances, preset_tolerances
+from scanseg.evaluation.tolerances import parse_tolerances, preset_tolerances
 from scanseg.specs import Report
 
 __all__ = [
     "METRIC_RULES",
-    "TOLERANCE_PRESETS",
     "CaseScores",
     "Report",
     "convert_to_instances",
