@@ -4,12 +4,13 @@ from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
 from scanseg.networks.placement import ConvolutionalNetwork, place_network, set_channels_last
-from scanseg.networks.published.verification import VerificationResult, verify_record
-from scanseg.networks.published.weight_maps import (
+from scanseg.networks.published import (
     WEIGHT_MAPS,
+    VerificationResult,
     load_official,
     official_to_ours,
     ours_to_official,
+    verify_record,
 )
 from scanseg.networks.weight_decay import split_weight_decay
 from scanseg.networks.xlstm_unet import XLSTMUNet
