@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from scanseg.batches.augmentation.predicted import change_predicted
+from scanseg.batches.augmentation import change_predicted
 from scanseg.errors import InputError
 from scanseg.files import write_text
 from scanseg.imaging import resample_label_map
