@@ -27,15 +27,15 @@ def info(*, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False) 
     if as_json:
         print_line(json.dumps(facts, indent=2))
         return
-    show_table(("version", ""), facts["versions"].items(), align="left")
-    show_table(("device", ""), facts["devices"].items(), align="left")
-    backends = [(row["operator"], row["backend"], row["reason"] or "on") for row in facts["backends"]]
-    show_table(("operator", "backend", "state"), backends, align="left")
+    show_table(("package", "version"), facts["versions"].items(), align="left")
+    show_table(("device", "description"), facts["devices"].items(), align="left")
+    backends = [(row["operator"], row["backend"], row["reason"] or "available") for row in facts["backends"]]
+    show_table(("operator", "backend", "status"), backends, align="left")
     networks = [(name, row["title"], row["summary"]) for name, row in facts["networks"].items()]
-    show_table(("network", "", ""), networks, align="left")
-    show_table(("recipe", ""), facts["recipes"].items(), align="left")
+    show_table(("network", "title", "description"), networks, align="left")
+    show_table(("recipe", "description"), facts["recipes"].items(), align="left")
     extras = [(name, _describe_extra(row)) for name, row in facts["extras"].items()]
-    show_table(("extra", ""), extras, align="left")
+    show_table(("extra", "status"), extras, align="left")
 
 
 def collect() -> dict[str, Any]:
