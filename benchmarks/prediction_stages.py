@@ -23,7 +23,7 @@ import torch
 from benchmarks.machine import describe_run
 from scanseg.imaging import write_label_map
 from scanseg.inference import Predictor, load
-from scanseg.inference.outputs import Target, Wanted, find_targets
+from scanseg.inference.outputs import CaseOutputs, OutputOptions, find_outputs
 from scanseg.models import network_of
 from scanseg.runtime.device import choose_device
 from scanseg.specs import Plan
@@ -74,27 +74,27 @@ def time_stages(predictor: Predictor, images: Path) -> Stages:
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
-        nothing = Wanted(probabilities=False, entropy=False, disagreement=False)
-        targets = find_targets([images], output / "alone", dataset=predictor.plan.dataset, wanted=nothing)
+        options = OutputOptions(probabilities=False, entropy=False, disagreement=False)
+        cases = find_outputs([images], output / "alone", dataset=predictor.plan.dataset, options=options)
         (output / "alone").mkdir()
-        predictor.predict(targets[0].case.images)
+        predictor.predict(cases[0].case.images)
         seconds = [0.0] * 3
-        for target in targets:
-            for number, taken in enumerate(_one_by_one(predictor, target)):
+        for outputs in cases:
+            for number, taken in enumerate(_one_by_one(predictor, outputs)):
                 seconds[number] += taken
         begin = time.monotonic()
         predictor.predict_folder(images, output / "together")
-        return Stages(len(targets), *seconds, folder=time.monotonic() - begin)
+        return Stages(len(cases), *seconds, folder=time.monotonic() - begin)
 
 
-def _one_by_one(predictor: Predictor, target: Target) -> tuple[float, float, float]:
+def _one_by_one(predictor: Predictor, outputs: CaseOutputs) -> tuple[float, float, float]:
     """Return the seconds of each stage of a case."""
     times = [time.monotonic()]
-    prepared = predictor.prepare(target.case.images)
+    prepared = predictor.prepare(outputs.case.images)
     times.append(time.monotonic())
     label_map = predictor.predict_prepared(prepared).label_map  # in host memory, so the device has finished
     times.append(time.monotonic())
-    write_label_map(target.label_map, label_map, like=prepared.image)
+    write_label_map(outputs.label_map, label_map, like=prepared.image)
     times.append(time.monotonic())
     return times[1] - times[0], times[2] - times[1], times[3] - times[2]
 

@@ -1,4 +1,4 @@
-"""Passes of a network as CUDA graphs: when they are replayed, and that the numbers stay."""
+"""Passes of a network as CUDA graphs: replays and results."""
 
 import logging
 
@@ -13,7 +13,7 @@ from scanseg.networks import MSVMUNet, XLSTMUNet
 
 
 class Recorded:
-    """Stands for a captured pass on the CPU, and counts."""
+    """Replaces a captured pass on the CPU and counts captures."""
 
     captures = 0
 
@@ -35,7 +35,7 @@ def double(windows):
     return 2 * windows
 
 
-def test_the_first_passes_of_a_shape_run_directly_and_all_others_are_one_graph(recorded):
+def test_first_passes_of_a_shape_run_directly_and_later_ones_replay_a_graph(recorded):
     network = CudaGraphNetwork(double)
     windows = torch.ones(1, 1, 4, 4)
     results = [network(windows).max().item() for _ in range(DIRECT_PASSES + 5)]
@@ -43,7 +43,7 @@ def test_the_first_passes_of_a_shape_run_directly_and_all_others_are_one_graph(r
     assert (Recorded.captures, network.num_graphs) == (1, 1)
 
 
-def test_graphs_of_few_shapes_are_held(recorded):
+def test_number_of_graphs_is_limited(recorded):
     network = CudaGraphNetwork(double)
     for batch in range(1, MAX_SHAPES + 3):
         for _ in range(DIRECT_PASSES + 2):
@@ -51,7 +51,7 @@ def test_graphs_of_few_shapes_are_held(recorded):
     assert network.num_graphs == MAX_SHAPES
 
 
-def test_a_pass_that_cannot_be_captured_runs_directly_and_says_why(monkeypatch, caplog):
+def test_a_pass_that_cannot_be_captured_runs_directly_with_a_warning(monkeypatch, caplog):
     def refuse(network, windows, beside):
         raise RuntimeError("operation not permitted when stream is capturing\nmore words")
 
@@ -64,7 +64,7 @@ def test_a_pass_that_cannot_be_captured_runs_directly_and_says_why(monkeypatch, 
     assert caplog.messages == [reason]
 
 
-def test_an_error_of_the_network_is_not_hidden():
+def test_errors_of_the_network_propagate():
     def broken(windows):
         raise RuntimeError("shapes do not fit")
 
@@ -88,20 +88,20 @@ def test_replayed_windows_equal_direct_ones(kind, mirror_axes, dtype, generator)
     network = make_network(kind)
     replayed = CudaGraphNetwork(network)
     image = torch.randn(1, 11, 32, 32, generator=generator)
-    windowing = SlidingWindow(
+    sliding_window = SlidingWindow(
         patch_size=(32, 32), num_outputs=3, window_batch=2, mirror_axes=mirror_axes, autocast_dtype=dtype
     )
     gpu = torch.device("cuda")
-    expected = predict_windows([network], image, windowing, device=gpu)
-    result = predict_windows([replayed], image, windowing, device=gpu)
-    again = predict_windows([replayed], image, windowing, device=gpu)
+    expected = predict_windows([network], image, sliding_window, device=gpu)
+    result = predict_windows([replayed], image, sliding_window, device=gpu)
+    again = predict_windows([replayed], image, sliding_window, device=gpu)
     assert replayed.num_graphs >= 1
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(again, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.gpu
-def test_new_values_of_the_parameters_are_seen():
+def test_replays_use_new_values_of_the_parameters():
     network = nn.Conv2d(1, 2, 1).cuda()
     replayed = CudaGraphNetwork(network)
     windows = torch.ones(1, 1, 4, 4, device="cuda")

@@ -12,14 +12,15 @@ from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
 from scanseg.imaging import Image, read_image, read_label_map, write_label_map
 from scanseg.inference import folder as folders
-from scanseg.inference import outputs as targets
+from scanseg.inference import outputs
+from scanseg.runtime import RunContext
 from scanseg.specs import PredictionRecord
 from tests.factories import Threshold, write_labels
 
 
 @pytest.fixture
 def volumes(tmp_path, rng):
-    """Folder of two cases, and what they hold."""
+    """Folder of two cases, and their arrays."""
     folder = tmp_path / "images"
     folder.mkdir()
     arrays = {case: rng.integers(0, 2, (5, 6, 7)).astype(np.uint8) for case in ("a", "b")}
@@ -53,7 +54,7 @@ def test_evaluate_finds_the_names(make_predictor, volumes, tmp_path):
     (tmp_path / "references").mkdir()
     for case, array in arrays.items():
         write_labels(tmp_path / "references" / f"{case}.nii.gz", array)
-    report = evaluate(tmp_path / "out", tmp_path / "references")
+    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext())
     assert report.summary.label_means() == {"bright": 1.0}
 
 
@@ -88,12 +89,12 @@ def test_probabilities(make_predictor, volumes, tmp_path):
 
 
 def test_progress(make_predictor, volumes, tmp_path):
-    heard = []
-    make_predictor().predict_folder(volumes[0], tmp_path / "out", progress=heard.append)
-    assert (heard[0].done, heard[0].detail) == (0, "a")
-    assert (heard[-1].done, heard[-1].total, heard[-1].detail) == (2, 2, "b")
-    assert "a, window 1 of 1" in [progress.detail for progress in heard]
-    assert {progress.task for progress in heard} == {"predicting"}
+    updates = []
+    make_predictor().predict_folder(volumes[0], tmp_path / "out", progress=updates.append)
+    assert (updates[0].done, updates[0].detail) == (0, "a")
+    assert (updates[-1].done, updates[-1].total, updates[-1].detail) == (2, 2, "b")
+    assert "a, window 1 of 1" in [progress.detail for progress in updates]
+    assert {progress.task for progress in updates} == {"predicting"}
 
 
 def test_a_bad_case_does_not_stop_the_others(make_predictor, volumes, tmp_path):
@@ -110,7 +111,7 @@ def test_a_bad_case_does_not_stop_the_others(make_predictor, volumes, tmp_path):
     assert cases[1]["fault"] is None
 
 
-def test_all_bad_cases_are_told(make_predictor, volumes, tmp_path):
+def test_all_bad_cases_are_reported(make_predictor, volumes, tmp_path):
     class Broken(nn.Module):
         def forward(self, batch):
             return batch.new_full((len(batch), 2, *batch.shape[2:]), float("nan"))
@@ -120,7 +121,7 @@ def test_all_bad_cases_are_told(make_predictor, volumes, tmp_path):
     assert names(tmp_path / "out") == ["dataset.json", "prediction.json"]
 
 
-def test_a_bug_is_not_hidden(make_predictor, volumes, tmp_path):
+def test_other_errors_propagate(make_predictor, volumes, tmp_path):
     class Buggy(nn.Module):
         def forward(self, batch):
             raise ZeroDivisionError
@@ -129,23 +130,23 @@ def test_a_bug_is_not_hidden(make_predictor, volumes, tmp_path):
         make_predictor(Buggy()).predict_folder(volumes[0], tmp_path / "out")
 
 
-def test_results_are_not_replaced_unasked(make_predictor, volumes, tmp_path):
+def test_results_are_replaced_only_with_overwrite(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     output = tmp_path / "out"
     predictor = make_predictor()
     predictor.predict_folder(folder, output)
     write_labels(output / "a.nii.gz", 1 - arrays["a"])
-    told = (
+    message = (
         r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced\. .*by --skip-existing, .*by --overwrite"
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         predictor.predict_folder(folder, output)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
     predictor.predict_folder(folder, output, overwrite=True)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], arrays["a"])
 
 
-def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
+def test_files_of_other_endings_get_a_warning(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     other = tmp_path / "other"
     other.mkdir()
@@ -160,13 +161,13 @@ def test_files_of_other_endings_are_told_of(make_predictor, volumes, tmp_path):
 
     assert record.warnings == (
         f"{folder}: 5 files skipped that do not end in .nii.gz (1 in .dcm, 1 in README, 1 in .txt, 1 in .nii, "
-        "1 in .NII); a file given by name may have any known ending",
+        "1 in .NII). Give a file by its name to use another known ending.",
     )
     assert PredictionRecord.read(tmp_path / "out" / "prediction.json").warnings == record.warnings
     assert [case.case for case in record.cases] == ["a", "b", "c"]
 
 
-def test_a_spacing_far_from_that_of_the_training_is_told_of(make_predictor, volumes, tmp_path):
+def test_a_spacing_far_from_the_training_gets_a_warning(make_predictor, volumes, tmp_path):
     folder, _ = volumes
     predictor = make_predictor()
     record = predictor.predict_folder(folder, tmp_path / "unknown")
@@ -181,20 +182,20 @@ def test_a_spacing_far_from_that_of_the_training_is_told_of(make_predictor, volu
     far = tuple(3 * size for size in sizes)
     predictor.plan = predictor.plan.model_copy(update={"spacing_range": (far, far)})
     record = predictor.predict_folder(folder, tmp_path / "out")
-    told = "its spacing (z, y, x) is {} mm, that of the training's data set {} mm; is its header right?"
-    here, there = (" x ".join(f"{size:.3g}" for size in each) for each in (sizes, far))
-    assert [case.warning for case in record.cases] == [told.format(here, there)] * 2
+    warning = "spacing (z, y, x): expected about {} mm as in the training, got {} mm. Check the header."
+    actual, expected = (" x ".join(f"{size:.3g}" for size in each) for each in (sizes, far))
+    assert [case.warning for case in record.cases] == [warning.format(expected, actual)] * 2
     assert PredictionRecord.read(tmp_path / "out" / "prediction.json").cases == record.cases
 
 
 def test_the_spacing_of_a_tiff_is_no_other_file(tmp_path):
     for name in ("a_0000.tif", "a.json", "b.json"):
         (tmp_path / name).touch()
-    (warning,) = targets.warn_of_others([tmp_path], file_ending=".tif")
+    (warning,) = outputs.warn_of_other_endings([tmp_path], file_ending=".tif")
     assert warning.startswith(f"{tmp_path}: 1 file skipped that does not end in .tif (1 in .json)")
 
 
-def test_the_voxels_of_a_header_are_no_other_files(make_predictor, tmp_path):
+def test_raw_files_of_a_header_get_no_warning(make_predictor, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a", "b"):
@@ -214,17 +215,17 @@ def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_pa
     write_labels(folder / "c.nii.gz", array)
     (folder / "dataset.json").write_text("{}")
     with pytest.raises(
-        InputError, match=r"c\.nii\.gz is an image to segment; dataset\.json there was not written by"
+        InputError, match=r"c\.nii\.gz is an image to segment; its dataset\.json was not written by"
     ) as caught:
         make_predictor().predict_folder(folder, folder)
-    assert str(caught.value).endswith(". Choose another folder.")  # nothing else would help
+    assert str(caught.value).endswith(". Choose another folder.")  # --overwrite would not help
     with pytest.raises(InputError, match=r"c\.nii\.gz is an image to segment"):
         make_predictor().predict_folder(folder, folder, overwrite=True)
     assert (folder / "dataset.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("inside", [("imagesTr", "imagesTs"), ("imagesTr",)])
-def test_the_folder_of_a_data_set_is_pointed_to_its_images(make_predictor, tmp_path, inside):
+def test_error_for_a_data_set_names_its_image_folders(make_predictor, tmp_path, inside):
     dataset = tmp_path / "dataset"
     for name in ("labelsTr", *inside):
         (dataset / name).mkdir(parents=True)
@@ -247,16 +248,16 @@ def test_label_maps_are_not_written_among_the_images(make_predictor, volumes):
     assert names(folder) == before
 
 
-def test_refusals_come_before_the_work(make_predictor, volumes, tmp_path):
+def test_errors_are_raised_before_the_work(make_predictor, volumes, tmp_path):
     predictor = make_predictor()
-    with pytest.raises(UsageError, match="no axes to mirror"):
+    with pytest.raises(UsageError, match="mirroring: expected axes"):
         predictor.predict_folder(volumes[0], tmp_path / "out", mirror=True)
     with pytest.raises(InputError, match="no such file or folder"):
         predictor.predict_folder(tmp_path / "absent", tmp_path / "out")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="expected a folder, got a file"):
         predictor.predict_folder(volumes[0], tmp_path / "file")
-    with pytest.raises(UsageError, match="no images to segment"):
+    with pytest.raises(UsageError, match="expected a folder or files, got none"):
         predictor.predict_folder([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -272,7 +273,7 @@ def test_several_sources(make_predictor, volumes, tmp_path):
     assert [case.case for case in record.cases] == ["a", "b"]
     for case, array in arrays.items():
         np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
-    with pytest.raises(InputError, match="a there more than once"):
+    with pytest.raises(InputError, match="more than one case has the name a"):
         predictor.predict_folder([folder, folder], tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
 
@@ -303,22 +304,22 @@ def test_the_next_case_is_prepared_while_one_is_segmented(make_predictor, volume
 def test_a_case_is_written_while_the_next_is_segmented(make_predictor, volumes, tmp_path, monkeypatch):
     from threading import Event
 
-    begun, calls = Event(), []
+    started, calls = Event(), []
 
-    class Telling(nn.Module):
+    class Recording(nn.Module):
         def forward(self, batch):
             calls.append(1)
             if len(calls) == 2:
-                begun.set()
+                started.set()
             return Threshold()(batch)
 
     def write(path, label_map, *, like):
-        assert begun.wait(30), "the second case is segmented only after the first is written"
+        assert started.wait(30), "the second case is segmented only after the first is written"
         write_label_map(path, label_map, like=like)
 
     monkeypatch.setattr(folders, "write_label_map", write)
     folder, arrays = volumes
-    record = make_predictor(Telling()).predict_folder(folder, tmp_path / "out")
+    record = make_predictor(Recording()).predict_folder(folder, tmp_path / "out")
     assert [case.fault for case in record.cases] == [None, None]
     for case, array in arrays.items():
         np.testing.assert_array_equal(read_label_map(tmp_path / "out" / f"{case}.nii.gz").array[0], array)
@@ -327,7 +328,7 @@ def test_a_case_is_written_while_the_next_is_segmented(make_predictor, volumes, 
 def test_a_case_with_probabilities_is_written_before_the_next(make_predictor, volumes, tmp_path, monkeypatch):
     done = []
 
-    class Telling(nn.Module):
+    class Recording(nn.Module):
         def forward(self, batch):
             done.append("segmented")
             return Threshold()(batch)
@@ -337,7 +338,7 @@ def test_a_case_with_probabilities_is_written_before_the_next(make_predictor, vo
         done.append("written")
 
     monkeypatch.setattr(folders, "write_label_map", write)
-    make_predictor(Telling()).predict_folder(volumes[0], tmp_path / "out", probabilities=True)
+    make_predictor(Recording()).predict_folder(volumes[0], tmp_path / "out", probabilities=True)
     assert done == ["segmented", "written"] * 2
 
 
@@ -350,7 +351,7 @@ def test_a_full_disk_ends_a_prediction(make_predictor, volumes, tmp_path, monkey
         make_predictor().predict_folder(volumes[0], tmp_path / "out")
 
 
-def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
+def test_existing_label_maps_are_skipped(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     output = tmp_path / "out"
     predictor = make_predictor()
@@ -366,7 +367,7 @@ def test_what_is_there_is_skipped(make_predictor, volumes, tmp_path):
     assert PredictionRecord.read(output / "prediction.json") == again
 
 
-def test_a_prediction_that_was_stopped_goes_on(make_predictor, volumes, tmp_path):
+def test_a_stopped_prediction_continues(make_predictor, volumes, tmp_path):
     class Stopping(nn.Module):
         def forward(self, batch):
             if calls:
@@ -383,7 +384,7 @@ def test_a_prediction_that_was_stopped_goes_on(make_predictor, volumes, tmp_path
     assert [case.skipped for case in record.cases] == [True, False]
 
 
-def test_only_what_was_predicted_alike_is_skipped(make_predictor, volumes, tmp_path):
+def test_label_maps_of_other_options_are_not_skipped(make_predictor, volumes, tmp_path):
     folder, _ = volumes
     output = tmp_path / "out"
     predictor = make_predictor(inference={"mirror_axes": (0,)})
@@ -399,7 +400,7 @@ def test_only_what_was_predicted_alike_is_skipped(make_predictor, volumes, tmp_p
         predictor.predict_folder(folder, output, skip_existing=True)
 
 
-def test_what_other_weights_predicted_is_not_skipped(make_predictor, volumes, tmp_path):
+def test_label_maps_of_other_weights_are_not_skipped(make_predictor, volumes, tmp_path):
     folder, _ = volumes
     output, network = tmp_path / "out", nn.Conv3d(1, 2, 1)
     make_predictor(network).predict_folder(folder, output)
@@ -408,7 +409,7 @@ def test_what_other_weights_predicted_is_not_skipped(make_predictor, volumes, tm
 
     with torch.no_grad():
         network.bias.add_(1)
-    with pytest.raises(InputError, match="the model's weights, plan or postprocessing were others"):
+    with pytest.raises(InputError, match="the model's weights, plan or postprocessing differ"):
         make_predictor(network).predict_folder(folder, output, skip_existing=True)
 
 
@@ -418,7 +419,7 @@ def test_uncertainty_maps(make_predictor, volumes, tmp_path):
     one = predictor.predict_folder(folder, tmp_path / "one", uncertainty=True)
     assert (one.cases[0].entropy, one.cases[0].disagreement) == ("entropy/a.nii.gz", None)
     found = read_image(tmp_path / "one" / "entropy" / "a.nii.gz")
-    # The network says 0.5 and -0.5 for logits of ones and zeros.
+    # The logits are 0.5 for ones and -0.5 for zeros.
     likely = 1 / (1 + np.exp(-0.5))
     expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
     np.testing.assert_allclose(found.array[0], expected, atol=1e-3)
@@ -426,11 +427,11 @@ def test_uncertainty_maps(make_predictor, volumes, tmp_path):
     mirrored = predictor.predict_folder(folder, tmp_path / "two", uncertainty=True, mirror=True)
     assert mirrored.cases[0].disagreement == "disagreement/a.nii.gz"
     assert not read_image(tmp_path / "two" / "disagreement" / "a.nii.gz").array.round(3).any()
-    evaluate(tmp_path / "two", tmp_path / "two")
+    evaluate(tmp_path / "two", tmp_path / "two", context=RunContext())
 
 
 def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path):
-    """Of an oblique image that is cropped, turned and resampled on its way through the network."""
+    """An oblique image is cropped, permuted and resampled for the network."""
     array = np.zeros((12, 30, 26), np.uint8)
     array[2:9, 6:20, 4:18] = 1
     cos, sin = np.cos(0.3), np.sin(0.3)
@@ -454,7 +455,7 @@ def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path)
             source.direction,
         )
     entropy = read_image(tmp_path / "out" / "entropy" / "scan.nii.gz").array[0]
-    # The network says 0.5 where the image is 1, all that is left by cropping, and nothing is known of the rest.
+    # The logit is 0.5 where the image is 1. Cropping removes all other voxels.
     likely = 1 / (1 + np.exp(-0.5))
     expected = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
     np.testing.assert_allclose(entropy, np.where(array == 1, expected, 0), atol=1e-3)

@@ -1,4 +1,4 @@
-"""What prediction holds in the host's memory, measured in a process of its own."""
+"""Host memory of a prediction, measured in a new process."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ PROGRAM = """
     from scanseg.specs import PreprocessingSpec, SamplingSpec
 
     class Cheap(nn.Module):
-        '''Bins of the intensity, without a network's cost.'''
+        '''Intensity bins without the cost of a network.'''
         def forward(self, batch):
             middles = torch.linspace(-1, 1, NUM_LABELS).view(1, -1, 1, 1, 1)
             return -(batch - middles).abs()
@@ -66,7 +66,7 @@ PAIR = f"""Predictor(
     )"""
 
 
-def measure(
+def measure_memory(
     num_labels,
     shape,
     patch,
@@ -90,16 +90,16 @@ def measure(
     return before, peak
 
 
-def test_logits_are_not_held_whole():
-    """14 labels of 96x512x512 voxels are 1.4 GB of float32 logits; slabs of 512 MiB at most are held."""
-    before, peak = measure(14, (96, 512, 512), (16, 128, 128), overlap=0.0)
+def test_logits_of_the_whole_image_are_not_held():
+    """14 labels of 96x512x512 voxels are 1.4 GB of float32 logits. Slabs have at most 512 MiB."""
+    before, peak = measure_memory(14, (96, 512, 512), (16, 128, 128), overlap=0.0)
     logits = 14 * 96 * 512 * 512 * 4
     assert peak - before < 0.9 * logits
 
 
-def test_probabilities_of_a_pair_are_not_held_whole():
-    """Measured: 1.6 GiB, two slabs of logits above all; float16 probabilities of one plan would be 0.7 GiB more."""
-    before, peak = measure(14, (96, 512, 512), (16, 128, 128), overlap=0.0, predictor=PAIR)
+def test_probabilities_of_a_pair_are_not_held():
+    """Measured: 1.6 GiB, mainly two slabs of logits. float16 probabilities of one plan need 0.7 GiB more."""
+    before, peak = measure_memory(14, (96, 512, 512), (16, 128, 128), overlap=0.0, predictor=PAIR)
     assert peak - before < 2.2 * 2**30, (peak - before) / 2**30
 
 
@@ -114,5 +114,5 @@ def test_probabilities_of_a_pair_are_not_held_whole():
     ids=["own-grid", "resampled"],
 )
 def test_a_large_volume_stays_under_6_gib(patch, spacing, target):
-    _, peak = measure(14, (600, 512, 512), patch, spacing=spacing, target=target, overlap=0.5)
+    _, peak = measure_memory(14, (600, 512, 512), patch, spacing=spacing, target=target, overlap=0.5)
     assert peak < 6 * 2**30

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from scanseg.inference import windows
-from scanseg.inference.resample import restore
+from scanseg.inference.resample import resample_to_source
 from scanseg.inference.windows import SlidingWindow, predict_windows
 from scanseg.specs import CaseGeometry
 
@@ -22,10 +22,10 @@ GEOMETRY = CaseGeometry(
 
 
 def predict(network, image, device, **changes):
-    windowing = SlidingWindow(
+    sliding_window = SlidingWindow(
         patch_size=(8, 16, 16), num_outputs=3, window_batch=4, mirror_axes=(0, 2), **changes
     )
-    return predict_windows([network.to(device)], image, windowing, device=device)
+    return predict_windows([network.to(device)], image, sliding_window, device=device)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def image(generator):
     return torch.randn(1, 18, 30, 30, generator=generator)
 
 
-def test_windows_equal_those_of_the_cpu(network, image):
+def test_windows_equal_the_cpu(network, image):
     expected = predict(network, image, torch.device("cpu"))
     result = predict(network, image, GPU)
     assert (result.device.type, result.dtype) == ("cuda", torch.float32)
@@ -49,7 +49,7 @@ def test_windows_equal_those_of_the_cpu(network, image):
     torch.testing.assert_close(lowered.cpu(), expected, atol=5e-2, rtol=0)
 
 
-def test_logits_that_do_not_fit_are_held_by_the_host(network, image, monkeypatch):
+def test_the_host_holds_logits_that_do_not_fit(network, image, monkeypatch):
     expected = predict(network, image, GPU)
     monkeypatch.setattr(windows, "DEVICE_FRACTION", 0.0)
     result = predict(network, image, GPU)
@@ -65,11 +65,11 @@ def test_thin_slabs_equal_thick_ones(network, image, slab_bytes, monkeypatch):
 
 
 @pytest.mark.parametrize("held_on", ["cpu", "cuda"])
-def test_restoring_equals_that_of_the_cpu(held_on, generator):
+def test_resampling_equals_the_cpu(held_on, generator):
     logits = torch.randn(4, *GEOMETRY.shape, generator=generator)
 
-    def restored(slabs, device, **changes):
-        return restore(
+    def resampled(slabs, device, **changes):
+        return resample_to_source(
             slabs,
             GEOMETRY,
             num_outputs=3,
@@ -81,8 +81,8 @@ def test_restoring_equals_that_of_the_cpu(held_on, generator):
             **changes,
         )
 
-    expected = restored([logits], torch.device("cpu"))
-    result = restored(logits.to(held_on).split(7, dim=1), GPU, slab_bytes=200_000)
+    expected = resampled([logits], torch.device("cpu"))
+    result = resampled(logits.to(held_on).split(7, dim=1), GPU, slab_bytes=200_000)
     assert (result.label_map != expected.label_map).mean() < 1e-4
     for name in ("probabilities", "entropy", "disagreement"):
         assert abs(getattr(result, name) - getattr(expected, name)).max() < 4e-3

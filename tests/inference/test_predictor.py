@@ -57,7 +57,7 @@ def test_cropping_and_axis_order_are_undone(make_predictor):
     np.testing.assert_array_equal(prediction.probabilities[0][volume == 0], 1)
 
 
-def test_resampling_comes_back_to_the_source_grid(make_predictor):
+def test_results_are_resampled_to_the_source_grid(make_predictor):
     volume = np.zeros((10, 16, 16), np.float32)
     volume[:, :8] = 1
     predictor = make_predictor(preprocessing={"spacing": (1.0, 1.0, 1.0), "image_order": 1})
@@ -77,12 +77,12 @@ def test_pictures(make_predictor, rng):
     assert prediction.probabilities.shape == (2, 20, 17)
 
 
-@pytest.mark.parametrize("restoring", ["logits", "labels"])
-def test_slices_are_resized_and_back(make_predictor, restoring):
+@pytest.mark.parametrize("resampling", ["logits", "labels"])
+def test_slices_are_resized_and_back(make_predictor, resampling):
     predictor = make_predictor(
         patch_size=(16, 16),
         preprocessing={"slice_size": (16, 16), "image_order": 1},
-        inference={"mode": "slices", "slice_resampling": restoring},
+        inference={"mode": "slices", "slice_resampling": resampling},
         order="every-slice",
     )
     volume = np.zeros((3, 40, 24), np.float32)
@@ -104,7 +104,7 @@ def test_regions(make_predictor, volume):
         predictor.network.weight.fill_(1)
         predictor.network.bias.copy_(torch.tensor([-0.3, -0.7]))
     prediction = predictor.predict(volume, probabilities=True)
-    # Values nearer to a threshold than float32 tells apart are left out.
+    # Values too close to a threshold for float32 are left out.
     clear = (np.abs(volume - 0.3) > 1e-5) & (np.abs(volume - 0.7) > 1e-5)
     expected = (volume > 0.3).astype(int) + (volume > 0.7)
     np.testing.assert_array_equal(prediction.label_map[clear], expected[clear])
@@ -138,37 +138,39 @@ def test_mirroring_uses_the_axes_of_the_plan(make_predictor, volume):
 
 
 def test_mirroring_without_axes_is_refused(make_predictor, volume):
-    with pytest.raises(UsageError, match="names no axes to mirror"):
+    with pytest.raises(UsageError, match=r"mirroring: expected axes in the plan's inference\.mirror_axes"):
         make_predictor().predict(volume, mirror=True)
 
 
-def test_spacing_is_asked_for_where_it_is_needed(make_predictor, volume):
+def test_arrays_need_a_spacing_if_the_plan_resamples(make_predictor, volume):
     predictor = make_predictor(preprocessing={"spacing": (1.0, 1.0, 1.0)})
-    with pytest.raises(UsageError, match=r"resamples to \(1.0, 1.0, 1.0\) mm.*pass spacing="):
+    with pytest.raises(UsageError, match=r"resamples to \(1.0, 1.0, 1.0\) mm.*Pass spacing="):
         predictor.predict(volume)
-    with pytest.raises(UsageError, match="spacing is for arrays"):
+    with pytest.raises(UsageError, match="spacing: expected none for files and images"):
         predictor.predict(image_of(volume[None]), spacing=(1, 1, 1))
 
 
 @pytest.mark.parametrize("spacing", [1.0, ("a", "b", "c"), (1.0, 1.0), (0.0, 1.0, 1.0)])
-def test_a_spacing_that_is_none(make_predictor, volume, spacing):
-    with pytest.raises(InputError, match=r"spacing .* must be 3 positive numbers of mm"):
+def test_an_invalid_spacing_is_refused(make_predictor, volume, spacing):
+    with pytest.raises(InputError, match="spacing: expected 3 positive numbers in mm"):
         make_predictor().predict(volume, spacing=spacing)
 
 
 def test_a_folder_is_refused(make_predictor, tmp_path):
-    with pytest.raises(UsageError, match="is a folder; predict_folder"):
+    with pytest.raises(UsageError, match=r"expected a file, got a folder.*predict_folder"):
         make_predictor().predict(tmp_path)
 
 
 def test_faulty_arrays_are_refused(make_predictor, volume):
     predictor = make_predictor()
-    with pytest.raises(InputError, match=r"shape \(2, 11, 13, 9\).*1 channel \(MRI\).*spacing \(0.0, 1.0\)"):
+    with pytest.raises(
+        InputError, match=r"1 channel \(MRI\).*shape \(2, 11, 13, 9\).*spacing: .*\(0.0, 1.0\)"
+    ):
         predictor.predict(np.stack([volume, volume]), spacing=(0, 1))
     volume[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         predictor.predict(volume)
-    with pytest.raises(InputError, match=r"shape \(0, 13, 9\): no voxels"):
+    with pytest.raises(InputError, match=r"at least one voxel, got shape \(0, 13, 9\)"):
         make_predictor().predict(volume[:0])
     with pytest.raises(InputError, match="complex64"):
         predictor.predict(volume.astype(np.complex64))
@@ -180,7 +182,7 @@ def test_wrong_channels_name_the_file(make_predictor, tmp_path):
     predictor = make_predictor(
         dataset={"channel_names": ("T1", "T2")}, preprocessing={"normalizations": (NoNormalization(),) * 2}
     )
-    with pytest.raises(InputError, match=r"case\.nii\.gz: image of 1 channel, not 2"):
+    with pytest.raises(InputError, match=r"case\.nii\.gz: image: expected 2 channels, got 1"):
         predictor.predict(tmp_path / "case.nii.gz")
 
 
@@ -192,13 +194,11 @@ def test_out_of_memory_is_one_message(make_predictor, volume, allocate):
                 raise torch.OutOfMemoryError("no")
             allocate(10**15)
 
-    with pytest.raises(
-        ScansegError, match=r"memory of cpu does not suffice.*\(11, 13, 9\).*window_batch, now 4"
-    ):
+    with pytest.raises(ScansegError, match=r"not enough memory on cpu.*\(11, 13, 9\).*window_batch, now 4"):
         make_predictor(Greedy()).predict(volume)
 
 
-def test_an_image_too_large_to_preprocess_is_told_of(make_predictor, tmp_path, monkeypatch):
+def test_an_image_too_large_to_preprocess_is_reported(make_predictor, tmp_path, monkeypatch):
     array = np.ones((6, 7, 8), np.uint8)
     write_labels(tmp_path / "case_0000.nii.gz", array)
     monkeypatch.setattr("scanseg.inference.predictor.preprocess_image", lambda *_: np.empty(10**15))
@@ -252,7 +252,7 @@ def test_stored_cases_need_no_image_library(make_plan, tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=True)
 
 
-def test_outside_a_small_image_it_is_as_dark_as_in_training(make_predictor):
+def test_small_images_are_padded_with_the_background_value(make_predictor):
     seen = []
 
     class Recording(nn.Module):

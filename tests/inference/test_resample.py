@@ -5,7 +5,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from scanseg.errors import ScansegError
-from scanseg.inference.resample import resize_labels, restore
+from scanseg.inference.resample import resample_labels_to_source, resample_to_source
 from scanseg.specs import CaseGeometry
 
 CPU = torch.device("cpu")
@@ -25,9 +25,9 @@ def geometry_of(shape, crop_shape=None, *, start=(0, 0, 0), source_shape=None, a
     )
 
 
-def restored(logits, geometry, *, separate_z=False, order=None, cuts=(), **settings):
+def resampled(logits, geometry, *, separate_z=False, order=None, cuts=(), **settings):
     slabs = logits.tensor_split(list(cuts), dim=1)
-    return restore(
+    return resample_to_source(
         slabs,
         geometry,
         num_outputs=settings.pop("num_outputs", len(logits)),
@@ -39,11 +39,11 @@ def restored(logits, geometry, *, separate_z=False, order=None, cuts=(), **setti
 
 
 def label_map_of(logits, geometry, **settings):
-    return restored(logits, geometry, **settings).label_map
+    return resampled(logits, geometry, **settings).label_map
 
 
 def probabilities_of(logits, geometry, **settings):
-    return restored(logits, geometry, probabilities=True, **settings).probabilities
+    return resampled(logits, geometry, probabilities=True, **settings).probabilities
 
 
 def test_equal_grids_are_decided_voxel_by_voxel(generator):
@@ -102,7 +102,9 @@ def test_image_of_two_axes(generator):
     label_map = label_map_of(logits, geometry, separate_z=True)
     whole = F.interpolate(logits[:, 0][None], size=(16, 12), mode="bilinear")[0]
     np.testing.assert_array_equal(label_map, whole.argmax(0).numpy())
-    assert resize_labels([logits], geometry, num_outputs=len(logits), regions_class_order=None).shape == (
+    assert resample_labels_to_source(
+        [logits], geometry, num_outputs=len(logits), regions_class_order=None
+    ).shape == (
         16,
         12,
     )
@@ -125,9 +127,9 @@ def test_probabilities_of_regions(generator):
     assert not probabilities[:, 0].any()
 
 
-def test_labels_are_zoomed_as_published(generator):
+def test_labels_are_resized_as_published(generator):
     logits = torch.randn(5, 3, 8, 8, generator=generator)
-    label_map = resize_labels(
+    label_map = resample_labels_to_source(
         logits.split(2, dim=1), geometry_of((3, 8, 8), (3, 13, 11)), num_outputs=5, regions_class_order=None
     )
     for plane, labels in zip(label_map, logits.argmax(0).numpy(), strict=True):
@@ -150,19 +152,19 @@ def test_logits_that_are_not_finite_are_refused(value):
     with pytest.raises(ScansegError, match="not all finite"):
         label_map_of(logits, geometry)
     with pytest.raises(ScansegError, match="not all finite"):
-        resize_labels([logits], geometry, num_outputs=len(logits), regions_class_order=None)
+        resample_labels_to_source([logits], geometry, num_outputs=len(logits), regions_class_order=None)
 
 
-def test_few_bytes_at_a_time(generator, monkeypatch):
+def test_slabs_of_resized_logits_are_limited_in_bytes(generator, monkeypatch):
     sizes = []
     interpolate = F.interpolate
 
-    def watched(slices, **arguments):
+    def recorded(slices, **arguments):
         result = interpolate(slices, **arguments)
         sizes.append(result.numel() * 4)
         return result
 
-    monkeypatch.setattr(F, "interpolate", watched)
+    monkeypatch.setattr(F, "interpolate", recorded)
     logits = torch.randn(3, 30, 10, 10, generator=generator)
     label_map_of(logits, geometry_of((30, 10, 10), (60, 20, 20)), slab_bytes=200_000)
     assert len(sizes) > 1
@@ -172,12 +174,12 @@ def test_few_bytes_at_a_time(generator, monkeypatch):
 @pytest.mark.parametrize(("shape", "wanted"), [*SHAPES, ((7, 4, 4), (7, 5, 5)), ((3, 4, 4), (40, 4, 4))])
 @pytest.mark.parametrize("separate_z", [False, True])
 @pytest.mark.parametrize("step", [1, 2, 5])
-def test_where_slabs_are_cut_changes_nothing(shape, wanted, separate_z, step, generator):
+def test_results_do_not_depend_on_the_slabs(shape, wanted, separate_z, step, generator):
     logits = torch.randn(4, *shape, generator=generator)
     geometry = geometry_of(shape, wanted)
 
-    def everything(cuts):
-        return restored(
+    def all_maps(cuts):
+        return resampled(
             logits,
             geometry,
             num_outputs=3,
@@ -188,17 +190,17 @@ def test_where_slabs_are_cut_changes_nothing(shape, wanted, separate_z, step, ge
             slab_bytes=1000,
         )
 
-    whole, cut = everything(()), everything(range(step, shape[0], step))
+    whole, cut = all_maps(()), all_maps(range(step, shape[0], step))
     for name in ("label_map", "probabilities", "entropy", "disagreement"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
 
 
-def test_entropy_is_a_part_of_the_largest():
+def test_entropy_is_normalized():
     logits = torch.zeros(4, 3, 1, 1)
     logits[0, 1] = 50
     logits[:2, 2] = 50
     geometry = geometry_of((3, 1, 1), start=(1, 0, 0), source_shape=(5, 1, 1))
-    doubts = restored(logits, geometry, entropy=True).entropy.ravel()
-    np.testing.assert_allclose(doubts, [0, 1, 0, 0.5, 0], atol=1e-3)
-    regions = restored(logits[:2], geometry, order=(1, 2), entropy=True).entropy.ravel()
+    entropies = resampled(logits, geometry, entropy=True).entropy.ravel()
+    np.testing.assert_allclose(entropies, [0, 1, 0, 0.5, 0], atol=1e-3)
+    regions = resampled(logits[:2], geometry, order=(1, 2), entropy=True).entropy.ravel()
     np.testing.assert_allclose(regions, [0, 1, 0.5, 0, 0], atol=1e-3)

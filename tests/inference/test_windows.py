@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 class Counting(nn.Module):
-    """Apply a function; count the calls and the windows."""
+    """Network that applies a function and counts calls and windows."""
 
     def __init__(self, function):
         super().__init__()
@@ -41,9 +41,9 @@ def ignore(progress):
 
 def predict(network, image, patch_size, *, progress=ignore, **changes):
     settings = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3}
-    windowing = SlidingWindow(patch_size=patch_size, **(settings | changes))
+    sliding_window = SlidingWindow(patch_size=patch_size, **(settings | changes))
     networks = network if isinstance(network, list) else [network]
-    return predict_windows(networks, image, windowing, device=CPU, progress=progress)
+    return predict_windows(networks, image, sliding_window, device=CPU, progress=progress)
 
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0] + pair[1], pair[0]))
@@ -90,7 +90,7 @@ def test_the_identity_is_reproduced_exactly(shape, patch, overlap, generator):
     assert torch.equal(predict(nn.Identity(), image, patch, overlap=overlap), image)
 
 
-def test_windows_that_differ_are_blended_by_their_weights(generator):
+def test_windows_are_blended_by_gaussian_weights(generator):
     image = torch.randn(1, 9, 12, 10, generator=generator)
     patch, numbers = (6, 6, 6), iter(range(1000))
     network = Counting(
@@ -106,7 +106,7 @@ def test_windows_that_differ_are_blended_by_their_weights(generator):
     torch.testing.assert_close(blended[0], (total / weight).float())
 
 
-def test_a_2d_network_sees_each_slice_once_where_it_fits(generator):
+def test_a_2d_network_gets_each_slice_once_if_it_fits(generator):
     image = torch.randn(3, 5, 8, 6, generator=generator)
     network = Counting(lambda batch: batch.mean(dim=(2, 3), keepdim=True).expand_as(batch))
     result = predict(network, image, (8, 6), window_batch=2)
@@ -114,7 +114,7 @@ def test_a_2d_network_sees_each_slice_once_where_it_fits(generator):
     torch.testing.assert_close(result, image.mean(dim=(2, 3), keepdim=True).expand_as(image))
 
 
-def test_batch_size_changes_nothing_but_the_passes(generator):
+def test_results_do_not_depend_on_the_window_batch(generator):
     image = torch.randn(1, 12, 12, 12, generator=generator)
     one, many = (Counting(lambda batch: batch.cumsum(-1)) for _ in range(2))
     assert torch.equal(
@@ -163,7 +163,7 @@ def test_large_logits_are_held_in_half_precision(generator, monkeypatch):
     torch.testing.assert_close(result.float(), exact, atol=1e-2, rtol=0)
 
 
-def test_autocast_lowers_the_network_only():
+def test_autocast_applies_to_the_network_only():
     seen = []
     network = nn.Sequential(nn.Conv3d(1, 2, 1), Counting(lambda batch: seen.append(batch.dtype) or batch))
     result = predict(network, torch.ones(1, 4, 4, 4), (4, 4, 4), num_outputs=2, autocast_dtype=torch.bfloat16)
@@ -172,13 +172,13 @@ def test_autocast_lowers_the_network_only():
 
 
 def test_progress_counts_windows():
-    heard = []
-    predict(nn.Identity(), torch.ones(1, 8, 8, 12), (8, 8, 8), window_batch=1, progress=heard.append)
-    assert [(progress.done, progress.total) for progress in heard] == [(0, 2), (1, 2), (2, 2)]
+    updates = []
+    predict(nn.Identity(), torch.ones(1, 8, 8, 12), (8, 8, 8), window_batch=1, progress=updates.append)
+    assert [(progress.done, progress.total) for progress in updates] == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_a_network_of_another_shape_is_refused():
-    with pytest.raises(ScansegError, match=r"shape \(1, 1, 4, 4, 4\) instead of \(1, 3, 4, 4, 4\)"):
+    with pytest.raises(ScansegError, match=r"shape \(1, 3, 4, 4, 4\) by the plan, got \(1, 1, 4, 4, 4\)"):
         predict(nn.Identity(), torch.ones(1, 4, 4, 4), (4, 4, 4), num_outputs=3)
 
 
@@ -191,18 +191,20 @@ def test_the_image_is_not_changed(generator):
 
 @pytest.mark.parametrize("shape", [(40, 9, 11), (7, 9, 11), (5, 3, 4)])
 @pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
-def test_slabs_are_thin_and_equal_the_whole(shape, patch, generator, monkeypatch):
+def test_slabs_are_thin_and_equal_the_whole_image(shape, patch, generator, monkeypatch):
     image = torch.randn(2, *shape, generator=generator)
     network = nn.Conv3d(2, 3, 3, padding=1) if len(patch) == 3 else nn.Conv2d(2, 3, 3, padding=1)
-    windowing = SlidingWindow(patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,))
-    whole = predict_windows([network], image, windowing, device=CPU)
+    sliding_window = SlidingWindow(
+        patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,)
+    )
+    whole = predict_windows([network], image, sliding_window, device=CPU)
     monkeypatch.setattr(windows, "SLAB_BYTES", 1)
-    slabs = [slab.clone() for slab in predict_slabs([network], image, windowing, device=CPU)]
+    slabs = [slab.clone() for slab in predict_slabs([network], image, sliding_window, device=CPU)]
     assert torch.equal(torch.cat(slabs, dim=1), whole)
     assert max(slab.shape[1] for slab in slabs) <= (8 if len(patch) == 3 else 1)
 
 
-def test_several_networks_are_averaged_and_judged(generator):
+def test_mean_and_disagreement_of_several_networks(generator):
     image = torch.randn(1, 6, 6, 6, generator=generator)
     networks = [nn.Conv3d(1, 3, 3, padding=1) for _ in range(2)]
     with torch.no_grad():
@@ -222,7 +224,7 @@ def test_several_networks_are_averaged_and_judged(generator):
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_members_that_say_the_same_do_not_disagree(regions, generator):
+def test_equal_members_have_no_disagreement(regions, generator):
     image = torch.randn(2, 9, 10, 11, generator=generator)
     network = nn.Conv3d(2, 2, 1)
     result = predict(

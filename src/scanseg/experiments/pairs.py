@@ -202,7 +202,7 @@ def _predict(
         predictor, store = predictors[configurations.index(each)], each.prepared.store
         stored = store.case(case)
         predictions.append(
-            predictor.view(
+            predictor.predict_plan(
                 store.read_image(stored).astype(np.float32),
                 stored.geometry,
                 predicted=store.read_predicted(stored),

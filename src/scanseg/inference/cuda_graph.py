@@ -1,7 +1,7 @@
-"""A network's passes as CUDA graphs: hundreds of kernels launched at once.
+"""Passes of a network as CUDA graphs.
 
-At small batches a pass of these networks launches kernels more slowly than the GPU runs them. Windows all have one
-shape, so that a pass is captured once and replayed for the others.
+For small batches, launching the hundreds of kernels of a pass takes longer than running them. All windows have the same
+shape, so a pass is captured once and replayed for the other windows.
 """
 
 import logging
@@ -17,30 +17,40 @@ from scanseg.runtime import capture
 _LOGGER = logging.getLogger(__name__)
 
 DIRECT_PASSES = 3
-"""Passes of a shape that run directly: libraries choose their kernels in them, and few windows need no graph."""
+"""Passes of a shape that run directly before the capture.
+
+Libraries choose their kernels in these passes, and images of few windows need no graph.
+"""
 MAX_SHAPES = 2
-"""Shapes of which graphs are held, since each holds the memory of a pass: a whole batch of windows, and the rest."""
+"""Maximum number of shapes with a graph: a full batch of windows, and the last, smaller batch.
+
+Each graph holds the memory of a pass.
+"""
 
 Windows = Float[Tensor, "batch channel *patch"]
 Logits = Float[Tensor, "batch output *patch"]
 
 
 class CudaGraphNetwork:
-    """Calls a network; from the fourth call of a shape on, replays its CUDA graph.
+    """Network whose passes are replayed as CUDA graphs.
 
-    Before the first call of a shape a pass without numbers asks for all kernels, which are compiled at the same time.
-    The numbers are those of a direct call. Where a pass cannot be captured (the memory does not suffice, or the network
-    reads a value back to the host) the reason is logged once, as a warning, and every pass runs directly.
+    The first three calls of a shape run directly, and later calls replay a graph. Before the first call of a shape, a
+    pass without computation requests all kernels, which are then compiled in parallel. Results equal those of direct
+    calls.
+
+    If a pass cannot be captured (memory ran out, or the network reads a value back to the host), the reason is logged
+    once as a warning, and all passes run directly.
     """
 
     def __init__(
         self, network: Callable[[Windows], Logits], *, beside: torch.cuda.CUDAGraph | None = None
     ) -> None:
-        """Take a network into use.
+        """Wrap a network.
 
         Args:
-            network: In evaluation, on a GPU with CUDA. The values of its parameters may change, but not where they lie.
-            beside: A captured graph whose memory may be used, since it is never replayed at the same time.
+            network: Network in evaluation mode on a GPU with CUDA. Its parameters may change in place, but must stay at
+                the same address.
+            beside: A captured graph whose memory may be shared. It must never be replayed at the same time.
         """
         self._network = network
         self._beside = beside
@@ -50,7 +60,7 @@ class CudaGraphNetwork:
 
     @property
     def num_graphs(self) -> int:
-        """Number of shapes whose passes are replayed."""
+        """Number of shapes with a graph."""
         return len(self._graphs)
 
     @torch.inference_mode()
@@ -63,7 +73,7 @@ class CudaGraphNetwork:
         return self._network(windows) if graph is None else graph.replay(windows)
 
     def _capture(self, windows: Windows) -> "_Graph | None":
-        """Return a new graph, or None where this pass is to run directly."""
+        """Return a new graph, or `None` if this pass runs directly."""
         count = self._counts.get(windows.shape, 0)
         self._counts[windows.shape] = count + 1
         if self._refused or count < DIRECT_PASSES or len(self._graphs) == MAX_SHAPES:
@@ -81,7 +91,7 @@ class CudaGraphNetwork:
 
 
 class _Graph:
-    """One captured pass, with the memory in which its input and its logits lie."""
+    """One captured pass with the memory of its input and logits."""
 
     def __init__(
         self, network: Callable[[Windows], Logits], windows: Windows, beside: torch.cuda.CUDAGraph | None
@@ -89,7 +99,7 @@ class _Graph:
         self._input = windows.clone()
         self._graph = torch.cuda.CUDAGraph()
         dtype = torch.get_autocast_dtype("cuda")
-        # Weights that autocast has cast outside of the graph would be freed before it is replayed.
+        # Weights that autocast has converted outside of the graph would be freed before the replay, so no cache.
         with (
             torch.autocast(
                 "cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False
@@ -100,7 +110,7 @@ class _Graph:
             self._logits = network(self._input)
 
     def replay(self, windows: Windows) -> Logits:
-        """Return the logits of windows of the captured shape; no later replay changes them."""
+        """Return a copy of the logits of windows of the captured shape."""
         self._input.copy_(windows)
         self._graph.replay()
         return self._logits.clone()

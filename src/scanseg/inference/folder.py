@@ -1,4 +1,4 @@
-"""Segment every case of a folder, one file a case, with a record beside them."""
+"""Segmentation of every case of a folder, with a record."""
 
 import time
 from collections import deque
@@ -6,35 +6,31 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scanseg.dataset import DESCRIPTION_FILE
 from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
-from scanseg.inference.inputs import doubt_spacing
-from scanseg.inference.model_digest import model_digest
+from scanseg.inference.inputs import spacing_warning
 from scanseg.inference.outputs import (
     RECORD_FILE,
-    Target,
-    Wanted,
-    check_earlier,
+    CaseOutputs,
+    OutputOptions,
+    check_earlier_record,
     check_output,
-    find_targets,
-    warn_of_others,
+    find_outputs,
+    warn_of_other_endings,
     write_map,
 )
+from scanseg.inference.prediction import Prediction, PreparedImage
+from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import describe_device, installed_versions
 from scanseg.specs import Plan, PredictedCase, PredictionRecord
 
-if TYPE_CHECKING:
-    from scanseg.inference.prediction import Prediction, PreparedImage
-    from scanseg.inference.predictor import Predictor
-
 
 def predict_folder(
-    predictor: "Predictor",
+    predictor: Segmenter,
     source: Path | Sequence[Path],
     *,
     output: Path,
@@ -45,60 +41,64 @@ def predict_folder(
     skip_existing: bool = False,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
-    """Segment every case of some folders and files.
+    """Segment every case of folders and files.
 
-    The output folder holds `CASE.ext` for each case with the ending of its image (`.png` for JPEG), where asked for
-    `CASE.npz` with its probabilities and `entropy/CASE.ext`, `disagreement/CASE.ext`, `dataset.json` with the labels,
-    and `prediction.json`, the record. Each file appears when it is complete, the label map of a case last; the record
-    grows with each case. While one is segmented the next is read and preprocessed, and the last is written.
+    The output folder holds these files. Each appears when it is complete, the label map of a case last. The record
+    grows with each case. While one case is segmented, the next one is prepared and the previous one is written.
+
+    - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG).
+    - `CASE.npz`: probabilities, if asked for.
+    - `entropy/CASE.ext`, `disagreement/CASE.ext`: uncertainty maps, if asked for.
+    - `dataset.json`: labels.
+    - `prediction.json`: the record.
 
     Args:
-        predictor: The network.
-        source: Folder of images named as in training, or the file of one case; or several of these.
-        output: Folder for the results; made if absent.
+        predictor: Predictor of the model.
+        source: Folder of images named as in training, or the file of one case, or a list of these.
+        output: Folder for the results. It is created if it is missing.
         mirror: Average over flips along the plan's `inference.mirror_axes`.
         probabilities: Write the probabilities too.
-        uncertainty: Write the entropy, and where there are several the disagreement of flips and networks.
-        overwrite: Replace what an earlier prediction wrote.
-        skip_existing: Leave out the cases whose files an earlier prediction, of the same model, wrote.
-        progress: Told of every case and every pass of the network.
+        uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
+        overwrite: Replace files of an earlier prediction.
+        skip_existing: Skip cases whose files an earlier prediction of the same model wrote.
+        progress: Called with each progress update: every case and every pass of the network.
 
     Returns:
         The record.
 
     Raises:
-        InputError: Cases cannot be found, or files would be replaced: before anything is done. Or some cases could
-            not be segmented: after all others are.
-        UsageError: The arguments do not go together.
+        InputError: No cases are found, or files would be replaced. This is raised before any work. Or some cases
+            could not be segmented. This is raised after all other cases.
+        UsageError: The arguments exclude each other, or the plan has no mirror axes.
     """
     if not isinstance(source, Path) and not source:
-        raise UsageError("no images to segment; give a folder or files")
+        raise UsageError("source: expected a folder or files, got none. Name at least one image.")
     if overwrite and skip_existing:
-        raise UsageError("overwrite and skip_existing exclude each other; leave one out")
+        raise UsageError("overwrite and skip_existing exclude each other. Leave one out.")
     begin, several = time.monotonic(), predictor.num_members(mirror=mirror) > 1
-    wanted = Wanted(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
+    options = OutputOptions(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
     sources = [source] if isinstance(source, Path) else list(source)
-    targets = find_targets(sources, output, dataset=predictor.plan.dataset, wanted=wanted)
-    warnings = warn_of_others(sources, file_ending=predictor.plan.dataset.file_ending)
+    outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options)
+    warnings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
     record = _new_record(predictor, mirror=mirror, warnings=warnings)
-    skipped = [target for target in targets if skip_existing and target.is_there]
-    waiting = [target for target in targets if not (skip_existing and target.is_there)]
+    skipped = [each for each in outputs if skip_existing and each.all_exist]
+    remaining = [each for each in outputs if not (skip_existing and each.all_exist)]
     description = predictor.plan.dataset.to_json()
     continued = skip_existing and (bool(skipped) or (output / RECORD_FILE).exists())
     if continued:
-        check_earlier(output, record)
-    check_output(output, waiting, description=description, overwrite=overwrite, continued=continued)
+        check_earlier_record(output, record)
+    check_output(output, remaining, description=description, overwrite=overwrite, continued=continued)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / DESCRIPTION_FILE, description)
-    done = {target.case.name: _told(target, skipped=True) for target in skipped}
+    done = {each.case.name: _entry(each, skipped=True) for each in skipped}
     write_text(output / RECORD_FILE, record.to_json())
-    for case in _predict_all(predictor, waiting, mirror=mirror, uncertainty=uncertainty, progress=progress):
+    for case in _predict_all(predictor, remaining, mirror=mirror, uncertainty=uncertainty, progress=progress):
         done[case.case] = case
-        told = tuple(done[target.case.name] for target in targets if target.case.name in done)
+        entries = tuple(done[each.case.name] for each in outputs if each.case.name in done)
         seconds = round(time.monotonic() - begin, 3)
-        record = record.model_copy(update={"cases": told, "seconds": seconds})
+        record = record.model_copy(update={"cases": entries, "seconds": seconds})
         write_text(output / RECORD_FILE, record.to_json())
-    if not waiting:
+    if not remaining:
         record = record.model_copy(update={"cases": tuple(done.values())})
         write_text(output / RECORD_FILE, record.to_json())
     refuse_faults(
@@ -107,11 +107,11 @@ def predict_folder(
     return record
 
 
-def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ...]) -> PredictionRecord:
-    """Return the record of a prediction that begins now."""
+def _new_record(predictor: Segmenter, *, mirror: bool, warnings: tuple[str, ...]) -> PredictionRecord:
+    """Return the record of a prediction that starts now."""
     return PredictionRecord(
         model=predictor.model,
-        model_digest=model_digest(predictor),
+        model_digest=predictor.compute_digest(),
         recipe=predictor.recipe,
         device=describe_device(predictor.device),
         precision=predictor.precision,
@@ -124,28 +124,28 @@ def _new_record(predictor: "Predictor", *, mirror: bool, warnings: tuple[str, ..
     )
 
 
-def _told(
-    target: Target,
+def _entry(
+    outputs: CaseOutputs,
     *,
     seconds: float = 0.0,
     warning: str | None = None,
     fault: str | None = None,
     skipped: bool = False,
 ) -> PredictedCase:
-    """Return the entry of a case."""
+    """Return the entry of a case in the record."""
 
     def name(path: Path | None) -> str | None:
         if path is None or fault is not None:
             return None
-        return path.relative_to(target.label_map.parent).as_posix()
+        return path.relative_to(outputs.label_map.parent).as_posix()
 
     return PredictedCase(
-        case=target.case.name,
-        images=tuple(str(path) for path in target.case.images),
-        label_map=name(target.label_map),
-        probabilities=name(target.probabilities),
-        entropy=name(target.entropy),
-        disagreement=name(target.disagreement),
+        case=outputs.case.name,
+        images=tuple(str(path) for path in outputs.case.images),
+        label_map=name(outputs.label_map),
+        probabilities=name(outputs.probabilities),
+        entropy=name(outputs.entropy),
+        disagreement=name(outputs.disagreement),
         seconds=round(seconds, 3),
         warning=warning,
         fault=fault,
@@ -154,52 +154,52 @@ def _told(
 
 
 def _predict_all(
-    predictor: "Predictor",
-    targets: Sequence[Target],
+    predictor: Segmenter,
+    cases: Sequence[CaseOutputs],
     *,
     mirror: bool,
     uncertainty: bool,
     progress: ProgressCallback,
 ) -> Iterator[PredictedCase]:
-    """Segment case by case; a case that cannot be is told of in its entry.
+    """Segment case by case, and yield their entries.
 
-    A thread writes a case while the next is segmented, one at most.
+    The entry of a failed case holds its error. A thread writes one case while the next one is segmented.
     """
-    total, ending = len(targets), deque[Future[PredictedCase]]()
+    total, writing = len(cases), deque[Future[PredictedCase]]()
     with ThreadPoolExecutor(1) as writer:
-        for number, (target, prepared) in enumerate(_prepared(predictor, targets)):
-            name, begin = target.case.name, time.monotonic()
+        for number, (outputs, prepared) in enumerate(_prepare_ahead(predictor, cases)):
+            name, begin = outputs.case.name, time.monotonic()
             progress(ProgressUpdate("predicting", number, total, name))
-            hear = _passes_of(name, number=number, total=total, progress=progress)
+            report = _window_progress(name, number=number, total=total, progress=progress)
             outcome = _segment(
-                predictor, target, prepared, mirror=mirror, uncertainty=uncertainty, progress=hear
+                predictor, outputs, prepared, mirror=mirror, uncertainty=uncertainty, progress=report
             )
-            ending.append(writer.submit(_end, target, outcome, predictor.plan, begin=begin))
-            # Probabilities are too large for two cases at a time.
-            held = 0 if target.probabilities is not None else 1
+            writing.append(writer.submit(_finish, outputs, outcome, predictor.plan, begin=begin))
+            # Probabilities are too large to hold those of two cases.
+            most = 0 if outputs.probabilities is not None else 1
             del outcome
-            while len(ending) > held:
-                yield ending.popleft().result()
+            while len(writing) > most:
+                yield writing.popleft().result()
             progress(ProgressUpdate("predicting", number + 1, total, name))
-        while ending:
-            yield ending.popleft().result()
+        while writing:
+            yield writing.popleft().result()
 
 
 def _segment(
-    predictor: "Predictor",
-    target: Target,
-    prepared: "Future[PreparedImage]",
+    predictor: Segmenter,
+    outputs: CaseOutputs,
+    prepared: Future[PreparedImage],
     *,
     mirror: bool,
     uncertainty: bool,
     progress: ProgressCallback,
-) -> "Prediction | ScansegError":
-    """Segment a case; return what is wrong with one that cannot be."""
+) -> Prediction | ScansegError:
+    """Segment a case, or return the error if it fails."""
     try:
         return predictor.predict_prepared(
             prepared.result(),
             mirror=mirror,
-            probabilities=target.probabilities is not None,
+            probabilities=outputs.probabilities is not None,
             uncertainty=uncertainty,
             progress=progress,
         )
@@ -207,54 +207,59 @@ def _segment(
         return error
 
 
-def _end(target: Target, outcome: "Prediction | ScansegError", plan: Plan, *, begin: float) -> PredictedCase:
-    """Write what became of a case, and return its entry."""
+def _finish(
+    outputs: CaseOutputs, outcome: Prediction | ScansegError, plan: Plan, *, begin: float
+) -> PredictedCase:
+    """Write the files of a case and return its entry."""
     warning = fault = None
     try:
         if isinstance(outcome, ScansegError):
             raise outcome
-        warning = doubt_spacing(outcome.image, plan)
-        _write(target, outcome)
+        warning = spacing_warning(outcome.image, plan)
+        _write(outputs, outcome)
     except ScansegError as error:
         fault = str(error)
-    return _told(target, seconds=time.monotonic() - begin, warning=warning, fault=fault)
+    return _entry(outputs, seconds=time.monotonic() - begin, warning=warning, fault=fault)
 
 
-def _write(target: Target, prediction: "Prediction") -> None:
-    """Write what was asked for, the label map last."""
-    if target.probabilities is not None and prediction.probabilities is not None:
-        write_probabilities(target.probabilities, prediction.probabilities, like=prediction.image)
+def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
+    """Write the files of a case, the label map last."""
+    if outputs.probabilities is not None and prediction.probabilities is not None:
+        write_probabilities(outputs.probabilities, prediction.probabilities, like=prediction.image)
     for path, values in (
-        (target.entropy, prediction.entropy),
-        (target.disagreement, prediction.disagreement),
+        (outputs.entropy, prediction.entropy),
+        (outputs.disagreement, prediction.disagreement),
     ):
         if path is not None and values is not None:
             write_map(path, values, like=prediction.image)
-    write_label_map(target.label_map, prediction.label_map, like=prediction.image)
+    write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
 
 
-def _passes_of(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:
-    """Return a listener that tells of the windows of a case as progress over all cases."""
+def _window_progress(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:
+    """Return a callback that reports the windows of a case as progress over all cases."""
 
-    def hear(update: ProgressUpdate) -> None:
+    def report(update: ProgressUpdate) -> None:
         progress(
             ProgressUpdate("predicting", number, total, f"{name}, window {update.done} of {update.total}")
         )
 
-    return hear
+    return report
 
 
-def _prepared(
-    predictor: "Predictor", targets: Sequence[Target]
-) -> Iterator[tuple[Target, "Future[PreparedImage]"]]:
-    """Give every case with its image, which a thread reads while the case before is segmented."""
+def _prepare_ahead(
+    predictor: Segmenter, cases: Sequence[CaseOutputs]
+) -> Iterator[tuple[CaseOutputs, Future[PreparedImage]]]:
+    """Yield every case with its image.
+
+    A thread prepares the image while the previous case is segmented.
+    """
     with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(predictor.prepare, target.case.images) for target in targets[:1]]
-        for index, target in enumerate(targets):
+        waiting = [reader.submit(predictor.prepare, first.case.images) for first in cases[:1]]
+        for index, outputs in enumerate(cases):
             current = waiting.pop()
             waiting += [
-                reader.submit(predictor.prepare, after.case.images)
-                for after in targets[index + 1 : index + 2]
+                reader.submit(predictor.prepare, following.case.images)
+                for following in cases[index + 1 : index + 2]
             ]
-            yield target, current
+            yield outputs, current
             del current

@@ -1,4 +1,4 @@
-"""From what a caller has, a file, an array, an image, to the image that a model expects."""
+"""Conversion of files, arrays and images to the image that a model expects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,30 +13,32 @@ from scanseg.specs import Plan
 
 Source = str | Path | Sequence[Path] | np.ndarray | Image
 
-_DOUBTFUL = 2.0
-"""Factor beyond the spacings of the training's data set at which an image's is doubted."""
+_SPACING_FACTOR = 2.0
+"""Factor beyond the spacings of the training's data set from which a spacing gets a warning."""
 
 
 def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None = None) -> Image:
-    """Return the image of a source; see `Predictor.predict`.
+    """Return the image of a source.
 
     Args:
-        source: A file, its files, an image or an array.
-        plan: Of the model.
-        spacing: Of an array.
+        source: File of an image, its files, an image, or an array; see `Predictor.predict`.
+        plan: Plan of the model.
+        spacing: Millimetres per voxel of an array along its spatial axes.
 
     Raises:
-        InputError: The image cannot be read, or is not what the plan expects.
-        UsageError: The arguments do not go together.
+        InputError: The image cannot be read, or does not fit the plan.
+        UsageError: The arguments exclude each other.
     """
     if isinstance(source, str):
         source = Path(source)
     if isinstance(source, np.ndarray):
         image = _image_of_array(source, spacing, plan)
     elif spacing is not None:
-        raise UsageError("spacing is for arrays; files and images have their own")
+        raise UsageError("spacing: expected none for files and images, which have their own. Leave it out.")
     elif isinstance(source, Path) and source.is_dir():
-        raise UsageError(f"{source} is a folder; predict_folder segments all of its cases")
+        raise UsageError(
+            f"{source}: expected a file, got a folder. Segment all of its cases by predict_folder."
+        )
     else:
         image = source if isinstance(source, Image) else read_image(source)
     _check_axes(image, source, plan)
@@ -44,61 +46,71 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
 
 
 def _check_axes(image: Image, source: Source, plan: Plan) -> None:
-    """Refuse an image of other axes than the model learnt; single slices are right for a 2D network."""
+    """Check that an image has the number of axes of the plan.
+
+    A 2D network also accepts single slices of volumes.
+    """
     if image.num_axes == plan.num_axes:
         return
     if image.num_axes == 2 and len(plan.sampling.patch_size) == 2:
         return
     raise InputError(
-        f"{describe(source)}: has {image.num_axes} spatial axes, shape {image.shape}; the model was trained on "
-        f"images of {plan.num_axes}. Give it such images."
+        f"{describe(source)}: expected {plan.num_axes} spatial axes as in the training, got {image.num_axes} (shape "
+        f"{image.shape}). Use images with {plan.num_axes} axes."
     )
 
 
-def doubt_spacing(image: Image, plan: Plan) -> str | None:
-    """Say that an image's spacing is beyond half of the smallest or twice the largest that the plan was made for.
+def spacing_warning(image: Image, plan: Plan) -> str | None:
+    """Return a warning if a spacing is far from the training's spacings.
 
-    A header that was lost makes voxels of 1 mm of any others, and a network then sees everything at a wrong size.
+    A missing header defaults to 1 mm per voxel, and the network then sees everything at a wrong size.
+
+    Args:
+        image: Image to segment.
+        plan: Plan with the range of spacings of its data set.
+
+    Returns:
+        Warning if the spacing of an axis is below half of the smallest or above twice the largest, else `None`.
     """
     if plan.spacing_range is None or len(image.spacing) != len(plan.spacing_range[0]):
         return None
     limits = zip(image.spacing, *plan.spacing_range, strict=True)
-    if all(lowest / _DOUBTFUL <= here <= highest * _DOUBTFUL for here, lowest, highest in limits):
+    if all(lowest / _SPACING_FACTOR <= size <= highest * _SPACING_FACTOR for size, lowest, highest in limits):
         return None
-    here, lowest, highest = (
+    own, lowest, highest = (
         " x ".join(f"{size:.3g}" for size in each) for each in (image.spacing, *plan.spacing_range)
     )
-    known = lowest if lowest == highest else f"{lowest} to {highest}"
-    return f"its spacing (z, y, x) is {here} mm, that of the training's data set {known} mm; is its header right?"
+    usual = lowest if lowest == highest else f"{lowest} to {highest}"
+    return f"spacing (z, y, x): expected about {usual} mm as in the training, got {own} mm. Check the header."
 
 
 def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None, plan: Plan) -> Image:
-    """Give an array its place in space."""
+    """Return the image of an array at the origin, with axes along the grid."""
     num_axes = plan.num_axes
     if spacing is None and plan.preprocessing.spacing is not None:
         raise UsageError(
-            f"the plan resamples to {plan.preprocessing.spacing} mm, so an array needs its spacing: pass "
-            f"spacing=, {num_axes} numbers in mm per voxel"
+            f"the plan resamples to {plan.preprocessing.spacing} mm, so an array needs its spacing. Pass spacing= with "
+            f"{num_axes} numbers in mm per voxel."
         )
     channels = array if array.ndim == num_axes + 1 else array[np.newaxis]
     faults = []
     if channels.ndim != num_axes + 1 or len(channels) != plan.dataset.num_channels:
         faults.append(
-            f"the array has shape {array.shape}; the model expects {counted(plan.dataset.num_channels, 'channel')} "
-            f"({', '.join(plan.dataset.channel_names)}) before {num_axes} spatial axes"
+            f"array: expected {counted(plan.dataset.num_channels, 'channel')} "
+            f"({', '.join(plan.dataset.channel_names)}) before {num_axes} spatial axes, got shape {array.shape}"
         )
     if array.size == 0:
-        faults.append(f"the array has shape {array.shape}: no voxels")
+        faults.append(f"array: expected at least one voxel, got shape {array.shape}")
     if array.dtype.kind not in "iufb":
-        faults.append(f"the array holds {array.dtype}; intensities are integers or floats")
+        faults.append(f"array: expected integers or floats, got {array.dtype}")
     elif not np.isfinite(array).all():
-        faults.append("the array holds NaN or infinite values; replace them")
+        faults.append("array: expected finite values, got NaN or infinite ones. Replace them")
     try:
         sizes = (1.0,) * num_axes if spacing is None else tuple(float(size) for size in spacing)
     except (TypeError, ValueError):
         sizes = ()
     if len(sizes) != num_axes or not all(0 < size < np.inf for size in sizes):
-        faults.append(f"spacing {sizes or spacing} must be {num_axes} positive numbers of mm")
+        faults.append(f"spacing: expected {num_axes} positive numbers in mm, got {sizes or spacing}")
     if faults:
         raise InputError("; ".join(faults))
     direction = tuple(float(value) for value in np.eye(num_axes).ravel())
@@ -106,7 +118,7 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
 
 
 def describe(source: Source) -> str:
-    """Return a source in words, for messages."""
+    """Return the name of a source, for messages."""
     if isinstance(source, Image | np.ndarray):
         return "the image"
     return str(source) if isinstance(source, str | Path) else ", ".join(str(path) for path in source)

@@ -1,4 +1,4 @@
-"""From a model folder, of one network or several, to what predicts."""
+"""Loading of a model folder as a predictor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +22,19 @@ def load(
     """Load a model for prediction.
 
     Args:
-        path: The model folder, or that of a cross-validation, whose models predict as one.
-        weights: Those that the training chose to export, the last, or the best on validation patches.
-        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        precision: Of the network's products; None: that of the plan's training.
-        cuda_graph: See `Predictor`.
+        path: Model folder, or folder of a cross-validation, whose folds predict as an ensemble.
+        device: Name of the device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+        weights: Weights to load: `exported`, `last` or `best` (highest Dice on validation patches).
+        precision: Precision of the network's products. `None`: that of the plan's training.
+        cuda_graph: Replay passes as a CUDA graph on a GPU with CUDA, see `Predictor`.
+
+    Returns:
+        Predictor of the model, with its first stage (cascade) and its members (ensemble).
 
     Raises:
-        InputError: The folder is no model, or its training has not finished.
-        UsageError: The device is not there.
+        InputError: The folder is not a model folder, or its training has not finished.
+        UsageError: The device is not available, or does not support the precision.
+        ScansegError: The network does not fit into memory.
     """
     chosen = choose_device(device)
     model = load_model(Path(path), device=chosen, weights=weights)
@@ -41,9 +45,9 @@ def load(
 def _predictor_of(
     model: LoadedModel, name: str, *, device: torch.device, precision: Precision | None, cuda_graph: bool
 ) -> Predictor:
-    """Return the predictor of a loaded model, with those of its first stage and of other plans.
+    """Return the predictor of a loaded model, with first stage and members.
 
-    What a first stage predicts is not postprocessed: the second has learnt from what was not.
+    The labels of a first stage are not postprocessed, as in the training of the second stage.
     """
 
     def make(part: LoadedModel) -> Predictor:
@@ -58,7 +62,7 @@ def _predictor_of(
         first_stage=None
         if model.first_stage is None
         else make(replace(model.first_stage, postprocessing=NOTHING)),
-        members=[make(other) for other in model.members],
+        members=[make(member) for member in model.members],
         precision=precision,
         cuda_graph=cuda_graph,
     )

@@ -1,34 +1,61 @@
-"""By what predictions of one model are told from those of another that lies, or lay, in the same folder."""
+"""Model digest: a checksum that recognizes a model by its content."""
 
 import zlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
+from torch import nn
 
-if TYPE_CHECKING:
-    from scanseg.inference.predictor import Predictor
+from scanseg.specs import Plan, PostprocessingSpec
 
 
-def model_digest(predictor: "Predictor") -> str:
-    """Return a checksum of all that decides what a predictor says: plans, weights and postprocessing.
+class Model(Protocol):
+    """Object with a network, its plan, and optional further models."""
+
+    @property
+    def plan(self) -> Plan:
+        """Plan of the network."""
+
+    @property
+    def postprocessing(self) -> PostprocessingSpec:
+        """Components to remove from label maps."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def first_stage(self) -> "Model | None":
+        """First stage of a cascade, if the model is one."""
+
+    @property
+    def members(self) -> "Sequence[Model]":
+        """Models of other plans that predict together with this one."""
+
+
+def compute_digest(model: Model) -> str:
+    """Return the checksum of plans, weights and postprocessing of a model.
 
     Args:
-        predictor: The predictor; the weights of all of its networks are read.
+        model: The model. The weights of all its networks are read.
+
+    Returns:
+        8 hexadecimal digits (CRC-32).
     """
     checksum = 0
-    for part in _parts(predictor):
+    for part in _parts(model):
         checksum = zlib.crc32(part, checksum)
     return f"{checksum:08x}"
 
 
-def _parts(predictor: "Predictor") -> Iterator[bytes | memoryview]:
-    """Give the plan, the weights and the postprocessing of a predictor, and those of the others that it asks."""
-    yield predictor.plan.to_json().encode()
-    yield predictor.postprocessing.to_json().encode()
-    for name, tensor in predictor.network.state_dict().items():
+def _parts(model: Model) -> Iterator[bytes | memoryview]:
+    """Yield plan, postprocessing and weights of a model and its further models."""
+    yield model.plan.to_json().encode()
+    yield model.postprocessing.to_json().encode()
+    for name, tensor in model.network.state_dict().items():
         yield name.encode()
         yield memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    for other in (predictor.first_stage, *predictor.members):
-        if other is not None:
-            yield from _parts(other)
+    for further in (model.first_stage, *model.members):
+        if further is not None:
+            yield from _parts(further)

@@ -1,4 +1,4 @@
-"""The files that a prediction writes, and whether it may."""
+"""Output files of a prediction, and checks before they are written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,57 +14,66 @@ from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec, PredictionRecord
 
 RECORD_FILE = "prediction.json"
+"""File name of the record."""
 
 WRITTEN_AS = dict.fromkeys(LOSSY_ENDINGS, ".png") | dict(
     zip(DETACHED_ENDINGS, (".nrrd", ".mha"), strict=True)
 )
-"""Endings of label maps whose images have an ending that label maps are not written with."""
+"""Ending of label maps by the ending of the image, if label maps cannot have the same one."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is written beside the label maps."""
+class OutputOptions:
+    """Files to write in addition to label maps."""
 
     probabilities: bool
+    """Write `CASE.npz`."""
     entropy: bool
+    """Write `entropy/CASE.ext`."""
     disagreement: bool
+    """Write `disagreement/CASE.ext`."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A case and the files it becomes; None: not wanted."""
+class CaseOutputs:
+    """A case and the paths of its output files."""
 
     case: RawCase
+    """The case with its image files."""
     label_map: Path
+    """Label map."""
     probabilities: Path | None
+    """Probabilities. `None`: not asked for."""
     entropy: Path | None
+    """Entropy map. `None`: not asked for."""
     disagreement: Path | None
+    """Disagreement map. `None`: not asked for."""
 
     @property
     def files(self) -> list[Path]:
-        """The files in the order in which they are written."""
+        """Paths in the order of writing."""
         others = (self.probabilities, self.entropy, self.disagreement)
         return [*(path for path in others if path is not None), self.label_map]
 
     @property
-    def is_there(self) -> bool:
-        """Whether all files are there."""
+    def all_exist(self) -> bool:
+        """True if all files exist."""
         return all(path.exists() for path in self.files)
 
 
-def find_targets(
-    sources: Sequence[Path], output: Path, *, dataset: DatasetSpec, wanted: Wanted
-) -> list[Target]:
-    """Find the cases of some folders and files, and name what they become.
+def find_outputs(
+    sources: Sequence[Path], output: Path, *, dataset: DatasetSpec, options: OutputOptions
+) -> list[CaseOutputs]:
+    """Find the cases of folders and files, and name their output files.
 
     Args:
         sources: Folders of images named as in training, or files of single cases.
         output: Folder for the results.
-        dataset: What the model was trained on.
-        wanted: What is written beside the label maps.
+        dataset: Data set of the training: channels and file ending.
+        options: Files to write in addition to label maps.
 
     Raises:
-        InputError: Cases cannot be found, or two have one name.
+        InputError: No cases are found, or two have the same name.
     """
     ending, num_channels = dataset.file_ending, dataset.num_channels
     folders = [source for source in sources if source.is_dir()]
@@ -82,17 +91,17 @@ def find_targets(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            f"{listed([str(source) for source in sources])}: {listed(twice)} there more than once; predict them "
-            f"into different folders."
+            f"{listed([str(source) for source in sources])}: more than one case has the name {listed(twice)}. Predict "
+            f"these cases into different folders."
         )
-    return [_target(case, output, wanted) for case in cases]
+    return [_outputs_of(case, output, options) for case in cases]
 
 
-def warn_of_others(sources: Sequence[Path], *, file_ending: str) -> tuple[str, ...]:
-    """Say which files of some folders are not looked at because of their endings.
+def warn_of_other_endings(sources: Sequence[Path], *, file_ending: str) -> tuple[str, ...]:
+    """Return a warning per folder that has files of other endings.
 
     Args:
-        sources: Folders, and files, of which nothing is said.
+        sources: Folders, and files, which are ignored here.
         file_ending: Ending of the images, with its dot.
     """
     warnings = []
@@ -103,80 +112,82 @@ def warn_of_others(sources: Sequence[Path], *, file_ending: str) -> tuple[str, .
             verb = "does" if number == 1 else "do"
             endings = listed([f"{count} in {ending}" for ending, count in others.items()])
             warnings.append(
-                f"{folder}: {counted(number, 'file')} skipped that {verb} not end in {file_ending} ({endings}); a file "
-                "given by name may have any known ending"
+                f"{folder}: {counted(number, 'file')} skipped that {verb} not end in {file_ending} ({endings}). Give a "
+                "file by its name to use another known ending."
             )
     return tuple(warnings)
 
 
-def _target(case: RawCase, output: Path, wanted: Wanted) -> Target:
-    """Name the files that a case becomes."""
+def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutputs:
+    """Name the output files of a case."""
     ending = file_ending(case.images[0])
     written = WRITTEN_AS.get(ending, ending)
     is_picture = DECODERS[written] == "pillow"
     map_name = f"{case.name}{written if DECODERS[written] == 'itk' else '.png' if is_picture else '.nii.gz'}"
-    return Target(
+    return CaseOutputs(
         case,
         label_map=output / f"{case.name}{written}",
-        probabilities=output / f"{case.name}.npz" if wanted.probabilities else None,
-        entropy=output / "entropy" / map_name if wanted.entropy else None,
-        disagreement=output / "disagreement" / map_name if wanted.disagreement else None,
+        probabilities=output / f"{case.name}.npz" if options.probabilities else None,
+        entropy=output / "entropy" / map_name if options.entropy else None,
+        disagreement=output / "disagreement" / map_name if options.disagreement else None,
     )
 
 
 def check_output(
-    output: Path, targets: Sequence[Target], *, description: str, overwrite: bool, continued: bool
+    output: Path, cases: Sequence[CaseOutputs], *, description: str, overwrite: bool, continued: bool
 ) -> None:
-    """Refuse to replace what is not ours, or what is, unless that was asked for.
+    """Check that no file would be replaced without permission.
+
+    Images and data sets are never replaced.
 
     Args:
         output: Folder for the results.
-        targets: What is to be written.
-        description: The `dataset.json` that is to be written.
-        overwrite: Files may be replaced.
-        continued: The earlier prediction goes on: files of cases that lack others may be replaced, and the record.
+        cases: Cases and their output files.
+        description: Content of the `dataset.json` to write.
+        overwrite: Results of an earlier prediction may be replaced.
+        continued: The earlier prediction continues: the record, and files of incomplete cases, may be replaced.
 
     Raises:
-        InputError: Something would be replaced.
+        InputError: A file would be replaced.
     """
     if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file; choose a folder for the label maps.")
-    inputs = {path.resolve() for target in targets for path in target.case.images}
-    written = [path for target in targets for path in target.files]
+        raise InputError(f"{output}: expected a folder, got a file. Choose a folder for the label maps.")
+    inputs = {path.resolve() for outputs in cases for path in outputs.case.images}
+    written = [path for outputs in cases for path in outputs.files]
     replaced = [path.name for path in written if path.resolve() in inputs]
-    told = "is an image" if len(replaced) == 1 else "are images"
-    faults = [f"{listed(replaced)} {told} to segment"] if replaced else []
+    noun = "is an image" if len(replaced) == 1 else "are images"
+    faults = [f"{listed(replaced)} {noun} to segment"] if replaced else []
     if not faults and output.resolve() in {path.parent for path in inputs}:
         faults.append("it is the folder of the images to segment")
-    there = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
+    existing = [path.name for path in (*written, output / RECORD_FILE) if path.exists()]
     described = output / DESCRIPTION_FILE
-    ours = not described.exists() or (output / RECORD_FILE).exists()
-    if not ours and described.read_text(encoding="utf-8", errors="replace") != description:
-        faults.append(f"{DESCRIPTION_FILE} there was not written by a prediction with this model")
+    is_own = not described.exists() or (output / RECORD_FILE).exists()
+    if not is_own and described.read_text(encoding="utf-8", errors="replace") != description:
+        faults.append(f"its {DESCRIPTION_FILE} was not written by a prediction with this model")
     if faults:
         raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder.")
-    if there and not (overwrite or continued):
+    if existing and not (overwrite or continued):
         raise InputError(
-            f"{output}: {listed(there)} would be replaced. Choose another folder, keep what "
-            f"is there and predict the rest by --skip-existing, or replace it by --overwrite."
+            f"{output}: {listed(existing)} would be replaced. Choose another folder, keep existing files and predict "
+            f"the other cases by --skip-existing, or replace them by --overwrite."
         )
 
 
-def check_earlier(output: Path, record: PredictionRecord) -> None:
-    """Make sure that what is there was predicted as what is to be added.
+def check_earlier_record(output: Path, record: PredictionRecord) -> None:
+    """Check that existing label maps are of the same model and options.
 
     Args:
         output: Folder of the results.
-        record: The record of what is to be added.
+        record: Record of the prediction that continues.
 
     Raises:
-        InputError: It was not, or nobody knows.
+        InputError: Model or options differ, or the earlier record is missing.
     """
     path = output / RECORD_FILE
     if not path.exists():
         raise InputError(
-            f"{output}: holds label maps but no {RECORD_FILE}, so nobody knows where they are from. Choose another "
-            f"folder, or replace them by --overwrite instead of --skip-existing."
+            f"{output}: holds label maps but no {RECORD_FILE}, so their model is unknown. Choose another folder, or "
+            f"replace them by --overwrite instead of --skip-existing."
         )
     earlier = PredictionRecord.read(path)
     differing = [
@@ -185,21 +196,21 @@ def check_earlier(output: Path, record: PredictionRecord) -> None:
         if getattr(earlier, name) != getattr(record, name)
     ]
     if not differing and earlier.model_digest != record.model_digest:
-        differing.append("the model's weights, plan or postprocessing were others, or were not noted")
+        differing.append("the model's weights, plan or postprocessing differ, or were not recorded")
     if differing:
         raise InputError(
-            f"{output}: what is there was predicted otherwise: {'; '.join(differing)}. Choose another folder, or "
-            f"replace it by --overwrite instead of --skip-existing."
+            f"{output}: the earlier prediction differs: {'; '.join(differing)}. Choose another folder, or replace its "
+            f"files by --overwrite instead of --skip-existing."
         )
 
 
 def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Image) -> None:
-    """Write an uncertainty map: a picture with 255 for 1, else float32.
+    """Write an uncertainty map as a picture or as float32.
 
     Args:
-        path: The file; its folder is made if absent.
-        values: From 0 to 1.
-        like: The image whose grid the map has.
+        path: Output file. A `.png` holds 255 for 1. Its folder is created if it is missing.
+        values: Values from 0 to 1.
+        like: Image with the same grid.
     """
     path.parent.mkdir(exist_ok=True)
     if path.suffix == ".png":

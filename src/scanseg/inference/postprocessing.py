@@ -1,6 +1,7 @@
-"""What is removed from a predicted label map: all but the largest connected component.
+"""Postprocessing: removal of all but the largest connected component.
 
-Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net). Components touch by faces, edges or corners.
+Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net). Voxels of a component touch by faces, edges or
+corners.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from scipy import ndimage
 from scanseg.specs import PostprocessingSpec
 
 NOTHING = PostprocessingSpec()
-"""Label maps stay as they are."""
+"""Postprocessing that changes nothing."""
 
 
 def postprocess(
@@ -21,12 +22,14 @@ def postprocess(
     *,
     labels: Mapping[str, Sequence[int]],
 ) -> UInt8[np.ndarray, "*spatial"]:
-    """Return a label map without what is to be removed; removed voxels become background.
+    """Return a label map without smaller components.
+
+    Removed voxels become background.
 
     Args:
-        label_map: The label map; it stays as it is.
-        spec: What to remove.
-        labels: Name of each label, or region, to the values that make it up.
+        label_map: The label map. It is not changed.
+        spec: Labels of which only the largest component stays.
+        labels: Label values by the name of each label or region.
     """
     if spec.largest_foreground:
         label_map = _keep_largest(label_map, label_map > 0)
@@ -38,7 +41,10 @@ def postprocess(
 def _keep_largest(
     label_map: UInt8[np.ndarray, "*spatial"], mask: Bool[np.ndarray, "*spatial"]
 ) -> UInt8[np.ndarray, "*spatial"]:
-    """Clear the voxels of a mask that are not in its largest component (the first of equals)."""
+    """Clear the voxels of a mask outside its largest component.
+
+    Of components of equal size the first one stays.
+    """
     box = ndimage.find_objects(mask.astype(np.uint8))
     if not box:
         return label_map

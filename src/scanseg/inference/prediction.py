@@ -1,9 +1,11 @@
-"""What a prediction takes and gives: an image as networks see it, and an image that was segmented."""
+"""Values of a prediction: prepared images, logits of a plan, and segmented images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Float, Float16, Float32, UInt8
+from torch import Tensor
 
 from scanseg.imaging import Image
 from scanseg.specs import CaseGeometry
@@ -14,23 +16,41 @@ class Prediction:
     """A segmented image."""
 
     label_map: UInt8[np.ndarray, "*spatial"]
-    """Labels on the grid of the image."""
+    """Label map on the grid of the image."""
     probabilities: Float16[np.ndarray, "output *spatial"] | None
-    """Probability of each label (background first) or region on the grid of the image, if asked for."""
+    """Probability of each label (background first) or region on the grid of the image. `None`: not asked for."""
     entropy: Float16[np.ndarray, "*spatial"] | None
-    """Entropy of the probabilities from 0 to 1, its largest value, if uncertainty was asked for."""
+    """Entropy of the probabilities, from 0 to 1. `None`: uncertainty was not asked for."""
     disagreement: Float16[np.ndarray, "*spatial"] | None
-    """Part of the entropy by which flips, networks and plans of an ensemble disagree, if there are several."""
+    """Part of the entropy due to disagreement of flips, networks and plans. `None`: there is only one, or uncertainty
+    was not asked for."""
     image: Image
     """The image that was segmented."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image, and what the network sees of it."""
+    """An image and its preprocessed array."""
 
     image: Image
+    """The image as read."""
     array: Float32[np.ndarray, "channel z y x"]
+    """Preprocessed image on the network's grid."""
     geometry: CaseGeometry
+    """Geometry of that grid in the image."""
     members: "tuple[PreparedImage, ...]" = ()
-    """The same image as the networks of other plans see it."""
+    """The same image preprocessed by the plans of the other members."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlanPrediction:
+    """Logits of a case by the networks of one plan."""
+
+    slabs: Iterable[Float[Tensor, "output slab y x"]]
+    """Logits on the networks' grid, slab by slab along z. A last channel can hold the disagreement of members."""
+    geometry: CaseGeometry
+    """Geometry of that grid in the source."""
+    separate_z: bool
+    """Take the nearest slice along z, as in preprocessing (`scanseg.preprocessing.separates_z`)."""
+    num_channels: int
+    """Channels of the slabs: outputs, and the disagreement if it is computed."""

@@ -1,36 +1,36 @@
-"""A network that segments images: from a file, or an array, to a label map on the same grid."""
+"""Segmentation of images: from a file or an array to a label map."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor, nn
+from torch import nn
 
-from scanseg.batches import one_hot, to_grid
+from scanseg.batches import to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.inference.cuda_graph import CudaGraphNetwork
+from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.inputs import Source, describe, open_source
-from scanseg.inference.plan_prediction import PlanPrediction, restore_mean, share_progress
+from scanseg.inference.model_digest import compute_digest
+from scanseg.inference.plan_predictor import PlanPredictor
 from scanseg.inference.postprocessing import NOTHING, postprocess
-from scanseg.inference.prediction import Prediction, PreparedImage
-from scanseg.inference.resample import Restored, resize_labels, restore
-from scanseg.inference.uncertainty import Network
-from scanseg.inference.windows import SlidingWindow, predict_slabs
-from scanseg.models import LogitEnsemble
-from scanseg.networks import place_network
-from scanseg.preprocessing import preprocess_image, separates_z
+from scanseg.inference.prediction import PlanPrediction, Prediction, PreparedImage
+from scanseg.inference.resample import SourceMaps
+from scanseg.preprocessing import preprocess_image
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.runtime import Precision, autocast_dtype, lacks_memory, memory_for
+from scanseg.runtime import Precision
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
 
 
 class Predictor:
-    """A network on its device with the plan that says how to use it."""
+    """A model on its device that segments images.
+
+    A model has a network with its plan. It may also have a first stage (cascade) and members with other plans
+    (ensemble).
+    """
 
     def __init__(
         self,
@@ -45,21 +45,25 @@ class Predictor:
         precision: Precision | None = None,
         cuda_graph: bool = True,
     ) -> None:
-        """Take a network into use; it is moved to the device and set to evaluation.
+        """Move a network to a device and set it to evaluation.
 
         Args:
-            plan: How images become the network's input, and its output a label map.
-            network: The network of the plan.
-            device: Where to compute.
-            model: Where the network comes from, for the record of predictions.
-            postprocessing: What is removed from label maps.
-            first_stage: The first stage of a cascade, which segments an image before this network does.
-            members: Predictors of other plans for the same labels; the mean of all probabilities, on the grid of the
-                image, decides. What they would remove from label maps, they do not.
-            precision: Of the network's products; None: that of the plan's training.
-            cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph: the same numbers, much
-                sooner at small batches, for the memory of a pass. Where a pass cannot be captured, the reason is
-                logged and passes run directly.
+            plan: Plan of the network: preprocessing, windows and labels.
+            network: Network of the plan.
+            device: Device of the computation.
+            model: Source of the network, for the record of predictions.
+            postprocessing: Components to remove from label maps. Defaults to none.
+            first_stage: First stage of a cascade. It segments an image before this network does.
+            members: Predictors of other plans for the same labels. All probabilities are averaged on the grid of the
+                image. The members' own postprocessing is not applied.
+            precision: Precision of the network's products. `None`: that of the plan's training.
+            cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph. Results are equal. Small
+                batches are much faster, and the graph needs the memory of one pass. If a pass cannot be captured, the
+                reason is logged and passes run directly.
+
+        Raises:
+            UsageError: The device does not support the precision.
+            ScansegError: The network does not fit into memory.
         """
         self.plan = plan
         self.device = device
@@ -67,50 +71,56 @@ class Predictor:
         self.postprocessing = postprocessing
         self.first_stage = first_stage
         self.members = tuple(members)
-        self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
-        with memory_for("the network", device=device):
-            self.network = place_network(network, device).eval()
-        replayed = cuda_graph and device.type == "cuda"
-        self._run = CudaGraphNetwork(self.network) if replayed else self.network
+        self._plan_predictor = PlanPredictor(
+            plan, network, device=device, precision=precision, cuda_graph=cuda_graph
+        )
+        self.network = self._plan_predictor.network
 
     @property
     def precision(self) -> str:
-        """Type in which the network computes its products; of all plans, where they differ."""
-        own = str(self._autocast_dtype or torch.float32).removeprefix("torch.")
-        return " + ".join(dict.fromkeys((own, *(other.precision for other in self.members))))
+        """Type of the networks' products, such as `bfloat16`, or several joined by `+`."""
+        own = self._plan_predictor.precision
+        return " + ".join(dict.fromkeys((own, *(member.precision for member in self.members))))
 
     @property
     def recipe(self) -> str:
-        """Name of the recipe of the plan, or of all plans."""
-        return " + ".join((self.plan.recipe, *(other.recipe for other in self.members)))
+        """Name of the plan's recipe, or of all recipes joined by `+`."""
+        return " + ".join((self.plan.recipe, *(member.recipe for member in self.members)))
+
+    def compute_digest(self) -> str:
+        """Return the model digest: a checksum of plans, weights and postprocessing.
+
+        Returns:
+            8 hexadecimal digits. The weights of all networks are read.
+        """
+        return compute_digest(self)
 
     def mirror_axes(self, *, mirror: bool) -> tuple[int, ...]:
-        """Return the patch axes to average flips over; those of the first plan.
+        """Return the patch axes of mirroring of the first plan.
+
+        Args:
+            mirror: Average over flips. False: no axes.
 
         Raises:
-            UsageError: Mirroring is asked for, and no plan names axes.
+            UsageError: `mirror` is true, and no plan has mirror axes.
         """
         if mirror and not any(each.plan.inference.mirror_axes for each in (self, *self.members)):
             raise UsageError(
-                "mirroring is asked for, but the plan names no axes to mirror (inference.mirror_axes); leave it out"
+                "mirroring: expected axes in the plan's inference.mirror_axes, got none. Predict without mirroring."
             )
         return self.plan.inference.mirror_axes if mirror else ()
 
     def num_members(self, *, mirror: bool) -> int:
-        """Return how many predictions are averaged: every network's of every flip."""
+        """Return the number of averaged predictions: one per network and flip.
+
+        Args:
+            mirror: Average over flips along the plans' `inference.mirror_axes`.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
         self.mirror_axes(mirror=mirror)
-        return sum(each._num_own_members(mirror=mirror) for each in (self, *self.members))
-
-    def _num_own_members(self, *, mirror: bool) -> int:
-        """Return how many predictions the networks of the first plan make."""
-        return len(self._members) * 2 ** (len(self.plan.inference.mirror_axes) if mirror else 0)
-
-    @property
-    def _members(self) -> list[Network]:
-        """The networks of an ensemble, or the only one."""
-        if isinstance(self.network, LogitEnsemble):
-            return list(self.network.networks)
-        return [self._run]
+        return sum(each._plan_predictor.num_members(mirror=mirror) for each in (self, *self.members))
 
     def predict(
         self,
@@ -125,18 +135,18 @@ class Predictor:
         """Segment one image.
 
         Args:
-            source: The file of an image; its files, one for each channel; an image that was read; or an array
-                (channel, z, y, x) or (channel, y, x), the channel left out where there is one.
+            source: File of an image, a list of files with one channel each, an image, or an array with axes
+                (channel, z, y, x) or (channel, y, x). The channel axis may be missing if there is one channel.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             probabilities: Return the probabilities too.
-            uncertainty: Return the entropy too, and where there are several the disagreement of flips and networks.
+            uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             spacing: Millimetres per voxel of an array along its spatial axes.
-            progress: Told of the network's passes.
+            progress: Called with each progress update.
 
         Raises:
-            InputError: The image cannot be read, or is not what the plan expects.
-            UsageError: The arguments do not go together.
-            ScansegError: The device's memory does not suffice, or the logits are not finite.
+            InputError: The image cannot be read, or does not fit the plan.
+            UsageError: The arguments exclude each other, or the plan has no mirror axes.
+            ScansegError: Memory ran out, or a logit is not finite.
         """
         prepared = self.prepare(source, spacing=spacing)
         return self.predict_prepared(
@@ -144,20 +154,30 @@ class Predictor:
         )
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
-        """Read and preprocess an image; needs no device. See `predict`."""
+        """Read and preprocess an image on the host.
+
+        Args:
+            source: As for `predict`.
+            spacing: As for `predict`.
+
+        Raises:
+            InputError: The image cannot be read, or does not fit the plan.
+            UsageError: The arguments exclude each other.
+            ScansegError: The memory of the host ran out.
+        """
         image = open_source(source, self.plan, spacing=spacing)
         if isinstance(source, np.ndarray):
-            others = [other.prepare(source, spacing=spacing) for other in self.members]
+            others = [member.prepare(source, spacing=spacing) for member in self.members]
         else:
-            others = [other.prepare(image) for other in self.members]
+            others = [member.prepare(image) for member in self.members]
         try:
             array, geometry = preprocess_image(image, self.plan.preprocessing)
         except InputError as error:
             raise InputError(f"{describe(source)}: {error}") from error
         except MemoryError as error:
             raise ScansegError(
-                f"{describe(source)}: the memory of the host does not suffice to preprocess {image.array.nbytes} bytes "
-                f"({error})"
+                f"{describe(source)}: not enough memory on the host to preprocess {image.array.nbytes} bytes "
+                f"({error}). Close other programs that use it."
             ) from error
         return PreparedImage(image, array, geometry, tuple(others))
 
@@ -170,9 +190,21 @@ class Predictor:
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
-        """Segment an image that was prepared. See `predict`."""
+        """Segment an image that `prepare` returned.
+
+        Args:
+            prepared: The prepared image.
+            mirror: As for `predict`, like the other arguments.
+            probabilities: See `predict`.
+            uncertainty: See `predict`.
+            progress: See `predict`.
+
+        Raises:
+            UsageError: The plan has no mirror axes.
+            ScansegError: Memory ran out, or a logit is not finite.
+        """
         if self.members:
-            restored = self._segment_together(
+            maps = self._average_plans(
                 prepared,
                 mirror=mirror,
                 probabilities=probabilities,
@@ -180,19 +212,19 @@ class Predictor:
                 progress=progress,
             )
         else:
-            restored = self._segment(
+            predicted = self._predict_first_stage(prepared, mirror=mirror, progress=progress)
+            self.mirror_axes(mirror=mirror)
+            maps = self._plan_predictor.segment(
                 prepared.array,
                 prepared.geometry,
-                predicted=self._first_stage(prepared, mirror=mirror, progress=progress),
+                predicted=predicted,
                 mirror=mirror,
                 probabilities=probabilities,
                 uncertainty=uncertainty,
                 progress=progress,
             )
-        label_map = postprocess(restored.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
-        return Prediction(
-            label_map, restored.probabilities, restored.entropy, restored.disagreement, prepared.image
-        )
+        label_map = postprocess(maps.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
+        return Prediction(label_map, maps.probabilities, maps.entropy, maps.disagreement, prepared.image)
 
     def predict_preprocessed(
         self,
@@ -203,19 +235,28 @@ class Predictor:
         mirror: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> UInt8[np.ndarray, "*source"]:
-        """Segment an image that a store holds, without any image library; by the networks of the first plan alone.
+        """Segment a preprocessed image, such as a case of a store.
+
+        Only the networks of the first plan are used, without postprocessing. No image library is loaded.
 
         Args:
-            image: The image on the network's grid.
-            geometry: Where it lies.
-            predicted: What the first stage of a cascade predicted, on the network's grid.
+            image: Image on the network's grid.
+            geometry: Geometry of that grid in the source.
+            predicted: Labels of the first stage of a cascade on the network's grid.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
-            progress: Told of the network's passes.
+            progress: Called with each progress update.
 
         Returns:
-            Label map on the source's grid.
+            Label map on the source grid.
+
+        Raises:
+            UsageError: The plan has no mirror axes, or needs `predicted`.
+            ScansegError: Memory ran out, or a logit is not finite.
         """
-        return self._segment(image, geometry, predicted=predicted, mirror=mirror, progress=progress).label_map
+        self.mirror_axes(mirror=mirror)
+        return self._plan_predictor.segment(
+            image, geometry, predicted=predicted, mirror=mirror, progress=progress
+        ).label_map
 
     def predict_folder(
         self,
@@ -229,7 +270,10 @@ class Predictor:
         skip_existing: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
-        """Segment every case of a folder; see `scanseg.inference.predict_folder`."""
+        """Segment every case of folders and files.
+
+        See `scanseg.inference.predict_folder` for the arguments, the output files and the errors.
+        """
         sources = [source] if isinstance(source, str | Path) else source
         return predict_folder(
             self,
@@ -243,93 +287,7 @@ class Predictor:
             progress=progress,
         )
 
-    def _segment(
-        self,
-        array: Float32[np.ndarray, "channel z y x"],
-        geometry: CaseGeometry,
-        *,
-        predicted: UInt8[np.ndarray, "z y x"] | None,
-        mirror: bool,
-        probabilities: bool = False,
-        uncertainty: bool = False,
-        progress: ProgressCallback,
-    ) -> Restored:
-        """Return the label map on the source's grid, and what else is wanted."""
-        settings, dataset = self.plan.inference, self.plan.dataset
-        order = dataset.regions_class_order if dataset.has_regions else None
-        by_labels = settings.mode == "slices" and settings.slice_resampling == "labels"
-        with self.explained_memory(array.shape[1:]):
-            view = self.view(
-                array,
-                geometry,
-                predicted=predicted,
-                mirror=mirror,
-                uncertainty=uncertainty,
-                progress=progress,
-            )
-            slabs = [slab.clone() for slab in view.slabs] if by_labels else view.slabs
-            restored = restore(
-                slabs,
-                geometry,
-                num_outputs=dataset.num_outputs,
-                separate_z=view.separate_z,
-                regions_class_order=order,
-                device=self.device,
-                probabilities=probabilities,
-                entropy=uncertainty,
-            )
-            if by_labels:
-                label_map = resize_labels(
-                    slabs, geometry, num_outputs=dataset.num_outputs, regions_class_order=order
-                )
-                restored = replace(restored, label_map=label_map)
-        return restored
-
-    def _segment_together(
-        self,
-        prepared: PreparedImage,
-        *,
-        mirror: bool,
-        probabilities: bool,
-        uncertainty: bool,
-        progress: ProgressCallback,
-    ) -> Restored:
-        """Return what the networks of all plans make of an image; see `_segment`."""
-        dataset, parts = self.plan.dataset, [prepared, *prepared.members]
-        self.mirror_axes(mirror=mirror)
-        with self.explained_memory(prepared.array.shape[1:]):
-            views = [
-                each.view(
-                    part.array,
-                    part.geometry,
-                    predicted=each._first_stage(part, mirror=mirror, progress=progress),
-                    mirror=mirror and bool(each.plan.inference.mirror_axes),
-                    uncertainty=uncertainty,
-                    progress=hear,
-                )
-                for each, part, hear in zip(
-                    (self, *self.members), parts, share_progress(progress, len(parts)), strict=True
-                )
-            ]
-            return restore_mean(
-                views,
-                num_outputs=dataset.num_outputs,
-                regions_class_order=dataset.regions_class_order if dataset.has_regions else None,
-                device=self.device,
-                probabilities=probabilities,
-                uncertainty=uncertainty,
-            )
-
-    def _first_stage(
-        self, prepared: PreparedImage, *, mirror: bool, progress: ProgressCallback
-    ) -> UInt8[np.ndarray, "z y x"] | None:
-        """Return what the first stage of a cascade predicts, on the network's grid; None where there is none."""
-        if self.plan.cascade is None or self.first_stage is None:
-            return None
-        first = self.first_stage.predict(prepared.image, mirror=mirror, progress=progress).label_map
-        return to_grid(first, prepared.geometry, self.plan.preprocessing)
-
-    def view(
+    def predict_plan(
         self,
         array: Float32[np.ndarray, "channel z y x"],
         geometry: CaseGeometry,
@@ -339,72 +297,75 @@ class Predictor:
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PlanPrediction:
-        """Return what the networks of the first plan say of an image, to be computed slab by slab.
+        """Return the logits of the first plan's networks, computed on demand.
 
         Args:
-            array: The image on the network's grid.
-            geometry: Where it lies.
-            predicted: What the first stage of a cascade predicted, on that grid.
+            array: Image on the network's grid.
+            geometry: Geometry of that grid in the source.
+            predicted: Labels of the first stage of a cascade on that grid.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
-            uncertainty: Measure how much flips and networks disagree, where there are several.
-            progress: Told of the network's passes.
+            uncertainty: Add the disagreement of flips and networks if there are several.
+            progress: Called with each progress update.
 
         Raises:
-            UsageError: The plan is the second stage of a cascade, and what the first predicted is missing.
+            UsageError: The plan has no mirror axes, or needs `predicted`.
         """
-        settings = self.plan.inference
-        with_disagreement = uncertainty and self._num_own_members(mirror=mirror) > 1
-        networks = self._members if with_disagreement else [self._run]
-        windowing = SlidingWindow(
-            patch_size=self.plan.sampling.patch_size,
-            num_outputs=self.plan.dataset.num_outputs,
-            overlap=settings.overlap,
-            window_batch=settings.window_batch,
-            mirror_axes=self.mirror_axes(mirror=mirror),
-            autocast_dtype=self._autocast_dtype,
-            disagreement=with_disagreement,
-            regions=self.plan.dataset.has_regions,
-            background_value=self.plan.preprocessing.background_value,
-        )
-        image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        if self.plan.cascade is not None:
-            if predicted is None:
-                raise UsageError(
-                    "the model is the second stage of a cascade; it needs what the first one predicted"
-                )
-            image = torch.cat((image, torch.from_numpy(predicted)[None].float()))
-            networks = [_of_labels(network, self.plan.dataset.label_values) for network in networks]
-        slabs = predict_slabs(networks, image, windowing, device=self.device, progress=progress)
-        return PlanPrediction(
-            slabs, geometry, separates_z(geometry, self.plan.preprocessing), windowing.num_channels
+        self.mirror_axes(mirror=mirror)
+        return self._plan_predictor.predict(
+            array, geometry, predicted=predicted, mirror=mirror, uncertainty=uncertainty, progress=progress
         )
 
-    @contextmanager
-    def explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Say what to do where the device's memory does not suffice.
+    def explained_memory(self, shape: tuple[int, ...]) -> AbstractContextManager[None]:
+        """Explain too little memory for an image, with advice.
 
         Args:
-            shape: Voxels of the image on the network's grid.
+            shape: Voxels of the image on the network's grid along z, y, x.
 
-        Raises:
-            ScansegError: It does not.
+        Returns:
+            Context that raises `ScansegError` if its block runs out of memory.
         """
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
-                raise
-            raise ScansegError(
-                f"the memory of {self.device} does not suffice for an image of {shape} voxels on the network's grid; "
-                f"use another device, or a plan with fewer windows at a time (inference.window_batch, now "
-                f"{self.plan.inference.window_batch})"
-            ) from error
+        return self._plan_predictor.explained_memory(shape)
 
+    def _average_plans(
+        self,
+        prepared: PreparedImage,
+        *,
+        mirror: bool,
+        probabilities: bool,
+        uncertainty: bool,
+        progress: ProgressCallback,
+    ) -> SourceMaps:
+        """Return the maps of an image by the mean probabilities of all plans."""
+        dataset, parts = self.plan.dataset, [prepared, *prepared.members]
+        self.mirror_axes(mirror=mirror)
+        with self.explained_memory(prepared.array.shape[1:]):
+            predictions = [
+                each.predict_plan(
+                    part.array,
+                    part.geometry,
+                    predicted=each._predict_first_stage(part, mirror=mirror, progress=progress),
+                    mirror=mirror and bool(each.plan.inference.mirror_axes),
+                    uncertainty=uncertainty,
+                    progress=share,
+                )
+                for each, part, share in zip(
+                    (self, *self.members), parts, share_progress(progress, len(parts)), strict=True
+                )
+            ]
+            return average_on_source(
+                predictions,
+                num_outputs=dataset.num_outputs,
+                regions_class_order=dataset.regions_class_order if dataset.has_regions else None,
+                device=self.device,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+            )
 
-def _of_labels(network: Network, values: tuple[int, ...]) -> Network:
-    """Return a network that sees labels as the last channel of windows, and gives each its channel."""
-
-    def run(windows: Tensor) -> Tensor:
-        return network(torch.cat((windows[:, :-1], one_hot(windows[:, -1], values)), dim=1))
-
-    return run
+    def _predict_first_stage(
+        self, prepared: PreparedImage, *, mirror: bool, progress: ProgressCallback
+    ) -> UInt8[np.ndarray, "z y x"] | None:
+        """Return the first stage's labels on the network's grid. `None`: no cascade."""
+        if self.plan.cascade is None or self.first_stage is None:
+            return None
+        first = self.first_stage.predict(prepared.image, mirror=mirror, progress=progress).label_map
+        return to_grid(first, prepared.geometry, self.plan.preprocessing)

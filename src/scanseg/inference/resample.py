@@ -1,7 +1,7 @@
-"""Bring logits on the network's grid back to the source's grid, as label map, probabilities and uncertainty.
+"""Resampling of logits from the network's grid to the source grid.
 
-Logits come, are resized and are reduced to labels slab by slab along z, so that they are never held whole, neither on
-the network's grid nor on the source's.
+Logits arrive, are resized and become labels slab by slab along z. So they are never held for the whole image, neither
+on the network's grid nor on the source grid.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,25 +21,25 @@ from scanseg.preprocessing import place_in_source
 from scanseg.specs import CaseGeometry
 
 SLAB_BYTES = 128 << 20
-"""Bytes of the logits that are resized at a time."""
+"""Bytes of logits resized at a time."""
 
 
 @dataclass(frozen=True, eq=False)
-class Restored:
-    """What logits become on the source's grid."""
+class SourceMaps:
+    """Label map and other maps of a case on the source grid."""
 
     label_map: UInt8[np.ndarray, "*source"]
-    """Background where cropping cut away."""
+    """Label of each voxel. Cropped voxels are background."""
     probabilities: Float16[np.ndarray, "output *source"] | None
-    """Certain background where cropping cut away."""
+    """Probability of each output. Cropped voxels are background with probability 1. `None`: not asked for."""
     entropy: Float16[np.ndarray, "*source"] | None
-    """Entropy of the probabilities as a part of the largest possible; 0 where cropping cut away."""
+    """Entropy of the probabilities, from 0 to 1. Cropped voxels have 0. `None`: not asked for."""
     disagreement: Float16[np.ndarray, "*source"] | None
-    """How much the members of the prediction disagree, see `scanseg.inference.uncertainty`; 0 there."""
+    """Disagreement of the members, from 0 to 1, see `scanseg.inference.uncertainty`. Cropped voxels have 0."""
 
 
 @torch.inference_mode()
-def restore(
+def resample_to_source(
     slabs: Iterable[Float[Tensor, "output slab y x"]],
     geometry: CaseGeometry,
     *,
@@ -50,55 +50,55 @@ def restore(
     probabilities: bool = False,
     entropy: bool = False,
     slab_bytes: int = SLAB_BYTES,
-) -> Restored:
-    """Resize logits linearly and decide each voxel's label, and what else is wanted.
+) -> SourceMaps:
+    """Resize logits linearly and decide the label of each voxel.
 
     Args:
-        slabs: Logits on the network's grid, slab by slab along z; output i is label i, or region i. A channel behind
-            them is the disagreement of members.
-        geometry: Where the case lies.
-        num_outputs: Labels with background, or regions.
-        separate_z: Take the nearest slice along z, as preprocessing did (`scanseg.preprocessing.separates_z`).
-        regions_class_order: Label that each region writes where its logit is positive, later ones over earlier ones;
-            None: the label with the largest logit.
-        device: Where to compute.
-        probabilities: Return the probabilities too: of each region by itself (sigmoid), else of labels (softmax).
+        slabs: Logits on the network's grid, slab by slab along z. Output i is label i, or region i. A channel after
+            the outputs is the disagreement of members.
+        geometry: Geometry of the network's grid in the source.
+        num_outputs: Number of labels with background, or of regions.
+        separate_z: Take the nearest slice along z, as in preprocessing (`scanseg.preprocessing.separates_z`).
+        regions_class_order: Label value that each region writes where its logit is positive. Later regions overwrite
+            earlier ones. `None`: the label with the largest logit.
+        device: Device of the computation.
+        probabilities: Return the probabilities too: sigmoid of each region, or softmax over labels.
         entropy: Return the entropy of the probabilities too.
-        slab_bytes: Bytes of resized logits at a time; one slice at least.
+        slab_bytes: Bytes of resized logits at a time, but at least one slice.
 
     Raises:
         ScansegError: A logit is not finite.
     """
     regions, shape = regions_class_order is not None, geometry.crop_shape
     labels = np.empty(shape, dtype=np.uint8)
-    whole = np.empty((num_outputs, *shape), dtype=np.float16) if probabilities else None
-    doubts = np.empty(shape, dtype=np.float16) if entropy else None
-    disputes = None
-    slices = resized_slices(slabs, geometry, separate_z=separate_z, device=device, slab_bytes=slab_bytes)
+    likely = np.empty((num_outputs, *shape), dtype=np.float16) if probabilities else None
+    entropies = np.empty(shape, dtype=np.float16) if entropy else None
+    disagreements = None
+    slices = resample_slices(slabs, geometry, separate_z=separate_z, device=device, slab_bytes=slab_bytes)
     for row, values in enumerate(slices):
         logits = values[:num_outputs]
-        labels[row] = decide(logits, regions_class_order).cpu().numpy()
-        if whole is not None or doubts is not None:
-            likely = to_probabilities(logits, regions=regions)
-            if whole is not None:
-                whole[:, row] = likely.half().cpu().numpy()
-            if doubts is not None:
-                doubts[row] = entropy_of(likely, regions=regions).half().cpu().numpy()
+        labels[row] = decide_labels(logits, regions_class_order).cpu().numpy()
+        if likely is not None or entropies is not None:
+            plane = to_probabilities(logits, regions=regions)
+            if likely is not None:
+                likely[:, row] = plane.half().cpu().numpy()
+            if entropies is not None:
+                entropies[row] = entropy_of(plane, regions=regions).half().cpu().numpy()
         if len(values) > num_outputs:
-            disputes = np.empty(shape, dtype=np.float16) if disputes is None else disputes
-            disputes[row] = values[num_outputs].half().cpu().numpy()
-    return Restored(
+            disagreements = np.empty(shape, dtype=np.float16) if disagreements is None else disagreements
+            disagreements[row] = values[num_outputs].half().cpu().numpy()
+    return SourceMaps(
         label_map=place_in_source(labels, geometry),
-        probabilities=None if whole is None else _place_probabilities(whole, geometry, regions=regions),
-        entropy=None if doubts is None else place_in_source(doubts, geometry),
-        disagreement=None if disputes is None else place_in_source(disputes, geometry),
+        probabilities=None if likely is None else _place_probabilities(likely, geometry, regions=regions),
+        entropy=None if entropies is None else place_in_source(entropies, geometry),
+        disagreement=None if disagreements is None else place_in_source(disagreements, geometry),
     )
 
 
 def _place_probabilities(
     probabilities: Float16[np.ndarray, "output z y x"], geometry: CaseGeometry, *, regions: bool
 ) -> Float16[np.ndarray, "output *source"]:
-    """Bring probabilities to the source's grid; what cropping cut away is background for certain."""
+    """Place probabilities in the source, with background in cropped voxels."""
     if geometry.crop_shape == geometry.source_shape and geometry.axis_order == (0, 1, 2):
         return probabilities
     placed = place_in_source(probabilities, geometry)
@@ -108,23 +108,23 @@ def _place_probabilities(
 
 
 @torch.inference_mode()
-def resize_labels(
+def resample_labels_to_source(
     slabs: Iterable[Float[Tensor, "output slab y x"]],
     geometry: CaseGeometry,
     *,
     num_outputs: int,
     regions_class_order: Sequence[int] | None,
 ) -> UInt8[np.ndarray, "*source"]:
-    """Decide each voxel's label on the network's grid and resize the labels by nearest neighbour.
+    """Decide labels on the network's grid and resize them by nearest neighbour.
 
-    Source: the published code of MSVM-UNet, Chen et al. 2024, arXiv:2408.13735: `scipy.ndimage.zoom` of order 0, which
-    aligns the middles of the outermost voxels, not the borders. Coarser than `restore`.
+    This is coarser than `resample_to_source`. Source: the published code of MSVM-UNet, Chen et al. 2024,
+    arXiv:2408.13735: `scipy.ndimage.zoom` of order 0. It aligns the centres of the outermost voxels, not the borders.
 
     Args:
         slabs: Logits on the network's grid, slab by slab along z.
-        geometry: Where the case lies.
-        num_outputs: Labels with background, or regions.
-        regions_class_order: As for `restore`.
+        geometry: Geometry of the network's grid in the source.
+        num_outputs: Number of labels with background, or of regions.
+        regions_class_order: As for `resample_to_source`.
 
     Raises:
         ScansegError: A logit is not finite.
@@ -132,13 +132,13 @@ def resize_labels(
     parts = []
     for slab in slabs:
         _check_finite(slab)
-        parts.append(decide(slab[:num_outputs], regions_class_order).cpu().numpy())
+        parts.append(decide_labels(slab[:num_outputs], regions_class_order).cpu().numpy())
     labels = np.concatenate(parts)
     zoom = [wanted / size for wanted, size in zip(geometry.crop_shape, labels.shape, strict=True)]
     return place_in_source(ndimage.zoom(labels, zoom, order=0), geometry)
 
 
-def resized_slices(
+def resample_slices(
     slabs: Iterable[Float[Tensor, "output slab y x"]],
     geometry: CaseGeometry,
     *,
@@ -146,14 +146,16 @@ def resized_slices(
     device: torch.device,
     slab_bytes: int,
 ) -> Iterator[Float32[Tensor, "output y x"]]:
-    """Yield the logits resized to the cropped grid, z-slice by z-slice; some slices at a time are resized in-plane.
+    """Yield the logits of each slice of the cropped source grid along z.
+
+    Several slices at a time are resized in-plane, and neighbours along z are interpolated.
 
     Args:
-        slabs: As for `restore`, like the others.
-        geometry: See there.
-        separate_z: See there.
-        device: See there.
-        slab_bytes: See there.
+        slabs: As for `resample_to_source`, like the other arguments.
+        geometry: See `resample_to_source`.
+        separate_z: See `resample_to_source`.
+        device: See `resample_to_source`.
+        slab_bytes: See `resample_to_source`.
 
     Raises:
         ScansegError: A logit is not finite.
@@ -185,7 +187,7 @@ def _take(
     slab: Float[Tensor, "output slab y x"],
     places: Int64[Tensor, " taken"],
 ) -> Float[Tensor, "output taken y x"]:
-    """Return slices of a slab; number -1 is the last slice of the slab before."""
+    """Return slices of a slab. Number -1 is the last slice of the previous slab."""
     inside = slab[:, places[places >= 0].to(slab.device)]
     if carried is None or int(places[0]) >= 0:
         return inside
@@ -195,7 +197,10 @@ def _take(
 def _z_neighbours(
     size: int, new_size: int, *, nearest: bool
 ) -> tuple[Int64[Tensor, " new"], Int64[Tensor, " new"], Float32[Tensor, " new"]]:
-    """Return, for each new slice, the old slices below and above it and how far it is from the lower one."""
+    """Return two neighbouring old slices, and the fraction between them, per new slice.
+
+    The fraction is the distance from the lower slice in old slices.
+    """
     centres = size / new_size * (torch.arange(new_size, dtype=torch.float64) + 0.5) - 0.5
     if nearest:
         closest = (centres + 0.5).floor().clamp(0, size - 1).long()
@@ -205,17 +210,18 @@ def _z_neighbours(
     return lower, (lower + 1).clamp(max=size - 1), (centres - lower).float()
 
 
-def decide(
+def decide_labels(
     logits: Float[Tensor, "output *spatial"], regions_class_order: Sequence[int] | None
 ) -> UInt8[Tensor, "*spatial"]:
     """Return the label of each voxel.
 
     Args:
-        logits: Of labels, or of regions.
-        regions_class_order: Label that each region writes where it is positive; None: the largest decides.
+        logits: Logits of labels, or of regions.
+        regions_class_order: Label value that each region writes where its logit is positive. Later regions overwrite
+            earlier ones. `None`: the label with the largest logit.
     """
     if regions_class_order is None:
-        # What argmax returns, in less than half of its time on a CPU.
+        # Equal to argmax, in less than half of its time on a CPU.
         return logits.max(0).indices.to(torch.uint8)
     labels = torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
     for value, region in zip(regions_class_order, logits, strict=True):
@@ -224,8 +230,9 @@ def decide(
 
 
 def _check_finite(logits: Tensor) -> None:
+    """Raise an error unless all logits are finite."""
     if not logits.isfinite().all():
         raise ScansegError(
-            "the network's logits are not all finite; predict in float32 (training.precision of the plan), and if "
-            "that does not help, the training went wrong"
+            "the network's logits are not all finite. Predict in float32 (training.precision of the plan). If that "
+            "does not help, the training failed. Train again."
         )

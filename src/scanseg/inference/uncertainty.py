@@ -1,7 +1,8 @@
-"""How uncertain a prediction is: the entropy of its probabilities, and how much its members disagree.
+"""Uncertainty: entropy of the probabilities, and disagreement of members.
 
 Members are the flips of a window and the networks of an ensemble. With p_m the probabilities of member m and p their
-mean, H(p) - mean_m H(p_m) is the part of the entropy that members owe to each other; it is 0 where all say the same.
+mean, the disagreement is H(p) - mean_m H(p_m). It is the part of the entropy caused by differences between members, and
+0 if all members agree.
 Source: Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2; Depeweg et al. 2018, arXiv:1710.07283, eq. 4.
 """
 
@@ -16,11 +17,11 @@ Network = Callable[[Tensor], Tensor]
 
 
 def entropy(probabilities: Float[Tensor, "output *spatial"], *, regions: bool) -> Float[Tensor, "*spatial"]:
-    """Return the entropy of each voxel as a part of the largest possible, from 0 to 1.
+    """Return the normalized entropy of each voxel, from 0 to 1.
 
     Args:
-        probabilities: Of each label, or of each region by itself.
-        regions: Outputs are regions: the mean of their entropies is returned.
+        probabilities: Probability of each label, or of each region.
+        regions: The outputs are regions. The mean of their entropies is returned.
     """
     if regions:
         return (_terms(probabilities) + _terms(1 - probabilities)).mean(0) / math.log(2)
@@ -33,12 +34,14 @@ def mean_logits(
     *,
     flips: Sequence[tuple[int, ...]],
 ) -> Float[Tensor, "batch output *patch"]:
-    """Return the mean, over networks and flips, of the logits of flipped windows, flipped back.
+    """Return the mean logits of windows over networks and flips.
+
+    Logits of flipped windows are flipped back.
 
     Args:
-        networks: At least one.
+        networks: At least one network.
         windows: Input of the networks.
-        flips: Sets of axes of the batch to flip, beside none.
+        flips: Sets of batch axes to flip, in addition to the unflipped windows.
     """
     total = torch.zeros((), device=windows.device)
     for network in networks:
@@ -55,13 +58,16 @@ def logits_and_disagreement(
     flips: Sequence[tuple[int, ...]],
     regions: bool,
 ) -> Float[Tensor, "batch output_and_one *patch"]:
-    """Return what `mean_logits` does, and as a last channel how much the members disagree, from 0 to 1.
+    """Return the mean logits, and the disagreement as last channel.
 
     Args:
-        networks: At least one.
+        networks: At least one network.
         windows: Input of the networks.
-        flips: Sets of axes of the batch to flip, beside none.
-        regions: Outputs are regions.
+        flips: Sets of batch axes to flip, in addition to the unflipped windows.
+        regions: The outputs are regions.
+
+    Returns:
+        Mean logits as in `mean_logits`, then one channel of disagreement from 0 to 1.
     """
     logits, mean, own = (torch.zeros((), device=windows.device) for _ in range(3))
     count = len(networks) * (1 + len(flips))
@@ -79,10 +85,18 @@ def logits_and_disagreement(
 def to_probabilities(
     logits: Float[Tensor, "output *spatial"], *, regions: bool
 ) -> Float[Tensor, "output *spatial"]:
-    """Return the probabilities of logits: of each region by itself, or of labels, which sum to 1."""
+    """Return the probabilities of logits.
+
+    Args:
+        logits: Logits of labels, or of regions.
+        regions: The outputs are regions.
+
+    Returns:
+        Sigmoid of each region, or softmax over labels.
+    """
     return logits.sigmoid() if regions else logits.softmax(0)
 
 
 def _terms(probabilities: Tensor) -> Tensor:
-    """Return -p log p, 0 at 0."""
+    """Return -p log p, and 0 for p = 0."""
     return -torch.special.xlogy(probabilities, probabilities)

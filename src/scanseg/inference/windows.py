@@ -1,7 +1,7 @@
-"""Segment an image by overlapping windows, blended by a Gaussian.
+"""Sliding window: overlapping windows, blended by a Gaussian.
 
 Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net): the same positions and weights. The blend is a
-running weighted mean, so that it is exact where the windows agree, and stays in range in float16.
+running weighted mean. So it is exact where the windows agree, and stays in range in float16.
 """
 
 import itertools
@@ -19,29 +19,33 @@ from scanseg.inference.uncertainty import Network, logits_and_disagreement, mean
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 
 SIGMA_FRACTION = 1 / 8
-"""Standard deviation of the Gaussian as a part of the window."""
+"""Standard deviation of the Gaussian as a fraction of the window size."""
 
 SLAB_BYTES = 512 << 20
-"""Bytes of blended logits that are held at a time, if no window is thicker."""
+"""Bytes of blended logits held at a time. A thicker window needs more."""
 
 HOST_FLOAT32_BYTES = 1 << 30
-"""Slabs of logits above this size are blended in float16 where the device shares or is the host's memory."""
+"""Size of slabs in bytes above which logits are blended in float16 in the host's memory."""
 
 DEVICE_FRACTION = 0.5
-"""Part of a GPU's free memory that a slab of logits may take; larger ones are held as float16 by the host."""
+"""Fraction of a GPU's free memory for a slab of logits. The host holds larger slabs as float16."""
 
 Start = tuple[int, int, int]
+"""First voxel of a window along z, y, x."""
 
 
 def window_starts(
     shape: Sequence[int], *, patch_size: Sequence[int], overlap: float
 ) -> list[tuple[int, ...]]:
-    """Return the first voxel of every window: evenly spread from border to border along each axis.
+    """Return the first voxel of every window.
+
+    Windows are spread evenly from border to border along each axis.
 
     Args:
-        shape: Voxels of the image along each axis, none fewer than the window's.
+        shape: Voxels of the image along each axis, at least those of a window.
         patch_size: Voxels of a window along the same axes.
-        overlap: Part of a window, 0 to below 1, that the next one covers again at least; a step is one voxel or more.
+        overlap: Fraction of a window that the next one covers again at least, from 0 to below 1. A step is at least one
+            voxel.
     """
     axes = []
     for size, patch in zip(shape, patch_size, strict=True):
@@ -52,7 +56,9 @@ def window_starts(
 
 
 def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
-    """Return how much each voxel of a window counts: a Gaussian about its middle, at most 1.
+    """Return the weight of each voxel of a window, at most 1.
+
+    The weights are a Gaussian around the centre.
 
     Args:
         patch_size: Voxels of a window along each axis.
@@ -66,44 +72,51 @@ def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """How an image is divided into windows, and what the networks make of one."""
+    """Settings of the division into windows and of their passes."""
 
     patch_size: tuple[int, ...]
-    """Voxels of a window along z, y, x; along y, x for networks that see slices. An image smaller than that is padded
-    on both sides."""
+    """Voxels of a window along z, y, x, or along y, x for 2D networks. A smaller image is padded on both sides."""
     num_outputs: int
-    """Outputs of the networks."""
+    """Number of outputs of the networks."""
     overlap: float = 0.5
-    """Part of a window that the next one covers again, 0 to below 1; slices do not overlap."""
+    """Fraction of a window that the next one covers again, from 0 to below 1. Slices do not overlap along z."""
     window_batch: int = 1
-    """Windows in one pass of a network."""
+    """Number of windows in one pass of a network."""
     mirror_axes: tuple[int, ...] = ()
-    """Patch axes; the logits of all combinations of their flips are averaged."""
+    """Patch axes of mirroring. The logits of all combinations of their flips are averaged."""
     autocast_dtype: torch.dtype | None = None
-    """Type of the networks' products; None: float32."""
+    """Type of the networks' products. `None`: float32."""
     disagreement: bool = False
-    """Add a channel behind the logits: how much flips and networks disagree, see `scanseg.inference.uncertainty`."""
+    """Add the disagreement of flips and networks as last channel, see `scanseg.inference.uncertainty`."""
     regions: bool = False
-    """Outputs are regions; only disagreement asks."""
+    """The outputs are regions. Only the disagreement depends on it."""
     background_value: tuple[float, ...] = ()
-    """Intensity of each channel outside the image, as in training; of channels behind those given 0."""
+    """Intensity of each channel outside the image, as in training. Further channels have 0."""
 
     @property
     def num_channels(self) -> int:
-        """Channels of what comes out."""
+        """Channels of the result: outputs, and the disagreement if it is computed."""
         return self.num_outputs + self.disagreement
 
 
 def predict_windows(
     networks: Sequence[Network],
     image: Float[Tensor, "channel z y x"],
-    windowing: SlidingWindow,
+    sliding_window: SlidingWindow,
     *,
     device: torch.device,
     progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "output z y x"]:
-    """Return the logits of an image as a whole; see `predict_slabs`."""
-    slabs = predict_slabs(networks, image, windowing, device=device, progress=progress)
+    """Return the logits of a whole image.
+
+    Args:
+        networks: As for `predict_slabs`, like the other arguments.
+        image: See `predict_slabs`.
+        sliding_window: See `predict_slabs`.
+        device: See `predict_slabs`.
+        progress: See `predict_slabs`.
+    """
+    slabs = predict_slabs(networks, image, sliding_window, device=device, progress=progress)
     return torch.cat([slab.clone() for slab in slabs], dim=1)
 
 
@@ -111,48 +124,51 @@ def predict_windows(
 def predict_slabs(
     networks: Sequence[Network],
     image: Float[Tensor, "channel z y x"],
-    windowing: SlidingWindow,
+    sliding_window: SlidingWindow,
     *,
     device: torch.device,
     progress: ProgressCallback = ignore_progress,
 ) -> Iterator[Float[Tensor, "output slab y x"]]:
-    """Yield the logits of an image slab by slab along z, each once all of its windows are done.
+    """Yield the logits of an image slab by slab along z.
 
-    What is held is as thick as a window, or as `SLAB_BYTES` allow, whatever the size of the image.
+    A slab is yielded once all of its windows are computed. The logits held at a time are as thick as a window, or as
+    `SLAB_BYTES` allow, for any size of the image.
 
     Args:
-        networks: In evaluation mode, on `device`; (batch, channel, *patch) to logits (batch, output, *patch). Those of
-            several are averaged.
-        image: The image on the networks' grid.
-        windowing: How it is divided.
-        device: Where the networks are.
-        progress: Told of every batch of windows.
+        networks: Networks in evaluation mode on `device`, from windows (batch, channel, *patch) to logits
+            (batch, output, *patch). Logits of several networks are averaged.
+        image: Image on the networks' grid.
+        sliding_window: Division into windows.
+        device: Device of the networks.
+        progress: Called after every batch of windows.
 
     Yields:
-        Logits: float32 on `device` where a slab fits, else float16 in the host's memory. The next slab takes the place
-        of the last.
+        Logits: float32 on `device` if a slab fits, else float16 in the host's memory. The next slab overwrites it.
 
     Raises:
-        ScansegError: A network returns something of another shape.
+        ScansegError: A network returns logits of another shape.
     """
-    patch, batch = _lift(windowing.patch_size), windowing.window_batch
-    padded, inner = _pad(image, patch, background_value=windowing.background_value)
+    patch, batch = _lift(sliding_window.patch_size), sliding_window.window_batch
+    padded, inner = _pad(image, patch, background_value=sliding_window.background_value)
     starts: list[Start] = [
-        (z, y, x) for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=windowing.overlap)
+        (z, y, x)
+        for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=sliding_window.overlap)
     ]
-    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=windowing.num_channels, device=device)
+    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=sliding_window.num_channels, device=device)
     padded = padded.to(blend.device)
-    autocast = _autocast(device, windowing.autocast_dtype)
+    autocast = _autocast(device, sliding_window.autocast_dtype)
     progress(ProgressUpdate("windows", 0, len(starts)))
     for first in range(0, len(starts), batch):
         chosen = starts[first : first + batch]
         windows = torch.stack([padded[(slice(None), *_box(start, patch))] for start in chosen])
         with autocast:
             logits = _run(
-                networks, windows.reshape(*windows.shape[:2], *windowing.patch_size).to(device), windowing
+                networks,
+                windows.reshape(*windows.shape[:2], *sliding_window.patch_size).to(device),
+                sliding_window,
             )
         for start, window in zip(
-            chosen, logits.reshape(len(chosen), windowing.num_channels, *patch), strict=True
+            chosen, logits.reshape(len(chosen), sliding_window.num_channels, *patch), strict=True
         ):
             if not blend.reaches(start):
                 yield blend.before(start[0], inner=inner)
@@ -163,29 +179,29 @@ def predict_slabs(
 
 
 def _run(
-    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], windowing: SlidingWindow
+    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], sliding_window: SlidingWindow
 ) -> Float[Tensor, "batch output *patch"]:
-    """Return the logits of a batch of windows, and what else is wanted of them.
+    """Return the logits of a batch of windows, and the disagreement if wanted.
 
     Raises:
-        ScansegError: They have another shape.
+        ScansegError: The logits have another shape.
     """
-    flips = _combinations(windowing.mirror_axes)
-    if windowing.disagreement:
-        logits = logits_and_disagreement(networks, windows, flips=flips, regions=windowing.regions)
+    flips = _combinations(sliding_window.mirror_axes)
+    if sliding_window.disagreement:
+        logits = logits_and_disagreement(networks, windows, flips=flips, regions=sliding_window.regions)
     else:
         logits = mean_logits(networks, windows, flips=flips)
-    expected = (len(windows), windowing.num_channels, *windowing.patch_size)
+    expected = (len(windows), sliding_window.num_channels, *sliding_window.patch_size)
     if logits.shape != expected:
         raise ScansegError(
-            f"the network returned logits of shape {tuple(logits.shape)} instead of {expected}; it does not fit "
-            "the plan"
+            f"network: expected logits of shape {expected} by the plan, got {tuple(logits.shape)}. Use the plan of the "
+            "network."
         )
     return logits
 
 
 class _Blend:
-    """The weighted mean of the windows so far, of some slices at a time."""
+    """Running weighted mean of windows, for some slices at a time."""
 
     def __init__(self, shape: Sequence[int], *, patch: Start, num_outputs: int, device: torch.device) -> None:
         slice_bytes = math.prod(shape[1:]) * (num_outputs + 1) * 4
@@ -196,14 +212,14 @@ class _Blend:
         self._weights = gaussian_weights(patch).to(self.device)
         self._patch = patch
         self._first = 0
-        """Number of the first slice that is held."""
+        """Number of the first slice in memory."""
 
     def reaches(self, start: Start) -> bool:
-        """Whether a window lies in the slices that are held."""
+        """Return whether a window lies in the slices in memory."""
         return start[0] + self._patch[0] <= self._first + self._mean.shape[1]
 
     def add(self, logits: Float[Tensor, "output z y x"], start: Start) -> None:
-        """Blend one window in."""
+        """Add one window to the mean."""
         z, y, x = start
         box = _box((z - self._first, y, x), self._patch)
         total, mean = self._total[box], self._mean[(slice(None), *box)]
@@ -211,7 +227,7 @@ class _Blend:
         mean.copy_(torch.lerp(mean.float(), logits.to(self.device, torch.float32), self._weights / total))
 
     def before(self, until: int, *, inner: Sequence[slice]) -> Float[Tensor, "output slab y x"]:
-        """Return the slices before one, without padding, as they lie here."""
+        """Return the slices in memory before a slice, without padding."""
         z, y, x = inner
         low = max(0, z.start - self._first)
         high = max(low, min(until, z.stop) - self._first)
@@ -228,7 +244,12 @@ class _Blend:
 
 
 def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, torch.device]:
-    """Decide where logits that take a number of bytes in float32 are held, and as what."""
+    """Choose dtype and device of a slab of logits.
+
+    Args:
+        num_bytes: Size of the slab in float32.
+        device: Device of the networks.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return (
@@ -244,7 +265,11 @@ def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, t
 def _pad(
     image: Float[Tensor, "channel z y x"], patch: Start, *, background_value: Sequence[float]
 ) -> tuple[Float[Tensor, "channel z y x"], tuple[slice, ...]]:
-    """Pad an image to the size of a window, with a value for each channel, and say where the image is in it."""
+    """Pad an image to the size of a window.
+
+    Returns:
+        Padded image, with the background value of each channel, and the box of the image in it.
+    """
     sizes = [max(size, wanted) for size, wanted in zip(image.shape[1:], patch, strict=True)]
     margins = [(padded - size) // 2 for size, padded in zip(image.shape[1:], sizes, strict=True)]
     z, y, x = (slice(margin, margin + size) for margin, size in zip(margins, image.shape[1:], strict=True))
@@ -257,18 +282,21 @@ def _pad(
 
 
 def _lift(patch_size: Sequence[int]) -> Start:
-    """Return the size of a window along z, y, x; a window of two axes is one slice thick."""
+    """Return the size of a window along z, y, x.
+
+    A 2D window is one slice thick.
+    """
     z, y, x = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     return z, y, x
 
 
 def _box(start: Start, patch: Start) -> tuple[slice, ...]:
-    """Return the voxels of a window."""
+    """Return the box of a window."""
     return tuple(slice(first, first + size) for first, size in zip(start, patch, strict=True))
 
 
 def _combinations(mirror_axes: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return all sets of one or more axes to flip, as axes of a batch."""
+    """Return all sets of one or more batch axes to flip."""
     return [
         tuple(axis + 2 for axis in axes)
         for count in range(1, len(mirror_axes) + 1)
@@ -277,5 +305,5 @@ def _combinations(mirror_axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context in which the network runs."""
+    """Return the autocast context of a dtype."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

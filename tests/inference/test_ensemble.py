@@ -1,4 +1,4 @@
-"""Several plans that predict one case: the mean of their probabilities on the source's grid."""
+"""Mean probabilities of several plans on the source grid."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,9 @@ import torch
 
 from scanseg.errors import UsageError
 from scanseg.inference import Predictor
-from scanseg.inference.plan_prediction import (
-    PlanPrediction,
-    label_maps_of_groups,
-    restore_mean,
-    share_progress,
-)
-from scanseg.inference.resample import restore
+from scanseg.inference.ensemble import average_on_source, label_maps_of_groups, share_progress
+from scanseg.inference.prediction import PlanPrediction
+from scanseg.inference.resample import resample_to_source
 from scanseg.inference.uncertainty import entropy
 from scanseg.progress import ProgressUpdate
 from scanseg.specs import CaseGeometry
@@ -48,20 +44,22 @@ def logits(generator):
     return [2 * torch.randn(3, *geometry.shape, generator=generator) for geometry in GEOMETRIES]
 
 
-def views_of(logits, numbers, *, disagreement=()):
-    """Views whose slabs are cut in two; some have a channel more."""
-    views = []
+def predictions_of(logits, numbers, *, disagreement=()):
+    """Predictions with two slabs. Some have a channel of disagreement."""
+    predictions = []
     for number in numbers:
         channels = logits[number]
         if number in disagreement:
             channels = torch.cat((channels, torch.full_like(channels[:1], 0.01 * (1 + number))))
         slabs = channels.tensor_split([2], dim=1)
-        views.append(PlanPrediction(slabs, GEOMETRIES[number], separate_z=False, num_channels=len(channels)))
-    return views
+        predictions.append(
+            PlanPrediction(slabs, GEOMETRIES[number], separate_z=False, num_channels=len(channels))
+        )
+    return predictions
 
 
 def probabilities_of(logits, number, order=None):
-    restored = restore(
+    maps = resample_to_source(
         [logits[number]],
         GEOMETRIES[number],
         num_outputs=3,
@@ -70,7 +68,7 @@ def probabilities_of(logits, number, order=None):
         device=CPU,
         probabilities=True,
     )
-    return restored.probabilities.astype(np.float32)
+    return maps.probabilities.astype(np.float32)
 
 
 OPTIONS = {"num_outputs": 3, "device": CPU}
@@ -79,9 +77,9 @@ OPTIONS = {"num_outputs": 3, "device": CPU}
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 2), (2, 3), (3, 0), (3, 1, 2)])
 @pytest.mark.parametrize("order", [None, (1, 3, 2)])
 @pytest.mark.parametrize("slab_bytes", [1, 1 << 20])
-def test_the_mean_is_that_of_each_on_the_source_grid(logits, numbers, order, slab_bytes):
-    found = restore_mean(
-        views_of(logits, numbers),
+def test_probabilities_are_averaged_on_the_source_grid(logits, numbers, order, slab_bytes):
+    found = average_on_source(
+        predictions_of(logits, numbers),
         **OPTIONS,
         regions_class_order=order,
         probabilities=True,
@@ -91,7 +89,7 @@ def test_the_mean_is_that_of_each_on_the_source_grid(logits, numbers, order, sla
 
     parts = [probabilities_of(logits, number, order) for number in numbers]
     mean = np.mean(parts, axis=0)
-    # Each part, the mean, and what lay in a file are rounded to float16, of 11 bits.
+    # Each part, the mean and slices stored in a file are rounded to float16, with 11 bits.
     np.testing.assert_allclose(found.probabilities, mean, atol=2e-3)
     likely = torch.from_numpy(mean)
     if order is None:
@@ -113,26 +111,30 @@ def test_the_mean_is_that_of_each_on_the_source_grid(logits, numbers, order, sla
     assert found.disagreement.max() > 0.1
 
 
-def test_the_disagreement_within_a_plan_counts_by_its_part(logits):
+def test_disagreement_within_a_plan_has_the_weight_of_the_plan(logits):
     alone, within = (
-        restore_mean(
-            views_of(logits, (0, 1), disagreement=members),
+        average_on_source(
+            predictions_of(logits, (0, 1), disagreement=members),
             **OPTIONS,
             regions_class_order=None,
             uncertainty=True,
         ).disagreement.astype(np.float32)
         for members in ((), (1,))
     )
-    # Members of view 1 disagree by 0.02, which is half of the mean over both.
+    # Members of prediction 1 disagree by 0.02, which is half of the mean over both.
     np.testing.assert_allclose(within - alone, 0.01, atol=1e-3)
 
 
-def test_groups_are_what_each_is_by_itself(logits):
+def test_label_maps_of_groups_equal_separate_averages(logits):
     groups = [(0, 1), (0, 3), (1, 3), (2,)]
-    found = label_maps_of_groups(views_of(logits, range(4)), groups, **OPTIONS, regions_class_order=None)
+    found = label_maps_of_groups(
+        predictions_of(logits, range(4)), groups, **OPTIONS, regions_class_order=None
+    )
     for group, label_map in zip(groups, found, strict=True):
-        alone = restore_mean(views_of(logits, group), **OPTIONS, regions_class_order=None).label_map
-        # Voxels that came through a file, as float16, may be on the other side of a tie.
+        alone = average_on_source(
+            predictions_of(logits, group), **OPTIONS, regions_class_order=None
+        ).label_map
+        # Voxels stored in a file as float16 may get another label at a tie.
         assert (label_map == alone).mean() > 0.99
 
 
@@ -143,29 +145,31 @@ def test_pictures(generator):
         geometry_of((1, 4, 5), (1, 6, 5), start=(0, 2, 1), source_shape=source),
     ]
     logits = [torch.randn(2, *geometry.shape, generator=generator) for geometry in geometries]
-    views = [
+    predictions = [
         PlanPrediction([part], geometry, separate_z=True, num_channels=2)
         for part, geometry in zip(logits, geometries, strict=True)
     ]
-    found = restore_mean(views, num_outputs=2, device=CPU, regions_class_order=None, probabilities=True)
+    found = average_on_source(
+        predictions, num_outputs=2, device=CPU, regions_class_order=None, probabilities=True
+    )
     assert found.label_map.shape == source
     first = logits[0].softmax(0).numpy()[:, 0]
-    # Where the second has cut away, it says background for certain.
+    # Voxels that the second plan crops have probability 1 of background.
     np.testing.assert_allclose(found.probabilities[0, 0], (first[0, 0] + 1) / 2, atol=1e-3)
 
 
-def test_windows_are_told_of_as_one_sum():
-    heard = []
-    first, second = share_progress(heard.append, 2)
+def test_progress_of_all_plans_is_one_sum():
+    updates = []
+    first, second = share_progress(updates.append, 2)
     first(ProgressUpdate("windows", 0, 4))
     second(ProgressUpdate("windows", 0, 2))
     first(ProgressUpdate("windows", 3, 4))
     second(ProgressUpdate("windows", 2, 2))
-    assert [(each.done, each.total) for each in heard] == [(0, 4), (0, 6), (3, 6), (5, 6)]
+    assert [(each.done, each.total) for each in updates] == [(0, 4), (0, 6), (3, 6), (5, 6)]
 
 
 class Brighter(torch.nn.Module):
-    """Sees slices, or volumes; label 1 by how much the first channel is above a limit."""
+    """Network of slices or volumes: logit of label 1 by the first channel minus a limit."""
 
     def __init__(self, limit, gain):
         super().__init__()
@@ -177,8 +181,8 @@ class Brighter(torch.nn.Module):
 
 
 @pytest.fixture
-def together(make_plan):
-    """A network that sees volumes and flips, and beside it one that sees slices and does not."""
+def make_pair(make_plan):
+    """Predictor of volumes with mirror axes, and a member of slices without."""
 
     def make(**changes):
         volumes = make_plan(inference={"mirror_axes": (1, 2)}, **changes)
@@ -189,8 +193,8 @@ def together(make_plan):
     return make
 
 
-def test_a_network_of_slices_beside_one_of_volumes(together, rng):
-    predictor, other = together()
+def test_a_network_of_slices_beside_one_of_volumes(make_pair, rng):
+    predictor, other = make_pair()
     image = rng.random((7, 10, 12), dtype=np.float32)
     found = predictor.predict(image, probabilities=True, uncertainty=True)
 
@@ -204,34 +208,34 @@ def test_a_network_of_slices_beside_one_of_volumes(together, rng):
     assert (alone.label_map != found.label_map).any()
 
 
-def test_mirroring_is_for_the_plans_that_name_axes(together, make_predictor, rng):
-    predictor, _ = together()
+def test_mirroring_applies_to_plans_with_mirror_axes(make_pair, make_predictor, rng):
+    predictor, _ = make_pair()
     assert predictor.num_members(mirror=False) == 2
     assert predictor.num_members(mirror=True) == 5
     image = rng.random((7, 10, 12), dtype=np.float32)
     plain, mirrored = (
         predictor.predict(image, mirror=mirror, probabilities=True) for mirror in (False, True)
     )
-    # Both networks see single voxels, so that flips change nothing but the last bits.
+    # Both networks work voxel by voxel, so flips change only the last bits.
     np.testing.assert_allclose(mirrored.probabilities, plain.probabilities, atol=1e-3)
-    nowhere = make_predictor(inference={"mirror_axes": ()})
-    both = Predictor(nowhere.plan, Threshold(), device=CPU, members=[nowhere])
-    with pytest.raises(UsageError, match="names no axes to mirror"):
+    no_axes = make_predictor(inference={"mirror_axes": ()})
+    both = Predictor(no_axes.plan, Threshold(), device=CPU, members=[no_axes])
+    with pytest.raises(UsageError, match=r"mirroring: expected axes in the plan's inference\.mirror_axes"):
         both.predict(image, mirror=True)
 
 
-def test_the_record_of_a_folder_names_both_recipes(together, rng):
-    predictor, _ = together()
+def test_recipe_and_precision_of_several_plans(make_pair, rng):
+    predictor, _ = make_pair()
     assert predictor.recipe == "test + test"
     assert predictor.precision == "float32"
 
 
-def test_regions_are_decided_by_the_mean(together, rng):
+def test_regions_are_decided_by_mean_probabilities(make_pair, rng):
     dataset = {
         "labels": {"background": 0, "whole": (1, 2), "core": (2,)},
         "regions_class_order": (1, 2),
     }
-    predictor, _ = together(dataset=dataset)
+    predictor, _ = make_pair(dataset=dataset)
     image = rng.random((7, 10, 12), dtype=np.float32)
     found = predictor.predict(image, probabilities=True)
     rows = [
