@@ -1,0 +1,1 @@
+"""These tests cover the benchmarks: their records, tables, pages and refusals, with tiny inputs."""

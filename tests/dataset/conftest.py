@@ -1,0 +1,1 @@
+"""These tests cover raw data sets: layout, description, check, fingerprint, splits."""

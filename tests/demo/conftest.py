@@ -1,0 +1,1 @@
+"""These tests cover the demo: its data set, its training and its picture."""

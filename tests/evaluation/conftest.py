@@ -1,0 +1,1 @@
+"""These tests cover evaluation: scores of label maps and instances, surfaces, rules, reports, folders."""

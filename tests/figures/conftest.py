@@ -1,0 +1,1 @@
+"""These tests cover figures that are drawn from records."""

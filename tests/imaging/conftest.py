@@ -1,0 +1,1 @@
+"""These tests cover images: reading, writing and resampling, with their geometry."""

@@ -1,0 +1,1 @@
+"""These tests cover layers against their definitions in PyTorch."""

@@ -1,0 +1,1 @@
+"""These tests cover model folders: files, checkpoints, full disks, published checkpoints."""

@@ -1,0 +1,1 @@
+"""These tests cover networks: the contract of all of them, published weights, placement, export."""

@@ -1,0 +1,1 @@
+"""These tests cover planning: recipes, patches, memory, and the plans of nnU-Net."""

@@ -1,0 +1,1 @@
+"""These tests cover preprocessing: cases, their geometry, and stores."""

@@ -1,0 +1,1 @@
+"""These tests cover the machine: devices, worker processes, spawning, CUDA graphs."""

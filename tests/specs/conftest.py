@@ -1,0 +1,1 @@
+"""These tests cover documents: plans, descriptions of data sets, their checks and messages."""
