@@ -1,4 +1,7 @@
-"""Commands with a replaced Python API."""
+"""These tests cover the command line: commands, options, exit codes, progress, interrupts.
+
+Their fixtures replace the Python API.
+"""
 
 import sys
 from collections.abc import Callable
