@@ -10,12 +10,12 @@ from scanseg.cli.options import Rule
 from scanseg.errors import UsageError
 from scanseg.evaluation import (
     METRIC_RULES,
-    TOLERANCE_PRESETS,
     evaluate,
     parse_tolerances,
     preset_tolerances,
     score_case,
 )
+from scanseg.evaluation.tolerances import TOLERANCE_PRESETS
 from scanseg.specs import DatasetSpec, RuleName, canonical_label
 from tests.factories import write_labels
 
