@@ -72,7 +72,7 @@ def test_a_network_without_an_encoder_apart_is_refused(dataset, tmp_path):
         "training.iterations_per_epoch=1",
         "sampling.batch_size=2",
     )
-    with pytest.raises(UsageError, match="segresnet has no encoder apart"):
+    with pytest.raises(UsageError, match="segresnet has no separate encoder"):
         scanseg.train(
             dataset,
             tmp_path / "model",

@@ -110,7 +110,7 @@ def test_the_best_weights_are_kept_and_can_be_exported(dataset, tmp_path):
 
 
 def test_best_without_validation_cases_is_refused(dataset, tmp_path):
-    with pytest.raises(UsageError, match="export best needs validation cases; fold all has none"):
+    with pytest.raises(UsageError, match="export best needs validation cases, and fold all has none"):
         train_in(dataset, tmp_path / "model", "training.export=best", fold="all")
 
 
@@ -118,7 +118,7 @@ def test_early_stop_by_a_measure_that_is_never_taken_is_refused(dataset, tmp_pat
     stop = 'training.early_stop={"patience_epochs": 1}'
 
     with pytest.raises(
-        UsageError, match="early_stop by validation-dice needs validation cases; fold all has"
+        UsageError, match="early_stop by validation-dice needs validation cases, and fold all has"
     ):
         train_in(dataset, tmp_path / "model", stop, fold="all")
 
@@ -305,7 +305,7 @@ def test_a_training_killed_before_its_first_checkpoint_still_begins_with_the_oth
 def test_weights_of_another_network_are_refused(dataset, plan, tmp_path):
     train_in(dataset, tmp_path / "first")
 
-    with pytest.raises(InputError, match=r"another network .* has shape .*--like"):
+    with pytest.raises(InputError, match=r"do not fit the network of the plan: .*expected shape .*--like"):
         scanseg.train(
             plan,
             tmp_path / "second",

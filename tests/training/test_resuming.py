@@ -116,7 +116,7 @@ def test_a_training_whose_checkpoint_is_gone_does_not_begin_anew(train, tmp_path
     shutil.rmtree(tmp_path / "model" / "state")
     before = run()
 
-    with pytest.raises(InputError, match=r"tells of \d+ iterations, but their checkpoint \(state/\) is gone"):
+    with pytest.raises(InputError, match=r"records \d+ iterations, but their checkpoint \(state/\) is missing"):
         train(resume=True)
     assert run() == before
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
@@ -130,7 +130,7 @@ def test_a_signal_while_cases_are_loaded(train, run):
 
 
 def test_a_signal_in_validation(train, tmp_path, run):
-    with pytest.raises(InterruptionError, match="--resume validates again") as caught:
+    with pytest.raises(InterruptionError, match="stopped in validation, .* continue with --resume") as caught:
         train(progress=signal_in("validating"))
     assert caught.value.signal_number == signal.SIGINT
     assert run()["status"] == "finished"
