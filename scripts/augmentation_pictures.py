@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scanseg.batches.batches import make_batch
-from scanseg.batches.in_memory import ResidentCases
+from scanseg.batches.in_memory import InMemoryCases
 from scanseg.demo.anatomy import read_template
 from scanseg.specs import (
     AffineTransform,
@@ -97,7 +97,7 @@ def _change(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply one transform to the whole slice."""
     shape = np.array([(1, *volume.shape)])
-    cases = ResidentCases(
+    cases = InMemoryCases(
         names=("slice",),
         images=torch.from_numpy(volume).half().reshape(1, -1),
         label_maps=torch.from_numpy(labels.astype(np.uint8)).reshape(-1),

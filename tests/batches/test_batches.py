@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scanseg.batches.batches import make_batch
-from scanseg.batches.in_memory import ResidentCases
+from scanseg.batches.in_memory import InMemoryCases
 from scanseg.batches.sampling import (
     TRAINING_STREAM,
     VALIDATION_STREAM,
@@ -22,7 +22,7 @@ def hold(*label_maps, background_value=0.0, ignored=None):
     shapes = np.array([label_map.shape for label_map in label_maps])
     flat = [10.0 * label_map.ravel() + number for number, label_map in enumerate(label_maps)]
     image = torch.tensor(np.concatenate(flat), dtype=torch.float16)
-    return ResidentCases(
+    return InMemoryCases(
         names=tuple(f"case{n}" for n in range(len(label_maps))),
         images=torch.stack([image, -image]),
         label_maps=torch.tensor(np.concatenate([m.ravel() for m in label_maps]), dtype=torch.uint8),

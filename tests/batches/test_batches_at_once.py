@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scanseg.batches import batches as batches_module
 from scanseg.batches.batches import make_batch, make_batches, num_batches_at_once
-from scanseg.batches.cascade import Predicted
-from scanseg.batches.in_memory import ResidentCases
+from scanseg.batches.cascade import PredictedLabels
+from scanseg.batches.in_memory import InMemoryCases
 from scanseg.batches.on_disk import open_cases
 from scanseg.batches.shard import BatchShard
 from scanseg.planning.augmentations import nnunet_augmentation, slice_augmentation
@@ -32,7 +32,7 @@ def hold(*, num_channels, packed=False, device=CPU, shapes=SHAPES):
     if packed:
         voxels = (voxels + 256 * rng.integers(0, 3, voxels.shape)).astype(np.int16)
     image = rng.normal(size=(num_channels, len(voxels))).astype(np.float16)
-    return ResidentCases(
+    return InMemoryCases(
         names=tuple(str(number) for number in range(len(shapes))),
         images=torch.from_numpy(image).to(device),
         label_maps=torch.from_numpy(voxels if packed else voxels.astype(np.uint8)).to(device),
@@ -65,7 +65,7 @@ IN_3D, FLAT = (
 )
 IN_2D, SLICES = nnunet_augmentation(PLANE, mirror_axes=(0, 1)), slice_augmentation(mirror_axes=(0, 1))
 ELASTIC = {"elastic_probability": 0.6}
-CASCADE = Predicted((1, 2), CascadeSpec())
+CASCADE = PredictedLabels((1, 2), CascadeSpec())
 EVERY_SLICE = {"order": "every-slice"}
 # For each: the patch, the transforms, further settings of the sampling, and arguments.
 CONFIGURATIONS = {

@@ -1,7 +1,7 @@
 """Cases in memory or on disk, sampled and augmented into batches."""
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
-from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_of, to_grid
+from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_labels_of, to_grid
 from scanseg.batches.in_memory import case_bytes, load_into_memory
 from scanseg.batches.on_disk import DiskCases, open_cases
 from scanseg.batches.sampling import TRAINING_STREAM, VALIDATION_STREAM, iterations_per_pass
@@ -23,6 +23,6 @@ __all__ = [
     "num_batches_at_once",
     "one_hot",
     "open_cases",
-    "predicted_of",
+    "predicted_labels_of",
     "to_grid",
 ]

@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scanseg.batches.augmentation import Warps, apply_intensity, draw_warps, mirror, warped_coordinates
-from scanseg.batches.cascade import Predicted, take_apart
-from scanseg.batches.in_memory import Boxes, ResidentCases
+from scanseg.batches.cascade import PredictedLabels, unpack_labels
+from scanseg.batches.in_memory import Boxes, InMemoryCases
 from scanseg.batches.on_disk import DiskCases
 from scanseg.batches.sampling import PatchPositions, box_size, draw_positions
 from scanseg.batches.shard import WHOLE_BATCH, BatchShard
 from scanseg.batches.transfer import to_device
 from scanseg.specs import AffineTransform, GaussianNoiseTransform, MirrorTransform, SamplingSpec, Transform
 
-TrainingCases = ResidentCases | DiskCases
+TrainingCases = InMemoryCases | DiskCases
 
 MAX_VALUES_AT_ONCE = 4_000_000
 """Intensities of the batches that are made together; while they are made, each takes up to 200 bytes of the device."""
@@ -111,7 +111,7 @@ def make_batch(
     iteration: int,
     device: torch.device,
     shard: BatchShard = WHOLE_BATCH,
-    predicted: Predicted | None = None,
+    predicted: PredictedLabels | None = None,
     following: Iterable[int] | None = None,
 ) -> Batch:
     """Make the batch of one iteration, or a part of it; the same arguments give the same batch.
@@ -143,7 +143,7 @@ def make_batches(
     iterations: Sequence[int],
     device: torch.device,
     shard: BatchShard = WHOLE_BATCH,
-    predicted: Predicted | None = None,
+    predicted: PredictedLabels | None = None,
 ) -> list[Batch]:
     """Make the batches of several iterations in one pass; each is what `make_batch` makes of its iteration.
 
@@ -196,7 +196,7 @@ def _make(
     iterations: Sequence[int],
     *,
     device: torch.device,
-    predicted: Predicted | None,
+    predicted: PredictedLabels | None,
     following: Iterable[int] | None,
 ) -> list[Batch]:
     """Make batches in one pass; of cases on disk one alone."""
@@ -212,7 +212,7 @@ def _make(
     if predicted is None:
         return batches
     return [
-        _take_apart(batch, iteration, series=series, predicted=predicted)
+        _unpack_batch(batch, iteration, series=series, predicted=predicted)
         for iteration, batch in zip(iterations, batches, strict=True)
     ]
 
@@ -236,11 +236,13 @@ def _augment(
     return images, label_maps
 
 
-def _take_apart(batch: Batch, iteration: int, *, series: _Series, predicted: Predicted) -> Batch:
+def _unpack_batch(batch: Batch, iteration: int, *, series: _Series, predicted: PredictedLabels) -> Batch:
     """Make channels of the labels of a first stage in one batch."""
     numbers = [series.seed, series.stream, iteration, 4] if series.transforms else None
     first = series.shard.of(series.sampling.batch_size).start
-    images, label_maps = take_apart(batch.images, batch.label_maps, predicted, numbers=numbers, first=first)
+    images, label_maps = unpack_labels(
+        batch.images, batch.label_maps, predicted, numbers=numbers, first=first
+    )
     return Batch(images.contiguous(), label_maps.contiguous())
 
 
@@ -287,6 +289,6 @@ def _read_patches(
     return images.index_copy(0, where, new_images), label_maps.index_copy(0, where, new_label_maps)
 
 
-def _is_apart(cases: ResidentCases, device: torch.device) -> bool:
+def _is_apart(cases: InMemoryCases, device: torch.device) -> bool:
     """Whether cases are held in the memory of another kind of device."""
     return cases.device.type != device.type

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from scanseg.batches.augmentation import change_predicted
+from scanseg.batches.augmentation import perturb_labels
 from scanseg.errors import InputError
 from scanseg.files import write_text
 from scanseg.imaging import resample_label_map
@@ -79,7 +79,7 @@ def one_hot(
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictedLabels:
     """What becomes of the predicted labels of a batch."""
 
     values: tuple[int, ...]
@@ -87,15 +87,15 @@ class Predicted:
     spec: CascadeSpec
 
 
-def predicted_of(plan: Plan) -> Predicted | None:
+def predicted_labels_of(plan: Plan) -> PredictedLabels | None:
     """Return what becomes of predicted labels under a plan; None: there are none."""
-    return None if plan.cascade is None else Predicted(plan.dataset.label_values, plan.cascade)
+    return None if plan.cascade is None else PredictedLabels(plan.dataset.label_values, plan.cascade)
 
 
-def take_apart(
+def unpack_labels(
     images: Float[Tensor, "batch channel z y x"],
     packed: Int16[Tensor, "batch z y x"],
-    predicted: Predicted,
+    predicted: PredictedLabels,
     *,
     numbers: list[int] | None,
     first: int = 0,
@@ -112,7 +112,7 @@ def take_apart(
     channels = one_hot(packed // PACKING_BASE, predicted.values)
     if numbers is not None:
         changed = [
-            change_predicted(patch, predicted.spec, rng=np.random.default_rng([*numbers, first + number]))
+            perturb_labels(patch, predicted.spec, rng=np.random.default_rng([*numbers, first + number]))
             for number, patch in enumerate(channels)
         ]
         channels = torch.stack(changed)
@@ -142,7 +142,11 @@ def build_cascade_store(
     missing = [case.case for case in store.index.cases if case.case not in predictions]
     with lock_store(folder):
         there = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
-        if there is not None and there.index == wanted and (missing or _is_of(folder, store, predictions)):
+        if (
+            there is not None
+            and there.index == wanted
+            and (missing or _is_current(folder, store, predictions))
+        ):
             return there
         if missing:
             raise InputError(
@@ -181,7 +185,7 @@ def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources
     )
 
 
-def _is_of(folder: Path, store: Store, predictions: Mapping[str, Path]) -> bool:
+def _is_current(folder: Path, store: Store, predictions: Mapping[str, Path]) -> bool:
     """Whether a store was made of files as they are now."""
     path = folder / _SOURCES_FILE
     return path.is_file() and _Sources.read(path) == _describe_sources(store, predictions)

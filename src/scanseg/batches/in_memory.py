@@ -36,7 +36,7 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
-class ResidentCases:
+class InMemoryCases:
     """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of background_value."""
 
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ class ResidentCases:
         """Index of each case's first voxel, (case,)."""
         return np.concatenate([[0], np.cumsum(self.shapes_host.prod(axis=1))[:-1]])
 
-    def cut(self, boxes: Boxes, *, device: torch.device) -> "ResidentCases":
+    def cut(self, boxes: Boxes, *, device: torch.device) -> "InMemoryCases":
         """Return boxes as if each were a case, on another device.
 
         Args:
@@ -129,7 +129,7 @@ def join_boxes(
     shapes: np.ndarray,
     background_value: Float[Tensor, " channel"],
     device: torch.device,
-) -> ResidentCases:
+) -> InMemoryCases:
     """Make cases, without places to draw patches from, of boxes that lie one behind the other.
 
     Args:
@@ -139,7 +139,7 @@ def join_boxes(
         background_value: Intensity of each channel outside.
         device: Where they are wanted.
     """
-    return ResidentCases(
+    return InMemoryCases(
         names=tuple(str(number) for number in range(len(shapes))),
         images=images.to(device),
         label_maps=label_maps.to(device),
@@ -157,7 +157,7 @@ def case_bytes(store: Store, cases: Sequence[str]) -> int:
     return voxels * (2 * channels + (1 if store.index.first_stage is None else 2))
 
 
-def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> ResidentCases:
+def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> InMemoryCases:
     """Read cases of a store into memory.
 
     Args:
@@ -192,7 +192,7 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
         if known is not None:
             annotated.append(known)
         context.progress(ProgressUpdate("loading", number + 1, len(cases), name))
-    return ResidentCases(
+    return InMemoryCases(
         names=tuple(cases),
         images=images,
         label_maps=label_maps,

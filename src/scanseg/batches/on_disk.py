@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.batches.in_memory import Boxes, ResidentCases, join_boxes, locate_voxels
+from scanseg.batches.in_memory import Boxes, InMemoryCases, join_boxes, locate_voxels
 from scanseg.errors import InputError, ScansegError
 from scanseg.preprocessing import Store, open_array
 from scanseg.runtime import RunContext, Ticket, WorkerEndedError, WorkerPool, map_cases
@@ -54,7 +54,7 @@ class DiskCases:
 
     def fetch(
         self, iteration: int, boxes_of: Callable[[int], Boxes], *, following: Iterable[int] | None = None
-    ) -> ResidentCases:
+    ) -> InMemoryCases:
         """Return the boxes of a batch as if each were a case, and have the next batches read meanwhile.
 
         Args:
@@ -101,7 +101,7 @@ class DiskCases:
             for case, low, high in zip(boxes.cases, boxes.low, boxes.high, strict=True)
         ]
 
-    def _join(self, parts: "Sequence[_Part]") -> ResidentCases:
+    def _join(self, parts: "Sequence[_Part]") -> InMemoryCases:
         """Put boxes one behind the other, as cases in memory are."""
         shapes = np.array([part.label_map.shape for part in parts], dtype=np.int64)
         images = np.concatenate([part.image.reshape(len(part.image), -1) for part in parts], axis=1)

@@ -96,7 +96,7 @@ def interpolate(
     fraction = coordinates - low
     weight_z, weight_y, weight_x = torch.stack([1 - fraction, fraction]).unbind(2)
     inside_z, inside_y, inside_x = corners.inside(torch.stack([low, low + 1])).unbind(2)
-    first = corners.endless_index(low)
+    first = corners.unbounded_index(low)
     del nearest, inside, low, fraction
     # A corner is one of the (z, y), in the order of their numbers, and one of the x.
     weights = weight_y if in_plane else (weight_z[:, None] * weight_y).flatten(0, 1)
@@ -138,7 +138,7 @@ class _Corners:
         """Say along which axes voxels (whole numbers) are inside their case."""
         return (voxels >= 0) & (voxels < self.limits)
 
-    def endless_index(self, voxels: Float[Tensor, "batch 3 z y x"]) -> Int[Tensor, "batch z y x"]:
+    def unbounded_index(self, voxels: Float[Tensor, "batch 3 z y x"]) -> Int[Tensor, "batch z y x"]:
         """Return the flat index of voxels (whole numbers) as if they were all inside."""
         return (voxels.long() * self.strides).sum(1) + self.starts
 
@@ -146,7 +146,7 @@ class _Corners:
         self, voxels: Float[Tensor, "batch 3 z y x"], *, inside: Bool[Tensor, "batch z y x"]
     ) -> Int[Tensor, "batch z y x"]:
         """Return the flat index of voxels (whole numbers); outside ones have that of the case's first."""
-        return torch.where(inside, self.endless_index(voxels), self.starts)
+        return torch.where(inside, self.unbounded_index(voxels), self.starts)
 
 
 def _intensities(

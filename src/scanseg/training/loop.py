@@ -20,7 +20,7 @@ from scanseg.batches import (
     iterations_per_pass,
     make_batches,
     num_batches_at_once,
-    predicted_of,
+    predicted_labels_of,
 )
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.models import ModelFolder
@@ -341,7 +341,7 @@ class TrainingLoop:
             iterations=iterations,
             device=self._device,
             shard=self._shard,
-            predicted=predicted_of(self._plan),
+            predicted=predicted_labels_of(self._plan),
         )
 
     def _report(self, losses: Sequence[torch.Tensor]) -> None:

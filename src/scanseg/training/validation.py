@@ -7,7 +7,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from scanseg.batches import VALIDATION_STREAM, TrainingCases, iterations_per_pass, make_batch, predicted_of
+from scanseg.batches import (
+    VALIDATION_STREAM,
+    TrainingCases,
+    iterations_per_pass,
+    make_batch,
+    predicted_labels_of,
+)
 from scanseg.evaluation import CaseScores, Report, make_report, score_case
 from scanseg.files import written_whole
 from scanseg.inference import Predictor
@@ -51,7 +57,7 @@ def patch_dice(
             stream=VALIDATION_STREAM,
             iteration=iteration,
             device=context.torch_device,
-            predicted=predicted_of(plan),
+            predicted=predicted_labels_of(plan),
             following=(*shared[place + 1 :], *shared[:place]),
         )
         counts += _count(step.logits(batch), batch.label_maps, plan.dataset)

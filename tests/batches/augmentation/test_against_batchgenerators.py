@@ -26,7 +26,7 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 
 from scanseg.batches.batches import make_batch
-from scanseg.batches.in_memory import ResidentCases
+from scanseg.batches.in_memory import InMemoryCases
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
@@ -114,7 +114,7 @@ def ours(spec, image):
     volume = torch.from_numpy(np.ascontiguousarray(crop))
     shape = np.array([crop.shape])
     middle = np.ravel_multi_index(tuple(size // 2 for size in crop.shape), crop.shape)
-    cases = ResidentCases(
+    cases = InMemoryCases(
         names=("case",),
         images=volume.half().reshape(1, -1),
         label_maps=torch.zeros(volume.numel(), dtype=torch.uint8),

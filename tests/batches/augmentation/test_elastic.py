@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scanseg.batches.augmentation import Warps, draw_warps, warped_coordinates
-from scanseg.batches.augmentation.elastic import Deformation, steps_of
+from scanseg.batches.augmentation.elastic import Deformation, displacements_of
 from scanseg.batches.augmentation.spatial import rotation
 from scanseg.specs import AffineTransform
 
@@ -18,7 +18,7 @@ def deformation(*, sigma=2.0, magnitudes=(1.0, 2.0, 3.0), seed=0):
 
 
 def test_the_largest_step_along_each_axis_is_as_drawn():
-    steps = steps_of(deformation(), size=(9, 12, 10), device=CPU)
+    steps = displacements_of(deformation(), size=(9, 12, 10), device=CPU)
 
     assert steps.abs().amax((1, 2, 3)).tolist() == pytest.approx([1, 2, 3])
     assert not torch.equal(steps[0] * 2, steps[1])
@@ -30,7 +30,7 @@ def test_neighbouring_steps_resemble_each_other_as_after_a_gaussian(sigma):
     size = (64, 64, 64)
     found = []
     for seed in range(4):
-        steps = steps_of(deformation(sigma=sigma, seed=seed), size=size, device=CPU)[1]
+        steps = displacements_of(deformation(sigma=sigma, seed=seed), size=size, device=CPU)[1]
         steps = steps - steps.mean()
         along = [(steps * steps.roll(d, axis)).mean() for axis in range(3) for d in range(7)]
         found.append((torch.stack(along).reshape(3, 7) / steps.square().mean()).numpy())
@@ -49,7 +49,7 @@ def test_steps_come_before_the_linear_map():
         return warped_coordinates(warps, corners, size=size, device=CPU)[0]
 
     moved = torch.einsum(
-        "ij,jzyx->izyx", torch.from_numpy(matrix), steps_of(bent, size=size, device=CPU).double()
+        "ij,jzyx->izyx", torch.from_numpy(matrix), displacements_of(bent, size=size, device=CPU).double()
     )
     torch.testing.assert_close(read(matrix, bent), read(matrix, None) + moved.float(), rtol=1e-5, atol=1e-4)
 

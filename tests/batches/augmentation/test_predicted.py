@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from scanseg.batches.augmentation.predicted import change_predicted
+from scanseg.batches.augmentation.predicted import perturb_labels
 from scanseg.specs import CascadeSpec
 
 
@@ -17,7 +17,7 @@ def channels():
 
 
 def changed(channels, seed, **settings):
-    return change_predicted(channels, CascadeSpec(**settings), rng=np.random.default_rng(seed))
+    return perturb_labels(channels, CascadeSpec(**settings), rng=np.random.default_rng(seed))
 
 
 def test_labels_stay_apart_and_are_zeros_and_ones(channels):

@@ -5,7 +5,7 @@ Source: the transforms and their defaults follow nnU-Net (Isensee et al. 2021, s
 
 from scanseg.batches.augmentation.intensity import apply_intensity
 from scanseg.batches.augmentation.mirroring import mirror
-from scanseg.batches.augmentation.predicted import change_predicted
+from scanseg.batches.augmentation.predicted import perturb_labels
 from scanseg.batches.augmentation.spatial import Warps, draw_warps, warped_coordinates
 
-__all__ = ["Warps", "apply_intensity", "change_predicted", "draw_warps", "mirror", "warped_coordinates"]
+__all__ = ["Warps", "apply_intensity", "draw_warps", "mirror", "perturb_labels", "warped_coordinates"]

@@ -50,7 +50,7 @@ def draw_deformation(
     )
 
 
-def steps_of(
+def displacements_of(
     deformation: Deformation, *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "3 z y x"]:
     """Return the step of each voxel of a patch along z, y, x.

@@ -16,7 +16,7 @@ from scanseg.specs import CascadeSpec
 _CHANGES = ("grow", "shrink", "open", "close")
 
 
-def change_predicted(
+def perturb_labels(
     channels: Float[Tensor, "value z y x"], spec: CascadeSpec, *, rng: np.random.Generator
 ) -> Float[Tensor, "value z y x"]:
     """Return changed labels of a patch, each a channel of zeros and ones.

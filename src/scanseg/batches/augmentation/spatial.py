@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.batches.augmentation.elastic import Deformation, draw_deformation, steps_of
+from scanseg.batches.augmentation.elastic import Deformation, displacements_of, draw_deformation
 from scanseg.batches.transfer import to_device
 from scanseg.specs import AffineTransform
 
@@ -148,4 +148,6 @@ def _steps(
 ) -> Float[Tensor, "patch 3 z y x"]:
     """Return the steps of every patch, 0 where it is not deformed."""
     still = torch.zeros((), device=device).expand(3, *size)
-    return torch.stack([steps_of(each, size=size, device=device) if each else still for each in deformations])
+    return torch.stack(
+        [displacements_of(each, size=size, device=device) if each else still for each in deformations]
+    )
