@@ -103,17 +103,17 @@ def test_weights_can_be_read_by_whoever_can_read_the_plan(tmp_path):
 
 
 def test_weights_of_an_unknown_name(tmp_path):
-    with pytest.raises(UsageError, match=r"weights 'first' are unknown; choose exported, last, best"):
+    with pytest.raises(UsageError, match=r"weights: expected one of exported, last, best, got 'first'"):
         ModelFolder(tmp_path, make_plan()).weights_path("first")
 
 
 def test_what_is_no_model_folder_is_told_of_with_what_is_one(folder):
     with pytest.raises(
-        InputError, match=rf"plan\.json is a file, not a model folder; give its folder, {folder.path}"
+        InputError, match=rf"plan\.json is a file, not a model folder\. Give its folder, {folder.path}"
     ):
         ModelFolder.open(folder.path / "plan.json")
     above = folder.path.parent
-    with pytest.raises(InputError, match=rf"holds no plan\.json; models in it are {folder.path}\.$"):
+    with pytest.raises(InputError, match=rf"plan\.json is missing\. Choose a model in it: {folder.path}\.$"):
         ModelFolder.open(above)
     (above / "notes.txt").touch()
     with pytest.raises(InputError, match=r"notes\.txt is a file, not a model folder\.$"):
@@ -131,10 +131,10 @@ def test_files_that_are_gone_or_no_json_are_told_of_in_words(folder, tmp_path):
 
 
 def test_a_model_takes_no_place_that_is_taken(folder, tmp_path):
-    with pytest.raises(UsageError, match=r"model exists and is not an empty folder.* by --resume"):
+    with pytest.raises(UsageError, match=r"model exists and is not an empty folder.* with --resume"):
         ModelFolder.require_new(folder.path)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"file is a file; name a folder that is to be written\.$"):
+    with pytest.raises(UsageError, match=r"file is a file\. Choose a folder to write\.$"):
         ModelFolder.require_new(tmp_path / "file")
     for name in ("empty", "new"):
         ModelFolder.require_new(tmp_path / name)

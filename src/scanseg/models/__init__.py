@@ -1,4 +1,4 @@
-"""The model folder: written by training, all that prediction needs."""
+"""Model folders, ensembles and checkpoints."""
 
 from scanseg.models.checkpoint import Checkpoint
 from scanseg.models.ensemble import (

@@ -26,13 +26,13 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     """The optimizer's tensors by `PARAMETER.NAME`."""
     ema: dict[str, Tensor] | None = None
-    """State dict of the network with averaged weights, where they are averaged."""
+    """State dict of the network with EMA weights. `None`: the plan has none."""
     best: dict[str, Tensor] | None = None
-    """State dict of the network that was best on validation patches."""
+    """State dict of the best network on validation patches. `None`: not measured."""
 
 
 def write_checkpoint(state: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; it replaces the last one once it is complete.
+    """Write a checkpoint, which replaces the last one when it is complete.
 
     A complete checkpoint of the same state is kept.
 
@@ -68,7 +68,7 @@ def read_checkpoint(state: Path) -> Checkpoint | None:
 
 
 def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint beside its place, and put it there when it is whole."""
+    """Write a checkpoint to a temporary folder and rename it."""
     temporary = final.with_name(f".writing-{final.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -99,7 +99,7 @@ def _read_whole(folder: Path) -> Checkpoint:
 
 
 def _state_in(folder: Path) -> TrainingState | None:
-    """Return the state of a checkpoint; None unless all of it is there and can be read."""
+    """Return the state of a checkpoint, or `None` unless it is complete."""
     try:
         return _read_whole(folder).state
     except InputError:

@@ -1,4 +1,4 @@
-"""A model of several models: a folder with `ensemble.json`, which names them."""
+"""Ensembles: folders with `ensemble.json`, which names the member models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,24 +15,25 @@ from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
 _FILE = "ensemble.json"
 _PAIRS = "ensembles"
-"""Folder, in that of the study, of the pairs' label maps of validation cases."""
+"""Folder of the pairs' label maps of validation cases, in the folder of the cross-validation."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """What prediction needs of a model folder, of one network or several."""
+    """A loaded model for prediction, with one network or several."""
 
     plan: Plan
     network: nn.Module
+    """The network, or a `LogitEnsemble` of several."""
     postprocessing: PostprocessingSpec
     first_stage: "LoadedModel | None" = None
     """The first stage of a cascade."""
     members: "tuple[LoadedModel, ...]" = ()
-    """Models of other plans, with whose probabilities those of this one are averaged."""
+    """Models of other plans. Their probabilities and those of this model are averaged."""
 
 
 class LogitEnsemble(nn.Module):
-    """Several networks whose logits are averaged."""
+    """Average the logits of several networks."""
 
     def __init__(self, networks: list[nn.Module]) -> None:
         super().__init__()
@@ -47,15 +48,15 @@ class LogitEnsemble(nn.Module):
 
 
 def load_model(path: Path, *, device: torch.device, weights: Weights = "exported") -> LoadedModel:
-    """Load a model folder, or a folder of several, of one plan or of different ones.
+    """Load a model folder or an ensemble.
 
     Args:
-        path: The folder.
-        device: Where to predict.
-        weights: Those that the trainings chose to export, the last, or the best on validation patches.
+        path: Model folder, or folder of an ensemble. Its members have the same plan, or different ones.
+        device: Device of the prediction.
+        weights: Weights to load: `exported`, `last` or `best` (highest validation Dice).
 
     Raises:
-        InputError: It is no model, a training has not finished, or the models do not predict in the same way.
+        InputError: The folder is not a model, a training has not finished, or the members do not fit together.
     """
     if not is_ensemble(path):
         folder = ModelFolder.open(path)
@@ -74,69 +75,71 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
         )
         if folder.plan.sampling.patch_size != plan.sampling.patch_size:
             differing.append("sampling.patch_size")
-        _refuse(differing, folder.path, folders[0].path, what="make an ensemble of models of one plan")
+        _check_compatible(
+            differing, folder.path, folders[0].path, advice="make an ensemble of models with the same plan"
+        )
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
-    previous = _load_first_stage(folders[0], device=device)
-    return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, previous)
+    first_stage = _load_first_stage(folders[0], device=device)
+    return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, first_stage)
 
 
 def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:
-    """Load models of different plans; what each would do to label maps by itself is left out."""
-    first, *others = (load_model(path / member, device=device, weights=weights) for member in spec.members)
-    for member, other in zip(spec.members[1:], others, strict=True):
+    """Load members with different plans, without their own postprocessing."""
+    first, *members = (load_model(path / member, device=device, weights=weights) for member in spec.members)
+    for member, other in zip(spec.members[1:], members, strict=True):
         differing = _differing(other.plan, first.plan, ("dataset", "num_axes"))
-        _refuse(
+        _check_compatible(
             differing,
             path / member,
             path / spec.members[0],
-            what="make an ensemble of models of the same channels and labels",
+            advice="make an ensemble of models with the same channels and labels",
         )
-    return replace(first, postprocessing=spec.postprocessing, members=tuple(others))
+    return replace(first, postprocessing=spec.postprocessing, members=tuple(members))
 
 
 def _differing(plan: Plan, other: Plan, names: tuple[str, ...]) -> list[str]:
-    """Return the parts in which plans differ."""
+    """Return the sections in which two plans differ."""
     return [name for name in names if getattr(plan, name) != getattr(other, name)]
 
 
-def _refuse(differing: list[str], path: Path, first: Path, *, what: str) -> None:
-    """Refuse models that do not predict alike."""
+def _check_compatible(differing: list[str], path: Path, first: Path, *, advice: str) -> None:
+    """Raise an error if the plans of two members differ."""
     if differing:
         raise InputError(
             f"{path} cannot predict together with {first}: their plans differ in {', '.join(differing)}. Predict with "
-            f"each, or {what}."
+            f"each, or {advice}."
         )
 
 
 def _load_first_stage(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
-    """Load the first stage of a cascade, which lies in the folder of the second."""
+    """Load the first stage of a cascade from the folder of the second stage."""
     return None if folder.plan.cascade is None else load_model(folder.first_stage_path, device=device)
 
 
 def is_ensemble(path: Path) -> bool:
-    """Return whether a folder is a model of several models."""
+    """Return whether a folder is an ensemble."""
     return (path / _FILE).is_file()
 
 
 def read_ensemble(path: Path) -> EnsembleSpec:
-    """Read the members of a folder that is a model of several models.
+    """Read the members of an ensemble.
 
     Raises:
-        InputError: The folder is no such model.
+        InputError: The folder is not an ensemble.
     """
     return EnsembleSpec.read(path / _FILE)
 
 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
-    """Make a folder a model of the models that it holds."""
+    """Make a folder an ensemble of the models in it."""
     write_text(path / _FILE, spec.to_json())
 
 
 def member_folders(path: Path) -> list[Path]:
-    """Return the folders of the single models of which a folder is a model, also where its members are several.
+    """Return the folders of all single models of a model.
 
     Args:
-        path: A model of one or several.
+        path: A model folder or an ensemble. Ensembles in it are resolved too.
     """
     if not is_ensemble(path):
         return [path]
@@ -144,22 +147,22 @@ def member_folders(path: Path) -> list[Path]:
 
 
 def require_single(path: Path) -> None:
-    """Make sure that a folder is not a model of several, where the weights of one are wanted.
+    """Check that a folder is not an ensemble.
 
     Raises:
-        InputError: It is.
+        InputError: The folder is an ensemble.
     """
     if is_ensemble(path):
         members = ", ".join(map(str, member_folders(path)))
-        raise InputError(f"{path} is a model of several; begin with one of them: {members}.")
+        raise InputError(f"{path} is an ensemble. Choose one of its members: {members}.")
 
 
-def pair_prediction_path(study: Path, names: Sequence[str], case: str) -> Path:
-    """Return where the label map of a validation case, predicted by a pair, is kept.
+def pair_prediction_path(crossval: Path, names: Sequence[str], case: str) -> Path:
+    """Return the file of the label map of a validation case from a pair.
 
     Args:
-        study: The study's folder.
-        names: Names of the ways to plan.
-        case: The case.
+        crossval: Folder of the cross-validation.
+        names: Names of both configurations.
+        case: Name of the case.
     """
-    return study / _PAIRS / "+".join(names) / f"{case}.b2nd"
+    return crossval / _PAIRS / "+".join(names) / f"{case}.b2nd"

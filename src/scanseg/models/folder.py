@@ -11,7 +11,7 @@
 | `state/` | the newest checkpoint, for resuming |
 | `first_stage/` | the models of the first stage of a cascade |
 
-No other module spells these names.
+No other module contains these names.
 """
 
 import json
@@ -47,9 +47,9 @@ _PREDICTIONS = "validation"
 _FIRST_STAGE = "first_stage"
 
 TrainedWeights = Literal["last", "best"]
-"""Weights of a training: the last, or the best on validation patches."""
+"""Weights of a training: `last`, or `best` (highest Dice on validation patches)."""
 Weights = Literal["exported", "last", "best"]
-"""Weights to load: `exported` are those that the training chose, either the last or the best."""
+"""Weights to load: `exported` (chosen by the training: the last or the best), `last` or `best`."""
 Status = Literal["new", "started", "trained", "finished"]
 """`new`: only a plan. `started`: a run record exists. `trained`: all epochs are done. `finished`: also validated."""
 
@@ -66,7 +66,7 @@ class ModelFolder:
         """Make a new model folder and write its plan.
 
         Raises:
-            UsageError: The folder holds something already.
+            UsageError: The path exists and is not an empty folder.
         """
         cls.require_new(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -75,17 +75,17 @@ class ModelFolder:
 
     @staticmethod
     def require_new(path: Path) -> None:
-        """Make sure that a model can be written to a place.
+        """Check that a path is free for a new model folder.
 
         Raises:
-            UsageError: There is something already.
+            UsageError: The path exists and is not an empty folder.
         """
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file; name a folder that is to be written.")
+            raise UsageError(f"{path} is a file. Choose a folder to write.")
         if path.exists() and any(entry.name != _LOCK for entry in path.iterdir()):
             raise UsageError(
-                f"{path} exists and is not an empty folder. Choose another place, remove it, or go on with the "
-                f"training in it by --resume."
+                f"{path} exists and is not an empty folder. Choose another folder, remove it, or continue its training "
+                f"with --resume."
             )
 
     @classmethod
@@ -93,17 +93,17 @@ class ModelFolder:
         """Open a model folder.
 
         Raises:
-            InputError: There is no such folder, or its plan cannot be read.
+            InputError: The folder is missing, or its plan cannot be read.
         """
         if path.is_file():
-            known = f"; give its folder, {path.parent}" if (path.parent / PLAN_FILE).is_file() else ""
-            raise InputError(f"{path} is a file, not a model folder{known}.")
+            hint = f" Give its folder, {path.parent}." if (path.parent / PLAN_FILE).is_file() else ""
+            raise InputError(f"{path} is a file, not a model folder.{hint}")
         if not path.is_dir():
-            raise InputError(f"{path} is not a model folder: there is no such folder.")
+            raise InputError(f"{path}: no such folder. Give a model folder.")
         if not (path / PLAN_FILE).is_file():
             inside = sorted(str(folder.parent) for folder in path.glob(f"*/{PLAN_FILE}"))
-            known = f"; models in it are {listed(inside)}" if inside else ""
-            raise InputError(f"{path} is not a model folder: it holds no {PLAN_FILE}{known}.")
+            hint = f" Choose a model in it: {listed(inside)}." if inside else ""
+            raise InputError(f"{path} is not a model folder: {PLAN_FILE} is missing.{hint}")
         return cls(path, Plan.read(path / PLAN_FILE))
 
     @staticmethod
@@ -117,10 +117,10 @@ class ModelFolder:
         return path / PLAN_FILE
 
     def status(self, *, with_predictions: bool = False) -> Status:
-        """Return how far the training is.
+        """Return the status of the training.
 
         Args:
-            with_predictions: Count a model as finished only if it keeps the label maps of its validation cases.
+            with_predictions: `finished` also requires the label maps of all validation cases.
         """
         record = self.read_run()
         if record is None:
@@ -139,7 +139,7 @@ class ModelFolder:
 
     @property
     def first_stage_path(self) -> Path:
-        """Folder of the models of the first stage, if the plan is that of a cascade's second stage."""
+        """Folder of the first-stage models of a cascade."""
         return self.path / _FIRST_STAGE
 
     def validation_path(self, weights: TrainedWeights | None = None) -> Path:
@@ -170,19 +170,25 @@ class ModelFolder:
         write_text(self.validation_path(weights), report.to_json())
 
     def read_test(self, weights: TrainedWeights) -> Report | None:
-        """Read the scores of test cases, or return `None` if they were not scored.
+        """Read the scores of the test cases.
 
         Args:
             weights: The scored weights.
+
+        Returns:
+            The scores, or `None` if the test cases were not scored.
         """
         path = self._test_path(weights)
         return Report.read(path) if path.is_file() else None
 
     def read_test_instances(self, weights: TrainedWeights) -> InstanceReport | None:
-        """Read the instance scores of test cases, or return `None` if they were not scored.
+        """Read the instance scores of the test cases.
 
         Args:
             weights: The scored weights.
+
+        Returns:
+            The scores, or `None` if instances were not scored.
         """
         path = self._test_path(weights, suffix="-instances")
         return InstanceReport.read(path) if path.is_file() else None
@@ -190,7 +196,9 @@ class ModelFolder:
     def write_test(
         self, report: Report, instances: InstanceReport | None, *, weights: TrainedWeights
     ) -> None:
-        """Write the scores of test cases; the report of labels comes last and marks them as complete.
+        """Write the scores of the test cases.
+
+        The report of labels is written last and marks the scores as complete.
 
         Args:
             report: Scores of labels.
@@ -208,7 +216,7 @@ class ModelFolder:
         """Copy the files that prediction needs.
 
         Args:
-            target: Folder to write; existing files are replaced.
+            target: Folder to write. Existing files are replaced.
         """
         target.mkdir(parents=True, exist_ok=True)
         for name in (PLAN_FILE, _RUN, _WEIGHTS):
@@ -217,38 +225,41 @@ class ModelFolder:
             shutil.copytree(self.first_stage_path, target / _FIRST_STAGE, dirs_exist_ok=True)
 
     def prediction_path(self, case: str) -> Path:
-        """Return the file in which the label map of a validation case is kept."""
+        """Return the file of the label map of a validation case."""
         return self.path / _PREDICTIONS / f"{case}.b2nd"
 
     def claim(self) -> FileLock:
-        """Return a lock that is held while the model is trained; it ends with its process, however that ends.
+        """Lock the model folder during its training.
+
+        Returns:
+            The lock. It is released when its process ends, even after a crash.
 
         Raises:
-            UsageError: Another training holds it.
+            UsageError: Another training holds the lock.
         """
         lock = FileLock(self.path / _LOCK, blocking=False)
         try:
             lock.acquire()
         except Timeout as error:
             raise UsageError(
-                f"a training is running in {self.path}; wait for it, stop it, or choose another model folder."
+                f"a training is running in {self.path}. Wait for it, stop it, or choose another model folder."
             ) from error
         return lock
 
     def build_network(self) -> nn.Module:
-        """Build the plan's network, freshly initialised from torch's random state."""
+        """Build the plan's network with random weights from torch's generator."""
         return network_of(self.plan)
 
     def load_network(self, *, device: torch.device, weights: Weights = "exported") -> nn.Module:
         """Build the network with the trained weights, ready for prediction.
 
         Args:
-            device: Where to predict.
-            weights: Those the training chose to export, the last, or the best on validation patches.
+            device: Device of the prediction.
+            weights: Weights to load: `exported`, `last` or `best` (highest validation Dice).
 
         Raises:
             InputError: The weights are missing, damaged, or of another network.
-            ScansegError: The memory does not suffice.
+            ScansegError: The device has too little memory.
         """
         path = self.weights_path(weights)
         with memory_for(f"the network of {self.path}", device=device):
@@ -257,14 +268,17 @@ class ModelFolder:
             return network.to(device).eval()
 
     def weights_path(self, weights: Weights = "exported") -> Path:
-        """Return the file of weights.
+        """Return the file of the weights.
+
+        Args:
+            weights: `exported`, `last` or `best` (highest validation Dice).
 
         Raises:
-            InputError: There is none.
-            UsageError: There are no weights of this name.
+            InputError: The file is missing.
+            UsageError: The name of the weights is unknown.
         """
         if weights not in get_args(Weights):
-            raise UsageError(f"weights {weights!r} are unknown; choose {', '.join(get_args(Weights))}")
+            raise UsageError(f"weights: expected one of {', '.join(get_args(Weights))}, got {weights!r}")
         path = self.path / (
             _WEIGHTS if weights in ("exported", self._exported()) else f"{weights}.safetensors"
         )
@@ -272,10 +286,12 @@ class ModelFolder:
             return path
         if (self.path / _WEIGHTS).is_file():
             raise InputError(
-                f"{self.path} holds no {path.name}: its training measured nothing on validation patches; "
-                f"leave the choice of weights out."
+                f"{self.path}: {path.name} is missing, because its training has no validation on patches. Leave the "
+                f"choice of weights out."
             )
-        raise InputError(f"{self.path} holds no {_WEIGHTS}: its training has not finished (see --resume).")
+        raise InputError(
+            f"{self.path}: {_WEIGHTS} is missing, because its training has not finished. Continue it with --resume."
+        )
 
     def has_weights(self, weights: Weights = "exported") -> bool:
         """Return whether the file of these weights exists."""
@@ -284,22 +300,31 @@ class ModelFolder:
         return (self.path / f"{weights}.safetensors").is_file()
 
     def _exported(self) -> TrainedWeights | None:
-        """Return which weights the training exported, if it did."""
+        """Return the name of the exported weights, or `None` before the export."""
         record = self.read_run()
         return record.exported.checkpoint if record and record.exported else None
 
     def write_weights(self, weights: Mapping[str, Tensor], name: Weights = "exported") -> None:
-        """Write weights: those that prediction uses, or others that it can be asked to use."""
+        """Write weights as a safetensors file.
+
+        Args:
+            weights: State dict of the network.
+            name: `exported` (used by prediction), `last` or `best`.
+        """
         path = self.path / (_WEIGHTS if name == "exported" else f"{name}.safetensors")
         with written_whole(path) as temporary:
             write_tensors(weights, temporary)
 
     def write_run(self, record: RunRecord) -> None:
-        """Write the record of the run."""
+        """Write the run record."""
         write_text(self.path / _RUN, record.to_json())
 
     def read_run(self) -> RunRecord | None:
-        """Read the record of the run; None where the training was stopped before it began."""
+        """Read the run record.
+
+        Returns:
+            The record, or `None` if the training stopped before its start.
+        """
         path = self.path / _RUN
         return RunRecord.read(path) if path.exists() else None
 
@@ -309,56 +334,74 @@ class ModelFolder:
             stream.write(json.dumps(metrics) + "\n")
 
     def read_metrics(self) -> list[dict[str, JsonValue]]:
-        """Read the metrics, a dictionary an epoch; a line cut short by a crash is left out."""
+        """Read the metrics of each epoch.
+
+        A line that a crash cut short is left out.
+        """
         path = self.path / _METRICS
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("}\n")]
 
     def keep_metrics(self, epochs_done: int) -> None:
-        """Drop the metrics of later epochs; they will be made again."""
+        """Drop the metrics of later epochs, which will be trained again.
+
+        Args:
+            epochs_done: Number of epochs to keep.
+        """
         kept = self.read_metrics()[:epochs_done]
         write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; it replaces the last one once it is complete."""
+        """Write a checkpoint, which replaces the last one when it is complete."""
         write_checkpoint(self.path / _STATE, checkpoint)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """Read the newest checkpoint, or `None` if the training stopped before the first one."""
+        """Read the newest checkpoint.
+
+        Returns:
+            The checkpoint, or `None` if the training stopped before the first one.
+        """
         return read_checkpoint(self.path / _STATE)
 
 
 def check_network(plan: Plan) -> None:
-    """Make sure that the network of a plan can be built, without taking memory for its weights.
+    """Check that the network of a plan can be built.
+
+    It is built on the meta device, which takes no memory for weights.
 
     Raises:
-        InputError: The network refuses its description, or the patch size.
+        InputError: A setting of the network or the patch size is invalid.
     """
     with torch.device("meta"):
         network_of(plan)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
-    """Put weights into a network.
+    """Load weights into a network.
+
+    Args:
+        network: The network.
+        weights: Its state dict.
+        source: File of the weights, for messages.
 
     Raises:
-        InputError: Names or shapes differ; all of them are listed.
+        InputError: Names or shapes differ. The message lists all of them.
     """
     expected = network.state_dict()
     faults = [f"{name} is missing" for name in expected if name not in weights]
     faults += [f"{name} is unexpected" for name in weights if name not in expected]
     faults += [
-        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+        f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(weights[name].shape)}"
         for name, tensor in expected.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
     if faults:
-        raise InputError(f"{source} does not fit the network of its plan: {'; '.join(faults)}")
+        raise InputError(f"{source}: the weights do not fit the network of the plan: {'; '.join(faults)}")
     network.load_state_dict(weights)
 
 
 def network_of(plan: Plan) -> nn.Module:
-    """Build a plan's network, on the device that is torch's default."""
+    """Build the network of a plan on torch's default device."""
     return build_network(
         plan.network,
         in_channels=plan.num_inputs,

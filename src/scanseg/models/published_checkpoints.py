@@ -1,7 +1,7 @@
-"""Checkpoints of the published codes: read without running what they hold, and written as models.
+"""Read checkpoints of the published codes, and write them as models.
 
-Known are Lightning's `.ckpt` (MSVM-UNet), nnU-Net's `checkpoint_final.pth` (xLSTM-UNet), VMamba's ImageNet `.pth`, and
-plain state dicts.
+Supported are Lightning's `.ckpt` (MSVM-UNet), nnU-Net's `checkpoint_final.pth` (xLSTM-UNet), VMamba's ImageNet `.pth`,
+and plain state dicts. Reading runs no code of a checkpoint.
 """
 
 import argparse
@@ -30,45 +30,45 @@ Form = Literal["lightning", "nnunet", "vmamba", "state-dict"]
 
 _RECORD_FILE = "import.json"
 ENCODER_KIND = "vmamba"
-"""Kind of weights that fit the encoder of an MSVM-UNet alone."""
+"""Kind of weights for the encoder of an MSVM-UNet only."""
 _LIGHTNING_PREFIX = "_model."
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before names."""
+"""Prefixes from DistributedDataParallel and torch.compile."""
 _FORMS: tuple[tuple[str, Form], ...] = (
     ("network_weights", "nnunet"),
     ("state_dict", "lightning"),
     ("model", "vmamba"),
 )
-"""Key under which the weights lie, to the form."""
+"""Key of the weights in the checkpoint, and the form of the checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
 class OfficialCheckpoint:
-    """Weights of a published code, under their official names."""
+    """Weights of a published code with their official names."""
 
     form: Form
     weights: dict[str, Tensor]
     left_out: tuple[str, ...]
-    """Tensors beside those of the network, such as buffers of a loss."""
+    """Names of tensors outside the network, such as buffers of a loss."""
     sha256: str
-    """Of the file."""
+    """Checksum of the file."""
 
 
 def read_official(path: Path) -> OfficialCheckpoint:
-    """Read the weights of a checkpoint; nothing in it is run.
+    """Read the weights of a checkpoint without running its code.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: The file is missing, damaged, holds objects other than tensors, numbers and containers, or has no
-            weights where a known form has them.
+        InputError: The file is missing or damaged. Or it holds objects other than tensors, numbers and containers, or
+            no weights in a supported form.
     """
     content = _load(path)
     form, state = _find_weights(path, content)
     weights = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if not weights:
-        raise InputError(f"{path}: holds no tensors where its weights should be.")
+        raise InputError(f"{path}: holds no tensors as weights.")
     left_out: tuple[str, ...] = ()
     for prefix in _WRAPPER_PREFIXES:
         weights = _without_prefix(weights, prefix)
@@ -83,51 +83,51 @@ def read_official(path: Path) -> OfficialCheckpoint:
 
 
 def import_weights(path: Path, output: Path, *, kind: str, plan: Path | None = None) -> ImportRecord:
-    """Bring a checkpoint of a published code into our form; nothing in it is run.
+    """Import a checkpoint of a published code without running its code.
 
     Args:
         path: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's `.pth`, or a plain state dict.
-        output: Model folder to write, new; for `vmamba` a file ending in `.safetensors`.
+        output: New model folder to write. For `vmamba` a file ending in `.safetensors`.
         kind: `msvm-unet`, `xlstm-unet`, or `vmamba` (ImageNet weights for the encoder of an MSVM-UNet).
-        plan: File of the plan with which the model predicts: its labels, preprocessing and network; not for `vmamba`.
+        plan: File of the plan for prediction, with labels, preprocessing and network. Not used for `vmamba`.
 
     Raises:
-        InputError: The checkpoint cannot be read, or its names and shapes do not fit; all are listed.
+        InputError: The checkpoint cannot be read, or its names and shapes do not fit. The message lists all of them.
         UsageError: The network is unknown, or the plan is missing or of another network.
     """
     if kind not in WEIGHT_MAPS:
-        raise UsageError(f"network {kind!r} is unknown; choose one of {', '.join(WEIGHT_MAPS)}")
+        raise UsageError(f"network: expected one of {', '.join(WEIGHT_MAPS)}, got {kind!r}")
     if kind == ENCODER_KIND:
         if plan is not None:
-            raise UsageError("vmamba is an encoder's weights and has no plan; leave the plan out")
+            raise UsageError("vmamba is an encoder and has no plan. Leave --plan out")
         return import_encoder(path, output)
     if plan is None:
         raise UsageError(
-            f"a model of {kind} needs a plan, which a checkpoint does not hold: labels, preprocessing, sizes. Make "
-            "it by scanseg plan DATASET --recipe RECIPE -o plan.json and give it as --plan plan.json"
+            f"a model of {kind} needs a plan, because a checkpoint holds no labels, preprocessing and sizes. Make one "
+            "by scanseg plan DATASET --recipe RECIPE -o plan.json, and give it by --plan plan.json"
         )
     return import_model(path, output, plan=Plan.read(plan), kind=kind)
 
 
 def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRecord:
-    """Write the weights of a published network as a model folder that can predict.
+    """Write the weights of a published network as a model folder.
 
     Args:
         path: The checkpoint.
-        output: The model folder, new.
-        plan: How images are prepared, and what the labels are; its network must be the checkpoint's.
+        output: New model folder to write.
+        plan: Plan for prediction. Its network must be the one of the checkpoint.
         kind: `msvm-unet` or `xlstm-unet`.
 
     Returns:
-        What was imported, as it is written beside the weights.
+        The import record, which is also written to the model folder.
 
     Raises:
-        InputError: The checkpoint cannot be read, or does not fit the plan's network; all names are listed, and nothing
-            has been written.
-        UsageError: The plan is for another network, or the output is there already.
+        InputError: The checkpoint cannot be read, or does not fit the plan's network. The message lists all names, and
+            nothing is written.
+        UsageError: The plan is for another network, or the output exists already.
     """
     if plan.network.kind != kind:
-        raise UsageError(f"the plan is for {plan.network.kind}, not {kind}; make it with a recipe of {kind}")
+        raise UsageError(f"the plan is for {plan.network.kind}, not {kind}. Make it with a recipe of {kind}")
     ModelFolder.require_new(output)
     checkpoint = read_official(path)
     network = ModelFolder(output, plan).build_network()
@@ -147,13 +147,13 @@ def import_encoder(path: Path, output: Path) -> ImportRecord:
         output: The file to write, ending in `.safetensors`.
 
     Raises:
-        InputError: The checkpoint cannot be read, or is of another network; all names are listed.
-        UsageError: The output is there already, or has another ending.
+        InputError: The checkpoint cannot be read, or belongs to another network. The message lists all names.
+        UsageError: The output exists already, or has another ending.
     """
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: encoder weights are one file, ending in .safetensors")
+        raise UsageError(f"{output}: encoder weights are one file. Choose a name ending in .safetensors")
     if output.exists():
-        raise UsageError(f"{output} is there already; remove it, or name another file")
+        raise UsageError(f"{output} already exists. Remove it, or choose another file")
     checkpoint = read_official(path)
     encoder = MSVMUNet(3, 2).encoder
     _load_into(encoder, checkpoint.weights, kind=ENCODER_KIND, path=path)
@@ -164,34 +164,34 @@ def import_encoder(path: Path, output: Path) -> ImportRecord:
 
 
 def load_encoder(network: MSVMUNet, path: Path) -> None:
-    """Put ImageNet weights into the encoder of an MSVM-UNet.
+    """Load ImageNet weights into the encoder of an MSVM-UNet.
 
     Args:
         network: The network.
-        path: VMamba's checkpoint, or what `import_encoder` made of it.
+        path: VMamba's checkpoint, or the file from `import_encoder`.
 
     Raises:
-        InputError: The file is missing, or its weights do not fit; all names are listed.
+        InputError: The file is missing, or its weights do not fit. The message lists all names.
     """
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file. The encoder's ImageNet weights are VMamba's vssm1_tiny_0230s_ckpt_epoch_264.pth, "
-            "from the releases of https://github.com/MzeroMiko/VMamba; a training without them must say so "
-            "(--from-scratch)."
+            f"{path}: no such file. The encoder's ImageNet weights are VMamba's vssm1_tiny_0230s_ckpt_epoch_264.pth "
+            "from the releases of https://github.com/MzeroMiko/VMamba. Download it, or train without ImageNet weights "
+            "by --from-scratch."
         )
     if path.suffix != ".safetensors":
         _load_into(network.encoder, read_official(path).weights, kind=ENCODER_KIND, path=path)
         return
-    weights, wanted = read_tensors(path), network.encoder.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in weights]
-    faults += [f"unexpected {name}" for name in weights if name not in wanted]
+    weights, expected = read_tensors(path), network.encoder.state_dict()
+    faults = [f"missing {name}" for name in expected if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in expected]
     faults += [
-        f"{name} has shape {tuple(weights[name].shape)}, the network {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
+        f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(weights[name].shape)}"
+        for name, tensor in expected.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
     if faults:
-        raise InputError(f"{path}: does not fit the encoder: {'; '.join(faults)}.")
+        raise InputError(f"{path}: the weights do not fit the encoder: {'; '.join(faults)}.")
     network.encoder.load_state_dict(weights)
 
 
@@ -199,18 +199,21 @@ _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
     *(ImportError, OverflowError, struct.error),
 )
-"""What unpickling raises where bytes are no checkpoint; nothing of ours runs in it."""
+"""Errors of unpickling a file that is not a checkpoint. No code of ours runs meanwhile."""
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    """Unpickle what torch deems harmless, and numpy's scalars."""
+    """Unpickle types that torch considers safe, and numpy scalars.
+
+    Raises:
+        InputError: The file is missing, damaged, not a dictionary, or holds unsafe objects.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
     try:
-        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Detected pickle protocol"
-            )  # what cannot be read is refused
+        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+            # A file with another protocol is refused if it cannot be read.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, str(error))) from error
@@ -218,12 +221,12 @@ def _load(path: Path) -> Mapping[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a checkpoint of torch, or damaged ({reason}).") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, where a checkpoint is a dictionary.")
+        raise InputError(f"{path}: expected a dictionary as checkpoint, got a {type(content).__name__}.")
     return content
 
 
-def _harmless() -> list[Any]:
-    """Return the classes and functions beyond torch's own that checkpoints may name; none of them runs code."""
+def _safe_globals() -> list[Any]:
+    """Return additional classes and functions that checkpoints may use safely."""
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     dtypes = [
         type(np.dtype(name))
@@ -239,24 +242,23 @@ def _harmless() -> list[Any]:
 
 
 def _refusal(path: Path, reason: str) -> str:
-    """Say which objects in a file are refused, and how to get at the weights."""
-    known = {
+    """Return a message that names the unsafe objects and the way around them."""
+    allowed = {
         "numpy.core.multiarray.scalar",
         "numpy._core.multiarray.scalar",
         "numpy.dtype",
         "argparse.Namespace",
     }
     try:
-        unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
+        unsafe = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
     except (pickle.UnpicklingError, *_UNREADABLE):
-        unsafe = re.findall(
-            r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason
-        )  # a form that torch does not list
+        # torch does not list the objects of some forms, but names the first one in its message.
+        unsafe = re.findall(r"GLOBAL (\S+) (?:was not an allowed|whose module)", reason)
     if not unsafe:
-        return f"{path}: not a checkpoint of torch, or damaged; give the file as its training wrote it."
+        return f"{path}: not a checkpoint of torch, or damaged. Give the file that its training wrote."
     return (
-        f"{path}: holds objects whose loading could run code, and is refused: {', '.join(unsafe)}. Where it was made, "
-        "and if you trust it, save its weights alone: "
+        f"{path}: holds objects whose loading could run code, and is refused: {', '.join(unsafe)}. If you trust the "
+        "file, save only its weights in its original environment: "
         'torch.save({"state_dict": checkpoint["state_dict"]}, "weights.pth"), or the same with `model` or '
         "`network_weights`."
     )
@@ -270,12 +272,12 @@ def _find_weights(path: Path, content: Mapping[str, Any]) -> tuple[Form, Mapping
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return "state-dict", content
     keys = ", ".join(map(str, list(content)[:12])) or "nothing"
-    wanted = ", ".join(key for key, _ in _FORMS)
-    raise InputError(f"{path}: no weights under {wanted}, and no plain state dict; it holds {keys}.")
+    expected = ", ".join(key for key, _ in _FORMS)
+    raise InputError(f"{path}: expected weights under {expected}, or a plain state dict, got {keys}.")
 
 
 def _without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove a prefix that all names have."""
+    """Remove a prefix if all names have it."""
     if not all(name.startswith(prefix) for name in weights):
         return weights
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}

@@ -13,17 +13,17 @@ from scanseg.errors import InputError, reason_of
 
 
 def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors into the form in which they are written."""
+    """Return detached, contiguous copies in host memory."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file, which others may read as they may any new file.
+    """Write tensors to a safetensors file with the usual file permissions.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    path.touch()  # safetensors makes files that their owner alone can read
+    path.touch()  # safetensors makes files that only their owner can read
     mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(_as_stored(tensors), path)
@@ -36,10 +36,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        InputError: It is missing or damaged.
+        InputError: The file is missing or damaged.
     """
     try:
-        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
+        path.open("rb").close()  # safetensors reports an unreadable file as missing
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
