@@ -80,9 +80,10 @@ def two_cells(shape=(20, 24)):
     return array
 
 
-def convert(name, source, output, **options):
+def convert(name, source, output, *, num_workers=0, **options):
     """Convert a source, then open and check the data set."""
-    result = convert_dataset(NAMED_DATASETS[name], source, output, **options, context=RunContext())
+    context = RunContext(num_workers=num_workers)
+    result = convert_dataset(NAMED_DATASETS[name], source, output, **options, context=context)
     dataset = open_dataset(output)
     check_dataset(dataset, context=RunContext(num_workers=0))
     assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
@@ -100,7 +101,7 @@ def label_map(folder, name, *, part="Tr", ending=".nii.gz"):
 def refused(name, source, output):
     """Convert a faulty source and return the message. Check that no files are left."""
     with pytest.raises(InputError) as caught:
-        convert_dataset(NAMED_DATASETS[name], source, output, context=RunContext())
+        convert_dataset(NAMED_DATASETS[name], source, output, context=RunContext(num_workers=0))
     assert not output.exists()
     assert not [path for path in output.parent.iterdir() if path.name.startswith(".converting")]
     return str(caught.value)

@@ -34,7 +34,9 @@ def test_an_unknown_layout_is_refused_with_the_known_layouts(name, tmp_path):
     for layout in NAMED_DATASETS[name].layouts:
         assert layout.files in message
     with pytest.raises(InputError, match="no such folder"):
-        convert_dataset(NAMED_DATASETS[name], tmp_path / "absent", tmp_path / "out", context=RunContext())
+        convert_dataset(
+            NAMED_DATASETS[name], tmp_path / "absent", tmp_path / "out", context=RunContext(num_workers=0)
+        )
 
 
 def test_existing_files_are_not_replaced(tmp_path):
@@ -44,11 +46,15 @@ def test_existing_files_are_not_replaced(tmp_path):
     (tmp_path / "out" / "precious").write_text("x")
     named = NAMED_DATASETS["kvasir-seg"]
     with pytest.raises(UsageError, match="already exists"):
-        convert_dataset(named, tmp_path / "source", tmp_path / "out", context=RunContext())
+        convert_dataset(named, tmp_path / "source", tmp_path / "out", context=RunContext(num_workers=0))
     with pytest.raises(UsageError, match="is inside the source"):
-        convert_dataset(named, tmp_path / "source", tmp_path / "source" / "out", context=RunContext())
+        convert_dataset(
+            named, tmp_path / "source", tmp_path / "source" / "out", context=RunContext(num_workers=0)
+        )
     with pytest.raises(UsageError, match="test fraction"):
-        convert_dataset(named, tmp_path / "source", tmp_path / "new", test_fraction=1.0, context=RunContext())
+        convert_dataset(
+            named, tmp_path / "source", tmp_path / "new", test_fraction=1.0, context=RunContext(num_workers=0)
+        )
 
 
 def test_without_h5py_the_message_advises_its_installation(tmp_path, monkeypatch):
@@ -91,7 +97,10 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "write_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_dataset(
-            NAMED_DATASETS["kvasir-seg"], tmp_path / "source", tmp_path / "out", context=RunContext()
+            NAMED_DATASETS["kvasir-seg"],
+            tmp_path / "source",
+            tmp_path / "out",
+            context=RunContext(num_workers=0),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
@@ -110,7 +119,10 @@ def test_a_full_disk_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "write_pillow", fill_the_disk)
     with pytest.raises(OSError, match="No space left on device") as caught:
         convert_dataset(
-            NAMED_DATASETS["kvasir-seg"], tmp_path / "source", tmp_path / "out", context=RunContext()
+            NAMED_DATASETS["kvasir-seg"],
+            tmp_path / "source",
+            tmp_path / "out",
+            context=RunContext(num_workers=0),
         )
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -169,7 +169,7 @@ def test_dsb2018_with_its_own_test_part(tmp_path):
             tmp_path / "source",
             tmp_path / "x",
             test_fraction=0.5,
-            context=RunContext(),
+            context=RunContext(num_workers=0),
         )
 
 

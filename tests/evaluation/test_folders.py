@@ -4,8 +4,11 @@ import pickle
 import numpy as np
 import pytest
 
+from scanseg import evaluation
 from scanseg.errors import FaultsError, InputError, UsageError
-from scanseg.evaluation import evaluate, score_case
+from scanseg.evaluation import score_case
+from scanseg.progress import ignore_progress
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec
 from tests.factories import write_labels
 
@@ -15,6 +18,12 @@ SPEC = DatasetSpec(
     labels={"background": 0, "liver": 1, "spleen": 2},
     file_ending=".nii.gz",
 )
+
+
+def evaluate(*paths, num_workers=0, progress=ignore_progress, **options):
+    """Score folders or files, in this process unless `num_workers` are given."""
+    context = RunContext(num_workers=num_workers, progress=progress)
+    return evaluation.evaluate(*paths, **options, context=context)
 
 
 def write(path, array, spacing=None):

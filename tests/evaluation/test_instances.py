@@ -264,7 +264,9 @@ def test_converted_predictions_are_scored_as_numbers(folders, command, tmp_path)
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--min-voxels", 49)
     assert outcome.code == 0, outcome.stderr
     assert read_instance_map(tmp_path / "instances" / "a.png").array.max() == 3
-    report = evaluate_instances(tmp_path / "instances", folders[1], iou=1.0)
+    report = evaluate_instances(
+        tmp_path / "instances", folders[1], iou=1.0, context=RunContext(num_workers=0)
+    )
     assert [case.f1 for case in report.cases] == [1, 0]
     assert report.cases[0].panoptic_quality == 1
 
@@ -273,7 +275,7 @@ def test_volumes_are_converted_on_their_grid(tmp_path):
     label_map = np.zeros((6, 8, 9), np.uint8)
     label_map[1:3, 1:3, 1:3], label_map[4, 5, 6] = 1, 1
     write_label_map(tmp_path / "a.nii.gz", label_map, like=like((6, 8, 9), (3.0, 1.0, 0.5)))
-    (path,) = convert_to_instances(tmp_path / "a.nii.gz", tmp_path / "out", context=RunContext())
+    (path,) = convert_to_instances(tmp_path / "a.nii.gz", tmp_path / "out", context=RunContext(num_workers=0))
     image = read_instance_map(path)
     assert image.spacing == (3.0, 1.0, 0.5)
     assert image.array.max() == 2
@@ -284,14 +286,14 @@ def test_faults_are_reported_together(folders, tmp_path):
     write_label_map(predictions / "a.png", np.zeros((30, 41), np.uint8), like=like((30, 41)))
     (predictions / "b.png").write_bytes(b"no image")
     with pytest.raises(InputError) as caught:
-        evaluate_instances(predictions, references, instances="components")
+        evaluate_instances(predictions, references, instances="components", context=RunContext(num_workers=0))
     for part in ("(30, 41) and (30, 40)", "b.png"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match=r"b\.png"):
-        convert_to_instances(predictions, tmp_path / "out", context=RunContext())
+        convert_to_instances(predictions, tmp_path / "out", context=RunContext(num_workers=0))
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="would replace"):
-        convert_to_instances(predictions, predictions, context=RunContext())
+        convert_to_instances(predictions, predictions, context=RunContext(num_workers=0))
 
 
 def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, monkeypatch):
@@ -330,12 +332,14 @@ def test_label_maps_are_no_references(folders, tmp_path):
     folders[1].rename(tmp_path / "labelsTr")
     (tmp_path / "instancesTr").mkdir()
     with pytest.raises(UsageError, match="instancesTr"):
-        evaluate_instances(folders[0], tmp_path / "labelsTr", instances="components")
+        evaluate_instances(
+            folders[0], tmp_path / "labelsTr", instances="components", context=RunContext(num_workers=0)
+        )
 
 
 def test_an_unknown_encoding_of_instances_is_refused_by_name(tmp_path):
     with pytest.raises(UsageError, match=r"instances 'cells' is unknown\. Choose numbers, components, grown"):
-        evaluate_instances(tmp_path, tmp_path, instances="cells")
+        evaluate_instances(tmp_path, tmp_path, instances="cells", context=RunContext(num_workers=0))
 
 
 def test_options_without_effect_are_refused(folders, command, tmp_path):

@@ -16,6 +16,7 @@ from scanseg.evaluation import (
     score_case,
 )
 from scanseg.evaluation.tolerances import TOLERANCE_PRESETS
+from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec, RuleName, canonical_label
 from tests.factories import write_labels
 
@@ -215,5 +216,6 @@ def test_preset_gives_way_to_a_name(tmp_path):
         tolerance_mm=4,
         label_tolerances_mm={"liver": 1.0},
         tolerance_preset="abdomen",
+        context=RunContext(num_workers=0),
     )
     assert report.tolerances_mm == {"liver": 1.0, "Duodenum": 7.0, "lung": 4.0}

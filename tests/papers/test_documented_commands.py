@@ -134,7 +134,7 @@ def make_sources(words):
 def make_dataset(name, folder="DATASET"):
     """Convert a small source into the raw layout."""
     SOURCES[name](Path("source"))
-    convert_dataset(find_dataset(name), Path("source"), Path(folder), context=RunContext())
+    convert_dataset(find_dataset(name), Path("source"), Path(folder), context=RunContext(num_workers=0))
 
 
 @pytest.mark.parametrize(("page", "words"), of_kind("data list", "data convert"))

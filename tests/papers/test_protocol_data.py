@@ -17,7 +17,9 @@ def polyps(tmp_path):
     for number in range(80):
         write_picture(tmp_path / "source" / "images" / f"{number}.png", np.repeat(inside[..., None], 3, 2))
         write_picture(tmp_path / "source" / "masks" / f"{number}.png", inside)
-    convert_dataset(find_dataset("kvasir-seg"), tmp_path / "source", tmp_path / "data", context=RunContext())
+    convert_dataset(
+        find_dataset("kvasir-seg"), tmp_path / "source", tmp_path / "data", context=RunContext(num_workers=0)
+    )
     return tmp_path / "data"
 
 

@@ -14,6 +14,7 @@ from scanseg.imaging import read_image, read_label_map
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.store import Store, store_name
 from scanseg.preprocessing.store_building import build_store
+from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
 
@@ -23,15 +24,20 @@ SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 
 @pytest.fixture
 def build(tmp_path):
     def build(
-        dataset, *, preprocessing=SPEC, splits=None, num_workers=0, folder=tmp_path / "store", progress=None
+        dataset,
+        *,
+        preprocessing=SPEC,
+        splits=None,
+        num_workers=0,
+        folder=tmp_path / "store",
+        progress=ignore_progress,
     ):
         return build_store(
             dataset,
             preprocessing=preprocessing,
             splits=splits or find_splits(dataset),
             folder=folder,
-            context=RunContext(num_workers=num_workers),
-            **({"progress": progress} if progress else {}),
+            context=RunContext(num_workers=num_workers, progress=progress),
         )
 
     return build
@@ -124,6 +130,7 @@ def test_processes_that_need_the_same_store_build_it_in_turn(make_dataset, tmp_p
         from scanseg.preprocessing.store_building import build_store
         from scanseg.dataset.splits import find_splits
         from scanseg.dataset.raw import open_dataset
+        from scanseg.runtime import RunContext
         from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec
         raw, updates = open_dataset(Path(sys.argv[1])), []
         build_store(
@@ -131,8 +138,7 @@ def test_processes_that_need_the_same_store_build_it_in_turn(make_dataset, tmp_p
             preprocessing=PreprocessingSpec(normalizations=(NoNormalization(),)),
             splits=find_splits(raw),
             folder=Path(sys.argv[2]),
-            num_workers=0,
-            progress=lambda update: updates.append(update.detail),
+            context=RunContext(num_workers=0, progress=lambda update: updates.append(update.detail)),
         )
         print(len(updates))
         """
