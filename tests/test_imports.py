@@ -1,4 +1,4 @@
-"""What may be imported without what."""
+"""Packages work without libraries that they do not need."""
 
 import inspect
 import subprocess
@@ -48,12 +48,12 @@ def test_no_optional_library_is_needed() -> None:
     run_without(("nilearn", "nibabel", "triton", "tensorboard", "monai"), "import scanseg.api, scanseg.cli")
 
 
-def test_functions_can_be_completed_before_they_are_used() -> None:
+def test_names_can_be_listed_before_torch_is_loaded() -> None:
     code = "import scanseg; missing = set(scanseg.__all__) - set(dir(scanseg)); assert not missing, missing"
     run_without(("torch",), code)
 
 
-def test_every_function_behind_a_command_is_a_name_of_the_package() -> None:
+def test_every_function_of_the_api_is_a_name_of_the_package() -> None:
     functions = {
         name
         for name, value in vars(api).items()
@@ -61,4 +61,4 @@ def test_every_function_behind_a_command_is_a_name_of_the_package() -> None:
     }
     assert functions == set(scanseg.__all__) - {"__version__"}
     imported = inspect.getsource(scanseg).partition("from scanseg.api import (")[2].partition(")")[0]
-    assert {name.strip() for name in imported.split(",")} - {""} == functions  # what type checkers see
+    assert {name.strip() for name in imported.split(",")} - {""} == functions  # for type checkers

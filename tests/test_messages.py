@@ -1,4 +1,4 @@
-"""Counts agree with what they count."""
+"""Counts and lists in messages."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_one_is_singular(number: int, text: str) -> None:
     assert counted(number, "case") == text
 
 
-def test_of_many_names_and_lines_the_first_are_told() -> None:
+def test_the_first_of_many_names_and_lines_are_listed() -> None:
     names = [str(number) for number in range(40)]
     assert listed(names[:3]) == "0, 1, 2"
     assert listed(names[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"

@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own outside the checkout, runs the command."""
+"""The wheel runs the command in an environment of its own outside the checkout."""
 
 import json
 import os
@@ -40,10 +40,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the programs of an environment with the wheel and, from here, what it depends on.
+    """Return the programs' folder of an environment with the wheel, and with this environment's other packages.
 
-    A path file makes this environment's packages importable there; path files in them, such as that of an editable
-    scanseg, do not count.
+    A path file makes these packages importable. Path files among them, such as that of an editable scanseg, have no
+    effect there.
     """
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
@@ -63,7 +63,7 @@ def test_holds_the_package_and_its_type_marker_alone(wheel: Path) -> None:
     assert "scanseg/cli/__init__.py" in names
     data = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.json")}
     assert (
-        {"scanseg/datasets/splits/acdc.json", "scanseg/studies/published/results.json"} <= data <= set(names)
+        {"scanseg/converters/splits/acdc.json", "scanseg/papers/published/results.json"} <= data <= set(names)
     )
     assert {name.split("/")[0].split("-")[0] for name in names} == {"scanseg"}
 
@@ -73,6 +73,6 @@ def test_runs_outside_the_checkout(scripts: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(scripts.parent)
     assert "Usage: scanseg COMMAND" in run(scripts / "scanseg", "--help", folder=tmp_path)
     assert "hippocampus" in run(scripts / "scanseg", "data", "list", folder=tmp_path)
-    assert "xlstm-unet-seeds" in run(scripts / "scanseg", "study", "list", folder=tmp_path)
+    assert "xlstm-unet-seeds" in run(scripts / "scanseg", "compare", "list", folder=tmp_path)
     facts = json.loads(run(scripts / "scanseg", "info", "--json", folder=tmp_path))
     assert facts["versions"]["scanseg"] == scanseg.__version__
