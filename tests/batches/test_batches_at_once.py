@@ -120,7 +120,7 @@ def test_batches_do_not_depend_on_what_is_made_with_them(name):
 def test_boxes_cut_out_in_host_memory_serve_several_batches_too(name, monkeypatch):
     one, several = makers(name)
     expected = [one(iteration=iteration) for iteration in range(4)]
-    monkeypatch.setattr(batches_module, "_is_apart", lambda cases, device: True)
+    monkeypatch.setattr(batches_module, "_is_on_another_device", lambda cases, device: True)
 
     for batch, other in zip(several(iterations=range(4)), expected, strict=True):
         agree(batch, other)

@@ -88,7 +88,7 @@ def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, 
     """Where a GPU trains and the host holds the cases, their boxes are sent and warped on the GPU."""
     held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
     theirs = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
-    monkeypatch.setattr(batches_module, "_is_apart", lambda cases, device: True)
+    monkeypatch.setattr(batches_module, "_is_on_another_device", lambda cases, device: True)
 
     ours = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
 

@@ -111,7 +111,7 @@ def test_it_is_prepared_here_cut_there_and_grows(comparison, dataset, tmp_path, 
 
     cut = command("compare", path, "-o", output, *OPTIONS, "--resume", "--stop-after-minutes", 0.00001)
     assert cut.code == 0, cut.stderr
-    assert "Still to be done: 2 trainings, next none, seed 0, fold 0" in cut.stdout
+    assert "Still missing: 2 trainings, next none, seed 0, fold 0" in cut.stdout
     # A machine without image libraries goes on with what was prepared.
     words = ["compare", path, "-o", output, *OPTIONS, "--resume"]
     done = subprocess.run(

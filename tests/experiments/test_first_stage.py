@@ -208,7 +208,7 @@ def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_pa
 def test_a_first_stage_is_needed(dataset, study, tmp_path):
     with pytest.raises(UsageError, match=r"--set cascade\.first_stage=FOLDER"):
         scanseg.train(dataset, tmp_path / "a", settings=(*SECOND, "cascade={}"), **OPTIONS)
-    with pytest.raises(InputError, match=r"is no finished scanseg crossval: it holds no ensemble\.json"):
+    with pytest.raises(InputError, match=r"expected the output folder of a finished scanseg crossval"):
         scanseg.train(
             dataset, tmp_path / "b", settings=(*SECOND, f'cascade={{"first_stage": "{tmp_path}"}}'), **OPTIONS
         )

@@ -236,7 +236,7 @@ def test_a_signal_stops_the_prediction_and_resume_goes_on(dataset, tmp_path, mon
         real(lambda: 15 if len(heard) > 2 else None, message)
 
     monkeypatch.setattr(pairs, "raise_if_stopped", stop)
-    with pytest.raises(InterruptionError, match="go on with --resume"):
+    with pytest.raises(InterruptionError, match="continue with --resume"):
         scanseg.cross_validate(dataset, study, **BEGIN)
     assert not (study / "crossval.json").exists()
     monkeypatch.setattr(pairs, "raise_if_stopped", real)

@@ -220,7 +220,7 @@ def test_reproductions(lines, here, command):
         output = here / words[words.index("-o") + 1]
         baselines = words[words.index("--baselines") + 1].split(",") if "--baselines" in words else []
         text = (output / "table.md").read_text()
-        assert ("Still to be done" in text) == ("--prepare" in words)
+        assert ("Still missing" in text) == ("--prepare" in words)
         assert all(f"| {baseline} | here |" in text for baseline in baselines if baseline != "all")
         assert all((output / f"table.{ending}").is_file() for ending in ("csv", "html", "json"))
 

@@ -145,7 +145,7 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
     cut = command(*words, "--resume", "--stop-after-minutes", 0.00001)
     assert cut.code == 0, cut.stderr
     assert time.monotonic() - begin < 60
-    assert "Still to be done: msvm-unet seed 0" in cut.stdout
+    assert "Still missing: msvm-unet seed 0" in cut.stdout
     # A machine without image libraries goes on with what was prepared.
     done = subprocess.run(
         [sys.executable, "-c", BARE, *map(str, words), "--resume"],

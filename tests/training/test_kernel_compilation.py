@@ -38,7 +38,7 @@ def kernels(monkeypatch):
 def compiling(step, monkeypatch, *, threads=2, progress=ignore_progress):
     """Let a fit on the CPU compile as it does on a GPU."""
     monkeypatch.setattr(step, "_compiling_threads", threads)
-    monkeypatch.setattr(step, "_progress", progress)
+    monkeypatch.setattr(step, "_context", RunContext(device="cpu", progress=progress))
     return step
 
 

@@ -52,7 +52,9 @@ def test_a_network_that_does_not_fit(train, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("scanseg.training.step.place_network", place_network)
-    with pytest.raises(ScansegError, match=r"^not enough memory on cpu .* the network and its training state"):
+    with pytest.raises(
+        ScansegError, match=r"^not enough memory on cpu .* the network and its training state"
+    ):
         train()
 
 

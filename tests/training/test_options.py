@@ -298,7 +298,7 @@ def test_a_training_killed_before_its_first_checkpoint_still_begins_with_the_oth
 
     whole, pieces = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "pieces"))
     assert all(torch.equal(pieces[name], whole[name]) for name in whole)
-    with pytest.raises(UsageError, match=r"weights to begin with were .*first, not .*whole"):
+    with pytest.raises(UsageError, match=r"initial weights are .*first, not .*whole"):
         train_in(dataset, tmp_path / "pieces", initial_weights=tmp_path / "whole", resume=True)
 
 
@@ -336,9 +336,9 @@ def test_a_plan_like_a_model_s(dataset, tmp_path, command):
     [
         (
             'training.loss.label_weights={"disc": 2}',
-            r"names \['disc'\]; the labels are \['background', 'disk'\]",
+            r"expected labels of \['background', 'disk'\], got \['disc'\]",
         ),
-        ('sampling.label_weights={"background": 2}', r"names \['background'\]; the labels are \['disk'\]"),
+        ('sampling.label_weights={"background": 2}', r"expected labels of \['disk'\], got \['background'\]"),
         ('sampling.label_weights={"disk": 0}', "0 for every label"),
     ],
 )

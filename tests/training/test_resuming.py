@@ -116,7 +116,9 @@ def test_a_training_whose_checkpoint_is_gone_does_not_begin_anew(train, tmp_path
     shutil.rmtree(tmp_path / "model" / "state")
     before = run()
 
-    with pytest.raises(InputError, match=r"records \d+ iterations, but their checkpoint \(state/\) is missing"):
+    with pytest.raises(
+        InputError, match=r"records \d+ iterations, but their checkpoint \(state/\) is missing"
+    ):
         train(resume=True)
     assert run() == before
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
@@ -130,7 +132,7 @@ def test_a_signal_while_cases_are_loaded(train, run):
 
 
 def test_a_signal_in_validation(train, tmp_path, run):
-    with pytest.raises(InterruptionError, match="stopped in validation, .* continue with --resume") as caught:
+    with pytest.raises(InterruptionError, match=r"stopped in validation, .* continue with --resume") as caught:
         train(progress=signal_in("validating"))
     assert caught.value.signal_number == signal.SIGINT
     assert run()["status"] == "finished"
@@ -241,10 +243,10 @@ def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
         _device=torch.device("cuda"),
         _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
         _iterations=100,
-        _progress=0.04,
+        _fraction_done=0.04,
         step=SimpleNamespace(iterations_done=104),
         epochs_done=1,
-        _listen=heard.append,
+        _context=SimpleNamespace(progress=heard.append),
     )
 
     TrainingLoop._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0)])
@@ -275,7 +277,7 @@ def test_a_second_training_in_one_folder_is_refused_and_the_first_goes_on(train,
     def start_another(progress):
         if progress.task == "training" and not refused:
             with pytest.raises(
-                UsageError, match=r"a training is running in .*model; wait for it, stop it, or choose"
+                UsageError, match=r"a training is running in .*model\. Wait for it, stop it, or choose"
             ) as error:
                 train(resume=True)
             refused.append(error)
@@ -290,7 +292,7 @@ def test_a_plan_whose_data_set_has_moved_is_told_where_to_look(train, dataset, t
     moved.parent.mkdir()
     dataset.rename(moved)
     with pytest.raises(
-        InputError, match=r"the data set of the plan is not at .*disks.*--set dataset_path=FOLDER"
+        InputError, match=r"disks: the data set of the plan is missing.*--set dataset_path=FOLDER"
     ):
         train()
     train(settings=[f"dataset_path={moved}"])

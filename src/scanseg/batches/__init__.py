@@ -1,4 +1,4 @@
-"""Cases in memory or on disk, sampled and augmented into batches."""
+"""Batches: sampling and augmentation of patches from cases in memory or on disk."""
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
 from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_labels_of, to_grid

@@ -1,4 +1,4 @@
-"""Batches: positions drawn, patches gathered, augmented, shaped for the network."""
+"""Batches: drawn positions, gathered patches, augmentation."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,36 +19,46 @@ from scanseg.batches.transfer import to_device
 from scanseg.specs import AffineTransform, GaussianNoiseTransform, MirrorTransform, SamplingSpec, Transform
 
 TrainingCases = InMemoryCases | DiskCases
+"""Cases that batches are drawn from."""
 
 MAX_VALUES_AT_ONCE = 4_000_000
-"""Intensities of the batches that are made together; while they are made, each takes up to 200 bytes of the device."""
+"""Maximum number of intensities of batches made together. Each needs up to 200 bytes on the device meanwhile."""
 MAX_BATCHES_AT_ONCE = 8
+"""Maximum number of batches made together."""
 
 _MARGIN = 2
-"""Voxels read around what a warped patch reaches: its neighbours, and rounding."""
+"""Voxels read around the reach of a warped patch, for neighbours and rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Input and target of one training step; the axes are those of the patch."""
+    """Input and target of one training step."""
 
     images: Float[Tensor, "batch channel *axes"]
+    """Input. The axes are those of the patch."""
     label_maps: Int[Tensor, "batch *axes"]
+    """Target label maps."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Patches:
-    """Where the patches of a batch, or of several, lie, before anything is read."""
+    """Positions and warps of the patches of one or more batches."""
 
     positions: PatchPositions
+    """Cases and first voxels."""
     warps: Warps | None
-    """How some of them are warped; None: no transform warps."""
+    """Warps of some patches. `None`: no transform warps."""
     in_plane: bool
-    """The warps leave z alone."""
+    """The warps do not change z."""
     size: tuple[int, int, int]
+    """Voxels of a patch along z, y, x."""
 
     def boxes(self, shapes: np.ndarray) -> Boxes:
-        """Return the parts of the cases that the patches need."""
+        """Return the boxes of the cases that the patches need.
+
+        Args:
+            shapes: Voxels of each case along z, y, x, (case, 3).
+        """
         low, high = self.positions.corners.copy(), self.positions.corners + np.array(self.size)
         if self.warps is not None and len(self.warps.patches):
             warped = self.warps.patches
@@ -62,31 +72,42 @@ class _Patches:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """Successive batches; each follows from the number of its iteration."""
+    """Settings from which the batch of every iteration follows."""
 
     cases: TrainingCases
+    """Cases to draw from."""
     sampling: SamplingSpec
+    """Patch size, batch size and order of draws."""
     transforms: Sequence[Transform]
+    """Augmentation in order."""
     seed: int
+    """Seed of the training."""
     stream: int
+    """Stream of random draws."""
     shard: BatchShard
+    """Shard of each batch."""
 
     @property
     def share(self) -> int:
-        """Patches of each batch that are made here."""
+        """Number of patches of the shard."""
         return self.sampling.batch_size // self.shard.count
 
     def rngs(self, iterations: Sequence[int], *numbers: int) -> list[np.random.Generator]:
-        """Return a source of randomness for each iteration, another one for other numbers."""
+        """Return a random generator per iteration.
+
+        Args:
+            iterations: Numbers of the iterations.
+            numbers: Further numbers of the seed, which separate different uses.
+        """
         return [np.random.default_rng([self.seed, self.stream, each, *numbers]) for each in iterations]
 
     def patches(self, iterations: Sequence[int]) -> _Patches:
-        """Draw where the patches lie; of a shard, as in the whole."""
-        sampling, size, here = self.sampling, box_size(self.sampling), self.shard.of(self.sampling.batch_size)
+        """Draw the patches of the shard as in the whole batch."""
+        sampling, size, part = self.sampling, box_size(self.sampling), self.shard.of(self.sampling.batch_size)
         numbers = {"seed": self.seed, "stream": self.stream}
         positions = PatchPositions.join(
             [
-                draw_positions(self.cases, sampling, **numbers, iteration=each).within(here)
+                draw_positions(self.cases, sampling, **numbers, iteration=each).within(part)
                 for each in iterations
             ]
         )
@@ -94,7 +115,7 @@ class _Series:
         for spec in self.transforms:
             if isinstance(spec, AffineTransform):
                 drawn = [
-                    draw_warps(spec, batch_size=sampling.batch_size, size=size, rng=rng).within(here)
+                    draw_warps(spec, batch_size=sampling.batch_size, size=size, rng=rng).within(part)
                     for rng in self.rngs(iterations, 1)
                 ]
                 warps, in_plane = Warps.join(drawn, batch_size=self.share), spec.in_plane or size[0] == 1
@@ -114,20 +135,22 @@ def make_batch(
     predicted: PredictedLabels | None = None,
     following: Iterable[int] | None = None,
 ) -> Batch:
-    """Make the batch of one iteration, or a part of it; the same arguments give the same batch.
+    """Make the batch of one iteration, or a shard of it.
+
+    Equal arguments give equal batches.
 
     Args:
-        cases: The cases to draw from.
-        sampling: How patches are drawn.
-        transforms: Augmentation, in order; an affine one, if any, first. Empty: none.
-        seed: Seed of the run.
-        stream: Which sequence of draws, see `scanseg.batches.sampling`.
-        iteration: Number of the batch in this series.
-        device: Where the batch is wanted, and made.
-        shard: The part; it holds the same patches, changed in the same way, as there in the whole batch.
-        predicted: What becomes of the labels of a first stage that the cases hold; None: they hold none.
-        following: Iterations that will be asked for next, which cases on disk are read for meanwhile; None: they
-            count on.
+        cases: Cases to draw from.
+        sampling: Patch size, batch size and order of draws.
+        transforms: Augmentation in order. An affine transform must be the first. Empty: none.
+        seed: Seed of the training.
+        stream: Stream of random draws, see `scanseg.batches.sampling`.
+        iteration: Number of the batch in this stream.
+        device: Device on which the batch is made.
+        shard: Shard of the batch. Its patches and their augmentation equal those in the whole batch.
+        predicted: Settings of the first-stage labels. `None`: the cases have none.
+        following: Iterations of the next batches, which cases on disk read ahead. `None`: the numbers after
+            `iteration`.
     """
     series = _Series(cases, sampling, transforms, seed, stream, shard)
     return _make(series, [iteration], device=device, predicted=predicted, following=following)[0]
@@ -145,24 +168,25 @@ def make_batches(
     shard: BatchShard = WHOLE_BATCH,
     predicted: PredictedLabels | None = None,
 ) -> list[Batch]:
-    """Make the batches of several iterations in one pass; each is what `make_batch` makes of its iteration.
+    """Make the batches of several iterations in one pass.
 
-    A GPU is given as many launches for all of them as for one. On the CPU they are the same to the bit (on one thread:
-    sums over voxels depend on the number of threads), on a GPU up to rounding.
+    Each batch equals that of `make_batch`. A GPU gets about as many launches for all batches as for one. On the CPU the
+    results are bit-identical with one thread (sums over voxels depend on the number of threads). On a GPU they agree up
+    to rounding.
 
     Args:
-        cases: The cases to draw from; those on disk are read batch by batch.
-        sampling: How patches are drawn.
+        cases: Cases to draw from. Cases on disk are read batch by batch.
+        sampling: Patch size, batch size and order of draws.
         transforms: Augmentation, as for `make_batch`.
-        seed: Seed of the run.
-        stream: Which sequence of draws.
-        iterations: Numbers of the batches in this series.
-        device: Where the batches are wanted, and made.
-        shard: The part of each.
-        predicted: What becomes of the labels of a first stage.
+        seed: Seed of the training.
+        stream: Stream of random draws.
+        iterations: Numbers of the batches in this stream.
+        device: Device on which the batches are made.
+        shard: Shard of each batch.
+        predicted: Settings of the first-stage labels. `None`: the cases have none.
 
     Returns:
-        The batches; their tensors are views of common ones.
+        The batches. Their tensors are views of shared tensors.
     """
     series = _Series(cases, sampling, transforms, seed, stream, shard)
     groups = [[each] for each in iterations] if isinstance(cases, DiskCases) else [list(iterations)]
@@ -173,17 +197,17 @@ def make_batches(
 def num_batches_at_once(
     cases: TrainingCases, sampling: SamplingSpec, *, device: torch.device, shard: BatchShard = WHOLE_BATCH
 ) -> int:
-    """Return how many batches are best made together.
+    """Return the best number of batches to make together.
 
-    On a GPU a batch of small patches is hundreds of launches that take the host longer than the GPU, so that many are
-    made at once, as far as memory allows. The CPU gains nothing by it; cases on disk are read by processes that take a
-    batch each, at their own pace.
+    On a GPU a batch of small patches needs hundreds of launches, which take the host longer than the GPU. So several
+    batches are made at once, as far as memory allows. A CPU gains nothing by it. For cases on disk, each worker process
+    reads one batch at a time.
 
     Args:
-        cases: The cases to draw from.
-        sampling: How patches are drawn.
-        device: Where batches are made.
-        shard: The part of each batch that is made here.
+        cases: Cases to draw from.
+        sampling: Patch size and batch size.
+        device: Device on which batches are made.
+        shard: Shard of each batch.
     """
     if device.type != "cuda" or isinstance(cases, DiskCases):
         return 1
@@ -199,7 +223,7 @@ def _make(
     predicted: PredictedLabels | None,
     following: Iterable[int] | None,
 ) -> list[Batch]:
-    """Make batches in one pass; of cases on disk one alone."""
+    """Make batches in one pass. Cases on disk allow one iteration only."""
     images, label_maps = _read_patches(series, iterations, device=device, following=following)
     images, label_maps = images.to(device), label_maps.to(device)
     if len(series.sampling.patch_size) == 2:
@@ -220,7 +244,7 @@ def _make(
 def _augment(
     images: Tensor, label_maps: Tensor, series: _Series, iterations: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Apply all transforms that do not warp."""
+    """Apply all transforms except the affine one."""
     for number, spec in enumerate(series.transforms):
         if isinstance(spec, AffineTransform):
             continue
@@ -237,7 +261,7 @@ def _augment(
 
 
 def _unpack_batch(batch: Batch, iteration: int, *, series: _Series, predicted: PredictedLabels) -> Batch:
-    """Make channels of the labels of a first stage in one batch."""
+    """Unpack the label maps of one batch."""
     numbers = [series.seed, series.stream, iteration, 4] if series.transforms else None
     first = series.shard.of(series.sampling.batch_size).start
     images, label_maps = unpack_labels(
@@ -253,15 +277,15 @@ def _read_patches(
     device: torch.device,
     following: Iterable[int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Cut out the patches, each straight or through its warp.
+    """Read the patches, and warp some of them.
 
-    Of cases that are held apart from the device the parts that are needed are brought there first, since warping
-    takes far longer on a CPU than a step on a GPU.
+    If the cases are not on the device, the required boxes are copied there first. Warping on a CPU would take far
+    longer than a step on a GPU.
     """
     cases, patches = series.cases, series.patches(iterations)
     positions, warps = patches.positions, patches.warps
     offsets: np.ndarray | None = None
-    if isinstance(cases, DiskCases) or _is_apart(cases, device):
+    if isinstance(cases, DiskCases) or _is_on_another_device(cases, device):
         shapes = cases.shapes_host
         boxes = patches.boxes(shapes)
         offsets = boxes.low
@@ -279,7 +303,7 @@ def _read_patches(
     warped = warps.patches
     coordinates = warped_coordinates(warps, positions.corners[warped], size=patches.size, device=cases.device)
     if offsets is not None:
-        # Whole numbers are taken away after the rounding to float32: the fractions are those in the whole case.
+        # Integer offsets are subtracted after rounding to float32, so fractions equal those in the whole case.
         (whole,) = to_device(offsets[warped].astype(np.float32), device=cases.device)
         coordinates = coordinates - whole[..., None, None, None]
     (where,) = to_device(warped, device=cases.device)
@@ -289,6 +313,6 @@ def _read_patches(
     return images.index_copy(0, where, new_images), label_maps.index_copy(0, where, new_label_maps)
 
 
-def _is_apart(cases: InMemoryCases, device: torch.device) -> bool:
-    """Whether cases are held in the memory of another kind of device."""
+def _is_on_another_device(cases: InMemoryCases, device: torch.device) -> bool:
+    """Return whether cases are in the memory of another type of device."""
     return cases.device.type != device.type

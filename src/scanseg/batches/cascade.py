@@ -1,7 +1,7 @@
-"""Stores and batches for a second stage, which sees the labels that a first one predicted.
+"""Stores and batches of a second stage, with labels predicted by the first.
 
-Both label maps of a case lie in one array of 16 bits, `label + 256 * predicted`: they are cut out, warped and mirrored
-as one, and taken apart in the batch.
+Both label maps of a case are packed into one 16-bit array, `label + 256 * predicted`. They are cropped, warped and
+mirrored together, and unpacked in the batch.
 """
 
 import os
@@ -39,24 +39,25 @@ from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import CascadeSpec, CaseGeometry, Document, Plan, PreprocessingSpec
 
 _SOURCES_FILE = "sources.json"
+"""File name of the sizes and dates of the source files."""
 
 
 def to_grid(
     label_map: UInt8[np.ndarray, "*source"], geometry: CaseGeometry, preprocessing: PreprocessingSpec
 ) -> UInt8[np.ndarray, "z y x"]:
-    """Bring a predicted label map from the source's grid to that of the network.
+    """Resample a predicted label map from the source grid to the network's grid.
 
     Args:
-        label_map: The label map.
-        geometry: Where the case lies.
-        preprocessing: How it is preprocessed.
+        label_map: Label map on the source grid.
+        geometry: Geometry of the network's grid in the source.
+        preprocessing: Preprocessing of the case.
 
     Raises:
-        InputError: The label map has another shape than the case.
+        InputError: The label map has another shape than the source.
     """
     if label_map.shape != tuple(geometry.source_shape):
         raise InputError(
-            f"predicted label map of shape {label_map.shape} for a case of {geometry.source_shape}."
+            f"predicted label map: expected shape {geometry.source_shape} as the image, got {label_map.shape}."
         )
     return resample_label_map(
         np.ascontiguousarray(crop_from_source(label_map, geometry)),
@@ -69,26 +70,31 @@ def to_grid(
 def one_hot(
     predicted: Int[Tensor, "batch *axes"], values: tuple[int, ...]
 ) -> Float[Tensor, "batch value *axes"]:
-    """Return one channel for each value.
+    """Return one channel of zeros and ones per label value.
 
     Args:
         predicted: Label maps.
-        values: The values.
+        values: Label value of each channel.
     """
     return torch.stack([predicted == value for value in values], dim=1).float()
 
 
 @dataclass(frozen=True)
 class PredictedLabels:
-    """What becomes of the predicted labels of a batch."""
+    """Settings of first-stage labels as input channels."""
 
     values: tuple[int, ...]
-    """Values that are seen, a channel each."""
+    """Label value of each channel."""
     spec: CascadeSpec
+    """Random changes of the labels in training."""
 
 
 def predicted_labels_of(plan: Plan) -> PredictedLabels | None:
-    """Return what becomes of predicted labels under a plan; None: there are none."""
+    """Return the settings of first-stage labels. `None`: no cascade.
+
+    Args:
+        plan: Plan of the training.
+    """
     return None if plan.cascade is None else PredictedLabels(plan.dataset.label_values, plan.cascade)
 
 
@@ -100,14 +106,17 @@ def unpack_labels(
     numbers: list[int] | None,
     first: int = 0,
 ) -> tuple[Float[Tensor, "batch input z y x"], UInt8[Tensor, "batch z y x"]]:
-    """Take label maps apart; the predicted ones become channels.
+    """Unpack label maps, and append first-stage labels to the images.
 
     Args:
-        images: The images.
-        packed: Both label maps of each.
-        predicted: What becomes of the predicted ones.
-        numbers: Seeds of their changes; None: they stay as they are.
-        first: Number of the first patch in its batch.
+        images: Images of the patches.
+        packed: Packed label maps of the patches.
+        predicted: Settings of the first-stage labels.
+        numbers: Seeds of random changes. `None`: no changes.
+        first: Number of the first patch in its whole batch.
+
+    Returns:
+        Images with one more channel per label value, and label maps.
     """
     channels = one_hot(packed // PACKING_BASE, predicted.values)
     if numbers is not None:
@@ -122,37 +131,37 @@ def unpack_labels(
 def build_cascade_store(
     store: Store, predictions: Mapping[str, Path], *, first_stage: str, folder: Path, context: RunContext
 ) -> Store:
-    """Make of a store another whose label maps hold the predictions of a first stage too.
+    """Build a store whose label maps include first-stage labels.
 
-    Images and references are linked, not copied, where the file system can. One that is there is used as it is, unless
-    a prediction or a stored case has changed since (in size or date). Processes that want the same store build it one
-    after the other.
+    Images and references are linked if the file system supports it, and copied otherwise. An existing store is reused
+    unless the size or date of a prediction or a stored case has changed. A lock makes processes build the same store
+    one after the other.
 
     Args:
-        store: The store.
-        predictions: For each of its cases the array of the predicted label map, on the source's grid.
-        first_stage: The study that predicted.
-        folder: Folder of the other store.
+        store: Store without first-stage labels.
+        predictions: Array file of the predicted label map on the source grid, per case.
+        first_stage: Folder of the cross-validation that predicted.
+        folder: Folder of the new store.
         context: Worker processes and progress.
 
     Raises:
-        InputError: Cases have no prediction, or one of another shape.
+        InputError: A case has no prediction, or one of another shape.
     """
     wanted = store.index.model_copy(update={"first_stage": first_stage})
     missing = [case.case for case in store.index.cases if case.case not in predictions]
     with lock_store(folder):
-        there = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
+        existing = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
         if (
-            there is not None
-            and there.index == wanted
+            existing is not None
+            and existing.index == wanted
             and (missing or _is_current(folder, store, predictions))
         ):
-            return there
+            return existing
         if missing:
             raise InputError(
                 f"{first_stage}: no prediction of {len(missing)} of {counted(len(store.index.cases), 'case')} "
-                f"({listed(missing)}); the first stage must be a scanseg crossval of the same data set, all of its "
-                f"folds done."
+                f"({listed(missing)}). Use a scanseg crossval of the same data set, with all folds finished, as first "
+                f"stage."
             )
         shutil.rmtree(folder, ignore_errors=True)
         sources = _describe_sources(store, predictions)
@@ -169,13 +178,14 @@ def build_cascade_store(
 
 
 class _Sources(Document):
-    """What a store was made of: sizes in bytes and dates in nanoseconds of the files of each case."""
+    """Source files of a store with sizes and dates."""
 
     cases: dict[str, tuple[tuple[int, int], ...]]
+    """Size in bytes and date in nanoseconds of each file of a case, by the name of the case."""
 
 
 def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources:
-    """Look at the files of which a store is made."""
+    """Return the sizes and dates of the source files of a store."""
     files = {case.case: (predictions[case.case], *store.array_files(case)) for case in store.index.cases}
     return _Sources(
         cases={
@@ -186,7 +196,7 @@ def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources
 
 
 def _is_current(folder: Path, store: Store, predictions: Mapping[str, Path]) -> bool:
-    """Whether a store was made of files as they are now."""
+    """Return whether the source files of a store are unchanged."""
     path = folder / _SOURCES_FILE
     return path.is_file() and _Sources.read(path) == _describe_sources(store, predictions)
 
@@ -196,25 +206,38 @@ class _Task:
     """A case to pack."""
 
     name: str
+    """Name of the case."""
     geometry: CaseGeometry
+    """Geometry of the network's grid in the source."""
     prediction: Path
+    """Array file of the predicted label map."""
 
 
 def _pack_case(task: _Task, *, source: Path, folder: Path, preprocessing: PreprocessingSpec) -> None:
-    """Write the arrays of a case."""
-    there, here = (base / CASES_FOLDER / task.name for base in (source, folder))
-    here.mkdir(parents=True)
+    """Write the arrays of a case into the new store.
+
+    Args:
+        task: The case.
+        source: Folder of the store without first-stage labels.
+        folder: Folder of the new store.
+        preprocessing: Preprocessing of the case.
+
+    Raises:
+        InputError: The prediction has another shape than the source.
+    """
+    old, new = (base / CASES_FOLDER / task.name for base in (source, folder))
+    new.mkdir(parents=True)
     try:
         predicted = to_grid(read_array(task.prediction), task.geometry, preprocessing)
     except InputError as error:
         raise InputError(f"case {task.name}: {error}") from error
-    label_map = read_array(there / LABEL_MAP_FILE)
+    label_map = read_array(old / LABEL_MAP_FILE)
     write_array(
-        here / LABEL_MAP_FILE,
+        new / LABEL_MAP_FILE,
         label_map.astype(np.int16) + np.int16(PACKING_BASE) * predicted.astype(np.int16),
     )
     for name in (IMAGE_FILE, REFERENCE_FILE):
         try:
-            os.link(there / name, here / name)
+            os.link(old / name, new / name)
         except OSError:
-            shutil.copyfile(there / name, here / name)
+            shutil.copyfile(old / name, new / name)

@@ -1,7 +1,7 @@
-"""Training cases held in memory, on the device where the network is, and patches gathered from them.
+"""Training cases in the memory of device or host, and their patches.
 
-All cases lie one behind the other in one tensor of images and one of labels, so that the patches of a whole
-batch are gathered by index arithmetic, whatever the cases' shapes.
+All cases are concatenated in one tensor of images and one of labels. So index arithmetic gathers the patches of a whole
+batch for any shapes of the cases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,65 +20,69 @@ from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec
 
 _MAX_LOCATIONS = 10_000
-"""Voxels remembered of each label of a case; as many as nnU-Net keeps."""
+"""Maximum number of voxels kept per label and case, as in nnU-Net."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """The parts of cases that the patches of a batch need."""
+    """Boxes of cases that contain the patches of a batch."""
 
     cases: np.ndarray
-    """Index of each box's case, (batch,)."""
+    """Index of the case of each box, (batch,)."""
     low: np.ndarray
     """First voxel along z, y, x, (batch, 3)."""
     high: np.ndarray
-    """Voxel behind the last, (batch, 3)."""
+    """First voxel after the box along z, y, x, (batch, 3)."""
 
 
 @dataclass(frozen=True, eq=False)
 class InMemoryCases:
-    """Cases in memory. Axes are z, y, x; outside a case the label is 0 and the intensity that of background_value."""
+    """Cases in memory.
+
+    Axes are z, y, x. Outside a case the label is 0 and the intensity is `background_value`.
+    """
 
     names: tuple[str, ...]
+    """Names of the cases."""
     images: Float[Tensor, "channel voxel"]
-    """float16 values of all cases."""
+    """Intensities of all cases, float16."""
     label_maps: Int[Tensor, " voxel"]
-    """uint8 values of all cases; int16 where a first stage's prediction is packed into them."""
+    """Labels of all cases, uint8. With packed labels of a first stage int16."""
     shapes_host: np.ndarray
     """Voxels of each case along z, y, x, (case, 3)."""
     background_value: Float[Tensor, " channel"]
     """Intensity of each channel outside a case."""
     locations: tuple[dict[str, np.ndarray], ...]
-    """For each case, label name to flat indices of some of its voxels; only labels that occur."""
+    """Flat indices of some voxels per label name, for each case. Absent labels have no entry."""
     annotated: tuple[np.ndarray, ...] | None
-    """For each case, flat indices of some voxels that are not ignored; None: there is no ignore label."""
+    """Flat indices of some annotated voxels of each case. `None`: no ignore label exists."""
 
     @property
     def device(self) -> torch.device:
-        """Where the cases are."""
+        """Device of the tensors."""
         return self.images.device
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Index of each case's first voxel, (case,)."""
+        """Flat index of the first voxel of each case, (case,)."""
         return np.concatenate([[0], np.cumsum(self.shapes_host.prod(axis=1))[:-1]])
 
     def cut(self, boxes: Boxes, *, device: torch.device) -> "InMemoryCases":
-        """Return boxes as if each were a case, on another device.
+        """Return boxes as cases of their own on another device.
 
         Args:
-            boxes: Parts of the cases, inside them.
-            device: Where they are wanted.
+            boxes: Boxes inside the cases.
+            device: Device of the result.
         """
         images, label_maps = [], []
         for case, low, high in zip(
             boxes.cases.tolist(), boxes.low.tolist(), boxes.high.tolist(), strict=True
         ):
             shape, start = self.shapes_host[case].tolist(), int(self.starts[case])
-            here = slice(start, start + int(np.prod(shape)))
+            voxels = slice(start, start + int(np.prod(shape)))
             box = tuple(map(slice, low, high))
-            images.append(self.images[:, here].unflatten(1, shape)[:, *box].flatten(1))
-            label_maps.append(self.label_maps[here].unflatten(0, shape)[box].flatten())
+            images.append(self.images[:, voxels].unflatten(1, shape)[:, *box].flatten(1))
+            label_maps.append(self.label_maps[voxels].unflatten(0, shape)[box].flatten())
         return join_boxes(
             torch.cat(images, dim=1),
             torch.cat(label_maps),
@@ -94,7 +98,7 @@ class InMemoryCases:
 
         Args:
             cases: Index of the case of each patch, (batch,).
-            corners: First voxel of each patch, (batch, 3); may lie outside the case.
+            corners: First voxel of each patch along z, y, x, (batch, 3). It may lie outside the case.
             size: Voxels of a patch along z, y, x.
 
         Returns:
@@ -105,12 +109,14 @@ class InMemoryCases:
     def interpolate(
         self, cases: np.ndarray, coordinates: Float[Tensor, "batch 3 z y x"], *, in_plane: bool
     ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
-        """Read cases between voxels: images linearly, label maps at the nearest voxel.
+        """Interpolate cases at any positions.
+
+        Images are interpolated linearly, label maps by nearest neighbour.
 
         Args:
             cases: Index of the case of each patch, (batch,).
             coordinates: Position of each voxel of a patch in its case, in voxels along z, y, x.
-            in_plane: The z coordinates are whole numbers, so that neighbours along z need not be read.
+            in_plane: The z coordinates are integers, so neighbours along z are not read.
 
         Returns:
             Images (float32) and label maps of the patches.
@@ -119,6 +125,7 @@ class InMemoryCases:
         return interpolate(self.images, self.label_maps, layout, coordinates=coordinates, in_plane=in_plane)
 
     def _layout(self, cases: np.ndarray) -> Layout:
+        """Return the layout of the cases of patches."""
         return Layout(self.starts[cases], self.shapes_host[cases], self.background_value)
 
 
@@ -130,14 +137,14 @@ def join_boxes(
     background_value: Float[Tensor, " channel"],
     device: torch.device,
 ) -> InMemoryCases:
-    """Make cases, without places to draw patches from, of boxes that lie one behind the other.
+    """Return concatenated boxes as cases, without locations for sampling.
 
     Args:
-        images: Their intensities.
-        label_maps: Their labels.
-        shapes: Voxels of each along z, y, x, (box, 3).
-        background_value: Intensity of each channel outside.
-        device: Where they are wanted.
+        images: Intensities of all boxes.
+        label_maps: Labels of all boxes.
+        shapes: Voxels of each box along z, y, x, (box, 3).
+        background_value: Intensity of each channel outside a case.
+        device: Device of the result.
     """
     return InMemoryCases(
         names=tuple(str(number) for number in range(len(shapes))),
@@ -151,7 +158,14 @@ def join_boxes(
 
 
 def case_bytes(store: Store, cases: Sequence[str]) -> int:
-    """Say how much memory cases will take: float16 images and uint8 label maps."""
+    """Return the memory of cases in bytes.
+
+    Images are float16. Label maps are uint8, or int16 with packed labels of a first stage.
+
+    Args:
+        store: Store of the cases.
+        cases: Names of the cases.
+    """
     channels = store.index.dataset.num_channels
     voxels = sum(int(np.prod(store.case(name).geometry.shape)) for name in cases)
     return voxels * (2 * channels + (1 if store.index.first_stage is None else 2))
@@ -161,13 +175,13 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
     """Read cases of a store into memory.
 
     Args:
-        store: The store.
-        cases: Names of the cases; at least one.
-        seed: Decides which foreground voxels of large structures are remembered.
+        store: Store of the cases.
+        cases: Names of the cases, at least one.
+        seed: Seed of the choice of voxels that are kept of large structures.
         context: Device and progress.
     """
     if not cases:
-        raise ValueError("no cases to hold")
+        raise ValueError("cases: expected at least one, got none")
     shapes = np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64)
     sizes = shapes.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -181,16 +195,16 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
     dataset = store.index.dataset
     locations, annotated = [], []
     for number, name in enumerate(cases):
-        here = slice(int(starts[number]), int(starts[number] + sizes[number]))
+        voxels = slice(int(starts[number]), int(starts[number] + sizes[number]))
         stored = store.case(name)
         label_map = store.read_label_map(stored)
-        images[:, here] = torch.from_numpy(store.read_image(stored)).flatten(1).to(context.torch_device)
-        label_maps[here] = torch.from_numpy(label_map).flatten().to(context.torch_device)
+        images[:, voxels] = torch.from_numpy(store.read_image(stored)).flatten(1).to(context.torch_device)
+        label_maps[voxels] = torch.from_numpy(label_map).flatten().to(context.torch_device)
         rng = np.random.default_rng([seed, number])
-        where, known = locate_voxels(label_map.astype(np.uint8), dataset, rng=rng)
-        locations.append(where)
-        if known is not None:
-            annotated.append(known)
+        of_labels, of_annotation = locate_voxels(label_map.astype(np.uint8), dataset, rng=rng)
+        locations.append(of_labels)
+        if of_annotation is not None:
+            annotated.append(of_annotation)
         context.progress(ProgressUpdate("loading", number + 1, len(cases), name))
     return InMemoryCases(
         names=tuple(cases),
@@ -208,16 +222,16 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
 def locate_voxels(
     label_map: np.ndarray, dataset: DatasetSpec, *, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Find voxels of a case around which patches may be cut.
+    """Find voxels of a case as centres of patches.
 
     Args:
-        label_map: The case's label map.
-        dataset: Its labels.
-        rng: Chooses where there are too many to remember.
+        label_map: Label map of the case (z, y, x).
+        dataset: Data set with the labels.
+        rng: Source of randomness for the choice among too many voxels.
 
     Returns:
-        Label to flat indices of some of its voxels; and indices of some voxels that are not to be ignored, None where
-        there is no ignore label.
+        Flat indices of some voxels per label name, and flat indices of some annotated voxels (`None`: no ignore label
+        exists).
     """
     locations = _locate(label_map, dataset.foreground, rng=rng)
     if dataset.ignore_label is None:
@@ -228,7 +242,10 @@ def locate_voxels(
 def _locate(
     label_map: np.ndarray, labels: Mapping[str, tuple[int, ...]], *, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Return flat indices of at most `_MAX_LOCATIONS` voxels of each label that occurs."""
+    """Return flat indices of at most `_MAX_LOCATIONS` voxels per label.
+
+    Absent labels have no entry.
+    """
     found = {}
     for name, values in labels.items():
         where = _some(np.flatnonzero(np.isin(label_map, values)), rng=rng)
@@ -238,7 +255,7 @@ def _locate(
 
 
 def _some(indices: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Return at most `_MAX_LOCATIONS` of some indices."""
+    """Return at most `_MAX_LOCATIONS` of the indices."""
     if len(indices) <= _MAX_LOCATIONS:
         return indices
     return rng.choice(indices, _MAX_LOCATIONS, replace=False)

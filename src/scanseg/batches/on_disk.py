@@ -1,7 +1,7 @@
-"""Training cases that stay on disk: of each patch the part of its case that it needs is read from the store.
+"""Training cases on disk, of which only the boxes of patches are read.
 
-Processes read ahead of the training, whole batches each, since decompression does not let other threads run. What is
-held at a time is a few batches, whatever the size of the data set.
+Worker processes read whole batches ahead of the training. Threads would not help, since decompression blocks other
+threads. Only a few batches are in memory at a time, for any size of the data set.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,49 +22,61 @@ from scanseg.runtime import RunContext, Ticket, WorkerEndedError, WorkerPool, ma
 from scanseg.specs import DatasetSpec
 
 _SPARE_BATCHES = 2
-"""Batches that are read beside those in the workers' hands."""
+"""Batches read ahead in addition to one per worker."""
 
 
 @dataclass(frozen=True)
 class _ArrayFiles:
-    """Where the arrays of a case lie, and its number."""
+    """Array files of a case."""
 
     name: str
+    """Name of the case."""
     number: int
+    """Number of the case, from 0."""
     image: Path
+    """Array of the image."""
     label_map: Path
+    """Array of the label map."""
 
 
 @dataclass(frozen=True, eq=False)
 class DiskCases:
-    """Cases on disk, of which only the places of labels are held in memory."""
+    """Cases on disk, with locations of labels in memory."""
 
     names: tuple[str, ...]
+    """Names of the cases."""
     shapes_host: np.ndarray
+    """Voxels of each case along z, y, x, (case, 3)."""
     locations: tuple[dict[str, np.ndarray], ...]
+    """Flat indices of some voxels per label name, for each case. Absent labels have no entry."""
     annotated: tuple[np.ndarray, ...] | None
+    """Flat indices of some annotated voxels of each case. `None`: no ignore label exists."""
     background_value: Float[Tensor, " channel"]
+    """Intensity of each channel outside a case."""
     device: torch.device
-    """Where the patches are wanted."""
+    """Device of the patches."""
     _files: tuple[_ArrayFiles, ...]
+    """Array files of each case."""
     _pool: WorkerPool | None
+    """Processes that read. `None`: this process reads."""
     _depth: int
-    _waiting: "dict[int, Ticket[list[_Part]]]" = field(default_factory=dict)
-    """Batches that are being read, by their iteration."""
+    """Number of batches that are requested at a time."""
+    _waiting: "dict[int, Ticket[list[_Box]]]" = field(default_factory=dict)
+    """Requested batches by iteration."""
 
     def fetch(
         self, iteration: int, boxes_of: Callable[[int], Boxes], *, following: Iterable[int] | None = None
     ) -> InMemoryCases:
-        """Return the boxes of a batch as if each were a case, and have the next batches read meanwhile.
+        """Return the boxes of a batch as cases, and request the next batches.
 
         Args:
             iteration: Number of the batch.
-            boxes_of: Gives the boxes of the batch of an iteration; the same at every call.
-            following: Iterations that will be asked for next, in this order; None: they count on.
+            boxes_of: Returns the boxes of the batch of an iteration, the same at every call.
+            following: Iterations of the next batches in order. `None`: the numbers after `iteration`.
 
         Raises:
             InputError: An array is missing or damaged.
-            ScansegError: A worker was ended from outside, or had no memory left.
+            ScansegError: A worker was ended from outside, or memory ran out.
         """
         if self._pool is None:
             return self._join(_read_boxes(self._tasks(boxes_of(iteration))))
@@ -80,29 +92,30 @@ class DiskCases:
             parts = self._pool.take(self._waiting.pop(iteration))
         except WorkerEndedError as error:
             raise ScansegError(
-                "a process that reads training patches was ended from outside; most often memory ran out: use fewer "
-                "workers (--num-workers), and go on with --resume"
+                "a process that reads training patches was ended from outside, probably for lack of memory. Use fewer "
+                "workers (--num-workers), and continue with --resume."
             ) from error
         except MemoryError as error:
             raise ScansegError(
-                f"the memory of the host does not suffice for the processes that read training patches ({error}): use "
-                f"fewer workers (--num-workers), and go on with --resume"
+                f"not enough memory on the host for the processes that read training patches ({error}). Use fewer "
+                f"workers (--num-workers), and continue with --resume."
             ) from error
         return self._join(parts)
 
     def close(self) -> None:
-        """End the processes that read."""
+        """End the worker processes."""
         if self._pool is not None:
             self._pool.close()
 
     def _tasks(self, boxes: Boxes) -> "list[_Task]":
+        """Return the boxes with their array files."""
         return [
             _Task(self._files[case], tuple(map(slice, low.tolist(), high.tolist())))
             for case, low, high in zip(boxes.cases, boxes.low, boxes.high, strict=True)
         ]
 
-    def _join(self, parts: "Sequence[_Part]") -> InMemoryCases:
-        """Put boxes one behind the other, as cases in memory are."""
+    def _join(self, parts: "Sequence[_Box]") -> InMemoryCases:
+        """Concatenate boxes as cases in memory."""
         shapes = np.array([part.label_map.shape for part in parts], dtype=np.int64)
         images = np.concatenate([part.image.reshape(len(part.image), -1) for part in parts], axis=1)
         label_maps = np.concatenate([part.label_map.ravel() for part in parts])
@@ -120,42 +133,48 @@ class _Task:
     """A box to read."""
 
     files: _ArrayFiles
+    """Array files of the case."""
     box: tuple[slice, ...]
+    """Voxels to read along z, y, x."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """What was read."""
+class _Box:
+    """Arrays of a box."""
 
     image: np.ndarray
+    """Intensities (channel, z, y, x)."""
     label_map: np.ndarray
+    """Labels (z, y, x)."""
 
 
 def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> DiskCases:
-    """Open cases of a store for reading patches; their label maps are read once to find their labels.
+    """Open cases of a store for reading patches.
+
+    Their label maps are read once to locate labels.
 
     Args:
-        store: The store.
-        cases: Names of the cases; at least one.
-        seed: Decides which foreground voxels of large structures are remembered.
+        store: Store of the cases.
+        cases: Names of the cases, at least one.
+        seed: Seed of the choice of voxels that are kept of large structures.
         context: Device, worker processes and progress.
     """
     if not cases:
-        raise ValueError("no cases to open")
+        raise ValueError("cases: expected at least one, got none")
     files = tuple(
         _ArrayFiles(name, number, *store.array_files(store.case(name))) for number, name in enumerate(cases)
     )
-    places = map_cases(
+    located = map_cases(
         partial(_locate, dataset=store.index.dataset, seed=seed),
         files,
         context=context,
         task="loading",
     )
-    annotated = [where for _, where in places if where is not None]
+    annotated = [voxels for _, voxels in located if voxels is not None]
     return DiskCases(
         names=tuple(cases),
         shapes_host=np.array([store.case(name).geometry.shape for name in cases], dtype=np.int64),
-        locations=tuple(locations for locations, _ in places),
+        locations=tuple(locations for locations, _ in located),
         annotated=tuple(annotated) or None,
         background_value=torch.tensor(
             store.index.preprocessing.background_value, device=context.torch_device
@@ -170,24 +189,24 @@ def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunCon
 def _locate(
     files: _ArrayFiles, *, dataset: DatasetSpec, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Find the labels of a case, as where cases are held in memory."""
+    """Locate the labels of a case as `load_into_memory` does."""
     label_map = _read(files.label_map, ...).astype(np.uint8)
     return locate_voxels(label_map, dataset, rng=np.random.default_rng([seed, files.number]))
 
 
-def _read_boxes(tasks: Sequence[_Task]) -> list[_Part]:
+def _read_boxes(tasks: Sequence[_Task]) -> list[_Box]:
     """Read the boxes of a batch."""
     return [
-        _Part(_read(task.files.image, (slice(None), *task.box)), _read(task.files.label_map, task.box))
+        _Box(_read(task.files.image, (slice(None), *task.box)), _read(task.files.label_map, task.box))
         for task in tasks
     ]
 
 
 def _read(path: Path, box: object) -> np.ndarray:
-    """Read a part of an array."""
+    """Read a box of an array."""
     opened = open_array(path)
     try:
         part: np.ndarray = opened[box]
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete the store and build it anew.") from error
+        raise InputError(f"{path}: damaged ({error}). Delete the store and preprocess again.") from error
     return part

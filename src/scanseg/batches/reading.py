@@ -1,6 +1,6 @@
-"""Patches read out of cases that lie one behind the other, at voxels or between them.
+"""Patches from cases that are concatenated in memory, at voxels or between them.
 
-What follows from the patches' positions alone is worked out on the host, in tables of a few numbers for each axis.
+Indices that depend only on the positions of patches are computed on the host, in small tables per axis.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from torch import Tensor
 from scanseg.batches.transfer import to_device
 
 _VALUES_AT_ONCE = 2**23
-"""Voxels that are read at once for interpolation, of each channel; each takes about 20 bytes, and 14 a channel."""
+"""Voxels interpolated at a time. Each needs about 20 bytes, and 14 bytes per channel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the case of each patch of a batch lies."""
+    """Position of the case of each patch in the concatenated cases."""
 
     starts: np.ndarray
-    """Index of the case's first voxel, (batch,)."""
+    """Flat index of the first voxel of the case, (batch,)."""
     shapes: np.ndarray
     """Voxels of the case along z, y, x, (batch, 3)."""
     background_value: Float[Tensor, " channel"]
@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def strides(self) -> np.ndarray:
-        """How far apart neighbours along z, y, x lie, (batch, 3)."""
+        """Distance in flat indices of neighbours along z, y, x, (batch, 3)."""
         rows = self.shapes[:, 2]
         return np.stack([self.shapes[:, 1] * rows, rows, np.ones_like(rows)], axis=1)
 
@@ -48,11 +48,14 @@ def gather(
     """Cut patches out of cases.
 
     Args:
-        images: All cases' intensities.
-        label_maps: All cases' labels.
-        layout: Where the patches' cases lie.
-        corners: First voxel of each patch, (batch, 3); may lie outside the case.
+        images: Intensities of all cases.
+        label_maps: Labels of all cases.
+        layout: Position of the case of each patch.
+        corners: First voxel of each patch along z, y, x, (batch, 3). It may lie outside the case.
         size: Voxels of a patch along z, y, x.
+
+    Returns:
+        Images (float32) and label maps of the patches.
     """
     offsets, insides = [], []
     for axis in range(3):
@@ -79,14 +82,19 @@ def interpolate(
     coordinates: Float[Tensor, "batch 3 z y x"],
     in_plane: bool,
 ) -> tuple[Float[Tensor, "batch channel z y x"], Int[Tensor, "batch z y x"]]:
-    """Read cases between voxels: images linearly, label maps at the nearest voxel.
+    """Interpolate cases at any positions.
+
+    Images are interpolated linearly, label maps by nearest neighbour.
 
     Args:
-        images: All cases' intensities.
-        label_maps: All cases' labels.
-        layout: Where the patches' cases lie.
+        images: Intensities of all cases.
+        label_maps: Labels of all cases.
+        layout: Position of the case of each patch.
         coordinates: Position of each voxel of a patch in its case, in voxels along z, y, x.
-        in_plane: The z coordinates are whole numbers, so that neighbours along z need not be read.
+        in_plane: The z coordinates are integers, so neighbours along z are not read.
+
+    Returns:
+        Images (float32) and label maps of the patches.
     """
     corners = _Corners.around(layout, in_plane=in_plane, device=images.device)
     nearest = coordinates.round()
@@ -98,7 +106,7 @@ def interpolate(
     inside_z, inside_y, inside_x = corners.inside(torch.stack([low, low + 1])).unbind(2)
     first = corners.unbounded_index(low)
     del nearest, inside, low, fraction
-    # A corner is one of the (z, y), in the order of their numbers, and one of the x.
+    # The outer axis counts (z, y) corners in order. The inner axis counts x corners.
     weights = weight_y if in_plane else (weight_z[:, None] * weight_y).flatten(0, 1)
     insides = inside_z[:1] & inside_y if in_plane else (inside_z[:, None] & inside_y).flatten(0, 1)
     at_once = max(1, _VALUES_AT_ONCE // (2 * first.numel()))
@@ -115,17 +123,23 @@ def interpolate(
 
 @dataclass(frozen=True, eq=False)
 class _Corners:
-    """What the eight voxels around a position (four in a plane) have in common, shaped to spread over patches."""
+    """Tables for the eight voxels around a position, or four in a plane.
+
+    They broadcast over patches.
+    """
 
     limits: Float[Tensor, "batch 3 1 1 1"]
+    """Voxels of the case along z, y, x."""
     strides: Int[Tensor, "batch 3 1 1 1"]
+    """Distance in flat indices of neighbours along z, y, x."""
     starts: Int[Tensor, "batch 1 1 1"]
+    """Flat index of the first voxel of the case."""
     steps: Int[Tensor, "outer 2 batch 1 1 1"]
-    """From the lowest corner to each: those along z and y, and along x."""
+    """Flat offset from the lowest corner to each corner: (z, y) corners, then x corners."""
 
     @classmethod
     def around(cls, layout: Layout, *, in_plane: bool, device: torch.device) -> "_Corners":
-        """Work out the numbers and bring them to the device."""
+        """Compute the tables and copy them to the device."""
         high = np.arange(2)
         outer = high[:, None] * layout.strides[:, 1]
         if not in_plane:
@@ -135,17 +149,20 @@ class _Corners:
         return cls(*(each[..., None, None, None] for each in to_device(*numbers, device=device)))
 
     def inside(self, voxels: Float[Tensor, "*corner batch 3 z y x"]) -> Bool[Tensor, "*corner batch 3 z y x"]:
-        """Say along which axes voxels (whole numbers) are inside their case."""
+        """Return per axis whether integer positions lie inside their case."""
         return (voxels >= 0) & (voxels < self.limits)
 
     def unbounded_index(self, voxels: Float[Tensor, "batch 3 z y x"]) -> Int[Tensor, "batch z y x"]:
-        """Return the flat index of voxels (whole numbers) as if they were all inside."""
+        """Return the flat index of integer positions without a check of limits."""
         return (voxels.long() * self.strides).sum(1) + self.starts
 
     def index(
         self, voxels: Float[Tensor, "batch 3 z y x"], *, inside: Bool[Tensor, "batch z y x"]
     ) -> Int[Tensor, "batch z y x"]:
-        """Return the flat index of voxels (whole numbers); outside ones have that of the case's first."""
+        """Return the flat index of integer positions.
+
+        Positions outside get the index of the first voxel of the case.
+        """
         return torch.where(inside, self.unbounded_index(voxels), self.starts)
 
 
@@ -156,5 +173,5 @@ def _intensities(
     index: Int[Tensor, "*batch z y x"],
     inside: Bool[Tensor, "*batch z y x"],
 ) -> Float[Tensor, "channel *batch z y x"]:
-    """Read voxels of every channel; outside it is dark."""
+    """Read voxels of every channel, with the background value outside."""
     return torch.where(inside, images[:, index].float(), background_value.view(-1, *(1,) * index.ndim))

@@ -1,7 +1,7 @@
-"""Which patches make up a batch: cases, positions, and how the patch lies in the case.
+"""Sampling: the cases and positions of the patches of a batch.
 
-Every draw depends on the seed and the number of the iteration alone, so that a training that is resumed goes on
-as if it had never stopped. Drawing happens on the host; nothing here touches voxels.
+Every draw depends only on the seed and the number of the iteration. So a resumed training continues exactly. Draws
+happen on the host, and no voxels are read here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,31 @@ import numpy as np
 from scanseg.specs import SamplingSpec
 
 TRAINING_STREAM = 0
+"""Stream of random draws for training batches."""
 VALIDATION_STREAM = 1
+"""Stream of random draws for validation batches."""
 
 
 @dataclass(frozen=True, eq=False)
 class PatchPositions:
-    """The patches of one batch, or of several, before augmentation."""
+    """Cases and positions of the patches of one or more batches."""
 
     cases: np.ndarray
-    """Index of each patch's case, (batch,)."""
+    """Index of the case of each patch, (batch,)."""
     corners: np.ndarray
-    """First voxel of each patch along z, y, x, (batch, 3); may be negative where a case is smaller."""
+    """First voxel of each patch along z, y, x, (batch, 3). Negative if a case is smaller than a patch."""
 
-    def within(self, here: slice) -> "PatchPositions":
-        """Return the patches of a part of the batch."""
-        return PatchPositions(self.cases[here], self.corners[here])
+    def within(self, part: slice) -> "PatchPositions":
+        """Return the patches of a part of the batch.
+
+        Args:
+            part: Range of patches.
+        """
+        return PatchPositions(self.cases[part], self.corners[part])
 
     @classmethod
     def join(cls, batches: "Sequence[PatchPositions]") -> "PatchPositions":
-        """Return the patches of several batches, one batch behind the other."""
+        """Return the patches of several batches in order."""
         return cls(
             np.concatenate([each.cases for each in batches]),
             np.concatenate([each.corners for each in batches]),
@@ -39,7 +45,7 @@ class PatchPositions:
 
 
 class SampledCases(Protocol):
-    """What drawing needs to know of cases, wherever they are held."""
+    """Properties of cases that sampling needs, in memory or on disk."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,21 +57,32 @@ class SampledCases(Protocol):
 
     @property
     def locations(self) -> tuple[dict[str, np.ndarray], ...]:
-        """For each case, label name to flat indices of some of its voxels; only labels that occur."""
+        """Flat indices of some voxels per label name, for each case. Absent labels have no entry."""
 
     @property
     def annotated(self) -> tuple[np.ndarray, ...] | None:
-        """For each case, flat indices of some voxels that are not ignored; None: there is no ignore label."""
+        """Flat indices of some annotated voxels of each case. `None`: no ignore label exists."""
 
 
 def box_size(sampling: SamplingSpec) -> tuple[int, int, int]:
-    """Return the patch along z, y, x; a 2D patch is one slice thick."""
+    """Return the size of a patch along z, y, x.
+
+    A 2D patch is one slice thick.
+
+    Args:
+        sampling: Sampling with a patch size of 2 or 3 axes.
+    """
     patch = sampling.patch_size
     return (1, patch[0], patch[1]) if len(patch) == 2 else (patch[0], patch[1], patch[2])
 
 
 def iterations_per_pass(cases: SampledCases, sampling: SamplingSpec) -> int:
-    """Return how many batches hold every slice of the cases once."""
+    """Return the number of batches that contain every slice once.
+
+    Args:
+        cases: The cases.
+        sampling: Sampling with the batch size.
+    """
     return -(-int(cases.shapes_host[:, 0].sum()) // sampling.batch_size)
 
 
@@ -75,11 +92,11 @@ def draw_positions(
     """Draw the patches of one batch.
 
     Args:
-        cases: The cases to draw from.
-        sampling: How to draw.
-        seed: Seed of the run.
-        stream: `TRAINING_STREAM` or `VALIDATION_STREAM`; different draws for the same iteration.
-        iteration: Number of the batch, from the beginning of the run.
+        cases: Cases to draw from.
+        sampling: Patch size, batch size and order of draws.
+        seed: Seed of the training.
+        stream: `TRAINING_STREAM` or `VALIDATION_STREAM`, which draw differently in the same iteration.
+        iteration: Number of the batch, from the start of the training.
     """
     if sampling.order == "every-slice":
         return _next_slices(cases, sampling, seed=seed, stream=stream, iteration=iteration)
@@ -105,10 +122,13 @@ def _draw_centre(
     weights: Mapping[str, float],
     rng: np.random.Generator,
 ) -> Sequence[int] | None:
-    """Draw a voxel to centre a patch on; None: the patch may lie anywhere.
+    """Draw a voxel as centre of a patch.
 
-    It is a voxel of a label drawn first, by its weight, if so asked and the case has any; else, where there is an
-    ignore label, any voxel that is annotated.
+    If `on_foreground` is true and the case has labels, a label is drawn by its weight and then a voxel of it.
+    Otherwise, if an ignore label exists, any annotated voxel is drawn.
+
+    Returns:
+        Voxel along z, y, x. `None`: the patch may lie anywhere.
     """
     labels = [name for name in cases.locations[case] if weights.get(name, 1.0) > 0]
     if on_foreground and labels:
@@ -122,7 +142,10 @@ def _draw_centre(
 
 
 def _draw_label(labels: Sequence[str], weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    """Draw one of some labels, each as often as its weight says (1 where it has none)."""
+    """Draw a label with a probability proportional to its weight.
+
+    The weight defaults to 1.
+    """
     if not weights:
         return labels[int(rng.integers(len(labels)))]
     shares = np.array([weights.get(name, 1.0) for name in labels])
@@ -132,7 +155,10 @@ def _draw_label(labels: Sequence[str], weights: Mapping[str, float], rng: np.ran
 def _draw_corner(
     shape: np.ndarray, size: np.ndarray, *, around: Sequence[int] | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw where a patch begins: inside the case, centred where the case is smaller than the patch."""
+    """Draw the first voxel of a patch inside the case.
+
+    Along axes on which the case is smaller, the patch is centred.
+    """
     lowest = np.minimum(0, (shape - size) // 2)
     highest = np.maximum(lowest, shape - size)
     if around is None:
@@ -143,12 +169,15 @@ def _draw_corner(
 def _next_slices(
     cases: SampledCases, sampling: SamplingSpec, *, seed: int, stream: int, iteration: int
 ) -> PatchPositions:
-    """Return the next batch of a shuffled pass over every slice; the last one is filled up from the first."""
+    """Return the next batch of a shuffled pass over every slice.
+
+    The last batch is filled with the first slices.
+    """
     depths = cases.shapes_host[:, 0]
     slice_case = np.repeat(np.arange(len(depths)), depths)
     slice_z = np.concatenate([np.arange(depth) for depth in depths])
-    a_pass, number = divmod(iteration, iterations_per_pass(cases, sampling))
-    order = np.random.default_rng([seed, stream, a_pass]).permutation(len(slice_case))
+    pass_number, number = divmod(iteration, iterations_per_pass(cases, sampling))
+    order = np.random.default_rng([seed, stream, pass_number]).permutation(len(slice_case))
     wanted = np.arange(number * sampling.batch_size, (number + 1) * sampling.batch_size) % len(order)
     chosen = order[wanted]
     corners = np.zeros((sampling.batch_size, 3), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Small arrays of the host, brought to a device together.
+"""Copies of several small host arrays to a device at once.
 
-Each copy and each launch costs the host some microseconds, whatever its size, and a copy from memory that is not
-pinned waits until the device has done all work of the stream. So arrays that are needed together go as one.
+Each copy and each launch costs the host some microseconds, whatever its size. A copy from memory that is not pinned
+waits until the device has finished all work of the stream. So arrays that are needed together are copied together.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,20 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 _ALIGNMENT = 16
-"""Bytes whose multiples arrays begin at."""
+"""Arrays start at multiples of this number of bytes."""
 
 
 def to_device(*arrays: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
-    """Bring arrays to a device, by one copy that the host does not wait for where it is a CUDA device.
+    """Copy arrays to a device.
+
+    For a CUDA device this is one asynchronous copy.
 
     Args:
-        arrays: The arrays, of any types and shapes.
-        device: Where they are wanted.
+        arrays: Arrays of any types and shapes.
+        device: Device of the tensors.
 
     Returns:
-        A tensor for each array; on the CPU it may share the array's memory.
+        A tensor per array. On the CPU it may share the array's memory.
     """
     if device.type != "cuda":
         return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
@@ -31,17 +33,17 @@ def to_device(*arrays: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def pack(arrays: Sequence[np.ndarray], *, pinned: bool) -> UInt8[Tensor, " byte"]:
-    """Write arrays one behind the other.
+    """Pack arrays into one buffer.
 
     Args:
-        arrays: The arrays.
-        pinned: In memory that a GPU can read by itself.
+        arrays: Arrays of any types and shapes.
+        pinned: Use pinned memory, which a GPU reads directly.
     """
     places = _places(arrays)
     packed = torch.empty(places[-1].stop if places else 0, dtype=torch.uint8, pin_memory=pinned)
-    target = packed.numpy()
+    buffer = packed.numpy()
     for array, place in zip(arrays, places, strict=True):
-        target[place] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        buffer[place] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return packed
 
 
@@ -49,8 +51,8 @@ def unpack(packed: UInt8[Tensor, " byte"], arrays: Sequence[np.ndarray]) -> tupl
     """Return packed arrays as tensors that share the memory.
 
     Args:
-        packed: What `pack` made, or a copy of it on any device.
-        arrays: The arrays that were packed; of them only types and shapes are asked.
+        packed: Result of `pack`, or a copy of it on any device.
+        arrays: The packed arrays. Only their types and shapes are used.
     """
     return tuple(
         packed[place].view(torch.from_numpy(np.empty(0, array.dtype)).dtype).view(array.shape)
@@ -59,7 +61,7 @@ def unpack(packed: UInt8[Tensor, " byte"], arrays: Sequence[np.ndarray]) -> tupl
 
 
 def _places(arrays: Sequence[np.ndarray]) -> list[slice]:
-    """Return which bytes each array takes."""
+    """Return the range of bytes of each array in the buffer."""
     places: list[slice] = []
     begin = 0
     for array in arrays:

@@ -1,4 +1,4 @@
-"""Compare networks: train every arm with every seed on every fold, and summarize the scores."""
+"""Run comparisons: train every arm with every seed on every fold."""
 
 import re
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class ComparisonOptions:
     prepare_only: bool = False
     """Plan and preprocess only."""
     resume: bool = False
-    """Go on with the comparison in the output folder."""
+    """Resume the comparison in the output folder."""
 
 
 def choose_arms(spec: ComparisonSpec, names: Sequence[str]) -> ComparisonSpec:
@@ -48,11 +48,11 @@ def choose_arms(spec: ComparisonSpec, names: Sequence[str]) -> ComparisonSpec:
     """
     if not names:
         return spec
-    known = {arm.name: arm for arm in spec.all_arms}
-    unknown = [name for name in names if name not in known]
+    available = [arm.name for arm in spec.all_arms]
+    unknown = [name for name in names if name not in available]
     if unknown or spec.baseline_name not in names or len(names) < 2:
         raise UsageError(
-            f"arms {', '.join(names)}: choose at least two of {'; '.join(known)}, with the baseline "
+            f"arms {', '.join(names)}: choose at least two of {'; '.join(available)}, with the baseline "
             f"{spec.baseline_name} among them."
         )
     chosen = tuple(arm for arm in spec.all_arms if arm.name in names)

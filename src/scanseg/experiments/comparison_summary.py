@@ -134,7 +134,7 @@ def _seed_means(runs: Sequence[ArmRun]) -> dict[int, float]:
 
 
 def _complete_seed_means(outcome: ArmOutcome, spec: ComparisonSpec) -> list[float]:
-    """Return the mean Dice of each seed that was trained on all folds."""
+    """Return the mean Dice of each seed with finished trainings on all folds."""
     complete = {
         seed
         for seed in spec.seeds
@@ -144,7 +144,10 @@ def _complete_seed_means(outcome: ArmOutcome, spec: ComparisonSpec) -> list[floa
 
 
 def _case_dice(reports: Sequence[Report]) -> dict[str, float]:
-    """Return the Dice of each case: the mean over its counted labels, then over the trainings that scored it."""
+    """Return the mean Dice of each case.
+
+    The mean is taken over its scored labels, then over the trainings that scored it.
+    """
     found: dict[str, list[float]] = {}
     for report in reports:
         for case in report.cases:

@@ -1,4 +1,4 @@
-"""One configuration of a cross-validation: a plan, its store, and the trainings of its folds."""
+"""Configurations of a cross-validation: plan, store and folds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ def _record_of(folder: ModelFolder) -> RunRecord:
     """Read the run record of a training.
 
     Raises:
-        InputError: It is missing.
+        InputError: The file is missing.
     """
     record = folder.read_run()
     if record is None:

@@ -1,4 +1,4 @@
-"""Cross-validation: train every fold of one or more recipes and make the best of them one model."""
+"""Cross-validation: train every fold, and choose the best recipe or pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,11 +57,11 @@ class CrossValidationOptions:
     devices: tuple[str, ...] = ()
     """Devices that train folds at the same time. Defaults to the first available one."""
     ensembles: bool = True
-    """Let pairs of recipes compete too."""
+    """Pairs of recipes compete too."""
     stores: Path | None = None
     """Folder of stores. `None`: beside the output."""
     resume: bool = False
-    """Go on with the cross-validation in the output folder."""
+    """Resume the cross-validation in the output folder."""
 
 
 def cross_validate(
@@ -95,7 +95,7 @@ def cross_validate(
             replace(request, recipe=name if takes_recipe else None),
             options,
             stores=default_stores(output) if options.stores is None else options.stores,
-            is_alone=len(names) == 1,
+            is_only=len(names) == 1,
             context=context,
         )
         for name in names
@@ -106,8 +106,8 @@ def cross_validate(
     weights = _find_initial_weights(configurations, request)
     configurations = [replace(each, initial_weights=weights) for each in configurations]
     jobs = [each.job(fold) for each in configurations for fold in each.folds]
-    waiting = [job for job in jobs if not job.is_finished]
-    run_jobs(waiting, devices=options.devices, context=context, task="folds")
+    remaining = [job for job in jobs if not job.is_finished]
+    run_jobs(remaining, devices=options.devices, context=context, task="folds")
     pairs = (
         predict_pairs(configurations, output, devices=options.devices, context=context)
         if options.ensembles and len(configurations) > 1
@@ -119,10 +119,10 @@ def cross_validate(
 
 
 def _check_options(source: TrainingSource, output: Path, options: CrossValidationOptions) -> None:
-    """Refuse choices that exclude each other, before any work.
+    """Check before any work that the choices fit together.
 
     Raises:
-        UsageError: They do, or a device is missing.
+        UsageError: The choices exclude each other, or a device is missing.
     """
     recipes = options.recipes
     if source.plan is not None and recipes:
@@ -146,7 +146,7 @@ def _check_folds(splits: Splits, *, where: Path) -> None:
     """Check that every fold can be scored.
 
     Raises:
-        InputError: Folds have no validation cases. They are named.
+        InputError: Folds have no validation cases. The message names them.
     """
     empty = [number for number, fold in enumerate(splits.folds) if not fold.validation]
     if empty:
@@ -160,7 +160,7 @@ def _check_folds(splits: Splits, *, where: Path) -> None:
 def _configuration_names(
     source: TrainingSource, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
 ) -> Sequence[str]:
-    """Return the names of the configurations, of a new cross-validation or a resumed one.
+    """Return the names of the configurations of a new or a resumed cross-validation.
 
     Raises:
         UsageError: A resumed cross-validation began with other recipes.
@@ -187,15 +187,17 @@ def _configuration_names(
 
 
 def _started_recipes(output: Path) -> list[str]:
-    """Return the recipes of a cross-validation of several: each has a folder."""
+    """Return the recipes of a started cross-validation, each with its folder."""
     return [name for name in RECIPES if (output / name).is_dir()]
 
 
 def _find_initial_weights(configurations: Sequence[Configuration], request: PlanRequest) -> Path | None:
-    """Return the initial weights of all folds: those of the started folds, if there are any.
+    """Return the initial weights of all folds.
+
+    Folds that are started already determine them.
 
     Raises:
-        UsageError: Folds were started with other weights than the given ones.
+        UsageError: The started folds have other initial weights.
     """
     jobs = [each.job(fold) for each in configurations for fold in each.folds]
     records = [ModelFolder.open(job.folder).read_run() for job in jobs if job.is_started]
@@ -219,16 +221,16 @@ def _configure(
     options: CrossValidationOptions,
     *,
     stores: Path,
-    is_alone: bool,
+    is_only: bool,
     context: RunContext,
 ) -> Configuration:
-    """Make plan and store of a configuration, or open them.
+    """Make or open the plan and the store of a configuration.
 
-    Beside other recipes, settings of a cascade apply only to the recipes that have one.
+    With several recipes, settings of a cascade apply only to recipes with a cascade.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PLAN_FILE
-    cascade = [] if is_alone else [each for each in request.settings if each.startswith(_CASCADE)]
+    cascade = [] if is_only else [each for each in request.settings if each.startswith(_CASCADE)]
     request = replace(request, settings=tuple(each for each in request.settings if each not in cascade))
     if options.resume and path.is_file():
         plan = _resumed_plan(path, request, cascade=cascade)
@@ -240,10 +242,10 @@ def _configure(
 
 
 def _check_cascades(configurations: Sequence[Configuration], request: PlanRequest) -> None:
-    """Refuse settings of a cascade if no configuration has one.
+    """Check that settings of a cascade have a configuration with a cascade.
 
     Raises:
-        UsageError: None has a cascade.
+        UsageError: No configuration has a cascade.
     """
     settings = [each for each in request.settings if each.startswith(_CASCADE)]
     if settings and all(each.prepared.plan.cascade is None for each in configurations):
@@ -254,7 +256,7 @@ def _check_cascades(configurations: Sequence[Configuration], request: PlanReques
 
 
 def _resumed_plan(path: Path, request: PlanRequest, *, cascade: Sequence[str]) -> Plan:
-    """Read the plan of a resumed configuration, and refuse other choices.
+    """Read the plan of a resumed configuration and check its settings.
 
     Raises:
         UsageError: Settings or recipe differ.
@@ -275,7 +277,7 @@ def _resumed_plan(path: Path, request: PlanRequest, *, cascade: Sequence[str]) -
 def _choose_model(
     configurations: Sequence[Configuration], pairs: Sequence[Pair], output: Path, *, context: RunContext
 ) -> CrossValidationRecord:
-    """Score all configurations and pairs, and make the best of them the model of the cross-validation."""
+    """Score all configurations and pairs, and make the best one the model."""
     candidates: list[Configuration | Pair] = [*configurations, *pairs]
     store = configurations[0].prepared.store
     outcomes = [_score(each, store, context=context) for each in candidates]
@@ -304,7 +306,7 @@ def _choose_model(
 
 
 def _score(candidate: Configuration | Pair, store: Store, *, context: RunContext) -> ScoredOutcome:
-    """Score a configuration or a pair on the validation cases of all folds."""
+    """Score a configuration or a pair on the validation cases."""
     choice = choose_postprocessing(candidate.predicted(), store, context=context)
     return ScoredOutcome(
         name=candidate.name,
@@ -317,7 +319,7 @@ def _score(candidate: Configuration | Pair, store: Store, *, context: RunContext
 
 
 def _ensemble_of(chosen: Configuration | Pair, output: Path, spec: PostprocessingSpec) -> EnsembleSpec:
-    """Return the description that makes the output folder the chosen model."""
+    """Return the ensemble file that makes the output folder the chosen model."""
     if isinstance(chosen, Pair):
         return EnsembleSpec(members=chosen.names, average="probabilities", postprocessing=spec)
     members = tuple(chosen.job(fold).folder.relative_to(output).as_posix() for fold in chosen.folds)

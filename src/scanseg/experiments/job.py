@@ -1,4 +1,4 @@
-"""One training as a value: its plan, cases, fold and model folder."""
+"""Training jobs: plan, store, fold and model folder of one training."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_FIGURES = 300.0
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training, whoever asks for it.
+    """One training with everything that defines it.
 
     `scanseg train` runs one job. Cross-validations, comparisons and reproductions build many and run them with
     `scanseg.experiments.run_jobs`. A job can be pickled and run in another process.
@@ -34,7 +34,7 @@ class TrainingJob:
     folder: Path
     """Model folder to write, or to resume."""
     fold: FoldChoice | None = 0
-    """Number of the fold, or `all` cases. `None`: the fold with which the training began."""
+    """Number of the fold, or `all` for all cases. `None`: the fold of the resumed training."""
     initial_weights: Path | None = None
     """Model folder of the initial weights. `None`: random weights."""
     keep_predictions: bool = False
@@ -47,7 +47,7 @@ class TrainingJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training is done, and its validation cases are scored."""
+        """Whether the training is finished and its validation cases are scored."""
         if not self.is_started:
             return False
         return ModelFolder.open(self.folder).status(with_predictions=self.keep_predictions) == "finished"
@@ -62,10 +62,10 @@ class TrainingJob:
         return replace(self, prepared=replace(self.prepared, plan=plan))
 
     def check_resumable(self) -> None:
-        """Refuse to resume a training that began with another plan, fold or initial weights.
+        """Check that the training can be resumed with this job.
 
         Raises:
-            UsageError: They differ. The message lists all differences.
+            UsageError: Plan, fold or initial weights differ. The message lists all differences.
         """
         check_resumable(
             ModelFolder.open(self.folder),
@@ -75,7 +75,7 @@ class TrainingJob:
         )
 
     def run(self, context: RunContext) -> TrainingResult:
-        """Train, from the last checkpoint if there is one, and score the validation cases.
+        """Start or resume the training, and score its validation cases.
 
         Args:
             context: Device, worker processes, progress, stopping and distributed processes.
@@ -84,9 +84,9 @@ class TrainingJob:
             InterruptionError: A signal came. The state has been saved.
             UsageError: The folder holds another training, or is in use.
             InputError: Store, checkpoint or initial weights do not fit.
-            ScansegError: The loss is no longer finite, or memory ran out.
+            ScansegError: The loss is not finite, or memory ran out.
         """
-        raise_if_stopped(context.should_stop, f"{self.name} is still to be trained. Go on with --resume")
+        raise_if_stopped(context.should_stop, f"{self.name} is not trained yet. Continue with --resume")
         folder = context.distributed.on_main_process(self._open_folder)
         with _one_report(context), _draw_curves(folder, context) as context:
             return train(
@@ -99,7 +99,7 @@ class TrainingJob:
             )
 
     def _open_folder(self) -> ModelFolder:
-        """Open the model folder to resume, or make it."""
+        """Open the model folder of a resumed training, or create it."""
         if self.is_started:
             self.check_resumable()
             return ModelFolder.open(self.folder)
@@ -118,14 +118,14 @@ def check_resumable(
     initial_weights: Path | None,
     recipe: str | None = None,
 ) -> None:
-    """Refuse to resume a training that began with other choices.
+    """Check that a training can be resumed with these choices.
 
     Args:
         folder: The model folder.
-        plan: The plan that was asked for.
-        fold: The fold that was asked for, if any.
-        initial_weights: The initial weights that were asked for, if any.
-        recipe: The recipe that was asked for, if any.
+        plan: The requested plan.
+        fold: The requested fold. `None`: no choice.
+        initial_weights: The requested initial weights. `None`: no choice.
+        recipe: The requested recipe. `None`: no choice.
 
     Raises:
         UsageError: The choices differ. The message lists all differences.
@@ -137,9 +137,9 @@ def check_resumable(
     if record is not None and fold not in (None, record.fold):
         faults.append(f"fold is {record.fold}, not {fold}")
     if record is not None and initial_weights is not None:
-        begun_with = None if record.initial_weights is None else Path(record.initial_weights)
-        if begun_with != initial_weights:
-            faults.append(f"initial weights are {begun_with or 'random'}, not {initial_weights}")
+        recorded = None if record.initial_weights is None else Path(record.initial_weights)
+        if recorded != initial_weights:
+            faults.append(f"initial weights are {recorded or 'random'}, not {initial_weights}")
     if faults:
         raise UsageError(
             f"{folder.path} holds a training where {'; '.join(faults)}. Leave these options out to resume it, or "
@@ -149,7 +149,7 @@ def check_resumable(
 
 @contextmanager
 def _one_report(context: RunContext) -> Iterator[None]:
-    """Let only the main process report that a signal stopped all of them."""
+    """Report a stop on the main process only."""
     try:
         yield
     except InterruptionError as error:
@@ -160,7 +160,9 @@ def _one_report(context: RunContext) -> Iterator[None]:
 
 @contextmanager
 def _draw_curves(folder: ModelFolder, context: RunContext) -> Iterator[RunContext]:
-    """Draw the curves of a training now and then, and at its end, also if a signal ends it.
+    """Draw the curves of a training every few minutes and at its end.
+
+    They are also drawn if a signal stops the training.
 
     Yields:
         The context for the training.

@@ -1,8 +1,9 @@
-"""Pairs of configurations: label maps from the mean of both probabilities, on cases that neither was trained on.
+"""Predict the validation cases by pairs of configurations.
 
-The folds of each configuration predict their validation cases once more, all configurations at the same time, and
-the label maps of all pairs are computed from these predictions. Decision 20 explains why probabilities are not kept
-on disk instead.
+The label map of a pair comes from the mean of both probabilities, on cases that neither model was trained on. The
+folds of each configuration predict their validation cases again, all configurations at the same time, and the label
+maps of all pairs are computed from these predictions. Decision 20 explains why probabilities are not kept on disk
+instead.
 """
 
 import itertools
@@ -42,7 +43,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Both names in one."""
+        """Both names, joined by +."""
         return " + ".join(self.names)
 
     def prediction_path(self, case: str) -> Path:
@@ -63,11 +64,13 @@ class Pair:
         ]
 
     def lacks(self, case: str, *, fold: int) -> bool:
-        """Return whether a case must be predicted: its label map is missing or older than the weights.
+        """Return whether the label map of a case is missing or outdated.
+
+        It is outdated if the weights are newer.
 
         Args:
             case: Name of the case.
-            fold: The fold that has the case for validation.
+            fold: Number of the fold with the case as validation case.
         """
         path = self.prediction_path(case)
         if not path.is_file():
@@ -78,7 +81,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class PairPrediction:
-    """The prediction of the validation cases of one fold by all pairs, as a job."""
+    """A job that predicts the validation cases of one fold by all pairs."""
 
     configurations: tuple[Configuration, ...]
     crossval: Path
@@ -92,7 +95,7 @@ class PairPrediction:
 
     @property
     def lacking(self) -> dict[str, list[Pair]]:
-        """The pairs that lack the label map of a case, for each such case.
+        """Pairs with a missing label map, for each case that has some.
 
         Raises:
             InputError: The configurations have different validation cases in this fold.
@@ -116,7 +119,7 @@ class PairPrediction:
         for number, (case, wanted) in enumerate(lacking.items()):
 
             def report(update: ProgressUpdate, number: int = number, case: str = case) -> None:
-                raise_if_stopped(context.should_stop, "stopped while pairs predicted; go on with --resume")
+                raise_if_stopped(context.should_stop, "stopped while pairs predicted; continue with --resume")
                 detail = f"{case}, window {update.done} of {update.total}"
                 context.progress(ProgressUpdate(_TASK, number, len(lacking), detail))
 
@@ -142,7 +145,7 @@ def pairs_of(configurations: Sequence[Configuration], crossval: Path) -> list[Pa
 def predict_pairs(
     configurations: Sequence[Configuration], crossval: Path, *, devices: Sequence[str], context: RunContext
 ) -> list[Pair]:
-    """Write the label maps of all pairs on the validation cases; existing ones are kept.
+    """Write the missing label maps of all pairs on the validation cases.
 
     Args:
         configurations: The configurations, with trained folds.
@@ -167,7 +170,7 @@ def _validation_cases(configurations: Sequence[Configuration], fold: int) -> tup
     """Return the validation cases of a fold.
 
     Raises:
-        InputError: They differ between the configurations.
+        InputError: The configurations have different validation cases.
     """
     first, *others = configurations
     cases = first.validation_cases(fold)
@@ -182,7 +185,10 @@ def _validation_cases(configurations: Sequence[Configuration], fold: int) -> tup
 
 
 def _load_predictor(configuration: Configuration, fold: int, context: RunContext) -> Predictor:
-    """Load the network of a fold for prediction. The store holds what a first stage predicted."""
+    """Load the predictor of a fold, without its first stage.
+
+    The store holds the label maps of the first stage.
+    """
     folder, device = configuration.model(fold), context.torch_device
     return Predictor(folder.plan, folder.load_network(device=device), device=device, model=str(folder.path))
 
@@ -195,7 +201,20 @@ def _predict(
     case: str,
     progress: ProgressCallback,
 ) -> list[np.ndarray]:
-    """Return the label maps of pairs on a case. Each configuration predicts the case once."""
+    """Return the label maps of pairs on a case.
+
+    Each configuration predicts the case once.
+
+    Args:
+        configurations: All configurations.
+        predictors: Their predictors, in the same order.
+        wanted: Pairs to predict.
+        case: Name of the case.
+        progress: Called with each progress update.
+
+    Returns:
+        A label map on the source grid for each pair.
+    """
     needed = [each for each in configurations if any(each in pair.configurations for pair in wanted)]
     predictions = []
     for each, share in zip(needed, share_progress(progress, len(needed)), strict=True):

@@ -1,8 +1,8 @@
-"""Whether keeping the largest component helps, told by predicted validation cases.
+"""Choose the postprocessing by the scores of predicted validation cases.
 
-Source: nnU-Net (Isensee et al. 2021, supplement): first all foreground, then each label, and each only where the mean
-Dice rises and that of no label falls. There any rise is enough; here that of a label must be one that tables show
-(docs/decisions/0022-postprocessing.md).
+Source: nnU-Net (Isensee et al. 2021, supplement). It tries to keep the largest component of all foreground first, then
+of each label, and accepts each step only if the mean Dice of a label rises and no mean Dice falls. nnU-Net accepts
+any rise. Here the rise must be visible in tables (docs/decisions/0022-postprocessing.md).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from scanseg.specs import PostprocessingSpec
 Dice = Mapping[str, float | None]
 
 LEAST_RISE = 0.0005
-"""By which the mean Dice of a label must rise: half of the third digit."""
+"""Smallest accepted rise of the mean Dice of a label: half of the third digit."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,23 @@ class PredictedCase:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be done to label maps, and what it does to the mean Dice of each label."""
+    """The chosen postprocessing with the mean Dice of each label."""
 
     postprocessing: PostprocessingSpec
     before: Dice
+    """Mean Dice of each label without postprocessing."""
     after: Dice
+    """Mean Dice of each label with it."""
 
 
 def choose_postprocessing(cases: Sequence[PredictedCase], store: Store, *, context: RunContext) -> Choice:
-    """Choose what raises the mean Dice of validation cases, by `LEAST_RISE` or more for a label and without a fall.
+    """Choose the postprocessing that raises the mean Dice of validation cases.
+
+    The mean Dice of a label must rise by `LEAST_RISE` or more, and that of no label may fall.
 
     Args:
-        cases: The cases, each predicted by a network that has not learnt from it.
-        store: Holds their references.
+        cases: Cases, each predicted by a network that was not trained on it.
+        store: Store of their references.
         context: Worker processes and progress.
     """
 
@@ -73,12 +77,12 @@ def choose_postprocessing(cases: Sequence[PredictedCase], store: Store, *, conte
 def score_postprocessed(
     cases: Sequence[PredictedCase], store: Store, spec: PostprocessingSpec, *, context: RunContext
 ) -> Report:
-    """Score postprocessed cases in full, surface distances too.
+    """Score cases after postprocessing, with surface distances.
 
     Args:
         cases: The cases.
-        store: Holds their references.
-        spec: What is done to their label maps.
+        store: Store of their references.
+        spec: Postprocessing of their label maps.
         context: Worker processes and progress.
     """
     score = partial(_score, store=store, spec=spec, surface=True)
@@ -86,15 +90,15 @@ def score_postprocessed(
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of those that are there; None: there is none."""
+    """Return the mean of the values that are not `None`, or `None` without values."""
     counted = [value for value in values if value is not None]
     return float(np.mean(counted)) if counted else None
 
 
 def _is_better(new: Dice, old: Dice) -> bool:
-    """Whether the mean Dice of a label rises enough, and that of no label falls."""
+    """Return whether a mean Dice rises enough and none falls."""
     pairs = [(new[name], value) for name, value in old.items() if value is not None]
-    rises = [float(there or 0.0) - value for there, value in pairs]
+    rises = [float(after or 0.0) - before for after, before in pairs]
     return bool(rises) and min(rises) >= 0 and max(rises) >= LEAST_RISE
 
 
@@ -114,7 +118,7 @@ def _score(case: PredictedCase, *, store: Store, spec: PostprocessingSpec, surfa
 
 
 def _report(scores: Sequence[CaseScores], store: Store) -> Report:
-    """Sum up cases."""
+    """Return the report of all cases."""
     return make_report(
         scores,
         labels=store.index.dataset.foreground,

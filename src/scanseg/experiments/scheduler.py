@@ -1,4 +1,4 @@
-"""Run jobs: one after the other in this process, or one at a time on each of several devices."""
+"""Run jobs in this process, or in other processes on several devices."""
 
 import time
 import traceback
@@ -29,11 +29,11 @@ _REPORT_SECONDS = 5.0
 _SEND_SECONDS = 0.2
 """Time between two progress updates of a job in another process."""
 _FAILURES_IN_A_ROW = 2
-"""A device on which so many jobs failed in a row gets no more jobs."""
+"""A device gets no more jobs after this number of failures in a row."""
 
 
 class Job(Protocol):
-    """A unit of work that can be pickled and run in another process."""
+    """A unit of work that can run in another process."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Job(Protocol):
 
 
 def require_devices(devices: Sequence[str]) -> None:
-    """Check that devices are available, before work is done in vain.
+    """Check that devices are available.
 
     Args:
         devices: Names of devices.
@@ -81,11 +81,11 @@ def run_jobs(
     task: str = "trainings",
     on_done: Callable[[Job], None] = lambda job: None,
 ) -> None:
-    """Run jobs, on each device one at a time, until all are done.
+    """Run jobs, one at a time on each device.
 
-    One device runs the jobs in this process, several run them in processes of their own. If a job fails, the others
-    go on. After two failures in a row a device gets no more jobs. SIGINT and SIGTERM stop the running jobs, which
-    save their state.
+    A single device runs the jobs in this process. Several devices run each job in its own process. If a job fails, the
+    others continue. After two failures in a row a device gets no more jobs. SIGINT and SIGTERM stop the running jobs,
+    which save their state.
 
     Args:
         jobs: The jobs, in order.
@@ -110,7 +110,7 @@ def run_jobs(
 
 
 def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Job], None]) -> None:
-    """Run jobs one after the other in this process."""
+    """Run jobs in this process, one after the other."""
     failures: list[str] = []
     in_a_row = 0
     for job in jobs:
@@ -132,7 +132,7 @@ def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Jo
 
 
 def _prefix(progress: ProgressCallback, name: str) -> ProgressCallback:
-    """Return a callback that puts the name of a job before the detail."""
+    """Return a callback that prepends the name of a job to the detail."""
 
     def report(update: ProgressUpdate) -> None:
         progress(replace(update, detail=f"{name}; {update.detail}" if update.detail else name))
@@ -142,14 +142,14 @@ def _prefix(progress: ProgressCallback, name: str) -> ProgressCallback:
 
 @dataclass(frozen=True)
 class _Failure:
-    """The end of a job in another process, sent to this one."""
+    """Failure message of a job in another process."""
 
     message: str
 
 
 @dataclass(eq=False)
 class _Running:
-    """A job in a process of its own."""
+    """A job in its own process."""
 
     job: Job
     process: BaseProcess
@@ -172,7 +172,7 @@ class _Running:
 
 @dataclass(eq=False)
 class _DevicePool:
-    """Several devices, each on one job at a time."""
+    """Several devices, each with one job at a time."""
 
     waiting: deque[Job]
     devices: Sequence[str]
@@ -180,7 +180,7 @@ class _DevicePool:
     task: str
     on_done: Callable[[Job], None]
     running: dict[int, _Running] = field(default_factory=dict)
-    """Running jobs by the place of their device."""
+    """Running jobs by the index of their device."""
     failures: list[str] = field(default_factory=list)
     num_done: int = 0
 
@@ -200,18 +200,18 @@ class _DevicePool:
                 self._collect()
                 for place in self._free()[: len(self.waiting)]:
                     self._start(place)
-                if time.monotonic() - last_report > _REPORT_SECONDS:
+                if self.running and time.monotonic() - last_report > _REPORT_SECONDS:
                     self._report()
                     last_report = time.monotonic()
                 time.sleep(_POLL_SECONDS)
         number = self.context.should_stop() or number
         if number is not None:
-            raise InterruptionError("stopped; go on with --resume", signal_number=number)
+            raise InterruptionError("stopped; continue with --resume", signal_number=number)
         if self.failures:
             raise ScansegError("; ".join(self.failures))
 
     def _free(self) -> list[int]:
-        """Return the places of devices that can take a job."""
+        """Return the indices of devices that can take a job."""
         return [
             place
             for place, failed in enumerate(self.in_a_row)
@@ -222,16 +222,16 @@ class _DevicePool:
         """Start the next job on a device."""
         job = self.waiting.popleft()
         processes = get_context("spawn")
-        here, there = processes.Pipe(duplex=False)
-        arguments = (there, job, self.devices[place], self.context.num_workers)
+        receiver, sender = processes.Pipe(duplex=False)
+        arguments = (sender, job, self.devices[place], self.context.num_workers)
         process = processes.Process(target=_run_in_child, args=arguments, name=job.name)
         with spawning_jobs():
             process.start()
-        there.close()
-        self.running[place] = _Running(job, process, here)
+        sender.close()
+        self.running[place] = _Running(job, process, receiver)
 
     def _collect(self) -> None:
-        """Take note of progress, and of the jobs that have ended."""
+        """Receive progress, and collect ended jobs."""
         for place, running in list(self.running.items()):
             is_alive = running.process.is_alive()
             running.receive()
@@ -248,7 +248,7 @@ class _DevicePool:
             self._note_failure(place, running)
 
     def _note_failure(self, place: int, running: _Running) -> None:
-        """Keep the message of a job that failed."""
+        """Record the message of a failed job."""
         failure = running.failure
         reason = failure.message if failure else f"its process ended with {running.process.exitcode}"
         self.failures.append(f"{running.job.name} on {self.devices[place]}: {reason}")
@@ -257,14 +257,14 @@ class _DevicePool:
             self.failures.append(f"{self.devices[place]} got no more jobs after two failures in a row")
 
     def _report(self, last: _Running | None = None) -> None:
-        """Report how many jobs are done, and how far the running ones are."""
+        """Report the number of finished jobs and the progress of the running ones."""
         shown = [last] if last is not None else list(self.running.values())
         details = [f"{each.job.name}: {each.detail}" if each.detail else each.job.name for each in shown]
         self.context.progress(ProgressUpdate(self.task, self.num_done, self.num_jobs, "; ".join(details)))
 
     @contextmanager
     def _ended_at_exit(self) -> Iterator[None]:
-        """Ask the running jobs to stop at the end of the block, and wait for them."""
+        """Stop the running jobs at the end of the block, and wait for them."""
         try:
             yield
         finally:
@@ -273,12 +273,15 @@ class _DevicePool:
                     running.process.terminate()
             for running in self.running.values():
                 while running.process.is_alive():
-                    running.receive()  # a full pipe would hold the process
+                    running.receive()  # a full pipe would block the process
                     running.process.join(_POLL_SECONDS)
 
 
 def _run_in_child(connection: Connection, job: Job, device: str, num_workers: int | None) -> None:
-    """Run a job in this process, which was started for it; send progress and the failure, if any."""
+    """Run a job in the process that was started for it.
+
+    Progress and a failure are sent through the connection.
+    """
     with watch_signals() as signalled:
         release_signals()
         sender = _ProgressSender(connection)
@@ -296,17 +299,20 @@ def _run_in_child(connection: Connection, job: Job, device: str, num_workers: in
 
 @dataclass
 class _ProgressSender:
-    """Send the detail of progress updates to the process that started this one, now and then and at the end."""
+    """Send the detail of progress updates to the parent process.
+
+    It is sent at most every `_SEND_SECONDS`, and at the end.
+    """
 
     connection: Connection
     last_sent: float = 0.0
     detail: str = ""
 
     def report(self, update: ProgressUpdate) -> None:
-        """Take note of an update, and send it if the last one is old enough."""
+        """Keep the detail, and send it if the last message is old enough."""
         if not update.detail:
             return
-        self.detail = update.detail
+        self.detail = update.detail if update.task == "training" else f"{update.task} {update.detail}"
         if time.monotonic() - self.last_sent >= _SEND_SECONDS:
             self.flush()
 
@@ -317,6 +323,6 @@ class _ProgressSender:
 
 
 def _send(connection: Connection, message: object) -> None:
-    """Send a message, unless the process that started this one has ended: the job goes on without it."""
+    """Send a message. If the parent process has ended, the job continues without it."""
     with suppress(OSError):
         connection.send(message)

@@ -1,4 +1,4 @@
-"""Train one network, from a data set or a plan to a model folder."""
+"""Train one network from a data set or a plan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ _STORES = "scanseg-stores"
 
 
 def default_stores(output: Path) -> Path:
-    """Return the folder of stores that is used if none is given: beside the output.
+    """Return the default folder of stores, which is beside the output.
 
     Args:
         output: Folder of the model, cross-validation or comparison.
@@ -35,7 +35,7 @@ def train_model(
     keep_predictions: bool,
     context: RunContext,
 ) -> TrainingResult:
-    """Train a network and score it on the validation cases of its fold. See `scanseg.train`.
+    """Train a network and score its validation cases. See `scanseg.train`.
 
     Args:
         source: Data set or plan.
@@ -43,7 +43,7 @@ def train_model(
         request: Recipe, initial weights and settings.
         stores: Folder of stores. `None`: beside the output.
         fold: Number of the fold, or `all`. `None`: 0, or the fold of the resumed training.
-        resume: Go on with the training in the output folder.
+        resume: Resume the training in the output folder.
         keep_predictions: Keep the label maps of the validation cases.
         context: Device, worker processes, progress and stopping.
     """
@@ -80,7 +80,7 @@ def _prepare_job(
     resume: bool,
     context: RunContext,
 ) -> TrainingJob:
-    """Make or open plan and store, and check that the training can begin or be resumed."""
+    """Make or open plan and store, and check whether the training can start."""
     if resume:
         folder = ModelFolder.open(output)
         plan = apply_settings(folder.plan, request.settings)

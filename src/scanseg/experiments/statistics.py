@@ -1,4 +1,4 @@
-"""Whether one way to train is better than another: case by case, and against the spread over seeds."""
+"""Compare arms case by case, and with the spread over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ def compare(
     cases: tuple[CaseDice, CaseDice],
     by_seed: tuple[Sequence[float], Sequence[float]],
 ) -> ArmComparison:
-    """Compare two ways to train.
+    """Compare an arm with the baseline.
 
     Args:
-        arm: Name of the one.
-        baseline: Name of the other.
-        cases: Dice of the cases of the one and of the other.
-        by_seed: Mean Dice of each seed of the one and of the other.
+        arm: Name of the arm.
+        baseline: Name of the baseline.
+        cases: Dice of each case, of the arm and of the baseline.
+        by_seed: Mean Dice of each seed, of the arm and of the baseline.
 
     Returns:
-        The comparison, its p-value not corrected yet.
+        The comparison, without the corrected p-value.
     """
     ours, theirs = by_seed
     common = sorted(cases[0].keys() & cases[1].keys())
@@ -56,10 +56,13 @@ def compare(
 def correct(comparisons: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
     """Correct p-values for the number of comparisons.
 
-    Source: Holm 1979: the i-th smallest of m values is multiplied by m - i + 1, and none falls below one before it.
+    Source: Holm 1979. The i-th smallest of m values is multiplied by m - i + 1. No value falls below a previous one.
 
     Args:
-        comparisons: Those of one study.
+        comparisons: All comparisons of one grid of trainings.
+
+    Returns:
+        The comparisons with corrected p-values.
     """
     tested = [number for number, one in enumerate(comparisons) if one.p_value is not None]
     order = sorted(tested, key=lambda number: comparisons[number].p_value or 0.0)
@@ -75,7 +78,14 @@ def correct(comparisons: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
 
 
 def _signed_rank(differences: np.ndarray) -> float | None:
-    """Return the p-value of Wilcoxon's test, two-sided; 1 where nothing differs."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test.
+
+    Args:
+        differences: Difference of each case, with axis (case).
+
+    Returns:
+        The p-value. 1 if no case differs. `None` with fewer than two cases.
+    """
     from scipy.stats import wilcoxon
 
     if len(differences) < 2:

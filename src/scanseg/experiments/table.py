@@ -1,4 +1,4 @@
-"""The record of a study, its table and its figure."""
+"""Write the record, the table and the figure of a comparison."""
 
 import csv
 import io
@@ -13,23 +13,25 @@ from scanseg.specs import ArmComparison, ArmOutcome, ComparisonRecord
 
 RECORD, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
 _FEW_CASES = 6
-"""With fewer, no signed-rank test can fall below 0.05."""
+"""With fewer cases no signed-rank test can fall below 0.05."""
 
 
 def write_comparison(record: ComparisonRecord, folder: Path) -> None:
-    """Write a study's record as JSON, Markdown and CSV, and its figure where matplotlib is there.
+    """Write a comparison as JSON, Markdown and CSV, and its figure.
+
+    The figure needs matplotlib.
 
     Args:
-        record: What the study gave.
-        folder: Where to.
+        record: The comparison.
+        folder: Folder to write.
     """
     rows = comparison_rows(record)
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    said = "\n".join(f"- {line}" for line in table_notes(record))
+    notes = "\n".join(f"- {line}" for line in table_notes(record))
     table = "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
-    text = f"# {record.spec.title}\n\n{record.spec.question}\n\n{table}\n\n{said}\n"
+    text = f"# {record.spec.title}\n\n{record.spec.question}\n\n{table}\n\n{notes}\n"
     write_text(folder / RECORD, record.to_json())
     write_text(folder / TABLE, text)
     write_text(folder / TABLE.replace(".md", ".csv"), stream.getvalue())
@@ -37,10 +39,10 @@ def write_comparison(record: ComparisonRecord, folder: Path) -> None:
 
 
 def comparison_rows(record: ComparisonRecord) -> list[tuple[str, ...]]:
-    """Return the arms of the table, its head first; Dice in percent.
+    """Return the rows of the table, the head first. Dice is in percent.
 
     Args:
-        record: What the study gave.
+        record: The comparison.
     """
     labels = list(record.arms[0].labels)
     compared = {one.arm: one for one in record.comparisons}
@@ -66,10 +68,10 @@ def comparison_rows(record: ComparisonRecord) -> list[tuple[str, ...]]:
 
 
 def table_notes(record: ComparisonRecord) -> list[str]:
-    """Return what the comparisons say, in sentences, and what must be said with the table.
+    """Return the results in sentences, and the notes of the table.
 
     Args:
-        record: What the study gave.
+        record: The comparison.
     """
     spec = record.spec
     lines = [_sentence(one) for one in record.comparisons]
@@ -77,31 +79,29 @@ def table_notes(record: ComparisonRecord) -> list[str]:
     if spec.max_minutes is not None:
         trained += f", at most {spec.max_minutes:g} min a training"
     lines.append(
-        f"{record.dataset}, {trained}; last weights; Dice is the mean over "
-        "labels of the mean over validation cases, where a label that is neither there nor predicted is not counted."
+        f"{record.dataset}, {trained}, last weights. Dice is the mean over labels of the mean over validation cases. A "
+        "label that is neither annotated nor predicted in a case is not counted."
     )
     lines.append(
-        "std: standard deviation over trainings; seed std: over seeds of the mean over folds; p: Wilcoxon's "
-        "signed-rank test, paired by case (each its mean over labels and seeds), two-sided, corrected by Holm's method."
+        "std: standard deviation over trainings. seed std: standard deviation over seeds of the mean over folds. p: "
+        "two-sided Wilcoxon signed-rank test, paired by case (mean over labels and seeds), corrected by Holm's method."
     )
     if record.missing:
-        lines.append(
-            f"Still to be done: {counted(len(record.missing), 'training')}, next {record.missing[0]}."
-        )
+        lines.append(f"Still missing: {counted(len(record.missing), 'training')}, next {record.missing[0]}.")
     return lines
 
 
 def _sentence(one: ArmComparison) -> str:
-    """Say what a comparison shows."""
+    """Return the result of an arm in a sentence."""
     if one.gain is None:
         return f"{one.arm} against {one.baseline}: not trained yet."
-    seeds = "one seed, so that nothing is known of the spread"
+    seeds = "one seed, so the spread is unknown"
     if one.exceeds_seeds is not None:
         spread = f"the spread over seeds (standard deviation {_percent(one.seed_std)})"
         seeds = (
             f"more than twice its standard error by {spread}"
             if one.exceeds_seeds
-            else f"not more than what {spread} makes by chance"
+            else f"within twice its standard error by {spread}"
         )
     few = " (too few cases for the test)" if one.num_cases < _FEW_CASES else ""
     return (
@@ -111,12 +111,12 @@ def _sentence(one: ArmComparison) -> str:
 
 
 def _write_figure(record: ComparisonRecord, path: Path) -> None:
-    """Draw the trainings of every arm, scores and curves; nothing where matplotlib is not there."""
+    """Draw scores and curves of every arm, if matplotlib is installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        return  # a bare machine that trains from a store; the numbers are in the record
+        return  # a machine that only trains: the record has the numbers
     figure = Figure(figsize=(12, max(3.6, 1.2 + 0.5 * len(record.arms))), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -1,4 +1,6 @@
-"""Random changes of training patches: drawn on the host, applied to a whole batch where the batch is.
+"""Augmentation: random changes of training patches.
+
+Parameters are drawn on the host. The changes are applied to a whole batch on its device.
 
 Source: the transforms and their defaults follow nnU-Net (Isensee et al. 2021, supplement).
 """

@@ -1,7 +1,7 @@
-"""Elastic deformation: each voxel of a patch is read a smooth random step away.
+"""Elastic deformation by smooth random displacements.
 
-Source: Simard et al. 2003 (white noise, blurred by a Gaussian), scaled to a largest step as in batchgeneratorsv2,
-nnU-Net's own transforms.
+Source: Simard et al. 2003 (white noise, blurred by a Gaussian), scaled to a largest displacement as in
+batchgeneratorsv2, nnU-Net's own transforms.
 """
 
 import math
@@ -18,26 +18,31 @@ from scanseg.specs import AffineTransform
 
 @dataclass(frozen=True)
 class Deformation:
-    """How one patch is deformed: a field of steps along z, y, x."""
+    """Parameters of the displacement field of one patch."""
 
     sigmas: tuple[float, float, float]
-    """Deviation, in voxels, of the Gaussian that blurs the steps along each axis."""
+    """Standard deviation in voxels of the Gaussian blur of the displacements along z, y, x."""
     magnitudes: tuple[float, float, float]
-    """Largest step along each axis, in voxels."""
+    """Largest displacement in voxels along z, y, x."""
     seed: int
-    """Of the noise, which is drawn where the patch is."""
+    """Seed of the noise, which is drawn on the device of the patch."""
 
 
 def draw_deformation(
     spec: AffineTransform, *, size: Sequence[int], in_plane: bool, rng: np.random.Generator
 ) -> Deformation | None:
-    """Draw whether and how a patch is deformed; nothing is drawn where nothing ever is.
+    """Draw the deformation of a patch.
+
+    With probability 0 no random numbers are drawn.
 
     Args:
         spec: Probability and ranges.
         size: Voxels of the patch along z, y, x.
-        in_plane: Steps lie in the plane of y and x.
+        in_plane: Displacements have no z component.
         rng: Source of randomness.
+
+    Returns:
+        The deformation. `None`: the patch is not deformed.
     """
     if not spec.elastic_probability or rng.random() >= spec.elastic_probability:
         return None
@@ -53,17 +58,17 @@ def draw_deformation(
 def displacements_of(
     deformation: Deformation, *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "3 z y x"]:
-    """Return the step of each voxel of a patch along z, y, x.
+    """Return the displacement of each voxel of a patch along z, y, x.
 
-    Without steps along z all slices are deformed alike.
+    Without displacements along z, all slices have the same ones.
 
     Args:
-        deformation: How the patch is deformed.
+        deformation: Parameters of the displacement field.
         size: Voxels of the patch along z, y, x.
-        device: Where the steps are needed; noise is that of its own generator.
+        device: Device of the result. Each type of device has its own random generator.
     """
-    alike = deformation.magnitudes[0] == 0
-    drawn = (1, *size[1:]) if alike else tuple(size)
+    is_equal_in_slices = deformation.magnitudes[0] == 0
+    drawn = (1, *size[1:]) if is_equal_in_slices else tuple(size)
     generator = torch.Generator(device).manual_seed(deformation.seed)
     noise = torch.randn((3, *drawn), generator=generator, device=device)
     frequencies = _squared_frequencies(drawn, device=device)
@@ -75,7 +80,10 @@ def displacements_of(
 
 
 def _squared_frequencies(size: Sequence[int], *, device: torch.device) -> Float[Tensor, "z y half"]:
-    """Return the squared length of the frequencies of a real Fourier transform, in cycles a voxel."""
+    """Return the squared frequencies of a real Fourier transform.
+
+    The unit of the frequencies is cycles per voxel.
+    """
     depth, height, width = (torch.fft.fftfreq(voxels, device=device).square() for voxels in size)
     return depth[:, None, None] + height[:, None] + width[: size[-1] // 2 + 1]
 
@@ -83,11 +91,11 @@ def _squared_frequencies(size: Sequence[int], *, device: torch.device) -> Float[
 def _blur(
     noise: Float[Tensor, "z y x"], sigma: float, squared_frequencies: Float[Tensor, "z y half"]
 ) -> Float[Tensor, "z y x"]:
-    """Convolve with a Gaussian as if space were periodic, by its Fourier transform."""
-    passed = (-2 * (math.pi * sigma) ** 2 * squared_frequencies).exp()
-    return torch.fft.irfftn(torch.fft.rfftn(noise) * passed, s=noise.shape)
+    """Convolve with a periodic Gaussian by Fourier transform."""
+    transfer = (-2 * (math.pi * sigma) ** 2 * squared_frequencies).exp()
+    return torch.fft.irfftn(torch.fft.rfftn(noise) * transfer, s=noise.shape)
 
 
 def _scale(steps: Float[Tensor, "z y x"], largest: float) -> Float[Tensor, "z y x"]:
-    """Scale steps so that the largest, forwards or backwards, is as wanted."""
+    """Scale displacements to a largest absolute value."""
     return steps * (largest / steps.abs().max().clamp_min(1e-8))

@@ -1,4 +1,7 @@
-"""Changes of intensities. Each acts on some channels of some patches, chosen and parametrised on the host."""
+"""Changes of intensities.
+
+Each changes some channels of some patches. Choice and parameters are drawn on the host.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,32 +30,38 @@ from scanseg.specs import (
 )
 
 Images = Float[Tensor, "batch channel *axes"]
+"""Patches with all channels."""
 Rows = Float[Tensor, "row *axes"]
-"""Channels of patches, each changed by itself."""
+"""Single channels of patches, which are changed independently."""
 
 _TRUNCATE = 4.0
-"""Standard deviations after which a Gaussian kernel ends."""
+"""Radius of a Gaussian kernel in standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Draws:
-    """Draws for the changed patches of several batches, of which some are here.
+    """Random draws for the changed patches of several batches.
 
-    All patches of a batch are drawn wherever it is, so that its parts, each made elsewhere, are those of the whole.
+    Draws are made for all patches of a batch, also those of other shards. So a shard equals its part of the whole
+    batch.
     """
 
     rngs: Sequence[np.random.Generator]
-    """Of each batch."""
-    here: Sequence[np.ndarray]
-    """Which of the changed patches of each batch are here, (changed,)."""
+    """Source of randomness of each batch."""
+    in_shard: Sequence[np.ndarray]
+    """For each batch, whether each changed patch belongs to the shard, (changed,)."""
     num_channels: int
+    """Channels of a patch."""
 
     def uniform(self, bounds: tuple[float, float], *, num_channels: int | None = None) -> np.ndarray:
-        """Draw a number for each channel of each patch."""
+        """Draw a uniform number for each channel of each patch."""
         return self._each(lambda rng, size: rng.uniform(*bounds, size=size), num_channels)
 
     def factor(self, bounds: tuple[float, float]) -> np.ndarray:
-        """Draw a factor for each channel of each patch: as often below 1 as above, where the bounds hold 1."""
+        """Draw a factor for each channel of each patch.
+
+        If 1 lies inside the bounds, factors below and above 1 are equally likely.
+        """
         low, high = bounds
         if not low < 1 < high:
             return self.uniform(bounds)
@@ -64,20 +73,26 @@ class _Draws:
         return self._each(draw)
 
     def chosen(self, probability: float) -> np.ndarray:
-        """Draw which channels of each patch are changed."""
+        """Draw whether each channel of each patch is changed."""
         return self._each(lambda rng, size: rng.random(size) < probability)
 
     def noise(
         self, size: Sequence[int], generators: Sequence[torch.Generator], *, device: torch.device
     ) -> Float[Tensor, "row *axes"]:
-        """Draw normal noise for each voxel of a size, a row for each channel of each patch."""
-        changed = [len(here) if here.any() else 0 for here in self.here]
+        """Draw normal noise for each channel of each patch in the shard.
+
+        Args:
+            size: Voxels of a patch along its axes.
+            generators: Source of noise of each batch.
+            device: Device of the noise.
+        """
+        changed = [len(each) if each.any() else 0 for each in self.in_shard]
         noise = torch.empty((sum(changed), self.num_channels, *size), device=device)
         for drawn, generator in zip(noise.split(changed), generators, strict=True):
             drawn.normal_(generator=generator)
-        here = np.concatenate([here for here in self.here if here.any()])
-        if not here.all():
-            noise = noise[to_device(np.flatnonzero(here), device=device)[0]]
+        in_shard = np.concatenate([each for each in self.in_shard if each.any()])
+        if not in_shard.all():
+            noise = noise[to_device(np.flatnonzero(in_shard), device=device)[0]]
         return noise.flatten(0, 1)
 
     def _each(
@@ -85,10 +100,13 @@ class _Draws:
         draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray],
         num_channels: int | None = None,
     ) -> np.ndarray:
-        """Draw for every batch, and take what is here, (patch, channel)."""
+        """Draw for every batch and return the draws of the shard, (patch, channel)."""
         channels = num_channels or self.num_channels
         return np.concatenate(
-            [draw(rng, (len(here), channels))[here] for rng, here in zip(self.rngs, self.here, strict=True)]
+            [
+                draw(rng, (len(each), channels))[each]
+                for rng, each in zip(self.rngs, self.in_shard, strict=True)
+            ]
         )
 
 
@@ -100,28 +118,28 @@ def apply_intensity(
     generators: Sequence[torch.Generator] = (),
     shard: BatchShard = WHOLE_BATCH,
 ) -> Images:
-    """Apply one transform to one or several batches, or to a part of each as it is applied to the whole.
+    """Apply one intensity transform to one or more batches.
 
     Args:
-        images: Patches of the batches, one batch behind the other; not changed.
-        spec: The transform, a change of intensities.
-        rngs: Of each batch; decides which patches are changed, and the parameters.
-        generators: Source of each batch's noise, on the device of the patches; for `GaussianNoiseTransform` only.
-        shard: Which part of each batch the patches are.
+        images: Patches of the batches in order. They are not changed in place.
+        spec: The transform.
+        rngs: Source of randomness of each batch, for the choice of patches and the parameters.
+        generators: Source of noise of each batch, on the device of the patches. Only for `GaussianNoiseTransform`.
+        shard: Shard of each batch. The result equals its part of the whole batch.
 
     Returns:
-        The patches after the transform.
+        The transformed patches.
     """
     share = len(images) // len(rngs)
     patches = [np.flatnonzero(rng.random(share * shard.count) < spec.probability) for rng in rngs]
     first = shard.of(share * shard.count).start
-    here = [(first <= changed) & (changed < first + share) for changed in patches]
+    in_shard = [(first <= changed) & (changed < first + share) for changed in patches]
     where = np.concatenate(
-        [number * share + patches[number][here[number]] - first for number in range(len(rngs))]
+        [number * share + patches[number][in_shard[number]] - first for number in range(len(rngs))]
     )
     if not len(where):
         return images
-    draws = _Draws(rngs, here, num_channels=images.shape[1])
+    draws = _Draws(rngs, in_shard, num_channels=images.shape[1])
     chosen, values = _draw(spec, draws, num_axes=images.ndim - 2)
     rows = (where[:, None] * images.shape[1] + np.arange(images.shape[1]))[chosen]
     values = values[chosen]
@@ -139,7 +157,11 @@ def apply_intensity(
 
 
 def _draw(spec: Transform, draws: _Draws, *, num_axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw which channels of the changed patches are changed, (patch, channel), and by how much, (..., *)."""
+    """Draw the channels of changed patches to transform, and the parameters.
+
+    Returns:
+        Whether each channel is changed, (patch, channel), and its parameters, (patch, channel, *).
+    """
     match spec:
         case GaussianNoiseTransform():
             deviations = draws.uniform(spec.deviation_range, num_channels=1)
@@ -155,12 +177,12 @@ def _draw(spec: Transform, draws: _Draws, *, num_axes: int) -> tuple[np.ndarray,
         case GammaTransform():
             values = draws.factor(spec.gamma_range)
         case AffineTransform() | MirrorTransform():
-            raise TypeError(f"{spec.kind} does not change intensities")
+            raise TypeError(f"transform: expected a change of intensities, got {spec.kind}")
     return np.ones(values.shape, dtype=bool), values
 
 
 def _numbers_for_device(spec: Transform, values: np.ndarray) -> list[np.ndarray]:
-    """Return what is computed with where the patches are, of what was drawn for each row."""
+    """Return the arrays that the device needs for the parameters of rows."""
     match spec:
         case GaussianBlurTransform():
             return gaussian_weights(values)
@@ -171,7 +193,7 @@ def _numbers_for_device(spec: Transform, values: np.ndarray) -> list[np.ndarray]
 
 
 def _change(rows: Rows, spec: Transform, values: np.ndarray, numbers: Sequence[Tensor]) -> Rows:
-    """Change every row that is given."""
+    """Apply a transform to all rows."""
     match spec:
         case GaussianBlurTransform():
             return convolve(rows, numbers)
@@ -184,21 +206,24 @@ def _change(rows: Rows, spec: Transform, values: np.ndarray, numbers: Sequence[T
         case GammaTransform():
             return -raise_to_gamma(-rows, numbers[0]) if spec.inverted else raise_to_gamma(rows, numbers[0])
         case _:
-            raise TypeError(f"{spec.kind} does not change rows by themselves")
+            raise TypeError(f"transform: expected a change of single channels, got {spec.kind}")
 
 
 def _spread(values: Float[Tensor, " row"], rows: Rows) -> Tensor:
-    """Shape a value of each row so that it spreads over the row."""
+    """Reshape one value per row so that it broadcasts over the row."""
     return values.view(-1, *(1,) * (rows.ndim - 1))
 
 
 def gaussian_weights(sigmas: np.ndarray) -> list[np.ndarray]:
-    """Return the weights of Gaussian kernels: for each axis (row, tap), float32.
+    """Return the weights of Gaussian kernels.
 
-    Each kernel ends by its own deviation, so that rows do not depend on each other.
+    The radius of each kernel depends only on its own standard deviation, so rows do not depend on each other.
 
     Args:
         sigmas: Standard deviations in voxels along each axis, (row, axis).
+
+    Returns:
+        Weights of each axis, (row, tap), float32.
     """
     weights = []
     for deviations in sigmas.T[..., None]:
@@ -206,17 +231,17 @@ def gaussian_weights(sigmas: np.ndarray) -> list[np.ndarray]:
         taps = np.arange(-radius, radius + 1)
         values = np.exp(-0.5 * (taps / deviations) ** 2)
         values *= np.abs(taps) <= np.maximum(1, np.ceil(_TRUNCATE * deviations))
-        # Summed from the first to the last, so that zeros outside change nothing.
+        # The cumulative sum adds in order, so zeros beyond the radius change no bit.
         weights.append((values / np.cumsum(values, axis=-1)[:, -1:]).astype(np.float32))
     return weights
 
 
 def convolve(rows: Rows, weights: Sequence[Float[Tensor, "row tap"]]) -> Rows:
-    """Convolve along every axis; the first and the last plane are repeated outwards.
+    """Convolve rows along every axis, with repeated borders.
 
     Args:
         rows: Channels of patches.
-        weights: For each axis the kernel of each row, with an odd number of taps.
+        weights: Kernels of the rows for each axis, with an odd number of taps.
     """
     for axis, kernel in enumerate(weights, start=1):
         if rows.shape[axis] > 1:
@@ -238,11 +263,11 @@ def _convolve_axis(rows: Rows, kernel: Float[Tensor, "row tap"], axis: int) -> R
 
 
 def stretch(rows: Rows, factors: Float[Tensor, " row"]) -> Rows:
-    """Scale the distance of intensities from the row's mean; the row's extremes stay bounds.
+    """Scale the contrast of rows about their mean, within their range.
 
     Args:
         rows: Channels of patches.
-        factors: One for each row.
+        factors: Factor of each row.
     """
     mean = _spread(rows.flatten(1).mean(1), rows)
     low, high = _extremes(rows)
@@ -250,7 +275,7 @@ def stretch(rows: Rows, factors: Float[Tensor, " row"]) -> Rows:
 
 
 def _extremes(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest value of each row, shaped to spread over it."""
+    """Return the minimum and maximum of each row, to broadcast over it."""
     low, high = rows.flatten(1).aminmax(dim=1)
     return _spread(low, rows), _spread(high, rows)
 
@@ -260,7 +285,7 @@ def lower_resolution(rows: Rows, zooms: np.ndarray, *, in_plane: bool = False) -
 
     Args:
         rows: Channels of patches.
-        zooms: Voxels kept along each axis, as a fraction, (row,).
+        zooms: Fraction of voxels along each axis that remain, (row,).
         in_plane: Keep all voxels along the first of three axes.
     """
     size = rows.shape[1:]
@@ -275,17 +300,19 @@ def lower_resolution(rows: Rows, zooms: np.ndarray, *, in_plane: bool = False) -
 
 
 def _zoomed(size: Sequence[int], zoom: float, *, in_plane: bool) -> list[int]:
-    """Return a smaller size, at least one voxel along each axis."""
+    """Return a smaller size with at least one voxel along each axis."""
     smaller = [max(1, round(voxels * zoom)) for voxels in size]
     return [size[0], *smaller[1:]] if in_plane and len(size) == 3 else smaller
 
 
 def raise_to_gamma(rows: Rows, gammas: Float[Tensor, " row"]) -> Rows:
-    """Raise intensities, scaled to [0, 1] within each row, to a power; keep mean and deviation.
+    """Raise intensities to a power, and keep mean and standard deviation.
+
+    Each row is scaled to [0, 1] before.
 
     Args:
         rows: Channels of patches.
-        gammas: Exponents, one for each row.
+        gammas: Exponent of each row.
     """
     mean, deviation = (_spread(each, rows) for each in (rows.flatten(1).mean(1), rows.flatten(1).std(1)))
     low, high = _extremes(rows)

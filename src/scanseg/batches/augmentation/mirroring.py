@@ -19,14 +19,17 @@ def mirror(
     rngs: Sequence[np.random.Generator],
     shard: BatchShard = WHOLE_BATCH,
 ) -> tuple[Float[Tensor, "batch channel *axes"], Int[Tensor, "batch *axes"]]:
-    """Flip each patch along each of the axes with probability one half.
+    """Flip each patch along each axis with probability 0.5.
 
     Args:
-        images: Patches of one batch or, one behind the other, of several.
-        label_maps: Their label maps, flipped alike.
-        spec: The axes, counted from the first spatial axis.
+        images: Patches of one or more batches in order.
+        label_maps: Label maps of the patches, flipped in the same way.
+        spec: Axes of mirroring, counted from the first spatial axis.
         rngs: Source of randomness of each batch.
-        shard: Which part of each batch the patches are.
+        shard: Shard of each batch.
+
+    Returns:
+        Flipped images and label maps.
     """
     if not spec.axes:
         return images, label_maps
@@ -38,15 +41,18 @@ def mirror(
     size = label_maps.shape[1:]
     numbers = [np.arange(length) for length in (*images.shape[:2], *size)]
     for row, axis in zip(flipped, spec.axes, strict=True):
-        there = numbers[2 + axis]
-        numbers[2 + axis] = np.where(row[:, None], there[::-1], there)
+        straight = numbers[2 + axis]
+        numbers[2 + axis] = np.where(row[:, None], straight[::-1], straight)
     index = to_device(*_spread(numbers), device=images.device)
     label_index = [each.squeeze(1) for each in (index[0], *index[2:])]
     return images[index], label_maps[tuple(label_index)]
 
 
 def _spread(numbers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Shape an index along each axis, each either of one number a voxel or of as many for each patch."""
+    """Reshape one index per axis so that all of them broadcast.
+
+    An index has one number per voxel, or one per patch and voxel.
+    """
     shaped = []
     for axis, each in enumerate(numbers):
         shape = [1] * len(numbers)
@@ -58,6 +64,6 @@ def _spread(numbers: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _draw(spec: MirrorTransform, rng: np.random.Generator, *, batch_size: int) -> np.ndarray:
-    """Draw along which axes each patch of a batch is flipped, (axis, patch)."""
+    """Draw the flips of each patch of a batch, (axis, patch)."""
     allowed = rng.random(batch_size) < spec.probability
     return np.stack([(rng.random(batch_size) < 0.5) & allowed for _ in spec.axes])

@@ -1,7 +1,8 @@
-"""Random changes of predicted labels, so that a second stage does not trust the first more than it deserves.
+"""Random changes of first-stage labels in the training of a second stage.
 
-Source: nnU-Net's cascade (Isensee et al. 2021, supplement): labels are grown, shrunk, opened or closed, and connected
-parts taken out, one label at a time. Ours grow by boxes, not balls, which a device does by sliding maxima.
+They make the second stage robust to errors of the first. Source: nnU-Net's cascade (Isensee et al. 2021, supplement).
+Labels are dilated, eroded, opened or closed, and connected components are removed, one label at a time. The structuring
+element here is a box instead of a ball, so that a device computes it by sliding maxima.
 """
 
 import numpy as np
@@ -19,11 +20,11 @@ _CHANGES = ("grow", "shrink", "open", "close")
 def perturb_labels(
     channels: Float[Tensor, "value z y x"], spec: CascadeSpec, *, rng: np.random.Generator
 ) -> Float[Tensor, "value z y x"]:
-    """Return changed labels of a patch, each a channel of zeros and ones.
+    """Return randomly changed labels of a patch.
 
     Args:
-        channels: The labels.
-        spec: How often, and how much.
+        channels: One channel of zeros and ones per label.
+        spec: Probabilities and sizes of the changes.
         rng: Source of randomness.
     """
     changed = channels.clone()
@@ -40,12 +41,12 @@ def perturb_labels(
             changed[value] = after
     if rng.random() < spec.drop_probability:
         value = int(rng.integers(len(channels)))
-        changed[value] = _without_part(changed[value], spec.largest_dropped, rng)
+        changed[value] = _remove_component(changed[value], spec.largest_dropped, rng)
     return changed
 
 
 def _apply(mask: Float[Tensor, "z y x"], change: str, radius: int) -> Float[Tensor, "z y x"]:
-    """Grow, shrink, open or close a mask."""
+    """Dilate (`grow`), erode (`shrink`), open or close a mask."""
     match change:
         case "grow":
             return _grow(mask, radius)
@@ -58,7 +59,12 @@ def _apply(mask: Float[Tensor, "z y x"], change: str, radius: int) -> Float[Tens
 
 
 def _grow(mask: Float[Tensor, "z y x"], radius: int) -> Float[Tensor, "z y x"]:
-    """Return where the mask is within a box about a voxel, one axis after the other."""
+    """Dilate a mask by a box, one axis after the other.
+
+    Args:
+        mask: Zeros and ones.
+        radius: Voxels from the centre of the box to its faces.
+    """
     grown = mask[None, None]
     for axis in range(3):
         size, margin = [1, 1, 1], [0, 0, 0]
@@ -67,10 +73,16 @@ def _grow(mask: Float[Tensor, "z y x"], radius: int) -> Float[Tensor, "z y x"]:
     return grown[0, 0]
 
 
-def _without_part(
+def _remove_component(
     mask: Float[Tensor, "z y x"], largest: float, rng: np.random.Generator
 ) -> Float[Tensor, "z y x"]:
-    """Take one connected part out of a mask, if it has any that is small enough."""
+    """Remove one random small component from a mask.
+
+    Args:
+        mask: Zeros and ones.
+        largest: Largest size of a removed component as a fraction of the patch.
+        rng: Source of randomness.
+    """
     parts, _ = ndimage.label(mask.cpu().numpy() > 0)
     sizes = np.bincount(parts.ravel())[1:]
     small = np.flatnonzero(sizes <= largest * mask.numel()) + 1

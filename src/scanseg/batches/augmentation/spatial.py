@@ -1,4 +1,7 @@
-"""Rotation, scaling, shearing and translation: one linear map of coordinates for each patch, after its deformation."""
+"""Rotation, scaling, shearing and translation of patches.
+
+Each patch has one linear map of coordinates, which follows its elastic deformation.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,22 +19,26 @@ from scanseg.specs import AffineTransform
 
 @dataclass(frozen=True, eq=False)
 class Warps:
-    """The patches of a batch that are not cut out straight, and how they lie in their cases."""
+    """Warped patches of a batch and their maps of coordinates."""
 
     patches: np.ndarray
     """Numbers of these patches in the batch, (patch,)."""
     matrices: np.ndarray
-    """Offset from a patch's centre, in voxels, to offset in the case, (patch, 3, 3), axes z, y, x."""
+    """Linear map from the offset to a patch's centre to the offset in the case, in voxels, (patch, 3, 3), axes z, y, x."""
     shifts: np.ndarray
-    """Where the centre moves, in voxels, (patch, 3)."""
+    """Translation of the centre in voxels along z, y, x, (patch, 3)."""
     deformations: tuple[Deformation | None, ...]
-    """Elastic deformation of each of these patches, before its linear map; None: none."""
+    """Elastic deformation of each patch, before its linear map. `None`: no deformation."""
 
-    def within(self, here: slice) -> "Warps":
-        """Return the warps of the patches of a part of the batch, numbered from the part's first."""
-        chosen = (self.patches >= here.start) & (self.patches < here.stop)
+    def within(self, part: slice) -> "Warps":
+        """Return the warps of a part of the batch.
+
+        Args:
+            part: Range of patches. They are numbered from 0 in the result.
+        """
+        chosen = (self.patches >= part.start) & (self.patches < part.stop)
         return Warps(
-            self.patches[chosen] - here.start,
+            self.patches[chosen] - part.start,
             self.matrices[chosen],
             self.shifts[chosen],
             tuple(self.deformations[number] for number in np.flatnonzero(chosen)),
@@ -39,7 +46,12 @@ class Warps:
 
     @classmethod
     def join(cls, batches: "Sequence[Warps]", *, batch_size: int) -> "Warps":
-        """Return the warps of several batches of a size, whose patches are numbered on from batch to batch."""
+        """Return the warps of several batches of equal size.
+
+        Args:
+            batches: Warps of each batch. Their patches are numbered consecutively in the result.
+            batch_size: Patches per batch.
+        """
         return cls(
             np.concatenate([number * batch_size + each.patches for number, each in enumerate(batches)]),
             np.concatenate([each.matrices for each in batches]),
@@ -48,14 +60,14 @@ class Warps:
         )
 
     def reach(self, corners: np.ndarray, *, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and the highest position that each warped patch reads.
+        """Return the lowest and highest position that each warped patch reads.
 
         Args:
-            corners: First voxel of each of these patches before warping, (patch, 3).
+            corners: First voxel of each warped patch before warping along z, y, x, (patch, 3).
             size: Voxels of a patch along z, y, x.
 
         Returns:
-            Positions along z, y, x, (patch, 3) each.
+            Lowest and highest positions along z, y, x, each (patch, 3).
         """
         middle = (np.array(size) - 1) / 2
         steps = np.array([each.magnitudes if each else (0.0,) * 3 for each in self.deformations]).reshape(
@@ -69,12 +81,12 @@ class Warps:
 def draw_warps(
     spec: AffineTransform, *, batch_size: int, size: Sequence[int], rng: np.random.Generator
 ) -> Warps:
-    """Draw which patches are warped, and how.
+    """Draw the warps of a batch.
 
     Args:
         spec: Probabilities and ranges.
-        batch_size: Patches in the batch.
-        size: Voxels of a patch along z, y, x; one along z means 2D, which is only changed in its plane.
+        batch_size: Patches per batch.
+        size: Voxels of a patch along z, y, x. One voxel along z means 2D: warps are in-plane.
         rng: Source of randomness.
     """
     in_plane = spec.in_plane or size[0] == 1
@@ -106,7 +118,14 @@ def draw_warps(
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """Return the matrix that turns by angles (radians) about z, y and x, in this order from the left."""
+    """Return a rotation matrix, the product of rotations about z, y and x.
+
+    Args:
+        angles: Angles in radians about z, y, x.
+
+    Returns:
+        Matrix (3, 3) with axes z, y, x.
+    """
     (cz, cy, cx), (sz, sy, sx) = np.cos(angles), np.sin(angles)
     about_z = np.array([[1, 0, 0], [0, cz, -sz], [0, sz, cz]])
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
@@ -115,20 +134,27 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _shear(angles: np.ndarray) -> np.ndarray:
-    """Return the matrix that shears y along x and x along y by angles in radians."""
+    """Return the matrix that shears y along x and x along y.
+
+    Args:
+        angles: Two angles in radians.
+    """
     return np.array([[1, 0, 0], [0, 1, np.tan(angles[0])], [0, np.tan(angles[1]), 1]])
 
 
 def warped_coordinates(
     warps: Warps, corners: np.ndarray, *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "patch 3 z y x"]:
-    """Return where in its case each voxel of the warped patches is read.
+    """Return the position in its case of each voxel of the warped patches.
 
     Args:
         warps: The warps.
-        corners: First voxel of each of these patches before warping, (patch, 3).
+        corners: First voxel of each warped patch before warping along z, y, x, (patch, 3).
         size: Voxels of a patch along z, y, x.
-        device: Where the coordinates are needed.
+        device: Device of the result.
+
+    Returns:
+        Positions in voxels along z, y, x.
     """
     middle = (np.array(size) - 1) / 2
     numbers = [warps.matrices, corners + middle + warps.shifts]
@@ -137,16 +163,16 @@ def warped_coordinates(
     matrices, centres = (each[..., None, None, None] for each in sent[:2])
     offsets = [each.view(1, *(1,) * axis, -1, *(1,) * (2 - axis)) for axis, each in enumerate(sent[2:])]
     if any(warps.deformations):
-        steps = _steps(warps.deformations, size=size, device=device)
+        steps = _displacements(warps.deformations, size=size, device=device)
         offsets = [offset + steps[:, axis] for axis, offset in enumerate(offsets)]
-    # Not a matrix product, which a GPU may round to TF32: a twentieth of a voxel in a large patch.
+    # No matrix product: a GPU may round it to TF32, an error of 0.05 voxels in a large patch.
     return sum((matrices[:, :, axis] * offsets[axis][:, None] for axis in range(3)), start=centres)
 
 
-def _steps(
+def _displacements(
     deformations: Sequence[Deformation | None], *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "patch 3 z y x"]:
-    """Return the steps of every patch, 0 where it is not deformed."""
+    """Return the displacements of every patch, 0 without a deformation."""
     still = torch.zeros((), device=device).expand(3, *size)
     return torch.stack(
         [displacements_of(each, size=size, device=device) if each else still for each in deformations]
