@@ -1,4 +1,4 @@
-"""Files are whole or not there, and what cannot be written is named."""
+"""Files are written whole or not at all, and errors name them."""
 
 import errno
 from pathlib import Path

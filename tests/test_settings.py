@@ -99,7 +99,7 @@ def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> Non
         ('network={"kind": "unet"}', "network: Input tag 'unet' found using 'kind' does not match"),
     ],
 )
-def test_faults_name_the_path_and_what_there_is(plan: Plan, setting: str, message: str) -> None:
+def test_faults_name_the_path_and_the_valid_values(plan: Plan, setting: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         apply_settings(plan, [setting])
     assert message in str(caught.value)

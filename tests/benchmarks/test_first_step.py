@@ -37,7 +37,7 @@ def test_kernels_compiled_late_and_losses_that_differ_are_faults():
     assert "not finite" in faults([run_of(loss=float("nan"))])[0]
 
 
-def test_a_line_says_how_kernels_were_compiled():
+def test_a_line_states_how_kernels_were_compiled():
     assert describe(run_of()).startswith("at first launch, empty cache: step 1 12.50 s")
     assert "3.00 GiB" in describe(run_of())
     assert describe(run_of(num_threads=8, peak_reserved_bytes=None)).startswith("8 threads ahead")
@@ -45,7 +45,7 @@ def test_a_line_says_how_kernels_were_compiled():
 
 @pytest.fixture
 def plan(tmp_path):
-    """File of a plan; its store lies beside it."""
+    """Return the file of a plan, with its store beside it."""
     rng = np.random.default_rng(0)
 
     def draw(largest):

@@ -1,4 +1,4 @@
-"""The run in float16 that counts what is not finite."""
+"""The run in float16 counts numbers that are not finite."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_a_run_is_recorded_step_by_step(step):
     assert faults(record) == []
 
 
-def test_what_is_not_finite_is_found(step):
+def test_numbers_that_are_not_finite_are_found(step):
     record = run_steps(
         step, lambda n: make_batch(n, torch.inf if n == 1 else 1.0), num_steps=3, lr=lambda done: 1e-3
     )

@@ -1,4 +1,4 @@
-"""The checks before the times: they pass what is right and refuse what is not."""
+"""The checks before the times pass right results and refuse wrong ones."""
 
 import pytest
 import torch

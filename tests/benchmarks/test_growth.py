@@ -38,7 +38,7 @@ def test_a_record_and_its_picture(monkeypatch, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_fails_its_check_is_not_timed(monkeypatch, tmp_path):
+def test_an_entry_that_fails_its_check_is_not_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(growth, "MAP_SIZES", {64: (8, 8)})
     monkeypatch.setattr(growth, "published_mlstm", lambda inputs: 1.01 * published_mlstm(inputs))
     record = tmp_path / "growth.json"

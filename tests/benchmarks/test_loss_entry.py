@@ -1,4 +1,4 @@
-"""The loss's entry: it passes its check, and times the loss and what it was before."""
+"""The entry of the loss passes its check, and times the loss and its earlier form."""
 
 import time
 

@@ -21,7 +21,7 @@ def dataset(tmp_path):
     return write_dataset(tmp_path / "pictures", cases, labels={"background": 0, "bright": 1})
 
 
-def test_what_is_hidden_is_what_the_folder_took_less():
+def test_hidden_time_is_the_time_that_the_folder_saved():
     assert Stages(3, preparing=4.0, segmenting=10.0, writing=2.0, folder=13.0).hidden == pytest.approx(0.5)
 
 

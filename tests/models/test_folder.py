@@ -1,4 +1,4 @@
-"""A model folder keeps its last checkpoint whatever happens, and says what is damaged."""
+"""A model folder keeps its last checkpoint after any failure, and names damaged files."""
 
 import contextlib
 import errno
@@ -107,7 +107,7 @@ def test_weights_of_an_unknown_name(tmp_path):
         ModelFolder(tmp_path, make_plan()).weights_path("first")
 
 
-def test_what_is_no_model_folder_is_told_of_with_what_is_one(folder):
+def test_another_folder_is_refused_with_the_path_of_the_model(folder):
     with pytest.raises(
         InputError, match=rf"plan\.json is a file, not a model folder\. Give its folder, {folder.path}"
     ):
@@ -120,7 +120,7 @@ def test_what_is_no_model_folder_is_told_of_with_what_is_one(folder):
         ModelFolder.open(above / "notes.txt")
 
 
-def test_files_that_are_gone_or_no_json_are_told_of_in_words(folder, tmp_path):
+def test_missing_files_and_broken_json_are_named(folder, tmp_path):
     with pytest.raises(InputError, match=r"x\.safetensors: cannot be read \(No such file or directory\)$"):
         read_tensors(tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=r"x\.json: cannot be read \(No such file or directory\)$"):

@@ -1,4 +1,4 @@
-"""Files that cannot be written are told of by name, whichever library was to write them."""
+"""Files that cannot be written are named in the error, whichever library writes them."""
 
 from contextlib import contextmanager
 

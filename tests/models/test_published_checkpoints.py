@@ -1,4 +1,4 @@
-"""Checkpoints made in the forms of the published codes become models, or are refused with all names."""
+"""Checkpoints in the forms of the published codes become models, or are refused with all names."""
 
 import argparse
 import collections
@@ -69,7 +69,7 @@ def official(network, kind, *, prefix=""):
 
 
 def lightning(network):
-    """What Lightning writes: the network as `_model`, beside buffers of the loss."""
+    """Return a checkpoint of Lightning: the network as `_model`, beside buffers of the loss."""
     weights = official(network, "msvm-unet", prefix="_model.")
     weights["_criterion.class_weights"] = torch.ones(2)
     return {
@@ -84,7 +84,7 @@ def lightning(network):
 
 
 def nnunet(network):
-    """What nnU-Net writes: numpy's numbers in the log, plans, a device; names doubled as published."""
+    """Return a checkpoint of nnU-Net: numpy's numbers in the log, plans, a device; names doubled as published."""
     weights = official(network, "xlstm-unet")
     weights |= {f"decoder.{name}": tensor for name, tensor in weights.items() if name.startswith("encoder.")}
     return {
@@ -146,7 +146,7 @@ def test_the_imported_model_predicts_as_the_network(tmp_path):
 
 
 def test_numbers_of_numpy_1_are_read(tmp_path):
-    """The published checkpoints are older than numpy 2, which moved what makes its numbers."""
+    """The published checkpoints are older than numpy 2, which moved the module of its scalars."""
     network = network_of(xlstm_plan())
     torch.save(nnunet(network), tmp_path / "new.pth")
     old = tmp_path / "checkpoint_final.pth"
@@ -170,7 +170,7 @@ def test_names_of_wrapped_networks(tmp_path):
     assert read_official(tmp_path / "a.ckpt").weights.keys() == official(network, "msvm-unet").keys()
 
 
-def test_names_that_do_not_fit_are_all_told_and_nothing_is_written(tmp_path):
+def test_names_that_do_not_fit_are_all_listed_and_nothing_is_written(tmp_path):
     content = lightning(network_of(msvm_plan()))
     weights = content["state_dict"]
     weights["_model.encoder.layers.3.blocks.7.op.Ds"] = weights.pop("_model.encoder.layers.3.blocks.0.op.Ds")

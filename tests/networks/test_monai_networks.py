@@ -21,7 +21,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_dynunet_computes_what_monai_computes(residual):
+def test_dynunet_equals_monais(residual):
     from monai.networks.nets import DynUNet
 
     ours = build_network(

@@ -312,7 +312,7 @@ def test_a_folder_where_a_file_is_to_be_written(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
-def test_what_a_file_cannot_replace_stays(
+def test_a_pipe_is_not_replaced_by_a_report(
     command, volume_dataset: Path, predictions: Path, tmp_path: Path
 ) -> None:
     """Such as `-o /dev/null --overwrite`, which root could have done."""
@@ -324,7 +324,7 @@ def test_what_a_file_cannot_replace_stays(
     assert pipe.is_fifo()
 
 
-def test_a_place_where_nothing_can_be_written_is_told_of_before_the_work(
+def test_a_folder_without_write_permission_is_reported_before_the_work(
     command, volume_dataset: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_allowed(path: Path, mode: int) -> bool:  # what root may do does not depend on a folder's mode

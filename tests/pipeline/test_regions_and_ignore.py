@@ -62,7 +62,7 @@ def test_regions_are_learnt_each_by_itself(command, tmp_path):
     assert set(metrics[-1]["validation_dice"]) == {"whole", "core", "hot"}
 
 
-def test_what_is_not_annotated_is_learnt_from_what_is(command, tmp_path):
+def test_rows_without_annotation_are_learnt_from_the_others(command, tmp_path):
     scribbles = write_cases(tmp_path / "scribbles", scribbled_disk, labels=IGNORING)
     whole = write_cases(
         tmp_path / "whole",

@@ -35,7 +35,7 @@ def planned(volume_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def uninterrupted(
     planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, torch.Tensor]:
-    """Weights after a training that nobody stopped."""
+    """Return the weights after an uninterrupted training."""
     from scanseg import train
 
     plan, store = planned

@@ -30,7 +30,7 @@ def options(settings: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Way:
-    """One data set, one recipe, and what a person asks for."""
+    """One data set, one recipe, and the options of a user."""
 
     dataset: str
     recipe: str
