@@ -1,4 +1,4 @@
-"""Patches: where they come from, what is in them, and that the same numbers give the same batch."""
+"""Patches of batches: positions, contents, and equal results for equal seeds."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from scanseg.specs import AffineTransform, MirrorTransform, SamplingSpec
 CPU = torch.device("cpu")
 
 
-def hold(*label_maps, background_value=0.0, ignored=None):
-    """Cases whose image is 10 times the label map plus the case's number, in two channels of opposite sign."""
+def load_cases(*label_maps, background_value=0.0, ignored=None):
+    """Return cases whose image is 10 times the label map plus the case's number, in two channels of opposite sign."""
     shapes = np.array([label_map.shape for label_map in label_maps])
     flat = [10.0 * label_map.ravel() + number for number, label_map in enumerate(label_maps)]
     image = torch.tensor(np.concatenate(flat), dtype=torch.float16)
@@ -51,7 +51,7 @@ def batch_of(cases, sampling, *, transforms=(), seed=0, stream=TRAINING_STREAM, 
 
 def test_gathered_patches_are_pieces_of_their_cases():
     first, second = numbered(5, 6, 7), numbered(4, 9, 8)
-    cases = hold(first, second)
+    cases = load_cases(first, second)
 
     images, label_maps = cases.gather(np.array([1, 0]), np.array([[1, 2, 3], [2, 0, 1]]), (2, 3, 4))
 
@@ -62,9 +62,11 @@ def test_gathered_patches_are_pieces_of_their_cases():
 
 
 @pytest.mark.parametrize("background_value", [0, -1])
-def test_outside_a_case_it_is_dark_and_background(background_value):
+def test_outside_a_case_are_background_value_and_background(background_value):
     label_map = np.full((2, 3, 3), 5)
-    cases = hold(np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), background_value=background_value)
+    cases = load_cases(
+        np.full((3, 3, 3), 7), label_map, np.full((3, 3, 3), 9), background_value=background_value
+    )
 
     images, label_maps = cases.gather(np.array([1]), np.array([[-1, -1, -1]]), (4, 5, 5))
 
@@ -75,9 +77,9 @@ def test_outside_a_case_it_is_dark_and_background(background_value):
     assert warped[0, :, 0, 0, 0].tolist() == [background_value, background_value]
 
 
-def test_interpolation_at_voxels_is_gathering_and_halfway_is_the_mean():
+def test_interpolation_at_voxels_and_halfway_between_them():
     label_map = numbered(4, 5, 6)
-    cases = hold(label_map)
+    cases = load_cases(label_map)
     grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (3, 4, 5)), indexing="ij"))[None]
 
     same, labels = cases.interpolate(np.array([0]), grid.float(), in_plane=False)
@@ -94,8 +96,8 @@ def test_interpolation_at_voxels_is_gathering_and_halfway_is_the_mean():
     assert flat[0, 0].numpy() == pytest.approx(7.5 * label_map[:3, :4, :5] + 2.5 * label_map[:3, :4, 1:6])
 
 
-def test_the_same_numbers_give_the_same_batch_and_others_another():
-    cases = hold(numbered(20, 21, 22), numbered(18, 25, 19))
+def test_equal_seeds_give_equal_batches_and_others_differ():
+    cases = load_cases(numbered(20, 21, 22), numbered(18, 25, 19))
     sampling = SamplingSpec(patch_size=(8, 8, 8), batch_size=3)
     transforms = (AffineTransform(rotation_probability=1.0), MirrorTransform(axes=(0, 1, 2)))
 
@@ -114,7 +116,7 @@ def test_the_same_numbers_give_the_same_batch_and_others_another():
 def test_a_third_of_the_patches_is_centred_on_foreground():
     label_map = np.zeros((40, 40, 40), dtype=int)
     label_map[20, 21, 22] = 1
-    cases = hold(label_map)
+    cases = load_cases(label_map)
     sampling = SamplingSpec(patch_size=(3, 3, 3), batch_size=9, foreground_fraction=0.33)
 
     hits = [(batch_of(cases, sampling, iteration=i).label_maps.flatten(1) == 1).any(1) for i in range(20)]
@@ -127,7 +129,7 @@ def test_a_third_of_the_patches_is_centred_on_foreground():
 def test_labels_are_drawn_by_their_weights():
     label_map = np.zeros((20, 20, 20), dtype=int)
     label_map[3, 3, 3], label_map[10, 10, 10], label_map[16, 16, 16] = 1, 2, 3
-    cases = hold(label_map)
+    cases = load_cases(label_map)
 
     def shares(weights):
         sampling = SamplingSpec(
@@ -146,7 +148,7 @@ def test_labels_are_drawn_by_their_weights():
 
 
 def test_patches_stay_inside_large_cases_and_are_centred_on_small_ones():
-    cases = hold(numbered(4, 30, 30))
+    cases = load_cases(numbered(4, 30, 30))
     sampling = SamplingSpec(patch_size=(8, 10, 10), batch_size=50)
 
     corners = draw_positions(cases, sampling, seed=0, stream=TRAINING_STREAM, iteration=0).corners
@@ -157,11 +159,11 @@ def test_patches_stay_inside_large_cases_and_are_centred_on_small_ones():
     assert len(np.unique(corners[:, 1])) > 10
 
 
-def test_every_slice_comes_once_in_a_pass():
-    cases = hold(numbered(5, 4, 4), numbered(7, 4, 4))
+def test_a_pass_contains_every_slice_once():
+    cases = load_cases(numbered(5, 4, 4), numbered(7, 4, 4))
     sampling = SamplingSpec(patch_size=(4, 4), batch_size=4, order="every-slice")
 
-    def a_pass(start):
+    def slices_of_pass(start):
         positions = [
             draw_positions(cases, sampling, seed=0, stream=TRAINING_STREAM, iteration=start + i)
             for i in range(3)
@@ -169,21 +171,21 @@ def test_every_slice_comes_once_in_a_pass():
         return [(int(c), int(z)) for p in positions for c, z in zip(p.cases, p.corners[:, 0], strict=True)]
 
     assert iterations_per_pass(cases, sampling) == 3
-    everything = sorted([(0, z) for z in range(5)] + [(1, z) for z in range(7)])
-    assert sorted(a_pass(0)) == everything
-    assert sorted(a_pass(3)) == everything
-    assert a_pass(0) != a_pass(3)
+    every_slice = sorted([(0, z) for z in range(5)] + [(1, z) for z in range(7)])
+    assert sorted(slices_of_pass(0)) == every_slice
+    assert sorted(slices_of_pass(3)) == every_slice
+    assert slices_of_pass(0) != slices_of_pass(3)
 
 
 def test_2d_batches_have_no_z_axis():
-    batch = batch_of(hold(numbered(5, 12, 12)), SamplingSpec(patch_size=(8, 9), batch_size=2))
+    batch = batch_of(load_cases(numbered(5, 12, 12)), SamplingSpec(patch_size=(8, 9), batch_size=2))
 
     assert batch.images.shape == (2, 2, 8, 9)
     assert batch.label_maps.shape == (2, 8, 9)
 
 
-def test_mirroring_flips_images_and_labels_alike():
-    cases = hold(numbered(6, 6, 6))
+def test_mirroring_flips_images_and_labels_together():
+    cases = load_cases(numbered(6, 6, 6))
     sampling = SamplingSpec(patch_size=(6, 6, 6), batch_size=16)
 
     batch = batch_of(cases, sampling, transforms=(MirrorTransform(axes=(0, 2)),))
@@ -197,10 +199,10 @@ def test_mirroring_flips_images_and_labels_alike():
     assert set(found) == {0, 1, 2, 3}
 
 
-def test_patches_hold_annotated_voxels_where_some_are_ignored():
+def test_patches_contain_annotated_voxels_if_a_label_is_ignored():
     label_map = np.full((30, 30, 30), 9)
     label_map[3, 4, 5] = 0
-    cases = hold(label_map, ignored=9)
+    cases = load_cases(label_map, ignored=9)
     sampling = SamplingSpec(patch_size=(3, 3, 3), batch_size=6, foreground_fraction=0.0)
 
     assert (batch_of(cases, sampling).label_maps.flatten(1) == 0).any(1).all()

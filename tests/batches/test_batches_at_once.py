@@ -1,4 +1,4 @@
-"""Batches that are made together are those that are made one by one, and take fewer launches."""
+"""Batches made together equal single ones and need fewer launches."""
 
 from collections import Counter
 from functools import partial
@@ -24,8 +24,8 @@ SHAPES = ((30, 31, 29), (12, 40, 20), (22, 25, 33))
 REGIONS = {"whole": (1, 2), "core": (2,)}
 
 
-def hold(*, num_channels, packed=False, device=CPU, shapes=SHAPES):
-    """Cases of noise; `whole` and `core` overlap."""
+def load_cases(*, num_channels, packed=False, device=CPU, shapes=SHAPES):
+    """Return cases of noise. The labels `whole` and `core` overlap."""
     rng = np.random.default_rng(0)
     label_maps = [rng.integers(0, 3, shape) for shape in shapes]
     voxels = np.concatenate([each.ravel() for each in label_maps])
@@ -46,8 +46,8 @@ def hold(*, num_channels, packed=False, device=CPU, shapes=SHAPES):
     )
 
 
-def often(transforms, **affine):
-    """The same transforms, of which every one changes about half of the patches of a batch."""
+def with_high_probability(transforms, **affine):
+    """Return the transforms with probabilities of about one half."""
 
     def change(spec):
         if isinstance(spec, AffineTransform):
@@ -67,34 +67,46 @@ IN_2D, SLICES = nnunet_augmentation(PLANE, mirror_axes=(0, 1)), slice_augmentati
 ELASTIC = {"elastic_probability": 0.6}
 CASCADE = PredictedLabels((1, 2), CascadeSpec())
 EVERY_SLICE = {"order": "every-slice"}
-# For each: the patch, the transforms, further settings of the sampling, and arguments.
+# Number of channels, patch size, transforms, further sampling settings, arguments of make_batch.
 CONFIGURATIONS = {
     "3d": (1, BOX, IN_3D, {}, {}),
-    "3d, channels": (3, BOX, often(IN_3D), {"label_weights": {"core": 2.0}}, {}),
-    "3d, a part": (2, BOX, often(IN_3D), {}, {"shard": BatchShard(1, 3)}),
-    "3d, elastic": (2, BOX, often(IN_3D, **ELASTIC), {}, {}),
-    "flat, elastic": (2, FLAT_BOX, often(FLAT, **ELASTIC), {}, {}),
-    "flat, beyond the case": (1, (16, 20, 18), often(FLAT), {}, {}),
+    "3d, channels": (3, BOX, with_high_probability(IN_3D), {"label_weights": {"core": 2.0}}, {}),
+    "3d, a part": (2, BOX, with_high_probability(IN_3D), {}, {"shard": BatchShard(1, 3)}),
+    "3d, elastic": (2, BOX, with_high_probability(IN_3D, **ELASTIC), {}, {}),
+    "flat, elastic": (2, FLAT_BOX, with_high_probability(FLAT, **ELASTIC), {}, {}),
+    "flat, beyond the case": (1, (16, 20, 18), with_high_probability(FLAT), {}, {}),
     "2d": (1, PLANE, IN_2D, {}, {}),
-    "2d, channels": (3, PLANE, often(IN_2D), {}, {}),
+    "2d, channels": (3, PLANE, with_high_probability(IN_2D), {}, {}),
     "slices": (1, PLANE, SLICES, EVERY_SLICE, {}),
-    "slices, channels, a part": (3, PLANE, often(SLICES), EVERY_SLICE, {"shard": BatchShard(0, 2)}),
-    "cascade": (1, BOX, often(IN_3D), {}, {"predicted": CASCADE}),
-    "cascade, a part": (1, BOX, often(IN_3D), {}, {"predicted": CASCADE, "shard": BatchShard(1, 2)}),
+    "slices, channels, a part": (
+        3,
+        PLANE,
+        with_high_probability(SLICES),
+        EVERY_SLICE,
+        {"shard": BatchShard(0, 2)},
+    ),
+    "cascade": (1, BOX, with_high_probability(IN_3D), {}, {"predicted": CASCADE}),
+    "cascade, a part": (
+        1,
+        BOX,
+        with_high_probability(IN_3D),
+        {},
+        {"predicted": CASCADE, "shard": BatchShard(1, 2)},
+    ),
     "without augmentation": (2, BOX, (), {}, {"predicted": None}),
 }
 
 
 def makers(name, *, device=CPU):
-    """Return `make_batch` and `make_batches` that want the iterations yet."""
+    """Return `make_batch` and `make_batches` with all arguments except the iterations."""
     num_channels, patch_size, transforms, settings, options = CONFIGURATIONS[name]
-    cases = hold(num_channels=num_channels, packed=bool(options.get("predicted")), device=device)
+    cases = load_cases(num_channels=num_channels, packed=bool(options.get("predicted")), device=device)
     sampling = SamplingSpec(patch_size=patch_size, batch_size=6, **settings)
     fixed = {"transforms": transforms, "seed": 5, "stream": 0, "device": device, **options}
     return partial(make_batch, cases, sampling, **fixed), partial(make_batches, cases, sampling, **fixed)
 
 
-def agree(batch, other, *, exactly=True):
+def assert_equal_batches(batch, other, *, exactly=True):
     assert torch.equal(batch.label_maps, other.label_maps)
     assert batch.images.is_contiguous()
     assert batch.label_maps.is_contiguous()
@@ -105,7 +117,7 @@ def agree(batch, other, *, exactly=True):
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_batches_do_not_depend_on_what_is_made_with_them(name):
+def test_batches_made_together_equal_single_ones(name):
     one, several = makers(name)
     expected = [one(iteration=iteration) for iteration in range(9)]
 
@@ -113,17 +125,17 @@ def test_batches_do_not_depend_on_what_is_made_with_them(name):
         made = several(iterations=iterations)
         assert len(made) == len(iterations)
         for iteration, batch in zip(iterations, made, strict=True):
-            agree(batch, expected[iteration])
+            assert_equal_batches(batch, expected[iteration])
 
 
 @pytest.mark.parametrize("name", ["3d, elastic", "flat, elastic", "slices"])
-def test_boxes_cut_out_in_host_memory_serve_several_batches_too(name, monkeypatch):
+def test_boxes_from_host_memory_give_equal_batches(name, monkeypatch):
     one, several = makers(name)
     expected = [one(iteration=iteration) for iteration in range(4)]
     monkeypatch.setattr(batches_module, "_is_on_another_device", lambda cases, device: True)
 
     for batch, other in zip(several(iterations=range(4)), expected, strict=True):
-        agree(batch, other)
+        assert_equal_batches(batch, other)
 
 
 def test_cases_on_disk_give_the_same_batches(make_dataset, tmp_path):
@@ -131,22 +143,22 @@ def test_cases_on_disk_give_the_same_batches(make_dataset, tmp_path):
     store = write_store(dataset, tmp_path / "store")
     names = [case.case for case in store.index.cases]
     sampling = SamplingSpec(patch_size=BOX, batch_size=4)
-    fixed = {"transforms": often(IN_3D), "seed": 5, "stream": 0, "device": CPU}
+    fixed = {"transforms": with_high_probability(IN_3D), "seed": 5, "stream": 0, "device": CPU}
     cases = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
 
     made = make_batches(cases, sampling, iterations=range(2, 5), **fixed)
 
     for iteration, batch in zip(range(2, 5), made, strict=True):
-        agree(batch, make_batch(cases, sampling, iteration=iteration, **fixed))
+        assert_equal_batches(batch, make_batch(cases, sampling, iteration=iteration, **fixed))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_on_a_gpu_they_are_the_same_up_to_rounding(name):
+def test_on_a_gpu_batches_agree_up_to_rounding(name):
     one, several = makers(name, device=torch.device("cuda"))
 
     for iteration, batch in enumerate(several(iterations=range(6))):
-        agree(batch, one(iteration=iteration), exactly=False)
+        assert_equal_batches(batch, one(iteration=iteration), exactly=False)
 
 
 class Operations(TorchDispatchMode):
@@ -162,7 +174,7 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def operations_a_batch(at_once, *, transforms, sampling, cases):
+def operations_per_batch(at_once, *, transforms, sampling, cases):
     numbers = {"seed": 0, "stream": 0, "device": CPU, "transforms": transforms}
     with Operations() as operations:
         for begin in range(0, 24, at_once):
@@ -174,14 +186,14 @@ def test_batches_made_together_share_their_launches():
     given = {
         "transforms": nnunet_augmentation((20, 28, 20), mirror_axes=(0, 1, 2)),
         "sampling": SamplingSpec(patch_size=(20, 28, 20), batch_size=7),
-        "cases": hold(num_channels=1, shapes=((36, 50, 35),) * 5),
+        "cases": load_cases(num_channels=1, shapes=((36, 50, 35),) * 5),
     }
 
-    alone, together = (operations_a_batch(at_once, **given) for at_once in (1, 4))
+    single, joint = (operations_per_batch(at_once, **given) for at_once in (1, 4))
 
-    # Measured: 132 and 47; the rest, a row at a time, are changes of resolution.
-    assert alone < 145
-    assert together < 55
+    # Measured: 132 and 47. The others are changes of resolution, one row at a time.
+    assert single < 145
+    assert joint < 55
 
 
 @pytest.mark.parametrize(
@@ -195,8 +207,10 @@ def test_batches_made_together_share_their_launches():
         ((8, 8, 8), 2, 1, 1, 8),
     ],
 )
-def test_as_many_are_made_together_as_memory_allows(patch_size, batch_size, num_channels, count, expected):
-    cases = hold(num_channels=num_channels)
+def test_number_of_batches_made_together_depends_on_memory(
+    patch_size, batch_size, num_channels, count, expected
+):
+    cases = load_cases(num_channels=num_channels)
     sampling = SamplingSpec(patch_size=patch_size, batch_size=batch_size)
 
     shard = BatchShard(0, count)

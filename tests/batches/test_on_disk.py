@@ -1,4 +1,4 @@
-"""Patches read from the store are those of cases in memory, and what goes wrong in a worker is told as it is."""
+"""Patches read from the store, compared with cases in memory, and errors of workers."""
 
 import os
 import signal
@@ -69,28 +69,28 @@ def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, shard=None,
 
 
 @pytest.mark.parametrize(("kind", "num_workers"), [(kind, 0) for kind in SAMPLINGS] + [("3d", 2)], ids=str)
-def test_patches_are_those_of_cases_in_memory(store, names, kind, num_workers):
-    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+def test_patches_equal_those_of_cases_in_memory(store, names, kind, num_workers):
+    in_memory = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=num_workers), seed=3)
     affine = TRANSFORMS[0].model_copy(update={"in_plane": IN_PLANE[kind]})
     transforms = (affine, *TRANSFORMS[1:])
 
     for iteration in (0, 1, 2, 7, 0):
         ours = batch_of(on_disk, SAMPLINGS[kind], iteration=iteration, transforms=transforms)
-        theirs = batch_of(held, SAMPLINGS[kind], iteration=iteration, transforms=transforms)
+        theirs = batch_of(in_memory, SAMPLINGS[kind], iteration=iteration, transforms=transforms)
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.label_maps, theirs.label_maps)
     on_disk.close()
 
 
 @pytest.mark.parametrize("kind", SAMPLINGS)
-def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, names, kind, monkeypatch):
-    """Where a GPU trains and the host holds the cases, their boxes are sent and warped on the GPU."""
-    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
-    theirs = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
+def test_patches_of_cases_in_host_memory_equal_those_of_cases_on_the_device(store, names, kind, monkeypatch):
+    """If the host holds the cases, their boxes are copied to the GPU and warped on it."""
+    in_memory = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+    theirs = [batch_of(in_memory, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
     monkeypatch.setattr(batches_module, "_is_on_another_device", lambda cases, device: True)
 
-    ours = [batch_of(held, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
+    ours = [batch_of(in_memory, SAMPLINGS[kind], iteration=iteration) for iteration in range(4)]
 
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.images, other.images)
@@ -99,7 +99,7 @@ def test_patches_cut_out_in_host_memory_are_those_of_cases_on_the_device(store, 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", SAMPLINGS)
-def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(store, names, kind):
+def test_patches_for_a_gpu_of_cases_in_host_memory(store, names, kind):
     cuda = torch.device("cuda")
     on_host, on_gpu = (
         load_into_memory(store, names, context=RunContext(device=device), seed=3) for device in (CPU, cuda)
@@ -117,16 +117,16 @@ def test_patches_for_a_gpu_of_cases_in_host_memory_are_those_of_cases_on_it(stor
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", SAMPLINGS)
-def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
+def test_patches_for_a_gpu_of_cases_on_disk(store, names, kind):
     cuda = torch.device("cuda")
-    held = load_into_memory(store, names, context=RunContext(device=cuda), seed=3)
+    in_memory = load_into_memory(store, names, context=RunContext(device=cuda), seed=3)
     on_disk = open_cases(store, names, context=RunContext(device=cuda, num_workers=2), seed=3)
 
     for iteration in range(5):
         numbers = {"seed": 3, "stream": 0, "iteration": iteration}
         ours, theirs = (
             make_batch(cases, SAMPLINGS[kind], transforms=TRANSFORMS, device=cuda, **numbers)
-            for cases in (on_disk, held)
+            for cases in (on_disk, in_memory)
         )
         torch.testing.assert_close(ours.images, theirs.images)
         assert torch.equal(ours.label_maps, theirs.label_maps)
@@ -134,19 +134,20 @@ def test_patches_for_a_gpu_are_those_of_cases_on_it(store, names, kind):
 
 
 @pytest.mark.parametrize("kind", SAMPLINGS)
-def test_parts_of_a_batch_are_those_of_the_whole(store, names, kind):
-    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+def test_shards_equal_parts_of_the_whole_batch(store, names, kind):
+    in_memory = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
 
     for iteration in range(10):
-        whole = batch_of(held, SAMPLINGS[kind], iteration=iteration)
+        whole = batch_of(in_memory, SAMPLINGS[kind], iteration=iteration)
         parts = [
-            batch_of(held, SAMPLINGS[kind], iteration=iteration, shard=BatchShard(n, 3)) for n in range(3)
+            batch_of(in_memory, SAMPLINGS[kind], iteration=iteration, shard=BatchShard(n, 3))
+            for n in range(3)
         ]
         assert torch.equal(torch.cat([part.label_maps for part in parts]), whole.label_maps)
         torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images)
 
 
-def test_only_what_a_batch_needs_is_read(store, names, monkeypatch):
+def test_only_the_boxes_of_a_batch_are_read(store, names, monkeypatch):
     read = []
     monkeypatch.setattr(disk_module, "open_array", lambda path: Spy(path, read))
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
@@ -158,7 +159,7 @@ def test_only_what_a_batch_needs_is_read(store, names, monkeypatch):
 
 
 class Spy:
-    """An array that notes how much of it is read."""
+    """Array that records the shapes of its reads."""
 
     def __init__(self, path, read):
         from scanseg.preprocessing.compressed import open_array
@@ -171,7 +172,7 @@ class Spy:
         return part
 
 
-def test_few_batches_wait(store, names):
+def test_few_batches_are_requested_ahead(store, names):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
 
     for iteration in (0, 1, 100, 5):
@@ -181,8 +182,8 @@ def test_few_batches_wait(store, names):
     on_disk.close()
 
 
-def test_what_another_process_validates_is_not_read(store, names):
-    """Of three processes the second reads batches 1, 4 and 7 of eight, and the first of them for the next time."""
+def test_batches_of_other_processes_are_not_read(store, names):
+    """The second of three processes reads batches 1, 4 and 7 of eight, and then batch 1 again."""
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     shared = range(1, 8, 3)
 
@@ -199,8 +200,8 @@ def test_what_another_process_validates_is_not_read(store, names):
     on_disk.close()
 
 
-def test_a_worker_that_is_killed_while_it_sends_is_told_of():
-    """The part of a result that is in the pipe already is not waited upon."""
+def test_a_worker_that_is_killed_while_it_sends_is_reported():
+    """`take` does not wait for the rest of a partly sent result."""
     pool = WorkerPool(1)
     ticket = pool.submit(np.zeros, 10_000_000)
     pool._workers[0][1].poll(60)
@@ -212,7 +213,7 @@ def test_a_worker_that_is_killed_while_it_sends_is_told_of():
 
 
 @pytest.mark.timeout(60)
-def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other():
+def test_tasks_and_results_larger_than_a_pipe_do_not_block_each_other():
     pool = WorkerPool(1)
     content = b"x" * 3_000_000
 
@@ -222,9 +223,9 @@ def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other():
     pool.close()
 
 
-def test_a_task_that_cannot_be_read_ends_its_process():
+def test_a_task_that_cannot_be_unpickled_ends_its_process():
     pool = WorkerPool(1)
-    pool.take(pool.submit(bytes, b"begun"))
+    pool.take(pool.submit(bytes, b"started"))
     pool._workers[0][1].send_bytes(b"no pickle")
 
     with pytest.raises(WorkerEndedError):
@@ -232,9 +233,9 @@ def test_a_task_that_cannot_be_read_ends_its_process():
     pool.close()
 
 
-def test_sigterm_to_all_processes_of_a_job_leaves_workers_at_work():
+def test_workers_ignore_sigterm():
     pool = WorkerPool(1)
-    pool.take(pool.submit(bytes, b"begun"))
+    pool.take(pool.submit(bytes, b"started"))
     for process in pool.processes:
         os.kill(process.pid, signal.SIGTERM)
 
@@ -256,35 +257,35 @@ def test_a_damaged_array_is_named(store, names, num_workers):
     on_disk.close()
 
 
-def test_a_worker_that_is_killed_is_told_of(store, names):
+def test_a_killed_worker_is_reported(store, names):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     batch_of(on_disk, SAMPLINGS["3d"])
     for process in on_disk._pool.processes:
         os.kill(process.pid, signal.SIGKILL)
 
-    def go_on():
+    def continue_training():
         for iteration in range(1, 9):
             batch_of(on_disk, SAMPLINGS["3d"], iteration=iteration)
 
     with pytest.raises(ScansegError, match=r"ended from outside.*--num-workers"):
-        go_on()
+        continue_training()
     on_disk.close()
 
 
-def test_a_worker_without_memory_is_told_of(store, names, monkeypatch):
+def test_a_worker_without_memory_is_reported(store, names, monkeypatch):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     monkeypatch.setattr(disk_module, "_read_boxes", partial(np.full, 10**15))
 
-    with pytest.raises(ScansegError, match=r"memory of the host does not suffice.*PiB.*--num-workers"):
+    with pytest.raises(ScansegError, match=r"not enough memory on the host.*PiB.*--num-workers"):
         batch_of(on_disk, SAMPLINGS["3d"])
     on_disk.close()
 
 
-def test_labels_are_found_as_in_memory(store, names):
-    held = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
+def test_locations_of_labels_equal_those_in_memory(store, names):
+    in_memory = load_into_memory(store, names, context=RunContext(device="cpu"), seed=3)
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
 
-    for ours, theirs in zip(on_disk.locations, held.locations, strict=True):
+    for ours, theirs in zip(on_disk.locations, in_memory.locations, strict=True):
         assert ours.keys() == theirs.keys()
         assert all((ours[name] == theirs[name]).all() for name in ours)
-    assert (np.asarray(on_disk.shapes_host) == held.shapes_host).all()
+    assert (np.asarray(on_disk.shapes_host) == in_memory.shapes_host).all()

@@ -1,4 +1,4 @@
-"""Arrays that go to a device together arrive as they were."""
+"""Copies of several arrays to a device at once."""
 
 import numpy as np
 import pytest
@@ -16,27 +16,27 @@ ARRAYS = (
 )
 
 
-def agree(tensors):
+def assert_equal_arrays(tensors):
     for array, tensor in zip(ARRAYS, tensors, strict=True):
         assert tensor.shape == array.shape
         assert tensor.dtype == torch.from_numpy(np.empty(0, array.dtype)).dtype
         assert (tensor.cpu().numpy() == array).all()
 
 
-def test_what_is_packed_comes_out_again():
+def test_unpacking_returns_the_packed_arrays():
     packed = pack(ARRAYS, pinned=False)
 
-    agree(unpack(packed.clone(), ARRAYS))
+    assert_equal_arrays(unpack(packed.clone(), ARRAYS))
     assert packed.numel() <= sum(array.nbytes + 16 for array in ARRAYS)
 
 
-def test_arrays_arrive_on_the_cpu():
-    agree(to_device(*ARRAYS, device=torch.device("cpu")))
+def test_arrays_are_copied_to_the_cpu():
+    assert_equal_arrays(to_device(*ARRAYS, device=torch.device("cpu")))
 
 
 @pytest.mark.gpu
-def test_arrays_arrive_on_a_gpu_though_their_memory_is_written_again():
-    """The copy is not waited for: it must not read what was put into its memory later."""
+def test_later_writes_do_not_change_asynchronous_copies():
+    """The host does not wait for a copy, so its buffer must not be reused too early."""
     device = torch.device("cuda")
     torch.cuda._sleep(100_000_000)
     first, *_ = [
@@ -44,4 +44,4 @@ def test_arrays_arrive_on_a_gpu_though_their_memory_is_written_again():
         for number in range(20)
     ]
 
-    agree(first)
+    assert_equal_arrays(first)

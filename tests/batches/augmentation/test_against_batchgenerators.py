@@ -1,4 +1,4 @@
-"""Our transforms against nnU-Net's own (batchgeneratorsv2): the same distributions of what they do to an image.
+"""Transforms compared with nnU-Net's own (batchgeneratorsv2): distributions of results.
 
 Each transform is drawn 1000 times on one image; means, standard deviations and gradient energies of the results are
 compared by the two-sample Kolmogorov-Smirnov test. The image is 0 near its border, where the two extend it
@@ -41,7 +41,7 @@ from scanseg.specs import (
 DRAWS = 1000
 SHAPE = (16, 20, 18)
 BORDER = 5
-"""Voxels of the case around the patch, which rotations and scaling may bring into it."""
+"""Voxels of the case around the patch, which rotation and scaling may move into it."""
 
 
 def gamma(*, inverted):
@@ -99,7 +99,7 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def image():
-    """A case of blobs, normalised, larger than a patch; 0 where a patch ends."""
+    """A normalized case of blobs that is larger than a patch. It is 0 at the border of the patch."""
     rng = np.random.default_rng(5)
     blobs = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5)
     blobs = (blobs - blobs.mean()) / blobs.std()
@@ -109,7 +109,7 @@ def image():
 
 
 def ours(spec, image):
-    """Our results: as many patches of one batch, drawn from one case at one place."""
+    """Our results: patches of one batch, at one position of one case."""
     crop = image if isinstance(spec, AffineTransform) else image[(slice(BORDER, -BORDER),) * 3]
     volume = torch.from_numpy(np.ascontiguousarray(crop))
     shape = np.array([crop.shape])
@@ -130,7 +130,7 @@ def ours(spec, image):
 
 
 def theirs(transform, image):
-    """Results of calling their transform again and again."""
+    """Results of repeated calls of their transform."""
     np.random.seed(0)  # noqa: NPY002 (their generator)
     torch.manual_seed(0)
     crop = image if isinstance(transform, SpatialTransform) else image[(slice(BORDER, -BORDER),) * 3]
@@ -152,7 +152,7 @@ def statistics(results, image):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PAIRS)
-def test_results_are_distributed_alike(name, image):
+def test_distributions_of_results_agree(name, image):
     our_spec, their_transform = PAIRS[name]
     ours_by_name = statistics(ours(our_spec, image), image)
     theirs_by_name = statistics(theirs(their_transform, image), image)
@@ -186,8 +186,8 @@ OTHERS = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OTHERS)
-def test_slightly_other_ranges_are_told_apart(name, image):
-    """The comparison above can fail."""
+def test_slightly_different_ranges_are_detected(name, image):
+    """The test above can fail."""
     others = statistics(ours(OTHERS[name], image), image)
     theirs_by_name = statistics(theirs(PAIRS[name][1], image), image)
 

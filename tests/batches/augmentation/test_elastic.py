@@ -1,4 +1,4 @@
-"""Elastic deformation, against what its definition says of it."""
+"""Elastic deformation, compared with its definition."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def deformation(*, sigma=2.0, magnitudes=(1.0, 2.0, 3.0), seed=0):
     return Deformation((sigma,) * 3, magnitudes, seed)
 
 
-def test_the_largest_step_along_each_axis_is_as_drawn():
+def test_largest_displacement_along_each_axis_is_as_drawn():
     steps = displacements_of(deformation(), size=(9, 12, 10), device=CPU)
 
     assert steps.abs().amax((1, 2, 3)).tolist() == pytest.approx([1, 2, 3])
@@ -25,7 +25,7 @@ def test_the_largest_step_along_each_axis_is_as_drawn():
 
 
 @pytest.mark.parametrize("sigma", [1.5, 3.0])
-def test_neighbouring_steps_resemble_each_other_as_after_a_gaussian(sigma):
+def test_displacements_correlate_as_blurred_noise(sigma):
     """White noise blurred by a Gaussian correlates by exp(-d^2 / 4 sigma^2) over a distance d."""
     size = (64, 64, 64)
     found = []
@@ -36,11 +36,11 @@ def test_neighbouring_steps_resemble_each_other_as_after_a_gaussian(sigma):
         found.append((torch.stack(along).reshape(3, 7) / steps.square().mean()).numpy())
 
     expected = np.exp(-np.square(np.arange(7)) / (4 * sigma**2))
-    # The mean of four fields of some hundred independent regions each; measured: 0.03 at most.
+    # Mean of four fields with some hundred independent regions each. Measured: at most 0.03.
     assert np.abs(np.mean(found, axis=0) - expected).max() < 0.06
 
 
-def test_steps_come_before_the_linear_map():
+def test_displacements_precede_the_linear_map():
     matrix, bent = rotation(np.deg2rad([20, -30, 5])) * 1.2, deformation()
     corners, size = np.array([[10, 20, 30]]), (5, 6, 7)
 
@@ -54,7 +54,7 @@ def test_steps_come_before_the_linear_map():
     torch.testing.assert_close(read(matrix, bent), read(matrix, None) + moved.float(), rtol=1e-5, atol=1e-4)
 
 
-def test_flat_patches_are_deformed_slice_by_slice_alike():
+def test_all_slices_of_flat_patches_have_equal_displacements():
     spec = AffineTransform(**SINGLE_PROCESS, elastic_probability=1, in_plane=True)
     size = (6, 16, 16)
     warps = draw_warps(spec, batch_size=3, size=size, rng=np.random.default_rng(0))
@@ -65,7 +65,7 @@ def test_flat_patches_are_deformed_slice_by_slice_alike():
     assert (read[:, 1] != torch.arange(16.0)[:, None]).any()
 
 
-def test_nothing_is_read_beyond_the_reach():
+def test_no_position_lies_beyond_the_reach():
     spec = AffineTransform(
         rotation_probability=1, scale_probability=1, elastic_probability=1, elastic_magnitude_range=(3, 8)
     )
@@ -78,7 +78,7 @@ def test_nothing_is_read_beyond_the_reach():
     assert (read.max(2) <= highest + 1e-3).all()
 
 
-def test_it_is_off_unless_asked_for_and_then_as_often_as_asked():
+def test_probability_of_a_deformation():
     numbers = {"batch_size": 400, "size": (8, 8, 8)}
     off = draw_warps(AffineTransform(), **numbers, rng=np.random.default_rng(0))
     on = draw_warps(

@@ -1,4 +1,4 @@
-"""Changes of intensities, by what a user would notice."""
+"""Effects of intensity transforms."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def apply(images, spec, seed=0):
 
 
 @pytest.mark.parametrize("spec", TRANSFORMS, ids=lambda spec: f"{spec.kind}-{getattr(spec, 'inverted', '')}")
-def test_some_patches_change_the_others_stay_and_the_input_is_left_alone(images, spec):
+def test_some_patches_change_and_the_input_is_not_modified(images, spec):
     before = images.clone()
 
     changed = apply(images, spec)
@@ -63,11 +63,11 @@ def test_some_patches_change_the_others_stay_and_the_input_is_left_alone(images,
 
 
 def test_spatial_transforms_are_refused(images):
-    with pytest.raises(TypeError, match="affine does not change intensities"):
+    with pytest.raises(TypeError, match="expected a change of intensities, got affine"):
         apply(images, AffineTransform())
 
 
-def test_noise_has_the_asked_deviation(images):
+def test_noise_has_the_given_standard_deviation(images):
     spec = GaussianNoiseTransform(probability=1.0, deviation_range=(0.5, 0.5))
 
     assert (apply(images, spec) - images).std().item() == pytest.approx(0.5, rel=0.05)
@@ -83,7 +83,7 @@ def test_blur_is_a_gaussian_with_repeated_borders(images):
     torch.testing.assert_close(blurred[7], torch.tensor(expected), atol=2e-4, rtol=1e-3)
 
 
-def test_a_wider_kernel_beside_it_does_not_change_a_blur(images):
+def test_a_blur_does_not_depend_on_wider_kernels_of_other_rows(images):
     rows = images.flatten(0, 1)[:2]
     sigmas = np.array([[0.3], [2.0]]).repeat(rows.ndim - 1, axis=1)
 
@@ -120,7 +120,7 @@ def test_gamma_leaves_a_constant_patch_finite():
     assert raise_to_gamma(torch.ones(1, 4, 4), torch.tensor([1.5])).isfinite().all()
 
 
-def test_lower_resolution_loses_detail_but_not_what_is_constant():
+def test_lower_resolution_removes_detail_and_keeps_constants():
     stripes = torch.zeros(1, 8, 8)
     stripes[..., ::2] = 1
 

@@ -9,7 +9,7 @@ from scanseg.specs import CascadeSpec
 
 @pytest.fixture
 def channels():
-    """A ball and a box beside it, as two labels."""
+    """Two labels: a ball and a box."""
     z, y, x = np.mgrid[:16, :20, :24]
     ball = (z - 8) ** 2 + (y - 9) ** 2 + (x - 6) ** 2 < 25
     box = (x > 12) & (x < 20) & (y > 4) & (y < 14)
@@ -20,7 +20,7 @@ def changed(channels, seed, **settings):
     return perturb_labels(channels, CascadeSpec(**settings), rng=np.random.default_rng(seed))
 
 
-def test_labels_stay_apart_and_are_zeros_and_ones(channels):
+def test_labels_do_not_overlap_and_are_zeros_and_ones(channels):
     sizes = set()
     for seed in range(30):
         result = changed(channels, seed, change_probability=1.0, change_radius=4)
@@ -30,14 +30,14 @@ def test_labels_stay_apart_and_are_zeros_and_ones(channels):
     assert min(sizes) < channels[0].sum() < max(sizes)
 
 
-def test_nothing_is_changed_where_nothing_is_to_be(channels):
+def test_probability_0_changes_no_label(channels):
     before = channels.clone()
     assert torch.equal(changed(channels, 0, change_probability=0.0, drop_probability=0.0), channels)
     changed(channels, 0, change_probability=1.0, drop_probability=1.0)
     assert torch.equal(channels, before)
 
 
-def test_changes_are_those_of_boxes(channels):
+def test_changes_equal_morphology_with_boxes(channels):
     found = set()
     mask = channels[:1]
     structure = np.ones((3, 3, 3), dtype=bool)
@@ -56,7 +56,7 @@ def test_changes_are_those_of_boxes(channels):
     assert found == set(expected)
 
 
-def test_one_small_part_is_taken_out(channels):
+def test_one_small_component_is_removed(channels):
     both = channels.sum(0, keepdim=True)
     result = changed(both, 0, change_probability=0.0, drop_probability=1.0, largest_dropped=1.0)
     assert [float(part) for part in (result * channels).sum(dim=(1, 2, 3))].count(0.0) == 1

@@ -1,4 +1,4 @@
-"""Warps: coordinates against geometry that can be told by hand."""
+"""Warps: coordinates compared with geometry calculated by hand."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def coordinates(matrix, shift=(0, 0, 0), size=(5, 5, 5)):
     return warped_coordinates(warps, np.array([[10, 20, 30]]), size=size, device=CPU)[0]
 
 
-def test_no_change_reads_the_patch_itself():
+def test_the_identity_reads_the_patch_itself():
     read = coordinates(np.eye(3))
 
     assert read[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert read[:, 4, 3, 2].tolist() == [14, 23, 32]
 
 
-def test_a_quarter_turn_about_z_turns_the_plane_about_its_centre():
+def test_rotation_by_90_degrees_about_z():
     read = coordinates(rotation(np.deg2rad([90, 0, 0])))
 
     assert read[:, 2, 2, 2].tolist() == [12, 22, 32]
@@ -31,14 +31,14 @@ def test_a_quarter_turn_about_z_turns_the_plane_about_its_centre():
 
 
 @pytest.mark.parametrize("angles", [(10, 0, 0), (20, -30, 5)])
-def test_rotations_keep_lengths_and_hands(angles):
+def test_rotations_keep_lengths_and_orientation(angles):
     matrix = rotation(np.deg2rad(angles))
 
     assert matrix @ matrix.T == pytest.approx(np.eye(3))
     assert np.linalg.det(matrix) == pytest.approx(1)
 
 
-def test_shift_moves_all():
+def test_translation_moves_all_voxels():
     assert coordinates(np.eye(3), shift=(0, 1.5, -2))[:, 0, 0, 0].tolist() == [10, 21.5, 28]
 
 
@@ -47,13 +47,13 @@ def draw(size=(8, 8, 8), number=400, **fields):
     return draw_warps(spec, batch_size=number, size=size, rng=np.random.default_rng(0))
 
 
-def test_patches_change_as_often_as_asked():
+def test_probabilities_of_warps():
     assert len(draw().patches) == 0
     assert len(draw(rotation_probability=0.2).patches) == pytest.approx(80, abs=25)
     assert len(draw(rotation_probability=1.0, probability=0.5).patches) == pytest.approx(200, abs=40)
 
 
-def test_scales_are_in_range_and_the_same_on_all_axes():
+def test_scales_are_in_range_and_equal_on_all_axes():
     scales = np.array([np.diag(m) for m in draw(scale_probability=1.0, scale_range=(0.7, 1.4)).matrices])
 
     assert (scales[:, 0] == scales[:, 1]).all()
@@ -63,7 +63,7 @@ def test_scales_are_in_range_and_the_same_on_all_axes():
 
 
 @pytest.mark.parametrize("fields", [{"in_plane": True}, {"size": (1, 8, 8)}])
-def test_flat_patches_are_changed_in_their_plane_alone(fields):
+def test_flat_patches_are_warped_in_plane(fields):
     warps = draw(
         rotation_probability=1.0,
         scale_probability=1.0,

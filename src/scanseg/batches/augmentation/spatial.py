@@ -24,7 +24,7 @@ class Warps:
     patches: np.ndarray
     """Numbers of these patches in the batch, (patch,)."""
     matrices: np.ndarray
-    """Linear map from the offset to a patch's centre to the offset in the case, in voxels, (patch, 3, 3), axes z, y, x."""
+    """Linear map of offsets from a patch's centre to offsets in the case, in voxels, (patch, 3, 3), axes z, y, x."""
     shifts: np.ndarray
     """Translation of the centre in voxels along z, y, x, (patch, 3)."""
     deformations: tuple[Deformation | None, ...]
