@@ -27,7 +27,7 @@ from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 from scanseg.version import __version__
 
-__all__ = ["build_app", "main"]
+__all__ = ["main"]
 
 _Failure = CycloptsError | ScansegError | OSError | MemoryError | RuntimeError
 
