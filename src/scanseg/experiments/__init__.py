@@ -4,7 +4,7 @@ from scanseg.experiments.comparison import ComparisonOptions, choose_arms, run_c
 from scanseg.experiments.crossval import CrossValidationOptions, CrossValidationResult, cross_validate
 from scanseg.experiments.job import TrainingJob
 from scanseg.experiments.scheduler import OUT_OF_TIME, run_jobs, stop_after
-from scanseg.experiments.single import default_stores, train_model
+from scanseg.experiments.single import train_model
 from scanseg.experiments.table import comparison_rows, table_notes
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "choose_arms",
     "comparison_rows",
     "cross_validate",
-    "default_stores",
     "run_comparison",
     "run_jobs",
     "stop_after",
