@@ -6,8 +6,8 @@ Names that need PyTorch load on first use. So worker processes that only read im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scanseg.runtime.context import RunContext, StopCallback, never_stop
-from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed, count_launched, join_processes
+from scanseg.runtime.context import RunContext
+from scanseg.runtime.distributed import Distributed, count_launched, join_processes
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.spawning import release_signals, spawning_jobs
 from scanseg.runtime.workers import (
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from scanseg.runtime.versions import installed_versions
 
 __all__ = [
-    "SINGLE_PROCESS",
     "CaptureMemoryError",
     "Distributed",
     "Precision",
     "RunContext",
-    "StopCallback",
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
@@ -55,7 +53,6 @@ __all__ = [
     "lacks_memory",
     "map_cases",
     "memory_for",
-    "never_stop",
     "raise_if_stopped",
     "release_signals",
     "spawning_jobs",
