@@ -2,20 +2,17 @@
 
 from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
-from scanseg.inference.folder import predict_folder
 from scanseg.inference.loading import load
 from scanseg.inference.postprocessing import postprocess
-from scanseg.inference.prediction import PlanPrediction, Prediction
+from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
 
 __all__ = [
     "CudaGraphNetwork",
-    "PlanPrediction",
     "Prediction",
     "Predictor",
     "label_maps_of_groups",
     "load",
     "postprocess",
-    "predict_folder",
     "share_progress",
 ]
