@@ -25,6 +25,8 @@ PUBLIC_PACKAGES = {"scanseg", "scanseg.networks", "scanseg.ops", "scanseg.layers
 """Packages for use in other people's code: their names need no use here."""
 INNER_PACKAGES = ("scanseg.networks.published", "scanseg.batches.augmentation")
 """Packages inside others that are used through their `__init__` too."""
+RESULTS = {"Prediction"}
+"""Types that functions of the package return to users."""
 OWNER_OF_MODEL_FILES = "scanseg.models"
 
 
@@ -151,7 +153,7 @@ def test_every_public_name_is_used_elsewhere(package):
     used |= {name for module, name in outer_uses() if module == package}
     last = package.rpartition(".")[2]
     used |= {attribute for owner, value, attribute in attributes() if value == last and owner != package}
-    assert sorted(exported_names(package) - used) == []
+    assert sorted(exported_names(package) - used - RESULTS) == []
 
 
 @cache
