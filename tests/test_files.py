@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and errors name them."""
+"""Files are written atomically, and errors name them."""
 
 import errno
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from scanseg.files import new_folder, write_text, written_whole
 
 
-def test_a_file_that_cannot_take_its_place_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
     with pytest.raises(IsADirectoryError) as caught:
         write_text(tmp_path / "plan.json", "{}")
@@ -17,7 +17,7 @@ def test_a_file_that_cannot_take_its_place_is_named(tmp_path: Path) -> None:
 
 
 def fill_the_disk(path: Path) -> None:
-    """Write half of a file; the rest finds no place."""
+    """Write half of a file, then raise an error for a full disk."""
     path.write_text("half")
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -32,7 +32,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mkdir(path: Path, *arguments: object, **options: object) -> None:
         if path != tmp_path:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))

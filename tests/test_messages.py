@@ -8,11 +8,11 @@ from scanseg.messages import counted, first_lines, listed
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases"), (101, "101 cases")]
 )
-def test_one_is_singular(number: int, text: str) -> None:
+def test_nouns_agree_with_numbers(number: int, text: str) -> None:
     assert counted(number, "case") == text
 
 
-def test_the_first_of_many_names_and_lines_are_listed() -> None:
+def test_long_lists_are_shortened() -> None:
     names = [str(number) for number in range(40)]
     assert listed(names[:3]) == "0, 1, 2"
     assert listed(names[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"

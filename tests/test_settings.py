@@ -28,7 +28,7 @@ def plan() -> Plan:
     )
 
 
-def test_changes_values_by_path_and_leaves_the_document_alone(plan: Plan) -> None:
+def test_values_are_changed_by_path_in_a_copy(plan: Plan) -> None:
     changed = apply_settings(
         plan,
         ["training.epochs=3", "augmentation.1.probability=0.5", "network.upsampling=bilinear", "num_axes=2"],
@@ -40,7 +40,7 @@ def test_changes_values_by_path_and_leaves_the_document_alone(plan: Plan) -> Non
     assert apply_settings(plan, "training.epochs=3").training.epochs == 3
 
 
-def test_values_are_json_else_text(plan: Plan) -> None:
+def test_values_are_json_or_text(plan: Plan) -> None:
     changed = apply_settings(
         plan,
         [
@@ -58,14 +58,14 @@ def test_values_are_json_else_text(plan: Plan) -> None:
     assert changed.dataset_path == "/data/a=b"
 
 
-def test_a_later_setting_acts_on_an_earlier_one(plan: Plan) -> None:
+def test_a_later_setting_changes_an_earlier_one(plan: Plan) -> None:
     changed = apply_settings(
         plan, ['training.optimizer={"kind": "adamw", "lr": 1}', "training.optimizer.lr=0.25"]
     )
     assert changed.training.optimizer == AdamWSpec(lr=0.25)
 
 
-def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> None:
+def test_settings_are_checked_together(plan: Plan) -> None:
     both = ["sampling.patch_size=[96, 96]", "preprocessing.slice_size=[96, 96]"]
     assert apply_settings(plan, both).sampling.patch_size == (96, 96)
     with pytest.raises(UsageError, match=r"slice_size \(64, 64\) and patch_size \(96, 96\) must be equal"):
@@ -75,23 +75,23 @@ def test_settings_that_only_fit_together_are_checked_together(plan: Plan) -> Non
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("epochs", "--set epochs: not of the form path.to.key=value"),
-        ("=3", "--set =3: not of the form path.to.key=value"),
+        ("epochs", "--set epochs: expected path.to.key=value."),
+        ("=3", "--set =3: expected path.to.key=value."),
         (
             "epochs=3",
-            "--set epochs: the document has no 'epochs' (perhaps training.epochs); it has format, recipe, dataset,",
+            "--set epochs: the document has no 'epochs' (perhaps training.epochs). Use one of format, recipe, dataset,",
         ),
-        ("trainig.epochs=3", "the document has no 'trainig' (perhaps training); it has"),
-        ("colour=3", "the document has no 'colour'; it has format,"),
+        ("trainig.epochs=3", "the document has no 'trainig' (perhaps training). Use one of"),
+        ("colour=3", "the document has no 'colour'. Use one of format,"),
         ("training.case_storage=dsik", """'device', 'host' or 'disk', not "dsik" (perhaps disk)"""),
         (
             "training.epoch=3",
-            "--set training.epoch: training has no 'epoch' (perhaps training.epochs); it has epochs, ",
+            "--set training.epoch: training has no 'epoch' (perhaps training.epochs). Use one of epochs, ",
         ),
-        ("augmentation.2.probability=1", "augmentation has no entry '2'; it has entries 0 to 1"),
-        ("augmentation.-1.probability=1", "augmentation has no entry '-1'; it has entries 0 to 1"),
-        ("inference.mirror_axes.0=1", "inference.mirror_axes has no entry '0'; it has no entries"),
-        ("training.max_minutes.x=1", "training.max_minutes is the value null and has no parts"),
+        ("augmentation.2.probability=1", "augmentation has no entry '2'. Use an entry from 0 to 1."),
+        ("augmentation.-1.probability=1", "augmentation has no entry '-1'. Use an entry from 0 to 1."),
+        ("inference.mirror_axes.0=1", "inference.mirror_axes has no entry '0'. It has no entries."),
+        ("training.max_minutes.x=1", "training.max_minutes is the value null, which has no parts."),
         ("training.epochs=-3", "--set training.epochs=-3: training.epochs: Input should be greater than 0"),
         ("training.epochs=many", "training.epochs: Input should be a valid integer"),
         ("training.gradient_clip=NaN", "training.gradient_clip: Input should be a finite number"),
@@ -106,7 +106,7 @@ def test_faults_name_the_path_and_the_valid_values(plan: Plan, setting: str, mes
     assert "\n" not in str(caught.value)
 
 
-def test_only_the_settings_that_are_wrong_are_repeated(plan: Plan) -> None:
+def test_only_wrong_settings_are_named(plan: Plan) -> None:
     right = ["training.seed=3", "network.depths=[1, 1, 1, 1]", "sampling.batch_size=4"]
     with pytest.raises(UsageError) as caught:
         apply_settings(plan, [*right, "training.epochs=0"])
@@ -133,7 +133,7 @@ def test_all_faults_are_one_error(plan: Plan) -> None:
     assert "training.seed" in str(caught.value)
 
 
-def test_differences_are_named_by_path_with_both_values(plan: Plan) -> None:
+def test_differences_have_path_and_both_values(plan: Plan) -> None:
     assert compare_settings(plan, apply_settings(plan, ["training.epochs=1000"])) == []
     changed = apply_settings(plan, ["training.epochs=3", "network.depths=[1, 1, 1, 1]"])
     assert compare_settings(plan, changed) == [

@@ -1,4 +1,4 @@
-"""The errors that a user can mend; everything else that is raised is a bug of ours."""
+"""Errors caused by user input or the machine. Any other exception is a bug."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,24 +7,25 @@ from scanseg.messages import first_lines
 
 
 class ScansegError(Exception):
-    """A failure that its message explains in full; the command line prints no traceback (exit 1)."""
+    """Failure that its message explains. Commands exit with 1, without traceback."""
 
 
 class InputError(ScansegError):
-    """Something that came from outside (a file, a document, an argument) cannot be used as it is."""
+    """A file, document or argument cannot be used as it is."""
 
 
 class FaultsError(InputError):
-    """All that is wrong with something that came from outside; of many faults the message tells the first.
+    """All faults of an input. The message holds at most the first twenty.
 
     Args:
-        message: What is said.
-        faults: All faults; each says what is wrong, with values, and what to do.
+        message: The message.
+        faults: All faults. Each has the values and the way to fix it.
     """
 
     def __init__(self, message: str, faults: Sequence[str]) -> None:
         super().__init__(message, tuple(faults))
         self.faults = tuple(faults)
+        """All faults."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -32,31 +33,36 @@ class FaultsError(InputError):
 
 
 class UsageError(ScansegError):
-    """The command or function was called in a way that cannot be carried out (exit 2)."""
+    """Invalid arguments of a command or function. Commands exit with 2."""
 
 
 class OtherProcessError(ScansegError):
-    """Another of the processes that work together failed, and says why itself."""
+    """Another distributed process failed and reports the reason."""
 
 
 class InterruptionError(ScansegError):
-    """A training was stopped by a signal after it had saved its state."""
+    """A signal stopped the call after its state was saved.
+
+    Args:
+        message: The message.
+        signal_number: The signal.
+    """
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
-        """The signal; the command line exits with 128 plus this."""
+        """The signal. Commands exit with 128 plus this number."""
 
 
 def refuse_faults(where: Path | str, faults: Sequence[str]) -> None:
-    """Raise one error for all faults, if there are any.
+    """Raise one error for all faults, if any.
 
     Args:
-        where: File, folder or data set in which they are.
-        faults: Each says what is wrong, with values, and what to do.
+        where: File, folder or data set with the faults.
+        faults: Faults. Each has the values and the way to fix it.
 
     Raises:
-        FaultsError: There are faults; one is said in one line, several in a line each, of many the first twenty.
+        FaultsError: At least one fault. One fault is one line. Several have a line each, at most the first twenty.
     """
     if len(faults) == 1:
         raise FaultsError(f"{where}: {faults[0]}", faults)
@@ -66,9 +72,9 @@ def refuse_faults(where: Path | str, faults: Sequence[str]) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error says, for a message that has named the file already.
+    """Return the text of an error without its file name.
 
     Args:
-        error: Of the system, of a library or of Python.
+        error: Error of the system, a library or Python.
     """
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there."""
+"""Atomic writing of files and folders."""
 
 import errno
 import os
@@ -8,18 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of an exhausted quota."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside a file; it takes the file's place when the block ends without an error.
+    """Yield a temporary path that replaces a file at the end of the block.
+
+    After an error the file is unchanged and the temporary file is removed.
 
     Args:
-        path: The file to write. Its whole name is kept as the end of the temporary name, since libraries choose
-            a format by the ending.
+        path: File to write. The temporary name ends with the whole file name, since libraries choose a format by the
+            ending.
+
+    Yields:
+        Temporary path in the same folder.
 
     Raises:
-        OSError: The file cannot be written; it has the name of the file, not the temporary one.
+        OSError: The file cannot be written. The error names the file, not the temporary one.
     """
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
@@ -34,20 +40,33 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
+    """Write a text file (UTF-8) atomically.
+
+    Args:
+        path: File to write.
+        text: Content.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside a place; it takes the place when the block ends without an error.
+    """Yield a temporary folder that gets its final name at the end of the block.
+
+    After an error no folder remains.
 
     Args:
-        path: The folder to make; nothing is there, or an empty folder.
+        path: Folder to create. It must be missing or empty.
+
+    Yields:
+        Temporary folder beside it.
 
     Raises:
-        OSError: It cannot be written; what cannot has its name in the folder, not in the temporary one.
+        OSError: A file or folder cannot be written. The error names the final path, not the temporary one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
@@ -67,7 +86,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def find_disk_fault(error: BaseException) -> OSError | None:
-    """Return the full disk, or the used up quota, that an error came from; no fault of what was being written."""
+    """Return the cause of an error that is a full disk or an exhausted quota.
+
+    Args:
+        error: Error, searched with its causes.
+
+    Returns:
+        The cause. `None`: another kind of error.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _DISK_FAULTS:

@@ -1,32 +1,53 @@
-"""Counts of things, in words, and lists that may be long."""
+"""Counts and long lists in messages."""
 
 from collections.abc import Sequence
 
 MOST_NAMED = 10
-"""Things that are named in a sentence; of more it says how many."""
+"""Maximum number of names in a sentence. The number of further names follows."""
 
 MOST_LINES = 20
-"""Things that are told of in a line each; of more it is said how many."""
+"""Maximum number of lines. The number of further lines follows."""
 
 
 def counted(number: int, thing: str, plural: str | None = None) -> str:
-    """Say how many things there are: `1 case`, `2 cases`.
+    """Return a number with its noun.
 
     Args:
-        number: How many.
-        thing: What one of them is called.
-        plural: What several are called; None: the same with an s.
+        number: The number.
+        thing: Noun in the singular.
+        plural: Noun in the plural. `None`: the singular with an s.
+
+    Examples:
+        >>> counted(1, "case"), counted(2, "case"), counted(3, "axis", "axes")
+        ('1 case', '2 cases', '3 axes')
     """
     return f"{number} {thing if number == 1 else plural or thing + 's'}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Name things in a sentence, the first ten of many: `a, b, c`, or `a, b, ... and 7 more`."""
+    """Join names by commas, at most the first ten.
+
+    Args:
+        names: The names.
+
+    Examples:
+        >>> listed("abc")
+        'a, b, c'
+        >>> listed("abcdefghijklm")
+        'a, b, c, d, e, f, g, h, i, j and 3 more'
+    """
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 
 
 def first_lines(lines: Sequence[str]) -> list[str]:
-    """Return the lines, or the first twenty of many with a last one that says how many more there are."""
+    """Return the lines, at most the first twenty.
+
+    Args:
+        lines: The lines.
+
+    Returns:
+        The lines. A last line with the number of further lines replaces these.
+    """
     more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
     return [*lines[:MOST_LINES], *more]

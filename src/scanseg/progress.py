@@ -1,4 +1,4 @@
-"""How long pieces of work tell their caller how far they have come; the library itself prints nothing."""
+"""Progress updates. The library itself prints nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,22 +7,27 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ProgressUpdate:
-    """One report from a piece of work."""
+    """State of a long call."""
 
     task: str
-    """What is being done, in a word or two for a person: `checking`, `training` ..."""
+    """Name of the work in a word or two, such as `checking` or `training`."""
     done: int
-    """How many of them, or seconds, are done."""
+    """Number of finished units."""
     total: int
-    """How many there are in all."""
+    """Total number of units."""
     detail: str = ""
-    """More for a person: the case in work, the loss, the score."""
+    """Further text, such as the current case, the loss or the score."""
     unit: Literal["things", "seconds"] = "things"
-    """`seconds` where the clock decides when it ends."""
+    """`seconds` if a time limit ends the work."""
 
 
 ProgressCallback = Callable[[ProgressUpdate], None]
+"""Called with each progress update."""
 
 
 def ignore_progress(update: ProgressUpdate) -> None:
-    """Listen to nothing."""
+    """Ignore a progress update.
+
+    Args:
+        update: The progress update.
+    """

@@ -1,4 +1,4 @@
-"""Changes to a document by text: `--set path.to.key=value`."""
+"""Settings: changes of a document by text, as in `--set path.to.key=value`."""
 
 import json
 import re
@@ -15,15 +15,17 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocument:
-    """Return the document with settings changed, checked as a whole after the last of them.
+    """Return a document with changed settings.
+
+    The whole document is checked once, after the last setting.
 
     Args:
-        document: The document; it stays as it is.
-        settings: Texts `path.to.key=value`, applied in this order. A part of the path is a key, or the number
-            of an entry, from 0. The value is read as JSON, and as plain text where it is no JSON.
+        document: The document. It is not changed.
+        settings: Texts `path.to.key=value`, applied in order. A part of the path is a key, or the number of an entry
+            from 0. The value is read as JSON, or as plain text if it is not JSON.
 
     Raises:
-        UsageError: A text has another form, a path leads nowhere, or the changed document is not valid.
+        UsageError: A text has another form, a path does not exist, or the changed document is invalid.
     """
     if not settings:
         return document
@@ -32,25 +34,30 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals or not path:
-            raise UsageError(f"--set {setting}: not of the form path.to.key=value")
+            raise UsageError(f"--set {setting}: expected path.to.key=value.")
         _put(content, path, _parse(value))
     try:
         return type(document).model_validate_json(json.dumps(content))
     except ValidationError as error:
         faults = list_faults(error, content=content)
-        asked = " ".join(f"--set {setting}" for setting in _settings_of(faults, settings))
-        raise UsageError(f"{asked}: {describe_faults(error, content=content)}") from error
+        wrong = " ".join(f"--set {setting}" for setting in _settings_of(faults, settings))
+        raise UsageError(f"{wrong}: {describe_faults(error, content=content)}") from error
 
 
 def as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
-    """Return texts; a caller who gives one alone means it, not its letters."""
+    """Return texts as a tuple, with one element for a single text.
+
+    Args:
+        texts: A text, or several.
+    """
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 def _settings_of(faults: Sequence[tuple[str, str]], settings: Sequence[str]) -> list[str]:
-    """Return the settings that faults are about: by their paths, or by their last names in what is said of the whole.
+    """Return the settings that cause faults.
 
-    All of them where that finds none, since together they have made the document invalid.
+    A fault with a path is matched by its path. A fault of the whole document is matched by the last name of a setting
+    in its text. If none match, all settings are returned, since together they make the document invalid.
     """
     found = []
     for setting in settings:
@@ -67,12 +74,20 @@ def _settings_of(faults: Sequence[tuple[str, str]], settings: Sequence[str]) -> 
 
 
 def compare_settings(document: AnyDocument, other: AnyDocument) -> list[str]:
-    """Say in which settings a document differs from another: `path.to.key is value, not other value`."""
+    """Return the differences of two documents in words.
+
+    Args:
+        document: A document.
+        other: A document of the same type.
+
+    Returns:
+        One text per difference, `path.to.key is value, not other value`.
+    """
     return list(_differences(document.model_dump(mode="json"), other.model_dump(mode="json"), path=""))
 
 
 def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
-    """Go down to the values that differ."""
+    """Yield the differences of two values."""
     if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
         for key in value:
             yield from _differences(value[key], other[key], path=f"{path}.{key}" if path else key)
@@ -81,14 +96,17 @@ def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
 
 
 def _nearest(place: dict[str, Any], part: str, *, above: Sequence[str], document: Any) -> str | None:
-    """Return the path of a setting that was meant, perhaps: of this name elsewhere, or of one much like it here."""
+    """Return the path of the most similar setting.
+
+    It has a similar name at the same place, or the same name elsewhere.
+    """
     elsewhere = [path for path in _paths(document) if path.rpartition(".")[2] == part]
     alike = [".".join((*above, name)) for name in get_close_matches(part, place, n=1)]
     return next(iter((*alike, *elsewhere)), None)
 
 
 def _paths(value: Any, above: str = "") -> Iterator[str]:
-    """Give the paths of all keys in a document."""
+    """Yield the paths of all keys in a document."""
     entries = (
         enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
     )
@@ -100,6 +118,7 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
 
 
 def _parse(value: str) -> Any:
+    """Return a value read as JSON, or as text if it is not JSON."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:
@@ -107,7 +126,7 @@ def _parse(value: str) -> Any:
 
 
 def _put(content: Any, path: str, value: Any) -> None:
-    """Replace what stands at a path; `content` is a private copy of the document."""
+    """Replace the value at a path of a document in place."""
     *parents, last = path.split(".")
     place = content
     for depth, part in enumerate(parents):
@@ -116,19 +135,24 @@ def _put(content: Any, path: str, value: Any) -> None:
 
 
 def _find(place: Any, part: str, *, path: str, above: Sequence[str], document: Any) -> str | int:
-    """Return the key or index that a part of a path names."""
+    """Return the key or index for a part of a path.
+
+    Raises:
+        UsageError: The part does not exist.
+    """
     where = ".".join(above) or "the document"
     if isinstance(place, dict):
         if part in place:
             return part
-        if (renamed := RENAMED_FIELDS.get(part)) in place:
+        renamed = RENAMED_FIELDS.get(part)
+        if renamed is not None and renamed in place:
             return renamed
         nearest = _nearest(place, part, above=above, document=document)
         perhaps = f" (perhaps {nearest})" if nearest else ""
-        raise UsageError(f"--set {path}: {where} has no {part!r}{perhaps}; it has {', '.join(place)}")
+        raise UsageError(f"--set {path}: {where} has no {part!r}{perhaps}. Use one of {', '.join(place)}.")
     if isinstance(place, list):
         if part.isdecimal() and int(part) < len(place):
             return int(part)
-        entries = f"entries 0 to {len(place) - 1}" if place else "no entries"
-        raise UsageError(f"--set {path}: {where} has no entry {part!r}; it has {entries}")
-    raise UsageError(f"--set {path}: {where} is the value {json.dumps(place)} and has no parts")
+        entries = f"Use an entry from 0 to {len(place) - 1}" if place else "It has no entries"
+        raise UsageError(f"--set {path}: {where} has no entry {part!r}. {entries}.")
+    raise UsageError(f"--set {path}: {where} is the value {json.dumps(place)}, which has no parts.")
