@@ -1,11 +1,11 @@
-"""Record what nnU-Net plans for some data sets, so that tests can compare without it.
+"""Record nnU-Net's plans of some data sets, for tests without nnU-Net.
 
 python -m pip install --target SITE --no-deps nnunetv2==2.8.1 batchgenerators batchgeneratorsv2 \
     dynamic-network-architectures acvl-utils scikit-image lazy_loader imageio networkx einops timm
 PYTHONPATH=SITE python tests/planning/record_nnunet_plans.py tests/planning/nnunet_plans [NAME ...]
 
-Each file holds the measures of a data set in nnU-Net's form and the plan that nnU-Net's default planner makes of them.
-Those of real data sets come from nnU-Net's own extractor, run on `../shared/data`.
+Each file holds the fingerprint of a data set in nnU-Net's form and the plan of nnU-Net's default planner. Fingerprints
+of real data sets come from nnU-Net's own extractor, run on `../shared/data`.
 """
 
 import json
@@ -24,7 +24,7 @@ ABOUT_NETWORKS = ("kernel_sizes", "strides", "features_per_stage")
 
 
 def measures(shape, spacing, *, num_cases, channels, num_labels, spread=0.0, spacings=None):
-    """Return made-up measures of a data set whose cases spread about a typical one."""
+    """Return a synthetic fingerprint of a data set with random variation of shapes."""
     rng = np.random.default_rng(0)
     scale = 1 + spread * rng.uniform(-1, 1, (num_cases, 3))
     shapes = np.maximum(1, np.round(np.array(shape) * (scale if shape[0] > 1 else scale * [0, 1, 1])))
@@ -100,7 +100,7 @@ SYNTHETIC = {
 
 
 def extract(name, raw):
-    """Let nnU-Net measure a data set of `../shared/data`."""
+    """Return nnU-Net's fingerprint of a data set of `../shared/data`."""
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
         DatasetFingerprintExtractor,
     )
@@ -119,7 +119,7 @@ def extract(name, raw):
 
 
 def lay_out(measured, raw, preprocessed):
-    """Write made-up measures where nnU-Net looks for them."""
+    """Write a synthetic fingerprint into nnU-Net's folders."""
     folder = raw / "Dataset001_x"
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
@@ -145,7 +145,7 @@ def lay_out(measured, raw, preprocessed):
 
 
 def plan(measured):
-    """Return what nnU-Net's planner decides of the data set that is laid out."""
+    """Return the fingerprint with the plan of nnU-Net's planner."""
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
     made = ExperimentPlanner(1).plan_experiment()
@@ -173,7 +173,7 @@ def plan(measured):
 
 
 def record(name):
-    """Return the measures of a data set and what nnU-Net plans for it, in folders that are then removed."""
+    """Return the fingerprint of a data set with nnU-Net's plan, by means of temporary folders."""
     from nnunetv2 import paths
     from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
@@ -192,7 +192,7 @@ def record(name):
 
 
 def prepare_nnunet():
-    """Give nnU-Net its folders before it is imported; returns them."""
+    """Create nnU-Net's folders before its import, and return their parent."""
     base = Path(tempfile.mkdtemp())
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(base / name)
@@ -200,7 +200,7 @@ def prepare_nnunet():
 
 
 def main():
-    """Write the files that are asked for, or all."""
+    """Write the files of the given names, or all."""
     target, names = Path(sys.argv[1]), sys.argv[2:] or [*SYNTHETIC, *REAL]
     base = prepare_nnunet()
     try:

@@ -1,4 +1,4 @@
-"""Our planning against nnU-Net's own, recorded by `record_nnunet_plans.py`, and run where it is installed."""
+"""Plans compared with nnU-Net's, recorded by `record_nnunet_plans.py` or planned now."""
 
 import importlib.util
 import json
@@ -67,7 +67,7 @@ def assert_same_network(plan, expected):
     assert plan.training.loss.dice_over_batch == expected["batch_dice"]
 
 
-def test_plans_for_volumes_are_nnunets(record):
+def test_plans_for_volumes_equal_nnunet(record):
     expected = record["nnunet"]["configurations"].get("3d_fullres")
     if expected is None:
         assert fingerprint_of(record).num_axes == 2
@@ -78,7 +78,7 @@ def test_plans_for_volumes_are_nnunets(record):
     assert list(plan.preprocessing.axis_order) == record["nnunet"]["transpose_forward"]
 
 
-def test_plans_for_slices_are_nnunets(record):
+def test_plans_for_slices_equal_nnunet(record):
     expected = record["nnunet"]["configurations"]["2d"]
     flat = fingerprint_of(record).num_axes == 2
     recipe = "plain-unet" if flat else "plain-unet-2d"
@@ -91,7 +91,7 @@ def test_plans_for_slices_are_nnunets(record):
         assert plan.preprocessing.spacing[1:] == pytest.approx(expected["spacing"], rel=1e-12)
 
 
-def test_low_resolution_stages_are_nnunets(record):
+def test_low_resolutions_equal_nnunet(record):
     expected = record["nnunet"]["configurations"].get("3d_lowres")
     fingerprint = fingerprint_of(record)
     if fingerprint.num_axes == 2:
@@ -104,8 +104,8 @@ def test_low_resolution_stages_are_nnunets(record):
         assert plan.preprocessing.spacing == pytest.approx(expected["spacing"], rel=1e-12)
 
 
-def test_normalizations_are_nnunets_but_for_colours(record):
-    """Channels called R, G, B are colours to us; nnU-Net knows colours as `rgb_to_0_1` alone (decision 13)."""
+def test_normalizations_equal_nnunet_except_for_colours(record):
+    """Channels named R, G, B are colours here. nnU-Net knows colours only as `rgb_to_0_1` (decision 13)."""
     plan = make_plan(fingerprint_of(record), dataset_of(record), recipe="plain-unet")
     found = [
         [normalization.kind, getattr(normalization, "nonzero_only", False)]
@@ -129,7 +129,7 @@ def test_the_records_cover_low_resolutions_thick_slices_and_pictures():
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_measures_are_nnunets(name, shared_data):
+def test_fingerprints_equal_nnunet(name, shared_data):
     record = json.loads(RECORDS[name].read_text())
     found = compute_fingerprint(open_dataset(shared_data / name), context=RunContext(num_workers=0))
     order = np.lexsort(np.array(record["shapes_after_crop"]).T)
@@ -145,7 +145,7 @@ def test_measures_are_nnunets(name, shared_data):
     )
     for channel, statistics in enumerate(found.intensities):
         expected = record["foreground_intensity_properties_per_channel"][str(channel)]
-        # We draw 10000 voxels of a case, nnU-Net more of them: standard errors are below 1 % of the deviation.
+        # Scanseg samples 10000 voxels per case and nnU-Net more. Standard errors are below 1 % of the deviation.
         tolerance = 0.02 * expected["std"]
         assert statistics.mean == pytest.approx(expected["mean"], abs=tolerance)
         assert statistics.standard_deviation == pytest.approx(expected["std"], abs=tolerance)
@@ -156,11 +156,11 @@ def test_measures_are_nnunets(name, shared_data):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("nnunetv2") is None,
-    reason="nnunetv2 is not installed (extra nnunet); its recorded plans are compared all the same",
+    reason="nnunetv2 is not installed (extra nnunet); its recorded plans are still compared",
 )
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", [name for name in RECORDS if name not in MEASURED or name == "chaos-mr"])
-def test_nnunet_still_plans_as_recorded(name):
+def test_nnunet_plans_as_recorded(name):
     spec = importlib.util.spec_from_file_location(
         "record_nnunet_plans", Path(__file__).with_name("record_nnunet_plans.py")
     )

@@ -32,7 +32,7 @@ def test_memory_grows_with_the_batch_and_the_precision(recipe):
     assert step_memory(in_parts, counts=counts).maps_bytes == one.maps_bytes
 
 
-def test_values_are_those_of_a_real_pass():
+def test_counts_equal_those_of_a_real_pass():
     plan = plan_of(
         "plain-unet",
         settings=("sampling.patch_size=[16,16,16]", "sampling.batch_size=2"),
@@ -52,7 +52,7 @@ def test_values_are_those_of_a_real_pass():
 
 
 @pytest.mark.parametrize("recipe", ["xlstm-unet", "residual-unet"])
-def test_large_maps_that_are_made_again_are_not_counted(recipe):
+def test_large_recomputed_maps_are_not_counted(recipe):
     plan = plan_of(recipe, settings=("sampling.batch_size=1",))
     counts = count_values(plan)
     z, y, x = plan.sampling.patch_size
@@ -74,7 +74,7 @@ def test_large_maps_that_are_made_again_are_not_counted(recipe):
     assert spared(enough, width=32) >= 2 * spared(enough)
 
 
-def test_counting_draws_no_numbers():
+def test_counting_draws_no_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -82,7 +82,7 @@ def test_counting_draws_no_numbers():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_what_is_kept_of_weights_is_counted():
+def test_optimizer_state_and_ema_weights_are_counted():
     counts = count_values(plan_of("plain-unet"))
 
     def weights(*settings):
@@ -94,7 +94,7 @@ def test_what_is_kept_of_weights_is_counted():
     assert weights('training.optimizer={"kind": "adamw"}') == 6 + 8
 
 
-def test_the_precision_of_the_plan_is_that_of_the_prediction():
+def test_prediction_uses_the_precision_of_the_plan():
     counts = count_values(plan_of("plain-unet"))
     single = step_memory(plan_of("plain-unet", settings=("training.precision=float32",)), counts=counts)
     assert single == step_memory(plan_of("plain-unet"), counts=counts, width=32)

@@ -1,4 +1,4 @@
-"""Another network in the place of a plan's."""
+"""Replacement of the network of a plan."""
 
 import pytest
 
@@ -9,12 +9,12 @@ from scanseg.planning.recipes import plan_recipe as make_plan
 
 from .test_recipes import CUBES, dataset, fingerprint
 
-PEERS = ("residual-unet", "plain-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
+BASELINES = ("residual-unet", "plain-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
 
 
-@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("kind", BASELINES)
 @pytest.mark.parametrize("recipe", ["msvm-unet", "xlstm-unet", "xlstm-unet-2d"])
-def test_a_peer_takes_the_place_and_all_else_stays(recipe, kind):
+def test_only_the_network_is_replaced(recipe, kind):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
     plan = make_plan(CUBES, dataset(), recipe=recipe)
 
@@ -28,16 +28,16 @@ def test_a_peer_takes_the_place_and_all_else_stays(recipe, kind):
         assert other.sampling == plan.sampling
 
 
-def test_stages_are_those_that_the_recipe_plans():
+def test_stages_equal_those_of_the_recipe():
     volumes = fingerprint([(3.0, 0.8, 0.8)] * 30, [(30, 256, 256)] * 30)
     plans = {name: make_plan(volumes, dataset(), recipe=name) for name in ("xlstm-unet", "plain-unet")}
 
     assert replace_network(plans["xlstm-unet"], "plain-unet").network == plans["plain-unet"].network
 
 
-def test_what_does_not_fit_is_refused():
+def test_unsuitable_and_unknown_networks_are_refused():
     plan = make_plan(CUBES, dataset(), recipe="xlstm-unet")
-    with pytest.raises(UsageError, match="msvm-unet reads slices"):
+    with pytest.raises(UsageError, match="msvm-unet: expected slices, got patches"):
         replace_network(plan, "msvm-unet")
     with pytest.raises(UsageError, match="'u-net' is unknown"):
         replace_network(plan, "u-net")

@@ -1,4 +1,4 @@
-"""Planned patches against plans that nnU-Net is known to make (its public planning documents)."""
+"""Planned patches compared with nnU-Net's public plans."""
 
 import math
 
@@ -27,7 +27,7 @@ from scanseg.planning.patches import choose_patch, stage_features
     ],
     ids=["hippocampus", "prostate", "liver"],
 )
-def test_patches_are_those_of_nnunet(spacing, median_shape, outputs, cases, patch, batch, strides):
+def test_patches_equal_those_of_nnunet(spacing, median_shape, outputs, cases, patch, batch, strides):
     voxels = cases * median_shape[0] * median_shape[1] * median_shape[2]
 
     plan = choose_patch(spacing, median_shape, num_outputs=outputs, num_voxels=voxels)
@@ -44,5 +44,5 @@ def test_less_memory_gives_a_smaller_patch():
     assert math.prod(plan(4.0).topology.patch_size) < math.prod(plan(8.0).topology.patch_size)
 
 
-def test_features_double_up_to_a_bound():
+def test_features_double_up_to_a_maximum():
     assert stage_features(6, max_features=320) == (32, 64, 128, 256, 320, 320)

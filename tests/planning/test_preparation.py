@@ -54,7 +54,9 @@ def test_a_plan_knows_the_spacings_of_its_data_set(tmp_path):
 
 def test_a_plan_finds_its_data_set_and_else_its_store(tmp_path):
     folder = write_noisy_boxes(tmp_path / "raw", [(2.0, 1.0, 1.0), (2.0, 1.5, 1.0)])
-    plan = find_plan(TrainingSource(folder, dataset=folder), PlanRequest(recipe="plain-unet"), context=CONTEXT)
+    plan = find_plan(
+        TrainingSource(folder, dataset=folder), PlanRequest(recipe="plain-unet"), context=CONTEXT
+    )
     source = TrainingSource(tmp_path / "plan.json", plan=plan)
     assert source.raw_folder() == folder.resolve()
     assert find_known_splits(source) is not None

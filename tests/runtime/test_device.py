@@ -58,7 +58,7 @@ def test_absent_device_is_refused_with_the_reason(no_gpu, name):
     "name", ["gpu", "", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "CPU", "mps:0", "cuda:0:1"]
 )
 def test_unknown_device_is_refused(two_gpus, name):
-    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps, got"):
+    with pytest.raises(UsageError, match=r"is unknown\. Choose auto, cpu"):
         choose_device(name)
 
 
@@ -168,6 +168,6 @@ def test_other_errors_of_a_device_propagate_unchanged():
 
 def test_unknown_precision():
     with pytest.raises(
-        UsageError, match=r"precision: expected one of auto, float32, bfloat16, float16, got 'int8'"
+        UsageError, match=r"precision 'int8' is unknown\. Choose auto, float32, bfloat16, float16"
     ):
         autocast_dtype(torch.device("cpu"), "int8")

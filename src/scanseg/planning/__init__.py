@@ -1,4 +1,7 @@
-"""From a fingerprint to a plan. The rules are those published with nnU-Net (Isensee et al. 2021, supplement)."""
+"""Planning: from the fingerprint of a data set to a plan.
+
+The rules are those published with nnU-Net (Isensee et al. 2021, supplement).
+"""
 
 from scanseg.planning.first_stage import copy_first_stage
 from scanseg.planning.memory import step_memory

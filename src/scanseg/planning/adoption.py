@@ -1,4 +1,4 @@
-"""The plan of a trained model for another data set, so that its weights fit."""
+"""Plan of a trained model, adapted to another data set for fine-tuning."""
 
 from scanseg.errors import InputError
 from scanseg.messages import counted
@@ -9,32 +9,32 @@ from scanseg.specs import DatasetSpec, MirrorTransform, Plan
 def adopt_plan(
     plan: Plan, dataset: DatasetSpec, *, num_axes: int, source: str, dataset_path: str | None
 ) -> Plan:
-    """Return a model's plan with another data set's labels.
+    """Return a model's plan with the labels of another data set.
 
-    Everything else is the model's: preprocessing with its normalisation, patches, network, training. Mirroring follows
-    the new labels; weights of labels are left out.
+    Preprocessing (with its normalization), patches, network and training stay. Mirror axes follow the new labels, and
+    label weights are removed.
 
     Args:
-        plan: The model's plan.
+        plan: Plan of the model.
         dataset: The other data set.
-        num_axes: Spatial axes of its images.
-        source: Where the plan comes from, for messages.
-        dataset_path: Where the raw data set lies, to be noted in the plan.
+        num_axes: Number of spatial axes of its images.
+        source: Model folder of the plan, for messages.
+        dataset_path: Folder of the raw data set, which the plan records.
 
     Raises:
-        InputError: The images have other channels or axes than the model's.
+        InputError: The images have other channels or axes than those of the model.
     """
     faults = []
     if dataset.num_channels != plan.dataset.num_channels:
         faults.append(
-            f"{counted(dataset.num_channels, 'channel')} ({', '.join(dataset.channel_names)}), the model "
-            f"{plan.dataset.num_channels} ({', '.join(plan.dataset.channel_names)})"
+            f"expected {counted(plan.dataset.num_channels, 'channel')} ({', '.join(plan.dataset.channel_names)}), got "
+            f"{dataset.num_channels} ({', '.join(dataset.channel_names)})"
         )
     if num_axes != plan.num_axes:
-        faults.append(f"images of {num_axes} axes, the model {plan.num_axes}")
+        faults.append(f"expected images of {plan.num_axes} axes, got {num_axes}")
     if faults:
         raise InputError(
-            f"{dataset.name} cannot take over the plan of {source}: it has {'; '.join(faults)}. Plan it anew."
+            f"{dataset.name} does not fit the plan of {source}: {', and '.join(faults)}. Make a new plan for it."
         )
     num_patch_axes = len(plan.sampling.patch_size)
     flips = mirror_axes(dataset, axis_order=plan.preprocessing.axis_order, num_patch_axes=num_patch_axes)

@@ -17,15 +17,22 @@ from scanseg.specs import (
 )
 
 _FLAT_RATIO = 3.0
-"""From this ratio of the longest axis to the first on, a 3D patch is rotated in its plane only."""
+"""Ratio of the longest axis to the first from which a 3D patch is rotated only in-plane."""
 _SIDES = frozenset({"left", "right", "lh", "rh", "l", "r"})
-"""Words in the names of labels that are told apart by their side."""
+"""Words in names of labels that differ only by the side of the body."""
 _LONG_RATIO = 1.5
-"""From this ratio on a 2D patch is too long to be turned around."""
+"""Ratio of the axes of a 2D patch from which it is rotated by small angles only."""
 
 
 def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
-    """Return nnU-Net's transforms with its probabilities and ranges, without elastic deformation."""
+    """Return nnU-Net's transforms without elastic deformation.
+
+    Probabilities and ranges are those of nnU-Net.
+
+    Args:
+        patch_size: Voxels of a patch along its 2 or 3 axes.
+        mirror_axes: Patch axes of mirroring.
+    """
     flat = len(patch_size) == 3 and max(patch_size) / patch_size[0] > _FLAT_RATIO
     if len(patch_size) == 2:
         degrees = 15.0 if max(patch_size) / min(patch_size) > _LONG_RATIO else 180.0
@@ -45,44 +52,55 @@ def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ..
 
 
 def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
-    """Return nnU-Net's transforms with warps in most patches: what a fast training would else learn by heart."""
+    """Return nnU-Net's transforms with warps in most patches.
+
+    They reduce overfitting in fast trainings.
+
+    Args:
+        patch_size: Voxels of a patch along its 2 or 3 axes.
+        mirror_axes: Patch axes of mirroring.
+    """
     affine, *others = nnunet_augmentation(patch_size, mirror_axes=mirror_axes)
     warps = {"rotation_probability": 0.5, "scale_probability": 0.5, "elastic_probability": 0.3}
     return (affine.model_copy(update=warps), *others)
 
 
 def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
-    """Return the transforms of MSVM-UNet's recipe, each as often as its random choice of 0 to 4 of 9 takes it.
+    """Return the transforms of MSVM-UNet's recipe.
 
-    Piecewise affine warps are left out; noise has the corrected deviation, 0.05 of the range.
+    The published code applies 0 to 4 of 9 transforms at random, so each has a probability of 2/9. Piecewise affine
+    warps are left out. The standard deviation of the noise is corrected to 0.05 of the range.
+
+    Args:
+        mirror_axes: Patch axes of mirroring.
     """
-    often = 2 / 9
+    probability = 2 / 9
     return (
         AffineTransform(
-            rotation_probability=often,
+            rotation_probability=probability,
             rotation_degrees_range=(-40.0, 40.0),
-            scale_probability=often,
+            scale_probability=probability,
             scale_range=(0.5, 2.0),
-            shear_probability=often,
+            shear_probability=probability,
             shear_degrees_range=(-16.0, 16.0),
-            translation_probability=often,
+            translation_probability=probability,
             translation_range=(-0.2, 0.2),
         ),
-        GaussianNoiseTransform(probability=often, deviation_range=(0.1, 0.1)),
-        GaussianBlurTransform(probability=often, channel_probability=1.0, sigma_range=(1.0, 1.0)),
-        ContrastTransform(probability=often, factor_range=(0.5, 1.5)),
-        MirrorTransform(probability=2 * often, axes=mirror_axes),
+        GaussianNoiseTransform(probability=probability, deviation_range=(0.1, 0.1)),
+        GaussianBlurTransform(probability=probability, channel_probability=1.0, sigma_range=(1.0, 1.0)),
+        ContrastTransform(probability=probability, factor_range=(0.5, 1.5)),
+        MirrorTransform(probability=2 * probability, axes=mirror_axes),
     )
 
 
 def mirror_axes(dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_axes: int) -> tuple[int, ...]:
-    """Return the patch axes along which flipping keeps every label what it is.
+    """Return the patch axes along which flips keep all labels valid.
 
-    These are all of them, unless labels are told apart by their side: then not the source's x axis.
+    These are all axes. If labels differ by the side of the body, the x axis of the source is excluded.
 
     Args:
-        dataset: Names of the labels.
-        axis_order: Source axis that became each axis.
+        dataset: Data set with the names of labels.
+        axis_order: Source axis of each permuted axis.
         num_patch_axes: 2 or 3.
     """
     sided = bool(_words(dataset) & _SIDES)
@@ -91,6 +109,9 @@ def mirror_axes(dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_ax
 
 
 def _words(dataset: DatasetSpec) -> set[str]:
-    """Return the words of all label names: "LeftVentricle", "left-ventricle" and "ventricle_left" have the same."""
+    """Return the words of all label names in lower case.
+
+    "LeftVentricle", "left-ventricle" and "ventricle_left" have the same words.
+    """
     names = " ".join(dataset.foreground)
     return {word.casefold() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", names)}

@@ -1,9 +1,9 @@
-"""Memory that a training step will take on a GPU.
+"""Predicted GPU memory of a training step.
 
-A step holds the weights and what the optimizer keeps of them, the maps that backward needs and does not make again, the
-outputs with what the loss makes of them, and what convolutions take to work in. Maps are counted: the values that come
-out of all layers for one patch, by a run in which no number is computed. Bytes for each value are constants of a
-network and a precision, fitted to peaks measured on an H200 by `benchmarks/memory_prediction.py`.
+A step holds weights and optimizer state, the feature maps that the backward pass needs and does not recompute, the
+outputs with the intermediate values of the loss, and the workspace of convolutions. The values of feature maps are
+counted: the outputs of all layers for one patch, in a pass without computation. The bytes per value are constants of a
+network and a precision. They are fitted to peaks measured on an H200 by `benchmarks/memory_prediction.py`.
 """
 
 import math
@@ -21,66 +21,73 @@ from scanseg.networks import build_network
 from scanseg.specs import Plan
 
 Width = Literal[16, 32]
-"""Bits in which products are computed: bfloat16 and float16 take the same memory."""
+"""Bits of products. bfloat16 and float16 need the same memory."""
 
 WEIGHT_BYTES: dict[Width, int] = {32: 4, 16: 6}
-"""A weight in float32, and its copy in 16 bits."""
+"""Bytes per weight: float32, and a copy in 16 bits if products are 16 bits wide."""
 OPTIMIZER_BYTES = {"sgd": 4, "adamw": 8}
-"""What the optimizer keeps of each weight; gradients come while maps go, so that the peak holds none of them."""
+"""Bytes of optimizer state per weight.
+
+Gradients are allocated while feature maps are freed, so the peak contains none.
+"""
 OUTPUT_BYTES = 4.0
-"""Of each output of the network, on every stage with a loss: what is left of logits and their gradients at the peak."""
+"""Bytes per output value of every stage with a loss: logits and their gradients at the peak."""
 WORKSPACE_BYTES: dict[Width, float] = {16: 0.0, 32: 1.47e9}
-"""What every network takes besides, at any size; probably what cuDNN's kernels for TF32 work in."""
+"""Further bytes of every network, probably the workspace of cuDNN's TF32 kernels."""
 MAP_BYTES: dict[str, dict[Width, float]] = {
     "xlstm-unet": {16: 3.7, 32: 6.8},
     "msvm-unet": {16: 4.8, 32: 8.35},
     "plain-unet": {16: 5.25, 32: 9.5},
     "residual-unet": {16: 3.4, 32: 6.0},
 }
-"""Of each value that comes out of a layer, by the kind of the network."""
+"""Bytes per output value of a layer, by the kind of the network."""
 OTHER_MAP_BYTES: dict[Width, float] = {16: 4.3, 32: 7.7}
-"""For networks that were not measured: the mean of those that were."""
+"""Bytes per output value of networks without a measurement: the mean of the measured networks."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a network computes of one patch."""
+    """Numbers of values that a network computes for one patch."""
 
     parameters: int
-    """Its weights."""
+    """Number of weights."""
     map_values: int
-    """Values that come out of its layers."""
+    """Output values of all layers."""
     output_values: int
-    """Values that it returns, those of the stages with deep supervision among them."""
+    """Output values of the network, including deep supervision."""
     spared_values: tuple[int, ...] = ()
-    """Values of each map that backward makes again where it is large."""
+    """Values of each feature map that the backward pass recomputes if it is large."""
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Memory of a training step, without the cases that may be held on the device."""
+    """Memory of a training step, without training cases on the device."""
 
     weights_bytes: float
+    """Bytes of weights and optimizer state."""
     maps_bytes: float
+    """Bytes of feature maps, including recomputed ones."""
     outputs_bytes: float
+    """Bytes of outputs and intermediate values of the loss."""
     spared_bytes: float = 0.0
-    """Of the maps, what is not kept since it is made again."""
+    """Bytes of recomputed feature maps, which are not kept."""
     workspace_bytes: float = 0.0
+    """Bytes of workspace."""
 
     @property
     def total_bytes(self) -> float:
-        """The peak."""
+        """Peak memory in bytes."""
         maps_bytes = self.maps_bytes - self.spared_bytes
         return self.weights_bytes + maps_bytes + self.outputs_bytes + self.workspace_bytes
 
 
 def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None = None) -> StepMemory:
-    """Predict the peak of a training step of a plan, launched kernel by kernel.
+    """Predict the peak memory of a training step, without a CUDA graph.
 
     Args:
-        plan: The plan.
-        width: Bits of the products; None: those of the plan's precision, on a GPU that has bfloat16.
-        counts: What `count_values` says of the plan, if it is known.
+        plan: Plan of the training.
+        width: Bits of products. `None`: those of the plan's precision on a GPU with bfloat16 units.
+        counts: Result of `count_values` for the plan. `None`: it is computed.
     """
     counts, training = counts or count_values(plan), plan.training
     if width is None:
@@ -100,7 +107,13 @@ def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None
 
 
 def count_values(plan: Plan) -> Counts:
-    """Count the values that a plan's network computes of one patch; takes seconds, and the memory of its weights."""
+    """Count the values that a plan's network computes for one patch.
+
+    This takes seconds, and host memory for the weights.
+
+    Args:
+        plan: Plan of the network.
+    """
     with torch.random.fork_rng(devices=[]):
         network = build_network(
             plan.network,
@@ -114,16 +127,16 @@ def count_values(plan: Plan) -> Counts:
 
     def add(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal values
-        here = sum(tensor.numel() for tensor in _tensors(output))
-        values += here
+        num_values = sum(tensor.numel() for tensor in _tensors(output))
+        values += num_values
         if module in recomputed:
-            spared.append(here // 2)
+            spared.append(num_values // 2)
 
     with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         for module in network.modules():
             if next(module.children(), None) is None:
                 hooks.callback(module.register_forward_hook(add).remove)
-        # Two, since a batch norm refuses a single voxel.
+        # Two patches, since batch norm needs more than one value per channel.
         outputs = network(torch.empty(2, plan.num_inputs, *plan.sampling.patch_size))
         num_outputs = sum(tensor.numel() for tensor in _tensors(outputs))
     return Counts(

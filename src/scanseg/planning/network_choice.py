@@ -1,4 +1,4 @@
-"""Networks for planned stages, and another network in a plan's place of one."""
+"""Networks for planned stages, and replacement of a plan's network."""
 
 import math
 from collections.abc import Sequence
@@ -24,21 +24,25 @@ from scanseg.specs import (
 PlannedKind = Literal[
     "xlstm-unet", "residual-unet", "plain-unet", "dynunet", "segresnet", "unetr", "swin-unetr"
 ]
-"""Networks whose sizes follow from a patch."""
+"""Networks whose stages or patch sizes are planned."""
 
 _RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 """Blocks of each encoder stage of nnU-Net's residual-encoder U-Net."""
 _MAX_FEATURES = {2: 512, 3: 320}
+"""Maximum number of features, by the number of patch axes."""
 _STRIDES: dict[str, int] = {"unetr": 16, "swin-unetr": 32}
-"""Stride, on every axis, of the networks that do not follow the planned stages."""
+"""Total stride along every axis of networks with stages of their own."""
 
 
 def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Return the description of a network for planned stages, and the patch size that it takes.
+    """Return the spec of a network for planned stages, and its patch size.
 
     Args:
-        kind: The network.
-        patch: The planned patch and stages. Networks with strides of their own take the nearest patch that they divide.
+        kind: Kind of the network.
+        patch: Planned patch and stages.
+
+    Returns:
+        Spec and patch size. For networks with stages of their own, it is the nearest size that their stride divides.
     """
     features, kernels, strides = patch.features, patch.topology.kernel_sizes, patch.topology.strides
     size, decoder_stages = patch.topology.patch_size, len(features) - 1
@@ -76,16 +80,16 @@ def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, t
 
 
 def replace_network(plan: Plan, kind: str) -> Plan:
-    """Put another network into a plan; all else stays, so that the networks alone are compared.
+    """Replace the network of a plan, and keep everything else for a comparison.
 
-    Stages follow from the plan's patch. Slices keep their size, patches become the nearest that the network takes.
+    Stages follow from the plan's patch. Slices keep their size. Patches get the nearest size that the network supports.
 
     Args:
-        plan: The plan.
-        kind: Kind of the network.
+        plan: The plan. It is not changed.
+        kind: Kind of the new network.
 
     Raises:
-        UsageError: There is no such network, it has other axes, or slices of the plan's size do not fit it.
+        UsageError: The network is unknown, has other axes, or does not support slices of the plan's size.
     """
     if kind == plan.network.kind:
         return plan
@@ -97,12 +101,12 @@ def replace_network(plan: Plan, kind: str) -> Plan:
         network, wanted = planned_network(stages[0], _stages_of(plan))
     else:
         raise UsageError(
-            f"network {kind!r} is unknown; choose one of msvm-unet, {', '.join(get_args(PlannedKind))}"
+            f"network {kind!r} is unknown. Choose msvm-unet, {', '.join(get_args(PlannedKind))}."
         )
     if wanted != size and plan.preprocessing.slice_size is not None:
         raise UsageError(
-            f"slices of {size} do not fit {kind}; the nearest size is {wanted}: --set sampling.patch_size, "
-            "preprocessing.slice_size"
+            f"{kind}: expected slices of a size like {wanted}, got {size}. Change it by --set sampling.patch_size and "
+            "preprocessing.slice_size."
         )
     sampling = plan.sampling.model_copy(update={"patch_size": wanted})
     content = plan.model_dump() | {"network": network.model_dump(), "sampling": sampling.model_dump()}
@@ -110,16 +114,21 @@ def replace_network(plan: Plan, kind: str) -> Plan:
 
 
 def _msvm_unet(size: Sequence[int]) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Return MSVM-UNet, and the patch size that it takes."""
+    """Return the spec of MSVM-UNet, and the nearest patch size that it supports.
+
+    Raises:
+        UsageError: The patch has 3 axes.
+    """
     if len(size) != 2:
         raise UsageError(
-            f"msvm-unet reads slices; the plan's patches {tuple(size)} have {counted(len(size), 'axis', 'axes')}"
+            f"msvm-unet: expected slices, got patches {tuple(size)} with {counted(len(size), 'axis', 'axes')}. Choose "
+            "a recipe of slices."
         )
     return MSVMUNetSpec(), _divisible(size, 32, min_deepest_voxels=1)
 
 
 def _stages_of(plan: Plan) -> PatchPlan:
-    """Return the stages that nnU-Net's rules give for a plan's patch."""
+    """Return the stages for a plan's patch by nnU-Net's rules."""
     size = plan.sampling.patch_size
     known = (None, *(plan.preprocessing.spacing or (None, None, None)))
     spacing = [value or 1.0 for value in known[-len(size) :]]
@@ -132,7 +141,13 @@ def _stages_of(plan: Plan) -> PatchPlan:
 
 
 def _divisible(size: Sequence[int], stride: int, *, min_deepest_voxels: int) -> tuple[int, ...]:
-    """Return the nearest size that a stride divides on every axis, with enough voxels left."""
+    """Return the nearest size that a stride divides along every axis.
+
+    Args:
+        size: Voxels along each axis.
+        stride: Total stride.
+        min_deepest_voxels: Minimum number of voxels at the lowest resolution.
+    """
     nearest = [max(1, (voxels + stride // 2) // stride) * stride for voxels in size]
     while math.prod(voxels // stride for voxels in nearest) < min_deepest_voxels:
         nearest[-1] += stride
@@ -140,19 +155,21 @@ def _divisible(size: Sequence[int], stride: int, *, min_deepest_voxels: int) -> 
 
 
 def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
-    """Give a plan another patch size, and its network the stages that nnU-Net's rules give for it.
+    """Replace the patch size of a plan, and the stages of its network.
+
+    The stages follow nnU-Net's rules.
 
     Args:
-        plan: A plan of windows.
-        patch_size: Voxels per axis, as many axes as the plan's patch has.
+        plan: A plan with windows. It is not changed.
+        patch_size: Voxels per axis, with as many axes as the plan's patch.
 
     Raises:
-        UsageError: The plan is of whole slices, or the patch has other axes.
+        UsageError: The plan is for whole slices, or the patch has another number of axes.
     """
     if plan.preprocessing.slice_size is not None or len(patch_size) != len(plan.sampling.patch_size):
         raise UsageError(
-            f"patch size {tuple(patch_size)} cannot replace that of the plan {plan.sampling.patch_size}: slices have "
-            "their size, and the axes must be as many"
+            f"patch size: expected {counted(len(plan.sampling.patch_size), 'axis', 'axes')} and a plan without "
+            f"slice_size, got {tuple(patch_size)} for {plan.sampling.patch_size} of the plan. Choose another plan or size."
         )
     wanted = plan.sampling.model_copy(update={"patch_size": tuple(patch_size)})
     other = plan.model_copy(update={"sampling": wanted})
@@ -163,10 +180,18 @@ def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
 
 
 def _network_like(network: NetworkSpec, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Return a network of the same kind for other stages; what does not depend on stages stays."""
+    """Return a network of the same kind for other stages.
+
+    Fields that do not depend on stages keep their values.
+
+    Raises:
+        UsageError: The network reads whole slices.
+    """
     kinds = [kind for kind in get_args(PlannedKind) if kind == network.kind]
     if not kinds:
-        raise UsageError(f"{network.kind} reads whole slices; its plan has no patches to replace")
+        raise UsageError(
+            f"{network.kind} reads whole slices, so its plan has no patches. Choose another network."
+        )
     planned, size = planned_network(kinds[0], patch)
     sized = {"features", "kernel_sizes", "strides", "num_axes", "num_convs_encoder", "num_convs_decoder"}
     of_stages = sized | {"num_blocks_encoder"} if network.kind == "residual-unet" else sized

@@ -1,4 +1,4 @@
-"""Which normalisation a channel gets, by its name."""
+"""Normalization of each channel by its name."""
 
 from scanseg.specs import (
     CTNormalization,
@@ -12,13 +12,20 @@ from scanseg.specs import (
 )
 
 _NONZERO_BELOW = 0.75
-"""Where cropping keeps less than this part of a typical case, z-scores are taken within the non-zero part."""
+"""Fraction of a typical case kept by cropping, below which z-scores use only nonzero voxels."""
 _CT_WINDOW = (-125.0, 275.0)
-"""Hounsfield units of soft tissue of the abdomen, as TransUNet's form of Synapse has them."""
+"""Window of abdominal soft tissue in Hounsfield units, as in TransUNet's form of Synapse."""
 
 
 def nnunet_normalizations(dataset: DatasetSpec, fingerprint: Fingerprint) -> tuple[Normalization, ...]:
-    """Return nnU-Net's normalisation of each channel: CT by data set, else the z-score by image."""
+    """Return nnU-Net's normalization of each channel.
+
+    CT is normalized by the data set, and other channels by the z-score of each image.
+
+    Args:
+        dataset: Data set with the names of channels.
+        fingerprint: Intensity statistics of the channels.
+    """
     nonzero_only = fingerprint.median_relative_size_after_crop < _NONZERO_BELOW
     return tuple(
         _nnunet_normalization(name, statistics, nonzero_only=nonzero_only)
@@ -29,6 +36,7 @@ def nnunet_normalizations(dataset: DatasetSpec, fingerprint: Fingerprint) -> tup
 def _nnunet_normalization(
     channel_name: str, statistics: IntensityStatistics, *, nonzero_only: bool
 ) -> Normalization:
+    """Return nnU-Net's normalization of one channel."""
     match channel_name.casefold():
         case "ct":
             return CTNormalization(
@@ -48,11 +56,18 @@ def _nnunet_normalization(
 
 
 def slice_normalizations(dataset: DatasetSpec) -> tuple[Normalization, ...]:
-    """Return the normalisation of each channel to [-1, 1]: a window for CT, 0 to 255 for colours, else min to max."""
+    """Return the normalization of each channel to [-1, 1].
+
+    CT is scaled from a window, colours from 0 to 255, and other channels from minimum to maximum.
+
+    Args:
+        dataset: Data set with the names of channels.
+    """
     return tuple(_slice_normalization(name) for name in dataset.channel_names)
 
 
 def _slice_normalization(channel_name: str) -> Normalization:
+    """Return the normalization of one channel to [-1, 1]."""
     name = channel_name.casefold()
     if name == "ct":
         return RescaleNormalization(lower=_CT_WINDOW[0], upper=_CT_WINDOW[1], low=-1, high=1)
@@ -62,5 +77,9 @@ def _slice_normalization(channel_name: str) -> Normalization:
 
 
 def is_colour(channel_name: str) -> bool:
-    """Whether a channel is one of an 8-bit colour image."""
+    """Return whether a channel belongs to an 8-bit colour image.
+
+    Args:
+        channel_name: Name of the channel in any case.
+    """
     return channel_name.casefold() in ("r", "g", "b", "red", "green", "blue", "rgb_to_0_1")

@@ -1,4 +1,7 @@
-"""Patch and batch size for nnU-Net's memory budget, which counts the feature values of its plain U-Net."""
+"""Patch and batch size within nnU-Net's memory budget.
+
+The budget counts the feature values of nnU-Net's plain U-Net.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,23 +10,29 @@ from dataclasses import dataclass
 from scanseg.planning.topology import Topology, choose_topology
 
 BASE_FEATURES = 32
+"""Features of stage 0."""
 _BLOCKS = 2
+"""Convolutions per stage."""
 _REFERENCE_GB = 8.0
+"""GPU memory in GB of nnU-Net's reference."""
 _MIN_BATCH = 2
+"""Minimum batch size."""
 _MAX_COVERED = 0.05
-"""Part of the data set's voxels that one batch may hold at most."""
+"""Maximum fraction of the data set's voxels in one batch."""
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """Values that fill `_REFERENCE_GB` of a GPU, as nnU-Net's authors measured them."""
+    """nnU-Net's reference values for a GPU of `_REFERENCE_GB`."""
 
     voxels: float
     """Feature values of a plain U-Net at the reference batch size."""
     batch_size: int
+    """Reference batch size."""
     first_patch_voxels: int
-    """Voxels of the patch from which the search starts."""
+    """Voxels of the patch at the start of the search."""
     max_features: int
+    """Maximum number of features per stage."""
 
 
 _REFERENCES = {2: _Reference(85e6, 12, 2048**2, 512), 3: _Reference(560e6, 2, 256**3, 320)}
@@ -31,11 +40,14 @@ _REFERENCES = {2: _Reference(85e6, 12, 2048**2, 512), 3: _Reference(560e6, 2, 25
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """What fits."""
+    """Patch, stages and batch size that fit into memory."""
 
     topology: Topology
+    """Patch size, strides and kernels."""
     features: tuple[int, ...]
+    """Features of each stage."""
     batch_size: int
+    """Patches per step."""
 
 
 def choose_patch(
@@ -46,14 +58,16 @@ def choose_patch(
     num_voxels: float,
     memory_gb: float = _REFERENCE_GB,
 ) -> PatchPlan:
-    """Choose the largest patch, shaped like the median case, that fits; then the batch that fills what is left.
+    """Choose the largest patch that fits into memory, then the batch size.
+
+    The patch has about the aspect ratio of the median case.
 
     Args:
         spacing: Millimetres per voxel along the patch's axes.
-        median_shape: Voxels of the median case along them.
-        num_outputs: Outputs of the network.
+        median_shape: Voxels of the median case along the same axes.
+        num_outputs: Number of outputs of the network.
         num_voxels: Voxels of the whole data set.
-        memory_gb: Memory that training may take; the estimate is that of nnU-Net's plain U-Net.
+        memory_gb: Memory for the training in GB, estimated for nnU-Net's plain U-Net.
     """
     reference = _REFERENCES[len(spacing)]
     budget = reference.voxels * memory_gb / _REFERENCE_GB
@@ -80,14 +94,19 @@ def choose_patch(
 
 
 def stage_features(num_stages: int, *, max_features: int) -> tuple[int, ...]:
-    """Return the features of each stage: doubled from stage to stage up to a bound."""
+    """Return the features of each stage, doubled per stage up to a maximum.
+
+    Args:
+        num_stages: Number of stages.
+        max_features: Maximum number of features.
+    """
     return tuple(min(BASE_FEATURES * 2**stage, max_features) for stage in range(num_stages))
 
 
 def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels: int) -> list[float]:
-    """Return a patch of equal extent in mm along every axis, but not larger than the median case.
+    """Return a patch of equal extent in mm along every axis, within the median case.
 
-    A median of two cases may be half a voxel; it is rounded where strides are, as nnU-Net does.
+    A median of two cases may be a half-integer. It is rounded together with the strides, as in nnU-Net.
     """
     per_mm = [1 / value for value in spacing]
     scale = (voxels / math.prod(per_mm)) ** (1 / len(per_mm))
@@ -95,7 +114,10 @@ def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels
 
 
 def _feature_values(topology: Topology, features: Sequence[int], *, num_outputs: int) -> float:
-    """Count the feature values that a plain U-Net computes for one patch; logits at full resolution alone."""
+    """Count the feature values of a plain U-Net for one patch.
+
+    Only the logits at full resolution are counted.
+    """
     sizes, size = [], list(topology.patch_size)
     for stride in topology.strides:
         size = [voxels // step for voxels, step in zip(size, stride, strict=True)]

@@ -1,4 +1,4 @@
-"""The recipes: functions from what was measured to a plan."""
+"""Recipes: functions from a fingerprint to a plan."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,40 +33,52 @@ from scanseg.specs import (
 )
 
 _Resolution = Literal["full", "2d", "low", "cascade"]
+"""Resolution of a recipe. `cascade`: the second stage at full resolution."""
 
 _SLICE_SIZE = (224, 224)
+"""Size of slices of MSVM-UNet's recipe."""
 _USUAL_TRAINING = TrainingSpec()
+"""nnU-Net's training."""
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
-"""Attention and nnU-Net's learning rate of 0.01 do not go together; SegResNet's authors use Adam at this rate too."""
+"""Training of networks with attention, which fail at nnU-Net's learning rate of 0.01.
+
+SegResNet's authors use Adam at this rate too.
+"""
 
 _FAST_TRAINING = TrainingSpec(epochs=40, optimizer=AdamWSpec(lr=1e-3), ema_decay=0.995)
-"""Comes in thousands of steps as far as nnU-Net's in ten thousands; see docs/results/hippocampus-100s.md."""
+"""Training of thousands of steps that reaches the Dice of nnU-Net's ten thousands.
+
+See docs/results/hippocampus-100s.md.
+"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way from a fingerprint to a plan."""
+    """Function from a fingerprint to a plan, with a description."""
 
     description: str
+    """One line for `--help`."""
     make: Callable[[Fingerprint, DatasetSpec], Plan]
+    """Returns the plan of a fingerprint and a data set."""
 
 
 def plan_recipe(
     fingerprint: Fingerprint, dataset: DatasetSpec, *, recipe: str, dataset_path: str | None = None
 ) -> Plan:
-    """Make a plan.
+    """Make a plan by a recipe.
 
     Args:
-        fingerprint: Measures of the data set.
-        dataset: Its channels and labels.
-        recipe: Name of a recipe.
-        dataset_path: Where the raw data set lies, to be noted in the plan.
+        fingerprint: Fingerprint of the data set.
+        dataset: Channels and labels of the data set.
+        recipe: Name of the recipe.
+        dataset_path: Folder of the raw data set, which the plan records.
 
     Raises:
-        UsageError: There is no such recipe.
+        InputError: The data set has no resolution as the recipe needs.
+        UsageError: The recipe is unknown.
     """
     if recipe not in RECIPES:
-        raise UsageError(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
+        raise UsageError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     plan = RECIPES[recipe].make(fingerprint, dataset)
     return plan.model_copy(update={"recipe": recipe, "dataset_path": dataset_path})
 
@@ -78,7 +90,14 @@ def _planned(
     training: TrainingSpec = _USUAL_TRAINING,
     augmentation: Callable[..., tuple[Transform, ...]] = nnunet_augmentation,
 ) -> Callable[[Fingerprint, DatasetSpec], Plan]:
-    """Return a recipe whose patches are planned as nnU-Net does, with any network but MSVM-UNet."""
+    """Return a recipe with patches planned by nnU-Net's rules.
+
+    Args:
+        kind: Kind of the network.
+        resolution: Resolution of the plan.
+        training: Training of the plan, except its loss.
+        augmentation: Returns the transforms of a patch size.
+    """
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
@@ -108,7 +127,10 @@ def _planned(
 def _choose_stage(
     fingerprint: Fingerprint, dataset: DatasetSpec, *, resolution: _Resolution
 ) -> tuple[Stage, bool]:
-    """Return the grid and the patch of a resolution, and whether nnU-Net sums the Dice loss over the batch there.
+    """Return the stage of a resolution.
+
+    Returns:
+        Grid and patch of the resolution, and whether nnU-Net computes the Dice loss over the whole batch.
 
     Raises:
         InputError: The data set has no such resolution.
@@ -117,7 +139,7 @@ def _choose_stage(
     if resolution == "2d" or fingerprint.num_axes == 2:
         if resolution in ("low", "cascade"):
             raise InputError(
-                f"{dataset.name} has images of two axes; choose a recipe without a low resolution."
+                f"{dataset.name}: expected images of 3 axes for a low resolution, got 2. Choose a recipe without it."
             )
         grid = choose_grid(fingerprint)
         patch = choose_patch(
@@ -130,8 +152,8 @@ def _choose_stage(
     if stages.low is None:
         size = stages.full.patch.topology.patch_size
         raise InputError(
-            f"{dataset.name} needs no low resolution: at full resolution a patch of {size} voxels shows enough of the "
-            f"median case of {tuple(round(voxels) for voxels in stages.full.grid.median_shape)}; choose a recipe "
+            f"{dataset.name} needs no low resolution: at full resolution, a patch of {size} voxels covers enough of "
+            f"the median case of {tuple(round(voxels) for voxels in stages.full.grid.median_shape)}. Choose a recipe "
             f"without it."
         )
     return (stages.full, True) if resolution == "cascade" else (stages.low, False)
@@ -140,14 +162,21 @@ def _choose_stage(
 def _target_spacing(
     grid: TargetGrid, fingerprint: Fingerprint, *, num_patch_axes: int
 ) -> tuple[float | None, float, float] | None:
-    """Return the spacing to resample to: in the plane only for a 2D network, none for images without spacing."""
+    """Return the target spacing in mm along z, y, x.
+
+    It is in-plane only for 2D networks (z is `None`), and `None` for images without spacing.
+    """
     if fingerprint.num_axes == 2 and all(case.spacing[1:] == (1.0, 1.0) for case in fingerprint.cases):
         return None
     return (None if num_patch_axes == 2 else grid.spacing[0], grid.spacing[1], grid.spacing[2])
 
 
 def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
-    """Whole slices resized to 224x224, AdamW, cosine. Source: Chen et al. 2024, arXiv:2408.13735, section IV."""
+    """Return a plan with MSVM-UNet's published training.
+
+    Whole slices are resized to 224x224. The optimizer is AdamW with a cosine schedule. Source: Chen et al. 2024,
+    arXiv:2408.13735, section IV.
+    """
     grid = choose_grid(fingerprint)
     flips = mirror_axes(dataset, axis_order=grid.axis_order, num_patch_axes=2)
     num_slices = sum(case.source_shape[grid.axis_order[0]] for case in fingerprint.cases)
@@ -182,30 +211,30 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
 
 RECIPES: dict[str, Recipe] = {
     "xlstm-unet": Recipe(
-        "xLSTM-UNet (Enc) on planned patches, 3D or 2D as the images are", _planned("xlstm-unet")
+        "xLSTM-UNet (Enc) on planned patches, 3D or 2D like the images", _planned("xlstm-unet")
     ),
     "xlstm-unet-2d": Recipe(
         "xLSTM-UNet (Enc) on planned patches of slices", _planned("xlstm-unet", resolution="2d")
     ),
     "xlstm-unet-low": Recipe(
-        "xLSTM-UNet (Enc) at a low resolution, for volumes of which a patch shows little",
+        "xLSTM-UNet (Enc) at low resolution, for volumes much larger than a patch",
         _planned("xlstm-unet", resolution="low"),
     ),
     "xlstm-unet-cascade": Recipe(
-        "xLSTM-UNet (Enc) at full resolution, which sees what one at a low resolution predicted",
+        "xLSTM-UNet (Enc) at full resolution, with the labels of a low-resolution first stage",
         _planned("xlstm-unet", resolution="cascade"),
     ),
     "xlstm-unet-fast": Recipe(
-        "xLSTM-UNet (Enc) for a training of minutes (--max-minutes): AdamW, averaged weights, more warps",
+        "xLSTM-UNet (Enc) for trainings of minutes (--max-minutes): AdamW, EMA weights, more warps",
         _planned("xlstm-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
     "residual-unet-low": Recipe(
-        "nnU-Net's residual-encoder U-Net at a low resolution", _planned("residual-unet", resolution="low")
+        "nnU-Net's residual-encoder U-Net at low resolution", _planned("residual-unet", resolution="low")
     ),
     "residual-unet-cascade": Recipe(
-        "nnU-Net's residual-encoder U-Net at full resolution, which sees what one at a low resolution predicted",
+        "nnU-Net's residual-encoder U-Net at full resolution, with the labels of a low-resolution first stage",
         _planned("residual-unet", resolution="cascade"),
     ),
     "plain-unet": Recipe("nnU-Net's plain U-Net on planned patches", _planned("plain-unet")),
@@ -213,14 +242,14 @@ RECIPES: dict[str, Recipe] = {
         "nnU-Net's plain U-Net on planned patches of slices", _planned("plain-unet", resolution="2d")
     ),
     "plain-unet-low": Recipe(
-        "nnU-Net's plain U-Net at a low resolution", _planned("plain-unet", resolution="low")
+        "nnU-Net's plain U-Net at low resolution", _planned("plain-unet", resolution="low")
     ),
     "plain-unet-cascade": Recipe(
-        "nnU-Net's plain U-Net at full resolution, which sees what one at a low resolution predicted",
+        "nnU-Net's plain U-Net at full resolution, with the labels of a low-resolution first stage",
         _planned("plain-unet", resolution="cascade"),
     ),
     "plain-unet-fast": Recipe(
-        "nnU-Net's plain U-Net for a training of minutes, as xlstm-unet-fast",
+        "nnU-Net's plain U-Net for trainings of minutes, like xlstm-unet-fast",
         _planned("plain-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
@@ -232,4 +261,4 @@ RECIPES: dict[str, Recipe] = {
         "MONAI's SwinUNETR on planned patches, AdamW", _planned("swin-unetr", training=_SLOW_TRAINING)
     ),
 }
-"""Name to recipe; the names that `--recipe` takes."""
+"""Recipes by name, as in `--recipe`."""

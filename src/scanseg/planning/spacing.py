@@ -1,4 +1,4 @@
-"""Target spacing, axis order and the median shape that follows from them."""
+"""Target spacing, axis order and resulting median shape."""
 
 from dataclasses import dataclass
 
@@ -7,30 +7,31 @@ import numpy as np
 from scanseg.specs import Fingerprint
 
 ANISOTROPY_THRESHOLD = 3.0
-"""From this ratio on an axis counts as much coarser than the others."""
+"""Ratio of spacings from which an axis is much coarser than the others."""
 
 Triple = tuple[float, float, float]
+"""Values along z, y, x."""
 
 
 @dataclass(frozen=True)
 class TargetGrid:
-    """The grid on which a network works."""
+    """Grid of a network's input."""
 
     axis_order: tuple[int, int, int]
-    """Source axis that becomes z, y, x: the coarsest axis comes first."""
+    """Source axis of z, y, x. The coarsest axis is the first."""
     spacing: Triple
-    """Millimetres per voxel, along the permuted axes."""
+    """Millimetres per voxel along the permuted axes."""
     median_shape: Triple
-    """Median over cases of the voxels after resampling, along the permuted axes."""
+    """Median number of voxels of cases after resampling, along the permuted axes."""
     num_voxels: float
-    """Voxels of the data set after resampling, about."""
+    """Approximate number of voxels of the data set after resampling."""
 
 
 def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
-    """Choose the spacing to which cases are resampled.
+    """Choose the target spacing of resampling.
 
-    It is the median over cases, but along an axis that is much coarser, and has much fewer voxels, than the others it
-    is the 10th percentile, since most cases would lose detail there otherwise.
+    It is the median over cases. Along an axis that is much coarser and has far fewer voxels than the others, it is the
+    10th percentile, since otherwise most cases would lose detail.
 
     Args:
         fingerprint: Spacings and shapes of the cases.
@@ -57,4 +58,5 @@ def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
 
 
 def _triple(values: np.ndarray) -> Triple:
+    """Return three values as a tuple of floats."""
     return float(values[0]), float(values[1]), float(values[2])

@@ -1,4 +1,4 @@
-"""The stages of a data set: full resolution, and a low one where a patch shows little of a case."""
+"""Resolutions of a data set: full, and low for large volumes."""
 
 from dataclasses import dataclass, replace
 
@@ -9,41 +9,44 @@ from scanseg.planning.spacing import TargetGrid, choose_grid
 from scanseg.specs import Fingerprint
 
 _SMALL_PART = 0.25
-"""A patch that holds less of the median case than this sees too little around what it segments."""
+"""Minimum fraction of the median case in a patch. Smaller patches have too little context."""
 _STEP = 1.03
-"""Factor by which spacing grows in search of a low resolution."""
+"""Factor by which the spacing grows in the search for a low resolution."""
 _COARSE_RATIO = 2.0
-"""Axes finer than the coarsest by more than this grow alone."""
+"""Ratio to the coarsest spacing above which only the finer axes grow."""
 _LEAST_GAIN = 2.0
-"""A low resolution with more voxels than the full one divided by this is not worth a stage."""
+"""Minimum ratio of voxels at full resolution to voxels at a useful low resolution."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution, and the patches that fit there."""
+    """One resolution with its patches."""
 
     grid: TargetGrid
+    """Grid of the network's input."""
     patch: PatchPlan
+    """Patch, stages and batch size."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The resolutions at which volumes of a data set are segmented."""
+    """Resolutions of a data set."""
 
     full: Stage
+    """Full resolution."""
     low: Stage | None
-    """None: a patch at full resolution shows enough of a case."""
+    """Low resolution. `None`: a patch at full resolution covers enough of a case."""
 
 
 def choose_stages(fingerprint: Fingerprint, *, num_outputs: int) -> Stages:
-    """Choose resolutions and patches for 3D networks, as nnU-Net does.
+    """Choose resolutions and patches for 3D networks by nnU-Net's rules.
 
-    Where a patch at full resolution holds less than a quarter of the median case, the spacing grows by steps of 3 %,
-    that of the fine axes first until no axis is more than twice as coarse as another, until a patch holds a quarter.
+    If a patch at full resolution covers less than a quarter of the median case, the spacing grows in steps of 3 % until
+    a patch covers a quarter. First only fine axes grow, until no axis is more than twice as coarse as another.
 
     Args:
         fingerprint: Spacings and shapes of the cases.
-        num_outputs: Outputs of the network.
+        num_outputs: Number of outputs of the network.
     """
     grid = choose_grid(fingerprint)
     full = Stage(
@@ -58,14 +61,22 @@ def choose_stages(fingerprint: Fingerprint, *, num_outputs: int) -> Stages:
         shape = np.array(grid.spacing) / spacing * median
         num_voxels = shape.prod()
         stage = _stage_at(spacing, shape, fingerprint=fingerprint, like=grid, num_outputs=num_outputs)
-    is_worth_it = stage is not full and median.prod() / num_voxels >= _LEAST_GAIN
-    return Stages(full, stage if is_worth_it else None)
+    is_useful = stage is not full and median.prod() / num_voxels >= _LEAST_GAIN
+    return Stages(full, stage if is_useful else None)
 
 
 def _stage_at(
     spacing: np.ndarray, shape: np.ndarray, *, fingerprint: Fingerprint, like: TargetGrid, num_outputs: int
 ) -> Stage:
-    """Return the stage of a spacing."""
+    """Return the resolution of a spacing.
+
+    Args:
+        spacing: Millimetres per voxel along z, y, x.
+        shape: Voxels of the median case along z, y, x, not rounded.
+        fingerprint: Fingerprint of the data set.
+        like: Grid at full resolution.
+        num_outputs: Number of outputs of the network.
+    """
     z, y, x = (float(size) for size in spacing)
     rounded = np.round(shape)
     grid = replace(

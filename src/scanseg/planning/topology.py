@@ -1,37 +1,39 @@
-"""Stages of a U-Net for a patch: strides, kernels, and the patch rounded to what they divide."""
+"""Stages of a U-Net for a patch: strides, kernels and patch size."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_MAP_SIZE = 4
-"""An axis is no longer halved where fewer voxels than this would be left."""
+"""Minimum number of voxels along an axis after halving."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """The stages of a network, the highest resolution first."""
+    """Stages of a network, from the highest resolution."""
 
     patch_size: tuple[int, ...]
-    """The patch, every axis rounded up to a multiple of its total stride."""
+    """Voxels of the patch along each axis, multiples of the total stride."""
     strides: tuple[tuple[int, ...], ...]
+    """Stride of each stage along each axis."""
     kernel_sizes: tuple[tuple[int, ...], ...]
+    """Kernel size of each stage along each axis."""
 
     @property
     def total_stride(self) -> tuple[int, ...]:
-        """Product of the strides, per axis."""
+        """Product of the strides along each axis."""
         return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
 
 
 def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topology:
-    """Choose strides and kernels by which voxels become isotropic while the network descends.
+    """Choose strides and kernels that make voxels isotropic stage by stage.
 
-    Each stage halves the axes that are within a factor of 2 of the finest one and large enough; an axis has kernel
-    1 as long as it is at least twice as coarse as the finest.
+    Each stage halves the large axes whose spacing is within a factor of 2 of the finest one. An axis has kernel size 1
+    while it is at least twice as coarse as the finest axis.
 
     Args:
         spacing: Millimetres per voxel along the patch's axes.
-        patch_size: Wanted voxels along them, not always whole.
+        patch_size: Voxels along the same axes before rounding, possibly fractional.
     """
     num_axes = len(patch_size)
     sizes, spacings = [float(size) for size in patch_size], list(spacing)
@@ -55,7 +57,7 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> To
 
 
 def _axes_to_halve(sizes: Sequence[float], spacings: Sequence[float]) -> list[int]:
-    """Return the axes that the next stage halves; none: there is no next stage."""
+    """Return the axes that the next stage halves, or none after the last stage."""
     large = [axis for axis, size in enumerate(sizes) if size >= 2 * MIN_MAP_SIZE]
     if not large:
         return []

@@ -36,7 +36,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     kind, colon, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not index.isdecimal())):
-        raise UsageError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}.")
+        raise UsageError(f"device {name!r} is unknown. Choose auto, cpu, cuda, cuda:N or mps.")
     if kind == "cuda":
         _require_cuda(name, int(index) if colon else 0)
     if kind == "mps" and not _has_mps():
@@ -58,7 +58,7 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
         UsageError: The precision is unknown, or the device does not support it.
     """
     if precision not in get_args(Precision):
-        raise UsageError(f"precision: expected one of {', '.join(get_args(Precision))}, got {precision!r}.")
+        raise UsageError(f"precision {precision!r} is unknown. Choose {', '.join(get_args(Precision))}.")
     if precision == "float32":
         return None
     if precision == "auto":
