@@ -1,4 +1,4 @@
-"""Errors caused by user input or the machine. Any other exception is a bug."""
+"""Errors caused by user input. Any other exception is a bug."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,9 @@ class InputError(ScansegError):
 
 
 class FaultsError(InputError):
-    """All faults of an input. The message holds at most the first twenty.
+    """All faults of an input.
+
+    The message holds at most the first twenty.
 
     Args:
         message: The message.

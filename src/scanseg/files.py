@@ -13,9 +13,10 @@ _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces a file at the end of the block.
+    """Yield a temporary path for an atomic write.
 
-    After an error the file is unchanged and the temporary file is removed.
+    At the end of the block it replaces the file. After an error the file is unchanged and the temporary file is
+    removed.
 
     Args:
         path: File to write. The temporary name ends with the whole file name, since libraries choose a format by the
@@ -55,9 +56,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that gets its final name at the end of the block.
+    """Yield a temporary folder for an atomic write.
 
-    After an error no folder remains.
+    At the end of the block it gets its final name. After an error no folder remains.
 
     Args:
         path: Folder to create. It must be missing or empty.
@@ -86,7 +87,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def find_disk_fault(error: BaseException) -> OSError | None:
-    """Return the cause of an error that is a full disk or an exhausted quota.
+    """Return a full disk or exhausted quota that caused an error.
 
     Args:
         error: Error, searched with its causes.

@@ -118,7 +118,7 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
 
 
 def _parse(value: str) -> Any:
-    """Return a value read as JSON, or as text if it is not JSON."""
+    """Parse a value as JSON, or keep it as text."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:

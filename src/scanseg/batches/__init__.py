@@ -1,4 +1,4 @@
-"""Batches: sampling and augmentation of patches from cases in memory or on disk."""
+"""Batches: sampling and augmentation of patches."""
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
 from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_labels_of, to_grid

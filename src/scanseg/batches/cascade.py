@@ -1,4 +1,4 @@
-"""Stores and batches of a second stage, with labels predicted by the first.
+"""Stores and batches of a second stage with first-stage labels.
 
 Both label maps of a case are packed into one 16-bit array, `label + 256 * predicted`. They are cropped, warped and
 mirrored together, and unpacked in the batch.
@@ -45,7 +45,7 @@ _SOURCES_FILE = "sources.json"
 def to_grid(
     label_map: UInt8[np.ndarray, "*source"], geometry: CaseGeometry, preprocessing: PreprocessingSpec
 ) -> UInt8[np.ndarray, "z y x"]:
-    """Resample a predicted label map from the source grid to the network's grid.
+    """Resample a predicted label map to the network's grid.
 
     Args:
         label_map: Label map on the source grid.

@@ -1,4 +1,4 @@
-"""Training cases on disk, of which only the boxes of patches are read.
+"""Training cases on disk. Only the boxes of patches are read.
 
 Worker processes read whole batches ahead of the training. Threads would not help, since decompression blocks other
 threads. Only a few batches are in memory at a time, for any size of the data set.
@@ -67,12 +67,15 @@ class DiskCases:
     def fetch(
         self, iteration: int, boxes_of: Callable[[int], Boxes], *, following: Iterable[int] | None = None
     ) -> InMemoryCases:
-        """Return the boxes of a batch as cases, and request the next batches.
+        """Return the boxes of a batch, and request the next batches.
 
         Args:
             iteration: Number of the batch.
             boxes_of: Returns the boxes of the batch of an iteration, the same at every call.
             following: Iterations of the next batches in order. `None`: the numbers after `iteration`.
+
+        Returns:
+            Each box as a case of its own.
 
         Raises:
             InputError: An array is missing or damaged.

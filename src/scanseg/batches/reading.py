@@ -1,4 +1,4 @@
-"""Patches from cases that are concatenated in memory, at voxels or between them.
+"""Patches of concatenated cases, at voxels or between them.
 
 Indices that depend only on the positions of patches are computed on the host, in small tables per axis.
 """
@@ -123,9 +123,9 @@ def interpolate(
 
 @dataclass(frozen=True, eq=False)
 class _Corners:
-    """Tables for the eight voxels around a position, or four in a plane.
+    """Tables for the neighbouring voxels of positions.
 
-    They broadcast over patches.
+    A position has eight neighbours, or four in a plane. The tables broadcast over patches.
     """
 
     limits: Float[Tensor, "batch 3 1 1 1"]

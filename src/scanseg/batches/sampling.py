@@ -57,11 +57,17 @@ class SampledCases(Protocol):
 
     @property
     def locations(self) -> tuple[dict[str, np.ndarray], ...]:
-        """Flat indices of some voxels per label name, for each case. Absent labels have no entry."""
+        """Flat indices of some voxels of each case, by label name.
+
+        Absent labels have no entry.
+        """
 
     @property
     def annotated(self) -> tuple[np.ndarray, ...] | None:
-        """Flat indices of some annotated voxels of each case. `None`: no ignore label exists."""
+        """Flat indices of some annotated voxels of each case.
+
+        `None`: no ignore label exists.
+        """
 
 
 def box_size(sampling: SamplingSpec) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from scanseg.inference.uncertainty import Network
 def append_labels(
     image: Float[Tensor, "channel z y x"], predicted: UInt8[np.ndarray, "z y x"] | None
 ) -> Float[Tensor, "channel_and_labels z y x"]:
-    """Return an image with the labels of the first stage as last channel.
+    """Append the labels of the first stage as last channel.
 
     Args:
         image: Image on the network's grid.

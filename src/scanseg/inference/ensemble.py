@@ -174,9 +174,9 @@ def _joint_slices(
 def _placed_slices(
     prediction: PlanPrediction, *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
 ) -> Iterator[Float32[Tensor, "channel y x"]]:
-    """Yield the probabilities of every slice of the source along a plan's z.
+    """Yield the probabilities of every slice of the source.
 
-    Cropped voxels are background with probability 1.
+    Slices are those along z of the plan. Cropped voxels are background with probability 1.
     """
     geometry = prediction.geometry
     depth, height, width = _uncropped(geometry).crop_shape

@@ -236,7 +236,7 @@ def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
 
 
 def _window_progress(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:
-    """Return a callback that reports the windows of a case as progress over all cases."""
+    """Return a callback that reports windows as progress over all cases."""
 
     def report(update: ProgressUpdate) -> None:
         progress(

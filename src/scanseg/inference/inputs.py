@@ -1,4 +1,4 @@
-"""Conversion of files, arrays and images to the image that a model expects."""
+"""Conversion of files, arrays and images to input images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +85,7 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
 
 
 def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None, plan: Plan) -> Image:
-    """Return the image of an array at the origin, with axes along the grid."""
+    """Return the image of an array, without translation and rotation."""
     num_axes = plan.num_axes
     if spacing is None and plan.preprocessing.spacing is not None:
         raise UsageError(

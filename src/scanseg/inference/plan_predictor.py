@@ -1,4 +1,4 @@
-"""Prediction by the networks of one plan, from the network's grid to the source grid."""
+"""Prediction by the networks of one plan."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,7 +134,7 @@ class PlanPredictor:
         uncertainty: bool = False,
         progress: ProgressCallback,
     ) -> SourceMaps:
-        """Return the label map and other maps of an image on the source grid.
+        """Return the maps of an image on the source grid.
 
         Args:
             array: Image on the network's grid.

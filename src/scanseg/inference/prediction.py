@@ -1,4 +1,4 @@
-"""Values of a prediction: prepared images, logits of a plan, and segmented images."""
+"""Prepared images, logits of a plan, and segmented images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

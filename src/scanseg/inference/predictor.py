@@ -1,4 +1,4 @@
-"""Segmentation of images: from a file or an array to a label map."""
+"""Segmentation of images from files or arrays."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -78,13 +78,16 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """Type of the networks' products, such as `bfloat16`, or several joined by `+`."""
+        """Type of the networks' products, such as `bfloat16`.
+
+        Several types are joined by ` + `.
+        """
         own = self._plan_predictor.precision
         return " + ".join(dict.fromkeys((own, *(member.precision for member in self.members))))
 
     @property
     def recipe(self) -> str:
-        """Name of the plan's recipe, or of all recipes joined by `+`."""
+        """Name of the recipe, or names joined by ` + `."""
         return " + ".join((self.plan.recipe, *(member.recipe for member in self.members)))
 
     def compute_digest(self) -> str:
@@ -335,7 +338,7 @@ class Predictor:
         uncertainty: bool,
         progress: ProgressCallback,
     ) -> SourceMaps:
-        """Return the maps of an image by the mean probabilities of all plans."""
+        """Return the maps of the mean probabilities of all plans."""
         dataset, parts = self.plan.dataset, [prepared, *prepared.members]
         self.mirror_axes(mirror=mirror)
         with self.explained_memory(prepared.array.shape[1:]):

@@ -146,9 +146,10 @@ def resample_slices(
     device: torch.device,
     slab_bytes: int,
 ) -> Iterator[Float32[Tensor, "output y x"]]:
-    """Yield the logits of each slice of the cropped source grid along z.
+    """Yield the logits of each slice of the source.
 
-    Several slices at a time are resized in-plane, and neighbours along z are interpolated.
+    Slices are those of the cropped source grid along z. Several slices at a time are resized in-plane, and neighbours
+    along z are interpolated.
 
     Args:
         slabs: As for `resample_to_source`, like the other arguments.
@@ -187,7 +188,10 @@ def _take(
     slab: Float[Tensor, "output slab y x"],
     places: Int64[Tensor, " taken"],
 ) -> Float[Tensor, "output taken y x"]:
-    """Return slices of a slab. Number -1 is the last slice of the previous slab."""
+    """Return slices of a slab.
+
+    Number -1 is the last slice of the previous slab.
+    """
     inside = slab[:, places[places >= 0].to(slab.device)]
     if carried is None or int(places[0]) >= 0:
         return inside
@@ -197,9 +201,10 @@ def _take(
 def _z_neighbours(
     size: int, new_size: int, *, nearest: bool
 ) -> tuple[Int64[Tensor, " new"], Int64[Tensor, " new"], Float32[Tensor, " new"]]:
-    """Return two neighbouring old slices, and the fraction between them, per new slice.
+    """Return the neighbouring old slices of each new slice.
 
-    The fraction is the distance from the lower slice in old slices.
+    They are the lower and the upper slice, and the fraction between them. The fraction is the distance from the lower
+    slice in old slices.
     """
     centres = size / new_size * (torch.arange(new_size, dtype=torch.float64) + 0.5) - 0.5
     if nearest:

@@ -181,7 +181,7 @@ def predict_slabs(
 def _run(
     networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], sliding_window: SlidingWindow
 ) -> Float[Tensor, "batch output *patch"]:
-    """Return the logits of a batch of windows, and the disagreement if wanted.
+    """Return the logits of a batch of windows, with disagreement if wanted.
 
     Raises:
         ScansegError: The logits have another shape.

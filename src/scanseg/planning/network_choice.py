@@ -35,7 +35,7 @@ _STRIDES: dict[str, int] = {"unetr": 16, "swin-unetr": 32}
 
 
 def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Return the spec of a network for planned stages, and its patch size.
+    """Return a network for planned stages, and its patch size.
 
     Args:
         kind: Kind of the network.
@@ -80,9 +80,10 @@ def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, t
 
 
 def replace_network(plan: Plan, kind: str) -> Plan:
-    """Replace the network of a plan, and keep everything else for a comparison.
+    """Replace the network of a plan.
 
-    Stages follow from the plan's patch. Slices keep their size. Patches get the nearest size that the network supports.
+    Everything else stays, so that a comparison is about the networks only. Stages follow from the plan's patch. Slices
+    keep their size. Patches get the nearest size that the network supports.
 
     Args:
         plan: The plan. It is not changed.
@@ -114,7 +115,7 @@ def replace_network(plan: Plan, kind: str) -> Plan:
 
 
 def _msvm_unet(size: Sequence[int]) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Return the spec of MSVM-UNet, and the nearest patch size that it supports.
+    """Return MSVM-UNet, and the nearest patch size that it supports.
 
     Raises:
         UsageError: The patch has 3 axes.
@@ -155,9 +156,9 @@ def _divisible(size: Sequence[int], stride: int, *, min_deepest_voxels: int) -> 
 
 
 def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
-    """Replace the patch size of a plan, and the stages of its network.
+    """Replace the patch size of a plan.
 
-    The stages follow nnU-Net's rules.
+    The stages of its network follow nnU-Net's rules.
 
     Args:
         plan: A plan with windows. It is not changed.
@@ -169,7 +170,8 @@ def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
     if plan.preprocessing.slice_size is not None or len(patch_size) != len(plan.sampling.patch_size):
         raise UsageError(
             f"patch size: expected {counted(len(plan.sampling.patch_size), 'axis', 'axes')} and a plan without "
-            f"slice_size, got {tuple(patch_size)} for {plan.sampling.patch_size} of the plan. Choose another plan or size."
+            f"slice_size, got {tuple(patch_size)} for {plan.sampling.patch_size} of the plan. Choose another size or "
+            f"plan."
         )
     wanted = plan.sampling.model_copy(update={"patch_size": tuple(patch_size)})
     other = plan.model_copy(update={"sampling": wanted})

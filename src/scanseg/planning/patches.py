@@ -94,7 +94,7 @@ def choose_patch(
 
 
 def stage_features(num_stages: int, *, max_features: int) -> tuple[int, ...]:
-    """Return the features of each stage, doubled per stage up to a maximum.
+    """Return the features of each stage, doubled up to a maximum.
 
     Args:
         num_stages: Number of stages.
@@ -104,9 +104,10 @@ def stage_features(num_stages: int, *, max_features: int) -> tuple[int, ...]:
 
 
 def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels: int) -> list[float]:
-    """Return a patch of equal extent in mm along every axis, within the median case.
+    """Return a patch of equal extent along every axis.
 
-    A median of two cases may be a half-integer. It is rounded together with the strides, as in nnU-Net.
+    The extent is equal in mm, within the median case. A median of two cases may be a half-integer. It is rounded
+    together with the strides, as in nnU-Net.
     """
     per_mm = [1 / value for value in spacing]
     scale = (voxels / math.prod(per_mm)) ** (1 / len(per_mm))

@@ -57,7 +57,7 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> To
 
 
 def _axes_to_halve(sizes: Sequence[float], spacings: Sequence[float]) -> list[int]:
-    """Return the axes that the next stage halves, or none after the last stage."""
+    """Return the axes that the next stage halves."""
     large = [axis for axis, size in enumerate(sizes) if size >= 2 * MIN_MAP_SIZE]
     if not large:
         return []

@@ -77,10 +77,10 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
 
 @contextmanager
 def warm_up(device: torch.device | None) -> Iterator[None]:
-    """Load the libraries of a GPU in a thread while the block runs.
+    """Load the libraries of a GPU while the block runs.
 
-    Loading takes seconds, once per process. The block waits for it at its end. Errors are ignored: they occur again
-    when the device is used.
+    A thread loads them. Loading takes seconds, once per process. The block waits for it at its end. Errors are ignored:
+    they occur again when the device is used.
 
     Args:
         device: A CUDA GPU. For other devices and `None` nothing is loaded.
@@ -136,7 +136,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a device with its product name or number of threads, for records."""
+    """Return a device with its product name, or its threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":

@@ -26,7 +26,7 @@ _TIMEOUT = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Distributed:
-    """Rank of this process among the processes of a training, and their collectives."""
+    """Distributed processes of a training, with this process's rank."""
 
     rank: int = 0
     """Number of this process, from 0."""
@@ -91,7 +91,7 @@ class Distributed:
             gradient.copy_(part.view(gradient.shape))
 
     def broadcast(self, tensors: "Sequence[Tensor]") -> None:
-        """Overwrite tensors with those of the main process.
+        """Copy tensors from the main process to all others.
 
         Args:
             tensors: Tensors of any shape, in the same order on all processes.

@@ -14,7 +14,7 @@ _GPU_LIBRARIES = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "MPS back
 
 
 class CaptureMemoryError(Exception):
-    """The computation fits into the device's memory, but its CUDA graph does not."""
+    """The computation fits into memory, but its CUDA graph does not."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def explained_memory(content: str, *, advice: str, device: torch.device) -> Iter
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Return whether an error is or was caused by too little GPU memory.
+    """Return whether too little GPU memory caused an error.
 
     Args:
         error: Searched with its causes and contexts.

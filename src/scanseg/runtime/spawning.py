@@ -27,9 +27,10 @@ def spawning() -> Iterator[None]:
 
 @contextmanager
 def spawning_jobs() -> Iterator[None]:
-    """Start processes in the block that handle signals themselves, as soon as they call `release_signals`.
+    """Prepare for starting processes that handle signals themselves.
 
-    Until then their signals wait: a job is stopped after it has set its handlers, not while it imports.
+    They do so after they call `release_signals`. Until then their signals wait: a job is stopped after it has set its
+    handlers, not while it imports.
     """
     with _without_script(), _delayed_signals():
         yield
@@ -101,10 +102,11 @@ def _without_script() -> Iterator[None]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Limit processes that start in the block to one thread for matrix products.
+    """Limit processes started in the block to one thread each.
 
-    Numbers of threads that the user has set stay. Workers that each use every core wait for one another and take
-    several times as long (measured: 17 s instead of 4 s). The number can only be set before numpy loads.
+    The limit applies to matrix products. Numbers of threads that the user has set stay. Workers that each use every
+    core wait for one another and take several times as long (measured: 17 s instead of 4 s). The number can only be set
+    before numpy loads.
     """
     unset = [name for name in _THREAD_COUNTS if name not in os.environ]
     os.environ.update(dict.fromkeys(unset, "1"))

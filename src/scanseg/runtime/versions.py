@@ -9,7 +9,7 @@ from scanseg.version import __version__
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of scanseg, python, torch, numpy and the platform, by name."""
+    """Return the versions of scanseg, python, torch, numpy and the platform."""
     return {
         "scanseg": __version__,
         "python": platform.python_version(),

@@ -67,7 +67,7 @@ def _num_cores() -> int:
 
 @contextmanager
 def keep_workers() -> Iterator[None]:
-    """Keep the processes of `map_cases` calls in the block for the next call.
+    """Keep worker processes for further `map_cases` calls in the block.
 
     Starting them takes a second or more. Blocks may be nested: the outermost one ends the processes. After an error
     the processes of that call end.
@@ -194,7 +194,7 @@ def _explain_memory(task: str, case: Named) -> Iterator[None]:
 
 
 def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """Call a function in a worker process, with errors that can be pickled.
+    """Call a function, and raise errors that can be pickled.
 
     Raises:
         Exception: The function's error. A `RuntimeError` with its text replaces an error that cannot be pickled.
@@ -350,7 +350,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _receive(connection: Connection, tasks: "SimpleQueue[Any]") -> None:
-    """Put the tasks of a pipe into a queue, and `None` at its end.
+    """Put the tasks of a pipe into a queue, then `None`.
 
     A task that cannot be unpickled ends the queue too.
     """

@@ -58,7 +58,7 @@ def draw_deformation(
 def displacements_of(
     deformation: Deformation, *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "3 z y x"]:
-    """Return the displacement of each voxel of a patch along z, y, x.
+    """Return the displacements of a patch in voxels.
 
     Without displacements along z, all slices have the same ones.
 
@@ -66,6 +66,9 @@ def displacements_of(
         deformation: Parameters of the displacement field.
         size: Voxels of the patch along z, y, x.
         device: Device of the result. Each type of device has its own random generator.
+
+    Returns:
+        Displacement of each voxel along z, y, x.
     """
     is_equal_in_slices = deformation.magnitudes[0] == 0
     drawn = (1, *size[1:]) if is_equal_in_slices else tuple(size)

@@ -100,7 +100,7 @@ class _Draws:
         draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray],
         num_channels: int | None = None,
     ) -> np.ndarray:
-        """Draw for every batch and return the draws of the shard, (patch, channel)."""
+        """Draw for every batch, and return the shard, (patch, channel)."""
         channels = num_channels or self.num_channels
         return np.concatenate(
             [

@@ -118,7 +118,7 @@ def draw_warps(
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """Return a rotation matrix, the product of rotations about z, y and x.
+    """Return the product of rotations about z, y and x.
 
     Args:
         angles: Angles in radians about z, y, x.
@@ -145,7 +145,7 @@ def _shear(angles: np.ndarray) -> np.ndarray:
 def warped_coordinates(
     warps: Warps, corners: np.ndarray, *, size: Sequence[int], device: torch.device
 ) -> Float[Tensor, "patch 3 z y x"]:
-    """Return the position in its case of each voxel of the warped patches.
+    """Return the positions of the voxels of warped patches.
 
     Args:
         warps: The warps.
@@ -154,7 +154,7 @@ def warped_coordinates(
         device: Device of the result.
 
     Returns:
-        Positions in voxels along z, y, x.
+        Position of each voxel in its case, in voxels along z, y, x.
     """
     middle = (np.array(size) - 1) / 2
     numbers = [warps.matrices, corners + middle + warps.shifts]
