@@ -62,10 +62,10 @@ def test_from_the_source_to_the_table(experiment, protocol, variant, source, tmp
         f"Protocol {protocol}: ",
         f"Rule {scoring.rule} (",
         f"Weights: {here[0].checkpoint}",
-        "Seeds: 0;",
+        "Seeds: 0.",
         f"Trained here: {experiment.paper}, {here[0].parameters / 1e6:.2f} million parameters, 2 of 2 epochs in ",
         table.scored,
-        "scores mean nothing",
+        "scores have no meaning",
     ):
         assert said in text, said
         assert said in outcome.stdout.replace("\n", " "), said

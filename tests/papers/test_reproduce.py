@@ -250,7 +250,7 @@ def test_msvm_unet_does_not_train_from_scratch_in_silence(acdc, tmp_path, comman
     words = ("reproduce", "msvm-unet", acdc, "--data", "acdc", "-o", tmp_path / "out")
     silent = command(*words)
     assert silent.code == 2
-    assert "--encoder-weights, or say --from-scratch" in silent.stderr
+    assert "--encoder-weights, or pass --from-scratch" in silent.stderr
     missing = command(*words, "--encoder-weights", tmp_path / "vssm1_tiny.pth")
     assert missing.code == 1
     assert "no such file" in missing.stderr
@@ -328,7 +328,7 @@ def test_what_is_not_there_is_refused_with_what_is(acdc, tmp_path, command):
     output = tmp_path / "out"
     wrong = command("reproduce", "msvm-unet", acdc, "--data", "brats23", "--from-scratch", "-o", output)
     assert wrong.code == 2
-    assert "msvm-unet has no experiment on brats23; it has synapse (2D), acdc (2D)" in wrong.stderr
+    assert "msvm-unet has no experiment on brats23. Choose one of synapse (2D), acdc (2D)" in wrong.stderr
     dims = command("reproduce", "xlstm-unet", acdc, "--data", "endovis17", "--dims", 3, "-o", output)
     assert "no experiment on endovis17 (3D)" in dims.stderr
     baseline = command(
@@ -343,12 +343,12 @@ def test_what_is_not_there_is_refused_with_what_is(acdc, tmp_path, command):
         "-o",
         output,
     )
-    assert "baselines u-net are unknown; choose of no-sequence, plain-unet" in baseline.stderr
+    assert "baselines: expected names of no-sequence, plain-unet" in baseline.stderr
     seeds = command("reproduce", "xlstm-unet", acdc, "--data", "hippocampus", "--seeds", "0,x", "-o", output)
     assert "--seeds 0,x: expected whole numbers from 0, separated by commas, got x" in seeds.stderr
     no_source = command("reproduce", "xlstm-unet", "--data", "hippocampus", "-o", output)
     assert no_source.code == 2
-    assert "holds no reproduction to go on with" in no_source.stderr
+    assert "nothing to resume. Give the folder of hippocampus" in no_source.stderr
 
 
 def test_a_device_that_is_not_there_is_told_of_before_the_data_set_is_converted(acdc, tmp_path, command):

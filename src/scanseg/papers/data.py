@@ -1,4 +1,4 @@
-"""Data of a paper's experiment: converted, divided as the protocol wants, and preprocessed into one store."""
+"""Prepare the data of an experiment: convert, divide and preprocess."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,34 +17,39 @@ _RECORD = "conversion.json"
 _TEST_IMAGES, _TEST_LABELS = "imagesTs", "labelsTs"
 _INSTANCES = ("instancesTr", "instancesTs")
 _QUICK_TRAIN, _QUICK_VALIDATION, _QUICK_SCORED = 8, 4, 6
-"""Cases of a run at small size, at most."""
+"""Largest numbers of cases of a quick run."""
 
 
 @dataclass(frozen=True)
 class ProtocolData:
-    """Cases of an experiment, and what each is for."""
+    """Cases of an experiment by their use."""
 
     dataset: RawDataset
     """Training and test cases."""
     fold: Fold
+    """Training and validation cases."""
     scored: tuple[str, ...]
+    """Names of the scored cases."""
     description: str
-    """Which cases are scored, in words."""
+    """Description of the scored cases."""
     chosen_on_scored: bool
-    """Whether the best weights are chosen on the cases that are scored."""
+    """The best weights are chosen on the scored cases."""
 
 
 def convert_if_needed(data: str, source: Path, output: Path, *, context: RunContext) -> Path:
-    """Return the folder of a data set in the raw layout: the source, if it was converted already, or a new one.
+    """Convert a data set to the raw layout, unless it is converted already.
 
     Args:
         data: Name of the data set.
-        source: Folder in which it lies, in any form that `scanseg data convert` knows.
-        output: Folder to convert into.
+        source: Folder of the data set, in any form that `scanseg data convert` reads.
+        output: Folder for the converted data set.
         context: Worker processes and progress.
 
+    Returns:
+        The converted folder: the source or the output.
+
     Raises:
-        InputError: The source is in no known form, or faulty.
+        InputError: The form of the source is unknown, or the source is faulty.
     """
     if _record(source).get("dataset") == data:
         return source
@@ -54,7 +59,7 @@ def convert_if_needed(data: str, source: Path, output: Path, *, context: RunCont
 
 
 def conversion_notes(dataset: Path) -> tuple[str, ...]:
-    """Return what the conversion of a data set had to say.
+    """Return the notes from the conversion of a data set.
 
     Args:
         dataset: Folder of the converted data set.
@@ -64,12 +69,12 @@ def conversion_notes(dataset: Path) -> tuple[str, ...]:
 
 
 def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
-    """Say which cases train, validate and are scored.
+    """Choose the training, validation and scored cases.
 
-    Published: MSVM-UNet trains on the published training part and chooses its best weights on the cases that are
-    scored; xLSTM-UNet trains on all training cases and chooses nothing. Sound: the published validation part, or else
-    the first of five drawn folds, chooses; the test cases are looked at once. Where there are no test cases, the
-    validation cases are scored, and it is said.
+    `published`: MSVM-UNet trains on the published training part and chooses its best weights on the scored cases.
+    xLSTM-UNet trains on all training cases and chooses nothing. `held-out`: weights are chosen on the published
+    validation part, or else on the first of five drawn folds, and the test cases are scored once. Without test cases
+    the validation cases are scored, and the description reports it.
 
     Args:
         dataset: Folder of the converted data set.
@@ -81,8 +86,8 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
     splits = find_splits(raw)
     first = splits.folds[0]
     counts = _record(dataset).get("cases", {})
-    has_part = isinstance(counts, dict) and "validation" in counts
-    part = "the published validation part" if has_part else f"fold 0 ({splits.source})"
+    has_validation_part = isinstance(counts, dict) and "validation" in counts
+    part = "the published validation part" if has_validation_part else f"fold 0 ({splits.source})"
     scored = tuple(case.name for case in test) or first.validation
     description = f"{len(scored)} test cases"
     if not test:
@@ -91,7 +96,7 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
         fold = first
     elif paper == "msvm-unet":
         all_cases = tuple(case.name for case in raw.cases)
-        fold = Fold(train=first.train if has_part or not test else all_cases, validation=scored)
+        fold = Fold(train=first.train if has_validation_part or not test else all_cases, validation=scored)
     else:
         fold = Fold(train=tuple(case.name for case in raw.cases) if test else first.train, validation=())
     return ProtocolData(
@@ -104,7 +109,7 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
 
 
 def few_cases(data: ProtocolData) -> ProtocolData:
-    """Return some cases of each part, for a run at small size.
+    """Return some cases of each part for a quick run.
 
     Args:
         data: All cases.
@@ -128,11 +133,11 @@ def few_cases(data: ProtocolData) -> ProtocolData:
 
 
 def store_protocol_data(data: ProtocolData, plan: Plan, folder: Path, *, context: RunContext) -> Store:
-    """Preprocess the cases of an experiment; its fold is the store's only one.
+    """Preprocess the cases of an experiment into a store with one fold.
 
     Args:
         data: The cases.
-        plan: How they are preprocessed.
+        plan: Plan with the preprocessing.
         folder: Folder of the store.
         context: Worker processes and progress.
     """
@@ -148,11 +153,13 @@ def store_protocol_data(data: ProtocolData, plan: Plan, folder: Path, *, context
 
 
 def store_instances(data: ProtocolData, folder: Path) -> None:
-    """Keep the instance maps of the scored cases where no image library is needed to read them.
+    """Write the instance maps of the scored cases as compressed arrays.
+
+    Reading them needs no image library.
 
     Args:
         data: The cases.
-        folder: Folder to write `CASE.b2nd` to.
+        folder: Folder for the files `CASE.b2nd`.
 
     Raises:
         InputError: A case has no instance map.
@@ -163,8 +170,8 @@ def store_instances(data: ProtocolData, folder: Path) -> None:
         found = [path for name in _INSTANCES for path in sorted((root / name).glob(f"{case}.*"))]
         if not found:
             raise InputError(
-                f"{root}: case {case} has no instance map in {' or '.join(_INSTANCES)}, by which objects are scored; "
-                f"convert the data set from a form with a number for each object (files end in {ending})."
+                f"{root}: case {case} has no instance map in {' or '.join(_INSTANCES)}, which the scores of instances "
+                f"need. Convert the data set from a form with a number per instance (files end in {ending})."
             )
         with written_whole(folder / f"{case}.b2nd") as temporary:
             write_array(temporary, read_instance_map(found[0]).array[0])
@@ -185,7 +192,7 @@ def _test_cases(raw: RawDataset) -> tuple[RawCase, ...]:
 
 
 def _record(folder: Path) -> dict[str, object]:
-    """Return the record of a conversion; empty where a folder holds none."""
+    """Return the record of a conversion, or an empty one if it is missing."""
     path = folder / _RECORD
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content if isinstance(content, dict) else {}

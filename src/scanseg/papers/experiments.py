@@ -1,4 +1,4 @@
-"""The experiments of both papers: on which data, by which recipe, scored by which rule, and what was reported."""
+"""The experiments of both papers: data, recipes, rules and published results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from scanseg.papers.scoring import Scoring
 from scanseg.specs import Measure, Paper, PublishedResult, PublishedResults, Variant
 
 BASELINES = ("plain-unet", "residual-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
-"""Networks that train beside a paper's own."""
-_SEQUENCE_PEERS: dict[Paper, tuple[str, ...]] = {
+"""Baselines of both papers."""
+_SEQUENCE_BASELINES: dict[Paper, tuple[str, ...]] = {
     "msvm-unet": ("no-sequence",),
     "xlstm-unet": ("no-sequence", "mamba"),
 }
-"""The paper's own network with another sequence block, or none."""
+"""More baselines: the paper's network with another sequence block or without one."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment of a paper, or its protocol on data that the paper does not have."""
+    """One experiment of a paper, or its protocol on other data."""
 
     paper: Paper
     data: str
@@ -29,31 +29,35 @@ class Experiment:
     recipe: str
     measures: tuple[Measure, ...]
     published: Scoring
-    """As the paper scored."""
+    """Scoring of the paper."""
     held_out: Scoring
+    """Scoring of the protocol `held-out`."""
     patch_size: tuple[int, ...] | None = None
-    """As published; None: that of the recipe."""
+    """Published patch size in voxels. `None`: from the recipe."""
     batch_size: int | None = None
+    """Published batch size. `None`: from the recipe."""
     lr: float | None = None
-    """As published."""
+    """Published learning rate. `None`: 0.01."""
     lr_of_variant: tuple[tuple[Variant, float], ...] = ()
+    """Published learning rates of variants of the network."""
     epochs: int | None = None
+    """Published number of epochs. `None`: 1000."""
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Networks that may train beside the paper's own."""
-        return (*_SEQUENCE_PEERS[self.paper], *BASELINES)
+        """Names of all available baselines."""
+        return (*_SEQUENCE_BASELINES[self.paper], *BASELINES)
 
     @property
     def name(self) -> str:
-        """The experiment in words."""
+        """Name of the experiment for messages."""
         return f"{self.paper} on {self.data}, {self.num_axes}D"
 
 
-_SOUND = Scoring("skip")
+_HELD_OUT = Scoring("skip")
 _PICTURES = Scoring("skip", "voxels")
-"""Pictures have no spacing."""
-_OBJECTS = replace(_PICTURES, instances=True)
+"""Distances in voxels, because pictures have no spacing."""
+_INSTANCES = replace(_PICTURES, instances=True)
 _MSVM = Experiment(
     paper="msvm-unet",
     data="",
@@ -61,29 +65,29 @@ _MSVM = Experiment(
     recipe="msvm-unet",
     measures=("dice", "dice_of_cases", "hd95"),
     published=Scoring("transunet", "voxels"),
-    held_out=_SOUND,
+    held_out=_HELD_OUT,
     batch_size=32,
     lr=5e-4,
     epochs=300,
 )
 _ABDOMEN = Scoring("umamba", tolerance_preset="abdomen")
-_SOUND_ABDOMEN = Scoring("skip", tolerance_preset="abdomen")
+_HELD_OUT_ABDOMEN = Scoring("skip", tolerance_preset="abdomen")
 _XLSTM_2D = Experiment(
     paper="xlstm-unet",
     data="",
     num_axes=2,
     recipe="xlstm-unet-2d",
     measures=("dice", "dice_of_cases", "nsd"),
-    published=_SOUND,
-    held_out=_SOUND,
+    published=_HELD_OUT,
+    held_out=_HELD_OUT,
     epochs=1000,
 )
 _XLSTM_3D = replace(_XLSTM_2D, num_axes=3, recipe="xlstm-unet")
 _CELLS = replace(
     _XLSTM_2D,
     measures=("f1", "dice"),
-    published=_OBJECTS,
-    held_out=_OBJECTS,
+    published=_INSTANCES,
+    held_out=_INSTANCES,
     lr_of_variant=(("bot", 0.007), ("enc", 0.0015)),
 )
 
@@ -97,7 +101,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         patch_size=(320, 320),
         lr=0.005,
         published=_ABDOMEN,
-        held_out=_SOUND_ABDOMEN,
+        held_out=_HELD_OUT_ABDOMEN,
     ),
     replace(
         _XLSTM_3D,
@@ -105,7 +109,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         patch_size=(48, 160, 224),
         lr=0.005,
         published=_ABDOMEN,
-        held_out=_SOUND_ABDOMEN,
+        held_out=_HELD_OUT_ABDOMEN,
     ),
     replace(
         _XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01, published=_PICTURES, held_out=_PICTURES
@@ -124,8 +128,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     replace(_XLSTM_3D, data="hippocampus"),
 )
-"""Those of the papers (section 1 of the design's experiments), and both protocols on data that is easily had: nuclei of
-dsb2018, polyps of kvasir-seg, hippocampus."""
+"""Experiments of the papers, and both protocols on data that is easy to download: nuclei of dsb2018, polyps of
+kvasir-seg, hippocampus."""
 
 
 def find_experiment(paper: Paper, data: str, *, num_axes: int | None = None) -> Experiment:
@@ -134,23 +138,23 @@ def find_experiment(paper: Paper, data: str, *, num_axes: int | None = None) -> 
     Args:
         paper: The paper.
         data: Name of the data set.
-        num_axes: Axes of the network, where there is a choice; None: 2 where both are there, as in the paper's tables.
+        num_axes: Number of spatial axes of the network. `None`: 2 if the paper has both, as in its tables.
 
     Raises:
-        UsageError: There is no such experiment; those that there are are listed.
+        UsageError: The experiment does not exist. The message lists all of them.
     """
-    known = [one for one in EXPERIMENTS if one.paper == paper]
-    found = [one for one in known if one.data == data and num_axes in (None, one.num_axes)]
+    of_paper = [one for one in EXPERIMENTS if one.paper == paper]
+    found = [one for one in of_paper if one.data == data and num_axes in (None, one.num_axes)]
     if not found:
-        there = ", ".join(f"{one.data} ({one.num_axes}D)" for one in known)
-        asked = data if num_axes is None else f"{data} ({num_axes}D)"
-        raise UsageError(f"{paper} has no experiment on {asked}; it has {there}")
+        available = ", ".join(f"{one.data} ({one.num_axes}D)" for one in of_paper)
+        requested = data if num_axes is None else f"{data} ({num_axes}D)"
+        raise UsageError(f"{paper} has no experiment on {requested}. Choose one of {available}")
     return min(found, key=lambda one: one.num_axes)
 
 
 @cache
 def published_results() -> PublishedResults:
-    """Return what the papers reported, which lies beside this module as JSON."""
+    """Return the published results of both papers."""
     text = resources.files(__package__).joinpath("published", "results.json").read_text(encoding="utf-8")
     return PublishedResults.model_validate_json(text)
 

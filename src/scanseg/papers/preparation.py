@@ -65,7 +65,9 @@ def prepare_reproduction(
     *,
     context: RunContext,
 ) -> None:
-    """Convert, plan and preprocess. The setup is written last and marks the folder as prepared.
+    """Convert, plan and preprocess.
+
+    The setup is written last and marks the folder as prepared.
 
     Args:
         experiment: The experiment.

@@ -1,4 +1,4 @@
-"""Plans of the papers' experiments: as published, with held-out cases, and at a small size."""
+"""Plans of the papers' experiments: `published`, `held-out` and quick."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from scanseg.specs import (
 )
 
 Optimizer = Literal["sgd", "adamw"]
-"""Of xLSTM-UNet as published: that of the code, or that of the text."""
+"""Optimizer of the published xLSTM-UNet: `sgd` of its code, or `adamw` of its text."""
 
 FROZEN_EPOCHS = 10
-"""Epochs in which MSVM-UNet's encoder rests, where it comes with ImageNet weights."""
-_SLOW_PEERS = frozenset({"segresnet", "unetr", "swin-unetr"})
+"""Epochs with a frozen encoder of MSVM-UNet, if it has ImageNet weights."""
+_ADAMW_BASELINES = frozenset({"segresnet", "unetr", "swin-unetr"})
 _QUICK_AXES = {2: (64, 64), 3: (32, 32, 64)}
 _QUICK_BASELINES: dict[str, dict[str, object]] = {
     "segresnet": {"features": 8, "blocks_encoder": (1, 1, 1, 1)},
@@ -37,17 +37,19 @@ _QUICK_BASELINES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class ProtocolChoices:
-    """What may be said of a protocol's plan."""
+    """Choices for the plan of a protocol."""
 
     protocol: Protocol
     variant: Variant = "enc"
     optimizer: Optimizer = "sgd"
     with_encoder: bool = False
-    """The encoder of MSVM-UNet comes with ImageNet weights."""
+    """The encoder of MSVM-UNet has ImageNet weights."""
     choose_best: bool = True
-    """Soundly: validation cases choose the weights, since others are scored."""
+    """With `held-out`: choose the best weights on validation cases, because other cases are scored."""
     quick: bool = False
+    """Plan the same steps with a small network and small patches."""
     settings: tuple[str, ...] = ()
+    """Changes to the plan, each `path.to.key=value`. They are applied last."""
 
 
 def protocol_plan(
@@ -57,8 +59,8 @@ def protocol_plan(
 
     Args:
         experiment: The experiment.
-        dataset: Folder of the raw data set; it is measured by its training cases.
-        choices: Protocol and variant, and what the user changes last of all.
+        dataset: Folder of the raw data set. The fingerprint covers its training cases.
+        choices: Protocol, variant and settings.
         context: Worker processes and progress.
 
     Raises:
@@ -82,7 +84,7 @@ def protocol_plan(
 
 
 def _as_published(experiment: Experiment, plan: Plan, choices: ProtocolChoices) -> Plan:
-    """Change what the paper did otherwise than our recipe."""
+    """Apply the differences between the paper and our recipe."""
     if experiment.batch_size is not None:
         plan = apply_settings(plan, (f"sampling.batch_size={experiment.batch_size}",))
     if experiment.paper == "msvm-unet":
@@ -113,31 +115,32 @@ def _as_published(experiment: Experiment, plan: Plan, choices: ProtocolChoices) 
 
 
 def baseline_plan(plan: Plan, baseline: str) -> Plan:
-    """Put a baseline into the place of a plan's network.
+    """Replace the network of a plan with a baseline.
 
-    All else stays, save that networks with attention, and SegResNet, do not learn by SGD: they get AdamW at 1e-4.
+    Everything else stays the same, except the optimizer: networks with attention, and SegResNet, do not learn with SGD
+    and get AdamW with a learning rate of 1e-4.
 
     Args:
-        plan: The plan of the paper's own network.
-        baseline: A kind of network, or the own one with another sequence block: `no-sequence`, `mamba`.
+        plan: The plan of the paper's network.
+        baseline: Kind of the network. `no-sequence` and `mamba` are the paper's network with another sequence block.
 
     Raises:
-        UsageError: There is no such baseline, or it does not fit.
+        UsageError: The baseline is unknown, or it does not fit.
     """
-    resting = plan.training.model_copy(update={"frozen_encoder_epochs": 0})
-    plan = plan.model_copy(update={"training": resting})
+    unfrozen = plan.training.model_copy(update={"frozen_encoder_epochs": 0})
+    plan = plan.model_copy(update={"training": unfrozen})
     if baseline in ("no-sequence", "mamba"):
         block = "none" if baseline == "no-sequence" else baseline
         return apply_settings(plan, (f"network.sequence_block={block}",))
     other = replace_network(plan, baseline)
-    if baseline in _SLOW_PEERS and isinstance(plan.training.optimizer, SGDSpec):
+    if baseline in _ADAMW_BASELINES and isinstance(plan.training.optimizer, SGDSpec):
         training = plan.training.model_copy(update={"optimizer": AdamWSpec(lr=1e-4, weight_decay=1e-5)})
         other = other.model_copy(update={"training": training})
     return other
 
 
 def quick_plan(plan: Plan) -> Plan:
-    """Return a plan of the same steps at a size at which they take seconds on a CPU.
+    """Return a small plan with the same steps, which trains in seconds on a CPU.
 
     Args:
         plan: The plan.
@@ -161,7 +164,7 @@ def quick_plan(plan: Plan) -> Plan:
 
 
 def quick_network(plan: Plan) -> Plan:
-    """Return a plan whose network is small.
+    """Return a plan with a small network.
 
     Args:
         plan: The plan.
@@ -181,18 +184,18 @@ def quick_network(plan: Plan) -> Plan:
 
 
 def check_baselines(experiment: Experiment, baselines: Sequence[str]) -> tuple[str, ...]:
-    """Return the baselines that were asked for, each once; `all` stands for all of them.
+    """Return the requested baselines, each once.
 
     Args:
         experiment: The experiment.
-        baselines: Names.
+        baselines: Names of baselines. `all`: all baselines of the experiment.
 
     Raises:
-        UsageError: The experiment has no such baseline.
+        UsageError: A baseline is unknown.
     """
     unknown = sorted(set(baselines) - {*experiment.baselines, "all"})
     if unknown:
         raise UsageError(
-            f"baselines {', '.join(unknown)} are unknown; choose of {', '.join(experiment.baselines)}, or all"
+            f"baselines: expected names of {', '.join(experiment.baselines)}, or all, got {', '.join(unknown)}"
         )
     return experiment.baselines if "all" in baselines else tuple(dict.fromkeys(baselines))

@@ -1,4 +1,4 @@
-"""Comparisons that come with the package."""
+"""Ready comparisons of the package."""
 
 from importlib import resources
 from pathlib import Path
@@ -10,7 +10,7 @@ _READY = "ready"
 
 
 def ready_comparisons() -> dict[str, ComparisonSpec]:
-    """Return the studies that come with the package, by name."""
+    """Return the ready comparisons by name."""
     folder = resources.files(__package__).joinpath(_READY)
     files = sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.endswith(".json"))
     return {
@@ -19,19 +19,19 @@ def ready_comparisons() -> dict[str, ComparisonSpec]:
     }
 
 
-def find_comparison(study: str) -> ComparisonSpec:
-    """Read a study from a file, or return one that comes with the package.
+def find_comparison(name: str) -> ComparisonSpec:
+    """Read a comparison from a file, or return a ready one.
 
     Args:
-        study: Path of a JSON file, or a name.
+        name: Path of a JSON file, or the name of a ready comparison.
 
     Raises:
-        InputError: The file describes no study.
-        UsageError: There is no such file and no such name.
+        InputError: The file is not a comparison.
+        UsageError: The name is neither a file nor a ready comparison.
     """
-    if Path(study).is_file():
-        return ComparisonSpec.read(Path(study))
+    if Path(name).is_file():
+        return ComparisonSpec.read(Path(name))
     ready = ready_comparisons()
-    if study not in ready:
-        raise UsageError(f"study {study!r} is neither a file nor one of {', '.join(ready)}")
-    return ready[study]
+    if name not in ready:
+        raise UsageError(f"comparison: expected a file or one of {', '.join(ready)}, got {name!r}")
+    return ready[name]

@@ -1,4 +1,4 @@
-"""Reproduce an experiment of a paper: train its network and baselines, score them, and write the table."""
+"""Reproduce an experiment of a paper: train, score and write the table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def reproduce(
         source: Folder of the data set, in any form that `scanseg data convert` reads. Not needed to resume.
         output: Folder to write.
         request: The experiment and how to run it.
-        resume: Go on with the reproduction in the output folder. Seeds and baselines may be added.
+        resume: Resume the reproduction in the output folder. Seeds and baselines may be added.
         prepare_only: Stop before the first training.
         stop_after_minutes: Stop after this time, as Ctrl-C does. `None`: no limit.
         context: Device, worker processes, progress and stopping.
@@ -83,7 +83,7 @@ def reproduce(
 def _jobs(
     work: PreparedReproduction, baselines: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, list[TrainingJob]]:
-    """Return the trainings by method, the paper's own network first."""
+    """Return the trainings by method, the paper's network first."""
     own = work.prepared.plan
     methods: dict[str, Plan] = {work.experiment.paper: own}
     for baseline in baselines:
@@ -116,7 +116,7 @@ class _TrainAndScore:
         return self.training.name
 
     def run(self, context: RunContext) -> None:
-        """Train, unless that is done, and score."""
+        """Train unless the training is finished, and score."""
         if not self.training.is_finished:
             _with_encoder(self.training, self.encoder_weights).run(context)
         folder = ModelFolder.open(self.training.folder)
@@ -139,7 +139,11 @@ def _run(
     *,
     context: RunContext,
 ) -> InterruptionError | None:
-    """Train and score all jobs, first all methods with the first seed; return the interruption, if any."""
+    """Train and score all jobs, seed by seed.
+
+    Returns:
+        The interruption, or `None` if all jobs are done.
+    """
     by_seed = zip(*jobs.values(), strict=True)
     steps = [_TrainAndScore(job, work, request.encoder_weights) for of_seed in by_seed for job in of_seed]
     try:
@@ -150,11 +154,11 @@ def _run(
 
 
 def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob:
-    """Return a training that begins with ImageNet weights in its encoder, if there are any for it."""
+    """Return a training with ImageNet weights in its encoder, if it uses them."""
     if encoder_weights is None or job.prepared.plan.training.frozen_encoder_epochs == 0:
         return job
     if job.is_started and ModelFolder.open(job.folder).read_run() is not None:
-        return job  # the run record knows its initial weights
+        return job  # the run record has its initial weights
     path = job.folder.with_name(f"{job.folder.name}-initial")
     if not (ModelFolder.exists(path) and ModelFolder.open(path).has_weights()):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,10 +173,9 @@ def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob
 
 
 def _scored_weights(work: PreparedReproduction, folder: ModelFolder) -> Iterator[TrainedWeights]:
-    """Give the weights to score.
+    """Yield the weights to score.
 
-    With held-out cases these are the exported weights. As published, they are the last, and those that were best on
-    the scored cases.
+    `held-out`: the exported weights. `published`: the last weights, and the best ones on the scored cases.
     """
     if work.setup.protocol == "held-out":
         record = folder.read_run()

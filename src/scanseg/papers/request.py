@@ -17,7 +17,7 @@ _NO_ENCODER = (
 
 @dataclass(frozen=True)
 class ReproductionRequest:
-    """An experiment of a paper, and how to run it."""
+    """An experiment of a paper, and the choices for running it."""
 
     paper: Paper
     data: str
@@ -32,7 +32,7 @@ class ReproductionRequest:
     from_scratch: bool = False
     """Train MSVM-UNet from random weights."""
     baselines: tuple[str, ...] = ()
-    """Networks to train beside it."""
+    """Baselines to train too."""
     seeds: tuple[int, ...] = ()
     """Random seeds. Empty: 0 for `published`, 0 to 2 for `held-out`."""
     quick: bool = False
@@ -44,7 +44,7 @@ class ReproductionRequest:
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds, or those of the protocol."""
+        """The given seeds, or the default ones of the protocol."""
         return self.seeds or _SEEDS[self.protocol]
 
     @property
@@ -53,7 +53,7 @@ class ReproductionRequest:
         return self.variant if self.paper == "xlstm-unet" else None
 
     def check_encoder(self) -> None:
-        """Refuse to train MSVM-UNet from scratch unless that was asked for.
+        """Check the choice of initial weights for the encoder of MSVM-UNet.
 
         Raises:
             InputError: The file of the encoder's weights is missing.

@@ -31,13 +31,15 @@ class Scoring:
     rule: RuleName
     distance_unit: DistanceUnit = "mm"
     tolerance_mm: float = 2.0
+    """Tolerance of NSD, in the distance unit."""
     tolerance_preset: str | None = None
+    """Name of published tolerances for some labels."""
     instances: bool = False
     """Score instances too. The labels are interior and boundary."""
 
     @property
     def tolerance(self) -> str:
-        """The tolerance of NSD in words."""
+        """Description of the tolerance of NSD."""
         unit = "mm" if self.distance_unit == "mm" else "pixels"
         if self.tolerance_preset is None:
             return f"{self.tolerance_mm:g} {unit}"
@@ -54,7 +56,9 @@ def score_test_cases(
     instances: Path | None,
     context: RunContext,
 ) -> None:
-    """Predict and score test cases, and write the scores to the model folder; existing scores are kept.
+    """Score test cases and write the scores to the model folder.
+
+    Existing scores are kept.
 
     Args:
         folder: A trained model.
@@ -77,7 +81,9 @@ def score_test_cases(
     tolerances = _tolerances(scoring, tuple(dataset.foreground))
     scores, instance_scores = [], {}
     for number, name in enumerate(cases):
-        raise_if_stopped(context.should_stop, f"{folder.path} is trained but not scored; go on with --resume")
+        raise_if_stopped(
+            context.should_stop, f"{folder.path} is trained but not scored; continue with --resume"
+        )
         context.progress(ProgressUpdate("scoring", number, len(cases), name))
         case = store.case(name)
         label_map = predictor.predict_preprocessed(
@@ -121,7 +127,7 @@ def score_test_cases(
 
 
 def _tolerances(scoring: Scoring, labels: Sequence[str]) -> dict[str, float]:
-    """Return the tolerance of every label."""
+    """Return the tolerance of every label, in the distance unit."""
     preset = {} if scoring.tolerance_preset is None else preset_tolerances(scoring.tolerance_preset, labels)
     return dict.fromkeys(labels, scoring.tolerance_mm) | preset
 

@@ -1,4 +1,4 @@
-"""The table of a reproduction: rows of what was trained here beside what was published, as Markdown, CSV and HTML."""
+"""Tables of reproductions, with own and published rows, in four formats."""
 
 import csv
 import html
@@ -25,7 +25,7 @@ from scanseg.specs import (
 )
 
 TABLE = "table"
-"""Name of the table's files, without their ending."""
+"""Name of the table files without ending."""
 _HEADS: dict[Measure, str] = {
     "dice": "Dice",
     "dice_of_cases": "Dice (mean of cases)",
@@ -37,7 +37,7 @@ _HEADS: dict[Measure, str] = {
 
 @dataclass(frozen=True)
 class TestScores:
-    """What one training scored with one of its weights."""
+    """Test scores of one training with one of its weights."""
 
     method: str
     folder: ModelFolder
@@ -47,7 +47,7 @@ class TestScores:
 
     @property
     def measures(self) -> dict[Measure, float | None]:
-        """Every measure that there is; None: nothing was counted."""
+        """All available measures. `None`: no label was scored."""
         summary = self.report.summary
         found: dict[Measure, float | None] = {
             "dice": summary.mean_over_labels.dice,
@@ -67,24 +67,24 @@ def make_reproduction(
     train_cases: int,
     missing: tuple[str, ...],
 ) -> Reproduction:
-    """Set up the table.
+    """Return the table of a reproduction.
 
     Args:
         experiment: The experiment.
-        setup: What was prepared for it.
-        scoring: How it was scored.
-        scores: Those of every training that is done.
-        train_cases: Cases from which they learnt.
-        missing: What is still to be done.
+        setup: Its setup.
+        scoring: The metric rule and its tolerances.
+        scores: Test scores of all finished trainings.
+        train_cases: Number of training cases.
+        missing: Names of the missing trainings and scores.
     """
     groups: dict[tuple[str, TrainedWeights], list[TestScores]] = {}
     for one in scores:
         groups.setdefault((one.method, one.weights), []).append(one)
     ours = [
-        _row_here(group, experiment, checkpoint=_checkpoint_words(setup, checkpoint))
+        _own_row(group, experiment, checkpoint=_describe_checkpoint(setup, checkpoint))
         for (_, checkpoint), group in groups.items()
     ]
-    published = [_row_published(row) for row in results_of(experiment) if _is_comparable(row, setup)]
+    published = [_published_row(row) for row in results_of(experiment) if _is_comparable(row, setup)]
     own = [row for row in ours if row.method == experiment.paper]
     baselines = [row for row in ours if row.method != experiment.paper]
     return Reproduction(
@@ -106,12 +106,12 @@ def make_reproduction(
 
 
 def write_tables(table: Reproduction, folder: Path, *, measures: Sequence[Measure]) -> None:
-    """Write the table to a folder, in all its forms.
+    """Write the table as JSON, Markdown, CSV and HTML.
 
     Args:
         table: The table.
-        folder: Where to.
-        measures: Columns before those of the labels.
+        folder: Folder to write.
+        measures: Columns before the columns of the labels.
     """
     rows = table_rows(table, measures)
     write_text(folder / f"{TABLE}.json", table.to_json())
@@ -121,11 +121,13 @@ def write_tables(table: Reproduction, folder: Path, *, measures: Sequence[Measur
 
 
 def table_rows(table: Reproduction, measures: Sequence[Measure]) -> list[tuple[str, ...]]:
-    """Return the cells of the table, its head first; scores from 0 to 1 are in percent.
+    """Return the rows of the table, the head first.
+
+    Scores from 0 to 1 are in percent.
 
     Args:
         table: The table.
-        measures: Columns before those of the labels.
+        measures: Columns before the columns of the labels.
     """
     labels = list(dict.fromkeys(label for row in table.rows for label in row.labels))
     unit = f" ({table.distance_unit})"
@@ -133,14 +135,14 @@ def table_rows(table: Reproduction, measures: Sequence[Measure]) -> list[tuple[s
     rows: list[tuple[str, ...]] = [("method", "from", "weights", "seeds", *heads, *labels)]
     for row in table.rows:
         seeds = str(len(row.seeds)) if row.seeds else ""
-        scores = (_cell(row.measures.get(name), percent=name != "hd95") for name in measures)
-        organs = (_cell(row.labels.get(label), percent=True) for label in labels)
-        rows.append((row.method, row.origin, row.checkpoint, seeds, *scores, *organs))
+        scores = (_format_score(row.measures.get(name), percent=name != "hd95") for name in measures)
+        label_scores = (_format_score(row.labels.get(label), percent=True) for label in labels)
+        rows.append((row.method, row.origin, row.checkpoint, seeds, *scores, *label_scores))
     return rows
 
 
 def table_notes(table: Reproduction) -> list[str]:
-    """Return what must be said with the table: rule, checkpoint, seeds, cases, encoder, and where numbers come from.
+    """Return the notes of the table: protocol, rule, weights, seeds, encoder and sources.
 
     Args:
         table: The table.
@@ -149,61 +151,67 @@ def table_notes(table: Reproduction) -> list[str]:
     seeds = sorted({seed for row in here for seed in row.seeds})
     weights = ", ".join(dict.fromkeys(row.checkpoint for row in here)) or "none yet"
     quick = (
-        " Made with --quick: networks and images are small, and the scores mean nothing."
+        " Made with --quick: networks and images are small, and the scores have no meaning."
         if table.quick
         else ""
     )
     lines = [
         f"Protocol {table.protocol}: {table.train_cases} training cases, scored on {table.scored}.{quick}",
-        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}){_distances(table)}. Dice is the mean over labels "
-        "of the mean over cases, unless it says otherwise.",
-        f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}; ± is their standard deviation.",
+        f"Rule {table.rule} ({METRIC_RULES[table.rule].description}){_describe_distances(table)}. Dice is the mean "
+        "over labels of the mean over cases, unless the head of the column names another mean.",
+        f"Weights: {weights}. Seeds: {', '.join(map(str, seeds)) or 'none yet'}. ± is the standard deviation "
+        "over seeds.",
     ]
     if here:
-        lines.append(f"Trained here: {'; '.join(dict.fromkeys(_training(row) for row in here))}.")
+        lines.append(f"Trained here: {'; '.join(dict.fromkeys(_describe_training(row) for row in here))}.")
     if any("f1" in row.measures for row in table.rows):
         lines.append(
-            "F1 of instances: connected parts of label 1, without those at the border, matched one to one at an overlap "
-            "(IoU) of at least 0.5; mean over images."
+            "F1 of instances: connected components of label 1, except those at the border, matched one to one at an "
+            "overlap (IoU) of at least 0.5. Mean over images."
         )
     source = published_results().sources[table.paper]
     if any(row.origin == "published" for row in table.rows):
-        lines.append(f"Published rows: {source}; on the paper's own test cases.")
+        lines.append(f"Published rows: {source}, on the test cases of the paper.")
     else:
-        lines.append(f"No published rows: {source} has none of this.")
+        lines.append(f"No published rows: {source} has no results of this experiment.")
     if table.encoder:
         lines.append(f"Encoder of MSVM-UNet: {table.encoder}.")
     lines += [f"{row.method} ({row.origin}): {row.note}." for row in table.rows if row.note]
     lines += [f"Data: {note}." for note in table.notes]
     if table.missing:
-        lines.append(f"Still to be done: {', '.join(table.missing)}.")
+        lines.append(f"Still missing: {', '.join(table.missing)}.")
     return lines
 
 
-def _training(row: ReproductionRow) -> str:
-    """Say how large a network is and how long it was trained."""
+def _describe_training(row: ReproductionRow) -> str:
+    """Return the size of a network and the length of its training in words."""
     if row.parameters is None or row.training_seconds is None or row.epochs_done is None:
-        return f"{row.method}, whose record is gone"
+        return f"{row.method}, whose run record is missing"
     return (
         f"{row.method}, {row.parameters / 1e6:.2f} million parameters, {row.epochs_done:g} of {row.epochs_planned} "
         f"epochs in {row.training_seconds / 60:.1f} minutes"
     )
 
 
-def _distances(table: Reproduction) -> str:
-    """Say how the distances in the table are measured."""
+def _describe_distances(table: Reproduction) -> str:
+    """Return the unit or the tolerance of the distances in words."""
     if table.tolerance:
         return f"; NSD within {table.tolerance}"
     has_hd95 = any("hd95" in row.measures for row in table.rows)
     return f"; HD95 in {table.distance_unit}" if has_hd95 else ""
 
 
-def _row_here(group: Sequence[TestScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
-    """Return the row of one method with one of its weights, over its seeds."""
+def _own_row(group: Sequence[TestScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
+    """Return the row of a method over its seeds.
+
+    Args:
+        group: Test scores of each seed with the same weights.
+        experiment: The experiment.
+        checkpoint: Description of the weights.
+    """
     found = [one.measures for one in group]
     spreads = {name: _spread([measures.get(name) for measures in found]) for name in experiment.measures}
-    records = [one.folder.read_run() for one in group]
-    there = [record for record in records if record is not None]
+    records = [record for one in group if (record := one.folder.read_run()) is not None]
     infinite = sum(label.hd95_infinite for one in group for label in one.report.summary.labels.values())
     return ReproductionRow(
         method=group[0].method,
@@ -216,15 +224,17 @@ def _row_here(group: Sequence[TestScores], experiment: Experiment, *, checkpoint
             label: _spread([one.report.summary.label_means()[label] for one in group])
             for label in group[0].report.labels
         },
-        parameters=there[0].num_parameters if there else None,
-        training_seconds=mean(record.training_seconds for record in there) if there else None,
-        epochs_done=mean(record.epochs_done for record in there) if there else None,
+        parameters=records[0].num_parameters if records else None,
+        training_seconds=mean(record.training_seconds for record in records) if records else None,
+        epochs_done=mean(record.epochs_done for record in records) if records else None,
         epochs_planned=group[0].folder.plan.training.epochs,
-        note=f"{infinite} infinite HD95 are in no mean" if infinite and "hd95" in experiment.measures else "",
+        note=f"{infinite} infinite HD95 do not count in the means"
+        if infinite and "hd95" in experiment.measures
+        else "",
     )
 
 
-def _row_published(row: PublishedResult) -> ReproductionRow:
+def _published_row(row: PublishedResult) -> ReproductionRow:
     return ReproductionRow(
         method=row.method,
         origin="published",
@@ -236,12 +246,15 @@ def _row_published(row: PublishedResult) -> ReproductionRow:
 
 
 def _is_comparable(row: PublishedResult, setup: ReproductionSetup) -> bool:
-    """Whether a published row stands beside what was trained: baselines, and the same variant of the own network."""
+    """Return whether a published row belongs in the table.
+
+    Baselines do, and so does the paper's network in the same variant.
+    """
     return row.variant is None or row.variant == setup.variant
 
 
-def _checkpoint_words(setup: ReproductionSetup, checkpoint: TrainedWeights) -> str:
-    """Say which weights these are."""
+def _describe_checkpoint(setup: ReproductionSetup, checkpoint: TrainedWeights) -> str:
+    """Return the scored weights in words."""
     if checkpoint == "last":
         return "last"
     if setup.chosen_on_scored:
@@ -250,15 +263,15 @@ def _checkpoint_words(setup: ReproductionSetup, checkpoint: TrainedWeights) -> s
 
 
 def _spread(values: Iterable[float | None]) -> Spread | None:
-    """Return mean and standard deviation of the values that there are."""
-    there = [value for value in values if value is not None]
-    if not there:
+    """Return mean and standard deviation of the values that are not `None`."""
+    counted = [value for value in values if value is not None]
+    if not counted:
         return None
-    return Spread(mean=mean(there), std=stdev(there) if len(there) > 1 else None)
+    return Spread(mean=mean(counted), std=stdev(counted) if len(counted) > 1 else None)
 
 
-def _cell(spread: Spread | None, *, percent: bool) -> str:
-    """Write a score."""
+def _format_score(spread: Spread | None, *, percent: bool) -> str:
+    """Return a score with its standard deviation, or - if it is missing."""
     if spread is None:
         return "-"
     factor = 100 if percent else 1
@@ -273,8 +286,8 @@ def _title(table: Reproduction) -> str:
 def _markdown(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     rule = f"|{'---|' * len(rows[0])}"
-    said = "\n".join(f"- {line}" for line in table_notes(table))
-    return f"# {_title(table)}\n\n" + "\n".join([head, rule, *body]) + f"\n\n{said}\n"
+    notes = "\n".join(f"- {line}" for line in table_notes(table))
+    return f"# {_title(table)}\n\n" + "\n".join([head, rule, *body]) + f"\n\n{notes}\n"
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:
@@ -284,12 +297,12 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _html(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
-    """Return a page that needs nothing beside it."""
+    """Return a self-contained HTML page."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
     )
-    said = "\n".join(f"<li>{html.escape(line)}</li>" for line in table_notes(table))
+    notes = "\n".join(f"<li>{html.escape(line)}</li>" for line in table_notes(table))
     style = (
         "body{font:15px/1.5 sans-serif;margin:2em;max-width:110em}table{border-collapse:collapse}"
         "th,td{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:right}"
@@ -299,5 +312,5 @@ def _html(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{style}</style></head>\n<body><h1>{title}</h1>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n"
-        f"<ul>\n{said}\n</ul></body></html>\n"
+        f"<ul>\n{notes}\n</ul></body></html>\n"
     )
