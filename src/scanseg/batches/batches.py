@@ -102,7 +102,11 @@ class _Series:
         return [np.random.default_rng([self.seed, self.stream, each, *numbers]) for each in iterations]
 
     def patches(self, iterations: Sequence[int]) -> _Patches:
-        """Draw the patches of the shard as in the whole batch."""
+        """Draw the patches of the shard as in the whole batch.
+
+        Args:
+            iterations: Numbers of the batches.
+        """
         sampling, size, part = self.sampling, box_size(self.sampling), self.shard.of(self.sampling.batch_size)
         numbers = {"seed": self.seed, "stream": self.stream}
         positions = PatchPositions.join(

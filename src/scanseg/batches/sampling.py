@@ -37,7 +37,11 @@ class PatchPositions:
 
     @classmethod
     def join(cls, batches: "Sequence[PatchPositions]") -> "PatchPositions":
-        """Return the patches of several batches in order."""
+        """Return the patches of several batches in order.
+
+        Args:
+            batches: Patches of each batch.
+        """
         return cls(
             np.concatenate([each.cases for each in batches]),
             np.concatenate([each.corners for each in batches]),

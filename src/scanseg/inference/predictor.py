@@ -275,7 +275,26 @@ class Predictor:
     ) -> PredictionRecord:
         """Segment every case of folders and files.
 
-        See `scanseg.inference.predict_folder` for the arguments, the output files and the errors.
+        The output folder holds one label map per case, `dataset.json` and the record `prediction.json`. While one case
+        is segmented, the next one is prepared and the previous one is written.
+
+        Args:
+            source: Folder of images named as in training, or the file of one case, or a list of these.
+            output: Folder for the results. It is created if it is missing.
+            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            probabilities: Write the probabilities too, as `CASE.npz`.
+            uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
+            overwrite: Replace files of an earlier prediction.
+            skip_existing: Skip cases whose files an earlier prediction of the same model wrote.
+            progress: Called with each progress update: every case and every pass of the network.
+
+        Returns:
+            The record.
+
+        Raises:
+            InputError: No cases are found, or files would be replaced. This is raised before any work. Or some cases
+                could not be segmented. This is raised after all other cases.
+            UsageError: The arguments exclude each other, or the plan has no mirror axes.
         """
         sources = [source] if isinstance(source, str | Path) else source
         return predict_folder(

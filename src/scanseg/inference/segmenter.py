@@ -38,10 +38,22 @@ class Segmenter(Protocol):
         """Return the model digest, 8 hexadecimal digits."""
 
     def num_members(self, *, mirror: bool) -> int:
-        """Return the number of averaged predictions: one per network and flip."""
+        """Return the number of averaged predictions: one per network and flip.
+
+        Args:
+            mirror: Average over flips along the plans' `inference.mirror_axes`.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
-        """Read and preprocess an image."""
+        """Read and preprocess an image on the host.
+
+        Args:
+            source: File of an image, its files, an image, or an array.
+            spacing: Millimetres per voxel of an array along its spatial axes.
+        """
 
     def predict_prepared(
         self,
@@ -52,4 +64,15 @@ class Segmenter(Protocol):
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
-        """Segment a prepared image."""
+        """Segment a prepared image.
+
+        Args:
+            prepared: Result of `prepare`.
+            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            probabilities: Return the probabilities too.
+            uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
+            progress: Called with each progress update.
+
+        Raises:
+            ScansegError: Memory ran out, or a logit is not finite.
+        """

@@ -215,11 +215,20 @@ class _Blend:
         """Number of the first slice in memory."""
 
     def reaches(self, start: Start) -> bool:
-        """Return whether a window lies in the slices in memory."""
+        """Return whether a window lies in the slices in memory.
+
+        Args:
+            start: First voxel of the window.
+        """
         return start[0] + self._patch[0] <= self._first + self._mean.shape[1]
 
     def add(self, logits: Float[Tensor, "output z y x"], start: Start) -> None:
-        """Add one window to the mean."""
+        """Add one window to the mean.
+
+        Args:
+            logits: Logits of the window.
+            start: First voxel of the window.
+        """
         z, y, x = start
         box = _box((z - self._first, y, x), self._patch)
         total, mean = self._total[box], self._mean[(slice(None), *box)]
@@ -227,14 +236,23 @@ class _Blend:
         mean.copy_(torch.lerp(mean.float(), logits.to(self.device, torch.float32), self._weights / total))
 
     def before(self, until: int, *, inner: Sequence[slice]) -> Float[Tensor, "output slab y x"]:
-        """Return the slices in memory before a slice, without padding."""
+        """Return the slices in memory before a slice, without padding.
+
+        Args:
+            until: Number of the slice.
+            inner: Box of the image in the padded image.
+        """
         z, y, x = inner
         low = max(0, z.start - self._first)
         high = max(low, min(until, z.stop) - self._first)
         return self._mean[:, low:high, y, x]
 
     def move_to(self, first: int) -> None:
-        """Drop the slices before one, and hold as many new ones behind."""
+        """Replace the first slices by new empty ones at the end.
+
+        Args:
+            first: Number of the first slice that stays in memory.
+        """
         count = first - self._first
         kept = self._total.shape[0] - count
         for held in (self._mean.transpose(0, 1), self._total):

@@ -118,10 +118,12 @@ def _require_cuda(name: str, index: int) -> None:
 
 
 def _has_mps() -> bool:
+    """Return whether an Apple GPU is available."""
     return torch.backends.mps.is_available()
 
 
 def _missing_mps() -> str:
+    """Return the reason why no Apple GPU is available."""
     if not torch.backends.mps.is_built():
         return f"this torch ({torch.__version__}) is built without MPS"
     return "torch finds no Apple GPU"
@@ -136,7 +138,14 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a device with its product name, or its threads."""
+    """Return a device with its product name, or its threads.
+
+    Args:
+        device: The device.
+
+    Returns:
+        Text for records, such as `cuda:0 (NVIDIA H200)` or `cpu (16 threads)`.
+    """
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":

@@ -55,7 +55,11 @@ def is_memory_error(error: BaseException) -> bool:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error reports too little memory of device or host."""
+    """Return whether an error reports too little memory of device or host.
+
+    Args:
+        error: Error without its causes.
+    """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and (_CPU_ALLOCATOR in str(error) or _lacks_gpu_memory(error))
     )
