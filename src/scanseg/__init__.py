@@ -1,7 +1,7 @@
-"""Segmentation of medical images with networks that read an image as a sequence.
+"""Segment medical images with networks that read an image as a sequence.
 
-The whole way in three calls: `scanseg.train(dataset, model)`, `scanseg.load(model).predict(image)`,
-`scanseg.evaluate(predictions, references)`. Networks alone are in `scanseg.networks`, errors in `scanseg.errors`.
+Three calls train, predict and score: `scanseg.train(dataset, model)`, `scanseg.load(model).predict(image)` and
+`scanseg.evaluate(predictions, references)`. Networks are in `scanseg.networks`, errors in `scanseg.errors`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the functions when they are first used, so that the command starts quickly."""
+    """Import a function at its first use, so that the command starts quickly."""
     if name in __all__:
         from scanseg import api
 
@@ -45,5 +45,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name the functions before they are first used, as those that complete names ask for them."""
+    """Return all public names, for completion in editors."""
     return sorted(globals().keys() | set(__all__))

@@ -124,7 +124,7 @@ def test_every_fold_begins_with_the_weights_also_after_resume(dataset, tmp_path)
     with pytest.raises(StoppedError):
         scanseg.cross_validate(dataset, study, initial_weights=model, **options, progress=stop_in("fold 1"))
     shutil.rmtree(study / "fold_1")
-    with pytest.raises(UsageError, match=rf"began with {model} weights, not elsewhere"):
+    with pytest.raises(UsageError, match=rf"have {model} initial weights, not elsewhere"):
         scanseg.cross_validate(dataset, study, initial_weights="elsewhere", resume=True, **options)
 
     scanseg.cross_validate(dataset, study, resume=True, **options)

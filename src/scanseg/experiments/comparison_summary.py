@@ -134,7 +134,7 @@ def _seed_means(runs: Sequence[ArmRun]) -> dict[int, float]:
 
 
 def _complete_seed_means(outcome: ArmOutcome, spec: ComparisonSpec) -> list[float]:
-    """Return the mean Dice of each seed with finished trainings on all folds."""
+    """Return the mean Dice of each seed that has all folds."""
     complete = {
         seed
         for seed in spec.seeds

@@ -160,10 +160,10 @@ def _check_folds(splits: Splits, *, where: Path) -> None:
 def _configuration_names(
     source: TrainingSource, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
 ) -> Sequence[str]:
-    """Return the names of the configurations of a new or a resumed cross-validation.
+    """Return the names of the configurations, new or resumed.
 
     Raises:
-        UsageError: A resumed cross-validation began with other recipes.
+        UsageError: A resumed cross-validation has other recipes.
     """
     plan = output / PLAN_FILE
     started = [] if plan.is_file() else _started_recipes(output)
@@ -206,7 +206,7 @@ def _find_initial_weights(configurations: Sequence[Configuration], request: Plan
     if given is not None and not started <= {given}:
         others = ", ".join(sorted(name or "random" for name in started - {given}))
         raise UsageError(
-            f"--initial-weights: the folds to resume began with {others} weights, not {given}. Leave the option out, "
+            f"--initial-weights: the folds to resume have {others} initial weights, not {given}. Leave the option out, "
             f"or choose another folder."
         )
     return Path(name) if len(started) == 1 and (name := next(iter(started))) else request.like

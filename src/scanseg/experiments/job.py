@@ -160,7 +160,7 @@ def _one_report(context: RunContext) -> Iterator[None]:
 
 @contextmanager
 def _draw_curves(folder: ModelFolder, context: RunContext) -> Iterator[RunContext]:
-    """Draw the curves of a training every few minutes and at its end.
+    """Draw the curves of a training repeatedly and at its end.
 
     They are also drawn if a signal stops the training.
 

@@ -81,7 +81,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class PairPrediction:
-    """A job that predicts the validation cases of one fold by all pairs."""
+    """A job that predicts the validation cases of one fold."""
 
     configurations: tuple[Configuration, ...]
     crossval: Path

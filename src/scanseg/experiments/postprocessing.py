@@ -90,7 +90,11 @@ def score_postprocessed(
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are not `None`, or `None` without values."""
+    """Return the mean without `None`.
+
+    Args:
+        values: Values. If all are `None`, the mean is `None`.
+    """
     counted = [value for value in values if value is not None]
     return float(np.mean(counted)) if counted else None
 

@@ -132,7 +132,7 @@ def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Jo
 
 
 def _prefix(progress: ProgressCallback, name: str) -> ProgressCallback:
-    """Return a callback that prepends the name of a job to the detail."""
+    """Return a callback that prepends the job's name to the detail."""
 
     def report(update: ProgressUpdate) -> None:
         progress(replace(update, detail=f"{name}; {update.detail}" if update.detail else name))
@@ -257,14 +257,14 @@ class _DevicePool:
             self.failures.append(f"{self.devices[place]} got no more jobs after two failures in a row")
 
     def _report(self, last: _Running | None = None) -> None:
-        """Report the number of finished jobs and the progress of the running ones."""
+        """Report finished jobs and the progress of running ones."""
         shown = [last] if last is not None else list(self.running.values())
         details = [f"{each.job.name}: {each.detail}" if each.detail else each.job.name for each in shown]
         self.context.progress(ProgressUpdate(self.task, self.num_done, self.num_jobs, "; ".join(details)))
 
     @contextmanager
     def _ended_at_exit(self) -> Iterator[None]:
-        """Stop the running jobs at the end of the block, and wait for them."""
+        """Stop the running jobs after the block, and wait for them."""
         try:
             yield
         finally:
@@ -309,7 +309,7 @@ class _ProgressSender:
     detail: str = ""
 
     def report(self, update: ProgressUpdate) -> None:
-        """Keep the detail, and send it if the last message is old enough."""
+        """Keep the detail, and send it if a message is due."""
         if not update.detail:
             return
         self.detail = update.detail if update.task == "training" else f"{update.task} {update.detail}"
@@ -323,6 +323,6 @@ class _ProgressSender:
 
 
 def _send(connection: Connection, message: object) -> None:
-    """Send a message. If the parent process has ended, the job continues without it."""
+    """Send a message to the parent process, if it still exists."""
     with suppress(OSError):
         connection.send(message)

@@ -80,7 +80,7 @@ def _prepare_job(
     resume: bool,
     context: RunContext,
 ) -> TrainingJob:
-    """Make or open plan and store, and check whether the training can start."""
+    """Make or open plan and store, and check the choices."""
     if resume:
         folder = ModelFolder.open(output)
         plan = apply_settings(folder.plan, request.settings)

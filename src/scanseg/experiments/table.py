@@ -39,7 +39,9 @@ def write_comparison(record: ComparisonRecord, folder: Path) -> None:
 
 
 def comparison_rows(record: ComparisonRecord) -> list[tuple[str, ...]]:
-    """Return the rows of the table, the head first. Dice is in percent.
+    """Return the rows of the table, the head first.
+
+    Dice is in percent.
 
     Args:
         record: The comparison.
@@ -92,7 +94,7 @@ def table_notes(record: ComparisonRecord) -> list[str]:
 
 
 def _sentence(one: ArmComparison) -> str:
-    """Return the result of an arm in a sentence."""
+    """Return the result of an arm in words."""
     if one.gain is None:
         return f"{one.arm} against {one.baseline}: not trained yet."
     seeds = "one seed, so the spread is unknown"
@@ -105,7 +107,7 @@ def _sentence(one: ArmComparison) -> str:
         )
     few = " (too few cases for the test)" if one.num_cases < _FEW_CASES else ""
     return (
-        f"{one.arm} against {one.baseline}: {_percent(one.gain, sign=True)} points of Dice, {seeds}; better in "
+        f"{one.arm} against {one.baseline}: {_percent(one.gain, sign=True)} points of Dice, {seeds}. Better in "
         f"{one.num_better} of {counted(one.num_cases, 'case')}, p {_p_value(one.p_corrected)}{few}."
     )
 
@@ -122,13 +124,13 @@ def _write_figure(record: ComparisonRecord, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     baseline = record.spec.baseline_name
     draw_spread(left, {arm.name: _dice_of(arm) for arm in record.arms}, baseline=baseline)
-    left.set_title("Each dot a training; mean and standard deviation", fontsize="medium")
+    left.set_title("One dot per training, with mean and standard deviation", fontsize="medium")
     metrics = {
         arm.name: [ModelFolder.open(path.parent / run.model).read_metrics() for run in arm.runs]
         for arm in record.arms
     }
     draw_dice_over_time(right, metrics, baseline=baseline)
-    right.set_title("Each line a training", fontsize="medium")
+    right.set_title("One line per training", fontsize="medium")
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -58,7 +58,7 @@ def read_checkpoint(state: Path) -> Checkpoint | None:
         state: Folder of the checkpoints.
 
     Returns:
-        The checkpoint, or `None` if there is none.
+        The checkpoint, or `None` if none exists.
 
     Raises:
         InputError: A part of the checkpoint is missing or damaged.

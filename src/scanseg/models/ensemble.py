@@ -112,7 +112,7 @@ def _check_compatible(differing: list[str], path: Path, first: Path, *, advice: 
 
 
 def _load_first_stage(folder: ModelFolder, *, device: torch.device) -> LoadedModel | None:
-    """Load the first stage of a cascade from the folder of the second stage."""
+    """Load the first stage of a cascade, if the plan has one."""
     return None if folder.plan.cascade is None else load_model(folder.first_stage_path, device=device)
 
 
@@ -158,7 +158,7 @@ def require_single(path: Path) -> None:
 
 
 def pair_prediction_path(crossval: Path, names: Sequence[str], case: str) -> Path:
-    """Return the file of the label map of a validation case from a pair.
+    """Return the file of a pair's label map of a validation case.
 
     Args:
         crossval: Folder of the cross-validation.

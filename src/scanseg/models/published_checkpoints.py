@@ -61,8 +61,8 @@ def read_official(path: Path) -> OfficialCheckpoint:
         path: The file.
 
     Raises:
-        InputError: The file is missing or damaged. Or it holds objects other than tensors, numbers and containers, or
-            no weights in a supported form.
+        InputError: The file is missing or damaged. Or it holds types other than tensors, numbers and containers, or no
+            weights in a supported form.
     """
     content = _load(path)
     form, state = _find_weights(path, content)
@@ -140,7 +140,7 @@ def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRe
 
 
 def import_encoder(path: Path, output: Path) -> ImportRecord:
-    """Write VMamba's ImageNet weights as a safetensors file for the encoder of an MSVM-UNet.
+    """Write VMamba's ImageNet weights for the encoder of an MSVM-UNet.
 
     Args:
         path: The checkpoint, of VMamba-T (V2).
@@ -242,7 +242,7 @@ def _safe_globals() -> list[Any]:
 
 
 def _refusal(path: Path, reason: str) -> str:
-    """Return a message that names the unsafe objects and the way around them."""
+    """Return a message about unsafe objects, with a workaround."""
     allowed = {
         "numpy.core.multiarray.scalar",
         "numpy._core.multiarray.scalar",

@@ -37,7 +37,7 @@ class ProtocolData:
 
 
 def convert_if_needed(data: str, source: Path, output: Path, *, context: RunContext) -> Path:
-    """Convert a data set to the raw layout, unless it is converted already.
+    """Convert a data set to the raw layout if necessary.
 
     Args:
         data: Name of the data set.
@@ -192,7 +192,7 @@ def _test_cases(raw: RawDataset) -> tuple[RawCase, ...]:
 
 
 def _record(folder: Path) -> dict[str, object]:
-    """Return the record of a conversion, or an empty one if it is missing."""
+    """Return the record of a conversion. Empty: no record."""
     path = folder / _RECORD
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content if isinstance(content, dict) else {}

@@ -140,7 +140,7 @@ def baseline_plan(plan: Plan, baseline: str) -> Plan:
 
 
 def quick_plan(plan: Plan) -> Plan:
-    """Return a small plan with the same steps, which trains in seconds on a CPU.
+    """Return a small plan that trains in seconds on a CPU.
 
     Args:
         plan: The plan.

@@ -154,7 +154,10 @@ def _run(
 
 
 def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob:
-    """Return a training with ImageNet weights in its encoder, if it uses them."""
+    """Return the training with ImageNet weights in its encoder.
+
+    Trainings without such weights, and started trainings, stay unchanged.
+    """
     if encoder_weights is None or job.prepared.plan.training.frozen_encoder_epochs == 0:
         return job
     if job.is_started and ModelFolder.open(job.folder).read_run() is not None:

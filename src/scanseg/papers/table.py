@@ -142,7 +142,7 @@ def table_rows(table: Reproduction, measures: Sequence[Measure]) -> list[tuple[s
 
 
 def table_notes(table: Reproduction) -> list[str]:
-    """Return the notes of the table: protocol, rule, weights, seeds, encoder and sources.
+    """Return the notes: protocol, rule, weights, seeds, encoder and sources.
 
     Args:
         table: The table.
@@ -184,7 +184,7 @@ def table_notes(table: Reproduction) -> list[str]:
 
 
 def _describe_training(row: ReproductionRow) -> str:
-    """Return the size of a network and the length of its training in words."""
+    """Return the size and training time of a network in words."""
     if row.parameters is None or row.training_seconds is None or row.epochs_done is None:
         return f"{row.method}, whose run record is missing"
     return (
@@ -196,9 +196,9 @@ def _describe_training(row: ReproductionRow) -> str:
 def _describe_distances(table: Reproduction) -> str:
     """Return the unit or the tolerance of the distances in words."""
     if table.tolerance:
-        return f"; NSD within {table.tolerance}"
+        return f". NSD within {table.tolerance}"
     has_hd95 = any("hd95" in row.measures for row in table.rows)
-    return f"; HD95 in {table.distance_unit}" if has_hd95 else ""
+    return f". HD95 in {table.distance_unit}" if has_hd95 else ""
 
 
 def _own_row(group: Sequence[TestScores], experiment: Experiment, *, checkpoint: str) -> ReproductionRow:
@@ -271,7 +271,7 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
 
 
 def _format_score(spread: Spread | None, *, percent: bool) -> str:
-    """Return a score with its standard deviation, or - if it is missing."""
+    """Return a score with its standard deviation, or a dash."""
     if spread is None:
         return "-"
     factor = 100 if percent else 1

@@ -48,7 +48,7 @@ def choose_case_storage(
 
 
 def free_host_bytes() -> int:
-    """Return the free memory of the host or of the container, in bytes."""
+    """Return the free memory of host or container in bytes."""
     free = [_available_bytes()]
     limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():

@@ -20,7 +20,7 @@ _WARM_UPS = 3
 
 
 class GraphedGradients:
-    """A CUDA graph that computes the loss and the gradients of a batch.
+    """CUDA graph for the loss and the gradients of a batch.
 
     After a call the gradients are in the parameters' `grad`. It must stay there and not be set to `None`.
     """
@@ -55,7 +55,7 @@ class GraphedGradients:
                 ) from error
 
     def _warm_up(self, compute: Callable[[Batch], Tensor], network: nn.Module) -> None:
-        """Run the computation a few times on another stream, and drop the gradients."""
+        """Run the computation on another stream, and drop the gradients."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -66,7 +66,7 @@ class GraphedGradients:
         network.zero_grad(set_to_none=True)
 
     def __call__(self, batch: Batch) -> Float[Tensor, ""]:
-        """Compute the gradients of a batch and return its loss (a scalar on the GPU)."""
+        """Compute the gradients of a batch and return its loss."""
         self._batch.images.copy_(batch.images)
         self._batch.label_maps.copy_(batch.label_maps)
         self.graph.replay()

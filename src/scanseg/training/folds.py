@@ -33,7 +33,7 @@ def choose_fold(store: Store, fold: FoldChoice) -> Fold:
 
 
 def choose_cases(folder: ModelFolder, store: Store, *, fold: FoldChoice | None) -> tuple[FoldChoice, Fold]:
-    """Return the fold and the cases of a new or a resumed training.
+    """Return fold and cases of a new or resumed training.
 
     A resumed training keeps its cases, even if the splits have changed or the data set has grown. Otherwise it could
     be scored on its own training cases.
@@ -45,7 +45,7 @@ def choose_cases(folder: ModelFolder, store: Store, *, fold: FoldChoice | None) 
 
     Raises:
         InputError: The store lacks cases of the resumed training.
-        UsageError: The fold does not exist, the training began with another one, or it has not begun.
+        UsageError: The fold does not exist, the training started with another one, or it has not started.
     """
     record = folder.read_run()
     if record is not None:
@@ -61,7 +61,7 @@ def choose_cases(folder: ModelFolder, store: Store, *, fold: FoldChoice | None) 
         )
     if fold is None:
         raise UsageError(
-            f"the training in {folder.path} was stopped before it began. Choose its fold by --fold."
+            f"the training in {folder.path} was stopped before its start. Choose its fold by --fold."
         )
     return fold, choose_fold(store, fold)
 

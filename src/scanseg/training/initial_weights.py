@@ -63,7 +63,7 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> Initia
 
 
 def _head(plan: Plan) -> frozenset[str]:
-    """Return the names of the parameters whose shape depends on the number of outputs."""
+    """Return parameter names with shapes that depend on the outputs."""
     outputs = plan.dataset.num_outputs
     few, more = _shapes(plan, outputs), _shapes(plan, outputs + 1)
     return frozenset(name for name, tensor in few.items() if more[name].shape != tensor.shape)

@@ -37,7 +37,10 @@ def compile_kernels(
 
 @contextmanager
 def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a network (such as running statistics) after the block."""
+    """Restore the buffers of a network after the block.
+
+    Buffers are running statistics, for example.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     yield
     for buffer, before in buffers:

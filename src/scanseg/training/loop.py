@@ -1,4 +1,4 @@
-"""The training loop, from the start or the last checkpoint to the end."""
+"""The training loop."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ class TrainingLoop:
         self._write_run("running")
 
     def _start(self, fold: FoldChoice, initial_weights: Path | None) -> None:
-        """Build the network with the weights of the last checkpoint, or with its initial weights."""
+        """Build the network with checkpointed or initial weights."""
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
@@ -275,7 +275,7 @@ class TrainingLoop:
         return lr
 
     def _synchronize(self) -> int | None:
-        """Share the time of the main process and stop requests with all processes.
+        """Share the main process's time and all stop requests.
 
         Returns:
             The number of a signal that any process received. `None`: no signal.
@@ -312,7 +312,7 @@ class TrainingLoop:
         return shared
 
     def _step(self, lr: float) -> torch.Tensor:
-        """Train on one batch, prepare the next ones meanwhile, and return the loss."""
+        """Train on one batch, prepare the next ones, return the loss."""
         with self._explained_memory():
             frozen = self.step.iterations_done < self._plan.training.frozen_encoder_epochs * self._iterations
             batch = self._batches.take(self.step.iterations_done)

@@ -12,7 +12,10 @@ from scanseg.specs import AdamWSpec, SGDSpec
 
 
 def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.optim.Optimizer:
-    """Build the optimizer of a network. On a GPU its steps are fused."""
+    """Build the optimizer of a network.
+
+    On a GPU its steps are fused.
+    """
     fused = next(network.parameters()).is_cuda
     if isinstance(spec, SGDSpec):
         optimizer = torch.optim.SGD(

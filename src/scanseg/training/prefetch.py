@@ -69,7 +69,7 @@ class BatchPrefetcher:
         return batch
 
     def prepare(self) -> None:
-        """Make the next group, so that it is ready when its first batch is taken."""
+        """Make the next group of batches, if it is missing."""
         number = 0 if self._current is None else self._current.number + 1
         if self._next is None or self._next.number != number:
             self._next = self._make_group(number)

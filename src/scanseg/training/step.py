@@ -27,7 +27,7 @@ _STREAM = 4
 
 
 class TrainingStep:
-    """A network in training, which learns one batch per step.
+    """A network in training, which takes one batch per step.
 
     A step depends only on the state and on the iteration number.
     """
@@ -70,7 +70,7 @@ class TrainingStep:
 
     @property
     def eval_network(self) -> nn.Module:
-        """The network to validate and export: with EMA weights if the plan has them."""
+        """The network to validate and export, with EMA weights if planned."""
         return self.network if self.ema is None else self.ema.network
 
     @property
@@ -148,7 +148,10 @@ class TrainingStep:
         return list(encoder.parameters())
 
     def _can_be_graph(self) -> bool:
-        """Whether a step can be a CUDA graph: its loss needs no sums over processes."""
+        """Whether a step can be captured as a CUDA graph.
+
+        It cannot if its loss is summed over processes.
+        """
         training, dataset = self._plan.training, self._plan.dataset
         summed = training.loss.dice_over_batch or training.loss.label_weights or dataset.ignore_label
         return training.cuda_graph and not (self._distributed.world_size > 1 and summed)
@@ -269,7 +272,7 @@ def _split(batch: Batch, count: int) -> list[Batch]:
 
 
 def as_sequence(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the outputs of a network as a sequence, even if it has one output.
+    """Return the outputs of a network as a sequence.
 
     Args:
         outputs: Tensor or tensors with axes (batch, output, *axes).

@@ -66,7 +66,7 @@ def train(
         InterruptionError: A signal came. The state has been saved.
         InputError: The store does not fit the plan, or lacks cases of the resumed training. Or the initial weights
             belong to another network.
-        UsageError: The fold does not exist, or the training began with another one. Or the batch cannot be shared, or
+        UsageError: The fold does not exist, or the training started with another one. Or the batch cannot be shared, or
             another process trains in the folder.
         ScansegError: The loss is not finite, or the device has too little memory.
     """
@@ -167,7 +167,7 @@ def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
 
 @contextmanager
 def _fast_arithmetic(device: torch.device, *, allow_tf32: bool) -> Iterator[None]:
-    """Select a GPU, benchmark its convolutions and allow TF32 if the plan does.
+    """Select a GPU, benchmark its convolutions and allow TF32.
 
     The settings are restored afterwards.
     """
