@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 from scanseg.errors import UsageError
 from scanseg.messages import counted
 from scanseg.planning.patches import PatchPlan, stage_features
-from scanseg.planning.topology import choose_topology
+from scanseg.planning.topology import add_stages, choose_topology
+from scanseg.planning.validated import validated_plan
 from scanseg.specs import (
     DynUNetSpec,
     MSVMUNetSpec,
@@ -32,6 +34,8 @@ _MAX_FEATURES = {2: 512, 3: 320}
 """Maximum number of features, by the number of patch axes."""
 _STRIDES: dict[str, int] = {"unetr": 16, "swin-unetr": 32}
 """Total stride along every axis of networks with stages of their own."""
+_MIN_DYNUNET_STAGES = 3
+"""Minimum number of stages of DynUNet."""
 
 
 def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:
@@ -44,6 +48,8 @@ def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, t
     Returns:
         Spec and patch size. For networks with stages of their own, it is the nearest size that their stride divides.
     """
+    if kind == "dynunet":
+        patch = _with_stages(patch, _MIN_DYNUNET_STAGES)
     features, kernels, strides = patch.features, patch.topology.kernel_sizes, patch.topology.strides
     size, decoder_stages = patch.topology.patch_size, len(features) - 1
     axes: Literal[2, 3] = 3 if len(size) == 3 else 2
@@ -79,6 +85,13 @@ def planned_network(kind: PlannedKind, patch: PatchPlan) -> tuple[NetworkSpec, t
             return SwinUNETRSpec(num_axes=axes), _divisible(size, _STRIDES[kind], min_deepest_voxels=2)
 
 
+def _with_stages(patch: PatchPlan, num_stages: int) -> PatchPlan:
+    """Return a planned patch with at least a number of stages."""
+    topology = add_stages(patch.topology, num_stages=num_stages)
+    features = stage_features(len(topology.strides), max_features=_MAX_FEATURES[len(topology.patch_size)])
+    return patch if topology is patch.topology else replace(patch, topology=topology, features=features)
+
+
 def replace_network(plan: Plan, kind: str) -> Plan:
     """Replace the network of a plan.
 
@@ -111,7 +124,7 @@ def replace_network(plan: Plan, kind: str) -> Plan:
         )
     sampling = plan.sampling.model_copy(update={"patch_size": wanted})
     content = plan.model_dump() | {"network": network.model_dump(), "sampling": sampling.model_dump()}
-    return Plan.model_validate(content)
+    return validated_plan(content, purpose=f"network {kind} with the plan")
 
 
 def _msvm_unet(size: Sequence[int]) -> tuple[NetworkSpec, tuple[int, ...]]:
@@ -178,7 +191,7 @@ def replace_patch(plan: Plan, patch_size: Sequence[int]) -> Plan:
     network, size = _network_like(plan.network, _stages_of(other))
     sampling = wanted.model_copy(update={"patch_size": size})
     content = plan.model_dump() | {"network": network.model_dump(), "sampling": sampling.model_dump()}
-    return Plan.model_validate(content)
+    return validated_plan(content, purpose=f"patch size {tuple(patch_size)} with the plan")
 
 
 def _network_like(network: NetworkSpec, patch: PatchPlan) -> tuple[NetworkSpec, tuple[int, ...]]:

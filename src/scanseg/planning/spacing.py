@@ -47,7 +47,7 @@ def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
         finer = float(np.percentile(spacings[:, worst], 10))
         target[worst] = max(finer, target[others].max() + 1e-5) if finer < target[others].max() else finer
     order = (worst, *others)
-    resampled = np.round(spacings / target * shapes)[:, order]
+    resampled = np.maximum(np.round(spacings / target * shapes)[:, order], 1)  # as preprocessing does
     median = np.median(resampled, axis=0)
     return TargetGrid(
         axis_order=(order[0], order[1], order[2]),

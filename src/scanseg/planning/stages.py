@@ -78,7 +78,7 @@ def _stage_at(
         num_outputs: Number of outputs of the network.
     """
     z, y, x = (float(size) for size in spacing)
-    rounded = np.round(shape)
+    rounded = np.maximum(np.round(shape), 1)
     grid = replace(
         like,
         spacing=(z, y, x),

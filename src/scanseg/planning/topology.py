@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIN_MAP_SIZE = 4
 """Minimum number of voxels along an axis after halving."""
+_MIN_STAGES = 2
+"""Minimum number of stages. Patches of a few voxels get them too."""
+_MIN_DEEPEST_VOXELS = 2
+"""Minimum number of voxels at the lowest resolution, because norms act on them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> To
     """Choose strides and kernels that make voxels isotropic stage by stage.
 
     Each stage halves the large axes whose spacing is within a factor of 2 of the finest one. An axis has kernel size 1
-    while it is at least twice as coarse as the finest axis.
+    while it is at least twice as coarse as the finest axis. A patch with no large axis still gets two stages, and is
+    enlarged if the second one needs it.
 
     Args:
         spacing: Millimetres per voxel along the patch's axes.
@@ -53,7 +58,38 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> To
     rounded = tuple(
         math.ceil(size / stride) * stride for size, stride in zip(patch_size, total_stride, strict=True)
     )
-    return Topology(rounded, tuple(strides), tuple(kernels))
+    return add_stages(Topology(rounded, tuple(strides), tuple(kernels)), num_stages=_MIN_STAGES)
+
+
+def add_stages(topology: Topology, *, num_stages: int) -> Topology:
+    """Add stages to a topology that has too few for a network.
+
+    Each further stage halves the axes with at least half of the voxels of the longest one. The patch grows to multiples
+    of the new total stride.
+
+    Args:
+        topology: Stages by the rules.
+        num_stages: Minimum number of stages.
+
+    Returns:
+        The same topology if it has enough stages.
+    """
+    if len(topology.strides) >= num_stages:
+        return topology
+    strides, kernels = list(topology.strides), list(topology.kernel_sizes)
+    sizes = [
+        size // stride for size, stride in zip(topology.patch_size, topology.total_stride, strict=True)
+    ]
+    while len(strides) < num_stages:
+        stride = tuple(2 if 2 * size >= max(sizes) else 1 for size in sizes)
+        strides.append(stride)
+        kernels.append((3,) * len(sizes))
+        sizes = [math.ceil(size / step) for size, step in zip(sizes, stride, strict=True)]
+    if math.prod(sizes) < _MIN_DEEPEST_VOXELS:
+        sizes[-1] = _MIN_DEEPEST_VOXELS
+    grown = replace(topology, strides=tuple(strides), kernel_sizes=tuple(kernels))
+    patch = tuple(size * stride for size, stride in zip(sizes, grown.total_stride, strict=True))
+    return replace(grown, patch_size=patch)
 
 
 def _axes_to_halve(sizes: Sequence[float], spacings: Sequence[float]) -> list[int]:
