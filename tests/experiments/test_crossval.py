@@ -234,9 +234,7 @@ def test_folds_trained_apart_are_made_one_model(dataset, tmp_path):
     )
 
     assert before == [(study / f"fold_{fold}" / "run.json").read_text() for fold in range(2)]
-    with pytest.raises(
-        InputError, match=r"is an ensemble\. Choose one of its members: .*fold_0, .*fold_1"
-    ):
+    with pytest.raises(InputError, match=r"is an ensemble\. Choose one of its members: .*fold_0, .*fold_1"):
         scanseg.train(plan, tmp_path / "model", initial_weights=study, device="cpu")
     assert scanseg.load(study, device="cpu").plan.dataset.name == "disks"
 
@@ -289,7 +287,8 @@ def test_a_plan_with_a_recipe_and_a_recipe_twice_are_refused(dataset, tmp_path):
     with pytest.raises(UsageError, match="is a plan and has its recipe"):
         scanseg.cross_validate(plan, tmp_path / "study", recipes=("xlstm-unet",), **OPTIONS)
     names = {"recipes": "no-recipe", "devices": "cpu", "settings": SETTINGS[0], "num_workers": 0}
-    with pytest.raises(UsageError, match="recipe 'no-recipe': expected one of xlstm-unet, "):  # one name, not its letters
+    # Text is one name, not a sequence of letters.
+    with pytest.raises(UsageError, match="recipe 'no-recipe': expected one of xlstm-unet, "):
         scanseg.cross_validate(dataset, tmp_path / "other", **names)
     with pytest.raises(UsageError, match="one is given twice"):
         scanseg.cross_validate(dataset, tmp_path / "study", recipes=("xlstm-unet",) * 2, **OPTIONS)

@@ -264,7 +264,7 @@ RIVALS = ("plain-unet", "plain-unet-2d", "plain-unet-cascade")
 
 @pytest.fixture(scope="module")
 def rivals(dataset, study, tmp_path_factory):
-    """A cross-validation of a network of volumes, one of slices, and a second stage; the last two are made its model."""
+    """Cross-validate networks of volumes and of slices, and a second stage. The last two become the model."""
     folder = tmp_path_factory.mktemp("rivals") / "study"
     short = (*SETTINGS, "training.iterations_per_epoch=20")
     flat = [each.replace("[8, 16, 16]", "[16, 16]") for each in short if "strides" not in each]
