@@ -51,7 +51,7 @@ class Halves(torch.nn.Module):
 
 @pytest.fixture
 def known(dataset, tmp_path, monkeypatch):
-    """Make a study whose two recipes have networks that are known; go on with it, and return the result."""
+    """Make a cross-validation of two recipes with given networks, resume it, and return the result."""
 
     def make(networks, **options):
         study, settings = tmp_path / "study", (*SETTINGS, "training.epochs=1", "sampling.patch_size=[24, 24]")

@@ -184,7 +184,7 @@ def test_scores(page, words, here, command):
 
 
 def reproductions():
-    """Return the reproductions of the pages; those that go on follow what they go on with."""
+    """Return the reproductions of the pages, each resumed one after its first run."""
     found = []
     for _, words in COMMANDS:
         if words[0] != "reproduce":
