@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function at its first use, so that the command starts quickly."""
+    """Import a function at its first use, for a quick start."""
     if name in __all__:
         from scanseg import api
 
