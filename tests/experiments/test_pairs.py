@@ -163,7 +163,9 @@ def test_validation_label_maps_are_the_mean_of_networks_that_have_not_seen_the_c
             assert name in folder.read_run().validation_cases
             predictor = Predictor(folder.plan, folder.load_network(device=CPU), device=CPU)
             image, case = stores[recipe].read_image(stores[recipe].case(name)), stores[recipe].case(name)
-            view = predictor.predict_plan(image.astype(np.float32), case.geometry, predicted=None, mirror=False)
+            view = predictor.predict_plan(
+                image.astype(np.float32), case.geometry, predicted=None, mirror=False
+            )
             parts.append(torch.cat([slab.clone() for slab in view.slabs], dim=1).softmax(0))
         mean = ((parts[0] + parts[1]) / 2)[:, 0]
         found = read_array(pairs.pair_prediction_path(study, RECIPES, name))

@@ -132,7 +132,9 @@ def test_a_signal_while_cases_are_loaded(train, run):
 
 
 def test_a_signal_in_validation(train, tmp_path, run):
-    with pytest.raises(InterruptionError, match=r"stopped in validation, .* continue with --resume") as caught:
+    with pytest.raises(
+        InterruptionError, match=r"stopped in validation, .* continue with --resume"
+    ) as caught:
         train(progress=signal_in("validating"))
     assert caught.value.signal_number == signal.SIGINT
     assert run()["status"] == "finished"
