@@ -405,11 +405,16 @@ def make_plan(
     Args:
         network: Document of the network.
         patch_size: Its axes are those of the data set too, unless `num_axes` is given.
-        preprocessing: Fields of `PreprocessingSpec`. Normalizations default to z-scores.
+        preprocessing: Fields of `PreprocessingSpec`. Normalizations default to z-scores, the orientation of volumes
+            to LPS.
         fields: Fields of `Plan`.
     """
     dataset = fields.get("dataset", DISCS)
-    steps = {"normalizations": (ZScoreNormalization(),) * len(dataset.channel_names)}
+    num_axes = fields.get("num_axes", len(patch_size))
+    steps = {
+        "normalizations": (ZScoreNormalization(),) * len(dataset.channel_names),
+        "orientation": "LPS" if num_axes == 3 else None,
+    }
     default = {
         "recipe": "test",
         "dataset": dataset,

@@ -30,6 +30,7 @@ def test_report_of_a_data_set_without_faults(make_dataset):
         "raw: 3 cases, 2 channels, 3 axes",
         "shape (z, y, x): 5 x 12 x 10 voxels",
         "spacing (z, y, x): 3 x 0.5 x 0.75 mm",
+        "orientation: LPS",
         "label outer: 168 voxels in 3 cases",
         "label inner: 12 voxels in 3 cases",
     ]

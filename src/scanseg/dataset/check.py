@@ -29,6 +29,8 @@ class CheckReport:
     """Smallest and largest number of voxels along each axis."""
     spacing_range: tuple[tuple[float, ...], tuple[float, ...]]
     """Smallest and largest spacing in mm along each axis."""
+    orientations: dict[str, int]
+    """Number of cases of each orientation, by axis codes of x, y, z such as `RAS`. Empty for 2D images."""
     label_voxels: dict[str, int]
     """Number of voxels of each label or region over all cases."""
     label_cases: dict[str, int]
@@ -41,6 +43,10 @@ class CheckReport:
         axes = ("z", "y", "x")[-self.num_axes :]
         shapes = " x ".join(_range_text(*pair, digits=0) for pair in zip(*self.shape_range, strict=True))
         spacings = " x ".join(_range_text(*pair, digits=4) for pair in zip(*self.spacing_range, strict=True))
+        orientations = ", ".join(
+            codes if count == self.num_cases else f"{codes} in {counted(count, 'case')}"
+            for codes, count in self.orientations.items()
+        )
         labels = [
             f"label {name}: {counted(voxels, 'voxel')} in {counted(self.label_cases[name], 'case')}"
             for name, voxels in self.label_voxels.items()
@@ -50,6 +56,7 @@ class CheckReport:
             f"{self.num_axes} axes",
             f"shape ({', '.join(axes)}): {shapes} voxels",
             f"spacing ({', '.join(axes)}): {spacings} mm",
+            *([f"orientation: {orientations}"] if orientations else []),
             *labels,
             *first_lines([f"warning: {warning}" for warning in self.warnings]),
         ]
@@ -116,10 +123,35 @@ def _report(
         num_channels=spec.num_channels,
         shape_range=(tuple(map(min, *shapes, shapes[0])), tuple(map(max, *shapes, shapes[0]))),
         spacing_range=(tuple(map(min, *spacings, spacings[0])), tuple(map(max, *spacings, spacings[0]))),
+        orientations=dict(_count_orientations(findings).most_common()),
         label_voxels=label_voxels,
         label_cases=label_cases,
-        warnings=(*_warnings(spec, findings, label_voxels), *split_warnings),
+        warnings=(
+            *_orientation_warnings(findings),
+            *_warnings(spec, findings, label_voxels),
+            *split_warnings,
+        ),
     )
+
+
+def _count_orientations(findings: Sequence[CaseFindings]) -> Counter[str]:
+    """Count the cases of each orientation."""
+    return Counter(found.orientation for found in findings if found.orientation is not None)
+
+
+def _orientation_warnings(findings: Sequence[CaseFindings]) -> list[str]:
+    """Return a warning if cases are stored in different orientations."""
+    counts = _count_orientations(findings)
+    if len(counts) < 2:
+        return []
+    usual = min(counts, key=lambda codes: (-counts[codes], codes))
+    others = listed(
+        [f"{found.case} {found.orientation}" for found in findings if found.orientation not in (None, usual)]
+    )
+    return [
+        f"orientation: {counted(counts[usual], 'case')} in {usual}, and {others}. Training and prediction bring all of "
+        f"them to {usual}"
+    ]
 
 
 def _warnings(

@@ -4,6 +4,7 @@ It holds the measurements that nnU-Net's planning needs.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 
 from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
-from scanseg.imaging import SLICE_SPACING_MM, as_volume, find_nonzero_box
+from scanseg.imaging import SLICE_SPACING_MM, as_volume, axis_codes, find_nonzero_box, find_reorientation
 from scanseg.messages import counted
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import CaseMeasures, DatasetSpec, Fingerprint, IntensityStatistics
@@ -58,12 +59,14 @@ def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerpr
         )
     if len({sample.num_axes for sample in samples}) > 1:
         raise InputError(f"{dataset.path}: images of 2 and of 3 axes in one data set. Keep one kind.")
+    orientation = _most_frequent([sample.measures.orientation for sample in samples])
     intensities = np.concatenate([sample.intensities for sample in samples], axis=1)
     return Fingerprint(
         num_axes=samples[0].num_axes,
-        cases=tuple(sample.measures for sample in samples),
+        cases=tuple(_reorient(sample.measures, orientation) for sample in samples),
         intensities=tuple(_describe(channel) for channel in intensities),
         median_relative_size_after_crop=_median_kept(samples),
+        orientation=orientation,
     )
 
 
@@ -82,10 +85,35 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
     values = [value for values in spec.foreground.values() for value in values]
     return _Sample(
         measures=CaseMeasures(
-            case=case.name, spacing=(z, y, x), shape=shape, source_shape=(source_z, source_y, source_x)
+            case=case.name,
+            spacing=(z, y, x),
+            shape=shape,
+            source_shape=(source_z, source_y, source_x),
+            orientation=axis_codes(image),
         ),
         num_axes=image.num_axes,
         intensities=_draw(image.array, np.isin(label_map.array[0], values)),
+    )
+
+
+def _most_frequent(orientations: Sequence[str | None]) -> str | None:
+    """Return the most frequent orientation. Of equally frequent ones, the first in the alphabet is chosen."""
+    counts = Counter(codes for codes in orientations if codes is not None)
+    return min(counts, key=lambda codes: (-counts[codes], codes)) if counts else None
+
+
+def _reorient(measures: CaseMeasures, orientation: str | None) -> CaseMeasures:
+    """Return the measures of a case along the axes of the data set's orientation."""
+    if orientation is None or measures.orientation in (None, orientation):
+        return measures
+    (z, y, x), _ = find_reorientation(measures.orientation, orientation)
+    spacing, shape, source = measures.spacing, measures.shape, measures.source_shape
+    return measures.model_copy(
+        update={
+            "spacing": (spacing[z], spacing[y], spacing[x]),
+            "shape": (shape[z], shape[y], shape[x]),
+            "source_shape": (source[z], source[y], source[x]),
+        }
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from scanseg.dataset.raw import RawCase
 from scanseg.errors import InputError
-from scanseg.imaging import Image, compare_geometry, read_image, read_label_map
+from scanseg.imaging import Image, axis_codes, compare_geometry, read_image, read_label_map
 from scanseg.messages import counted
 from scanseg.specs import DatasetSpec
 
@@ -20,6 +20,8 @@ class CaseFindings:
     """Voxels along each axis. `None`: the image cannot be read."""
     spacing: tuple[float, ...] | None
     """Millimetres per voxel along each axis. `None`: the image cannot be read."""
+    orientation: str | None
+    """Axis codes of x, y, z as stored. `None`: a 2D image, or the image cannot be read."""
     value_counts: dict[int, int]
     """Number of voxels of each value in the label map."""
     faults: tuple[str, ...]
@@ -56,6 +58,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         case=case.name,
         shape=image.shape if image else None,
         spacing=image.spacing if image else None,
+        orientation=axis_codes(image) if image else None,
         value_counts=counts,
         faults=tuple(faults),
         warnings=tuple(warnings),

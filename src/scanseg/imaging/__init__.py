@@ -8,6 +8,12 @@ from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
+from scanseg.imaging.orientation import (
+    axis_codes,
+    direction_of,
+    find_reorientation,
+    left_right_axis,
+)
 from scanseg.imaging.raster import companion_path
 from scanseg.imaging.reading import count_channels, read_image, read_instance_map, read_label_map
 from scanseg.imaging.resampling import resample_image, resample_label_map
@@ -20,12 +26,16 @@ __all__ = [
     "SLICE_SPACING_MM",
     "Image",
     "as_volume",
+    "axis_codes",
     "companion_path",
     "compare_geometry",
     "count_channels",
+    "direction_of",
     "file_ending",
     "find_nonzero_box",
     "find_nonzero_mask",
+    "find_reorientation",
+    "left_right_axis",
     "read_image",
     "read_instance_map",
     "read_label_map",

@@ -21,7 +21,7 @@ from scanseg.inference.prediction import PlanPrediction
 from scanseg.inference.resample import SLAB_BYTES, SourceMaps, decide_labels, resample_slices
 from scanseg.inference.uncertainty import entropy as entropy_of
 from scanseg.inference.uncertainty import to_probabilities
-from scanseg.preprocessing import permute, place_in_source
+from scanseg.preprocessing import flip, permute, place_in_source
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.specs import CaseGeometry
 
@@ -163,7 +163,7 @@ def _joint_slices(
         stream = _placed_slices(
             prediction, num_outputs=num_outputs, regions=regions, device=device, slab_bytes=slab_bytes
         )
-        if prediction.geometry.axis_order != first.axis_order:
+        if _axes_of(prediction.geometry) != _axes_of(first):
             stream = _permuted_slices(stream, prediction, like=first, device=device)
         streams.append(stream)
     for parts in zip(*streams, strict=True):
@@ -218,7 +218,9 @@ def _permuted_slices(
         )
         for row, values in enumerate(slices):
             stored[:, row] = values.half().cpu().numpy()
-        permuted = permute(permute(stored, _inverse(prediction.geometry.axis_order)), like.axis_order)
+        geometry = prediction.geometry
+        source = permute(flip(stored, geometry.flips), _inverse(geometry.axis_order))
+        permuted = flip(permute(source, like.axis_order), like.flips)
         for row in range(permuted.shape[1]):
             yield torch.from_numpy(np.ascontiguousarray(permuted[:, row])).to(device, torch.float32)
 
@@ -257,6 +259,11 @@ def _uncropped(geometry: CaseGeometry) -> CaseGeometry:
     lifted = (1,) * (3 - geometry.num_axes) + geometry.source_shape
     z, y, x = (lifted[axis] for axis in geometry.axis_order)
     return geometry.model_copy(update={"crop_start": (0, 0, 0), "crop_shape": (z, y, x)})
+
+
+def _axes_of(geometry: CaseGeometry) -> tuple[object, ...]:
+    """Return the order and the direction of the axes of a network's grid."""
+    return geometry.axis_order, geometry.flips
 
 
 def _inverse(axis_order: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from scanseg.dataset import DESCRIPTION_FILE
 from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import write_text
 from scanseg.imaging import write_label_map, write_probabilities
-from scanseg.inference.inputs import spacing_warning
+from scanseg.inference.inputs import orientation_warning, spacing_warning
 from scanseg.inference.outputs import (
     RECORD_FILE,
     CaseOutputs,
@@ -80,6 +80,8 @@ def predict_folder(
     sources = [source] if isinstance(source, Path) else list(source)
     outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options)
     warnings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
+    if (warning := orientation_warning(predictor.plan)) is not None:
+        warnings = (*warnings, warning)
     record = _new_record(predictor, mirror=mirror, warnings=warnings)
     skipped = [each for each in outputs if skip_existing and each.all_exist]
     remaining = [each for each in outputs if not (skip_existing and each.all_exist)]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from scanseg.errors import InputError, UsageError
-from scanseg.imaging import Image, read_image
+from scanseg.imaging import Image, axis_codes, direction_of, find_reorientation, read_image
 from scanseg.messages import counted
 from scanseg.specs import Plan
 
@@ -74,18 +74,28 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
     """
     if plan.spacing_range is None or len(image.spacing) != len(plan.spacing_range[0]):
         return None
-    limits = zip(image.spacing, *plan.spacing_range, strict=True)
+    spacing = _oriented_spacing(image, plan)
+    limits = zip(spacing, *plan.spacing_range, strict=True)
     if all(lowest / _SPACING_FACTOR <= size <= highest * _SPACING_FACTOR for size, lowest, highest in limits):
         return None
     own, lowest, highest = (
-        " x ".join(f"{size:.3g}" for size in each) for each in (image.spacing, *plan.spacing_range)
+        " x ".join(f"{size:.3g}" for size in each) for each in (spacing, *plan.spacing_range)
     )
     usual = lowest if lowest == highest else f"{lowest} to {highest}"
     return f"spacing (z, y, x): expected about {usual} mm as in the training, got {own} mm. Check the header."
 
 
+def _oriented_spacing(image: Image, plan: Plan) -> tuple[float, ...]:
+    """Return the spacing of an image along the axes z, y, x of the plan's orientation."""
+    codes, wanted = axis_codes(image), plan.preprocessing.orientation
+    if codes is None or wanted is None:
+        return image.spacing
+    order, _ = find_reorientation(codes, wanted)
+    return tuple(image.spacing[axis] for axis in order)
+
+
 def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None, plan: Plan) -> Image:
-    """Return the image of an array, without translation and rotation."""
+    """Return the image of an array, whose axes are those of the plan's orientation."""
     num_axes = plan.num_axes
     if spacing is None and plan.preprocessing.spacing is not None:
         raise UsageError(
@@ -113,12 +123,37 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
         faults.append(f"spacing: expected {num_axes} positive numbers in mm, got {sizes or spacing}")
     if faults:
         raise InputError("; ".join(faults))
-    direction = tuple(float(value) for value in np.eye(num_axes).ravel())
+    direction = _direction_of_arrays(plan)
     return Image(channels, spacing=sizes, origin=(0.0,) * num_axes, direction=direction)
 
 
+def _direction_of_arrays(plan: Plan) -> tuple[float, ...]:
+    """Return the direction cosines of an array that is stored in the plan's orientation."""
+    if plan.num_axes == 3 and plan.preprocessing.orientation is not None:
+        return direction_of(plan.preprocessing.orientation)
+    return tuple(float(value) for value in np.eye(plan.num_axes).ravel())
+
+
+def orientation_warning(plan: Plan) -> str | None:
+    """Return a warning if volumes are predicted as stored, because the plan has no orientation.
+
+    Args:
+        plan: The plan.
+    """
+    if plan.num_axes == 2 or plan.preprocessing.orientation is not None:
+        return None
+    return (
+        "the plan has no orientation, so volumes are predicted as stored. Give images stored like those of the "
+        "training, or train again to have images reoriented."
+    )
+
+
 def describe(source: Source) -> str:
-    """Return the name of a source, for messages."""
+    """Return the name of a source, for messages.
+
+    Args:
+        source: A file, its files, an image or an array.
+    """
     if isinstance(source, Image | np.ndarray):
         return "the image"
     return str(source) if isinstance(source, str | Path) else ", ".join(str(path) for path in source)

@@ -99,7 +99,8 @@ def _place_probabilities(
     probabilities: Float16[np.ndarray, "output z y x"], geometry: CaseGeometry, *, regions: bool
 ) -> Float16[np.ndarray, "output *source"]:
     """Place probabilities in the source, with background in cropped voxels."""
-    if geometry.crop_shape == geometry.source_shape and geometry.axis_order == (0, 1, 2):
+    is_source_grid = geometry.axis_order == (0, 1, 2) and not any(geometry.flips)
+    if is_source_grid and geometry.crop_shape == geometry.source_shape:
         return probabilities
     placed = place_in_source(probabilities, geometry)
     if not regions:

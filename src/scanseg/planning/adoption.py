@@ -3,6 +3,7 @@
 from scanseg.errors import InputError
 from scanseg.messages import counted
 from scanseg.planning.augmentations import mirror_axes
+from scanseg.planning.validated import validated_plan
 from scanseg.specs import DatasetSpec, MirrorTransform, Plan
 
 
@@ -22,7 +23,7 @@ def adopt_plan(
         dataset_path: Folder of the raw data set, which the plan records.
 
     Raises:
-        InputError: The images have other channels or axes than those of the model.
+        InputError: The images have other channels or axes than those of the model, or the labels contradict the plan.
     """
     faults = []
     if dataset.num_channels != plan.dataset.num_channels:
@@ -37,13 +38,18 @@ def adopt_plan(
             f"{dataset.name} does not fit the plan of {source}: {', and '.join(faults)}. Make a new plan for it."
         )
     num_patch_axes = len(plan.sampling.patch_size)
-    flips = mirror_axes(dataset, axis_order=plan.preprocessing.axis_order, num_patch_axes=num_patch_axes)
+    flips = mirror_axes(
+        dataset,
+        axis_order=plan.preprocessing.axis_order,
+        num_patch_axes=num_patch_axes,
+        orientation=plan.preprocessing.orientation,
+    )
     augmentation = tuple(
         transform.model_copy(update={"axes": flips}) if isinstance(transform, MirrorTransform) else transform
         for transform in plan.augmentation
     )
     loss = plan.training.loss.model_copy(update={"label_weights": {}})
-    return plan.model_copy(
+    adopted = plan.model_copy(
         update={
             "dataset": dataset,
             "dataset_path": dataset_path,
@@ -53,3 +59,4 @@ def adopt_plan(
             "inference": plan.inference.model_copy(update={"mirror_axes": flips}),
         }
     )
+    return validated_plan(adopted.model_dump(), purpose=f"{dataset.name} with the plan of {source}")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from scanseg.imaging import left_right_axis
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
@@ -93,19 +94,32 @@ def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]
     )
 
 
-def mirror_axes(dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_axes: int) -> tuple[int, ...]:
+def mirror_axes(
+    dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_axes: int, orientation: str | None = None
+) -> tuple[int, ...]:
     """Return the patch axes along which flips keep all labels valid.
 
-    These are all axes. If labels differ by the side of the body, the x axis of the source is excluded.
+    These are all axes. If labels differ by the side of the body, the axis from left to right is excluded.
 
     Args:
         dataset: Data set with the names of labels.
-        axis_order: Source axis of each permuted axis.
+        axis_order: Axis of the oriented image that becomes each permuted axis.
         num_patch_axes: 2 or 3.
+        orientation: Axis codes of x, y, z to which volumes are brought. `None`: unknown, and x is assumed to run from
+            left to right.
     """
-    sided = bool(_words(dataset) & _SIDES)
+    sided, sideways = names_sides(dataset), left_right_axis(orientation)
     source_axes = axis_order[3 - num_patch_axes :]
-    return tuple(axis for axis, source in enumerate(source_axes) if not (sided and source == 2))
+    return tuple(axis for axis, source in enumerate(source_axes) if not (sided and source == sideways))
+
+
+def names_sides(dataset: DatasetSpec) -> bool:
+    """Return whether labels differ by the side of the body, such as `kidney_left`.
+
+    Args:
+        dataset: Data set with the names of labels.
+    """
+    return bool(_words(dataset) & _SIDES)
 
 
 def _words(dataset: DatasetSpec) -> set[str]:

@@ -1,8 +1,9 @@
 """Prepare a training: its plan, and the store of its preprocessed cases."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from scanseg.dataset import (
     DESCRIPTION_FILE,
@@ -20,8 +21,9 @@ from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.preprocessing import Store, build_store, store_name
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import apply_settings
-from scanseg.specs import Plan, Splits
+from scanseg.specs import Fingerprint, Plan, Splits
 
+SpacingRange = tuple[tuple[float, float, float], tuple[float, float, float]]
 DEFAULT_RECIPE = "xlstm-unet"
 
 
@@ -93,13 +95,23 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
     if like is not None:
         model = ModelFolder.open(like)
         plan = adopt_plan(model.plan, raw.spec, num_axes=report.num_axes, source=str(like), dataset_path=path)
+        spacings = report.spacing_range if report.num_axes == 3 else None
     else:
         fingerprint = compute_fingerprint(raw, context=context)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
-    spacings = report.spacing_range if report.num_axes == 3 else None
+        spacings = _spacing_range(fingerprint)
     plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), request.settings)
     check_network(plan)
     return plan
+
+
+def _spacing_range(fingerprint: Fingerprint) -> SpacingRange | None:
+    """Return the smallest and the largest spacing along z, y, x of the data set's orientation."""
+    if fingerprint.num_axes == 2:
+        return None
+    spacings = np.array([case.spacing for case in fingerprint.cases])
+    lowest, highest = (tuple(map(float, bound)) for bound in (spacings.min(0), spacings.max(0)))
+    return (lowest[0], lowest[1], lowest[2]), (highest[0], highest[1], highest[2])
 
 
 def find_plan(source: TrainingSource, request: PlanRequest, *, context: RunContext) -> Plan:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
+
 from scanseg.errors import InputError, UsageError
 from scanseg.planning.augmentations import (
     fast_augmentation,
@@ -30,6 +32,7 @@ from scanseg.specs import (
     ScheduleSpec,
     TrainingSpec,
     Transform,
+    describe_faults,
 )
 
 _Resolution = Literal["full", "2d", "low", "cascade"]
@@ -74,12 +77,18 @@ def plan_recipe(
         dataset_path: Folder of the raw data set, which the plan records.
 
     Raises:
-        InputError: The data set has no resolution as the recipe needs.
+        InputError: The data set has no resolution as the recipe needs, or does not fit the recipe in another way.
         UsageError: The recipe is unknown.
     """
     if recipe not in RECIPES:
         raise UsageError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
-    plan = RECIPES[recipe].make(fingerprint, dataset)
+    try:
+        plan = RECIPES[recipe].make(fingerprint, dataset)
+    except ValidationError as error:
+        raise InputError(
+            f"{dataset.name}: expected a data set that fits the recipe {recipe}, got "
+            f"{describe_faults(error, content={})}. Choose another recipe."
+        ) from error
     return plan.model_copy(update={"recipe": recipe, "dataset_path": dataset_path})
 
 
@@ -103,12 +112,18 @@ def _planned(
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
         grid, axes = stage.grid, len(stage.patch.topology.patch_size)
         network, size = planned_network(kind, stage.patch)
-        flips = mirror_axes(dataset, axis_order=grid.axis_order, num_patch_axes=axes)
+        flips = mirror_axes(
+            dataset,
+            axis_order=grid.axis_order,
+            num_patch_axes=axes,
+            orientation=fingerprint.orientation,
+        )
         return Plan(
             recipe="",
             dataset=dataset,
             num_axes=3 if fingerprint.num_axes == 3 else 2,
             preprocessing=PreprocessingSpec(
+                orientation=fingerprint.orientation,
                 axis_order=grid.axis_order,
                 normalizations=nnunet_normalizations(dataset, fingerprint),
                 spacing=_target_spacing(grid, fingerprint, num_patch_axes=axes),
@@ -178,7 +193,9 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
     arXiv:2408.13735, section IV.
     """
     grid = choose_grid(fingerprint)
-    flips = mirror_axes(dataset, axis_order=grid.axis_order, num_patch_axes=2)
+    flips = mirror_axes(
+        dataset, axis_order=grid.axis_order, num_patch_axes=2, orientation=fingerprint.orientation
+    )
     num_slices = sum(case.source_shape[grid.axis_order[0]] for case in fingerprint.cases)
     is_ct = any(name.casefold() == "ct" for name in dataset.channel_names)
     return Plan(
@@ -186,6 +203,7 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
         dataset=dataset,
         num_axes=3 if fingerprint.num_axes == 3 else 2,
         preprocessing=PreprocessingSpec(
+            orientation=fingerprint.orientation,
             axis_order=grid.axis_order,
             crop_to_nonzero=False,
             normalizations=slice_normalizations(dataset),

@@ -2,7 +2,7 @@
 
 from scanseg.preprocessing.case import preprocess_image
 from scanseg.preprocessing.compressed import open_array, read_array, write_array
-from scanseg.preprocessing.geometry import crop_from_source, permute, place_in_source, separates_z
+from scanseg.preprocessing.geometry import crop_from_source, flip, permute, place_in_source, separates_z
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
     IMAGE_FILE,
@@ -25,6 +25,7 @@ __all__ = [
     "Store",
     "build_store",
     "crop_from_source",
+    "flip",
     "lock_store",
     "open_array",
     "permute",

@@ -9,14 +9,17 @@ from scanseg.errors import InputError
 from scanseg.imaging import (
     Image,
     as_volume,
+    axis_codes,
     find_nonzero_box,
     find_nonzero_mask,
+    find_reorientation,
     resample_image,
     resample_label_map,
 )
 from scanseg.messages import counted
 from scanseg.preprocessing.geometry import (
     crop_from_source,
+    flip,
     lifted_spacing,
     permute,
     separates_z,
@@ -112,7 +115,8 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
             f"axis_order {preprocessing.axis_order} moves the z axis, which an image of two axes does not have. Use "
             "(0, 1, 2) or (0, 2, 1)."
         )
-    permuted = permute(as_volume(image.array, image.num_axes), preprocessing.axis_order)
+    axis_order, flips = _find_axes(image, preprocessing)
+    permuted = flip(permute(as_volume(image.array, image.num_axes), axis_order), flips)
     start, crop_shape = (0, 0, 0), permuted.shape[1:]
     if preprocessing.crop_to_nonzero:
         start, crop_shape = find_nonzero_box(permuted)
@@ -120,12 +124,25 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
         num_axes=2 if image.num_axes == 2 else 3,
         source_shape=image.shape,
         source_spacing=image.spacing,
-        axis_order=preprocessing.axis_order,
+        axis_order=axis_order,
+        flips=flips,
         crop_start=start,
         crop_shape=crop_shape,
         shape=crop_shape,
     )
     return geometry.model_copy(update={"shape": _target_shape(geometry, preprocessing)})
+
+
+def _find_axes(
+    image: Image, preprocessing: PreprocessingSpec
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return the source axis of each axis of the network's grid, and whether it is reversed."""
+    codes = axis_codes(image)
+    if preprocessing.orientation is None or codes is None:
+        return preprocessing.axis_order, (False, False, False)
+    order, flips = find_reorientation(codes, preprocessing.orientation)
+    z, y, x = preprocessing.axis_order
+    return (order[z], order[y], order[x]), (flips[z], flips[y], flips[x])
 
 
 def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ def crop_from_source(
     """
     _check_trailing(array, geometry.source_shape)
     lifted = as_volume(array, geometry.num_axes)
-    permuted = permute(lifted, geometry.axis_order)
+    permuted = flip(permute(lifted, geometry.axis_order), geometry.flips)
     z, y, x = _crop_slices(geometry)
     return permuted[..., z, y, x]
 
@@ -113,6 +113,20 @@ def permute(array: np.ndarray, axis_order: tuple[int, int, int]) -> np.ndarray:
     """
     before = array.ndim - 3
     return array.transpose(*range(before), *(before + axis for axis in axis_order))
+
+
+def flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:
+    """Reverse spatial axes.
+
+    Args:
+        array: Shape (z, y, x), with any axes before these.
+        flips: Whether each axis is reversed.
+
+    Returns:
+        A view.
+    """
+    z, y, x = (slice(None, None, -1) if is_reversed else slice(None) for is_reversed in flips)
+    return array[..., z, y, x]
 
 
 def _crop_slices(geometry: CaseGeometry) -> list[slice]:

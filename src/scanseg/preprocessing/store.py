@@ -172,6 +172,8 @@ def store_name(dataset_name: str, preprocessing: PreprocessingSpec, *, source: s
         preprocessing: Preprocessing of its cases.
         source: Path of the raw data set in its plan, existing or not. `None`: unknown.
     """
-    content = preprocessing.model_dump_json() + ("" if source is None else f"\n{source}")
+    # Plans without an orientation keep the stores that were made before there was one.
+    left_out = {"orientation"} if preprocessing.orientation is None else None
+    content = preprocessing.model_dump_json(exclude=left_out) + ("" if source is None else f"\n{source}")
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_DIGITS]
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset_name).strip('-.') or 'dataset'}-{digest}"

@@ -1,10 +1,13 @@
 """Preprocessing of cases: cropping, normalization, resampling."""
 
+from itertools import product
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from scanseg.specs.base import Document
+
+_ORIENTATIONS = tuple({*letters} for letters in product("RL", "AP", "SI"))
 
 
 class CTNormalization(Document):
@@ -78,8 +81,10 @@ class PreprocessingSpec(Document):
     2D image is a volume of one slice.
     """
 
+    orientation: str | None = None
+    """Orientation to which volumes are brought, as axis codes of x, y, z, such as `RAS`. `None`: used as stored."""
     axis_order: tuple[int, int, int] = (0, 1, 2)
-    """Source axes that become z, y and x. The axis of the thickest slices comes first."""
+    """Axes that become z, y and x, in the plan's orientation. The axis of the thickest slices comes first."""
     crop_to_nonzero: bool = True
     """Crop the planes at the border in which every channel is 0."""
     normalizations: tuple[Normalization, ...] = Field(min_length=1)
@@ -108,6 +113,12 @@ class PreprocessingSpec(Document):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.orientation is not None and (
+            len(self.orientation) != 3 or {*self.orientation} not in _ORIENTATIONS
+        ):
+            raise ValueError(
+                f"orientation: expected one letter of each of R/L, A/P and S/I, such as RAS, got {self.orientation!r}"
+            )
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order: expected a permutation of (0, 1, 2), got {self.axis_order}")
         if self.spacing is not None and self.slice_size is not None:

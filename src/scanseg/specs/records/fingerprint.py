@@ -33,6 +33,9 @@ class CaseMeasures(Document):
     """Voxels along z, y, x after cropping to the nonzero box. (1, y, x) for a 2D image."""
     source_shape: tuple[int, int, int]
     """Voxels along z, y, x before cropping."""
+    orientation: str | None = None
+    """Axis codes of x, y, z as stored, such as `RAS`. `None`: a 2D image. The axes of the other fields are those of the
+    fingerprint's orientation."""
 
 
 class Fingerprint(Document):
@@ -46,3 +49,5 @@ class Fingerprint(Document):
     """Intensities of each channel."""
     median_relative_size_after_crop: float
     """Median over cases of the fraction of voxels that remain after cropping."""
+    orientation: str | None = None
+    """Most frequent orientation of the cases, as axis codes of x, y, z. `None`: 2D images."""

@@ -20,6 +20,8 @@ class CaseGeometry(Document):
     """Millimetres per voxel of the source image along z, y, x or y, x."""
     axis_order: Triple
     """Source axes that become z, y and x."""
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    """Permuted axes that are reversed, which brings the case to the plan's orientation."""
     crop_start: Triple
     """First voxel of the crop, along the permuted axes."""
     crop_shape: Triple
