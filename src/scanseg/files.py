@@ -1,14 +1,35 @@
-"""Atomic writing of files and folders."""
+"""Atomic writing of files and folders, and removal of unfinished ones.
+
+A file or folder that is being written is named `.writing-PID@MACHINE-NAME` and renamed at its end. If its process is
+killed, the unfinished file remains. The next process that writes to the folder removes it.
+"""
 
 import errno
+import hashlib
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+LOCK_FILE = ".lock"
+"""File name of the lock of a folder."""
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exhausted quota."""
+_UNFINISHED = re.compile(r"\.writing-(\d{1,10})(?:@([0-9a-f]{6}))?-.+", re.DOTALL)
+_LOCK = re.compile(r"\.(.*\.)?lock", re.DOTALL)
+_SECONDS_OF_OTHERS = 24 * 3600.0
+"""Age from which unfinished files of other machines are abandoned. Their processes cannot be looked up."""
+_SECONDS_OF_REUSE = 60.0
+"""A process that started this much later than its unfinished file was changed has only the same number."""
+_SECONDS_BETWEEN_REMOVALS = 60.0
+_last_removal: dict[Path, float] = {}
+"""Time of the last removal of unfinished files by folder."""
 
 
 @contextmanager
@@ -28,7 +49,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written. The error names the file, not the temporary one.
     """
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    _remove_now_and_then(path.parent)
+    temporary = temporary_path(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -61,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     At the end of the block it gets its final name. After an error no folder remains.
 
     Args:
-        path: Folder to create. It must be missing or empty.
+        path: Folder to create. It must be missing or unused (`is_unused`).
 
     Yields:
         Temporary folder beside it.
@@ -70,12 +92,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         OSError: A file or folder cannot be written. The error names the final path, not the temporary one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    remove_unfinished(path.parent)
+    temporary = temporary_path(path)
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         yield temporary
         if path.exists():
-            path.rmdir()
+            _remove_unused(path)
         temporary.rename(path)
     except OSError as error:
         if error.errno is None or not Path(str(error.filename)).is_relative_to(temporary):
@@ -84,6 +108,126 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(named)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name of a file or folder while this process writes it.
+
+    Args:
+        path: Final path.
+    """
+    return path.with_name(f".writing-{os.getpid()}@{_machine()}-{path.name}")
+
+
+def is_unused(folder: Path) -> bool:
+    """Return whether a folder holds only locks, unfinished files and unused folders.
+
+    Args:
+        folder: The folder.
+    """
+    with os.scandir(folder) as entries:
+        return all(
+            _UNFINISHED.fullmatch(entry.name)
+            or _LOCK.fullmatch(entry.name)
+            or (entry.is_dir(follow_symlinks=False) and is_unused(Path(entry.path)))
+            for entry in entries
+        )
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files and folders of ended processes.
+
+    Files of running processes are kept. Files of other machines are kept for a day. Files that cannot be removed are
+    left.
+
+    Args:
+        folder: Folder to search, without its subfolders. It may be missing.
+    """
+    _last_removal[folder] = time.monotonic()
+    found: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        found = [entry for entry in entries if _UNFINISHED.fullmatch(entry.name)]
+    for entry in found:
+        with suppress(OSError):
+            if not _is_abandoned(entry):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink()
+
+
+def _remove_now_and_then(folder: Path) -> None:
+    """Remove unfinished files at the first write to a folder, and then at most once a minute."""
+    last = _last_removal.get(folder)
+    if last is None or time.monotonic() - last > _SECONDS_BETWEEN_REMOVALS:
+        remove_unfinished(folder)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove an unused folder.
+
+    Raises:
+        OSError: The folder holds files, or a running process writes to it.
+    """
+    remove_unfinished(folder)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _remove_unused(path)
+        elif _LOCK.fullmatch(path.name):
+            path.unlink()
+    folder.rmdir()
+
+
+def _is_abandoned(entry: "os.DirEntry[str]") -> bool:
+    """Return whether the process of an unfinished file or folder has ended."""
+    match = _UNFINISHED.fullmatch(entry.name)
+    assert match is not None
+    changed = entry.stat(follow_symlinks=False).st_mtime
+    process, machine = int(match[1]), match[2]
+    if os.name != "posix" or machine not in (None, _machine()):
+        return time.time() - changed > _SECONDS_OF_OTHERS
+    if not _is_running(process):
+        return True
+    started = _start_time(process)
+    return started is not None and started > changed + _SECONDS_OF_REUSE
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this machine is running."""
+    if process == 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # the process of another user
+    return True
+
+
+def _start_time(process: int) -> float | None:
+    """Return the start time of a process in seconds since 1970. `None`: unknown."""
+    try:
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def _machine() -> str:
+    """Return a short name of the machine in which process numbers are unique.
+
+    It changes with each start of the machine, and differs between containers.
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
 def find_disk_fault(error: BaseException) -> OSError | None:

@@ -51,3 +51,18 @@ def first_lines(lines: Sequence[str]) -> list[str]:
     """
     more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
     return [*lines[:MOST_LINES], *more]
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text on one line, cut to a length.
+
+    Args:
+        text: The text.
+        most: Largest length in characters. Three dots replace the rest.
+
+    Examples:
+        >>> shortened("abcdefghijklm", 8), shortened("abc")
+        ('abcde...', 'abc')
+    """
+    cut = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(character if character.isprintable() else " " for character in cut)

@@ -8,10 +8,22 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from scanseg.documents import JSONLimitError, NotJSONError, parse_json
 from scanseg.errors import UsageError
+from scanseg.messages import first_lines, shortened
 from scanseg.specs import RENAMED_FIELDS, Document, describe_faults, list_faults
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
+_MAX_SETTING = 150
+"""Longest setting that is quoted in a message, in characters."""
+_MAX_SETTINGS = 3
+"""Largest number of settings that are quoted in a message."""
+_MAX_NAMES = 1000
+"""Longest list of names in a message, in characters."""
+_MAX_DIGITS = 9
+"""Largest number of digits of the number of an entry."""
+_MAX_TEXT = 10_000
+"""Longest value that is a plain text, in characters."""
 
 
 def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocument:
@@ -22,7 +34,8 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     Args:
         document: The document. It is not changed.
         settings: Texts `path.to.key=value`, applied in order. A part of the path is a key, or the number of an entry
-            from 0. The value is read as JSON, or as plain text if it is not JSON.
+            from 0. The value is read as JSON, or as plain text if it is not JSON. The limits of `scanseg.documents`
+            apply to it.
 
     Raises:
         UsageError: A text has another form, a path does not exist, or the changed document is invalid.
@@ -34,14 +47,16 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals or not path:
-            raise UsageError(f"--set {setting}: expected path.to.key=value.")
-        _put(content, path, _parse(value))
+            raise UsageError(f"{_quoted(setting)}: expected path.to.key=value.")
+        _put(content, path, _parse(value, setting))
     try:
         return type(document).model_validate_json(json.dumps(content))
     except ValidationError as error:
         faults = list_faults(error, content=content)
-        wrong = " ".join(f"--set {setting}" for setting in _settings_of(faults, settings))
-        raise UsageError(f"{wrong}: {describe_faults(error, content=content)}") from error
+        wrong = _settings_of(faults, settings)
+        named = " ".join(_quoted(setting) for setting in wrong[:_MAX_SETTINGS])
+        more = f" and {len(wrong) - _MAX_SETTINGS} more" if len(wrong) > _MAX_SETTINGS else ""
+        raise UsageError(f"{named}{more}: {describe_faults(error, content=content)}") from error
 
 
 def as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
@@ -81,9 +96,11 @@ def compare_settings(document: AnyDocument, other: AnyDocument) -> list[str]:
         other: A document of the same type.
 
     Returns:
-        One text per difference, `path.to.key is value, not other value`.
+        One text per difference, `path.to.key is value, not other value`. Long values are shortened, and differences
+        after the twentieth are counted.
     """
-    return list(_differences(document.model_dump(mode="json"), other.model_dump(mode="json"), path=""))
+    differences = _differences(document.model_dump(mode="json"), other.model_dump(mode="json"), path="")
+    return first_lines(list(differences))
 
 
 def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
@@ -92,7 +109,7 @@ def _differences(value: Any, other: Any, *, path: str) -> Iterator[str]:
         for key in value:
             yield from _differences(value[key], other[key], path=f"{path}.{key}" if path else key)
     elif value != other:
-        yield f"{path} is {json.dumps(value)}, not {json.dumps(other)}"
+        yield f"{path} is {shortened(json.dumps(value))}, not {shortened(json.dumps(other))}"
 
 
 def _nearest(place: dict[str, Any], part: str, *, above: Sequence[str], document: Any) -> str | None:
@@ -117,12 +134,28 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
         yield from _paths(part, path)
 
 
-def _parse(value: str) -> Any:
-    """Parse a value as JSON, or keep it as text."""
+def _quoted(setting: str) -> str:
+    """Return a setting as a word of the command line, shortened for a message."""
+    return f"--set {shortened(setting, _MAX_SETTING)}"
+
+
+def _parse(value: str, setting: str) -> Any:
+    """Parse a value as JSON, or keep it as text.
+
+    Raises:
+        UsageError: The value exceeds a limit.
+    """
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return parse_json(value)
+    except NotJSONError:
+        if not value.isprintable() or len(value) > _MAX_TEXT:
+            raise UsageError(
+                f"{_quoted(setting)}: expected at most {_MAX_TEXT} printable characters as text, got {len(value)} "
+                f"characters. Write a shorter value, or JSON."
+            ) from None
         return value
+    except JSONLimitError as error:
+        raise UsageError(f"{_quoted(setting)}: {error}.") from error
 
 
 def _put(content: Any, path: str, value: Any) -> None:
@@ -140,7 +173,8 @@ def _find(place: Any, part: str, *, path: str, above: Sequence[str], document: A
     Raises:
         UsageError: The part does not exist.
     """
-    where = ".".join(above) or "the document"
+    where, shown = shortened(".".join(above)) or "the document", f"--set {shortened(path, _MAX_SETTING)}"
+    part_shown = repr(shortened(part))
     if isinstance(place, dict):
         if part in place:
             return part
@@ -148,11 +182,12 @@ def _find(place: Any, part: str, *, path: str, above: Sequence[str], document: A
         if renamed is not None and renamed in place:
             return renamed
         nearest = _nearest(place, part, above=above, document=document)
-        perhaps = f" (perhaps {nearest})" if nearest else ""
-        raise UsageError(f"--set {path}: {where} has no {part!r}{perhaps}. Use one of {', '.join(place)}.")
+        perhaps = f" (perhaps {shortened(nearest)})" if nearest else ""
+        names = shortened(", ".join(place), _MAX_NAMES)
+        raise UsageError(f"{shown}: {where} has no {part_shown}{perhaps}. Use one of {names}.")
     if isinstance(place, list):
-        if part.isdecimal() and int(part) < len(place):
+        if part.isdecimal() and len(part) <= _MAX_DIGITS and int(part) < len(place):
             return int(part)
         entries = f"Use an entry from 0 to {len(place) - 1}" if place else "It has no entries"
-        raise UsageError(f"--set {path}: {where} has no entry {part!r}. {entries}.")
-    raise UsageError(f"--set {path}: {where} is the value {json.dumps(place)}, which has no parts.")
+        raise UsageError(f"{shown}: {where} has no entry {part_shown}. {entries}.")
+    raise UsageError(f"{shown}: {where} is the value {shortened(json.dumps(place))}, which has no parts.")

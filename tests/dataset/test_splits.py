@@ -85,7 +85,7 @@ def test_folds_in_the_preprocessed_folder_of_nnunet(tmp_path):
         ("[]", "no folds"),
         ('{"train": []}', "val"),
         ("3", "expected a list of"),
-        ("{", "expected a list of"),
+        ("{", r"expected JSON \("),
     ],
 )
 def test_faulty_files(tmp_path, content, words):

@@ -1,6 +1,5 @@
 """Sources in nnU-Net's layout, or in the Decathlon's from which it comes."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from scanseg.dataset import (
     find_splits,
     open_dataset,
 )
+from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, file_ending, read_image, read_label_map
 from scanseg.specs import DatasetSpec, Fold
@@ -64,7 +64,7 @@ def _folds(dataset: RawDataset, faults: list[str]) -> tuple[Fold, ...]:
 
 def _about(source: Path) -> dict[str, str]:
     """Return the entries of `dataset.json` on licence and origin."""
-    content = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    content = read_json(source / DESCRIPTION_FILE)
     return {key: content[key] for key in ABOUT if isinstance(content.get(key), str)}
 
 

@@ -5,17 +5,24 @@ is used, so a misspelt key is an error.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.imaging import file_ending
+from scanseg.messages import listed, shortened
 from scanseg.specs import BACKGROUND, DatasetSpec, describe_faults
 
 DESCRIPTION_FILE = "dataset.json"
+_MAX_FAULT = 500
+"""Longest description of a fault, in characters."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
+"""A whole number as text."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,11 @@ def read_description(folder: Path) -> Description:
         InputError: The file cannot be read or does not describe a data set. The message lists all faults.
     """
     path = folder / DESCRIPTION_FILE
-    content = _read_json(path)
+    content = _read_object(path)
     try:
         listed = _listed_cases(folder, content)
         fields = {
-            "name": str(content.get("name") or folder.resolve().name),
+            "name": _name(content) or folder.resolve().name,
             "channel_names": _channel_names(content),
             "labels": _labels(content),
             "regions_class_order": content.get("regions_class_order"),
@@ -60,7 +67,7 @@ def read_description(folder: Path) -> Description:
         }
         num_training = _num_training(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: unknown form ({error}).") from error
+        raise InputError(f"{path}: unknown form ({shortened(str(error), _MAX_FAULT)}).") from error
     missing = [name for name, value in fields.items() if value is None and name != "regions_class_order"]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}. Add them as in nnU-Net's format.")
@@ -70,31 +77,33 @@ def read_description(folder: Path) -> Description:
         raise InputError(f"{path}: {describe_faults(error, content=fields)}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}. Save the file as "
-            "UTF-8."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}). A raw data set needs this file."
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON ({error}).") from error
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: The file is missing, no JSON, or no object.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: cannot be read (No such file). A raw data set needs this file.")
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object.")
+        raise InputError(f"{path}: expected a JSON object, got {shortened(json.dumps(content))}.")
     return content
+
+
+def _name(content: dict[str, Any]) -> str | None:
+    """Return the name of the data set, which some files hold as a number."""
+    name = content.get("name")
+    if isinstance(name, dict | list):
+        raise ValueError(f"name: expected a text, got {shortened(json.dumps(name))}")
+    return str(name) if name else None
 
 
 def _num_training(content: dict[str, Any]) -> int | None:
     """Return the number of training cases, which some files hold as text."""
     number = content.get("numTraining")
-    if number is not None and not str(number).isdecimal():
-        raise ValueError(f"numTraining: expected a number of cases, got {json.dumps(number)}")
+    if number is not None and not _NUMBER.fullmatch(str(number)):
+        raise ValueError(f"numTraining: expected a number of cases, got {shortened(json.dumps(number))}")
     return None if number is None else int(number)
 
 
@@ -105,7 +114,12 @@ def _channel_names(content: dict[str, Any]) -> tuple[str, ...] | None:
         return names if names is None else tuple(str(name) for name in names)
     if not isinstance(names, dict):
         raise ValueError(
-            f'channel_names: expected names by number, such as {{"0": "CT"}}, got {json.dumps(names)}'
+            f'channel_names: expected names by number, such as {{"0": "CT"}}, got {shortened(json.dumps(names))}'
+        )
+    unnumbered = [key for key in names if not _NUMBER.fullmatch(key)]
+    if unnumbered:
+        raise ValueError(
+            f"channel_names: expected whole numbers as keys, got {shortened(listed(unnumbered))}"
         )
     numbered = {int(number): str(name) for number, name in names.items()}
     if sorted(numbered) != list(range(len(numbered))):
@@ -119,10 +133,11 @@ def _labels(content: dict[str, Any]) -> dict[str, Any] | None:
     if not labels:
         return None
     if not isinstance(labels, dict):
+        found = shortened(json.dumps(labels))
         raise ValueError(
-            f'labels: expected values by name, such as {{"background": 0, "liver": 1}}, got {json.dumps(labels)}'
+            f'labels: expected values by name, such as {{"background": 0, "liver": 1}}, got {found}'
         )
-    if all(isinstance(name, str) for name in labels.values()) and all(key.isdigit() for key in labels):
+    if all(isinstance(name, str) for name in labels.values()) and all(map(_NUMBER.fullmatch, labels)):
         names = [BACKGROUND if int(value) == 0 else name for value, name in labels.items()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -149,6 +164,8 @@ def _is_whole(value: object) -> bool:
 def _listed_cases(folder: Path, content: dict[str, Any]) -> tuple[ListedCase, ...]:
     """Return the cases in nnU-Net's `dataset`, or in the older `training`."""
     if isinstance(content.get("dataset"), dict):
+        for name, entry in content["dataset"].items():
+            _check_entry(f"dataset.{name}", entry, images="images")
         return tuple(
             ListedCase(name, tuple(folder / image for image in entry["images"]), folder / entry["label"])
             for name, entry in sorted(content["dataset"].items())
@@ -156,8 +173,30 @@ def _listed_cases(folder: Path, content: dict[str, Any]) -> tuple[ListedCase, ..
     if "channel_names" in content or not isinstance(content.get("training"), list):
         return ()
     num_channels = len(_channel_names(content) or ())
+    for number, entry in enumerate(content["training"]):
+        _check_entry(f"training.{number}", entry, images="image")
     cases = [_training_entry(folder, entry, num_channels) for entry in content["training"]]
     return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def _check_entry(where: str, entry: object, *, images: str) -> None:
+    """Check that an entry names its files.
+
+    Args:
+        where: Path of the entry in the file.
+        entry: The entry.
+        images: Key of the image or the images.
+
+    Raises:
+        ValueError: A file is missing.
+    """
+    image, label = (entry.get(images), entry.get("label")) if isinstance(entry, dict) else (None, None)
+    files = image if isinstance(image, list) else [image]
+    is_list = isinstance(image, list) == (images == "images")
+    if not is_list or not files or not all(isinstance(file, str) and file for file in (*files, label)):
+        raise ValueError(
+            f"{shortened(where)}: expected the files {images} and label, got {shortened(json.dumps(entry))}"
+        )
 
 
 def _training_entry(folder: Path, entry: dict[str, str], num_channels: int) -> ListedCase:

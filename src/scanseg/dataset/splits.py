@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from scanseg.dataset.raw import RawDataset
+from scanseg.documents import read_json
 from scanseg.errors import InputError, refuse_faults
-from scanseg.messages import counted, listed
+from scanseg.messages import counted, listed, shortened
 from scanseg.specs import Fold, Splits, describe_faults
 
 NUM_FOLDS = 5
@@ -81,11 +82,11 @@ def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
 
 def _read_splits(path: Path) -> Splits:
     """Read a splits file in any of its forms."""
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
         fields = [_fields_of(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         reason = f"a fold lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f'{path}: expected a list of {{"train": [...], "val": [...]}}, or one such object ({reason}).'
@@ -97,12 +98,14 @@ def _read_splits(path: Path) -> Splits:
         except ValidationError as error:
             faults.append(f"fold {number}: {describe_faults(error, content=named)}. Correct the fold.")
     if faults:
-        raise InputError(f"{path}: {' '.join(faults)}")
+        refuse_faults(path, faults)
     return Splits(source=path.name, folds=tuple(folds))
 
 
-def _fields_of(entry: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(entry: Any) -> dict[str, Any]:
     """Return the fields of one fold. `val` and `validation` are synonyms."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"a fold is {shortened(json.dumps(entry))}")
     return {"train": entry["train"], "validation": entry["validation" if "validation" in entry else "val"]}
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Integer, Shaped
 
+from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import count_itk_channels, read_itk
-from scanseg.messages import counted
+from scanseg.messages import counted, shortened
 
 if TYPE_CHECKING:
     import tifffile
@@ -289,6 +291,11 @@ def _tiff_pixels(path: Path) -> tuple[np.ndarray, str, bool]:
     return array, series.axes, has_alpha
 
 
+def _is_length(value: object) -> bool:
+    """Return whether a value of a JSON file is a number above 0 that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < sys.float_info.max
+
+
 def _companion_spacing(path: Path, num_axes: int) -> tuple[float, ...] | None:
     """Read the spacing from the JSON file beside a TIFF file.
 
@@ -298,12 +305,12 @@ def _companion_spacing(path: Path, num_axes: int) -> tuple[float, ...] | None:
     companion = companion_path(path)
     if not companion.is_file():
         return None
-    try:
-        spacing = tuple(
-            float(value) for value in json.loads(companion.read_text(encoding="utf-8"))["spacing"]
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{companion}: expected {{"spacing": [z, y, x]}} in mm ({error}).') from error
+    content = read_json(companion)
+    values = content.get("spacing") if isinstance(content, dict) else None
+    if not isinstance(values, list) or not all(_is_length(value) for value in values):
+        found = shortened(json.dumps(content))
+        raise InputError(f'{companion}: expected {{"spacing": [z, y, x]}} in mm, above 0, got {found}.')
+    spacing = tuple(float(value) for value in values)
     if len(spacing) < num_axes:
         raise InputError(
             f"{companion}: expected a spacing of {num_axes} axes as in {path.name}, got "

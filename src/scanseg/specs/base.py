@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from scanseg.errors import InputError, reason_of
+from scanseg.documents import parse_document, read_document
+from scanseg.errors import InputError
+from scanseg.messages import MOST_LINES, shortened
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -19,8 +21,12 @@ _SELF_EXPLAINED = (
     "json_invalid",
 )
 """Types of faults whose messages need no value, or contain all values."""
-_MAX_QUOTED = 60
-"""Longest value that is quoted in a message, in characters."""
+_MAX_FAULT = 400
+"""Longest description of a fault, in characters."""
+_MAX_FAULTS = 1500
+"""Longest description of all faults, in characters."""
+_MAX_KEY = 60
+"""Longest key that is quoted in a path, in characters."""
 _QUOTED = re.compile("'([^']*)'")
 
 
@@ -39,17 +45,15 @@ class Document(BaseModel):
             path: The file.
 
         Raises:
-            InputError: The file cannot be read, is not JSON, or is not a valid document of this class. One message
-                lists all faults.
+            InputError: The file cannot be read, is no JSON, exceeds a limit of `scanseg.documents`, or is not a valid
+                document of this class. One message lists the faults, at most the first twenty.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
+        text = read_document(path)
+        content = parse_document(text, path)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            faults = describe_faults(error, content=_parsed(text))
+            faults = describe_faults(error, content=content)
             raise InputError(f"{path}: not a valid {cls.__name__}: {faults}") from error
 
     def to_json(self) -> str:
@@ -84,18 +88,24 @@ class RenamedFields(Document):
 
 
 def describe_faults(error: ValidationError, *, content: object) -> str:
-    """Describe all faults of a document in one line.
+    """Describe the faults of a document in one line.
 
-    Each fault has its path in the document and the value there.
+    Each fault has its path in the document and the value there. Long values are shortened. At most the first twenty
+    faults are described.
 
     Args:
         error: The faults that pydantic found.
         content: The document as it was passed. Paths contain only its own keys, without pydantic's names for members of
             a union.
     """
-    return "; ".join(
-        f"{path}: {fault}" if path else fault for path, fault in list_faults(error, content=content)
-    )
+    faults = [f"{path}: {fault}" if path else fault for path, fault in list_faults(error, content=content)]
+    shown = faults[:1]
+    for fault in faults[1:MOST_LINES]:
+        if len("; ".join((*shown, fault))) > _MAX_FAULTS:
+            break
+        shown.append(fault)
+    more = [f"and {len(faults) - len(shown)} more"] if len(faults) > len(shown) else []
+    return "; ".join([*shown, *more])
 
 
 def list_faults(error: ValidationError, *, content: object) -> list[tuple[str, str]]:
@@ -109,7 +119,10 @@ def list_faults(error: ValidationError, *, content: object) -> list[tuple[str, s
         Pairs of path and description. The path of a fault of the whole document is empty.
     """
     return [
-        (".".join(map(str, _existing_keys(fault["loc"], content))), _describe(fault))
+        (
+            ".".join(shortened(str(key), _MAX_KEY) for key in _existing_keys(fault["loc"], content)),
+            _describe(fault),
+        )
         for fault in error.errors(include_url=False)
     ]
 
@@ -117,14 +130,14 @@ def list_faults(error: ValidationError, *, content: object) -> list[tuple[str, s
 def _describe(fault: "ErrorDetails") -> str:
     """Describe a fault: expected value, actual value, and the nearest valid name.
 
-    Long values are left out. Names are suggested if the valid names are listed.
+    Long values are shortened. Names are suggested if the valid names are listed.
     """
-    message, context = fault["msg"].removeprefix("Value error, "), fault.get("ctx", {})
+    context = fault.get("ctx", {})
+    message = shortened(fault["msg"].removeprefix("Value error, "), _MAX_FAULT)
     if fault["type"] not in _SELF_EXPLAINED:
-        text = json.dumps(fault["input"], default=str)
-        message += f", not {text}" if len(text) <= _MAX_QUOTED else ""
+        message += f", not {shortened(json.dumps(fault['input'], default=str))}"
     names = _QUOTED.findall(str(context.get("expected_tags") or context.get("expected") or ""))
-    nearest = get_close_matches(str(context.get("tag", fault["input"])), names, n=1)
+    nearest = get_close_matches(str(context.get("tag", fault["input"]))[:_MAX_KEY], names, n=1)
     return message + (f" (perhaps {nearest[0]})" if nearest else "")
 
 
@@ -142,11 +155,3 @@ def _existing_keys(path: tuple[int | str, ...], content: object) -> Iterator[int
         elif isinstance(place, list | tuple) and isinstance(part, int):
             yield part
             place = place[part] if part < len(place) else None
-
-
-def _parsed(text: str) -> object:
-    """Parse a text as JSON. `None`: invalid JSON."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
