@@ -8,11 +8,17 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import shutil
+from pathlib import Path
 from types import FunctionType, ModuleType
 
+import numpy as np
 import pytest
 
-MODULES = ["scanseg.ops", "scanseg.networks"]
+import scanseg
+from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_picture
+
+MODULES = ["scanseg.ops", "scanseg.networks", "scanseg.api"]
 """Modules with an `__all__`. All their public functions need an example."""
 
 OBJECTS = [
@@ -28,7 +34,8 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 def public_functions(module: ModuleType) -> dict[str, FunctionType]:
     """Return the functions in a module's `__all__`, without decorators."""
-    members = {name: inspect.unwrap(getattr(module, name)) for name in module.__all__}
+    names = scanseg.__all__ if module.__name__ == "scanseg.api" else module.__all__
+    members = {name: inspect.unwrap(getattr(module, name)) for name in names if hasattr(module, name)}
     return {name: member for name, member in members.items() if isinstance(member, FunctionType)}
 
 
@@ -50,8 +57,37 @@ def test_every_module_has_public_functions():
         assert public_functions(importlib.import_module(name)), name
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with the files that the examples of `scanseg` name."""
+    folder = tmp_path_factory.mktemp("examples")
+    dataset = write_disks(folder / "DATASET", numbers=range(4))
+    settings = (
+        *SMALL_XLSTM_UNET_2D,
+        *("training.epochs=1", "training.iterations_per_epoch=2", "training.validation_batches=1"),
+    )
+    plan = scanseg.make_plan(dataset, settings=settings, num_workers=0)
+    (folder / "plan.json").write_text(plan.to_json())
+    scanseg.train(folder / "plan.json", folder / "MODEL", device="cpu", num_workers=0)
+    shutil.copy(dataset / "imagesTr" / "case_0_0000.png", folder / "image.png")
+    for name in ("predictions", "REFERENCES"):
+        shutil.copytree(dataset / "labelsTr", folder / name)
+    numbers = np.zeros((32, 32), dtype=np.uint8)
+    numbers[4:10, 4:10], numbers[16:24, 12:20] = 1, 2
+    for name in ("instances", "instancesTs"):
+        write_picture(folder / name / "cells.png", numbers)
+    for number in range(10):
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[8:16, number : number + 8] = 255
+        rgb = np.repeat(mask[..., np.newaxis] // 2 + 60, 3, axis=2)
+        write_picture(folder / "KVASIR" / "images" / f"polyp{number}.png", rgb)
+        write_picture(folder / "KVASIR" / "masks" / f"polyp{number}.png", mask)
+    return folder
+
+
 @pytest.mark.parametrize(("name", "item"), CASES)
-def test_example_gives_its_output(name, item):
+def test_example_gives_its_output(name, item, files, monkeypatch):
+    monkeypatch.chdir(files)
     found = examples(name, item)
     assert found, f"{name}: expected an example (>>>) in the docstring, got none. Add a small one."
     runner = doctest.DocTestRunner(optionflags=FLAGS)

@@ -309,7 +309,7 @@ def test_some_arms_alone(comparison, dataset, tmp_path, command):
 def test_unknown_names_are_refused_with_the_known(tmp_path, command):
     outcome = command("compare", "u-net", tmp_path, "-o", tmp_path / "out")
     assert outcome.code == 2
-    assert "neither a file nor one of msvm-unet-decoder" in outcome.stderr
+    assert "expected a file or one of msvm-unet-decoder" in outcome.stderr
 
 
 def test_ready_comparisons_are_listed_shown_and_fit_their_recipes(dataset, tmp_path, command):

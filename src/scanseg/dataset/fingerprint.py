@@ -97,13 +97,16 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
 
 
 def _most_frequent(orientations: Sequence[str | None]) -> str | None:
-    """Return the most frequent orientation. Of equally frequent ones, the first in the alphabet is chosen."""
+    """Return the most frequent orientation.
+
+    Of equally frequent ones, the first in the alphabet is chosen.
+    """
     counts = Counter(codes for codes in orientations if codes is not None)
     return min(counts, key=lambda codes: (-counts[codes], codes)) if counts else None
 
 
 def _reorient(measures: CaseMeasures, orientation: str | None) -> CaseMeasures:
-    """Return the measures of a case along the axes of the data set's orientation."""
+    """Return the measures of a case in the data set's orientation."""
     if orientation is None or measures.orientation in (None, orientation):
         return measures
     (z, y, x), _ = find_reorientation(measures.orientation, orientation)

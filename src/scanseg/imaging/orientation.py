@@ -1,4 +1,4 @@
-"""Orientation of volumes: axis codes such as `RAS`, and the way from one orientation to another.
+"""Orientation of volumes, as axis codes such as `RAS`.
 
 Codes are those of nibabel and MONAI: for each voxel axis x, y, z the side of the body towards which its index grows,
 R or L, A or P, S or I. An image whose axes are oblique gets the codes of the nearest axes.
@@ -19,7 +19,7 @@ _LPS = (("L", "R"), ("P", "A"), ("S", "I"))
 
 
 def axis_codes(image: Image) -> str | None:
-    """Return the orientation of a volume as axis codes of x, y, z, such as `RAS`.
+    """Return the axis codes of a volume, such as `RAS`.
 
     Each voxel axis belongs to another axis of the body. Among all assignments, the one with the largest sum of absolute
     direction cosines is chosen, so that axes at 45 degrees have codes too.
@@ -42,7 +42,7 @@ def axis_codes(image: Image) -> str | None:
 
 
 def find_reorientation(source: str, target: str) -> tuple[Triple, Flips]:
-    """Return how the axes z, y, x of an array must be permuted and flipped for another orientation.
+    """Return the permutation and the flips that change an orientation.
 
     Args:
         source: Axis codes (x, y, z) of the array.
@@ -60,7 +60,9 @@ def find_reorientation(source: str, target: str) -> tuple[Triple, Flips]:
 
 
 def direction_of(codes: str) -> tuple[float, ...]:
-    """Return the direction cosines of axis-aligned codes, row by row, in ITK's order x, y, z.
+    """Return the direction cosines of axis codes.
+
+    They are in ITK's order x, y, z, row by row.
 
     Args:
         codes: Axis codes of x, y, z.
@@ -73,7 +75,9 @@ def direction_of(codes: str) -> tuple[float, ...]:
 
 
 def left_right_axis(codes: str | None) -> int:
-    """Return the array axis z, y or x (0, 1 or 2) that runs from one side of the body to the other.
+    """Return the array axis that runs from left to right.
+
+    0, 1 and 2 are z, y and x.
 
     Args:
         codes: Axis codes of x, y, z. `None`: unknown, and x is assumed.

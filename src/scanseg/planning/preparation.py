@@ -29,7 +29,7 @@ DEFAULT_RECIPE = "xlstm-unet"
 
 @dataclass(frozen=True)
 class TrainingSource:
-    """The origin of a training: a raw data set, a plan made from one, or both."""
+    """The raw data set of a training, its plan, or both."""
 
     path: Path
     """The data set's folder or the plan's file, for messages."""
@@ -39,7 +39,7 @@ class TrainingSource:
     """A plan that exists already. `None`: a plan is made for the data set."""
 
     def raw_folder(self, plan: Plan | None = None) -> Path | None:
-        """Return the folder of the raw data set, or `None` if it is not on this machine.
+        """Return the folder of the raw data set, if it exists.
 
         Args:
             plan: The plan to ask for the folder. `None`: the plan of this source.
@@ -64,7 +64,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the store of its preprocessed cases: everything that a training reads."""
+    """A plan with the store of its preprocessed cases."""
 
     plan: Plan
     store: Store
@@ -106,7 +106,7 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
 
 
 def _spacing_range(fingerprint: Fingerprint) -> SpacingRange | None:
-    """Return the smallest and the largest spacing along z, y, x of the data set's orientation."""
+    """Return the smallest and the largest spacing of a data set."""
     if fingerprint.num_axes == 2:
         return None
     spacings = np.array([case.spacing for case in fingerprint.cases])
@@ -115,7 +115,7 @@ def _spacing_range(fingerprint: Fingerprint) -> SpacingRange | None:
 
 
 def find_plan(source: TrainingSource, request: PlanRequest, *, context: RunContext) -> Plan:
-    """Return the plan of a source, or make one for its data set.
+    """Return the plan of a source, or make one.
 
     Args:
         source: Data set or plan.
@@ -159,7 +159,7 @@ def find_known_splits(source: TrainingSource) -> Splits | None:
 
 
 def prepare_store(plan: Plan, source: TrainingSource, stores: Path, *, context: RunContext) -> Prepared:
-    """Open the store of a plan, or build it from the raw data set.
+    """Open or build the store of a plan.
 
     Args:
         plan: The plan.
@@ -178,7 +178,7 @@ def prepare_store(plan: Plan, source: TrainingSource, stores: Path, *, context: 
 
 
 def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: RunContext) -> Store:
-    """Open a store, or build it if the raw data set is on this machine."""
+    """Open a store, or build it from the raw data set."""
     raw = _open_raw(plan, source)
     if raw is None:
         if plan.dataset_path and not folder.exists():
@@ -197,7 +197,7 @@ def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: Ru
 
 
 def _open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
-    """Open the raw data set of a plan, or return `None` if it is not on this machine."""
+    """Open the raw data set of a plan, if it is on this machine."""
     folder = source.raw_folder(plan)
     if folder is None:
         return None
