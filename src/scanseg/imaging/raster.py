@@ -4,12 +4,9 @@ Raster images have no origin or direction. Their spacing is 1 mm per pixel.
 """
 
 import json
-import logging
 import re
-import struct
 import sys
 import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,33 +15,39 @@ from jaxtyping import Integer, Shaped
 
 from scanseg.documents import read_json
 from scanseg.errors import InputError
+from scanseg.imaging.exif import as_displayed, read_orientation
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import count_itk_channels, read_itk
+from scanseg.imaging.tiff import (
+    CHANNEL_AXES,
+    DECODER_ERRORS,
+    STACK_AXES,
+    TiffHeader,
+    apply_palette,
+    decode,
+    read_header,
+)
 from scanseg.messages import counted, shortened
 
 if TYPE_CHECKING:
-    import tifffile
     from PIL.ImageFile import ImageFile
 
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = {"RGB": "RGB", "YCbCr": "RGB", "CMYK": "RGB", "RGBA": "RGBA", "LA": "LA"}
 """Colour mode of a picture to the mode in which it is read."""
-_DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
-    *(AssertionError, RuntimeError, zlib.error, struct.error),
-)
-"""Errors that pillow and tifffile raise for damaged files."""
-
-_TIFF_STACK_AXES = "ZIQ"
-"""Letters of tifffile for the axis of a stack."""
+_SCALE_OF_BITS = {"L;2": 85, "L;4": 17}
+"""Factor by which pillow scales grey pictures of 2 and 4 bits to 8 bits, by its name of the stored form."""
 
 
 def read_pillow(path: Path, *, indices: bool) -> Image:
-    """Read a PNG, BMP or JPEG file.
+    """Read a PNG, BMP or JPEG file as it is displayed.
+
+    An orientation tag is applied.
 
     Args:
         path: The file.
-        indices: Read the palette indices of a picture with a palette (for label maps) instead of its colours.
+        indices: Read the stored values (for label maps): the palette indices of a picture with a palette instead of
+            its colours, and 2 or 4 bits without scaling to 8 bits.
 
     Raises:
         InputError: The file is damaged, its colour mode is unknown, or its alpha channel varies.
@@ -54,10 +57,14 @@ def read_pillow(path: Path, *, indices: bool) -> Image:
             array = read_itk(path).array
             has_alpha = array.shape[0] in (2, 4)
         else:
-            mode = _reading_mode(path, picture, indices=indices)
+            mode, scale = _reading_mode(path, picture, indices=indices), _scale_of_bits(picture)
             array = _pixels(path, picture, mode=mode)
+            array = array // scale if indices and scale > 1 else array
             has_alpha = mode in ("RGBA", "LA")
-    return raster_image(_without_alpha(path, array) if has_alpha else array)
+        orientation = read_orientation(picture)
+    if has_alpha:
+        array = _without_alpha(path, array)
+    return raster_image(as_displayed(array, orientation))
 
 
 def count_pillow_channels(path: Path) -> int:
@@ -77,34 +84,39 @@ def count_pillow_channels(path: Path) -> int:
         return 1 if picture.mode in (*_GREY_MODES, "LA") else 3
 
 
-def read_tiff(path: Path) -> Image:
-    """Read a TIFF file: one picture or one stack along z.
+def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | None = None) -> Image:
+    """Read a TIFF file as it is displayed: one picture or one stack along z.
 
-    Pictures are grey or colour. The spacing comes from a file `CASE.json` beside it, as in nnU-Net:
-    `{"spacing": [z, y, x]}` in mm.
+    Pictures are grey or colour. An orientation tag is applied. The spacing comes from a file `CASE.json` beside it, as
+    in nnU-Net: `{"spacing": [z, y, x]}` in mm.
 
     Args:
         path: The file.
+        indices: Read the stored values (for label maps): palette indices instead of colours, and no inversion of
+            pictures in which 0 is white. `None`: stored values, also of files that are no label maps.
+        num_channels: Number of channels of the data set. If it is 1, planes that may be slices are slices. `None`:
+            unknown.
 
     Raises:
-        InputError: The file is damaged, its compression or its axes are unknown, or its alpha channel varies.
+        InputError: The file is damaged, its compression or its axes are unknown, its alpha channel varies, or it
+            cannot hold a label map.
     """
-    array, axes, has_alpha = _tiff_pixels(path)
-    letters = [letter for letter in axes if letter not in "YXSC"]
-    channels = [letter for letter in axes if letter in "SC"]
-    are_known = len(axes) == array.ndim and {"Y", "X"} <= set(axes) and set(letters) <= set(_TIFF_STACK_AXES)
-    if not are_known or len(letters) > 1 or len(channels) > 1:
-        raise InputError(
-            f"{path}: expected one picture or one stack along z with at most one channel axis, got axes {axes} of "
-            f"shape {array.shape}. Save each picture or stack as a file of its own."
-        )
-    order = [axes.index(letter) for letter in (*channels, *letters, "Y", "X")]
-    array = array.transpose(order)
-    if not channels:
-        array = array[np.newaxis]
-    elif has_alpha:
-        array = _without_alpha(path, array)
-    return raster_image(array, spacing=_companion_spacing(path, array.ndim - 1))
+    header = read_header(path)
+    if indices:
+        _check_holds_labels(path, header)
+    axes, array = header.axes, decode(path, header)
+    alpha = header.alpha
+    if header.planes_may_be_slices and (indices or num_channels == 1):
+        axes, alpha = axes.replace("S", "Z"), ()
+    array = _channels_first(path, array, axes)
+    for index in sorted(alpha, reverse=True):
+        array = _without_alpha(path, array, index)
+    if indices is False:
+        array = _as_intensities(array, header)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    spacing = _companion_spacing(path, array.ndim - 1)
+    return raster_image(as_displayed(array, header.orientation), spacing=spacing)
 
 
 def count_tiff_channels(path: Path) -> int:
@@ -118,9 +130,7 @@ def count_tiff_channels(path: Path) -> int:
     Raises:
         InputError: The header cannot be read.
     """
-    series, has_alpha = _tiff_series(path)
-    sizes = [size for letter, size in zip(series.axes, series.shape, strict=True) if letter in "SC"]
-    return max(1, sizes[0] - has_alpha) if sizes else 1
+    return read_header(path).num_channels
 
 
 def write_pillow(path: Path, pixels: Integer[np.ndarray, "y x *colour"]) -> None:
@@ -195,7 +205,7 @@ def _open_picture(path: Path) -> "ImageFile":
             return PIL.Image.open(path)
     except PIL.Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}. Save pictures of this size as TIFF.") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise InputError(f"{path}: damaged, or in another format than its ending.") from error
 
 
@@ -227,7 +237,7 @@ def _pixels(path: Path, picture: "ImageFile", *, mode: str) -> Shaped[np.ndarray
     """Decode a picture in a colour mode."""
     try:
         array = np.asarray(picture if mode == picture.mode else picture.convert(mode))
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise InputError(f"{path}: damaged ({error}).") from error
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
@@ -235,60 +245,85 @@ def _pixels(path: Path, picture: "ImageFile", *, mode: str) -> Shaped[np.ndarray
 
 
 def _without_alpha(
-    path: Path, array: Shaped[np.ndarray, "channel *spatial"]
+    path: Path, array: Shaped[np.ndarray, "channel *spatial"], index: int = -1
 ) -> Shaped[np.ndarray, "colour *spatial"]:
-    """Remove the last channel (alpha) if it is constant.
+    """Remove a channel (alpha) if it is constant.
 
     Raises:
         InputError: The alpha channel varies.
     """
-    alpha = array[-1]
+    alpha = array[index]
     if alpha.size and alpha.min() != alpha.max():
         raise InputError(
             f"{path}: the alpha channel varies from {alpha.min()} to {alpha.max()}. Save the picture without alpha, "
             "or alpha as a channel of its own."
         )
-    return array[:-1]
+    return np.delete(array, index, axis=0)
 
 
-def _tiff_series(path: Path) -> tuple["tifffile.TiffPageSeries", bool]:
-    """Return the only series of a TIFF file.
+def _channels_first(
+    path: Path, array: Shaped[np.ndarray, "..."], axes: str
+) -> Shaped[np.ndarray, "channel *spatial"]:
+    """Order the axes of a TIFF file: channel, z, y, x, or channel, y, x.
 
-    The second value is true if its last sample is alpha.
+    Args:
+        path: The file, for messages.
+        array: Decoded samples.
+        axes: Letters of tifffile for its axes.
+
+    Raises:
+        InputError: The axes are not those of one picture or stack.
     """
-    import tifffile
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
-    try:
-        with tifffile.TiffFile(path) as file:
-            all_series = file.series
-            extra = bool(file.pages.first.extrasamples)
-    except (*_DECODER_ERRORS, tifffile.TiffFileError) as error:
-        raise InputError(f"{path}: damaged, or in another format than its ending ({error}).") from error
-    if len(all_series) != 1:
-        raise InputError(f"{path}: holds {len(all_series)} pictures of different sizes. Save one per file.")
-    return all_series[0], extra
-
-
-def _tiff_pixels(path: Path) -> tuple[np.ndarray, str, bool]:
-    """Decode a TIFF file.
-
-    Returns:
-        Voxels, letters of the axes, and whether the last sample is alpha.
-    """
-    import tifffile
-
-    series, has_alpha = _tiff_series(path)
-    try:
-        array = tifffile.imread(path, series=0)
-    except MemoryError as error:
+    letters = [letter for letter in axes if letter not in "YX" + CHANNEL_AXES]
+    channels = [letter for letter in axes if letter in CHANNEL_AXES]
+    are_known = len(axes) == array.ndim and {"Y", "X"} <= set(axes) and set(letters) <= set(STACK_AXES)
+    if not are_known or len(letters) > 1 or len(channels) > 1:
         raise InputError(
-            f"{path}: not enough memory to decode it, or damaged ({error}). Close other programs or check the file."
-        ) from error
-    except _DECODER_ERRORS as error:
-        advice = " Run: pip install imagecodecs" if "imagecodecs" in str(error) else ""
-        raise InputError(f"{path}: cannot be decoded ({error}).{advice}") from error
-    return array, series.axes, has_alpha
+            f"{path}: expected one picture or one stack along z with at most one channel axis, got axes {axes} of "
+            f"shape {array.shape}. Save each picture or stack as a file of its own."
+        )
+    array = array.transpose([axes.index(letter) for letter in (*channels, *letters, "Y", "X")])
+    return array if channels else array[np.newaxis]
+
+
+def _as_intensities(
+    array: Shaped[np.ndarray, "channel *spatial"], header: TiffHeader
+) -> Shaped[np.ndarray, "channel *spatial"]:
+    """Return the intensities of stored values.
+
+    Palette indices become colours. If 0 is white, unsigned integers are inverted.
+    """
+    if header.palette is not None and len(array) == 1:
+        return apply_palette(array[0], header.palette)
+    if header.has_lowest_white and array.dtype.kind == "b":
+        return ~array
+    if header.has_lowest_white and array.dtype.kind == "u":
+        return array.dtype.type(2**header.bits - 1) - array
+    return array
+
+
+def _check_holds_labels(path: Path, header: TiffHeader) -> None:
+    """Check that a TIFF file can hold a label map.
+
+    Raises:
+        InputError: Its compression may change values, or it is unclear which of two values is the foreground.
+    """
+    if header.may_be_lossy:
+        raise InputError(
+            f"{path}: {header.compression_name} compression may change values and cannot hold a label map. Save it "
+            "with deflate or LZW."
+        )
+    if header.has_lowest_white and header.bits == 1:
+        raise InputError(
+            f"{path}: expected a label map in which 0 is black, got 1 bit in which 0 is white. Save it in 8 bits, with "
+            "1 in the foreground."
+        )
+
+
+def _scale_of_bits(picture: "ImageFile") -> int:
+    """Return the factor by which pillow scales the values of a picture."""
+    stored = picture.tile[0][3] if picture.tile else None
+    return _SCALE_OF_BITS.get(stored, 1) if isinstance(stored, str) else 1
 
 
 def _is_length(value: object) -> bool:
