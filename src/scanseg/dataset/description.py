@@ -19,6 +19,10 @@ from scanseg.messages import listed, shortened
 from scanseg.specs import BACKGROUND, DatasetSpec, describe_faults
 
 DESCRIPTION_FILE = "dataset.json"
+HIGHEST_LABEL = 255
+"""Highest value of a label."""
+_MAX_QUOTED = 120
+"""Longest quoted value, in characters."""
 _MAX_FAULT = 500
 """Longest description of a fault, in characters."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -118,8 +122,13 @@ def _channel_names(content: dict[str, Any]) -> tuple[str, ...] | None:
         )
     unnumbered = [key for key in names if not _NUMBER.fullmatch(key)]
     if unnumbered:
+        swapped = {str(value): key for key, value in names.items()}
+        is_swapped = all(map(_NUMBER.fullmatch, swapped))
+        advice = "It is the wrong way round. Write" if is_swapped else "Write for example"
+        right = shortened(json.dumps(swapped if is_swapped else {"0": unnumbered[0]}), _MAX_QUOTED)
         raise ValueError(
-            f"channel_names: expected whole numbers as keys, got {shortened(listed(unnumbered))}"
+            f"channel_names: expected whole numbers to names, got {shortened(json.dumps(names), _MAX_QUOTED)}. "
+            f"{advice} {right}"
         )
     numbered = {int(number): str(name) for number, name in names.items()}
     if sorted(numbered) != list(range(len(numbered))):
@@ -148,6 +157,15 @@ def _labels(content: dict[str, Any]) -> dict[str, Any] | None:
         raise ValueError(
             f"labels: expected whole numbers, or lists of them for regions, got {', '.join(invalid)}"
         )
+    outside = [
+        f"{name} {json.dumps(value)}"
+        for name, value in labels.items()
+        if not all(
+            0 <= int(part) <= HIGHEST_LABEL for part in (value if isinstance(value, list) else [value])
+        )
+    ]
+    if outside:
+        raise ValueError(f"labels: expected values from 0 to {HIGHEST_LABEL}, got {listed(outside)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in labels.items()}
 
 
@@ -195,7 +213,7 @@ def _check_entry(where: str, entry: object, *, images: str) -> None:
     is_list = isinstance(image, list) == (images == "images")
     if not is_list or not files or not all(isinstance(file, str) and file for file in (*files, label)):
         raise ValueError(
-            f"{shortened(where)}: expected the files {images} and label, got {shortened(json.dumps(entry))}"
+            f'{shortened(where)}: expected the files "{images}" and "label", got {shortened(json.dumps(entry))}'
         )
 
 

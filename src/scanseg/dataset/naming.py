@@ -4,11 +4,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from scanseg.dataset.case_names import find_name_fault
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, DETACHED_ENDINGS, companion_path, count_channels
-from scanseg.messages import listed
+from scanseg.imaging import (
+    DECODERS,
+    DETACHED_ENDINGS,
+    DICOM_ADVICE,
+    companion_path,
+    count_channels,
+    find_dicom,
+)
+from scanseg.messages import counted, listed
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -19,6 +28,39 @@ _MOST_CHANNELS = 10
 """First number that identifies files as frames instead of channels, if nothing else does."""
 
 CaseFiles = dict[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class FaultyCase:
+    """A case whose files cannot be used together."""
+
+    name: str
+    files: tuple[Path, ...]
+    """Files of the case that exist."""
+    faults: tuple[str, ...]
+    """Faults of the case. Each has the values and the way to fix it."""
+
+    @property
+    def named_faults(self) -> list[str]:
+        """Faults with the name of the case."""
+        return [f"case {self.name}: {fault}" for fault in self.faults]
+
+
+@dataclass(frozen=True)
+class GroupedFiles:
+    """Files grouped by case."""
+
+    cases: CaseFiles
+    """Files of each usable case in the order of channels, sorted by name."""
+    faulty: tuple[FaultyCase, ...] = ()
+    """Cases that cannot be used."""
+    faults: tuple[str, ...] = ()
+    """Faults that make all cases uncertain."""
+
+    @property
+    def all_faults(self) -> list[str]:
+        """All faults, those of cases with the name of the case."""
+        return [*self.faults, *(fault for case in self.faulty for fault in case.named_faults)]
 
 
 def list_files(folder: Path, *, file_ending: str) -> list[Path]:
@@ -36,6 +78,12 @@ def list_files(folder: Path, *, file_ending: str) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = [path for path in visible if path.name.endswith(file_ending)]
     if not files:
+        dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
+        if dicom:
+            raise InputError(
+                f"{folder}: expected files that end in {file_ending}, got DICOM files such as "
+                f"{dicom[0].relative_to(folder)}. {DICOM_ADVICE}"
+            )
         endings = sorted({_ending_of(path) for path in visible})
         found = f"files that end in {listed(endings)}" if endings else _describe_folders(folder)
         raise InputError(f"{folder}: expected files that end in {file_ending}, got {found}.")
@@ -51,15 +99,25 @@ def _describe_folders(folder: Path) -> str:
 def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
     """Count the visible files of a folder with other endings.
 
-    Not counted are `dataset.json` and files of operating systems, the voxels of images whose headers have the ending,
-    and the spacings of TIFF files.
-
     Args:
         folder: Folder to search.
         file_ending: Ending of the images, with its dot.
 
     Returns:
         Number of files by ending.
+    """
+    return dict(Counter(map(_ending_of, find_other_files(folder, file_ending=file_ending))))
+
+
+def find_other_files(folder: Path, *, file_ending: str) -> list[Path]:
+    """Find the visible files of a folder with other endings, sorted by name.
+
+    `dataset.json` and files of operating systems are left out, and so are the voxels of images whose headers have the
+    ending, and the spacings of TIFF files.
+
+    Args:
+        folder: Folder to search.
+        file_ending: Ending of the images, with its dot.
     """
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     images = [path for path in paths if path.name.endswith(file_ending)]
@@ -69,14 +127,13 @@ def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
         beside = {path.name for path in paths if path.name.partition(".")[0] in stems}
     elif DECODERS.get(file_ending.lower()) == "tiff":
         beside = {companion_path(path).name for path in images}
-    others = (
+    return [
         path
         for path in paths
         if not path.name.endswith(file_ending)
         and path.name.lower() not in _SIDE_FILES
         and path.name not in beside
-    )
-    return dict(Counter(map(_ending_of, others)))
+    ]
 
 
 def _ending_of(path: Path) -> str:
@@ -105,7 +162,7 @@ def group_files(
     file_ending: str,
     num_channels: int,
     known_cases: Collection[str] | None = None,
-) -> tuple[CaseFiles, list[str]]:
+) -> GroupedFiles:
     """Group image files by case.
 
     If one file holds all channels, each file is a case. `_0000` at the end of its name is left out of the case name,
@@ -121,13 +178,26 @@ def group_files(
             exist.
 
     Returns:
-        The files of each case in the order of channels, and the faults.
+        The files of each case, and the faults.
     """
     if num_channels == 1 or holds_all_channels(files, num_channels, file_ending=file_ending):
         beyond = _further_channels(files, file_ending) if num_channels == 1 and known_cases is None else []
-        grouped, faults = _one_file_each(files, file_ending, known_cases or ())
-        return ({}, beyond) if beyond else (grouped, faults)
-    return _one_file_per_channel(files, file_ending, num_channels)
+        if beyond:
+            return GroupedFiles({}, faults=tuple(beyond))
+        grouped = _one_file_each(files, file_ending, known_cases or ())
+    else:
+        grouped = _one_file_per_channel(files, file_ending, num_channels)
+    return _without_faulty_names(grouped)
+
+
+def _without_faulty_names(grouped: GroupedFiles) -> GroupedFiles:
+    """Return the groups without cases whose names cannot be used, which become faults."""
+    faults = {name: find_name_fault(name) for name in grouped.cases}
+    named = tuple(
+        FaultyCase(name, grouped.cases[name], (fault,)) for name, fault in faults.items() if fault is not None
+    )
+    cases = {name: files for name, files in grouped.cases.items() if faults[name] is None}
+    return GroupedFiles(cases, (*grouped.faulty, *named), grouped.faults)
 
 
 def holds_all_channels(files: Sequence[Path], num_channels: int, *, file_ending: str) -> bool:
@@ -177,47 +247,50 @@ def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
     ]
 
 
-def _one_file_each(
-    files: Sequence[Path], file_ending: str, known_cases: Collection[str]
-) -> tuple[CaseFiles, list[str]]:
+def _one_file_each(files: Sequence[Path], file_ending: str, known_cases: Collection[str]) -> GroupedFiles:
     """Return the cases if each file is one, and the faults."""
     parts = {file: split_channel(file, file_ending) for file in files}
     films = {case for case, channel in parts.values() if channel}
     extra = sorted(file.name for file, (case, channel) in parts.items() if channel and case in known_cases)
     if extra:
-        return {}, [
+        fault = (
             f"{listed(extra)}: further channels, expected one file with all channels of dataset.json. Name every "
             "channel in channel_names, or remove the files."
-        ]
+        )
+        return GroupedFiles({}, faults=(fault,))
     grouped: dict[str, list[Path]] = defaultdict(list)
     for file, (case, _) in parts.items():
         stem = file.name[: -len(file_ending)]
         is_whole = case in films or (stem in known_cases and case not in known_cases)
         grouped[stem if is_whole else case].append(file)
-    faults = [
-        f"case {case}: {' and '.join(file.name for file in group)} have the same name. Rename all but one."
+    faulty = [
+        FaultyCase(
+            case,
+            tuple(group),
+            (f"{' and '.join(file.name for file in group)} have the same name. Rename all but one.",),
+        )
         for case, group in grouped.items()
         if len(group) > 1
     ]
-    return {case: tuple(group) for case, group in sorted(grouped.items()) if len(group) == 1}, faults
+    cases = {case: tuple(group) for case, group in sorted(grouped.items()) if len(group) == 1}
+    return GroupedFiles(cases, tuple(faulty))
 
 
-def _one_file_per_channel(
-    files: Sequence[Path], file_ending: str, num_channels: int
-) -> tuple[CaseFiles, list[str]]:
+def _one_file_per_channel(files: Sequence[Path], file_ending: str, num_channels: int) -> GroupedFiles:
     """Return the cases if each channel has a file, and the faults.
 
     The files of a case differ only in their four digits.
     """
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
-    faults = []
+    faulty = []
     for file in files:
         case, channel = split_channel(file, file_ending)
         if channel is None:
-            faults.append(
+            fault = (
                 f"{file.name}: expected a channel number, or {num_channels} channels in one file. Name the files "
                 f"{case}_0000{file_ending}, {case}_0001{file_ending} ..."
             )
+            faulty.append(FaultyCase(case, (file,), (fault,)))
         else:
             grouped[case][channel] = file
     complete = {}
@@ -226,13 +299,72 @@ def _one_file_per_channel(
             f"{case}_{index:04d}{file_ending}" for index in range(num_channels) if index not in channels
         ]
         extra = [file.name for channel, file in sorted(channels.items()) if channel >= num_channels]
+        faults = []
         if missing:
             faults.append(
-                f"case {case}: missing {', '.join(missing)}. Add the files of all channels, or one file that holds all "
+                f"missing {', '.join(missing)}. Add the files of all channels, or one file that holds all "
                 f"{num_channels}."
             )
         if extra:
-            faults.append(f"case {case}: {', '.join(extra)} beyond the {num_channels} channels. Remove them.")
-        if not missing and not extra:
+            faults.append(f"{', '.join(extra)} beyond the {num_channels} channels. Remove them.")
+        if faults:
+            faulty.append(
+                FaultyCase(case, tuple(file for _, file in sorted(channels.items())), tuple(faults))
+            )
+        else:
             complete[case] = tuple(channels[index] for index in range(num_channels))
-    return complete, faults
+    return GroupedFiles(complete, tuple(faulty))
+
+
+def find_left_out(folder: Path, *, file_ending: str, only: Collection[Path] | None = None) -> list[str]:
+    """Describe the content of a folder that is not used: one sentence for each kind, with the first ten names.
+
+    Kinds are files of other endings, hidden images, and folders.
+
+    Args:
+        folder: Folder of images or label maps. It may be missing.
+        file_ending: Ending of its files, with its dot.
+        only: The files that are used. `None`: all with the ending.
+    """
+    if not folder.is_dir():
+        return []
+    paths = sorted(folder.iterdir())
+    names = {path.name for path in paths}
+    hidden = [
+        path.name
+        for path in paths
+        if path.name.startswith(".")
+        and path.name.endswith(file_ending)
+        and path.name.removeprefix("._") not in names  # macOS keeps attributes of FILE in ._FILE
+        and path.is_file()
+    ]
+    folders = [path.name for path in paths if path.is_dir() and not path.name.startswith(".")]
+    others = [path.name for path in find_other_files(folder, file_ending=file_ending)]
+    used = None if only is None else {path.resolve() for path in only}
+    unlisted = [
+        path.name
+        for path in paths
+        if used is not None
+        and path.name.endswith(file_ending)
+        and not path.name.startswith(".")
+        and path.is_file()
+        and path.resolve() not in used
+    ]
+    sentences = []
+    if others:
+        verb = "does" if len(others) == 1 else "do"
+        sentences.append(
+            f"{counted(len(others), 'file')} left out that {verb} not end in {file_ending}: {listed(others)}. Convert "
+            "to this format, or correct file_ending in dataset.json"
+        )
+    if unlisted:
+        sentences.append(
+            f"{counted(len(unlisted), 'file')} left out, not listed in dataset.json: {listed(unlisted)}"
+        )
+    if hidden:
+        sentences.append(f"{counted(len(hidden), 'hidden file')} left out: {listed(hidden)}. Rename to use")
+    if folders:
+        sentences.append(
+            f"{counted(len(folders), 'folder')} left out: {listed(folders)}. Move images up to use them"
+        )
+    return [f"{folder.name}: {sentence}" for sentence in sentences]

@@ -2,16 +2,25 @@
 
 import glob
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.dataset.description import DESCRIPTION_FILE, ListedCase, read_description
-from scanseg.dataset.naming import group_files, holds_all_channels, list_files, split_channel
+from scanseg.dataset.case_names import find_name_fault, is_portable
+from scanseg.dataset.naming import (
+    FaultyCase,
+    find_left_out,
+    group_files,
+    holds_all_channels,
+    list_files,
+    split_channel,
+)
 from scanseg.errors import InputError, refuse_faults
 from scanseg.imaging import LOSSY_ENDINGS, Image, compare_geometry, read_image, read_label_map
 from scanseg.imaging import file_ending as known_ending
+from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec
 
 IMAGES_FOLDER = "imagesTr"
@@ -31,6 +40,17 @@ class RawCase:
     label_map: Path | None
     """File of the label map. `None`: a case without annotation."""
 
+    def __post_init__(self) -> None:
+        """Check the name, which becomes the name of files and folders.
+
+        Raises:
+            InputError: The name is empty or too long, begins with a dot, or holds a slash, a backslash or a control
+                character.
+        """
+        fault = find_name_fault(self.name)
+        if fault is not None:
+            raise InputError(fault)
+
 
 @dataclass(frozen=True)
 class RawDataset:
@@ -42,6 +62,8 @@ class RawDataset:
     """Training cases, sorted by name."""
     num_described: int | None = None
     """Number of training cases in `dataset.json`, if any."""
+    warnings: tuple[str, ...] = ()
+    """Content of the folder that is not used, and unusual names."""
 
     @property
     def image_bytes(self) -> int:
@@ -62,14 +84,56 @@ def open_dataset(path: Path) -> RawDataset:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder. Name the folder with {DESCRIPTION_FILE}.")
     described = read_description(path)
-    spec, listed = described.spec, described.listed
-    cases, faults = _check_listed(path, listed) if listed else _pair_files(path, spec)
+    spec, cases_listed = described.spec, described.listed
+    cases, faults = _check_listed(path, cases_listed) if cases_listed else _pair_files(path, spec)
     refuse_faults(path, faults)
-    return RawDataset(path=path, spec=spec, cases=tuple(cases), num_described=described.num_training)
+    return RawDataset(
+        path=path,
+        spec=spec,
+        cases=tuple(cases),
+        num_described=described.num_training,
+        warnings=(*_left_out(path, spec, cases if cases_listed else None), *_warn_of_names(cases)),
+    )
+
+
+def _left_out(path: Path, spec: DatasetSpec, cases: Sequence[RawCase] | None) -> list[str]:
+    """Describe the content of the folders that no case uses.
+
+    Args:
+        path: Folder of the data set.
+        spec: Description of the data set.
+        cases: Cases that `dataset.json` lists. `None`: cases are found by their names.
+    """
+    images = None if cases is None else [image for case in cases for image in case.images]
+    label_maps = None if cases is None else [case.label_map for case in cases if case.label_map is not None]
+    return [
+        *find_left_out(path / IMAGES_FOLDER, file_ending=spec.file_ending, only=images),
+        *find_left_out(path / LABELS_FOLDER, file_ending=_label_ending(spec), only=label_maps),
+        *find_left_out(path / TEST_IMAGES_FOLDER, file_ending=spec.file_ending),
+    ]
+
+
+def _warn_of_names(cases: Sequence[RawCase]) -> list[str]:
+    """Return a warning for names of cases that cannot exist on Windows."""
+    names = [case.name for case in cases if not is_portable(case.name)]
+    if not names:
+        return []
+    verb = "has a name" if len(names) == 1 else "have names"
+    return [f"{counted(len(names), 'case')} {verb} that Windows does not allow: {listed(names)}"]
+
+
+def _label_ending(spec: DatasetSpec) -> str:
+    """Return the ending of the label maps."""
+    return LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
 
 
 def find_cases(
-    folder: Path, *, file_ending: str, num_channels: int, known_cases: Collection[str] | None = None
+    folder: Path,
+    *,
+    file_ending: str,
+    num_channels: int,
+    known_cases: Collection[str] | None = None,
+    faulty: list[FaultyCase] | None = None,
 ) -> tuple[RawCase, ...]:
     """Find the cases to predict in a folder.
 
@@ -82,6 +146,8 @@ def find_cases(
         num_channels: Number of channels of each case.
         known_cases: Case names of label maps, which distinguish surplus channels from frames. `None`: no label maps
             exist.
+        faulty: List to which cases with missing or surplus channels, or with equal names, are added. `None`: they are
+            an error.
 
     Returns:
         The cases, sorted by name, without label maps.
@@ -92,16 +158,19 @@ def find_cases(
     """
     _refuse_dataset(folder, file_ending)
     files = list_files(folder, file_ending=file_ending)
-    return _group(folder, files, file_ending, num_channels, known_cases)
+    return _group(folder, files, file_ending, num_channels, known_cases, faulty)
 
 
-def find_cases_of_files(files: Sequence[Path], *, num_channels: int) -> tuple[RawCase, ...]:
+def find_cases_of_files(
+    files: Sequence[Path], *, num_channels: int, faulty: list[FaultyCase] | None = None
+) -> tuple[RawCase, ...]:
     """Find the cases to predict that contain the named files.
 
     Args:
         files: Files of any known endings. If each channel has a file, one file of a case is enough. The others are
             found in its folder.
         num_channels: Number of channels of each case.
+        faulty: As for `find_cases`.
 
     Returns:
         The cases, without label maps.
@@ -119,7 +188,11 @@ def find_cases_of_files(files: Sequence[Path], *, num_channels: int) -> tuple[Ra
         case
         for (folder, ending), group in together.items()
         for case in _group(
-            next(iter(group)) if len(group) == 1 else folder, list(group), ending, num_channels
+            next(iter(group)) if len(group) == 1 else folder,
+            list(group),
+            ending,
+            num_channels,
+            faulty=faulty,
         )
     )
 
@@ -142,17 +215,18 @@ def _group(
     file_ending: str,
     num_channels: int,
     known_cases: Collection[str] | None = None,
+    faulty: list[FaultyCase] | None = None,
 ) -> tuple[RawCase, ...]:
     """Group files into cases.
 
     Raises:
         FaultsError: Files are faulty. The message lists all faults.
     """
-    grouped, faults = group_files(
-        files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases
-    )
-    refuse_faults(where, faults)
-    return tuple(RawCase(name, images, None) for name, images in grouped.items())
+    grouped = group_files(files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases)
+    refuse_faults(where, grouped.all_faults if faulty is None else grouped.faults)
+    if faulty is not None:
+        faulty += grouped.faulty
+    return tuple(RawCase(name, images, None) for name, images in grouped.cases.items())
 
 
 def _refuse_dataset(folder: Path, file_ending: str) -> None:
@@ -189,34 +263,40 @@ def read_case(case: RawCase) -> tuple[Image, Image]:
     return image, label_map
 
 
-def _check_listed(path: Path, listed: tuple[ListedCase, ...]) -> tuple[list[RawCase], list[str]]:
+def _check_listed(path: Path, cases: tuple[ListedCase, ...]) -> tuple[list[RawCase], list[str]]:
     """Return the cases that `dataset.json` lists, and faults for missing files."""
     faults = [
         f"case {case.name}: {file} is listed in {DESCRIPTION_FILE} but missing"
-        for case in listed
+        for case in cases
         for file in (*case.images, case.label_map)
         if not file.is_file()
     ]
-    names = [case.name for case in listed]
-    faults += [f"case {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    return [RawCase(case.name, case.images, case.label_map) for case in listed], faults
+    names = Counter(case.name for case in cases)
+    faults += [f"case {name} is listed twice" for name, times in sorted(names.items()) if times > 1]
+    invalid = {name: fault for name in names if (fault := find_name_fault(name)) is not None}
+    faults += [f"{DESCRIPTION_FILE}: {fault}" for fault in invalid.values()]
+    usable = [case for case in cases if case.name not in invalid]
+    return [RawCase(case.name, case.images, case.label_map) for case in usable], faults
 
 
 def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
     """Pair images and label maps by file name, and return faults."""
-    label_ending = LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
+    label_ending = _label_ending(spec)
     images, image_faults = _list_or_fault(path / IMAGES_FOLDER, spec.file_ending)
     label_files, label_faults = _list_or_fault(path / LABELS_FOLDER, label_ending)
     if image_faults or label_faults:
         return [], image_faults + label_faults
     label_maps = {file.name[: -len(label_ending)]: file for file in label_files}
-    grouped, faults = group_files(
+    grouped = group_files(
         images, file_ending=spec.file_ending, num_channels=spec.num_channels, known_cases=label_maps.keys()
     )
-    seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.keys()
-    for name in grouped.keys() - label_maps.keys():
+    faults = grouped.all_faults
+    seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.cases.keys()
+    other_labels = _of_other_endings(path / LABELS_FOLDER, file_ending=label_ending)
+    for name in grouped.cases.keys() - label_maps.keys():
+        similar = f", as {other_labels[name]} does not end in {label_ending}" if name in other_labels else ""
         faults.append(
-            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}. Add it, or move the image."
+            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}{similar}. Add it, or move the image."
         )
     others = _of_other_endings(path / IMAGES_FOLDER, file_ending=spec.file_ending)
     for name in label_maps.keys() - seen:
@@ -224,7 +304,9 @@ def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]
         faults.append(
             f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{similar}"
         )
-    cases = [RawCase(name, files, label_maps[name]) for name, files in grouped.items() if name in label_maps]
+    cases = [
+        RawCase(name, files, label_maps[name]) for name, files in grouped.cases.items() if name in label_maps
+    ]
     return cases, sorted(faults)
 
 

@@ -6,7 +6,8 @@ written.
 
 from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
-from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
+from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.orientation import (
     axis_codes,
@@ -22,7 +23,9 @@ from scanseg.imaging.writing import write_image, write_instance_map, write_label
 __all__ = [
     "DECODERS",
     "DETACHED_ENDINGS",
+    "DICOM_ADVICE",
     "LOSSY_ENDINGS",
+    "MEDICAL_DECODERS",
     "SLICE_SPACING_MM",
     "Image",
     "as_volume",
@@ -32,6 +35,7 @@ __all__ = [
     "count_channels",
     "direction_of",
     "file_ending",
+    "find_dicom",
     "find_nonzero_box",
     "find_nonzero_mask",
     "find_reorientation",

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 from scanseg.errors import InputError
+from scanseg.imaging.dicom import DICOM_ADVICE, is_dicom
 
-Decoder = Literal["itk", "pillow", "tiff"]
+Decoder = Literal["nifti", "itk", "pillow", "tiff"]
 
 DECODERS: dict[str, Decoder] = {
-    ".nii.gz": "itk",
-    ".nii": "itk",
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
     ".nrrd": "itk",
     ".nhdr": "itk",
     ".mha": "itk",
@@ -22,6 +23,9 @@ DECODERS: dict[str, Decoder] = {
     ".tiff": "tiff",
 }
 """Decoder of each file ending. An ending that contains another one precedes it."""
+
+MEDICAL_DECODERS = ("nifti", "itk")
+"""Decoders of formats that hold a position in space."""
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Endings of files that cannot hold a label map."""
@@ -43,4 +47,6 @@ def file_ending(path: Path) -> str:
     for ending in DECODERS:
         if name.endswith(ending):
             return ending
+    if is_dicom(path):
+        raise InputError(f"{path}: expected an image file, got DICOM. {DICOM_ADVICE}")
     raise InputError(f"{path}: unknown image format. Use one of the endings {', '.join(DECODERS)}.")
