@@ -7,9 +7,11 @@ from functools import partial
 
 from scanseg.dataset.description import DESCRIPTION_FILE
 from scanseg.dataset.inspection import CaseFindings, inspect_case
+from scanseg.dataset.outliers import CaseMeasurements, find_outliers
 from scanseg.dataset.raw import RawDataset
 from scanseg.dataset.splits import check_splits
 from scanseg.errors import refuse_faults
+from scanseg.imaging import find_reorientation
 from scanseg.messages import counted, first_lines, listed
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec
@@ -76,8 +78,12 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     - a number of cases that differs from `numTraining` in `dataset.json`,
     - folds with unknown cases, without training cases, or with a case in both parts.
 
-    Warnings are: labels that never occur, cases without foreground, a constant channel among others, folds without
-    validation cases.
+    Warnings are:
+
+    - files and cases that are not used: other endings, hidden images, folders, cases in no fold,
+    - labels that never occur, cases without foreground or annotation, foreground that cropping removes,
+    - cases whose spacing, size or intensities are far from those of the others (`scanseg.dataset.outliers`),
+    - different orientations, a constant channel among others, folds without validation cases.
 
     Args:
         dataset: Data set to check.
@@ -99,13 +105,14 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     faults += _check_number(dataset)
     split_faults, split_warnings = check_splits(dataset)
     refuse_faults(dataset.path, faults + split_faults)
-    return _report(dataset.spec, findings, split_warnings)
+    return _report(dataset, findings, split_warnings)
 
 
 def _report(
-    spec: DatasetSpec, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
+    dataset: RawDataset, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
 ) -> CheckReport:
     """Summarize cases without faults."""
+    spec = dataset.spec
     label_voxels = {
         name: sum(found.value_counts.get(value, 0) for found in findings for value in values)
         for name, values in spec.foreground.items()
@@ -127,7 +134,9 @@ def _report(
         label_voxels=label_voxels,
         label_cases=label_cases,
         warnings=(
+            *dataset.warnings,
             *_orientation_warnings(findings),
+            *find_outliers(_measurements(findings), spec.channel_names),
             *_warnings(spec, findings, label_voxels),
             *split_warnings,
         ),
@@ -159,11 +168,49 @@ def _warnings(
 ) -> tuple[str, ...]:
     """Return the unusual properties that do not prevent training."""
     foreground = {value for values in spec.foreground.values() for value in values}
-    bare = [found.case for found in findings if not foreground & found.value_counts.keys()]
+    bare = [found for found in findings if not foreground & found.value_counts.keys()]
+    ignored = [found.case for found in bare if spec.ignore_label in found.value_counts]
+    empty = [found.case for found in bare if spec.ignore_label not in found.value_counts]
+    cropped = [
+        f"{found.case} ({counted(found.cropped_foreground, 'voxel')})"
+        for found in findings
+        if found.cropped_foreground
+    ]
     warnings = [f"label {name} never occurs" for name, voxels in label_voxels.items() if not voxels]
-    if bare:
-        warnings.append(f"{counted(len(bare), 'case')} without foreground: {listed(bare)}")
+    if empty:
+        warnings.append(f"{counted(len(empty), 'case')} without foreground: {listed(empty)}")
+    if ignored:
+        warnings.append(
+            f"{counted(len(ignored), 'case')} without foreground, but with the ignore label: {listed(ignored)}"
+        )
+    if cropped:
+        warnings.append(
+            f"{counted(len(cropped), 'case')} with foreground outside the nonzero part of the image, which cropping "
+            f"removes: {listed(cropped)}. Check the images, or plan with --set preprocessing.crop_to_nonzero=false"
+        )
     return (*warnings, *(f"case {found.case}: {text}" for found in findings for text in found.warnings))
+
+
+def _measurements(findings: Sequence[CaseFindings]) -> list[CaseMeasurements]:
+    """Return spacing and shape of every case in the most frequent orientation, and its intensities."""
+    counts = _count_orientations(findings)
+    usual = min(counts, key=lambda codes: (-counts[codes], codes)) if counts else None
+    measured = []
+    for found in findings:
+        if found.spacing is None or found.shape is None:
+            continue
+        order = tuple(range(len(found.shape)))
+        if usual is not None and found.orientation is not None:
+            order, _ = find_reorientation(found.orientation, usual)
+        measured.append(
+            CaseMeasurements(
+                found.case,
+                spacing=tuple(found.spacing[axis] for axis in order),
+                shape=tuple(found.shape[axis] for axis in order),
+                channels=found.channels,
+            )
+        )
+    return measured
 
 
 def _check_number(dataset: RawDataset) -> list[str]:

@@ -4,9 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scanseg.dataset.label_faults import describe_intensities, describe_unknown_values
+from scanseg.dataset.outliers import ChannelRange
 from scanseg.dataset.raw import RawCase
 from scanseg.errors import InputError
-from scanseg.imaging import Image, axis_codes, compare_geometry, read_image, read_label_map
+from scanseg.imaging import (
+    Image,
+    as_volume,
+    axis_codes,
+    compare_geometry,
+    find_nonzero_box,
+    read_image,
+    read_label_map,
+)
 from scanseg.messages import counted
 from scanseg.specs import DatasetSpec
 
@@ -26,6 +36,12 @@ class CaseFindings:
     """Number of voxels of each value in the label map."""
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
+    channels: tuple[ChannelRange, ...] = ()
+    """Intensities of each channel. Empty: the image cannot be read."""
+    kept: float | None = None
+    """Fraction of the voxels inside the smallest box of all nonzero voxels. `None`: the image cannot be read."""
+    cropped_foreground: int = 0
+    """Foreground voxels outside that box, which cropping removes."""
 
 
 def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
@@ -46,7 +62,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         _check_image(image, spec, faults, warnings)
     if label_map is not None:
         counts = count_values(label_map.array)
-        faults += check_values(case, counts, spec)
+        faults += _check_label_map(case, label_map, counts, spec, image=image)
     if image is not None and label_map is not None:
         differences = compare_geometry(image, label_map)
         if differences:
@@ -54,6 +70,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
                 f"image and label map differ in {', '.join(differences)}. Save the label map on the grid of the "
                 "image."
             )
+    kept, cropped = (None, 0) if image is None else _measure_crop(image, label_map, spec)
     return CaseFindings(
         case=case.name,
         shape=image.shape if image else None,
@@ -62,7 +79,47 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         value_counts=counts,
         faults=tuple(faults),
         warnings=tuple(warnings),
+        channels=() if image is None else tuple(map(_measure_range, image.array)),
+        kept=kept,
+        cropped_foreground=cropped,
     )
+
+
+def _check_label_map(
+    case: RawCase, label_map: Image, counts: dict[int, int], spec: DatasetSpec, *, image: Image | None
+) -> list[str]:
+    """Return a fault if a label map has values without a label, or equals its image."""
+    name = _label_map_name(case)
+    if (
+        image is not None
+        and len(counts) > 2
+        and image.shape == label_map.shape
+        and np.array_equal(image.array[:1], label_map.array)
+        and not counts.keys() <= spec.known_values
+    ):
+        return [
+            f"label map {name}: expected labels, got the image itself, not a label map. Replace the file."
+        ]
+    fault = describe_unknown_values(name, label_map.array, counts, spec)
+    return [] if fault is None else [fault]
+
+
+def _measure_range(channel: np.ndarray) -> ChannelRange:
+    """Return the range of the intensities of a channel."""
+    return ChannelRange(float(channel.min()), float(channel.max()))
+
+
+def _measure_crop(image: Image, label_map: Image | None, spec: DatasetSpec) -> tuple[float, int]:
+    """Return the fraction of voxels that cropping keeps, and the number of foreground voxels that it removes."""
+    volume = as_volume(image.array, image.num_axes)
+    start, size = find_nonzero_box(volume)
+    kept = float(np.prod(size) / np.prod(volume.shape[1:]))
+    if label_map is None or label_map.shape != image.shape or kept == 1:
+        return kept, 0
+    values = [value for values in spec.foreground.values() for value in values]
+    foreground = np.isin(as_volume(label_map.array[0], label_map.num_axes), values)
+    box = tuple(slice(first, first + extent) for first, extent in zip(start, size, strict=True))
+    return kept, int(foreground.sum() - foreground[box].sum())
 
 
 def count_values(label_map: np.ndarray) -> dict[int, int]:
@@ -97,7 +154,7 @@ def _read_label_map(case: RawCase, faults: list[str]) -> Image | None:
     try:
         return read_label_map(case.label_map)
     except InputError as error:
-        faults.append(str(error).rstrip("."))
+        faults.append((describe_intensities(case.label_map) or str(error)).rstrip("."))
         return None
 
 
@@ -127,18 +184,10 @@ def check_values(case: RawCase, counts: dict[int, int], spec: DatasetSpec) -> li
         counts: Number of voxels of each value, see `count_values`.
         spec: Description of the data set.
     """
-    unknown = sorted(counts.keys() - spec.known_values)
-    if not unknown:
-        return []
-    known = ", ".join(str(value) for value in sorted(spec.known_values))
-    name = case.label_map.name if case.label_map else case.name
-    if set(counts) <= {0, 255} and spec.known_values == {0, 1}:
-        return [
-            f"label map {name}: expected the labels {known}, got a mask of 0 and 255. Replace 255 by 1: "
-            "(array == 255).astype('uint8')"
-        ]
-    found = ", ".join(f"{value} ({counted(counts[value], 'voxel')})" for value in unknown)
-    return [
-        f"label map {name}: expected the labels {known}, got unknown values {found}. Correct dataset.json or the "
-        "file."
-    ]
+    fault = describe_unknown_values(_label_map_name(case), None, counts, spec)
+    return [] if fault is None else [fault]
+
+
+def _label_map_name(case: RawCase) -> str:
+    """Return the file name of the label map of a case."""
+    return case.label_map.name if case.label_map else case.name

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanseg.dataset.description import DESCRIPTION_FILE, ListedCase, read_description
 from scanseg.dataset.case_names import find_name_fault, is_portable
+from scanseg.dataset.description import DESCRIPTION_FILE, ListedCase, read_description
 from scanseg.dataset.naming import (
     FaultyCase,
     find_left_out,
