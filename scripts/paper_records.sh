@@ -8,12 +8,12 @@ SCANSEG=${SCANSEG:-python3 -m scanseg}
 DEVICE=${DEVICE:-cuda}
 # Left and right hippocampi are mirror images. Front and back, top and bottom are not.
 SIDES="--set augmentation.8.axes=[2] --set inference.mirror_axes=[2] --set training.mirror_validation=true"
-NAMES="acdc-published acdc-sound acdc-decoder hippocampus-blocks nuclei polyps"
+NAMES="acdc-published acdc-held-out acdc-decoder hippocampus-blocks nuclei polyps"
 
 words() { # print the command of a record, with @ before its data set
     case $1 in
         acdc-published) echo reproduce msvm-unet @acdc --data acdc --protocol published --from-scratch --max-minutes 1.7 ;; # products in TF32
-        acdc-sound) # all 300 epochs, in less than 8 minutes
+        acdc-held-out) # all 300 epochs, in less than 8 minutes
             echo reproduce msvm-unet @acdc --data acdc --protocol held-out --from-scratch --seeds 0 --set training.score_both=true --max-minutes 7.9 ;;
         acdc-decoder) echo compare msvm-unet-decoder @acdc --seeds 0 --max-minutes 0.55 ;;
         hippocampus-blocks) echo compare xlstm-unet-blocks-fast @hippocampus $SIDES --max-minutes 0.33 ;;
