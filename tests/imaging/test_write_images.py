@@ -70,7 +70,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, rng):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scanseg.imaging.writing.write_itk", fail)
+    monkeypatch.setattr("scanseg.imaging.writing.write_nifti", fail)
     with pytest.raises(KeyboardInterrupt):
         write_label_map(path, labels * 0, like=VOLUME)
     np.testing.assert_array_equal(read_label_map(path).array[0], labels)

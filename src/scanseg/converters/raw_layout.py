@@ -18,7 +18,7 @@ from scanseg.dataset import (
 )
 from scanseg.documents import read_json
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, file_ending, read_image, read_label_map
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, file_ending, read_image, read_label_map
 from scanseg.specs import DatasetSpec, Fold
 
 ABOUT = ("description", "reference", "licence", "license", "release")
@@ -73,7 +73,8 @@ def _written_spec(spec: DatasetSpec) -> DatasetSpec:
 
     Volumes become NIfTI, pictures PNG.
     """
-    ending = ".nii.gz" if DECODERS[file_ending(Path(f"name{spec.file_ending}"))] == "itk" else ".png"
+    is_medical = DECODERS[file_ending(Path(f"name{spec.file_ending}"))] in MEDICAL_DECODERS
+    ending = ".nii.gz" if is_medical else ".png"
     return spec.model_copy(update={"file_ending": ending})
 
 

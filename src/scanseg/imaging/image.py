@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
+from scanseg.imaging.header import ItkHeader, NiftiHeader
+
 SPACING_TOLERANCE = 1e-3
 """Largest relative difference of equal spacings."""
 ORIGIN_TOLERANCE = 0.1
@@ -25,6 +27,10 @@ class Image:
     """Position of the first voxel in mm, in ITK's order x, y, z."""
     direction: tuple[float, ...]
     """Direction cosines, row by row, in ITK's order x, y, z. The identity matrix for raster images."""
+    header: NiftiHeader | ItkHeader | None = None
+    """Position fields of the file, which maps on the same grid repeat. `None`: the file has none."""
+    warnings: tuple[str, ...] = ()
+    """Contradictions in the header of the file that did not prevent reading, each with the name of the file."""
 
     @property
     def num_axes(self) -> int:

@@ -1,4 +1,4 @@
-"""Read and write medical images with SimpleITK.
+"""Read and write NRRD and MetaImage files with SimpleITK.
 
 Only this module converts SimpleITK's axis order x, y, z.
 """
@@ -16,13 +16,16 @@ import numpy as np
 from jaxtyping import Shaped
 
 from scanseg.errors import InputError
+from scanseg.imaging.header import ImageGrid, ItkHeader
 from scanseg.imaging.image import Image
-from scanseg.imaging.nifti import check_voxels
+from scanseg.imaging.right_angles import straighten_axes
 
 if TYPE_CHECKING:
     import SimpleITK
 
 _Result = TypeVar("_Result")
+_ROUNDING = 1e-6
+"""Largest difference of direction cosines that are equal apart from rounding."""
 _STDERR = 2
 """File descriptor of the standard error."""
 _stderr_lock = threading.Lock()
@@ -37,13 +40,11 @@ def read_itk(path: Path) -> Image:
         path: The file.
 
     Raises:
-        InputError: The file is damaged, holds NaN, infinite or complex values, or does not have two or three spatial
+        InputError: The file is damaged, holds complex values, has sheared axes, or does not have two or three spatial
             axes.
     """
     import SimpleITK
 
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        check_voxels(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     image = _execute(reader.Execute, path)
@@ -65,7 +66,7 @@ def read_itk(path: Path) -> Image:
             f"{path}: expected real values, got complex ones. Save the magnitude, or the real and imaginary parts as "
             "channels."
         )
-    return _to_image(image, array, num_axes)
+    return _to_image(path, image, array, num_axes)
 
 
 def count_itk_channels(path: Path) -> int:
@@ -90,6 +91,8 @@ def count_itk_channels(path: Path) -> int:
 def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) -> None:
     """Write a compressed array with the geometry of an image.
 
+    Spacing and direction of a source file with the same grid are repeated as stored.
+
     Args:
         path: The file.
         array: Labels or intensities of shape (z, y, x) or (y, x).
@@ -101,25 +104,44 @@ def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) ->
     import SimpleITK
 
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
-    image.SetSpacing(like.spacing[::-1])
+    spacing, direction = like.spacing[::-1], like.direction
+    grid = ImageGrid(like.shape, like.spacing, like.origin, like.direction)
+    if isinstance(like.header, ItkHeader) and like.header.grid.equals(grid):
+        spacing, direction = like.header.spacing, like.header.direction
+    image.SetSpacing(spacing)
     image.SetOrigin(like.origin)
-    image.SetDirection(like.direction)
+    image.SetDirection(direction)
     _execute(lambda: SimpleITK.WriteImage(image, str(path), useCompression=True), path)
 
 
 def _to_image(
-    image: "SimpleITK.Image", array: Shaped[np.ndarray, "channel *spatial"], num_axes: int
+    path: Path, image: "SimpleITK.Image", array: Shaped[np.ndarray, "channel *spatial"], num_axes: int
 ) -> Image:
     """Combine an array with the geometry of its spatial axes.
 
-    The spacing of the result is in array order.
+    The spacing of the result is in array order. Axes that are not quite at right angles are straightened.
     """
-    rows = np.reshape(image.GetDirection(), (image.GetDimension(), image.GetDimension()))
+    rows = np.reshape(image.GetDirection(), (image.GetDimension(), image.GetDimension()))[
+        :num_axes, :num_axes
+    ]
+    stored = tuple(float(value) for value in image.GetSpacing()[:num_axes])
+    axes = straighten_axes(path, rows * stored)
+    is_straight = np.allclose(axes.direction, rows, rtol=0, atol=_ROUNDING)
+    spacing, direction = (stored, rows) if is_straight else (tuple(axes.sizes.tolist()), axes.direction)
+    grid = ImageGrid(
+        shape=array.shape[1:],
+        spacing=spacing[::-1],
+        origin=tuple(float(value) for value in image.GetOrigin()[:num_axes]),
+        direction=tuple(float(value) for value in direction.ravel()),
+    )
+    header = ItkHeader(grid, spacing=stored, direction=tuple(float(value) for value in rows.ravel()))
     return Image(
         array=np.ascontiguousarray(array),
-        spacing=tuple(float(value) for value in image.GetSpacing()[:num_axes][::-1]),
-        origin=tuple(float(value) for value in image.GetOrigin()[:num_axes]),
-        direction=tuple(float(value) for value in rows[:num_axes, :num_axes].ravel()),
+        spacing=grid.spacing,
+        origin=grid.origin,
+        direction=grid.direction,
+        header=None if is_straight else header,
+        warnings=() if axes.warning is None else (axes.warning,),
     )
 
 

@@ -1,139 +1,330 @@
-"""Detect missing voxels and NaN in NIfTI files.
+"""Read and write NIfTI-1 files.
 
-SimpleITK reads both as zeros without a warning.
-
-Source: NIfTI-1 and NIfTI-2 headers, https://nifti.nimh.nih.gov.
+The position of an image comes from the sform if its code is above 0, otherwise from the qform if its code is above 0,
+otherwise from `pixdim`. nibabel, FSL and most viewers use the same rule.
 """
 
 import gzip
-import math
-import struct
-import zlib
-from dataclasses import dataclass
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Float64, Shaped, UInt8
 
 from scanseg.errors import InputError
-from scanseg.messages import counted
+from scanseg.imaging.header import ImageGrid, NiftiHeader
+from scanseg.imaging.image import DIRECTION_TOLERANCE, ORIGIN_TOLERANCE, SPACING_TOLERANCE, Image
+from scanseg.imaging.nifti_header import ParsedHeader, read_header
+from scanseg.imaging.right_angles import straighten_axes
+from scanseg.imaging.streams import Stream, open_stream
 
-_HEADER_BYTES = {1: 348, 2: 540}
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+_COMPRESSION_LEVEL = 4
 _PIECE_BYTES = 1 << 22
-_GZIP_MAGIC = b"\x1f\x8b"
-_FLOAT_TYPES = {16: "f4", 64: "f8"}
-"""Codes of floating-point voxel types, whose voxels can be NaN."""
+_SCALED_VOXELS = 1 << 20
+"""Voxels that are scaled at once."""
+_PIXDIM_TOLERANCE = SPACING_TOLERANCE / 2
+"""Largest relative difference between `pixdim` and the affine's spacing. Two such images still have equal spacings."""
+_MILLIMETRE = 2
+_UNITS = {1: "metres", 3: "micrometres"}
+"""Units of space other than millimetres (2) and unknown (0)."""
+_LPS = np.diag((-1.0, -1.0, 1.0))
+"""Change of axes between right, anterior, superior (NIfTI) and left, posterior, superior (ITK)."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Position, size and type of the voxels, from the header."""
+def read_nifti(path: Path) -> Image:
+    """Read a NIfTI-1 file.
 
-    offset: int
-    """Bytes before the first voxel."""
-    num_bytes: int
-    """Bytes of all voxels."""
-    float_type: str | None
-    """NumPy type of floating-point voxels. `None`: integers."""
-
-
-def check_voxels(path: Path) -> None:
-    """Check a NIfTI file for missing voxels, NaN and infinities.
+    The last of four axes is the channel axis, and so are the components of vectors and colours. Integers and float32
+    with a slope become float32.
 
     Args:
-        path: A `.nii` or `.nii.gz` file. A file without a NIfTI header passes: the decoder rejects it.
+        path: A `.nii` or `.nii.gz` file.
+
+    Returns:
+        The image in the type of the file, with the header and its warnings.
 
     Raises:
-        InputError: The file is truncated, or holds NaN or infinities.
+        InputError: The header is invalid, the voxels are missing or damaged, the voxel type is complex, the axes are
+            sheared, or the file is NIfTI-2.
     """
-    with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-    try:
-        layout = _read_layout(path, compressed=compressed)
-        if layout is None:
-            return
-        expected = layout.offset + layout.num_bytes
-        if layout.float_type is not None or (compressed and _trailer_bytes(path) != expected % (1 << 32)):
-            actual = _scan(path, layout, compressed=compressed)
-        else:
-            actual = expected if compressed else path.stat().st_size
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}). Copy or download it again.") from error
-    if actual < expected:
-        raise InputError(
-            f"{path}: truncated: expected {expected} bytes from its header, got {actual}. "
-            "Copy or download it again."
-        )
+    with open_stream(path) as stream:
+        header = read_header(path, stream)
+        voxels, num_surplus = _read_voxels(path, header, stream)
+    array = _to_array(voxels, header)
+    return _to_image(path, array, header, num_surplus=num_surplus)
 
 
-def describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
-    """Return the error message for voxels that are NaN or infinite.
+def count_nifti_channels(path: Path) -> int:
+    """Count the channels of a NIfTI-1 file from its header.
 
     Args:
         path: The file.
-        num_nan: Voxels that are NaN.
-        num_infinite: Voxels that are infinite.
-        num_voxels: All voxels of the file.
-    """
-    counts = " and ".join(
-        f"{counted(number, 'voxel')} {'is' if number == 1 else 'are'} {kind}"
-        for number, kind in ((num_nan, "NaN"), (num_infinite, "infinite"))
-        if number
-    )
-    return f"{path}: {counts}, of {num_voxels}. Replace them by a number (often 0)."
-
-
-def _read_layout(path: Path, *, compressed: bool) -> _Layout | None:
-    """Read the header of a single-file NIfTI. `None`: no such header."""
-    with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-        header = file.read(_HEADER_BYTES[2])
-    for order in "<>":
-        size = struct.unpack_from(f"{order}i", header)[0] if len(header) >= 4 else 0
-        if size == _HEADER_BYTES[1] and header[344:347] == b"n+1":
-            dimensions = struct.unpack_from(f"{order}8h", header, 40)
-            code, bits = struct.unpack_from(f"{order}2h", header, 70)
-            offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
-        elif size == _HEADER_BYTES[2] == len(header) and header[4:7] == b"n+2":
-            dimensions = struct.unpack_from(f"{order}8q", header, 16)
-            code, bits = struct.unpack_from(f"{order}2h", header, 12)
-            offset = struct.unpack_from(f"{order}q", header, 168)[0]
-        else:
-            continue
-        if 1 <= dimensions[0] <= 7 and offset >= 0:
-            num_bytes = math.prod(dimensions[1 : 1 + dimensions[0]]) * bits // 8
-            float_type = f"{order}{_FLOAT_TYPES[code]}" if code in _FLOAT_TYPES else None
-            return _Layout(offset, num_bytes, float_type)
-    return None
-
-
-def _trailer_bytes(path: Path) -> int:
-    """Return the size after decompression from the gzip trailer.
-
-    It is in bytes, modulo 2^32. The trailer holds the size of the last gzip member only.
-    """
-    with path.open("rb") as file:
-        file.seek(-4, 2)
-        size: int = struct.unpack("<I", file.read(4))[0]
-    return size
-
-
-def _scan(path: Path, layout: _Layout, *, compressed: bool) -> int:
-    """Count the bytes of header and voxels, and check the values.
 
     Raises:
-        InputError: Values are NaN or infinite.
+        InputError: The header is invalid.
     """
-    num_nan = num_infinite = 0
-    with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
-        total = len(stream.read(layout.offset))
-        while piece := stream.read(min(_PIECE_BYTES, layout.offset + layout.num_bytes - total)):
-            total += len(piece)
-            if layout.float_type is not None:
-                whole = len(piece) - len(piece) % int(layout.float_type[-1])
-                values = np.frombuffer(piece[:whole], dtype=layout.float_type)
-                if not np.isfinite(values).all():
-                    num_nan += int(np.isnan(values).sum())
-                    num_infinite += int(np.isinf(values).sum())
-    if num_nan or num_infinite:
-        num_voxels = layout.num_bytes // int((layout.float_type or "1")[-1])
-        raise InputError(describe_not_finite(path, num_nan, num_infinite, num_voxels))
-    return total
+    with open_stream(path) as stream:
+        return read_header(path, stream).num_channels
+
+
+def write_nifti(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) -> None:
+    """Write an array with the position of an image.
+
+    If the image comes from a NIfTI file and has its grid, the position fields of that file are repeated: sform and
+    qform with their codes, `pixdim` and `xyzt_units`. Otherwise both forms are written with code 1 (scanner), in mm.
+
+    Args:
+        path: The file. It is compressed if its name ends in `.gz`.
+        array: Labels or intensities of shape (z, y, x) or (y, x).
+        like: Image on whose grid the array lies.
+
+    Raises:
+        InputError: NIfTI-1 cannot hold the type or the shape.
+        OSError: The file cannot be written.
+    """
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.spatialimages import HeaderDataError
+
+    header = Nifti1Header()
+    try:
+        header.set_data_dtype(array.dtype.newbyteorder("="))
+        header.set_data_shape(array.shape[::-1])
+    except HeaderDataError as error:
+        raise InputError(
+            f"{path}: expected integers or floats in at most 32767 voxels along each axis for NIfTI, got "
+            f"{array.dtype} in shape {array.shape}. Use .nrrd or .mha."
+        ) from error
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    grid = ImageGrid(like.shape, like.spacing, like.origin, like.direction)
+    if isinstance(like.header, NiftiHeader) and like.header.grid.equals(grid):
+        _repeat_position(header, like.header)
+    else:
+        _set_position(header, like)
+    voxels = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    with path.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            _write(file, header, voxels)
+            return
+        with gzip.GzipFile("", "wb", compresslevel=_COMPRESSION_LEVEL, fileobj=file, mtime=0) as compressed:
+            _write(compressed, header, voxels)
+
+
+def _read_voxels(path: Path, header: ParsedHeader, stream: Stream) -> tuple[UInt8[np.ndarray, "byte"], int]:
+    """Read the bytes of all voxels, and count the bytes after them.
+
+    The size is checked before memory is allocated.
+    """
+    expected = header.offset + header.num_bytes
+    if expected > stream.max_bytes:
+        raise _truncated(path, expected, f"at most {stream.max_bytes}")
+    memory = _memory_bytes()
+    if header.num_bytes > memory:
+        raise InputError(
+            f"{path}: expected at most the {memory} bytes of this computer's memory, got {header.num_bytes} bytes of "
+            f"voxels by its header (shape {header.shape}, {header.num_channels} channels). Split the image, or fix "
+            "the header."
+        )
+    voxels = np.empty(header.num_bytes, dtype=np.uint8)
+    got = stream.fill(voxels)
+    if got < header.num_bytes:
+        raise _truncated(path, expected, str(header.offset + got))
+    return voxels, stream.count_rest()
+
+
+def _truncated(path: Path, expected: int, got: str) -> InputError:
+    """Return the error of a file that ends before its last voxel."""
+    return InputError(
+        f"{path}: truncated: expected {expected} bytes from its header, got {got}. Copy or download it again."
+    )
+
+
+def _memory_bytes() -> int:
+    """Return the memory of the computer in bytes, or 2^62 if it is unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # other systems than Linux and macOS
+        return 1 << 62
+
+
+def _to_array(
+    voxels: UInt8[np.ndarray, "byte"], header: ParsedHeader
+) -> Shaped[np.ndarray, "channel *spatial"]:
+    """Return the bytes as an array in native byte order, with its scaling applied."""
+    array = voxels.view(header.dtype)
+    if not header.dtype.isnative:
+        array = array.byteswap(inplace=True).view(header.dtype.newbyteorder("="))
+    if header.scale is not None:
+        array = _scaled(array, *header.scale)
+    shape = header.shape[::-1]
+    if header.is_colour:
+        return np.ascontiguousarray(np.moveaxis(array.reshape(*shape, header.num_channels), -1, 0))
+    return array.reshape(header.num_channels, *shape)
+
+
+def _scaled(
+    array: Shaped[np.ndarray, "voxel"], slope: float, intercept: float
+) -> Shaped[np.ndarray, "voxel"]:
+    """Return slope * value + intercept, computed in float64.
+
+    Float64 stays float64, and other types become float32.
+    """
+    scaled = array if array.dtype == np.float64 else np.empty(array.shape, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, array.size, _SCALED_VOXELS):
+            part = slice(begin, begin + _SCALED_VOXELS)
+            scaled[part] = array[part].astype(np.float64) * slope + intercept
+    return scaled
+
+
+def _to_image(
+    path: Path, array: Shaped[np.ndarray, "channel *spatial"], header: ParsedHeader, *, num_surplus: int
+) -> Image:
+    """Combine an array with its geometry, the fields of its header, and the warnings about it."""
+    num_axes = len(header.shape)
+    columns = _LPS @ header.affine[:3, :num_axes]
+    sizes, direction, angle_warning = straighten_axes(path, columns)
+    warnings = [*_contradictions(path, header, sizes)]
+    if angle_warning is not None:
+        warnings.append(angle_warning)
+    if num_surplus:
+        warnings.append(f"{path}: expected no bytes after the voxels, got {num_surplus}. They are ignored.")
+    pixdim = np.abs(header.raw["pixdim"][1 : num_axes + 1].astype(np.float64))
+    agreeing = np.allclose(pixdim, sizes, rtol=_PIXDIM_TOLERANCE, atol=0)
+    grid = ImageGrid(
+        shape=header.shape[::-1],
+        spacing=_numbers(pixdim if agreeing else sizes)[::-1],
+        origin=_numbers((_LPS @ header.affine[:3, 3])[:num_axes]),
+        direction=_numbers(_in_plane(direction).ravel()),
+    )
+    return Image(
+        array=array,
+        spacing=grid.spacing,
+        origin=grid.origin,
+        direction=grid.direction,
+        header=_position_fields(header.raw, grid),
+        warnings=tuple(warnings),
+    )
+
+
+def _numbers(values: Float64[np.ndarray, "value"]) -> tuple[float, ...]:
+    """Return numbers without negative zeros."""
+    return tuple(float(value) + 0.0 for value in values)
+
+
+def _in_plane(direction: Float64[np.ndarray, "3 axis"]) -> Float64[np.ndarray, "axis axis"]:
+    """Return direction cosines as a square matrix.
+
+    Those of a 2D image without rotation out of the plane x, y are the first two rows. Otherwise they are the identity.
+    """
+    num_axes = direction.shape[1]
+    square = direction[:num_axes]
+    is_orthonormal = np.allclose(square.T @ square, np.eye(num_axes), atol=DIRECTION_TOLERANCE)
+    return square if is_orthonormal else np.eye(num_axes)
+
+
+def _contradictions(path: Path, header: ParsedHeader, sizes: Float64[np.ndarray, "axis"]) -> list[str]:
+    """Return a warning for each contradiction of the fields that place the image."""
+    raw, rule, num_axes = header.raw, header.rule, len(header.shape)
+    warnings = []
+    used = f"The {rule} is used." if rule != "pixdim" else "The voxel sizes of pixdim are used."
+    if rule == "sform" and int(raw["qform_code"]):
+        warnings += _form_difference(path, header)
+    if rule == "pixdim":
+        warnings.append(
+            f"{path}: expected a position in the header, got none (sform_code and qform_code are 0). {used} The origin "
+            "is the centre of the image, and x runs to the left."
+        )
+    pixdim = raw["pixdim"][1 : num_axes + 1].astype(np.float64)
+    if not np.allclose(pixdim, sizes, rtol=_PIXDIM_TOLERANCE, atol=0):
+        warnings.append(
+            f"{path}: expected the spacing {_rounded(sizes)} of the {rule} in pixdim (x, y, z), got "
+            f"{_rounded(pixdim)}. {used if rule == 'sform' else 'The sign is ignored.'}"
+        )
+    unit = int(raw["xyzt_units"]) & 7
+    if unit not in (0, _MILLIMETRE):
+        warnings.append(
+            f"{path}: expected millimetres in xyzt_units, got {_UNITS.get(unit, f'the unknown unit {unit}')}. The "
+            "numbers of the header are used as millimetres, as in nibabel."
+        )
+    return warnings
+
+
+def _form_difference(path: Path, header: ParsedHeader) -> list[str]:
+    """Return a warning if the sform differs from the qform by more than equal grids do."""
+    if header.qform is None:
+        return [
+            f"{path}: expected a rotation in the qform, got a quaternion longer than 1. The sform is used."
+        ]
+    shape = (*header.shape, 1)[:3]
+    sform, qform = header.affine[:3], header.qform[:3]
+    sizes = [np.linalg.norm(affine[:, :3], axis=0) for affine in (sform, qform)]
+    shift = np.abs(sform[:, 3] - qform[:, 3]).max()
+    turn = np.abs(sform[:, :3] / sizes[0] - qform[:, :3] / sizes[1])[:, : len(header.shape)].max()
+    own, other = (each[: len(header.shape)] for each in sizes)
+    equal_sizes = np.allclose(own, other, rtol=SPACING_TOLERANCE, atol=0)
+    if equal_sizes and shift <= ORIGIN_TOLERANCE * sizes[0].min() and turn <= DIRECTION_TOLERANCE:
+        return []
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
+    homogeneous = np.concatenate([corners, np.ones((8, 1))], axis=1)
+    distance = np.linalg.norm(homogeneous @ (sform - qform).T, axis=1).max()
+    return [
+        f"{path}: expected equal positions in sform and qform, got corners of the image that are up to {distance:.3g} "
+        "mm apart. The sform is used."
+    ]
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    """Round values for a message."""
+    return tuple(float(f"{value:.5g}") for value in values)
+
+
+def _position_fields(raw: "Nifti1Header", grid: ImageGrid) -> NiftiHeader:
+    """Return the position fields of a header as plain numbers."""
+    return NiftiHeader(
+        grid=grid,
+        pixdim=tuple(float(value) for value in raw["pixdim"]),
+        xyzt_units=int(raw["xyzt_units"]),
+        qform_code=int(raw["qform_code"]),
+        sform_code=int(raw["sform_code"]),
+        quaternion=(float(raw["quatern_b"]), float(raw["quatern_c"]), float(raw["quatern_d"])),
+        offset=(float(raw["qoffset_x"]), float(raw["qoffset_y"]), float(raw["qoffset_z"])),
+        sform=tuple(tuple(float(value) for value in raw[f"srow_{name}"]) for name in "xyz"),
+    )
+
+
+def _repeat_position(header: "Nifti1Header", source: NiftiHeader) -> None:
+    """Copy the position fields of another file into a header."""
+    header["pixdim"] = source.pixdim
+    header["xyzt_units"] = source.xyzt_units
+    header["qform_code"], header["sform_code"] = source.qform_code, source.sform_code
+    for name, value in zip("bcd", source.quaternion, strict=True):
+        header[f"quatern_{name}"] = value
+    for name, value, row in zip("xyz", source.offset, source.sform, strict=True):
+        header[f"qoffset_{name}"] = value
+        header[f"srow_{name}"] = row
+
+
+def _set_position(header: "Nifti1Header", image: Image) -> None:
+    """Place a header by the geometry of an image: sform and qform with code 1, in mm."""
+    num_axes = image.num_axes
+    spacing = np.array(image.spacing[::-1])
+    affine = np.eye(4)
+    affine[:num_axes, :num_axes] = np.reshape(image.direction, (num_axes, num_axes)) * spacing
+    affine[:num_axes, 3] = image.origin
+    affine[:2] *= -1
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header["pixdim"][1 : num_axes + 1] = spacing
+    header.set_xyzt_units("mm", "sec")
+
+
+def _write(file: "BinaryIO | gzip.GzipFile", header: "Nifti1Header", voxels: np.ndarray[Any, Any]) -> None:
+    """Write header and voxels."""
+    header.write_to(file)
+    content = voxels.reshape(-1).view(np.uint8).data
+    for begin in range(0, len(content), _PIECE_BYTES):
+        file.write(content[begin : begin + _PIECE_BYTES])

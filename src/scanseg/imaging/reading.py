@@ -10,7 +10,7 @@ from scanseg.errors import InputError, UsageError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk
-from scanseg.imaging.nifti import describe_not_finite
+from scanseg.imaging.nifti import count_nifti_channels, read_nifti
 from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
 from scanseg.messages import counted
 
@@ -43,7 +43,11 @@ def read_image(paths: str | Path | Sequence[str | Path]) -> Image:
     if len(images) == 1:
         return images[0]
     _check_channels(files, images)
-    return replace(images[0], array=np.concatenate([image.array for image in images]))
+    return replace(
+        images[0],
+        array=np.concatenate([image.array for image in images]),
+        warnings=tuple(warning for image in images for warning in image.warnings),
+    )
 
 
 def read_label_map(path: Path) -> Image:
@@ -125,6 +129,8 @@ def count_channels(path: Path) -> int:
     """
     _check_exists(path)
     decoder = DECODERS[file_ending(path)]
+    if decoder == "nifti":
+        return count_nifti_channels(path)
     if decoder == "itk":
         return count_itk_channels(path)
     return count_tiff_channels(path) if decoder == "tiff" else count_pillow_channels(path)
@@ -154,7 +160,9 @@ def _read_file(path: Path, *, indices: bool) -> Image:
     """Read one file and check its values and spacing."""
     _check_exists(path)
     decoder = DECODERS[file_ending(path)]
-    if decoder == "itk":
+    if decoder == "nifti":
+        image = read_nifti(path)
+    elif decoder == "itk":
         image = read_itk(path)
     elif decoder == "tiff":
         image = read_tiff(path)
@@ -185,7 +193,17 @@ def _check_values(path: Path, image: Image) -> None:
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         num_nan = int(np.isnan(image.array).sum())
         num_infinite = int(np.isinf(image.array).sum())
-        raise InputError(describe_not_finite(path, num_nan, num_infinite, image.array.size))
+        raise InputError(_describe_not_finite(path, num_nan, num_infinite, image.array.size))
+
+
+def _describe_not_finite(path: Path, num_nan: int, num_infinite: int, num_voxels: int) -> str:
+    """Return the error message for voxels that are NaN or infinite."""
+    counts = " and ".join(
+        f"{counted(number, 'voxel')} {'is' if number == 1 else 'are'} {kind}"
+        for number, kind in ((num_nan, "NaN"), (num_infinite, "infinite"))
+        if number
+    )
+    return f"{path}: {counts}, of {num_voxels}. Replace them by a number (often 0)."
 
 
 def _check_channels(paths: Sequence[Path], images: Sequence[Image]) -> None:

@@ -12,9 +12,10 @@ from jaxtyping import Float, Integer
 
 from scanseg.errors import InputError, reason_of
 from scanseg.files import write_text, written_whole
-from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, file_ending
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
+from scanseg.imaging.nifti import write_nifti
 from scanseg.imaging.raster import companion_path, write_pillow, write_tiff
 from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
 from scanseg.messages import counted
@@ -85,13 +86,13 @@ def write_image(path: Path, image: Image) -> None:
         pixels = image.array[0] if image.num_channels == 1 else np.moveaxis(image.array, 0, -1)
         _write(path, lambda target: write_pillow(target, np.ascontiguousarray(pixels)))
         return
-    if DECODERS[ending] != "itk" or ending in DETACHED_ENDINGS:
+    if DECODERS[ending] not in MEDICAL_DECODERS or ending in DETACHED_ENDINGS:
         raise InputError(f"{path}: images are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
     if image.num_channels != 1:
         raise InputError(
             f"{path}: expected an image of 1 channel, got {image.num_channels}. Write one file per channel."
         )
-    _write(path, lambda target: write_itk(target, image.array[0], image))
+    _write_medical(path, image.array[0], image)
 
 
 def write_probabilities(
@@ -144,8 +145,8 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
     decoder = DECODERS[ending]
     if ending in LOSSY_ENDINGS or ending in DETACHED_ENDINGS:
         raise InputError(f"{path}: label maps are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
-    if decoder == "itk":
-        _write(path, lambda target: write_itk(target, numbers, like))
+    if decoder in MEDICAL_DECODERS:
+        _write_medical(path, numbers, like)
     elif decoder == "tiff":
         if any(spacing != 1 for spacing in like.spacing):
             write_text(companion_path(path), json.dumps({"spacing": like.spacing}) + "\n")
@@ -154,6 +155,12 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
         _write(path, lambda target: write_pillow(target, numbers))
     else:
         raise InputError(f"{path}: {ending} cannot hold 3 axes. Use .nii.gz, .nrrd, .mha or .tif.")
+
+
+def _write_medical(path: Path, array: np.ndarray, like: Image) -> None:
+    """Write an array in a format that holds a position in space."""
+    write = write_nifti if DECODERS[file_ending(path)] == "nifti" else write_itk
+    _write(path, lambda target: write(target, array, like))
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

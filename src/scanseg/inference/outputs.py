@@ -1,7 +1,7 @@
 """Output files of a prediction, and checks before they are written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,15 @@ from jaxtyping import Float16
 
 from scanseg.dataset import DESCRIPTION_FILE, RawCase, count_other_endings, find_cases, find_cases_of_files
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, Image, file_ending, write_image
+from scanseg.imaging import (
+    DECODERS,
+    DETACHED_ENDINGS,
+    LOSSY_ENDINGS,
+    MEDICAL_DECODERS,
+    Image,
+    file_ending,
+    write_image,
+)
 from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec, PredictionRecord
 
@@ -123,7 +131,8 @@ def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutp
     ending = file_ending(case.images[0])
     written = WRITTEN_AS.get(ending, ending)
     is_picture = DECODERS[written] == "pillow"
-    map_name = f"{case.name}{written if DECODERS[written] == 'itk' else '.png' if is_picture else '.nii.gz'}"
+    is_medical = DECODERS[written] in MEDICAL_DECODERS
+    map_name = f"{case.name}{written if is_medical else '.png' if is_picture else '.nii.gz'}"
     return CaseOutputs(
         case,
         label_map=output / f"{case.name}{written}",
@@ -217,5 +226,4 @@ def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Imag
         array = np.round(255 * np.clip(values.astype(np.float32), 0, 1)).astype(np.uint8)
     else:
         array = values.astype(np.float32)
-    image = Image(array[np.newaxis], spacing=like.spacing, origin=like.origin, direction=like.direction)
-    write_image(path, image)
+    write_image(path, replace(like, array=array[np.newaxis]))
