@@ -32,7 +32,9 @@ def run_without(blocked: tuple[str, ...], code: str) -> None:
 
 
 def test_training_needs_no_image_library() -> None:
-    run_without(("SimpleITK", "PIL", "tifffile", "matplotlib"), "import scanseg.training, scanseg.planning")
+    run_without(
+        ("SimpleITK", "nibabel", "PIL", "tifffile", "matplotlib"), "import scanseg.training, scanseg.planning"
+    )
 
 
 def test_documents_need_neither_torch_nor_numpy() -> None:

@@ -13,7 +13,7 @@ from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import COMMON
 from scanseg.messages import counted
 
-_LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "blosc2", "nilearn")
+_LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "nibabel", "blosc2", "nilearn")
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
