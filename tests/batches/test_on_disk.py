@@ -149,7 +149,7 @@ def test_shards_equal_parts_of_the_whole_batch(store, names, kind):
 
 def test_only_the_boxes_of_a_batch_are_read(store, names, monkeypatch):
     read = []
-    monkeypatch.setattr(disk_module, "open_array", lambda path: Spy(path, read))
+    monkeypatch.setattr(disk_module, "open_array", lambda path, **options: Spy(path, read))
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
     read.clear()
 

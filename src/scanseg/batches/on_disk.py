@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.batches.in_memory import Boxes, InMemoryCases, join_boxes, locate_voxels
-from scanseg.errors import InputError, ScansegError
-from scanseg.preprocessing import Store, open_array
+from scanseg.errors import ScansegError
+from scanseg.preprocessing import Store, open_array, read_part
 from scanseg.runtime import RunContext, Ticket, WorkerEndedError, WorkerPool, map_cases
 from scanseg.specs import DatasetSpec
 
@@ -37,6 +37,8 @@ class _ArrayFiles:
     """Array of the image."""
     label_map: Path
     """Array of the label map."""
+    shape: tuple[int, ...]
+    """Voxels along z, y, x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,9 @@ def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunCon
     if not cases:
         raise ValueError("cases: expected at least one, got none")
     files = tuple(
-        _ArrayFiles(name, number, *store.array_files(store.case(name))) for number, name in enumerate(cases)
+        _ArrayFiles(name, number, *store.array_files(stored), stored.geometry.shape)
+        for number, name in enumerate(cases)
+        for stored in (store.case(name),)
     )
     located = map_cases(
         partial(_locate, dataset=store.index.dataset, seed=seed),
@@ -193,7 +197,9 @@ def _locate(
     files: _ArrayFiles, *, dataset: DatasetSpec, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Locate the labels of a case as `load_into_memory` does."""
-    label_map = _read(files.label_map, ...).astype(np.uint8)
+    open_array(files.image, shape=(dataset.num_channels, *files.shape))
+    opened = open_array(files.label_map, shape=files.shape)
+    label_map = read_part(opened, ..., path=files.label_map).astype(np.uint8)
     return locate_voxels(label_map, dataset, rng=np.random.default_rng([seed, files.number]))
 
 
@@ -207,9 +213,4 @@ def _read_boxes(tasks: Sequence[_Task]) -> list[_Box]:
 
 def _read(path: Path, box: object) -> np.ndarray:
     """Read a box of an array."""
-    opened = open_array(path)
-    try:
-        part: np.ndarray = opened[box]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}). Delete the store and preprocess again.") from error
-    return part
+    return read_part(open_array(path), box, path=path)

@@ -1,7 +1,7 @@
 """Preprocessing of cases, and stores of preprocessed cases."""
 
 from scanseg.preprocessing.case import preprocess_image
-from scanseg.preprocessing.compressed import open_array, read_array, write_array
+from scanseg.preprocessing.compressed import open_array, read_array, read_part, write_array
 from scanseg.preprocessing.geometry import crop_from_source, flip, permute, place_in_source, separates_z
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
@@ -32,6 +32,7 @@ __all__ = [
     "place_in_source",
     "preprocess_image",
     "read_array",
+    "read_part",
     "separates_z",
     "store_name",
     "write_array",

@@ -26,7 +26,11 @@ from scanseg.preprocessing.geometry import (
     target_spacing,
 )
 from scanseg.preprocessing.normalization import normalize
+from scanseg.sizes import check_voxels
 from scanseg.specs import CaseGeometry, PreprocessingSpec, ZScoreNormalization
+
+_BEYOND = 2.0**62
+"""Size beyond any array. Larger ones may be infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +153,19 @@ def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> t
     """Return the shape after resampling, with the extent in mm unchanged.
 
     Sizes are rounded to the nearest voxel, and are at least one.
+
+    Raises:
+        InputError: The shape has too many voxels.
     """
     if preprocessing.slice_size is not None:
-        return (geometry.crop_shape[0], *preprocessing.slice_size)
+        shape = (geometry.crop_shape[0], *preprocessing.slice_size)
+        check_voxels(shape, f"resizing of slices to {preprocessing.slice_size}")
+        return shape
+    source, wanted = lifted_spacing(geometry), target_spacing(geometry, preprocessing)
     z, y, x = (
-        max(1, round(size * spacing / target))
-        for size, spacing, target in zip(
-            geometry.crop_shape,
-            lifted_spacing(geometry),
-            target_spacing(geometry, preprocessing),
-            strict=True,
-        )
+        max(1, round(min(size * spacing / target, _BEYOND)))
+        for size, spacing, target in zip(geometry.crop_shape, source, wanted, strict=True)
     )
-    return (1 if geometry.num_axes == 2 else z), y, x
+    shape = (1 if geometry.num_axes == 2 else z), y, x
+    check_voxels(shape, f"resampling of {geometry.crop_shape} voxels of {source} mm to voxels of {wanted} mm")
+    return shape

@@ -109,7 +109,8 @@ class Store:
         Raises:
             InputError: The array is missing or damaged.
         """
-        return read_array(self._path(case, IMAGE_FILE))
+        shape = (self.index.dataset.num_channels, *case.geometry.shape)
+        return read_array(self._path(case, IMAGE_FILE), shape=shape)
 
     def read_label_map(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"]:
         """Read the whole preprocessed label map.
@@ -120,7 +121,7 @@ class Store:
         Raises:
             InputError: The array is missing or damaged.
         """
-        return read_array(self._path(case, LABEL_MAP_FILE))
+        return read_array(self._path(case, LABEL_MAP_FILE), shape=case.geometry.shape)
 
     def read_predicted(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"] | None:
         """Read the prediction of the first stage on the network's grid.
@@ -136,7 +137,7 @@ class Store:
         """
         if self.index.first_stage is None:
             return None
-        return (read_array(self._path(case, LABEL_MAP_FILE)) // PACKING_BASE).astype(np.uint8)
+        return (self.read_label_map(case) // PACKING_BASE).astype(np.uint8)
 
     def read_reference(self, case: StoredCase) -> UInt8[np.ndarray, "*source"]:
         """Read the annotated label map on the source grid.
@@ -150,7 +151,7 @@ class Store:
         Raises:
             InputError: The array is missing or damaged.
         """
-        return read_array(self._path(case, REFERENCE_FILE))
+        return read_array(self._path(case, REFERENCE_FILE), shape=case.geometry.source_shape)
 
     @cached_property
     def _cases(self) -> dict[str, StoredCase]:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scanseg.documents import parse_document, read_document
 from scanseg.errors import InputError
@@ -28,6 +28,16 @@ _MAX_FAULTS = 1500
 _MAX_KEY = 60
 """Longest key that is quoted in a path, in characters."""
 _QUOTED = re.compile("'([^']*)'")
+
+
+Size = Annotated[int, Field(gt=0, le=2**16)]
+"""Number of voxels along an axis, of features or of patches."""
+Count = Annotated[int, Field(gt=0, le=1000)]
+"""Number of parts of a network that are built one by one."""
+Step = Annotated[int, Field(ge=0, le=10**12)]
+"""Number of epochs or of optimizer steps."""
+SpacingMM = Annotated[float, Field(ge=1e-7, le=1e5)]
+"""Millimetres per voxel, from electron microscopy (1e-6) to the 999 of an axis that does not exist."""
 
 
 class Document(BaseModel):

@@ -1,8 +1,9 @@
 """Ensembles, postprocessing, and the cross-validation that selects both."""
 
+from pathlib import PurePosixPath
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from scanseg.specs.base import Document
 
@@ -31,6 +32,15 @@ class EnsembleSpec(Document):
     """
     postprocessing: PostprocessingSpec = PostprocessingSpec()
     """Components that are removed from predicted label maps."""
+
+    @field_validator("members")
+    @classmethod
+    def _check_members(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        for member in members:
+            parts = PurePosixPath(member).parts
+            if not parts or ".." in parts or PurePosixPath(member).is_absolute() or "\\" in member:
+                raise ValueError(f'expected folders inside the folder of the ensemble, got "{member}"')
+        return members
 
 
 class FoldOutcome(Document):

@@ -10,11 +10,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scanseg.messages import counted
-from scanseg.specs.base import Document, RenamedFields
+from scanseg.specs.base import Count, Document, RenamedFields, Size
 
-PositiveInt = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-PerAxis = tuple[PositiveInt, ...]
+PerAxis = tuple[Size, ...]
+_MOST_STAGES = 32
 
 SequenceBlock = Literal["vil", "none", "mamba"]
 Traversal = Literal["forward", "backward", "alternate", "bidirectional"]
@@ -23,11 +23,11 @@ Traversal = Literal["forward", "backward", "alternate", "bidirectional"]
 class StagedSpec(RenamedFields):
     """Base class of U-Nets with features, kernel and stride per stage."""
 
-    features: tuple[PositiveInt, ...]
+    features: tuple[Size, ...] = Field(max_length=_MOST_STAGES)
     """Features of each stage, the highest resolution first."""
-    kernel_sizes: tuple[PerAxis, ...]
+    kernel_sizes: tuple[PerAxis, ...] = Field(max_length=_MOST_STAGES)
     """Odd kernel size of each stage in voxels, per axis (z, y, x or y, x)."""
-    strides: tuple[PerAxis, ...]
+    strides: tuple[PerAxis, ...] = Field(max_length=_MOST_STAGES)
     """Stride of the first convolution of each stage, per axis. The first stage has stride 1."""
     deep_supervision: bool = True
     """Return the logits of every decoder stage while training."""
@@ -63,9 +63,9 @@ class XLSTMUNetSpec(StagedSpec):
     """Kind of the network."""
     variant: Literal["bot", "enc"] = "enc"
     """Position of the sequence layers. `bot`: after the last encoder stage. `enc`: along the encoder."""
-    num_blocks_encoder: PositiveInt = 2
+    num_blocks_encoder: Count = 2
     """Residual blocks of each stage in the first half of the encoder. Stages in the second half have one."""
-    num_blocks_decoder: PositiveInt = 2
+    num_blocks_decoder: Count = 2
     """Residual blocks of each stage in the first half of the decoder. Stages in the second half have one."""
     sequence_block: SequenceBlock = "vil"
     """Block of the sequence layers: `vil`, `mamba` (the block of U-Mamba) or `none`.
@@ -91,9 +91,9 @@ class ResidualUNetSpec(StagedSpec):
 
     kind: Literal["residual-unet"] = "residual-unet"
     """Kind of the network."""
-    num_blocks_encoder: tuple[PositiveInt, ...]
+    num_blocks_encoder: tuple[Count, ...]
     """Residual blocks of each encoder stage."""
-    num_convs_decoder: tuple[PositiveInt, ...]
+    num_convs_decoder: tuple[Count, ...]
     """Convolutions of each decoder stage, the deepest first."""
 
 
@@ -105,9 +105,9 @@ class PlainUNetSpec(StagedSpec):
 
     kind: Literal["plain-unet"] = "plain-unet"
     """Kind of the network."""
-    num_convs_encoder: tuple[PositiveInt, ...]
+    num_convs_encoder: tuple[Count, ...]
     """Convolutions of each encoder stage."""
-    num_convs_decoder: tuple[PositiveInt, ...]
+    num_convs_decoder: tuple[Count, ...]
     """Convolutions of each decoder stage, the deepest first."""
 
 
@@ -116,15 +116,15 @@ class MSVMUNetSpec(Document):
 
     kind: Literal["msvm-unet"] = "msvm-unet"
     """Kind of the network."""
-    dims: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (96, 192, 384, 768)
+    dims: tuple[Size, Size, Size, Size] = (96, 192, 384, 768)
     """Features of the four encoder stages (strides 4, 8, 16, 32)."""
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 8, 2)
+    depths: tuple[Count, Count, Count, Count] = (2, 2, 8, 2)
     """VSS blocks of each encoder stage. (2, 2, 8, 2) is the paper's tiny network, (2, 2, 20, 2) its small one."""
-    decoder_depth: PositiveInt = 2
+    decoder_depth: Count = 2
     """VSS blocks of each of the three decoder stages."""
     state_size: Annotated[int, Field(ge=1, le=16)] = 1
     """Size of the scan's state per channel."""
-    ffn_kernels: tuple[PositiveInt, ...] = (1, 3, 5)
+    ffn_kernels: tuple[Size, ...] = Field(default=(1, 3, 5), max_length=_MOST_STAGES)
     """Odd kernel sizes of the decoder's multi-scale feed-forward layers in pixels. Empty: plain feed-forward layers."""
     upsampling: Literal["lkpe", "patch-expand", "transposed-convolution", "bilinear"] = "lkpe"
     """Upsampling method of the decoder."""
@@ -169,11 +169,11 @@ class SegResNetSpec(Document):
     """Kind of the network."""
     num_axes: Literal[2, 3]
     """Number of spatial axes."""
-    features: Annotated[int, Field(gt=0, multiple_of=8)] = 32
+    features: Annotated[int, Field(gt=0, le=2**16, multiple_of=8)] = 32
     """Features of the first stage, doubled from stage to stage. Group norms have 8 groups."""
-    blocks_encoder: tuple[PositiveInt, ...] = Field(default=(1, 2, 2, 4), min_length=2)
+    blocks_encoder: tuple[Count, ...] = Field(default=(1, 2, 2, 4), min_length=2, max_length=_MOST_STAGES)
     """Residual blocks of each encoder stage."""
-    blocks_decoder: tuple[PositiveInt, ...] = (1, 1, 1)
+    blocks_decoder: tuple[Count, ...] = (1, 1, 1)
     """Residual blocks of each decoder stage, the deepest first."""
     dropout: Rate = 0.0
     """Dropout rate, from 0 to 1."""
@@ -195,13 +195,13 @@ class UNETRSpec(Document):
     """Kind of the network."""
     num_axes: Literal[2, 3]
     """Number of spatial axes."""
-    features: PositiveInt = 16
+    features: Size = 16
     """Features of the highest resolution."""
-    hidden_size: PositiveInt = 768
+    hidden_size: Size = 768
     """Features of a token."""
-    mlp_dim: PositiveInt = 3072
+    mlp_dim: Size = 3072
     """Hidden features of the transformer's perceptrons."""
-    num_heads: PositiveInt = 12
+    num_heads: Count = 12
     """Attention heads of each transformer block."""
     dropout: Rate = 0.0
     """Dropout rate, from 0 to 1."""
@@ -222,13 +222,13 @@ class SwinUNETRSpec(Document):
     """Kind of the network."""
     num_axes: Literal[2, 3]
     """Number of spatial axes."""
-    features: Annotated[int, Field(gt=0, multiple_of=12)] = 48
+    features: Annotated[int, Field(gt=0, le=2**16, multiple_of=12)] = 48
     """Features of the first stage, doubled from stage to stage."""
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    depths: tuple[Count, Count, Count, Count] = (2, 2, 2, 2)
     """Transformer blocks of each stage."""
-    num_heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24)
+    num_heads: tuple[Count, Count, Count, Count] = (3, 6, 12, 24)
     """Attention heads of each stage."""
-    window_size: Annotated[int, Field(ge=2)] = 7
+    window_size: Annotated[int, Field(ge=2, le=2**16)] = 7
     """Tokens along each axis of an attention window."""
     drop_path: Rate = 0.0
     """Highest rate of stochastic depth, from 0 to 1."""

@@ -1,11 +1,13 @@
 """The plan: all decisions of one training."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from scanseg.specs.base import Document, RenamedFields
+from scanseg.sizes import MOST_VOXELS
+from scanseg.specs.base import Count, Document, RenamedFields, Size, Step
 from scanseg.specs.plan.augmentation import AffineTransform, MirrorTransform, Transform
 from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.plan.network import NetworkSpec
@@ -19,14 +21,15 @@ The label maps of both stages share one array of 16 bits.
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+PositiveStep = Annotated[int, Field(gt=0, le=10**12)]
 
 
 class SamplingSpec(Document):
     """Sampling of training patches."""
 
-    patch_size: tuple[PositiveInt, ...] = Field(min_length=2, max_length=3)
+    patch_size: tuple[Size, ...] = Field(min_length=2, max_length=3)
     """Size of a patch in voxels along z, y, x. For a 2D network: along y, x."""
-    batch_size: PositiveInt
+    batch_size: Size
     """Patches of one optimizer step, over all processes and accumulation steps."""
     order: Literal["random-patches", "every-slice"] = "random-patches"
     """`random-patches`: random positions. `every-slice`: every slice of every training case once per epoch."""
@@ -104,7 +107,7 @@ class EarlyStopSpec(Document):
 
     measure: Literal["loss", "validation-dice"] = "validation-dice"
     """Monitored measure: mean loss of an epoch, or mean Dice of its validation patches."""
-    patience_epochs: PositiveInt
+    patience_epochs: PositiveStep
     """Epochs without improvement before the training ends, at the next measurement."""
     least_improvement: NonNegativeFloat = 0.0
     """Least difference that counts as an improvement. It must be exceeded."""
@@ -113,9 +116,9 @@ class EarlyStopSpec(Document):
 class TrainingSpec(RenamedFields):
     """Optimization, validation and export of a network."""
 
-    epochs: PositiveInt = 1000
+    epochs: PositiveStep = 1000
     """Number of epochs."""
-    iterations_per_epoch: PositiveInt | None = 250
+    iterations_per_epoch: PositiveStep | None = 250
     """Optimizer steps per epoch. `None`: as many as sampling order `every-slice` needs."""
     max_minutes: PositiveFloat | None = None
     """Longest training time in minutes. `None`: no limit.
@@ -128,11 +131,11 @@ class TrainingSpec(RenamedFields):
     """Schedule of the learning rate."""
     loss: LossSpec = LossSpec()
     """The loss."""
-    frozen_encoder_epochs: NonNegativeInt = 0
+    frozen_encoder_epochs: Step = 0
     """First epochs in which the encoder's weights are frozen, for encoders with initial weights."""
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient. `None`: no limit."""
-    accumulation_steps: PositiveInt = 1
+    accumulation_steps: Size = 1
     """Parts of a batch that pass through the network one after the other before one optimizer step.
 
     More parts need less memory, for the same batch.
@@ -166,9 +169,9 @@ class TrainingSpec(RenamedFields):
 
     Checkpoints are written after epochs.
     """
-    validate_every: PositiveInt = 5
+    validate_every: PositiveStep = 5
     """Number of epochs between scores on validation patches."""
-    validation_batches: PositiveInt = 20
+    validation_batches: Size = 20
     """Batches of such a score. With `every-slice`, at most as many as contain every slice once."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of all random draws."""
@@ -181,7 +184,7 @@ class InferenceSpec(RenamedFields):
     """`windows`: overlapping windows, blended by a Gaussian. `slices`: whole slices, resized to the patch size."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Fraction of a window that overlaps the next one."""
-    window_batch: PositiveInt = 4
+    window_batch: Size = 4
     """Number of windows or slices in one forward pass."""
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch for mirroring: predictions are averaged over their flips if mirroring is on."""
@@ -202,7 +205,7 @@ class CascadeSpec(RenamedFields):
     """
     change_probability: Fraction = 0.4
     """Probability that a label of the first stage is dilated, eroded, opened or closed in a training patch."""
-    change_radius: PositiveInt = 8
+    change_radius: Count = 8
     """Largest radius of such a change in voxels."""
     drop_probability: Fraction = 0.2
     """Probability that one connected component of a label is removed from a training patch."""
@@ -273,6 +276,11 @@ class Plan(Document):
             yield (
                 f"preprocessing.normalizations: expected one per channel ({self.dataset.num_channels}), got "
                 f"{len(self.preprocessing.normalizations)}"
+            )
+        if math.prod(patch) * self.sampling.batch_size > MOST_VOXELS:
+            yield (
+                f"sampling.patch_size and batch_size: expected at most {MOST_VOXELS:.2g} voxels in a batch, got "
+                f"{self.sampling.batch_size} patches of {patch}"
             )
         if self.sampling.order == "random-patches" and self.training.iterations_per_epoch is None:
             yield "sampling.order random-patches needs training.iterations_per_epoch"

@@ -3,9 +3,9 @@
 from itertools import product
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, Size, SpacingMM
 
 _ORIENTATIONS = tuple({*letters} for letters in product("RL", "AP", "SI"))
 
@@ -89,9 +89,9 @@ class PreprocessingSpec(Document):
     """Crop the planes at the border in which every channel is 0."""
     normalizations: tuple[Normalization, ...] = Field(min_length=1)
     """Normalization of each channel."""
-    spacing: tuple[PositiveFloat | None, PositiveFloat, PositiveFloat] | None = None
+    spacing: tuple[SpacingMM | None, SpacingMM, SpacingMM] | None = None
     """Target spacing in mm along the permuted axes. `None`, for all or for z: the source's spacing."""
-    slice_size: tuple[PositiveInt, PositiveInt] | None = None
+    slice_size: tuple[Size, Size] | None = None
     """Size (y, x) in pixels to which every slice is resized. `None`: resample to `spacing` instead."""
     image_order: Literal[0, 1, 3] = 3
     """Spline order of the interpolation of images."""

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from scanseg.specs.base import Document, RenamedFields
+from scanseg.specs.base import Document, RenamedFields, Step
 
 
 class ExportedWeights(RenamedFields):
@@ -12,7 +12,7 @@ class ExportedWeights(RenamedFields):
 
     checkpoint: Literal["last", "best"]
     """`last`, or `best` (highest Dice on validation patches)."""
-    iterations: int
+    iterations: Step
     """Optimizer steps of these weights."""
     ema: bool
     """These are EMA weights."""
@@ -30,7 +30,7 @@ class RunRecord(RenamedFields):
     """Version of the file format."""
     status: Literal["running", "interrupted", "finished"]
     """Status of the training."""
-    fold: int | Literal["all"]
+    fold: NonNegativeInt | Literal["all"]
     """Number of the fold, from 0. `all`: every case is a training case."""
     train_cases: tuple[str, ...]
     """Names of the training cases."""
@@ -46,15 +46,15 @@ class RunRecord(RenamedFields):
     """Arguments of the command line, with the program's name without its folder."""
     started: str
     """Start time, ISO 8601 in UTC."""
-    epochs_done: int
+    epochs_done: Step
     """Finished epochs."""
-    iterations_done: int
+    iterations_done: Step
     """Optimizer steps."""
-    training_seconds: float
+    training_seconds: NonNegativeFloat
     """Training time in seconds over all resumptions, including validation on patches and checkpoints."""
     num_parameters: int
     """Parameters of the network."""
-    num_processes: int = 1
+    num_processes: PositiveInt = 1
     """Number of distributed processes."""
     initial_weights: str | None = None
     """Model folder of the initial weights. `None`: random weights."""
@@ -69,19 +69,19 @@ class RunRecord(RenamedFields):
 class TrainingProgress(Document):
     """Progress of a training, apart from its weights."""
 
-    epochs_done: int = 0
+    epochs_done: Step = 0
     """Finished epochs, each with a line of metrics."""
     losses: tuple[float, ...] = ()
     """Losses of the steps since the last finished epoch."""
-    best_iterations: int | None = None
+    best_iterations: Step | None = None
     """Optimizer steps of the weights with the highest Dice on validation patches. `None`: not measured."""
     best_dice: float | None = None
     """Highest mean Dice on validation patches, from 0 to 1. `None`: not measured."""
     best_monitored: float | None = None
     """Best value of the measure that early stopping monitors. `None`: not measured."""
-    best_monitored_epoch: int = 0
+    best_monitored_epoch: Step = 0
     """Epoch of this value."""
-    last_monitored_epoch: int = 0
+    last_monitored_epoch: Step = 0
     """Epoch of the last measurement."""
 
 
@@ -90,15 +90,17 @@ class TrainingState(Document):
 
     format: Literal[1] = 1
     """Version of the file format."""
-    iterations_done: int
+    iterations_done: Step
     """Optimizer steps."""
-    training_seconds: float
+    training_seconds: NonNegativeFloat
     """Training time in seconds over all resumptions."""
     optimizer_groups: tuple[dict[str, JsonValue], ...]
     """Settings of the optimizer's parameter groups."""
-    loss_scale: float | None = None
+    num_optimizer_tensors: NonNegativeInt | None = None
+    """Number of the optimizer's tensors. `None`: an older checkpoint without it."""
+    loss_scale: NonNegativeFloat | None = None
     """Scale of the loss in float16. `None`: another type."""
-    num_steps_at_loss_scale: int | None = None
+    num_steps_at_loss_scale: NonNegativeInt | None = None
     """Optimizer steps since the last change of the scale. `None`: no scale."""
     progress: TrainingProgress = TrainingProgress()
     """Progress of the training."""
