@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,16 @@ def check(
         >>> report.num_cases, report.num_axes
         (4, 2)
     """
+    from scanseg.planning import describe_dataset
+
     raw = open_dataset(Path(dataset))
     context = RunContext(num_workers=num_workers, progress=progress)
-    return check_dataset(raw, context=context.for_images(raw.image_bytes))
+    report = check_dataset(raw, context=context.for_images(raw.image_bytes))
+    orientation = next(iter(report.orientations), None)
+    decisions = describe_dataset(
+        raw.spec, num_axes=report.num_axes, orientation=orientation, kept=report.kept
+    )
+    return replace(report, decisions=tuple(decisions))
 
 
 def make_plan(

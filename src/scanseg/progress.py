@@ -1,7 +1,7 @@
 """Progress updates. The library itself prints nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -19,6 +19,8 @@ class ProgressUpdate:
     """Further text, such as the current case, the loss or the score."""
     unit: Literal["things", "seconds"] = "things"
     """`seconds` if a time limit ends the work."""
+    warnings: tuple[str, ...] = ()
+    """Unusual properties of the input that do not prevent the work. Most updates have none."""
 
 
 ProgressCallback = Callable[[ProgressUpdate], None]
@@ -31,3 +33,22 @@ def ignore_progress(update: ProgressUpdate) -> None:
     Args:
         update: The progress update.
     """
+
+
+@dataclass
+class WarningCollector:
+    """Progress callback that keeps the warnings and passes every update on."""
+
+    progress: ProgressCallback
+    """Called with each progress update."""
+    warnings: list[str] = field(default_factory=list)
+    """Warnings so far, each once."""
+
+    def __call__(self, update: ProgressUpdate) -> None:
+        """Keep the warnings of an update.
+
+        Args:
+            update: The progress update.
+        """
+        self.warnings += [warning for warning in update.warnings if warning not in self.warnings]
+        self.progress(update)

@@ -11,6 +11,7 @@ import pytest
 
 from scanseg.cli.console import format_duration, format_memory
 from scanseg.cli.options import Recipe
+from scanseg.progress import ProgressUpdate
 from scanseg.specs import (
     MSVMUNetSpec,
     Plan,
@@ -48,6 +49,27 @@ def test_check_shows_the_report(command, fake_api) -> None:
     outcome = command("check", "folder")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "2 cases\n[0, 1] labels\n", "")
     assert fake_api.check.arguments == (Path("folder"),)
+
+
+def test_check_shows_warnings_on_stderr(command, fake_api) -> None:
+    lines = ["2 cases", "warning: a", "warning: b", "and 3 more"]
+    fake_api.check = Call(SimpleNamespace(lines=lambda: lines))
+    outcome = command("check", "folder")
+    assert outcome.stdout == "2 cases\n"
+    assert outcome.stderr == "warning: a\nwarning: b\nand 3 more\n"
+
+
+def test_warnings_of_a_call_are_shown_once(command, fake_api, plan: Plan, tmp_path: Path) -> None:
+    def make_plan(*arguments: Any, progress: Any, **options: Any) -> Plan:
+        for _ in range(2):
+            progress(ProgressUpdate("checking", 1, 1, warnings=("a file is left out", "b")))
+        return plan
+
+    fake_api.make_plan = make_plan
+    outcome = command("plan", "folder", "-o", tmp_path / "plan.json")
+    assert outcome.stderr == "warning: a file is left out\nwarning: b\n"
+    lines = [line.partition(":")[0] for line in outcome.stdout.splitlines()]
+    assert lines[-4:] == ["mirroring", "sides", "normalization", "to train"]
 
 
 def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -> None:
@@ -213,10 +235,8 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         "skip_existing": False,
     }
     assert "b.nii.gz" in outcome.stdout
-    assert outcome.stdout.endswith(
-        "\nwarning: 1 file skipped\nwarning: case b: its spacing is strange"
-        "\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n"
-    )
+    assert outcome.stderr == "warning: 1 file skipped\nwarning: case b: its spacing is strange\n"
+    assert outcome.stdout.endswith("\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
 
 
 def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:

@@ -183,7 +183,7 @@ def test_a_case_in_both_parts_of_a_fold_is_found_by_the_check(make_dataset, name
 def test_warning_of_a_fold_without_validation_cases(make_dataset):
     folder = make_dataset(3, numTraining="3")
     (folder / "splits.json").write_text(
-        '[{"train": ["case_0"], "val": ["case_1"]}, {"train": ["case_0"], "val": []}]'
+        '[{"train": ["case_0", "case_2"], "val": ["case_1"]}, {"train": ["case_0"], "val": []}]'
     )
     report = check_dataset(open_dataset(folder), context=RunContext(num_workers=0))
     assert report.warnings == ("splits.json: fold 1 has no validation cases, so it gives no score",)

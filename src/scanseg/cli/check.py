@@ -1,6 +1,6 @@
 """`scanseg check`."""
 
-from scanseg.cli.console import print_line
+from scanseg.cli.console import print_error_lines, print_line
 from scanseg.cli.options import Dataset, Workers
 from scanseg.cli.progress import show_progress
 
@@ -14,5 +14,8 @@ def check(dataset: Dataset, /, *, num_workers: Workers = None) -> None:
 
     with show_progress() as progress:
         report = api.check(dataset, num_workers=num_workers, progress=progress)
-    for line in report.lines():
+    lines = report.lines()
+    num_summary = next((n for n, line in enumerate(lines) if line.startswith("warning: ")), len(lines))
+    for line in lines[:num_summary]:
         print_line(line)
+    print_error_lines(lines[num_summary:])

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scanseg.messages import first_lines
+
 _WIDTH_OF_FILES = 200
 """Columns of a table if stdout is not a terminal. Tables are not wrapped then."""
 
@@ -23,6 +25,26 @@ def suggest_command(purpose: str, *words: str | Path) -> None:
         words: Words after `scanseg`. Paths may contain spaces.
     """
     print_line(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print warnings on stderr, at most the first twenty.
+
+    Args:
+        warnings: The warnings.
+    """
+    print_error_lines(first_lines([f"warning: {warning}" for warning in warnings]))
+
+
+def print_error_lines(lines: Iterable[str]) -> None:
+    """Print lines on stderr.
+
+    Args:
+        lines: The lines.
+    """
+    for line in lines:
+        sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def print_line(line: str) -> None:

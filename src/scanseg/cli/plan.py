@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from scanseg.cli.console import format_memory, show_table, suggest_command
+from scanseg.cli.console import format_memory, print_line, show_table, suggest_command
 from scanseg.cli.options import (
     COMMON,
     TRAINING,
@@ -44,6 +44,7 @@ def plan(
     """
     from scanseg import api
     from scanseg.files import write_text
+    from scanseg.planning import describe_decisions
 
     require_new_file(output, overwrite=overwrite)
     with show_progress() as progress:
@@ -53,6 +54,8 @@ def plan(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())
     show_table(("plan", str(output)), _summary(made), align="left")
+    for line in describe_decisions(made):
+        print_line(line)
     suggest_command("to train", "train", output, "-o", "MODEL")
 
 

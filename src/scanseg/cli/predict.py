@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import format_duration, print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
 from scanseg.cli.progress import show_progress
-from scanseg.messages import counted, first_lines
+from scanseg.messages import counted
 
 
 def predict(
@@ -60,6 +60,10 @@ def predict(
             skip_existing=skip_existing,
             progress=progress,
         )
+        case_warnings = [
+            f"case {case.case}: {case.warning}" for case in record.cases if case.warning is not None
+        ]
+        progress.print_new((*record.warnings, *case_warnings))
     show_table(
         ("case", "label map", "seconds"),
         [
@@ -67,9 +71,6 @@ def predict(
             for case in record.cases
         ],
     )
-    case_warnings = [f"case {case.case}: {case.warning}" for case in record.cases if case.warning is not None]
-    for warning in (*record.warnings, *first_lines(case_warnings)):
-        print_line(f"warning: {warning}")
     print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )

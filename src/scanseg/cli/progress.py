@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from scanseg.cli.console import format_duration
+from scanseg.cli.console import format_duration, print_warnings
 from scanseg.progress import ProgressCallback, ProgressUpdate
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -20,13 +20,40 @@ SILENT_SECONDS = 2.0
 
 
 @contextmanager
-def show_progress() -> Iterator[ProgressCallback]:
+def show_progress() -> Iterator["WarningLines"]:
     """Return a progress callback that shows updates while the block runs."""
     if sys.stderr.isatty():
         with _bars() as bars:
-            yield _ProgressBars(bars)
+            yield WarningLines(_ProgressBars(bars))
     else:
-        yield ProgressLines(sys.stderr)
+        yield WarningLines(ProgressLines(sys.stderr))
+
+
+@dataclass
+class WarningLines:
+    """Progress callback that prints each warning once, and passes every update on.
+
+    Args:
+        progress: Callback that shows the updates.
+    """
+
+    progress: ProgressCallback
+    _printed: set[str] = field(default_factory=set)
+
+    def __call__(self, update: ProgressUpdate) -> None:
+        """Print the warnings of an update, and show it."""
+        self.print_new(update.warnings)
+        self.progress(update)
+
+    def print_new(self, warnings: Iterable[str]) -> None:
+        """Print the warnings that are not printed yet.
+
+        Args:
+            warnings: The warnings.
+        """
+        new = [warning for warning in dict.fromkeys(warnings) if warning not in self._printed]
+        self._printed.update(new)
+        print_warnings(new)
 
 
 @dataclass

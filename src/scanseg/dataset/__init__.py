@@ -14,7 +14,7 @@ from scanseg.dataset.raw import (
     open_dataset,
     read_case,
 )
-from scanseg.dataset.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, find_splits
+from scanseg.dataset.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, find_splits, list_unused
 
 __all__ = [
     "DESCRIPTION_FILE",
@@ -32,6 +32,7 @@ __all__ = [
     "find_cases",
     "find_cases_of_files",
     "find_splits",
+    "list_unused",
     "open_dataset",
     "read_case",
     "read_description",

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 from scanseg.dataset.description import DESCRIPTION_FILE
 from scanseg.dataset.inspection import CaseFindings, inspect_case
@@ -39,6 +40,10 @@ class CheckReport:
     """Number of cases with each label or region."""
     warnings: tuple[str, ...]
     """Unusual properties that do not prevent training."""
+    kept: float = 1.0
+    """Median fraction of the voxels of a case inside the smallest box of all nonzero voxels."""
+    decisions: tuple[str, ...] = ()
+    """Decisions that planning derives from these contents, one line each. Empty: not derived."""
 
     def lines(self) -> list[str]:
         """Return the report as lines of text, with at most twenty warnings."""
@@ -60,6 +65,7 @@ class CheckReport:
             f"spacing ({', '.join(axes)}): {spacings} mm",
             *([f"orientation: {orientations}"] if orientations else []),
             *labels,
+            *self.decisions,
             *first_lines([f"warning: {warning}" for warning in self.warnings]),
         ]
 
@@ -140,6 +146,7 @@ def _report(
             *_warnings(spec, findings, label_voxels),
             *split_warnings,
         ),
+        kept=median([found.kept for found in findings if found.kept is not None]),
     )
 
 

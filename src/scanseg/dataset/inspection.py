@@ -57,6 +57,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
     faults: list[str] = []
     warnings: list[str] = []
     image, label_map = _read_image(case, faults), _read_label_map(case, faults)
+    warnings += [warning for read in (image, label_map) if read is not None for warning in read.warnings]
     counts: dict[int, int] = {}
     if image is not None:
         _check_image(image, spec, faults, warnings)

@@ -19,7 +19,7 @@ NNUNET_SPLITS_FILE = "splits_final.json"
 SPLITS_FILE = "splits.json"
 
 
-def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
+def find_splits(dataset: RawDataset, *, seed: int = 12345, required: bool = True) -> Splits:
     """Read the splits file of a data set, or draw five folds.
 
     The first of these files is read: `splits_final.json` and `splits.json` in the data set's folder, then nnU-Net's
@@ -32,11 +32,14 @@ def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
     Args:
         dataset: Data set to split.
         seed: Seed of the shuffle if folds are drawn.
+        required: Refuse a data set of one case. If false, it has no folds, and can be trained on as a whole.
 
     Raises:
         InputError: The splits file is invalid or names unknown cases, or the data set has fewer than two cases.
     """
     path = splits_file(dataset)
+    if path is None and len(dataset.cases) == 1 and not required:
+        return Splits(source="no folds, as there is one case", folds=())
     if path is None:
         return _draw_splits(dataset, seed)
     splits = _read_splits(path)
@@ -46,6 +49,11 @@ def find_splits(dataset: RawDataset, *, seed: int = 12345) -> Splits:
 
 def splits_file(dataset: RawDataset) -> Path | None:
     """Return the splits file of a data set, if any. See `find_splits`."""
+    return next(iter(_splits_files(dataset)), None)
+
+
+def _splits_files(dataset: RawDataset) -> list[Path]:
+    """Return all splits files of a data set. The first one is used."""
     folder = dataset.path.resolve()
     nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
     paths = (
@@ -53,7 +61,7 @@ def splits_file(dataset: RawDataset) -> Path | None:
         dataset.path / SPLITS_FILE,
         nnunet_folder / NNUNET_SPLITS_FILE,
     )
-    return next((path for path in paths if path.is_file()), None)
+    return [path for path in paths if path.is_file()]
 
 
 def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
@@ -74,10 +82,26 @@ def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
         return [str(error)], []
     name = path.name if path.parent == dataset.path else str(path)
     bare = [number for number, fold in enumerate(splits.folds) if not fold.validation]
-    return (
-        [f"{name}: {fault}" for fault in _check_names(splits, dataset)],
-        [f"{name}: fold {number} has no validation cases, so it gives no score" for number in bare],
-    )
+    used = {case for fold in splits.folds for case in (*fold.train, *fold.validation)}
+    unused = [case.name for case in dataset.cases if case.name not in used]
+    warnings = [f"{name}: fold {number} has no validation cases, so it gives no score" for number in bare]
+    if unused and splits.folds:
+        verb = "is" if len(unused) == 1 else "are"
+        warnings.append(
+            f"{name}: {counted(len(unused), 'case')} of the data set {verb} in no fold: {listed(unused)}. Add to a "
+            "fold to use"
+        )
+    warnings += [f"{other.name} is left out, as {name} exists" for other in _splits_files(dataset)[1:]]
+    return [f"{name}: {fault}" for fault in _check_names(splits, dataset)], warnings
+
+
+def list_unused(dataset: RawDataset) -> tuple[str, ...]:
+    """Describe the content of a data set that no training uses: files, and cases in no fold.
+
+    Args:
+        dataset: The data set.
+    """
+    return (*dataset.warnings, *check_splits(dataset)[1])
 
 
 def _read_splits(path: Path) -> Splits:
@@ -136,8 +160,8 @@ def _draw_splits(dataset: RawDataset, seed: int) -> Splits:
     names = sorted(case.name for case in dataset.cases)
     if len(names) < 2:
         raise InputError(
-            f"{dataset.path}: expected at least 2 cases for training and validation, got {len(names)}. Add cases, or "
-            f"write the fold in {SPLITS_FILE}."
+            f"{dataset.path}: expected at least 2 cases for training and validation, got {len(names)}. Add cases, "
+            f"write the fold in {SPLITS_FILE}, or train on all cases by --fold all."
         )
     # Only the legacy generator gives nnU-Net's folds. NumPy guarantees that its stream never changes.
     order = np.random.RandomState(seed).permutation(len(names))

@@ -22,6 +22,7 @@ from scanseg.planning import (
     prepare_store,
 )
 from scanseg.preprocessing import Store
+from scanseg.progress import WarningCollector
 from scanseg.runtime import RunContext, count_launched, keep_workers
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import (
@@ -46,6 +47,8 @@ class CrossValidationResult:
     model: Path
     """Folder of the cross-validation, which predicts as one model."""
     record: CrossValidationRecord
+    warnings: tuple[str, ...] = ()
+    """Unusual properties of the data set that do not prevent training, see `scanseg.check`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def cross_validate(
         options: Recipes, devices and stores.
         context: Worker processes and progress.
     """
+    collector = WarningCollector(context.progress)
+    context = context.with_progress(collector)
     _check_options(source, output, options)
     names = _configuration_names(source, output, options.recipes, initial_weights=request.like)
     splits = find_known_splits(source)
@@ -115,7 +120,7 @@ def cross_validate(
     )
     record = _choose_model(configurations, pairs, output, context=context)
     write_text(output / RECORD, record.to_json())
-    return CrossValidationResult(output, record)
+    return CrossValidationResult(output, record, tuple(collector.warnings))
 
 
 def _check_options(source: TrainingSource, output: Path, options: CrossValidationOptions) -> None:
@@ -146,8 +151,13 @@ def _check_folds(splits: Splits, *, where: Path) -> None:
     """Check that every fold can be scored.
 
     Raises:
-        InputError: Folds have no validation cases. The message names them.
+        InputError: There are no folds, or folds have no validation cases. The message names them.
     """
+    if not splits.folds:
+        raise InputError(
+            f"{where}: expected at least one fold, got none ({splits.source}). Add cases, or train one network by "
+            "scanseg train --fold all."
+        )
     empty = [number for number, fold in enumerate(splits.folds) if not fold.validation]
     if empty:
         folds = f"fold {empty[0]} has" if len(empty) == 1 else f"folds {', '.join(map(str, empty))} have"

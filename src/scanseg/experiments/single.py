@@ -6,7 +6,7 @@ from pathlib import Path
 from scanseg.experiments.job import TrainingJob, check_resumable
 from scanseg.models import ModelFolder
 from scanseg.planning import PlanRequest, TrainingSource, find_plan, prepare_store
-from scanseg.progress import ignore_progress
+from scanseg.progress import WarningCollector, ignore_progress
 from scanseg.runtime import RunContext, join_processes, keep_workers, warm_up, watch_signals
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
@@ -51,6 +51,8 @@ def train_model(
         context = replace(context, device=str(device), distributed=distributed)
         if not distributed.is_main_process:
             context = context.with_progress(ignore_progress)
+        collector = WarningCollector(context.progress)
+        context = context.with_progress(collector)
         with warm_up(device):
             job = distributed.on_main_process(
                 lambda: _prepare_job(
@@ -66,7 +68,8 @@ def train_model(
         should_stop, workers = context.should_stop, -(-context.workers // distributed.world_size)
         with watch_signals() as signalled:
             context = replace(context, num_workers=workers, should_stop=lambda: signalled() or should_stop())
-            return replace(job, keep_predictions=keep_predictions).run(context)
+            result = replace(job, keep_predictions=keep_predictions).run(context)
+            return replace(result, warnings=tuple(collector.warnings))
 
 
 @keep_workers()

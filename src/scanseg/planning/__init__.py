@@ -3,6 +3,7 @@
 The rules are those published with nnU-Net (Isensee et al. 2021, supplement).
 """
 
+from scanseg.planning.decisions import describe_dataset, describe_decisions
 from scanseg.planning.first_stage import copy_first_stage
 from scanseg.planning.memory import step_memory
 from scanseg.planning.network_choice import replace_network, replace_patch
@@ -25,6 +26,8 @@ __all__ = [
     "Prepared",
     "TrainingSource",
     "copy_first_stage",
+    "describe_dataset",
+    "describe_decisions",
     "find_known_splits",
     "find_plan",
     "make_plan",

@@ -119,13 +119,21 @@ def names_sides(dataset: DatasetSpec) -> bool:
     Args:
         dataset: Data set with the names of labels.
     """
-    return bool(_words(dataset) & _SIDES)
+    return bool(sided_labels(dataset))
 
 
-def _words(dataset: DatasetSpec) -> set[str]:
-    """Return the words of all label names in lower case.
+def sided_labels(dataset: DatasetSpec) -> list[str]:
+    """Return the labels whose names hold a side of the body, such as `kidney_left`.
+
+    Args:
+        dataset: Data set with the names of labels.
+    """
+    return [name for name in dataset.foreground if _words(name) & _SIDES]
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a label name in lower case.
 
     "LeftVentricle", "left-ventricle" and "ventricle_left" have the same words.
     """
-    names = " ".join(dataset.foreground)
-    return {word.casefold() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", names)}
+    return {word.casefold() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}

@@ -1,5 +1,7 @@
 """Normalization of each channel by its name."""
 
+from collections.abc import Sequence
+
 from scanseg.specs import (
     CTNormalization,
     DatasetSpec,
@@ -15,6 +17,9 @@ _NONZERO_BELOW = 0.75
 """Fraction of a typical case kept by cropping, below which z-scores use only nonzero voxels."""
 _CT_WINDOW = (-125.0, 275.0)
 """Window of abdominal soft tissue in Hounsfield units, as in TransUNet's form of Synapse."""
+_UNKNOWN = IntensityStatistics(
+    mean=0, median=0, standard_deviation=0, minimum=0, maximum=0, percentile_00_5=0, percentile_99_5=0
+)
 
 
 def nnunet_normalizations(dataset: DatasetSpec, fingerprint: Fingerprint) -> tuple[Normalization, ...]:
@@ -26,10 +31,24 @@ def nnunet_normalizations(dataset: DatasetSpec, fingerprint: Fingerprint) -> tup
         dataset: Data set with the names of channels.
         fingerprint: Intensity statistics of the channels.
     """
-    nonzero_only = fingerprint.median_relative_size_after_crop < _NONZERO_BELOW
+    kept, statistics = fingerprint.median_relative_size_after_crop, fingerprint.intensities
+    return channel_normalizations(dataset, kept=kept, statistics=statistics)
+
+
+def channel_normalizations(
+    dataset: DatasetSpec, *, kept: float, statistics: Sequence[IntensityStatistics] | None = None
+) -> tuple[Normalization, ...]:
+    """Return nnU-Net's normalization of each channel.
+
+    Args:
+        dataset: Data set with the names of channels.
+        kept: Median fraction of the voxels of a case that cropping keeps.
+        statistics: Intensities of each channel. `None`: unknown, so values of CT are placeholders.
+    """
+    known = statistics or [_UNKNOWN] * dataset.num_channels
     return tuple(
-        _nnunet_normalization(name, statistics, nonzero_only=nonzero_only)
-        for name, statistics in zip(dataset.channel_names, fingerprint.intensities, strict=True)
+        _nnunet_normalization(name, intensities, nonzero_only=kept < _NONZERO_BELOW)
+        for name, intensities in zip(dataset.channel_names, known, strict=True)
     )
 
 

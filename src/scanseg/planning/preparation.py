@@ -11,6 +11,7 @@ from scanseg.dataset import (
     check_dataset,
     compute_fingerprint,
     find_splits,
+    list_unused,
     open_dataset,
 )
 from scanseg.errors import InputError, UsageError
@@ -91,6 +92,7 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
     raw = open_dataset(dataset)
     context = context.for_images(raw.image_bytes)
     report = check_dataset(raw, context=context)
+    context.report_warnings(report.warnings)
     path = str(raw.path.resolve())
     if like is not None:
         model = ModelFolder.open(like)
@@ -179,7 +181,7 @@ def prepare_store(plan: Plan, source: TrainingSource, stores: Path, *, context: 
 
 def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: RunContext) -> Store:
     """Open a store, or build it from the raw data set."""
-    raw = _open_raw(plan, source)
+    raw = _open_raw(plan, source, context=context)
     if raw is None:
         if plan.dataset_path and not folder.exists():
             raise InputError(
@@ -190,13 +192,13 @@ def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: Ru
     return build_store(
         raw,
         preprocessing=plan.preprocessing,
-        splits=find_splits(raw),
+        splits=find_splits(raw, required=False),
         folder=folder,
         context=context.for_images(raw.image_bytes),
     )
 
 
-def _open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
+def _open_raw(plan: Plan, source: TrainingSource, *, context: RunContext) -> RawDataset | None:
     """Open the raw data set of a plan, if it is on this machine."""
     folder = source.raw_folder(plan)
     if folder is None:
@@ -207,4 +209,5 @@ def _open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
             f"{folder}: expected the data set of the plan, but channels, labels or file ending differ. Give its "
             f"folder, or make a new plan."
         )
+    context.report_warnings(list_unused(raw))
     return raw

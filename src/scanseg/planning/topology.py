@@ -77,9 +77,7 @@ def add_stages(topology: Topology, *, num_stages: int) -> Topology:
     if len(topology.strides) >= num_stages:
         return topology
     strides, kernels = list(topology.strides), list(topology.kernel_sizes)
-    sizes = [
-        size // stride for size, stride in zip(topology.patch_size, topology.total_stride, strict=True)
-    ]
+    sizes = [size // stride for size, stride in zip(topology.patch_size, topology.total_stride, strict=True)]
     while len(strides) < num_stages:
         stride = tuple(2 if 2 * size >= max(sizes) else 1 for size in sizes)
         strides.append(stride)

@@ -1,11 +1,11 @@
 """Settings of every long-running call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed
 from scanseg.runtime.workers import choose_workers
 
@@ -85,3 +85,12 @@ class RunContext:
             progress: Called with each progress update.
         """
         return replace(self, progress=progress)
+
+    def report_warnings(self, warnings: Sequence[str]) -> None:
+        """Report warnings about the input to the progress callback.
+
+        Args:
+            warnings: The warnings. Without any, no update is sent.
+        """
+        if warnings:
+            self.progress(ProgressUpdate("checking", 1, 1, warnings=tuple(warnings)))

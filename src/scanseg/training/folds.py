@@ -24,6 +24,11 @@ def choose_fold(store: Store, fold: FoldChoice) -> Fold:
     if fold == "all":
         return Fold(train=tuple(case.case for case in store.index.cases), validation=())
     folds = store.index.splits.folds
+    if not folds:
+        raise UsageError(
+            f"{store.index.dataset.name}: expected at least 2 cases for training and validation, got "
+            f"{len(store.index.cases)}. Add cases, or train on all cases by --fold all."
+        )
     if isinstance(fold, str) or not 0 <= fold < len(folds):
         raise UsageError(
             f"fold {fold} does not exist: {store.index.dataset.name} has folds 0 to {len(folds) - 1} "

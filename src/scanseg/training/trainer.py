@@ -39,6 +39,8 @@ class TrainingResult:
     """Parameters with random initial weights, because the labels of the initial model differ."""
     is_main_process: bool = True
     """True on the main process (rank 0), which reports."""
+    warnings: tuple[str, ...] = ()
+    """Unusual properties of the data set that do not prevent training, see `scanseg.check`."""
 
 
 def train(
