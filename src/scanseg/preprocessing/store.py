@@ -20,7 +20,7 @@ from jaxtyping import Float16, UInt8
 
 from scanseg.errors import InputError, refuse_faults
 from scanseg.preprocessing.compressed import read_array
-from scanseg.specs import PreprocessingSpec, StoredCase, StoreIndex
+from scanseg.specs import PreprocessingSpec, SourceFile, StoredCase, StoreIndex
 
 INDEX_FILE = "store.json"
 UNFINISHED_FILE = "unfinished.json"
@@ -28,6 +28,7 @@ CASES_FOLDER = "cases"
 IMAGE_FILE = "image.b2nd"
 LABEL_MAP_FILE = "label_map.b2nd"
 REFERENCE_FILE = "reference.b2nd"
+RECORD_FILE = "case.json"
 
 PACKING_BASE = 256
 """Factor of the predicted label in a store for a second stage.
@@ -36,6 +37,7 @@ Label maps there hold `label + 256 * predicted label`.
 """
 
 _HASH_DIGITS = 8
+_MOST_NAME_CHARACTERS = 100
 
 
 class Store:
@@ -89,6 +91,26 @@ class Store:
                 f"{self.folder}: no case {name} among the {len(self._cases)} cases of the store."
             )
         return stored
+
+    def case_digest(self, case: StoredCase) -> str:
+        """Return a checksum that changes if a case is preprocessed again from other files.
+
+        Args:
+            case: A case of this store.
+
+        Raises:
+            InputError: A file of the case is missing.
+        """
+        content = hashlib.sha256(case.to_json().encode())
+        try:
+            if self._path(case, RECORD_FILE).is_file():
+                content.update(self._path(case, RECORD_FILE).read_bytes())
+            else:  # the store of a second stage
+                for path in (*self.array_files(case), self._path(case, REFERENCE_FILE)):
+                    content.update(SourceFile.of(path).to_json().encode())
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+        return content.hexdigest()
 
     def array_files(self, case: StoredCase) -> tuple[Path, Path]:
         """Return the image file and the label map file of a case.
@@ -177,4 +199,5 @@ def store_name(dataset_name: str, preprocessing: PreprocessingSpec, *, source: s
     left_out = {"orientation"} if preprocessing.orientation is None else None
     content = preprocessing.model_dump_json(exclude=left_out) + ("" if source is None else f"\n{source}")
     digest = hashlib.sha256(content.encode()).hexdigest()[:_HASH_DIGITS]
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset_name).strip('-.') or 'dataset'}-{digest}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset_name).strip("-.")[:_MOST_NAME_CHARACTERS]
+    return f"{name or 'dataset'}-{digest}"

@@ -15,39 +15,31 @@ from filelock import FileLock
 
 from scanseg.dataset import RawCase, RawDataset, check_values, count_values, read_case
 from scanseg.errors import InputError, refuse_faults
-from scanseg.files import write_text
+from scanseg.files import is_unused, remove_unfinished, temporary_path, write_text
 from scanseg.messages import listed
 from scanseg.preprocessing.case import preprocess_case
-from scanseg.preprocessing.compressed import write_array
+from scanseg.preprocessing.compressed import open_array, write_array
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
     IMAGE_FILE,
     INDEX_FILE,
     LABEL_MAP_FILE,
+    RECORD_FILE,
     REFERENCE_FILE,
     UNFINISHED_FILE,
     Store,
 )
 from scanseg.runtime import RunContext, map_cases
-from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, Splits, StoredCase, StoreIndex
+from scanseg.specs import DatasetSpec, Document, PreprocessingSpec, SourceFile, Splits, StoredCase, StoreIndex
 
-_RECORD_FILE = "case.json"
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-
-
-class _SourceFile(Document):
-    """State of a source file when its case was stored."""
-
-    name: str
-    num_bytes: int
-    modified_nanoseconds: int
 
 
 class _CaseRecord(Document):
     """Record of a stored case, written with its arrays."""
 
     stored: StoredCase
-    sources: tuple[_SourceFile, ...]
+    sources: tuple[SourceFile, ...]
 
 
 def build_store(
@@ -81,9 +73,10 @@ def build_store(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with lock_store(folder):
         _claim_folder(folder, wanted)
-        records = {case.name: _read_record(folder, case) for case in dataset.cases}
+        records = {case.name: _read_record(folder, case, dataset.spec) for case in dataset.cases}
         missing = [case for case in dataset.cases if records[case.name] is None]
         if missing:
+            _mark_unfinished(folder)
             made = map_cases(
                 partial(_store_case, spec=dataset.spec, preprocessing=preprocessing, folder=folder),
                 missing,
@@ -121,14 +114,13 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     present = [folder / name for name in (INDEX_FILE, UNFINISHED_FILE) if (folder / name).is_file()]
-    if not present:
+    if not present and not is_unused(folder):
         others = sorted(path.name for path in folder.iterdir())
-        if others:
-            raise InputError(
-                f"{folder}: expected a store or an empty folder, got {listed(others)}. Choose another folder."
-            )
+        raise InputError(
+            f"{folder}: expected a store or an empty folder, got {listed(others)}. Choose another folder."
+        )
     for path in present:
-        found = StoreIndex.read(path)
+        found = _read_index(path)
         differing = [
             name for name in ("dataset", "preprocessing") if getattr(found, name) != getattr(wanted, name)
         ]
@@ -140,9 +132,28 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
                 f"{folder}: holds a store of another {' and '.join(differing)} ({fields}). Choose another folder, or "
                 "delete this one."
             )
+    remove_unfinished(folder)
     if folder / INDEX_FILE not in present:
         write_text(folder / UNFINISHED_FILE, wanted.to_json())
     (folder / CASES_FOLDER).mkdir(exist_ok=True)
+
+
+def _mark_unfinished(folder: Path) -> None:
+    """Make a finished store an unfinished one, before its cases are replaced."""
+    if (folder / INDEX_FILE).is_file():
+        (folder / INDEX_FILE).replace(folder / UNFINISHED_FILE)
+
+
+def _read_index(path: Path) -> StoreIndex:
+    """Read the index of a store.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    try:
+        return StoreIndex.read(path)
+    except InputError as error:
+        raise InputError(f"{error} Delete the folder {path.parent} to build the store again.") from error
 
 
 def _differences(found: Document, wanted: Document) -> str:
@@ -154,23 +165,30 @@ def _differences(found: Document, wanted: Document) -> str:
     )
 
 
-def _read_record(folder: Path, case: RawCase) -> StoredCase | None:
-    """Return a stored case if its source files are unchanged, else `None`."""
-    path = folder / CASES_FOLDER / case.name / _RECORD_FILE
-    if not path.is_file():
+def _read_record(folder: Path, case: RawCase, spec: DatasetSpec) -> StoredCase | None:
+    """Return a stored case that is up to date. `None`: it must be preprocessed again.
+
+    Its source files are unchanged, its record can be read, and its arrays have the recorded shapes.
+    """
+    place = folder / CASES_FOLDER / case.name
+    if not (place / RECORD_FILE).is_file():
         return None
-    record = _CaseRecord.read(path)
-    return record.stored if record.sources == _describe_sources(case) else None
+    try:
+        record = _CaseRecord.read(place / RECORD_FILE)
+        geometry = record.stored.geometry
+        open_array(place / IMAGE_FILE, shape=(spec.num_channels, *geometry.shape))
+        open_array(place / LABEL_MAP_FILE, shape=geometry.shape)
+        open_array(place / REFERENCE_FILE, shape=geometry.source_shape)
+    except InputError:
+        return None
+    is_current = record.stored.case == case.name and record.sources == _describe_sources(case)
+    return record.stored if is_current else None
 
 
-def _describe_sources(case: RawCase) -> tuple[_SourceFile, ...]:
+def _describe_sources(case: RawCase) -> tuple[SourceFile, ...]:
     """Return the name, size and date of the files of a case."""
     files = (*case.images, case.label_map) if case.label_map else case.images
-    return tuple(
-        _SourceFile(name=file.name, num_bytes=status.st_size, modified_nanoseconds=status.st_mtime_ns)
-        for file in files
-        for status in (file.stat(),)
-    )
+    return tuple(SourceFile.of(file) for file in files)
 
 
 def _store_case(
@@ -191,14 +209,14 @@ def _store_case(
         label_values=tuple(int(value) for value in np.unique(preprocessed.label_map)),
     )
     target = folder / CASES_FOLDER / case.name
-    temporary = target.with_name(f".writing-{os.getpid()}-{case.name}")
+    temporary = temporary_path(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         write_array(temporary / IMAGE_FILE, array)
         write_array(temporary / LABEL_MAP_FILE, preprocessed.label_map)
         write_array(temporary / REFERENCE_FILE, label_map.array[0])
-        write_text(temporary / _RECORD_FILE, _CaseRecord(stored=stored, sources=sources).to_json())
+        write_text(temporary / RECORD_FILE, _CaseRecord(stored=stored, sources=sources).to_json())
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)

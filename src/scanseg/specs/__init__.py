@@ -93,6 +93,7 @@ from scanseg.specs.records.reproduction import (
     Variant,
 )
 from scanseg.specs.records.run import ExportedWeights, RunRecord, TrainingProgress, TrainingState
+from scanseg.specs.records.source import FileStamp, PairSources, ScoreSources, SourceFile
 from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
 __all__ = [
@@ -123,6 +124,7 @@ __all__ = [
     "EnsembleOutcome",
     "EnsembleSpec",
     "ExportedWeights",
+    "FileStamp",
     "Fingerprint",
     "Fold",
     "FoldOutcome",
@@ -147,6 +149,7 @@ __all__ = [
     "NetworkSpec",
     "NoNormalization",
     "Normalization",
+    "PairSources",
     "Paper",
     "PlainUNetSpec",
     "Plan",
@@ -169,8 +172,10 @@ __all__ = [
     "SGDSpec",
     "SamplingSpec",
     "ScheduleSpec",
+    "ScoreSources",
     "ScoredOutcome",
     "SegResNetSpec",
+    "SourceFile",
     "Splits",
     "Spread",
     "Statistics",
