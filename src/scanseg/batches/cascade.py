@@ -134,8 +134,8 @@ def build_cascade_store(
     """Build a store whose label maps include first-stage labels.
 
     Images and references are linked if the file system supports it, and copied otherwise. An existing store is reused
-    unless the size or date of a prediction or a stored case has changed. A lock makes processes build the same store
-    one after the other.
+    unless the size or date of a prediction or a stored case has changed. Predictions that are not on this machine are
+    not checked. A lock makes processes build the same store one after the other.
 
     Args:
         store: Store without first-stage labels.
@@ -151,11 +151,7 @@ def build_cascade_store(
     missing = [case.case for case in store.index.cases if case.case not in predictions]
     with lock_store(folder):
         existing = Store.open(folder) if (folder / INDEX_FILE).is_file() else None
-        if (
-            existing is not None
-            and existing.index == wanted
-            and (missing or _is_current(folder, store, predictions))
-        ):
+        if existing is not None and existing.index == wanted and _is_current(folder, store, predictions):
             return existing
         if missing:
             raise InputError(
@@ -185,20 +181,37 @@ class _Sources(Document):
 
 
 def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources:
-    """Return the sizes and dates of the source files of a store."""
-    files = {case.case: (predictions[case.case], *store.array_files(case)) for case in store.index.cases}
-    return _Sources(
-        cases={
-            name: tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-            for name, paths in files.items()
-        }
-    )
+    """Return the sizes and dates of the source files of a store, (0, 0) for missing files."""
+
+    def describe(path: Path | None) -> tuple[int, int]:
+        status = None if path is None else path.stat()
+        return (0, 0) if status is None else (status.st_size, status.st_mtime_ns)
+
+    files = {case.case: (predictions.get(case.case), *store.array_files(case)) for case in store.index.cases}
+    return _Sources(cases={name: tuple(map(describe, paths)) for name, paths in files.items()})
 
 
 def _is_current(folder: Path, store: Store, predictions: Mapping[str, Path]) -> bool:
-    """Return whether the source files of a store are unchanged."""
+    """Return whether the source files of a store are unchanged.
+
+    If some predictions are missing, the sizes of the stored arrays are compared.
+    """
     path = folder / _SOURCES_FILE
-    return path.is_file() and _Sources.read(path) == _describe_sources(store, predictions)
+    is_complete = all(case.case in predictions for case in store.index.cases)
+    if not path.is_file():
+        return not is_complete
+    try:
+        recorded = _Sources.read(path).cases
+    except InputError:
+        return False
+    current = _describe_sources(store, predictions).cases
+    if is_complete or recorded.keys() != current.keys():
+        return recorded == current
+    # On a machine without the predictions, copies of the store may have other dates.
+    return all(
+        [size for size, _ in recorded[name][1:]] == [size for size, _ in current[name][1:]]
+        for name in current
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 A conversion writes the whole data set, or no file.
 """
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from scanseg.converters.sources import Found, NamedDataset, Part, Sample, Source
 from scanseg.converters.writing import write_sample
 from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.files import find_disk_fault, new_folder, write_text
+from scanseg.files import find_disk_fault, is_unused, new_folder, write_text
 from scanseg.imaging import compare_geometry
 from scanseg.messages import counted
 from scanseg.runtime import RunContext, map_cases
@@ -106,10 +107,25 @@ def convert_dataset(
     return result
 
 
+def compute_source_digest(source: Path) -> str:
+    """Return the checksum of the names, sizes and dates of all files in a folder.
+
+    Args:
+        source: The folder.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    states = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
+    content = json.dumps([[name, state.st_size, state.st_mtime_ns] for name, state in states])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 def _check_folders(named: NamedDataset, source: Path, output: Path) -> None:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder. Download {named.name} from {named.homepage}.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not is_unused(output)):
         raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     if output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
@@ -229,6 +245,7 @@ def _write_documents(
     record = {
         "dataset": named.name,
         "source": str(source.resolve()),
+        "source_digest": compute_source_digest(source),
         "layout": result.layout,
         "split": named.split,
         "cases": result.num_cases,

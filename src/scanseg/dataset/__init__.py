@@ -2,9 +2,10 @@
 
 from scanseg.dataset.check import CheckReport, check_dataset
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
+from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.inspection import check_values, count_values
-from scanseg.dataset.naming import count_other_endings
+from scanseg.dataset.naming import FaultyCase, count_other_endings
 from scanseg.dataset.raw import (
     IMAGES_FOLDER,
     RawCase,
@@ -22,10 +23,12 @@ __all__ = [
     "NNUNET_SPLITS_FILE",
     "SPLITS_FILE",
     "CheckReport",
+    "FaultyCase",
     "RawCase",
     "RawDataset",
     "check_dataset",
     "check_values",
+    "compute_dataset_digest",
     "compute_fingerprint",
     "count_other_endings",
     "count_values",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scanseg.errors import InterruptionError, OtherProcessError, UsageError
 from scanseg.experiments.curves import write_curves
-from scanseg.models import ModelFolder
+from scanseg.models import ModelFolder, is_ensemble
 from scanseg.planning import Prepared, copy_first_stage
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
@@ -47,10 +47,13 @@ class TrainingJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training is finished and its validation cases are scored."""
+        """Whether the training is finished and its validation cases are scored as they are now."""
         if not self.is_started:
             return False
-        return ModelFolder.open(self.folder).status(with_predictions=self.keep_predictions) == "finished"
+        folder = ModelFolder.open(self.folder)
+        return folder.status(
+            with_predictions=self.keep_predictions
+        ) == "finished" and folder.has_current_scores(self.prepared.store)
 
     def with_seed(self, seed: int) -> "TrainingJob":
         """Return the same job with another random seed.
@@ -102,7 +105,10 @@ class TrainingJob:
         """Open the model folder of a resumed training, or create it."""
         if self.is_started:
             self.check_resumable()
-            return ModelFolder.open(self.folder)
+            folder = ModelFolder.open(self.folder)
+            if folder.plan.cascade is not None and not is_ensemble(folder.first_stage_path):
+                copy_first_stage(folder)  # the copy was interrupted
+            return folder
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         folder = ModelFolder.create(self.folder, self.prepared.plan)
         if folder.plan.cascade is not None:

@@ -7,7 +7,7 @@ instead.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from scanseg.errors import InputError
 from scanseg.experiments.configuration import Configuration
 from scanseg.experiments.postprocessing import PredictedCase
 from scanseg.experiments.scheduler import run_jobs
-from scanseg.files import written_whole
+from scanseg.files import write_text, written_whole
 from scanseg.inference import Predictor, label_maps_of_groups, share_progress
 from scanseg.models import pair_prediction_path
-from scanseg.preprocessing import write_array
+from scanseg.preprocessing import open_array, write_array
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
+from scanseg.specs import FileStamp, PairSources
 
 _TASK = "predicting pairs"
 
@@ -66,7 +67,8 @@ class Pair:
     def lacks(self, case: str, *, fold: int) -> bool:
         """Return whether the label map of a case is missing or outdated.
 
-        It is outdated if the weights are newer.
+        It is outdated if its shape, the weights or the preprocessed case have changed. Without a record of them, it is
+        outdated if the weights are newer.
 
         Args:
             case: Name of the case.
@@ -75,8 +77,32 @@ class Pair:
         path = self.prediction_path(case)
         if not path.is_file():
             return True
+        stores = [each.prepared.store for each in self.configurations]
         weights = [each.model(fold).weights_path() for each in self.configurations]
-        return path.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in weights)
+        try:
+            open_array(path, shape=stores[0].case(case).geometry.source_shape)
+            if not _sources_path(path).is_file():
+                return path.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in weights)
+            sources = PairSources.read(_sources_path(path))
+            digests = tuple(store.case_digest(store.case(case)) for store in stores)
+        except InputError:
+            return True
+        is_same = len(sources.weights) == len(weights) and sources.cases == digests
+        return not is_same or not all(map(FileStamp.matches, sources.weights, weights))
+
+    def write_sources(self, case: str, stamps: Mapping[str, FileStamp]) -> None:
+        """Record the weights and the preprocessed case of a label map.
+
+        Args:
+            case: Name of the case.
+            stamps: State of the weights by the name of their configuration.
+        """
+        stores = [each.prepared.store for each in self.configurations]
+        sources = PairSources(
+            weights=tuple(stamps[name] for name in self.names),
+            cases=tuple(store.case_digest(store.case(case)) for store in stores),
+        )
+        write_text(_sources_path(self.prediction_path(case)), sources.to_json())
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +142,9 @@ class PairPrediction:
         """
         lacking = self.lacking
         predictors = [_load_predictor(each, self.fold, context) for each in self.configurations]
+        stamps = {
+            each.name: FileStamp.of(each.model(self.fold).weights_path()) for each in self.configurations
+        }
         for number, (case, wanted) in enumerate(lacking.items()):
 
             def report(update: ProgressUpdate, number: int = number, case: str = case) -> None:
@@ -129,7 +158,13 @@ class PairPrediction:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with written_whole(path) as temporary:
                     write_array(temporary, label_map)
+                pair.write_sources(case, stamps)
             context.progress(ProgressUpdate(_TASK, number + 1, len(lacking), case))
+
+
+def _sources_path(prediction: Path) -> Path:
+    """Return the file of the sources of a label map."""
+    return prediction.with_name(f"{prediction.name}.json")
 
 
 def pairs_of(configurations: Sequence[Configuration], crossval: Path) -> list[Pair]:

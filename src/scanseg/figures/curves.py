@@ -29,8 +29,9 @@ def draw_loss(axes: "Axes", metrics: Metrics) -> None:
 
     Args:
         axes: Axes to draw on.
-        metrics: The lines of `metrics.jsonl`.
+        metrics: The lines of `metrics.jsonl`. Lines without a loss are skipped.
     """
+    metrics = [line for line in metrics if "loss" in line]
     epochs, losses = [line["epoch"] for line in metrics], [line["loss"] for line in metrics]
     axes.plot(epochs, losses, color="#000000", marker="." if len(epochs) == 1 else "")
     _name_epochs(axes)
@@ -50,7 +51,7 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
         points = [
             (line["epoch"], line["validation_dice"][name])
             for line in measured
-            if line["validation_dice"][name] is not None
+            if line["validation_dice"].get(name) is not None
         ]
         colour, style = line_style(number)
         epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]

@@ -51,9 +51,13 @@ def draw_dice_over_time(axes: "Axes", trainings: Mapping[str, Sequence[Metrics]]
         baseline: Arm that the others are compared with. Its lines are black.
     """
     styles = _line_styles(trainings, baseline=baseline)
-    times = [line["seconds"] for runs in trainings.values() for metrics in runs for line in metrics]
+    timed = {
+        name: [[line for line in metrics if "seconds" in line] for metrics in runs]
+        for name, runs in trainings.items()
+    }
+    times = [line["seconds"] for runs in timed.values() for metrics in runs for line in metrics]
     unit, seconds = ("min", 60) if max(times, default=0) > _MOST_SECONDS else ("s", 1)
-    for name, runs in trainings.items():
+    for name, runs in timed.items():
         colour, style = styles[name]
         for number, metrics in enumerate(runs):
             points = [

@@ -22,7 +22,7 @@ from scanseg.models.folder import (
     network_of,
 )
 from scanseg.models.published_checkpoints import import_weights, load_encoder
-from scanseg.models.tensors import read_tensors
+from scanseg.models.tensors import list_misfits, read_tensors
 
 __all__ = [
     "PLAN_FILE",
@@ -36,6 +36,7 @@ __all__ = [
     "check_network",
     "import_weights",
     "is_ensemble",
+    "list_misfits",
     "load_encoder",
     "load_model",
     "member_folders",

@@ -1,13 +1,14 @@
 """The state from which a training resumes exactly."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from scanseg.errors import InputError
-from scanseg.models.tensors import read_tensors, write_tensors
+from scanseg.models.tensors import join_misfits, list_misfits, read_tensors, write_tensors
 from scanseg.specs import TrainingState
 
 _PREFIX = "iteration-"
@@ -29,6 +30,58 @@ class Checkpoint:
     """State dict of the network with EMA weights. `None`: the plan has none."""
     best: dict[str, Tensor] | None = None
     """State dict of the best network on validation patches. `None`: not measured."""
+    folder: Path | None = None
+    """Folder that the checkpoint was read from, for messages. `None`: not from files."""
+
+    def check_network(self, network: Mapping[str, Tensor], *, has_ema: bool) -> None:
+        """Check that the tensors fit a network.
+
+        Args:
+            network: State dict of the network.
+            has_ema: The plan has EMA weights.
+
+        Raises:
+            InputError: Tensors are missing or unexpected, or have another shape or type. The message names the file.
+        """
+        parts = {"network": self.network, "ema": self.ema, "best": self.best}
+        expected = {
+            "network": True,
+            "ema": has_ema,
+            "best": self.state.progress.best_iterations is not None,
+        }
+        for name, tensors in parts.items():
+            if expected[name] and tensors is None:
+                raise InputError(
+                    f"{self._file(name)}: missing from the checkpoint. Restore it, or train again in another folder."
+                )
+            if not expected[name] and tensors is not None:
+                raise InputError(
+                    f"{self._file(name)}: unexpected, since the training has no such weights. Remove it, or restore "
+                    f"the plan of the training."
+                )
+            if tensors is not None:
+                self.refuse(name, list_misfits(network, tensors, same_dtype=True))
+
+    def refuse(self, part: str, faults: Sequence[str]) -> None:
+        """Raise an error for the faults of a part of the checkpoint, if any.
+
+        Args:
+            part: Name of the part: `network`, `optimizer`, `ema`, `best` or `state`.
+            faults: Its faults.
+
+        Raises:
+            InputError: Faults exist. The message lists at most the first twenty.
+        """
+        if faults:
+            raise InputError(
+                f"{self._file(part)}: the checkpoint does not fit the plan: {join_misfits(faults)}. Restore the plan "
+                f"or the checkpoint, or train again in another folder."
+            )
+
+    def _file(self, part: str) -> str:
+        """Return the file of a part, for messages."""
+        name = f"{part}.json" if part == "state" else f"{part}.safetensors"
+        return name if self.folder is None else str(self.folder / name)
 
 
 def write_checkpoint(state: Path, checkpoint: Checkpoint) -> None:
@@ -95,6 +148,7 @@ def _read_whole(folder: Path) -> Checkpoint:
         optimizer=read_tensors(folder / "optimizer.safetensors"),
         ema=read_tensors(ema) if ema.exists() else None,
         best=read_tensors(best) if best.exists() else None,
+        folder=folder,
     )
 
 

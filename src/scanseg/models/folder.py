@@ -8,6 +8,7 @@
 | `run.json` | the run record |
 | `metrics.jsonl`, `curves.png` | metrics of every epoch, and a figure of them |
 | `validation.json`, `validation/` | scores and label maps of the validation cases |
+| `validation-sources.json` | checksums of the weights and the cases that were scored |
 | `state/` | the newest checkpoint, for resuming |
 | `first_stage/` | the models of the first stage of a cascade |
 
@@ -16,7 +17,8 @@ No other module contains these names.
 
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,25 +28,28 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from scanseg.documents import parse_json
 from scanseg.errors import InputError, UsageError
-from scanseg.files import write_text, written_whole
-from scanseg.messages import listed
+from scanseg.files import LOCK_FILE, is_unused, remove_unfinished, write_text, written_whole
+from scanseg.messages import counted, listed
 from scanseg.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from scanseg.models.tensors import read_tensors, write_tensors
+from scanseg.models.tensors import join_misfits, list_misfits, read_tensors, write_tensors
 from scanseg.networks import build_network
+from scanseg.preprocessing import Store, open_array
 from scanseg.runtime import memory_for
-from scanseg.specs import InstanceReport, Plan, Report, RunRecord
+from scanseg.specs import FileStamp, InstanceReport, Plan, Report, RunRecord, ScoreSources
 
 PLAN_FILE = "plan.json"
 VALIDATION_FILE = "validation.json"
 _RUN = "run.json"
 _WEIGHTS = "model.safetensors"
-_LOCK = ".lock"
 _METRICS = "metrics.jsonl"
 _CURVES = "curves.png"
 _STATE = "state"
 _PREDICTIONS = "validation"
 _FIRST_STAGE = "first_stage"
+_SCORE_SOURCES = "validation-sources.json"
+_MOST_EPOCHS = 10**12
 
 TrainedWeights = Literal["last", "best"]
 """Weights of a training: `last`, or `best` (highest Dice on validation patches)."""
@@ -70,6 +75,7 @@ class ModelFolder:
         """
         cls.require_new(path)
         path.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path)
         write_text(path / PLAN_FILE, plan.to_json())
         return cls(path, plan)
 
@@ -82,7 +88,7 @@ class ModelFolder:
         """
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file. Choose a folder to write.")
-        if path.exists() and any(entry.name != _LOCK for entry in path.iterdir()):
+        if path.exists() and not is_unused(path):
             raise UsageError(
                 f"{path} exists and is not an empty folder. Choose another folder, remove it, or continue its training "
                 f"with --resume."
@@ -131,6 +137,44 @@ class ModelFolder:
         is_scored = not cases or self.validation_path().is_file()
         has_predictions = not with_predictions or all(self.prediction_path(case).is_file() for case in cases)
         return "finished" if is_scored and has_predictions else "trained"
+
+    def has_current_scores(self, store: Store) -> bool:
+        """Return whether the scores of the validation cases belong to the weights and the cases.
+
+        Scores that were made without a record of their sources are current if the label maps, where they are kept, have
+        the shapes of the cases.
+
+        Args:
+            store: Store of the cases.
+        """
+        record = self.read_run()
+        cases = () if record is None else record.validation_cases
+        try:
+            stored = {case: store.case(case) for case in cases}
+            for name, case in stored.items():
+                if self.prediction_path(name).is_file():
+                    open_array(self.prediction_path(name), shape=case.geometry.source_shape)
+            path = self.path / _SCORE_SOURCES
+            if not path.is_file():
+                return True
+            sources = ScoreSources.read(path)
+            digests = {name: store.case_digest(case) for name, case in stored.items()}
+        except InputError:
+            return False
+        return sources.cases == digests and sources.weights.matches(self.path / _WEIGHTS)
+
+    def write_score_sources(self, store: Store, cases: Sequence[str]) -> None:
+        """Record the sources of the scores of the exported weights.
+
+        Args:
+            store: Store of the validation cases.
+            cases: Names of the validation cases.
+        """
+        sources = ScoreSources(
+            weights=FileStamp.of(self.path / _WEIGHTS),
+            cases={case: store.case_digest(store.case(case)) for case in cases},
+        )
+        write_text(self.path / _SCORE_SOURCES, sources.to_json())
 
     @property
     def curves_path(self) -> Path:
@@ -237,13 +281,15 @@ class ModelFolder:
         Raises:
             UsageError: Another training holds the lock.
         """
-        lock = FileLock(self.path / _LOCK, blocking=False)
+        lock = FileLock(self.path / LOCK_FILE, blocking=False)
         try:
             lock.acquire()
         except Timeout as error:
             raise UsageError(
                 f"a training is running in {self.path}. Wait for it, stop it, or choose another model folder."
             ) from error
+        for folder in (self.path, self.path / _PREDICTIONS):
+            remove_unfinished(folder)
         return lock
 
     def build_network(self) -> nn.Module:
@@ -299,6 +345,14 @@ class ModelFolder:
             return (self.path / _WEIGHTS).is_file()
         return (self.path / f"{weights}.safetensors").is_file()
 
+    def exports(self, weights: TrainedWeights) -> bool:
+        """Return whether these weights are the exported ones.
+
+        Args:
+            weights: Name of the weights.
+        """
+        return self._exported() == weights
+
     def _exported(self) -> TrainedWeights | None:
         """Return the name of the exported weights, or `None` before the export."""
         record = self.read_run()
@@ -329,27 +383,56 @@ class ModelFolder:
         return RunRecord.read(path) if path.exists() else None
 
     def append_metrics(self, metrics: Mapping[str, JsonValue]) -> None:
-        """Add a line to the metrics."""
+        """Add a line to the metrics.
+
+        Args:
+            metrics: Epoch, loss and further measures.
+        """
         with (self.path / _METRICS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(metrics) + "\n")
 
     def read_metrics(self) -> list[dict[str, JsonValue]]:
         """Read the metrics of each epoch.
 
-        A line that a crash cut short is left out.
+        A last line that a crash cut short is left out, and so are damaged lines.
+        """
+        return [line for line in self._metrics_lines() if line is not None]
+
+    def _metrics_lines(self) -> list[dict[str, JsonValue] | None]:
+        """Read the lines of the metrics.
+
+        A last line that a crash cut short is left out.
+
+        Returns:
+            The metrics of each line. `None`: the line is damaged.
         """
         path = self.path / _METRICS
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("}\n")]
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            return [None]
+        *lines, _ = content.split(b"\n")
+        return [_parse_metrics(line) for line in lines]
 
-    def keep_metrics(self, epochs_done: int) -> None:
-        """Drop the metrics of later epochs, which will be trained again.
+    def keep_metrics(self, epochs_done: int) -> str | None:
+        """Drop damaged lines, and the metrics of later epochs, which will be trained again.
 
         Args:
             epochs_done: Number of epochs to keep.
+
+        Returns:
+            A warning about damaged lines. `None`: no line is damaged.
         """
-        kept = self.read_metrics()[:epochs_done]
-        write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = self._metrics_lines()
+        found = [line for line in lines if line is not None]
+        kept = {line["epoch"]: line for line in found if line["epoch"] <= epochs_done}  # type: ignore[operator]
+        write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept.values()))
+        if len(found) == len(lines):
+            return None
+        return (
+            f"{self.path / _METRICS}: {counted(len(lines) - len(found), 'damaged line')} left out, so the curves lack "
+            f"these epochs"
+        )
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, which replaces the last one when it is complete."""
@@ -362,6 +445,26 @@ class ModelFolder:
             The checkpoint, or `None` if the training stopped before the first one.
         """
         return read_checkpoint(self.path / _STATE)
+
+
+def _parse_metrics(line: bytes) -> dict[str, JsonValue] | None:
+    """Parse a line of the metrics. `None`: it is damaged."""
+    try:
+        metrics = parse_json(line.decode())
+    except ValueError:
+        return None
+    if not isinstance(metrics, dict):
+        return None
+    epoch, dice = metrics.get("epoch"), metrics.get("validation_dice", {})
+    has_dice = isinstance(dice, dict) and all(value is None or _is_number(value) for value in dice.values())
+    is_epoch = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 < epoch < _MOST_EPOCHS
+    numbers = [metrics[name] for name in ("loss", "seconds", "lr", "iterations") if name in metrics]
+    return metrics if is_epoch and has_dice and all(map(_is_number, numbers)) else None
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a JSON value is a number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 
 def check_network(plan: Plan) -> None:
@@ -385,18 +488,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
         source: File of the weights, for messages.
 
     Raises:
-        InputError: Names or shapes differ. The message lists all of them.
+        InputError: Names, shapes or kinds of numbers differ. The message lists the differences, at most the first
+            twenty.
     """
-    expected = network.state_dict()
-    faults = [f"{name} is missing" for name in expected if name not in weights]
-    faults += [f"{name} is unexpected" for name in weights if name not in expected]
-    faults += [
-        f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(weights[name].shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    faults = list_misfits(network.state_dict(), weights)
     if faults:
-        raise InputError(f"{source}: the weights do not fit the network of the plan: {'; '.join(faults)}")
+        raise InputError(f"{source}: the weights do not fit the network of the plan: {join_misfits(faults)}")
     network.load_state_dict(weights)
 
 

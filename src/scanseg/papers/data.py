@@ -1,11 +1,11 @@
 """Prepare the data of an experiment: convert, divide and preprocess."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scanseg.converters import convert_dataset, find_dataset
+from scanseg.converters import compute_source_digest, convert_dataset, find_dataset
 from scanseg.dataset import RawCase, RawDataset, find_cases, find_splits, open_dataset
+from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.files import written_whole
 from scanseg.imaging import read_instance_map
@@ -49,12 +49,18 @@ def convert_if_needed(data: str, source: Path, output: Path, *, context: RunCont
         The converted folder: the source or the output.
 
     Raises:
-        InputError: The form of the source is unknown, or the source is faulty.
+        InputError: The form of the source is unknown, or the source is faulty or has changed since its conversion.
     """
     if _record(source).get("dataset") == data:
         return source
-    if _record(output).get("dataset") != data:
+    record = _record(output)
+    if record.get("dataset") != data:
         convert_dataset(find_dataset(data), source, output, context=context)
+    elif record.get("source_digest", digest := compute_source_digest(source)) != digest:
+        raise InputError(
+            f"{output}: expected the data set converted from {source}, but files there have changed since the "
+            f"conversion. Remove {output} to convert it again."
+        )
     return output
 
 
@@ -194,5 +200,5 @@ def _test_cases(raw: RawDataset) -> tuple[RawCase, ...]:
 def _record(folder: Path) -> dict[str, object]:
     """Return the record of a conversion. Empty: no record."""
     path = folder / _RECORD
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = read_json(path) if path.is_file() else {}
     return content if isinstance(content, dict) else {}

@@ -46,13 +46,15 @@ def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -
 def copy_first_stage(folder: ModelFolder) -> None:
     """Copy the models of the first stage into the folder of the second, which then predicts by itself.
 
+    The file that names the members is written last and marks the copy as complete.
+
     Args:
         folder: Model folder of the second stage.
     """
     crossval, target = _first_stage_of(folder.plan), folder.first_stage_path
     for member in _members(crossval):
         member.copy_to(target / member.path.relative_to(crossval))
-    for path in (crossval, *(crossval / member for member in read_ensemble(crossval).members)):
+    for path in (*(crossval / member for member in read_ensemble(crossval).members), crossval):
         if is_ensemble(path):
             write_ensemble(target / path.relative_to(crossval), read_ensemble(path))
 

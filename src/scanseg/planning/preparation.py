@@ -9,6 +9,7 @@ from scanseg.dataset import (
     DESCRIPTION_FILE,
     RawDataset,
     check_dataset,
+    compute_dataset_digest,
     compute_fingerprint,
     find_splits,
     list_unused,
@@ -102,7 +103,8 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         fingerprint = compute_fingerprint(raw, context=context)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
         spacings = _spacing_range(fingerprint)
-    plan = apply_settings(plan.model_copy(update={"spacing_range": spacings}), request.settings)
+    measured = {"spacing_range": spacings, "dataset_digest": compute_dataset_digest(raw)}
+    plan = apply_settings(plan.model_copy(update=measured), request.settings)
     check_network(plan)
     return plan
 
@@ -210,4 +212,11 @@ def _open_raw(plan: Plan, source: TrainingSource, *, context: RunContext) -> Raw
             f"folder, or make a new plan."
         )
     context.report_warnings(list_unused(raw))
+    if plan.dataset_digest not in (None, compute_dataset_digest(raw)):
+        context.report_warnings(
+            [
+                f"{folder}: names or sizes of files, or dataset.json, have changed since the plan was made. Make a new "
+                f"plan if spacings or intensities have changed"
+            ]
+        )
     return raw

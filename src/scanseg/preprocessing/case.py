@@ -1,5 +1,6 @@
 """Preprocessing of an image on its source grid to the network's grid."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from scanseg.imaging import (
     find_nonzero_box,
     find_nonzero_mask,
     find_reorientation,
+    physical_memory,
     resample_image,
     resample_label_map,
 )
@@ -55,10 +57,11 @@ def preprocess_image(
         The array (channel, z, y, x), and the geometry that maps it back to the source grid.
 
     Raises:
-        InputError: The image has another number of channels than the preprocessing, or the image has two axes and
-            `axis_order` moves z.
+        InputError: The image has another number of channels than the preprocessing, the image has two axes and
+            `axis_order` moves z, or the result does not fit into memory.
     """
     geometry = _find_geometry(image, preprocessing)
+    _check_memory(geometry, num_channels=image.num_channels)
     cropped = crop_from_source(image.array, geometry)
     nonzero_part = None
     if any(isinstance(n, ZScoreNormalization) and n.nonzero_only for n in preprocessing.normalizations):
@@ -76,6 +79,24 @@ def preprocess_image(
         separate_z=separates_z(geometry, preprocessing),
     )
     return resampled, geometry
+
+
+def _check_memory(geometry: CaseGeometry, *, num_channels: int) -> None:
+    """Check before resampling that the result fits into the memory of this computer.
+
+    Raises:
+        InputError: It does not. The message names the spacing, which is the usual cause.
+    """
+    needed, available = 4 * num_channels * math.prod(geometry.shape), physical_memory()
+    if needed <= available:
+        return
+    spacing = " x ".join(f"{size:.6g}" for size in geometry.source_spacing)
+    shape = " x ".join(map(str, geometry.shape))
+    raise InputError(
+        f"resampling: expected at most {available / 2**30:.0f} GiB (the memory of this computer), got "
+        f"{needed / 2**30:.0f} GiB for {shape} voxels, from a spacing of {spacing} mm. Correct the spacing in the "
+        "header, or choose a larger preprocessing.spacing."
+    )
 
 
 def preprocess_case(

@@ -81,7 +81,8 @@ class TrainingLoop:
         self._last_checkpoint = self._started = time.monotonic()
         self._log: TensorBoardLog | None = None
         if context.distributed.is_main_process:
-            folder.keep_metrics(self._tracker.epochs_done)
+            warning = folder.keep_metrics(self._tracker.epochs_done)
+            context.report_warnings([] if warning is None else [warning])
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
 

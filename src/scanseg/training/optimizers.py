@@ -1,14 +1,23 @@
 """Build optimizers from the plan, and store them without pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from scanseg.messages import shortened
+from scanseg.models import list_misfits
 from scanseg.networks import split_weight_decay
 from scanseg.specs import AdamWSpec, SGDSpec
+
+_STATE: dict[type[torch.optim.Optimizer], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    torch.optim.SGD: (("momentum_buffer",), ()),
+    torch.optim.AdamW: (("exp_avg", "exp_avg_sq"), ("step",)),
+}
+"""Names of the state of a parameter: tensors of its shape, and numbers."""
+_STEP_COUNT = torch.zeros(())
 
 
 def build_optimizer(network: nn.Module, spec: SGDSpec | AdamWSpec) -> torch.optim.Optimizer:
@@ -65,6 +74,77 @@ def store_optimizer(
         if isinstance(value, Tensor)
     }
     return tensors, tuple(json.loads(json.dumps(group)) for group in state["param_groups"])
+
+
+def list_optimizer_misfits(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, number: int | None
+) -> list[str]:
+    """Return the faults of stored tensors of an optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        tensors: Stored tensors by `PARAMETER.NAME`.
+        number: Stored number of tensors. `None`: unknown.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    like_parameter, names = _STATE[type(optimizer)]
+    if isinstance(optimizer, torch.optim.SGD) and not optimizer.param_groups[0]["momentum"]:
+        like_parameter = names = ()
+    expected: dict[str, Tensor] = {}
+    for index, parameter in enumerate(parameters):
+        of_parameter = {
+            f"{index}.{name}": parameter if name in like_parameter else _STEP_COUNT
+            for name in (*like_parameter, *names)
+        }
+        # Parameters that have had no gradient yet have no state.
+        if isinstance(optimizer, torch.optim.SGD) or any(key in tensors for key in of_parameter):
+            expected |= of_parameter
+    faults = list_misfits(expected, tensors, same_dtype=True)
+    if number is not None and number != len(tensors):
+        faults.append(f"expected {number} tensors, got {len(tensors)}")
+    return faults
+
+
+def list_group_misfits(
+    optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, JsonValue]]
+) -> list[str]:
+    """Return the faults of stored settings of parameter groups.
+
+    Args:
+        optimizer: The optimizer.
+        groups: Stored settings of the parameter groups.
+    """
+    current = optimizer.state_dict()["param_groups"]
+    if len(groups) != len(current):
+        return [f"optimizer_groups: expected {len(current)} groups, got {len(groups)}"]
+    faults = []
+    for number, (group, stored) in enumerate(zip(current, groups, strict=True)):
+        for name, value in group.items():
+            where = f"optimizer_groups.{number}.{name}"
+            if name not in stored:
+                if isinstance(value, bool) or value is None:  # a setting of another version of PyTorch
+                    continue
+                faults.append(f"{where} is missing")
+            elif name == "params" and stored[name] != value:
+                faults.append(
+                    f"{where}: expected {shortened(str(value))}, got {shortened(str(stored[name]))}"
+                )
+            elif not _is_alike(stored[name], value):
+                faults.append(f"{where}: expected a value like {value}, got {shortened(str(stored[name]))}")
+    return faults
+
+
+def _is_alike(stored: JsonValue, value: object) -> bool:
+    """Return whether a stored setting is of the type of a setting, and no negative number."""
+    if isinstance(value, list | tuple):
+        return (
+            isinstance(stored, list)
+            and len(stored) == len(value)
+            and all(_is_alike(a, b) for a, b in zip(stored, value, strict=True))
+        )
+    if isinstance(value, bool) or value is None:
+        return stored is None or isinstance(stored, bool)
+    return isinstance(stored, int | float) and not isinstance(stored, bool) and stored >= 0
 
 
 def restore_optimizer(

@@ -20,7 +20,14 @@ from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.ema import EMANetwork
 from scanseg.training.kernel_compilation import compile_kernels
 from scanseg.training.losses import segmentation_loss
-from scanseg.training.optimizers import build_optimizer, restore_optimizer, set_learning_rate, store_optimizer
+from scanseg.training.optimizers import (
+    build_optimizer,
+    list_group_misfits,
+    list_optimizer_misfits,
+    restore_optimizer,
+    set_learning_rate,
+    store_optimizer,
+)
 
 _STREAM = 4
 """Number of the random stream that seeds the draws of the network itself (stochastic depth)."""
@@ -223,6 +230,7 @@ class TrainingStep:
             iterations_done=self.iterations_done,
             training_seconds=self.seconds,
             optimizer_groups=groups,
+            num_optimizer_tensors=len(tensors),
             loss_scale=scaler_state.get("scale"),
             num_steps_at_loss_scale=scaler_state.get("_growth_tracker"),
         )
@@ -230,7 +238,22 @@ class TrainingStep:
         return Checkpoint(state, network=self.network.state_dict(), optimizer=tensors, ema=ema)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of a checkpoint.
+
+        Raises:
+            InputError: The checkpoint does not fit the plan.
+        """
+        checkpoint.check_network(self.network.state_dict(), has_ema=self.ema is not None)
+        state = checkpoint.state
+        checkpoint.refuse(
+            "optimizer",
+            list_optimizer_misfits(self._optimizer, checkpoint.optimizer, number=state.num_optimizer_tensors),
+        )
+        checkpoint.refuse("state", list_group_misfits(self._optimizer, state.optimizer_groups))
+        if self._scaler.is_enabled() and None in (state.loss_scale, state.num_steps_at_loss_scale):
+            checkpoint.refuse(
+                "state", ["loss_scale and num_steps_at_loss_scale: expected numbers for float16"]
+            )
         self.network.load_state_dict(checkpoint.network)
         if self.ema is not None and checkpoint.ema is not None:
             self.ema.restore(checkpoint.ema)

@@ -170,6 +170,8 @@ def validate(
     )
     if context.distributed.is_main_process:
         folder.write_validation(report, weights=weights)
+        if folder.exports(weights):
+            folder.write_score_sources(store, cases)
     return report
 
 

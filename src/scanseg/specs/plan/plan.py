@@ -2,9 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from scanseg.sizes import MOST_VOXELS
 from scanseg.specs.base import Count, Document, RenamedFields, Size, Step
@@ -227,6 +234,11 @@ class Plan(Document):
     """Description of the data set."""
     dataset_path: str | None = None
     """Folder of the raw data set at the time of planning. `train PLAN` builds the store from it."""
+    dataset_digest: str | None = None
+    """Checksum of the names and sizes of its files and of its `dataset.json`. `None`: an older plan without it.
+
+    Trainings warn if the data set has changed since.
+    """
     num_axes: Literal[2, 3]
     """Number of spatial axes of the source images."""
     spacing_range: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
@@ -253,6 +265,14 @@ class Plan(Document):
     def num_inputs(self) -> int:
         """Input channels of the network: image channels and first-stage labels."""
         return self.dataset.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_missing_digest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Older plans keep their text, and models their checksum.
+        content: dict[str, Any] = handler(self)
+        if self.dataset_digest is None:
+            content.pop("dataset_digest", None)
+        return content
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
