@@ -2,16 +2,17 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scanseg.dataset import DESCRIPTION_FILE
+from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
-from scanseg.files import write_text
+from scanseg.files import remove_unfinished, write_text
 from scanseg.imaging import write_label_map, write_probabilities
-from scanseg.inference.inputs import orientation_warning, spacing_warning
+from scanseg.inference.input_checks import header_warnings, image_warnings
+from scanseg.inference.inputs import orientation_warning
 from scanseg.inference.outputs import (
     RECORD_FILE,
     CaseOutputs,
@@ -19,6 +20,7 @@ from scanseg.inference.outputs import (
     check_earlier_record,
     check_output,
     find_outputs,
+    read_earlier_cases,
     warn_of_other_endings,
     write_map,
 )
@@ -26,7 +28,7 @@ from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import describe_device, installed_versions
-from scanseg.specs import Plan, PredictedCase, PredictionRecord
+from scanseg.specs import Plan, PredictedCase, PredictionRecord, SourceFile
 
 
 def predict_folder(
@@ -78,35 +80,101 @@ def predict_folder(
     begin, several = time.monotonic(), predictor.num_members(mirror=mirror) > 1
     options = OutputOptions(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
     sources = [source] if isinstance(source, Path) else list(source)
-    outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options)
+    faulty: list[FaultyCase] = []
+    outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty)
     warnings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
     if (warning := orientation_warning(predictor.plan)) is not None:
         warnings = (*warnings, warning)
     record = _new_record(predictor, mirror=mirror, warnings=warnings)
-    skipped = [each for each in outputs if skip_existing and each.all_exist]
-    remaining = [each for each in outputs if not (skip_existing and each.all_exist)]
+    sources_of = {each.case.name: _describe_images(each) for each in outputs}
+    earlier = read_earlier_cases(output) if skip_existing else {}
+    skipped = [each for each in outputs if skip_existing and _is_current(each, sources_of, earlier)]
+    remaining = [each for each in outputs if each not in skipped]
     description = predictor.plan.dataset.to_json()
     continued = skip_existing and (bool(skipped) or (output / RECORD_FILE).exists())
     if continued:
         check_earlier_record(output, record)
     check_output(output, remaining, description=description, overwrite=overwrite, continued=continued)
     output.mkdir(parents=True, exist_ok=True)
+    for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
+        remove_unfinished(folder)
     write_text(output / DESCRIPTION_FILE, description)
     done = {each.case.name: _entry(each, skipped=True) for each in skipped}
+    for name, entry in done.items():
+        images = earlier[name].sources if earlier and name in earlier else sources_of[name]
+        done[name] = entry.model_copy(update={"sources": images})
+    failed = tuple(map(_failed_entry, faulty))
+    record = record.model_copy(update={"cases": (*done.values(), *failed)})
     write_text(output / RECORD_FILE, record.to_json())
+    _report_warnings(remaining, predictor.plan, record.warnings, progress=progress)
     for case in _predict_all(predictor, remaining, mirror=mirror, uncertainty=uncertainty, progress=progress):
-        done[case.case] = case
+        images = sources_of[case.case] if case.fault is None else None
+        done[case.case] = case.model_copy(update={"sources": images})
         entries = tuple(done[each.case.name] for each in outputs if each.case.name in done)
         seconds = round(time.monotonic() - begin, 3)
-        record = record.model_copy(update={"cases": entries, "seconds": seconds})
+        record = record.model_copy(update={"cases": (*entries, *failed), "seconds": seconds})
         write_text(output / RECORD_FILE, record.to_json())
     if not remaining:
-        record = record.model_copy(update={"cases": tuple(done.values())})
+        record = record.model_copy(update={"cases": (*done.values(), *failed)})
         write_text(output / RECORD_FILE, record.to_json())
     refuse_faults(
         sources[0], [f"case {case.case}: {case.fault}" for case in record.cases if case.fault is not None]
     )
     return record
+
+
+def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
+    """Return the sizes and dates of the images of a case. `None`: a file is missing."""
+    try:
+        return tuple(map(SourceFile.of, outputs.case.images))
+    except OSError:
+        return None
+
+
+def _is_current(
+    outputs: CaseOutputs,
+    sources_of: Mapping[str, tuple[SourceFile, ...] | None],
+    earlier: Mapping[str, PredictedCase] | None,
+) -> bool:
+    """Return whether the files of a case exist and were predicted from the same images.
+
+    A case that is missing from the record is current if its files are newer than its images.
+
+    Args:
+        outputs: Case with its output files.
+        sources_of: Sizes and dates of the images by the name of their case.
+        earlier: Entries of the earlier record by case. `None`: the record is missing, which is reported later.
+    """
+    if not outputs.all_exist or earlier is None:
+        return outputs.all_exist
+    entry = earlier.get(outputs.case.name)
+    if entry is None:  # stopped between the label map and the record
+        oldest = min(path.stat().st_mtime_ns for path in outputs.files)
+        return all(path.stat().st_mtime_ns <= oldest for path in outputs.case.images)
+    return entry.fault is None and entry.sources in (None, sources_of[outputs.case.name])
+
+
+def _report_warnings(
+    cases: Sequence[CaseOutputs], plan: Plan, warnings: Sequence[str], *, progress: ProgressCallback
+) -> None:
+    """Report warnings about the folders and about the headers of all images before the first case."""
+    found = {outputs.case.name: header_warnings(outputs.case.images, plan) for outputs in cases}
+    named = [f"case {name}: {warning}" for name, warning in found.items() if warning is not None]
+    if warnings or named:
+        first = cases[0].case.name if cases else ""
+        progress(ProgressUpdate("predicting", 0, len(cases), first, warnings=(*warnings, *named)))
+
+
+def _failed_entry(case: FaultyCase) -> PredictedCase:
+    """Return the entry of a case whose files cannot be used."""
+    return PredictedCase(
+        case=case.name,
+        images=tuple(str(path) for path in case.files),
+        label_map=None,
+        probabilities=None,
+        seconds=0.0,
+        fault=" ".join(case.faults),
+    )
 
 
 def _new_record(predictor: Segmenter, *, mirror: bool, warnings: tuple[str, ...]) -> PredictionRecord:
@@ -217,7 +285,7 @@ def _finish(
     try:
         if isinstance(outcome, ScansegError):
             raise outcome
-        warning = spacing_warning(outcome.image, plan)
+        warning = image_warnings(outcome.image, plan)
         _write(outputs, outcome)
     except ScansegError as error:
         fault = str(error)

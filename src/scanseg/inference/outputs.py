@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16
 
-from scanseg.dataset import DESCRIPTION_FILE, RawCase, count_other_endings, find_cases, find_cases_of_files
-from scanseg.errors import InputError
+from scanseg.dataset import (
+    DESCRIPTION_FILE,
+    FaultyCase,
+    RawCase,
+    count_other_endings,
+    find_cases,
+    find_cases_of_files,
+)
+from scanseg.errors import InputError, refuse_faults
 from scanseg.imaging import (
     DECODERS,
     DETACHED_ENDINGS,
@@ -19,7 +26,7 @@ from scanseg.imaging import (
     write_image,
 )
 from scanseg.messages import counted, listed
-from scanseg.specs import DatasetSpec, PredictionRecord
+from scanseg.specs import DatasetSpec, PredictedCase, PredictionRecord
 
 RECORD_FILE = "prediction.json"
 """File name of the record."""
@@ -70,7 +77,12 @@ class CaseOutputs:
 
 
 def find_outputs(
-    sources: Sequence[Path], output: Path, *, dataset: DatasetSpec, options: OutputOptions
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    dataset: DatasetSpec,
+    options: OutputOptions,
+    faulty: list[FaultyCase] | None = None,
 ) -> list[CaseOutputs]:
     """Find the cases of folders and files, and name their output files.
 
@@ -79,23 +91,33 @@ def find_outputs(
         output: Folder for the results.
         dataset: Data set of the training: channels and file ending.
         options: Files to write in addition to label maps.
+        faulty: List to which cases with missing or surplus channels are added if other cases are found. `None`: they
+            are an error.
 
     Raises:
-        InputError: No cases are found, or two have the same name.
+        InputError: No usable cases are found, or two have the same name.
     """
+    unusable: list[FaultyCase] = []
     ending, num_channels = dataset.file_ending, dataset.num_channels
     folders = [source for source in sources if source.is_dir()]
     cases = [
         *(
             case
             for folder in folders
-            for case in find_cases(folder, file_ending=ending, num_channels=num_channels)
+            for case in find_cases(folder, file_ending=ending, num_channels=num_channels, faulty=unusable)
         ),
         *find_cases_of_files(
-            [source for source in sources if source not in folders], num_channels=num_channels
+            [source for source in sources if source not in folders],
+            num_channels=num_channels,
+            faulty=unusable,
         ),
     ]
-    names = [case.name for case in cases]
+    if faulty is None or not cases:
+        where = str(sources[0]) if len(sources) == 1 else listed([str(source) for source in sources])
+        refuse_faults(where, [fault for case in unusable for fault in case.named_faults])
+    else:
+        faulty += unusable
+    names = [case.name for case in (*cases, *unusable)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
@@ -180,6 +202,22 @@ def check_output(
             f"{output}: {listed(existing)} would be replaced. Choose another folder, keep existing files and predict "
             f"the other cases by --skip-existing, or replace them by --overwrite."
         )
+
+
+def read_earlier_cases(output: Path) -> dict[str, PredictedCase] | None:
+    """Return the entries of the record of an earlier prediction by case.
+
+    Args:
+        output: Folder of the results.
+
+    Returns:
+        The entries. `None`: the record is missing.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    path = output / RECORD_FILE
+    return {case.case: case for case in PredictionRecord.read(path).cases} if path.exists() else None
 
 
 def check_earlier_record(output: Path, record: PredictionRecord) -> None:

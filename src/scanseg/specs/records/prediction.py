@@ -3,6 +3,7 @@
 from typing import Literal
 
 from scanseg.specs.base import Document
+from scanseg.specs.records.source import SourceFile
 
 
 class PredictedCase(Document):
@@ -12,6 +13,8 @@ class PredictedCase(Document):
     """Name of the case."""
     images: tuple[str, ...]
     """Files of the image, one per channel."""
+    sources: tuple[SourceFile, ...] | None = None
+    """Sizes and dates of these files. `None`: the prediction failed, or an older record without them."""
     label_map: str | None
     """File of the label map in the output folder. `None`: the prediction failed."""
     probabilities: str | None
