@@ -308,7 +308,7 @@ def load(
         >>> import scanseg
         >>> prediction = scanseg.load("MODEL", device="cpu").predict("image.png")
         >>> prediction.label_map.shape
-        (32, 32)
+        (24, 24)
     """
     from scanseg.inference import load as load_predictor
 
@@ -454,7 +454,7 @@ def convert(
         >>> import scanseg
         >>> conversion = scanseg.convert("kvasir-seg", "KVASIR", "data/kvasir-seg")
         >>> sorted(conversion.num_cases)
-        ['test', 'train', 'validation']
+        ['test', 'train']
     """
     from scanseg.converters import convert_dataset, find_dataset
 

@@ -262,7 +262,7 @@ def _uncropped(geometry: CaseGeometry) -> CaseGeometry:
 
 
 def _axes_of(geometry: CaseGeometry) -> tuple[object, ...]:
-    """Return the order and the direction of the axes of a network's grid."""
+    """Return the order and the flips of a network's axes."""
     return geometry.axis_order, geometry.flips
 
 

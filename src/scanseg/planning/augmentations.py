@@ -114,7 +114,7 @@ def mirror_axes(
 
 
 def names_sides(dataset: DatasetSpec) -> bool:
-    """Return whether labels differ by the side of the body, such as `kidney_left`.
+    """Return whether labels differ by side, such as `kidney_left`.
 
     Args:
         dataset: Data set with the names of labels.

@@ -1,4 +1,4 @@
-"""The first stage of a cascade, for the training of the second: its predictions and its models."""
+"""Predictions and models of a cascade's first stage, for the second."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,9 @@ from scanseg.specs import Plan
 
 
 def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -> Store:
-    """Build the store of a second stage: the cases with the predictions of the first stage.
+    """Build the store of a second stage.
+
+    It holds the cases with the predictions of the first stage.
 
     Each case is predicted by a fold that has not been trained on it.
 
@@ -44,7 +46,9 @@ def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -
 
 
 def copy_first_stage(folder: ModelFolder) -> None:
-    """Copy the models of the first stage into the folder of the second, which then predicts by itself.
+    """Copy the models of the first stage into the folder of the second.
+
+    The second stage then predicts by itself.
 
     The file that names the members is written last and marks the copy as complete.
 
@@ -78,7 +82,7 @@ def _members(crossval: Path) -> list[ModelFolder]:
 
 
 def _predictions(crossval: Path) -> dict[str, Path]:
-    """Return the label map of each case, predicted by models that were not trained on it."""
+    """Return the label map of each case by models not trained on it."""
     folders = _members(crossval)
     spec = read_ensemble(crossval)
     if spec.average == "probabilities":

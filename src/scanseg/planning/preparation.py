@@ -201,7 +201,7 @@ def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: Ru
 
 
 def _open_raw(plan: Plan, source: TrainingSource, *, context: RunContext) -> RawDataset | None:
-    """Open the raw data set of a plan, if it is on this machine."""
+    """Open the raw data set of a plan, if it exists."""
     folder = source.raw_folder(plan)
     if folder is None:
         return None

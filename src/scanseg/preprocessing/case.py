@@ -161,7 +161,7 @@ def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeomet
 def _find_axes(
     image: Image, preprocessing: PreprocessingSpec
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Return the source axis of each axis of the network's grid, and whether it is reversed."""
+    """Return the source axes of the network's grid, and their flips."""
     codes = axis_codes(image)
     if preprocessing.orientation is None or codes is None:
         return preprocessing.axis_order, (False, False, False)
