@@ -23,7 +23,7 @@ from scanseg.models import pair_prediction_path
 from scanseg.preprocessing import open_array, write_array
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
-from scanseg.specs import FileStamp, PairSources
+from scanseg.specs import PairSources, SourceFile
 
 _TASK = "predicting pairs"
 
@@ -87,19 +87,18 @@ class Pair:
             digests = tuple(store.case_digest(store.case(case)) for store in stores)
         except InputError:
             return True
-        is_same = len(sources.weights) == len(weights) and sources.cases == digests
-        return not is_same or not all(map(FileStamp.matches, sources.weights, weights))
+        return sources.cases != digests or sources.weights != tuple(map(SourceFile.of, weights))
 
-    def write_sources(self, case: str, stamps: Mapping[str, FileStamp]) -> None:
+    def write_sources(self, case: str, weights: Mapping[str, SourceFile]) -> None:
         """Record the weights and the preprocessed case of a label map.
 
         Args:
             case: Name of the case.
-            stamps: State of the weights by the name of their configuration.
+            weights: Files of the weights by the name of their configuration.
         """
         stores = [each.prepared.store for each in self.configurations]
         sources = PairSources(
-            weights=tuple(stamps[name] for name in self.names),
+            weights=tuple(weights[name] for name in self.names),
             cases=tuple(store.case_digest(store.case(case)) for store in stores),
         )
         write_text(_sources_path(self.prediction_path(case)), sources.to_json())
@@ -142,8 +141,8 @@ class PairPrediction:
         """
         lacking = self.lacking
         predictors = [_load_predictor(each, self.fold, context) for each in self.configurations]
-        stamps = {
-            each.name: FileStamp.of(each.model(self.fold).weights_path()) for each in self.configurations
+        weights = {
+            each.name: SourceFile.of(each.model(self.fold).weights_path()) for each in self.configurations
         }
         for number, (case, wanted) in enumerate(lacking.items()):
 
@@ -158,7 +157,7 @@ class PairPrediction:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with written_whole(path) as temporary:
                     write_array(temporary, label_map)
-                pair.write_sources(case, stamps)
+                pair.write_sources(case, weights)
             context.progress(ProgressUpdate(_TASK, number + 1, len(lacking), case))
 
 

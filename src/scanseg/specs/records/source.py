@@ -85,8 +85,8 @@ class ScoreSources(Document):
 class PairSources(Document):
     """Sources of the label map of a pair of models."""
 
-    weights: tuple[FileStamp, ...]
-    """The weights of the models."""
+    weights: tuple[SourceFile, ...]
+    """The files of the weights of the models."""
     cases: tuple[str, ...]
     """Digest of the preprocessed case (`Store.case_digest`) of each model."""
 
