@@ -17,7 +17,7 @@ from scanseg.demo.picture import write_picture
 from scanseg.demo.thresholds import apply_thresholds, best_thresholds
 from scanseg.errors import UsageError
 from scanseg.evaluation import score_case
-from scanseg.files import write_text
+from scanseg.files import is_unused, write_text
 from scanseg.imaging import Image, read_image, read_label_map
 from scanseg.progress import ProgressCallback, ignore_progress
 
@@ -136,10 +136,14 @@ _MARK = "scanseg-demo.txt"
 
 def _clear(output: Path) -> None:
     """Empty the folder of an earlier demo, or create the folder."""
-    if output.exists() and any(output.iterdir()) and not (output / _MARK).is_file():
+    if output.exists() and not is_unused(output) and not (output / _MARK).is_file():
         raise UsageError(f"{output} holds files that no demo wrote. Choose another folder with -o.")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    output.mkdir(parents=True, exist_ok=True)
+    for path in output.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _MARK:  # the mark stays, so that an interrupted run can be repeated
+            path.unlink()
     write_text(output / _MARK, "Written by `scanseg demo`. The next run replaces this folder.\n")
 
 

@@ -13,7 +13,7 @@ from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
 from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
-from scanseg.files import find_disk_fault, new_folder
+from scanseg.files import find_disk_fault, is_unused, new_folder
 from scanseg.imaging import (
     Image,
     compare_geometry,
@@ -152,7 +152,7 @@ def convert_to_instances(
         raise InputError(f"{predictions}: no such file or folder.")
     if output.resolve() == (predictions if predictions.is_dir() else predictions.parent).resolve():
         raise UsageError(f"{output}: instance maps would replace the label maps. Choose another folder.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not is_unused(output)):
         raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     faults: list[str] = []
     if predictions.is_dir():

@@ -91,6 +91,8 @@ def cross_validate(
     splits = find_known_splits(source)
     if splits is not None:
         _check_folds(splits, where=source.path)
+    for name in names if len(names) > 1 else ():
+        (output / name).mkdir(parents=True, exist_ok=True)  # --resume finds the recipes by their folders
     takes_recipe = source.plan is None and (bool(options.recipes) or request.like is None)
     configurations = [
         _configure(

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scanseg.experiments.job import TrainingJob, check_resumable
+from scanseg.files import is_unused
 from scanseg.models import ModelFolder
 from scanseg.planning import PlanRequest, TrainingSource, find_plan, prepare_store
 from scanseg.progress import WarningCollector, ignore_progress
@@ -84,7 +85,8 @@ def _prepare_job(
     context: RunContext,
 ) -> TrainingJob:
     """Make or open plan and store, and check the choices."""
-    if resume:
+    # A training that was killed before its plan was written starts again.
+    if resume and not (output.is_dir() and is_unused(output)):
         folder = ModelFolder.open(output)
         plan = apply_settings(folder.plan, request.settings)
         check_resumable(folder, plan, fold=fold, initial_weights=request.like, recipe=request.recipe)
@@ -94,7 +96,7 @@ def _prepare_job(
         fold = 0 if fold is None else fold
     _check_batch(plan, context)
     prepared = prepare_store(plan, source, stores, context=context)
-    if not resume and fold is not None:
+    if not ModelFolder.exists(output) and fold is not None:
         choose_fold(prepared.store, fold)
     return TrainingJob(
         name=f"the training in {output}",

@@ -166,7 +166,7 @@ def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob
     if not (ModelFolder.exists(path) and ModelFolder.open(path).has_weights()):
         path.parent.mkdir(parents=True, exist_ok=True)
         plan = job.prepared.plan
-        initial = ModelFolder.open(path) if path.is_dir() else ModelFolder.create(path, plan)
+        initial = ModelFolder.open(path) if ModelFolder.exists(path) else ModelFolder.create(path, plan)
         torch.manual_seed(plan.training.seed)
         network = initial.build_network()
         assert isinstance(network, MSVMUNet)
