@@ -244,7 +244,7 @@ def _pack_case(task: _Task, *, source: Path, folder: Path, preprocessing: Prepro
         predicted = to_grid(read_array(task.prediction), task.geometry, preprocessing)
     except InputError as error:
         raise InputError(f"case {task.name}: {error}") from error
-    label_map = read_array(old / LABEL_MAP_FILE)
+    label_map = read_array(old / LABEL_MAP_FILE, shape=task.geometry.shape)
     write_array(
         new / LABEL_MAP_FILE,
         label_map.astype(np.int16) + np.int16(PACKING_BASE) * predicted.astype(np.int16),

@@ -109,7 +109,8 @@ def _is_better(new: Dice, old: Dice) -> bool:
 def _score(case: PredictedCase, *, store: Store, spec: PostprocessingSpec, surface: bool) -> CaseScores:
     """Score a case after postprocessing."""
     dataset, stored = store.index.dataset, store.case(case.name)
-    label_map = postprocess(read_array(case.label_map), spec, labels=dataset.foreground)
+    predicted = read_array(case.label_map, shape=stored.geometry.source_shape)
+    label_map = postprocess(predicted, spec, labels=dataset.foreground)
     scores = score_case(
         label_map,
         store.read_reference(stored),

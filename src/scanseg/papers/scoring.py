@@ -101,7 +101,7 @@ def score_test_cases(
             )
         )
         if instances is not None:
-            numbers = read_array(instances / f"{name}.b2nd")
+            numbers = read_array(instances / f"{name}.b2nd", shape=case.geometry.source_shape)
             instance_scores[name] = score_instances(find_instances(label_map, grow=0), numbers)
         context.progress(ProgressUpdate("scoring", number + 1, len(cases), name))
     model = f"{folder.path} ({weights} weights)"
