@@ -9,6 +9,7 @@ from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
+from scanseg.imaging.memory import physical_memory
 from scanseg.imaging.orientation import (
     axis_codes,
     direction_of,
@@ -16,7 +17,13 @@ from scanseg.imaging.orientation import (
     left_right_axis,
 )
 from scanseg.imaging.raster import companion_path
-from scanseg.imaging.reading import count_channels, read_image, read_instance_map, read_label_map
+from scanseg.imaging.reading import (
+    count_channels,
+    read_geometry,
+    read_image,
+    read_instance_map,
+    read_label_map,
+)
 from scanseg.imaging.resampling import resample_image, resample_label_map
 from scanseg.imaging.writing import write_image, write_instance_map, write_label_map, write_probabilities
 
@@ -40,6 +47,8 @@ __all__ = [
     "find_nonzero_mask",
     "find_reorientation",
     "left_right_axis",
+    "physical_memory",
+    "read_geometry",
     "read_image",
     "read_instance_map",
     "read_label_map",

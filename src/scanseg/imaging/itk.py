@@ -66,7 +66,7 @@ def read_itk(path: Path) -> Image:
             f"{path}: expected real values, got complex ones. Save the magnitude, or the real and imaginary parts as "
             "channels."
         )
-    return _to_image(path, image, array, num_axes)
+    return _to_image(path, image, np.ascontiguousarray(array), num_axes)
 
 
 def count_itk_channels(path: Path) -> int:
@@ -86,6 +86,32 @@ def count_itk_channels(path: Path) -> int:
     if reader.GetDimension() == 4:
         return int(reader.GetSize()[3])
     return int(reader.GetNumberOfComponents())
+
+
+def read_itk_geometry(path: Path) -> Image:
+    """Read the header of a medical image.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The image with its geometry and warnings. Its voxels are zeros that take no memory.
+
+    Raises:
+        InputError: The header cannot be read, or has no two or three spatial axes.
+    """
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    _execute(reader.ReadImageInformation, path)
+    size, num_channels = reader.GetSize(), int(reader.GetNumberOfComponents())
+    if len(size) == 4:
+        size, num_channels = size[:3], int(size[3])
+    if len(size) not in (2, 3):
+        raise InputError(f"{path}: expected 2 or 3 spatial axes, got {len(size)}. Save volumes or images.")
+    array = np.broadcast_to(np.uint8(0), (num_channels, *size[::-1]))
+    return _to_image(path, reader, array, len(size))
 
 
 def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) -> None:
@@ -115,7 +141,10 @@ def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) ->
 
 
 def _to_image(
-    path: Path, image: "SimpleITK.Image", array: Shaped[np.ndarray, "channel *spatial"], num_axes: int
+    path: Path,
+    image: "SimpleITK.Image | SimpleITK.ImageFileReader",
+    array: Shaped[np.ndarray, "channel *spatial"],
+    num_axes: int,
 ) -> Image:
     """Combine an array with the geometry of its spatial axes.
 
@@ -136,7 +165,7 @@ def _to_image(
     )
     header = ItkHeader(grid, spacing=stored, direction=tuple(float(value) for value in rows.ravel()))
     return Image(
-        array=np.ascontiguousarray(array),
+        array=array,
         spacing=grid.spacing,
         origin=grid.origin,
         direction=grid.direction,

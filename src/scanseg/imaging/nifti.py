@@ -5,7 +5,6 @@ otherwise from `pixdim`. nibabel, FSL and most viewers use the same rule.
 """
 
 import gzip
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,6 +14,7 @@ from jaxtyping import Float64, Shaped, UInt8
 from scanseg.errors import InputError
 from scanseg.imaging.header import ImageGrid, NiftiHeader
 from scanseg.imaging.image import DIRECTION_TOLERANCE, ORIGIN_TOLERANCE, SPACING_TOLERANCE, Image
+from scanseg.imaging.memory import physical_memory
 from scanseg.imaging.nifti_header import ParsedHeader, read_header
 from scanseg.imaging.right_angles import straighten_axes
 from scanseg.imaging.streams import Stream, open_stream
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _COMPRESSION_LEVEL = 4
 _PIECE_BYTES = 1 << 22
+_MAX_VOXELS = 32767
+"""Largest size of an axis in NIfTI-1."""
 _SCALED_VOXELS = 1 << 20
 """Voxels that are scaled at once."""
 _PIXDIM_TOLERANCE = SPACING_TOLERANCE / 2
@@ -92,12 +94,16 @@ def write_nifti(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) 
     header = Nifti1Header()
     try:
         header.set_data_dtype(array.dtype.newbyteorder("="))
-        header.set_data_shape(array.shape[::-1])
     except HeaderDataError as error:
         raise InputError(
-            f"{path}: expected integers or floats in at most 32767 voxels along each axis for NIfTI, got "
-            f"{array.dtype} in shape {array.shape}. Use .nrrd or .mha."
+            f"{path}: expected integers or floats that NIfTI can hold, got {array.dtype}. Use float32."
         ) from error
+    if max(array.shape) > _MAX_VOXELS:
+        raise InputError(
+            f"{path}: expected at most {_MAX_VOXELS} voxels along each axis for NIfTI, got shape {array.shape}. Use "
+            ".nrrd or .mha."
+        )
+    header["dim"] = (array.ndim, *array.shape[::-1], *(1,) * (7 - array.ndim))
     header["scl_slope"], header["scl_inter"] = 1, 0
     grid = ImageGrid(like.shape, like.spacing, like.origin, like.direction)
     if isinstance(like.header, NiftiHeader) and like.header.grid.equals(grid):
@@ -121,7 +127,7 @@ def _read_voxels(path: Path, header: ParsedHeader, stream: Stream) -> tuple[UInt
     expected = header.offset + header.num_bytes
     if expected > stream.max_bytes:
         raise _truncated(path, expected, f"at most {stream.max_bytes}")
-    memory = _memory_bytes()
+    memory = physical_memory()
     if header.num_bytes > memory:
         raise InputError(
             f"{path}: expected at most the {memory} bytes of this computer's memory, got {header.num_bytes} bytes of "
@@ -140,14 +146,6 @@ def _truncated(path: Path, expected: int, got: str) -> InputError:
     return InputError(
         f"{path}: truncated: expected {expected} bytes from its header, got {got}. Copy or download it again."
     )
-
-
-def _memory_bytes() -> int:
-    """Return the memory of the computer in bytes, or 2^62 if it is unknown."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # other systems than Linux and macOS
-        return 1 << 62
 
 
 def _to_array(
@@ -328,3 +326,21 @@ def _write(file: "BinaryIO | gzip.GzipFile", header: "Nifti1Header", voxels: np.
     content = voxels.reshape(-1).view(np.uint8).data
     for begin in range(0, len(content), _PIECE_BYTES):
         file.write(content[begin : begin + _PIECE_BYTES])
+
+
+def read_nifti_geometry(path: Path) -> Image:
+    """Read the header of a NIfTI-1 file.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+
+    Returns:
+        The image with its geometry and warnings. Its voxels are zeros that take no memory.
+
+    Raises:
+        InputError: The header is invalid.
+    """
+    with open_stream(path) as stream:
+        header = read_header(path, stream)
+    array = np.broadcast_to(np.uint8(0), (header.num_channels, *header.shape[::-1]))
+    return _to_image(path, array, header, num_surplus=0)

@@ -9,8 +9,8 @@ import numpy as np
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
-from scanseg.imaging.itk import count_itk_channels, read_itk
-from scanseg.imaging.nifti import count_nifti_channels, read_nifti
+from scanseg.imaging.itk import count_itk_channels, read_itk, read_itk_geometry
+from scanseg.imaging.nifti import count_nifti_channels, read_nifti, read_nifti_geometry
 from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
 from scanseg.messages import counted
 
@@ -134,6 +134,35 @@ def count_channels(path: Path) -> int:
     if decoder == "itk":
         return count_itk_channels(path)
     return count_tiff_channels(path) if decoder == "tiff" else count_pillow_channels(path)
+
+
+def read_geometry(paths: Sequence[Path]) -> Image | None:
+    """Read the headers of the files of an image.
+
+    Args:
+        paths: One file, or one file for each channel.
+
+    Returns:
+        The image with the geometry of the first file and the warnings of all files. Its voxels are zeros that take no
+        memory. `None`: the format has no header with a geometry.
+
+    Raises:
+        InputError: A header cannot be read.
+    """
+    readers = {"nifti": read_nifti_geometry, "itk": read_itk_geometry}
+    decoders = [DECODERS[file_ending(path)] for path in paths]
+    if not paths or not set(decoders) <= readers.keys():
+        return None
+    images = []
+    for path, decoder in zip(paths, decoders, strict=True):
+        _check_exists(path)
+        images.append(readers[decoder](path))
+    num_channels = sum(image.num_channels for image in images)
+    return replace(
+        images[0],
+        array=np.broadcast_to(images[0].array[:1], (num_channels, *images[0].shape)),
+        warnings=tuple(warning for image in images for warning in image.warnings),
+    )
 
 
 def _files_of(paths: object) -> list[Path]:

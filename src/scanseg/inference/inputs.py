@@ -1,20 +1,20 @@
 """Conversion of files, arrays and images to input images."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from scanseg.errors import InputError, UsageError
-from scanseg.imaging import Image, axis_codes, direction_of, find_reorientation, read_image
+from scanseg.imaging import Image, direction_of, read_image
+from scanseg.inference.foreign import refuse_foreign
+from scanseg.inference.input_checks import check_size
 from scanseg.messages import counted
 from scanseg.specs import Plan
 
 Source = str | Path | Sequence[Path] | np.ndarray | Image
-
-_SPACING_FACTOR = 2.0
-"""Factor beyond the spacings of the training's data set from which a spacing gets a warning."""
 
 
 def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None = None) -> Image:
@@ -29,7 +29,8 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
         InputError: The image cannot be read, or does not fit the plan.
         UsageError: The arguments exclude each other.
     """
-    if isinstance(source, str):
+    refuse_foreign(source)
+    if isinstance(source, str | PathLike):
         source = Path(source)
     if isinstance(source, np.ndarray):
         image = _image_of_array(source, spacing, plan)
@@ -42,6 +43,10 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
     else:
         image = source if isinstance(source, Image) else read_image(source)
     _check_axes(image, source, plan)
+    try:
+        check_size(image, plan)
+    except InputError as error:
+        raise InputError(f"{describe(source)}: {error}") from error
     return image
 
 
@@ -60,42 +65,11 @@ def _check_axes(image: Image, source: Source, plan: Plan) -> None:
     )
 
 
-def spacing_warning(image: Image, plan: Plan) -> str | None:
-    """Return a warning if a spacing is far from the training's spacings.
-
-    A missing header defaults to 1 mm per voxel, and the network then sees everything at a wrong size.
-
-    Args:
-        image: Image to segment.
-        plan: Plan with the range of spacings of its data set.
-
-    Returns:
-        Warning if the spacing of an axis is below half of the smallest or above twice the largest, else `None`.
-    """
-    if plan.spacing_range is None or len(image.spacing) != len(plan.spacing_range[0]):
-        return None
-    spacing = _oriented_spacing(image, plan)
-    limits = zip(spacing, *plan.spacing_range, strict=True)
-    if all(lowest / _SPACING_FACTOR <= size <= highest * _SPACING_FACTOR for size, lowest, highest in limits):
-        return None
-    own, lowest, highest = (
-        " x ".join(f"{size:.3g}" for size in each) for each in (spacing, *plan.spacing_range)
-    )
-    usual = lowest if lowest == highest else f"{lowest} to {highest}"
-    return f"spacing (z, y, x): expected about {usual} mm as in the training, got {own} mm. Check the header."
-
-
-def _oriented_spacing(image: Image, plan: Plan) -> tuple[float, ...]:
-    """Return the spacing of an image along the axes z, y, x of the plan's orientation."""
-    codes, wanted = axis_codes(image), plan.preprocessing.orientation
-    if codes is None or wanted is None:
-        return image.spacing
-    order, _ = find_reorientation(codes, wanted)
-    return tuple(image.spacing[axis] for axis in order)
-
-
 def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] | None, plan: Plan) -> Image:
-    """Return the image of an array, whose axes are those of the plan's orientation."""
+    """Return the image of an array.
+
+    Its axes are those of the plan's orientation.
+    """
     num_axes = plan.num_axes
     if spacing is None and plan.preprocessing.spacing is not None:
         raise UsageError(
@@ -128,14 +102,16 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
 
 
 def _direction_of_arrays(plan: Plan) -> tuple[float, ...]:
-    """Return the direction cosines of an array that is stored in the plan's orientation."""
+    """Return the direction cosines of an array in the plan's orientation."""
     if plan.num_axes == 3 and plan.preprocessing.orientation is not None:
         return direction_of(plan.preprocessing.orientation)
     return tuple(float(value) for value in np.eye(plan.num_axes).ravel())
 
 
 def orientation_warning(plan: Plan) -> str | None:
-    """Return a warning if volumes are predicted as stored, because the plan has no orientation.
+    """Return a warning if the plan has no orientation.
+
+    Volumes are then predicted as stored.
 
     Args:
         plan: The plan.
@@ -143,7 +119,7 @@ def orientation_warning(plan: Plan) -> str | None:
     if plan.num_axes == 2 or plan.preprocessing.orientation is not None:
         return None
     return (
-        "the plan has no orientation, so volumes are predicted as stored. Give images stored like those of the "
+        "the plan has no orientation, so volumes are predicted as stored. Give images stored like the images of the "
         "training, or train again to have images reoriented."
     )
 

@@ -12,6 +12,7 @@ from torch import nn
 from scanseg.errors import ScansegError
 from scanseg.inference.cascade import append_labels, split_labels
 from scanseg.inference.cuda_graph import CudaGraphNetwork
+from scanseg.inference.input_checks import growth_hint
 from scanseg.inference.prediction import PlanPrediction
 from scanseg.inference.resample import SourceMaps, resample_labels_to_source, resample_to_source
 from scanseg.inference.uncertainty import Network
@@ -152,7 +153,7 @@ class PlanPredictor:
         settings, dataset = self.plan.inference, self.plan.dataset
         order = dataset.regions_class_order if dataset.has_regions else None
         by_labels = settings.mode == "slices" and settings.slice_resampling == "labels"
-        with self.explained_memory(array.shape[1:]):
+        with self.explained_memory(geometry):
             prediction = self.predict(
                 array,
                 geometry,
@@ -180,11 +181,11 @@ class PlanPredictor:
         return maps
 
     @contextmanager
-    def explained_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
+    def explained_memory(self, geometry: CaseGeometry) -> Iterator[None]:
         """Explain too little memory for an image, with advice.
 
         Args:
-            shape: Voxels of the image on the network's grid along z, y, x.
+            geometry: Geometry of the network's grid in the source.
 
         Raises:
             ScansegError: The block ran out of memory.
@@ -195,7 +196,7 @@ class PlanPredictor:
             if not lacks_memory(error):
                 raise
             raise ScansegError(
-                f"not enough memory on {self.device} for an image of {shape} voxels on the network's grid. Use another "
-                f"device, or a plan with fewer windows per pass (inference.window_batch, now "
-                f"{self.plan.inference.window_batch})."
+                f"not enough memory on {self.device} for an image of {geometry.shape} voxels on the network's grid."
+                f"{growth_hint(geometry)} Use another device, or a plan with fewer windows per pass "
+                f"(inference.window_batch, now {self.plan.inference.window_batch})."
             ) from error

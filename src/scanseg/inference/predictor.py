@@ -13,6 +13,8 @@ from scanseg.batches import to_grid
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder
+from scanseg.inference.foreign import as_path
+from scanseg.inference.input_checks import spacing_warning
 from scanseg.inference.inputs import Source, describe, open_source
 from scanseg.inference.model_digest import compute_digest
 from scanseg.inference.plan_predictor import PlanPredictor
@@ -180,7 +182,7 @@ class Predictor:
         except MemoryError as error:
             raise ScansegError(
                 f"{describe(source)}: not enough memory on the host to preprocess {image.array.nbytes} bytes "
-                f"({error}). Close other programs that use it."
+                f"({error}). {spacing_warning(image, self.plan) or 'Close other programs that use it.'}"
             ) from error
         return PreparedImage(image, array, geometry, tuple(others))
 
@@ -296,11 +298,11 @@ class Predictor:
                 could not be segmented. This is raised after all other cases.
             UsageError: The arguments exclude each other, or the plan has no mirror axes.
         """
-        sources = [source] if isinstance(source, str | Path) else source
+        sources = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else source
         return predict_folder(
             self,
-            [Path(each) for each in sources],
-            output=Path(output),
+            [as_path(each, name="source") for each in sources],
+            output=as_path(output, name="output"),
             mirror=mirror,
             probabilities=probabilities,
             uncertainty=uncertainty,
@@ -337,16 +339,16 @@ class Predictor:
             array, geometry, predicted=predicted, mirror=mirror, uncertainty=uncertainty, progress=progress
         )
 
-    def explained_memory(self, shape: tuple[int, ...]) -> AbstractContextManager[None]:
+    def explained_memory(self, geometry: CaseGeometry) -> AbstractContextManager[None]:
         """Explain too little memory for an image, with advice.
 
         Args:
-            shape: Voxels of the image on the network's grid along z, y, x.
+            geometry: Geometry of the network's grid in the source.
 
         Returns:
             Context that raises `ScansegError` if its block runs out of memory.
         """
-        return self._plan_predictor.explained_memory(shape)
+        return self._plan_predictor.explained_memory(geometry)
 
     def _average_plans(
         self,
@@ -360,7 +362,7 @@ class Predictor:
         """Return the maps of the mean probabilities of all plans."""
         dataset, parts = self.plan.dataset, [prepared, *prepared.members]
         self.mirror_axes(mirror=mirror)
-        with self.explained_memory(prepared.array.shape[1:]):
+        with self.explained_memory(prepared.geometry):
             predictions = [
                 each.predict_plan(
                     part.array,

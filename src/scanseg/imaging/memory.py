@@ -1,0 +1,11 @@
+"""Memory of the computer."""
+
+import os
+
+
+def physical_memory() -> int:
+    """Return the memory of the computer in bytes, or 2^62 if it is unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # other systems than Linux and macOS
+        return 1 << 62
