@@ -143,3 +143,45 @@ def test_differences_have_path_and_both_values(plan: Plan) -> None:
     other = apply_settings(plan, ['training.optimizer={"kind": "adamw"}'])
     (difference,) = compare_settings(plan, other)
     assert difference.startswith('training.optimizer is {"kind": "sgd"')
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.epochs=" + "9" * 5000, "expected integers of at most 100 digits, got 5000"),
+        ("augmentation=" + "[" * 1000 + "]" * 1000, "expected at most 64 levels"),
+        ('training.loss={"dice_weight": 1, "dice_weight": 2}', 'each key once, got "dice_weight"'),
+        ("recipe=" + "x" * 20_000, "expected at most 10000 printable characters as text, got 20000"),
+        ("recipe=a\0b", "printable characters"),
+        ("recipe=\udcff", "printable characters"),
+        ("training.gradient_clip=1e999", "beyond the range"),
+        ("augmentation." + "9" * 5000 + "=1", "augmentation has no entry"),
+        ("x" * 5000 + "=1", "the document has no 'xxx"),
+        ("training." + "x" * 5000 + "=1", "training has no 'xxx"),
+        ("training.epochs=" + "x" * 5000, "training.epochs: Input should be a valid integer"),
+        ("x" * 5000, "expected path.to.key=value"),
+        ("." * 5000 + "=1", "the document has no ''"),
+        ("sampling.patch_size=" + "[-1," * 0 + str([-1] * 5000), "sampling.patch_size"),
+    ],
+)
+def test_any_setting_is_refused_in_one_short_line(setting: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        apply_settings(make_plan(), [setting])
+    message = str(caught.value)
+    assert message.startswith("--set ")
+    assert words in message
+    assert len(message) < 2000
+    assert message.isprintable()
+
+
+def test_many_wrong_settings_are_cut() -> None:
+    with pytest.raises(UsageError, match=r" and 97 more: ") as caught:
+        apply_settings(make_plan(), [f"training.epochs=-{number}" for number in range(1, 101)])
+    assert len(str(caught.value)) < 2000
+
+
+def test_long_and_many_differences_are_cut() -> None:
+    plan = make_plan()
+    other = plan.model_copy(update={"recipe": "x" * 5000})
+    (difference,) = compare_settings(plan, other)
+    assert len(difference) < 200

@@ -27,6 +27,8 @@ _MAGIC = slice(2, 10)
 """Bytes of a file that hold its kind."""
 _METALAYERS = 91
 """Position of the names of metalayers: a map of 16 bits of names to positions of 32 bits, in MessagePack."""
+_NAME = slice(1, 8)
+"""Number and names of the metalayers of a plain array, in this map."""
 _DAMAGED = "damaged. Delete the file, and run the command again that wrote it."
 
 
@@ -155,9 +157,9 @@ def _check_metalayers(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     names = header[_METALAYERS:]
-    if header[_MAGIC] != b"b2frame\0" or names[:1] != b"\xde":
+    if header[_MAGIC] != b"b2frame\0" or names[:1] != b"\xde" or len(names) < _NAME.stop:
         raise InputError(f"{path}: {_DAMAGED}")
-    if names[1:8] != b"\x00\x01\xa4b2nd":
+    if names[_NAME] != b"\x00\x01\xa4b2nd":
         raise InputError(
             f"{path}: expected a plain array, got a computation or a reference to other files. Use only files that "
             f"scanseg wrote."
