@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float64, Shaped
 
 from scanseg.errors import InputError
 from scanseg.imaging.header import ImageGrid, ItkHeader
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _Result = TypeVar("_Result")
+_LENGTH_TOLERANCE = 0.02
+"""Largest difference from 1 of the length of direction cosines, which then scales the spacing."""
 _ROUNDING = 1e-6
 """Largest difference of direction cosines that are equal apart from rounding."""
 _STDERR = 2
@@ -137,7 +139,12 @@ def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) ->
     image.SetSpacing(spacing)
     image.SetOrigin(like.origin)
     image.SetDirection(direction)
-    _execute(lambda: SimpleITK.WriteImage(image, str(path), useCompression=True), path)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        with _captured_stderr():
+            SimpleITK.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be written. Check its folder and the space on the disk.") from error
 
 
 def _to_image(
@@ -154,6 +161,7 @@ def _to_image(
         :num_axes, :num_axes
     ]
     stored = tuple(float(value) for value in image.GetSpacing()[:num_axes])
+    _check_lengths(path, rows)
     axes = straighten_axes(path, rows * stored)
     is_straight = np.allclose(axes.direction, rows, rtol=0, atol=_ROUNDING)
     spacing, direction = (stored, rows) if is_straight else (tuple(axes.sizes.tolist()), axes.direction)
@@ -174,8 +182,18 @@ def _to_image(
     )
 
 
+def _check_lengths(path: Path, rows: Float64[np.ndarray, "world axis"]) -> None:
+    """Check that direction cosines have length 1."""
+    lengths = np.linalg.norm(rows, axis=0)
+    if not np.allclose(lengths, 1, rtol=0, atol=_LENGTH_TOLERANCE):
+        raise InputError(
+            f"{path}: expected direction cosines of length 1 along x, y, z, got {np.round(lengths, 4).tolist()}. Fix "
+            "the header."
+        )
+
+
 def _execute(action: Callable[[], _Result], path: Path) -> _Result:
-    """Call SimpleITK without its terminal output, and raise its errors as `InputError`.
+    """Read by SimpleITK without its terminal output, and raise its errors as `InputError`.
 
     The error message is one line that names the file.
     """
@@ -186,18 +204,19 @@ def _execute(action: Callable[[], _Result], path: Path) -> _Result:
         with _captured_stderr():
             return action()
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read or written: {_reason(error)}.") from error
+        raise InputError(f"{path}: {_reason(path, error)}") from error
 
 
-def _reason(error: RuntimeError) -> str:
-    """Return the reason of SimpleITK's error in one line.
-
-    It is the last line of the error, or plain words if that line is technical.
-    """
-    last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "").strip()
-    if "Reason:" in last or "Unable to determine ImageIO" in last:
-        return "damaged, or in another format than its ending"
-    return last.rstrip(".")
+def _reason(path: Path, error: RuntimeError) -> str:
+    """Return the reason of SimpleITK's error in plain words, with advice."""
+    text = str(error).replace(str(path), "")
+    if "spacing" in text:
+        return "expected spacings above 0 mm, got another one. Fix the header."
+    if "direction" in text or "determinant" in text:
+        return "expected directions of voxel axes at right angles, got invalid ones. Fix the header."
+    return (
+        "damaged, or in another format than its ending. Copy or download it again, or save it in its format."
+    )
 
 
 @contextmanager

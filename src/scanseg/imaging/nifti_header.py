@@ -239,7 +239,7 @@ def _check_position(path: Path, raw: "Nifti1Header", num_axes: int) -> Rule:
     """Check the fields that place the image, and return the ones to use."""
     codes = {name: int(raw[f"{name}_code"]) for name in ("sform", "qform")}
     _check_codes(path, codes)
-    _check_finite(path, raw, codes, num_axes)
+    _check_finite(path, raw, codes)
     if codes["sform"]:
         return "sform"
     sizes = raw["pixdim"][1 : num_axes + 1]
@@ -250,7 +250,7 @@ def _check_position(path: Path, raw: "Nifti1Header", num_axes: int) -> Rule:
     if not codes["qform"]:
         return "pixdim"
     squared = sum(float(raw[f"quatern_{name}"]) ** 2 for name in "bcd")
-    if squared > 1 + raw.quaternion_threshold:
+    if squared > 1 + float(raw.quaternion_threshold):
         raise InputError(
             f"{path}: qform: expected a quaternion of length at most 1, got {squared**0.5:.7g}. Fix the header."
         )
@@ -269,12 +269,12 @@ def _check_codes(path: Path, codes: Mapping[str, int]) -> None:
             )
 
 
-def _check_finite(path: Path, raw: "Nifti1Header", codes: Mapping[str, int], num_axes: int) -> None:
+def _check_finite(path: Path, raw: "Nifti1Header", codes: Mapping[str, int]) -> None:
     """Check the fields that place the image for NaN and infinities.
 
     Forms of code 0 are not used, so they are not checked.
     """
-    fields = {"pixdim": raw["pixdim"][: num_axes + 1]}
+    fields = {"pixdim": raw["pixdim"][:4]}
     if codes["sform"]:
         fields["sform"] = np.concatenate([raw["srow_x"], raw["srow_y"], raw["srow_z"]])
     if codes["qform"]:

@@ -15,7 +15,7 @@ from scanseg.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_GZIP_RATIO = 1032
 """Largest number of bytes that deflate makes of one. Source: zlib, "Maximum Compression Factor"."""
-_PIECE_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 16
 _MAX_REST_BYTES = 1 << 26
 """Largest number of bytes after the voxels that are counted."""
 
@@ -64,7 +64,7 @@ class PlainStream:
 class GzipStream:
     """Decompressed bytes of a gzip file with one or more members.
 
-    zlib checks the checksum at the end of each member.
+    The decompressor checks the checksum at the end of each member.
 
     Args:
         path: The file, for messages.
