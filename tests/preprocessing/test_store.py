@@ -11,6 +11,7 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
+from scanseg.preprocessing import write_array
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.store import Store, store_name
 from scanseg.preprocessing.store_building import build_store
@@ -278,3 +279,82 @@ def test_real_data(shared_data, build):
     for case in few.cases:
         reference = store.read_reference(store.case(case.name))
         np.testing.assert_array_equal(reference, read_label_map(case.label_map).array[0])
+
+
+@pytest.mark.parametrize("name", ["image.b2nd", "label_map.b2nd", "reference.b2nd", "case.json"])
+@pytest.mark.parametrize("damage", ["remove", "cut", "empty", "other shape"])
+def test_damaged_files_of_a_case_are_made_again(make_dataset, build, tmp_path, name, damage):
+    dataset = open_dataset(make_dataset(2))
+    before = build(dataset)
+    images = [before.read_image(case) for case in before.index.cases]
+    path = tmp_path / "store/cases/case_1" / name
+    if damage == "remove":
+        path.unlink()
+    elif damage == "other shape" and path.suffix == ".b2nd":
+        path.unlink()
+        write_array(path, np.zeros((3, 3), np.uint8))
+    else:
+        path.write_bytes(path.read_bytes()[:80] if damage == "cut" else b"")
+    updates = []
+    store = build(dataset, progress=updates.append)
+    assert [update.detail for update in updates] == ["", "case_1"]
+    assert store.index == before.index
+    for case, image in zip(store.index.cases, images, strict=True):
+        np.testing.assert_array_equal(store.read_image(case), image)
+
+
+@pytest.mark.parametrize("name", ["store.json", "unfinished.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 1000, '{"format": 2}'])
+def test_a_damaged_index_says_how_to_go_on(make_dataset, build, tmp_path, name, content):
+    dataset = open_dataset(make_dataset(2))
+    build(dataset)
+    (tmp_path / "store/store.json").unlink()
+    (tmp_path / "store" / name).write_text(content)
+    with pytest.raises(
+        InputError, match=rf"{name}: .* Delete the folder {tmp_path}/store to build the store"
+    ):
+        build(dataset)
+
+
+def test_a_store_is_unfinished_while_its_cases_are_replaced(make_dataset, build, tmp_path, volume_writer):
+    folder = make_dataset(3)
+    build(open_dataset(folder))
+    for number in range(2):
+        volume_writer(folder / f"labelsTr/case_{number}.nii.gz", np.ones((5, 12, 10), np.uint8))
+
+    def interrupt(update):
+        if update.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(open_dataset(folder), progress=interrupt)
+    with pytest.raises(InputError, match="unfinished store"):
+        Store.open(tmp_path / "store")
+    store = build(open_dataset(folder))
+    assert [case.label_values for case in store.index.cases] == [(1,), (1,), (0, 1, 2)]
+
+
+def test_arrays_of_another_shape_than_the_index_are_refused(make_dataset, build, tmp_path):
+    store = build(open_dataset(make_dataset(2)))
+    case = store.case("case_0")
+    for name, read in (
+        ("image", store.read_image),
+        ("label_map", store.read_label_map),
+        ("reference", store.read_reference),
+    ):
+        path = tmp_path / f"store/cases/case_0/{name}.b2nd"
+        path.unlink()
+        write_array(path, np.zeros((2, 2, 2), np.uint8))
+        with pytest.raises(InputError, match=rf"{name}\.b2nd: expected shape"):
+            read(case)
+
+
+def test_the_digest_of_a_case_follows_its_sources(make_dataset, build, volume_writer):
+    folder = make_dataset(2)
+    store = build(open_dataset(folder))
+    before = [store.case_digest(case) for case in store.index.cases]
+    assert before == [store.case_digest(case) for case in build(open_dataset(folder)).index.cases]
+    volume_writer(folder / "labelsTr/case_1.nii.gz", np.ones((5, 12, 10), np.uint8))
+    store = build(open_dataset(folder))
+    after = [store.case_digest(case) for case in store.index.cases]
+    assert [new == old for new, old in zip(after, before, strict=True)] == [True, False]

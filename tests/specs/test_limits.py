@@ -37,7 +37,7 @@ def test_sizes_that_overflow_are_refused(path, value):
 
 @pytest.mark.parametrize("value", [1e-300, 1e-9, 0.0, -1.0, 1e6, 1e300])
 def test_spacings_of_no_image_are_refused(value):
-    with pytest.raises(UsageError, match="preprocessing.spacing"):
+    with pytest.raises(UsageError, match=r"preprocessing\.spacing"):
         apply_settings(make_plan(), [f"preprocessing.spacing=[1.0, {value}, 1.0]"])
 
 
