@@ -193,9 +193,9 @@ def _check_lengths(path: Path, rows: Float64[np.ndarray, "world axis"]) -> None:
 
 
 def _execute(action: Callable[[], _Result], path: Path) -> _Result:
-    """Read by SimpleITK without its terminal output, and raise its errors as `InputError`.
+    """Read by SimpleITK, without its output on the terminal.
 
-    The error message is one line that names the file.
+    Its errors become an `InputError` of one line that names the file.
     """
     import SimpleITK
 

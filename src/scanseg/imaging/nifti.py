@@ -151,7 +151,7 @@ def _truncated(path: Path, expected: int, got: str) -> InputError:
 def _to_array(
     voxels: UInt8[np.ndarray, "byte"], header: ParsedHeader
 ) -> Shaped[np.ndarray, "channel *spatial"]:
-    """Return the bytes as an array in native byte order, with its scaling applied."""
+    """Return the voxels in native byte order, with their scaling applied."""
     array = voxels.view(header.dtype)
     if not header.dtype.isnative:
         array = array.byteswap(inplace=True).view(header.dtype.newbyteorder("="))
@@ -181,7 +181,7 @@ def _scaled(
 def _to_image(
     path: Path, array: Shaped[np.ndarray, "channel *spatial"], header: ParsedHeader, *, num_surplus: int
 ) -> Image:
-    """Combine an array with its geometry, the fields of its header, and the warnings about it."""
+    """Combine an array with its geometry, header fields and warnings."""
     num_axes = len(header.shape)
     columns = _LPS @ header.affine[:3, :num_axes]
     sizes, direction, angle_warning = straighten_axes(path, columns)
@@ -225,7 +225,7 @@ def _in_plane(direction: Float64[np.ndarray, "3 axis"]) -> Float64[np.ndarray, "
 
 
 def _contradictions(path: Path, header: ParsedHeader, sizes: Float64[np.ndarray, "axis"]) -> list[str]:
-    """Return a warning for each contradiction of the fields that place the image."""
+    """Return a warning for each contradiction about the position."""
     raw, rule, num_axes = header.raw, header.rule, len(header.shape)
     warnings = []
     used = f"The {rule} is used." if rule != "pixdim" else "The voxel sizes of pixdim are used."
@@ -252,7 +252,10 @@ def _contradictions(path: Path, header: ParsedHeader, sizes: Float64[np.ndarray,
 
 
 def _form_difference(path: Path, header: ParsedHeader) -> list[str]:
-    """Return a warning if the sform differs from the qform by more than equal grids do."""
+    """Return a warning if sform and qform differ.
+
+    The tolerances are those of equal grids.
+    """
     if header.qform is None:
         return [
             f"{path}: expected a rotation in the qform, got a quaternion longer than 1. The sform is used."
@@ -307,7 +310,10 @@ def _repeat_position(header: "Nifti1Header", source: NiftiHeader) -> None:
 
 
 def _set_position(header: "Nifti1Header", image: Image) -> None:
-    """Place a header by the geometry of an image: sform and qform with code 1, in mm."""
+    """Write the geometry of an image into sform and qform.
+
+    Both have code 1 (scanner), in mm.
+    """
     num_axes = image.num_axes
     spacing = np.array(image.spacing[::-1])
     affine = np.eye(4)

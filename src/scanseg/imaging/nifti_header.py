@@ -130,7 +130,7 @@ def _truncated(path: Path, expected: int, got: int) -> InputError:
 
 
 def _find_byte_order(path: Path, block: bytes) -> Literal["<", ">"]:
-    """Return the byte order in which the header has the size of a NIfTI-1 header."""
+    """Return the byte order, in which the header size is 348."""
     sizes = {int.from_bytes(block[:4], "little", signed=True), int.from_bytes(block[:4], "big", signed=True)}
     if _NIFTI2_HEADER_BYTES in sizes:
         raise InputError(
@@ -161,7 +161,10 @@ def _check_magic(path: Path, block: bytes) -> None:
 
 
 def _read_shape(path: Path, raw: "Nifti1Header") -> tuple[tuple[int, ...], int, bool]:
-    """Return the spatial shape x, y, z, the number of channels, and whether the channels are colours."""
+    """Return spatial shape, number of channels, and true for colours.
+
+    The shape is in the order x, y, z.
+    """
     num_dims, *dims = (int(size) for size in raw["dim"])
     if not 1 <= num_dims <= 7:
         raise InputError(f"{path}: dim: expected 1 to 7 axes, got {num_dims}. Fix the header.")
@@ -236,7 +239,7 @@ def _read_scale(path: Path, raw: "Nifti1Header", *, is_colour: bool) -> tuple[fl
 
 
 def _check_position(path: Path, raw: "Nifti1Header", num_axes: int) -> Rule:
-    """Check the fields that place the image, and return the ones to use."""
+    """Check the position fields, and return the ones to use."""
     codes = {name: int(raw[f"{name}_code"]) for name in ("sform", "qform")}
     _check_codes(path, codes)
     _check_finite(path, raw, codes)
@@ -303,7 +306,7 @@ def _read_qform(fixed: "Nifti1Header") -> Float64[np.ndarray, "4 4"] | None:
 
 
 def _read_extensions(path: Path, stream: Stream, block: bytes, *, offset: int, swapped: bool) -> None:
-    """Read up to the first voxel, and check the extensions there as nibabel does."""
+    """Read up to the first voxel, and check the extensions."""
     from nibabel.nifti1 import Nifti1Extensions
 
     content = _read(path, stream, offset - _VOXELS_BEGIN)

@@ -27,10 +27,13 @@ class Stream(Protocol):
     """Most bytes that the file can hold after decompression."""
 
     def fill(self, target: UInt8[np.ndarray, "byte"]) -> int:
-        """Read into an array and return the number of bytes, which is smaller only at the end."""
+        """Read into an array and return the number of bytes.
+
+        It is smaller than the array only at the end of the file.
+        """
 
     def count_rest(self) -> int:
-        """Read the rest, up to 64 MiB, and return its number of bytes."""
+        """Read up to 64 MiB more, and return their number."""
 
 
 class PlainStream:
