@@ -158,14 +158,14 @@ def _labels(content: dict[str, Any]) -> dict[str, Any] | None:
             f"labels: expected whole numbers, or lists of them for regions, got {', '.join(invalid)}"
         )
     outside = [
-        f"{name} {json.dumps(value)}"
+        f"labels.{name}: expected 0 to {HIGHEST_LABEL}, got {json.dumps(value)}"
         for name, value in labels.items()
         if not all(
             0 <= int(part) <= HIGHEST_LABEL for part in (value if isinstance(value, list) else [value])
         )
     ]
     if outside:
-        raise ValueError(f"labels: expected values from 0 to {HIGHEST_LABEL}, got {listed(outside)}")
+        raise ValueError(listed(outside))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in labels.items()}
 
 

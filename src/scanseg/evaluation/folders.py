@@ -63,6 +63,7 @@ def evaluate(
             f"distance_unit {distance_unit!r} is unknown. Choose {', '.join(get_args(DistanceUnit))}."
         )
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
+    context.report_warnings(found.warnings)
     described, source = _find_description(predictions, references, labels)
     found_values = _inspect(
         found.pairs,
@@ -95,6 +96,7 @@ def evaluate(
         rule=rule,
         distance_unit=distance_unit,
         unpredicted=found.unpredicted,
+        warnings=found.warnings,
     )
 
 

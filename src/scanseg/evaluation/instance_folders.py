@@ -72,6 +72,7 @@ def evaluate_instances(
         raise UsageError(f"instances {instances!r} is unknown. Choose {', '.join(get_args(InstanceSource))}.")
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
+    context.report_warnings(found.warnings)
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
     scored = map_cases(score, found.pairs, context=context, task="scoring")
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
@@ -83,6 +84,7 @@ def evaluate_instances(
         iou=iou,
         border=border,
         unpredicted=found.unpredicted,
+        warnings=found.warnings,
     )
 
 
@@ -95,6 +97,7 @@ def make_instance_report(
     iou: float = IOU,
     border: int = BORDER,
     unpredicted: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> InstanceReport:
     """Make a report from the scores of images.
 
@@ -106,6 +109,7 @@ def make_instance_report(
         iou: Smallest intersection over union of a matched pair.
         border: Width in pixels of the border whose instances were left out.
         unpredicted: Names of the references left out because they have no prediction.
+        warnings: Unusual properties of the input, such as files that are left out.
     """
     return InstanceReport(
         predictions=predictions,
@@ -116,6 +120,7 @@ def make_instance_report(
         unpredicted=tuple(unpredicted),
         cases=tuple(_case_report(name, of_case) for name, of_case in scores.items()),
         summary=_summarise(list(scores.values())),
+        warnings=tuple(warnings),
     )
 
 

@@ -10,10 +10,15 @@ from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.imaging import DECODERS, Image, compare_geometry, file_ending, read_label_map
+from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
 
 _PIECE = 1 << 22
 """Voxels counted at a time."""
+_SIDE_ENDINGS = (".json", ".npz", ".raw", ".zraw", ".b2nd", "thumbs.db", "desktop.ini")
+"""Endings of files beside label maps that are no label maps: records, probabilities, voxels of headers."""
+_MOST_VALUES = 10
+"""Maximum number of values in a message."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Pairs:
     """Sorted by name."""
     unpredicted: tuple[str, ...]
     """Names of the references without a prediction, which are left out."""
+    warnings: tuple[str, ...] = ()
+    """Files of the folders that are no label maps and are left out."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,39 @@ def find_pairs(
         faults.append(f"no label maps in {where}. Known endings are {', '.join(DECODERS)}.")
     refuse_faults(f"{predictions} and {references}", faults)
     return Pairs(
-        tuple(Pair(name, predicted[name], referred[name]) for name in wanted), unpredicted=tuple(unpredicted)
+        tuple(Pair(name, predicted[name], referred[name]) for name in wanted),
+        unpredicted=tuple(unpredicted),
+        warnings=tuple(
+            warning for folder in (predictions, references) for warning in _left_out(folder, cases)
+        ),
     )
+
+
+def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
+    """Describe the files of a folder that are no label maps: hidden ones, and unknown endings.
+
+    Files that predictions and data sets have beside label maps are not mentioned.
+
+    Args:
+        folder: Folder of label maps.
+        cases: Names of the cases to compare. `None`: all. Otherwise nothing is mentioned.
+    """
+    if cases is not None:
+        return []
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    known = {name for name in names if name.lower().endswith(tuple(DECODERS))}
+    hidden = sorted(name for name in known if name.startswith(".") and name.removeprefix("._") not in names)
+    others = sorted(
+        name
+        for name in names - known
+        if not name.startswith(".") and not name.lower().endswith(_SIDE_ENDINGS)
+    )
+    left_out = [("hidden file", hidden), ("file of unknown ending", others)]
+    return [
+        f"{folder}: {counted(len(found), kind, kind.replace('file', 'files', 1))} left out: {listed(found)}"
+        for kind, found in left_out
+        if found
+    ]
 
 
 def _check_arguments(
@@ -150,10 +188,13 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []
         if unknown:
+            hint = _mask_hint(values, frozenset(known_values or ()) - {0})
             faults.append(
-                f"case {pair.name}: {path} holds the values {unknown}, which are no labels. The labels are "
-                f"{sorted(known_values or ())}. Correct the file, or the labels."
+                f"case {pair.name}: {path} holds the values {_joined(unknown)}, which are no labels. The labels are "
+                f"{_joined(sorted(known_values or ()))}. {hint or 'Correct the file, or the labels.'}"
             )
+    if known_values is None and len(found) == 2:
+        faults += _mask_faults(pair, found[pair.prediction], found[pair.reference])
     if len(images) == 2:
         differences = compare_geometry(images[pair.prediction], images[pair.reference])
         faults += [
@@ -162,6 +203,32 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
             for difference in differences
         ]
     return Inspection(tuple(faults), frozenset().union(*found.values()) - {0})
+
+
+def _mask_faults(pair: Pair, predicted: frozenset[int], referred: frozenset[int]) -> list[str]:
+    """Return a fault if one map is a mask of 255 and the other has the label 1."""
+    hints = (
+        (pair.prediction, _mask_hint(predicted, referred - {0})),
+        (pair.reference, _mask_hint(referred, predicted - {0})),
+    )
+    return [
+        f"case {pair.name}: {path} holds 0 and 255, and the other map 0 and 1. {hint}"
+        for path, hint in hints
+        if hint
+    ]
+
+
+def _mask_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
+    """Return the advice for a mask of 0 and 255 in place of the label 1."""
+    if values - {0} == {255} and labels == {1}:
+        return "Replace 255 by 1: (array == 255).astype('uint8')."
+    return None
+
+
+def _joined(values: Sequence[int]) -> str:
+    """Return values in brackets, at most ten of them."""
+    more = f", ... {len(values)} values up to {values[-1]}" if len(values) > _MOST_VALUES else ""
+    return f"[{', '.join(map(str, values[:_MOST_VALUES]))}{more}]"
 
 
 def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:

@@ -41,6 +41,7 @@ def make_report(
     rule: RuleName = "skip",
     distance_unit: DistanceUnit = "mm",
     unpredicted: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Report:
     """Make a report from the scores of cases.
 
@@ -55,6 +56,7 @@ def make_report(
         rule: Metric rule of the scores.
         distance_unit: Unit of HD95 and ASD.
         unpredicted: Names of the references left out because they have no prediction.
+        warnings: Unusual properties of the input, such as files that are left out.
     """
     return Report(
         predictions=predictions,
@@ -71,6 +73,7 @@ def make_report(
             for case in cases
         ),
         summary=summarise(cases, labels=tuple(labels)),
+        warnings=tuple(warnings),
     )
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from scanseg.specs.base import Document
 from scanseg.specs.records.report import Statistics
+from scanseg.specs.records.warned import WarnedRecord
 
 InstanceSource = Literal["numbers", "components", "grown"]
 """Definition of an instance in a file.
@@ -56,7 +57,7 @@ class InstanceSummary(Document):
     """Panoptic quality over the images."""
 
 
-class InstanceReport(Document):
+class InstanceReport(WarnedRecord):
     """The report of `evaluate --instances`."""
 
     format: Literal[1] = 1

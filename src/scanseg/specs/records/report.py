@@ -6,6 +6,7 @@ from pydantic import NonNegativeFloat
 
 from scanseg.specs.base import Document
 from scanseg.specs.plan.dataset import LabelValue
+from scanseg.specs.records.warned import WarnedRecord
 
 RuleName = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
 """Name of a rule for the scores of empty labels and for the scored slices.
@@ -114,7 +115,7 @@ class ReportSummary(Document):
         return {name: label.dice.mean for name, label in self.labels.items()}
 
 
-class Report(Document):
+class Report(WarnedRecord):
     """The report of `evaluate`."""
 
     format: Literal[1] = 1
