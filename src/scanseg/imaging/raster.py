@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def read_pillow(path: Path, *, indices: bool) -> Image:
     """
     with _open_picture(path) as picture:
         if _is_deep_colour(picture):
-            array = read_itk(path).array
+            array = _deep_grey_and_alpha(path, picture) if _is_deep_grey(picture) else read_itk(path).array
             has_alpha = array.shape[0] in (2, 4)
         else:
             mode, scale = _reading_mode(path, picture, indices=indices), _scale_of_bits(picture)
@@ -79,6 +80,8 @@ def count_pillow_channels(path: Path) -> int:
         InputError: The header cannot be read.
     """
     with _open_picture(path) as picture:
+        if _is_deep_grey(picture):
+            return 1
         if _is_deep_colour(picture):
             return {1: 1, 2: 1, 3: 3, 4: 3}[count_itk_channels(path)]
         return 1 if picture.mode in (*_GREY_MODES, "LA") else 3
@@ -116,7 +119,9 @@ def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | No
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     spacing = _companion_spacing(path, array.ndim - 1)
-    return raster_image(as_displayed(array, header.orientation), spacing=spacing)
+    image = raster_image(as_displayed(array, header.orientation), spacing=spacing)
+    is_unused = spacing is None and image.num_axes == 3 and header.voxel_size is not None
+    return replace(image, warnings=(_unused_size(path, header),)) if is_unused else image
 
 
 def count_tiff_channels(path: Path) -> int:
@@ -217,6 +222,22 @@ def _is_deep_colour(picture: "ImageFile") -> bool:
     arguments = picture.tile[0][3] if picture.tile else None
     mode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     return isinstance(mode, str) and ";16" in mode and picture.mode not in _GREY_MODES
+
+
+def _is_deep_grey(picture: "ImageFile") -> bool:
+    """Return whether a picture holds grey and alpha of 16 bits."""
+    return bool(picture.tile) and picture.tile[0][3] == "LA;16B"
+
+
+def _deep_grey_and_alpha(path: Path, picture: "ImageFile") -> Shaped[np.ndarray, "2 y x"]:
+    """Decode a grey picture of 16 bits with alpha.
+
+    SimpleITK does not read it, and pillow keeps 8 bits. As four channels of 8 bits it has the same bytes.
+    """
+    picture._mode = "RGBA"
+    picture.tile = [picture.tile[0]._replace(args="RGBA")]
+    pixels = np.moveaxis(_pixels(path, picture, mode="RGBA"), 0, -1)
+    return np.moveaxis(np.ascontiguousarray(pixels).view(">u2").astype(np.uint16), -1, 0)
 
 
 def _reading_mode(path: Path, picture: "ImageFile", *, indices: bool) -> str:
@@ -329,6 +350,16 @@ def _scale_of_bits(picture: "ImageFile") -> int:
 def _is_length(value: object) -> bool:
     """Return whether a value of a JSON file is a number above 0 that a float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < sys.float_info.max
+
+
+def _unused_size(path: Path, header: TiffHeader) -> str:
+    """Return the warning for a stack whose voxel size is only in its metadata."""
+    size = [float(f"{value:.6g}") for value in header.voxel_size or ()]
+    return (
+        f"{path.name}: the file states a voxel size of {' x '.join(f'{value:g}' for value in size)} mm (z, y, x), "
+        f'which is not used: each voxel counts as 1 mm. Write {{"spacing": {size}}} into '
+        f"{companion_path(path).name} beside it"
+    )
 
 
 def _companion_spacing(path: Path, num_axes: int) -> tuple[float, ...] | None:

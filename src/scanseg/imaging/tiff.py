@@ -19,6 +19,7 @@ from jaxtyping import Shaped, UInt8, UInt16
 
 from scanseg.errors import InputError
 from scanseg.imaging.exif import ORIENTATION_TAG, as_stored, valid_orientation
+from scanseg.imaging.tiff_calibration import voxel_size
 from scanseg.messages import counted
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class TiffHeader:
     """Value of the orientation tag from 1 to 8."""
     palette: UInt16[np.ndarray, "3 index"] | None
     """Colours of the indices. `None`: the values are intensities."""
+    voxel_size: tuple[float, float, float] | None
+    """Millimetres per voxel along z, y, x in the metadata of ImageJ or OME. `None`: the file states none."""
     planes_may_be_slices: bool
     """The planes of a colour picture may be slices.
 
@@ -159,10 +162,16 @@ def decode(path: Path, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
         raise InputError(
             f"{path}: not enough memory to decode it, or damaged ({error}). Close other programs or check the file."
         ) from error
-    except DECODER_ERRORS as error:
-        if "imagecodecs" in str(error) and importlib.util.find_spec("imagecodecs") is None:
+    except (*DECODER_ERRORS, ImportError) as error:
+        needs_codec = isinstance(error, ImportError) or "imagecodecs" in str(error)
+        if needs_codec and importlib.util.find_spec("imagecodecs") is None:
             return _decode_by_pillow(path, header)
         raise _damaged(path, header) from error
+    if np.iscomplexobj(array):
+        raise InputError(
+            f"{path}: expected real values, got {array.dtype}. Save the magnitude, or the real and imaginary parts as "
+            "channels."
+        )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -243,6 +252,7 @@ def _describe(path: Path, file: "tifffile.TiffFile", series: "tifffile.TiffPageS
         extra_samples=tuple(int(value) for value in page.extrasamples),
         orientation=_orientation(path, series),
         palette=page.colormap if has_colours else None,
+        voxel_size=voxel_size(file),
         planes_may_be_slices=bool(file.is_shaped and photometric == _RGB and series.axes == "SYX"),
         is_one_bit_of_tifffile=bool(page.bitspersample == 1 and _is_by_tifffile(file)),
     )
@@ -251,20 +261,23 @@ def _describe(path: Path, file: "tifffile.TiffFile", series: "tifffile.TiffPageS
 def _orientation(path: Path, series: "tifffile.TiffPageSeries") -> int:
     """Return the common orientation of the pages of a series.
 
+    It is that of the first page. Other pages may lack the tag.
+
     Raises:
         InputError: The pages differ.
     """
-    found = {
-        valid_orientation(tags.valueof(ORIENTATION_TAG))
-        for page in series.pages
-        if (tags := getattr(page, "tags", None)) is not None
-    }
+    stated = [
+        None if tags is None else tags.valueof(ORIENTATION_TAG)
+        for tags in (getattr(page, "tags", None) for page in series.pages)
+    ]
+    first = valid_orientation(stated[0] if stated else None)
+    found = {first, *(valid_orientation(value) for value in stated if value is not None)}
     if len(found) > 1:
         raise InputError(
             f"{path}: expected one orientation tag for all pages, got {sorted(found)}. Save all pages in one "
             "orientation."
         )
-    return found.pop() if found else valid_orientation(None)
+    return first
 
 
 def _is_by_tifffile(file: "tifffile.TiffFile") -> bool:
