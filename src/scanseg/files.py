@@ -110,6 +110,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder if it is missing, and remove unfinished files of ended processes from it.
+
+    Args:
+        folder: Folder to write to.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
+
+
 def temporary_path(path: Path) -> Path:
     """Return the name of a file or folder while this process writes it.
 

@@ -11,7 +11,7 @@ from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.experiments.comparison_summary import Arm, summarize_comparison
 from scanseg.experiments.scheduler import OUT_OF_TIME, require_devices, run_jobs, stop_after
 from scanseg.experiments.table import RECORD, TABLE, write_comparison
-from scanseg.files import write_text
+from scanseg.files import make_folder, write_text
 from scanseg.models import PLAN_FILE, ModelFolder, check_network
 from scanseg.planning import PlanRequest, TrainingSource, make_plan, prepare_store
 from scanseg.runtime import RunContext, choose_device, keep_workers, warm_up
@@ -89,7 +89,7 @@ def run_comparison(
     _check_same(spec, output)
     if not options.prepare_only:
         require_devices(options.devices)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with warm_up(_own_device(options)):
         arms = _prepare(spec, dataset, output, context=context)
     for arm in arms:
@@ -162,7 +162,7 @@ def _prepare(spec: ComparisonSpec, dataset: Path | None, output: Path, *, contex
             if recipe not in planned:
                 planned[recipe] = make_plan(dataset, PlanRequest(recipe=recipe), context=context)
             plan = _plan_of_arm(spec, arm, planned[recipe])
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_text(path, plan.to_json())
         source = TrainingSource(path=dataset or path, dataset=dataset, plan=plan)
         arms.append(Arm(arm, prepare_store(plan, source, output / _STORES, context=context), folder))

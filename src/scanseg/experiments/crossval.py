@@ -10,7 +10,7 @@ from scanseg.experiments.pairs import Pair, predict_pairs
 from scanseg.experiments.postprocessing import choose_postprocessing, mean, score_postprocessed
 from scanseg.experiments.scheduler import require_devices, run_jobs
 from scanseg.experiments.single import default_stores
-from scanseg.files import write_text
+from scanseg.files import make_folder, write_text
 from scanseg.models import PLAN_FILE, VALIDATION_FILE, ModelFolder, write_ensemble
 from scanseg.planning import (
     DEFAULT_RECIPE,
@@ -92,7 +92,7 @@ def cross_validate(
     if splits is not None:
         _check_folds(splits, where=source.path)
     for name in names if len(names) > 1 else ():
-        (output / name).mkdir(parents=True, exist_ok=True)  # --resume finds the recipes by their folders
+        make_folder(output / name)  # --resume finds the recipes by their folders
     takes_recipe = source.plan is None and (bool(options.recipes) or request.like is None)
     configurations = [
         _configure(
@@ -240,7 +240,7 @@ def _configure(
 
     With several recipes, settings of a cascade apply only to recipes with a cascade.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / PLAN_FILE
     cascade = [] if is_only else [each for each in request.settings if each.startswith(_CASCADE)]
     request = replace(request, settings=tuple(each for each in request.settings if each not in cascade))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.files import write_text
+from scanseg.files import make_folder, write_text
 from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
@@ -132,6 +132,7 @@ def read_ensemble(path: Path) -> EnsembleSpec:
 
 def write_ensemble(path: Path, spec: EnsembleSpec) -> None:
     """Make a folder an ensemble of the models in it."""
+    make_folder(path)
     write_text(path / _FILE, spec.to_json())
 
 

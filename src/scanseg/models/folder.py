@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from scanseg.documents import parse_json
 from scanseg.errors import InputError, UsageError
-from scanseg.files import LOCK_FILE, is_unused, remove_unfinished, write_text, written_whole
+from scanseg.files import LOCK_FILE, is_unused, make_folder, remove_unfinished, write_text, written_whole
 from scanseg.messages import counted, listed
 from scanseg.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scanseg.models.tensors import join_misfits, list_misfits, read_tensors, write_tensors
@@ -74,8 +74,7 @@ class ModelFolder:
             UsageError: The path exists and is not an empty folder.
         """
         cls.require_new(path)
-        path.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(path)
+        make_folder(path)
         write_text(path / PLAN_FILE, plan.to_json())
         return cls(path, plan)
 
@@ -262,7 +261,7 @@ class ModelFolder:
         Args:
             target: Folder to write. Existing files are replaced.
         """
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         for name in (PLAN_FILE, _RUN, _WEIGHTS):
             shutil.copyfile(self.path / name, target / name)
         if self.plan.cascade is not None:

@@ -8,6 +8,7 @@ import torch
 
 from scanseg.errors import InterruptionError
 from scanseg.experiments import OUT_OF_TIME, TrainingJob, run_jobs, stop_after
+from scanseg.files import make_folder
 from scanseg.models import ModelFolder, TrainedWeights, load_encoder
 from scanseg.networks import MSVMUNet
 from scanseg.papers.experiments import find_experiment
@@ -65,7 +66,7 @@ def reproduce(
     device = None if prepare_only else choose_device(context.device)
     if not resume:
         ModelFolder.require_new(output)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with warm_up(device):
         if not is_prepared(output):
             prepare_reproduction(experiment, source, output, request, context=context)

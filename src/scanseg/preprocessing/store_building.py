@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from scanseg.dataset import RawCase, RawDataset, check_values, count_values, read_case
 from scanseg.errors import InputError, refuse_faults
-from scanseg.files import is_unused, remove_unfinished, temporary_path, write_text
+from scanseg.files import is_unused, make_folder, temporary_path, write_text
 from scanseg.messages import listed
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.compressed import open_array, write_array
@@ -112,7 +112,7 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
     Raises:
         InputError: The folder holds other files, or a store of another data set or preprocessing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     present = [folder / name for name in (INDEX_FILE, UNFINISHED_FILE) if (folder / name).is_file()]
     if not present and not is_unused(folder):
         others = sorted(path.name for path in folder.iterdir())
@@ -132,7 +132,6 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
                 f"{folder}: holds a store of another {' and '.join(differing)} ({fields}). Choose another folder, or "
                 "delete this one."
             )
-    remove_unfinished(folder)
     if folder / INDEX_FILE not in present:
         write_text(folder / UNFINISHED_FILE, wanted.to_json())
     (folder / CASES_FOLDER).mkdir(exist_ok=True)
