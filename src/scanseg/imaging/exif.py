@@ -37,7 +37,9 @@ def valid_orientation(value: object) -> int:
 
 
 def read_orientation(picture: "PIL.Image.Image") -> int:
-    """Return the orientation of an open picture: its EXIF tag, or its XMP entry.
+    """Return the orientation of an open picture.
+
+    It is the EXIF tag, or else the XMP entry.
 
     Args:
         picture: Picture of pillow. Its pixels are loaded if the tag may follow them.

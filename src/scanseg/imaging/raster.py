@@ -88,9 +88,9 @@ def count_pillow_channels(path: Path) -> int:
 
 
 def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | None = None) -> Image:
-    """Read a TIFF file as it is displayed: one picture or one stack along z.
+    """Read a TIFF file as it is displayed.
 
-    Pictures are grey or colour. An orientation tag is applied. The spacing comes from a file `CASE.json` beside it, as
+    It holds one picture, or one stack along z. Pictures are grey or colour. An orientation tag is applied. The spacing comes from a file `CASE.json` beside it, as
     in nnU-Net: `{"spacing": [z, y, x]}` in mm.
 
     Args:
@@ -285,7 +285,9 @@ def _without_alpha(
 def _channels_first(
     path: Path, array: Shaped[np.ndarray, "..."], axes: str
 ) -> Shaped[np.ndarray, "channel *spatial"]:
-    """Order the axes of a TIFF file: channel, z, y, x, or channel, y, x.
+    """Order the axes of a TIFF file.
+
+    The result has the axes channel, z, y, x, or channel, y, x.
 
     Args:
         path: The file, for messages.
@@ -353,7 +355,7 @@ def _is_length(value: object) -> bool:
 
 
 def _unused_size(path: Path, header: TiffHeader) -> str:
-    """Return the warning for a stack whose voxel size is only in its metadata."""
+    """Return the warning about a voxel size in the metadata of a stack."""
     size = [float(f"{value:.6g}") for value in header.voxel_size or ()]
     return (
         f"{path.name}: the file states a voxel size of {' x '.join(f'{value:g}' for value in size)} mm (z, y, x), "

@@ -110,7 +110,7 @@ class TiffHeader:
 
     @property
     def needs_colour_conversion(self) -> bool:
-        """True if the samples are not RGB after decoding, and pillow converts them."""
+        """True if pillow converts the samples to RGB."""
         return self.photometric == _CMYK or (
             self.photometric == _YCBCR and (self.compression not in _JPEG or self.compression == _OLD_JPEG)
         )
@@ -122,7 +122,7 @@ class TiffHeader:
 
     @property
     def may_be_lossy(self) -> bool:
-        """True if the compression may have changed values."""
+        """True if the compression may change values."""
         return self.compression in _MAY_BE_LOSSY
 
 
@@ -209,7 +209,9 @@ def _open(path: Path) -> Iterator["tifffile.TiffFile"]:
 
 
 def _only_series(path: Path, file: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
-    """Return the pages of the picture or stack, without thumbnails, masks and lower levels of a pyramid.
+    """Return the pages of the picture or stack.
+
+    Thumbnails, masks and lower levels of a pyramid are left out.
 
     Raises:
         InputError: The file holds several pictures.

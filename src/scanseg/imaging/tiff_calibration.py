@@ -26,13 +26,13 @@ _X_RESOLUTION, _Y_RESOLUTION = 282, 283
 
 
 def voxel_size(file: "tifffile.TiffFile") -> tuple[float, float, float] | None:
-    """Return the voxel size that ImageJ or OME has written, in mm along z, y, x.
+    """Return the voxel size in the metadata of ImageJ or OME.
 
     Args:
         file: An open TIFF file.
 
     Returns:
-        The size. `None`: the file states none, or in an unknown unit.
+        Millimetres along z, y, x. `None`: the file states none, or in an unknown unit.
     """
     try:
         size = _size_of_imagej(file) if file.is_imagej else _size_of_ome(file) if file.is_ome else None
@@ -42,7 +42,10 @@ def voxel_size(file: "tifffile.TiffFile") -> tuple[float, float, float] | None:
 
 
 def _size_of_imagej(file: "tifffile.TiffFile") -> tuple[float, float, float] | None:
-    """Return the voxel size of ImageJ: a spacing of slices, and pixels per unit."""
+    """Return the voxel size of ImageJ.
+
+    It consists of the spacing of slices, and of pixels per unit.
+    """
     metadata = file.imagej_metadata or {}
     factor = _MILLIMETRES.get(str(metadata.get("unit", "")).strip().lower())
     if factor is None or "spacing" not in metadata:
@@ -56,7 +59,10 @@ def _size_of_imagej(file: "tifffile.TiffFile") -> tuple[float, float, float] | N
 
 
 def _size_of_ome(file: "tifffile.TiffFile") -> tuple[float, float, float] | None:
-    """Return the voxel size of the first image of an OME-TIFF file. The default unit is the micrometre."""
+    """Return the voxel size of the first image of an OME-TIFF file.
+
+    The default unit is the micrometre.
+    """
     root = ElementTree.fromstring(file.ome_metadata or "<OME/>")
     pixels = next((each for each in root.iter() if each.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None or any(f"PhysicalSize{axis}" not in pixels.attrib for axis in "ZYX"):
