@@ -90,8 +90,8 @@ def count_pillow_channels(path: Path) -> int:
 def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | None = None) -> Image:
     """Read a TIFF file as it is displayed.
 
-    It holds one picture, or one stack along z. Pictures are grey or colour. An orientation tag is applied. The spacing comes from a file `CASE.json` beside it, as
-    in nnU-Net: `{"spacing": [z, y, x]}` in mm.
+    It holds one grey or colour picture, or one stack along z. An orientation tag is applied. The spacing comes from a
+    file `CASE.json` beside it, as in nnU-Net: `{"spacing": [z, y, x]}` in mm.
 
     Args:
         path: The file.
@@ -350,12 +350,12 @@ def _scale_of_bits(picture: "ImageFile") -> int:
 
 
 def _is_length(value: object) -> bool:
-    """Return whether a value of a JSON file is a number above 0 that a float can hold."""
+    """Return whether a JSON value is a finite number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < sys.float_info.max
 
 
 def _unused_size(path: Path, header: TiffHeader) -> str:
-    """Return the warning about a voxel size in the metadata of a stack."""
+    """Return the warning about an unused voxel size."""
     size = [float(f"{value:.6g}") for value in header.voxel_size or ()]
     return (
         f"{path.name}: the file states a voxel size of {' x '.join(f'{value:g}' for value in size)} mm (z, y, x), "
