@@ -4,11 +4,12 @@ xLSTM-UNet and U-Mamba use these data sets.
 """
 
 import re
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from scanseg.converters.labels import renumber
-from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
 from scanseg.imaging import read_image, read_label_map
 
 ORGANS = {
@@ -81,7 +82,16 @@ def find_amos(source: Path) -> Found | None:
         notes.append(f"{num_ct} CT cases (numbers below {FIRST_MRI}) are left out")
     unlabelled = sorted({part for part, _, _ in images if not (root / f"labels{part}").is_dir()})
     notes += [f"images{part} is left out, as labels{part} is missing" for part in unlabelled]
+    for part in ("Tr", "Va"):
+        names = {image.name for of_part, image, _ in images if of_part == part}
+        for kind in ("images", "labels"):
+            notes += note_unused(root / f"{kind}{part}", partial(_is_named, names=names))
     return Found(tuple(cases), tuple(faults), tuple(notes))
+
+
+def _is_named(path: Path, *, names: Collection[str]) -> bool:
+    """Return whether a file has one of several names."""
+    return path.name in names
 
 
 def find_flare(source: Path) -> Found | None:
@@ -106,7 +116,12 @@ def find_flare(source: Path) -> Found | None:
             faults.append(f"{image.name}: no label map labels/{label_map.name}")
     if not cases and not faults:
         return None
-    return Found(tuple(cases), tuple(faults))
+    known = {f"{case.name}.nii.gz" for case in cases}
+    notes = (
+        *note_unused(root / "images", lambda path: bool(_FLARE.fullmatch(path.name))),
+        *note_unused(root / "labels", lambda path: path.name in known),
+    )
+    return Found(tuple(cases), tuple(faults), notes)
 
 
 def _read_amos(image: Path, label_map: Path) -> Sample:

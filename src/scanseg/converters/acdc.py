@@ -11,7 +11,7 @@ import numpy as np
 from scanseg.converters.arrays import read_npz, stack_slices, unplaced_image
 from scanseg.converters.published import note_missing, published_split
 from scanseg.converters.raw_layout import find_raw
-from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
 from scanseg.messages import counted
@@ -23,6 +23,7 @@ _ANY_PATIENT = re.compile(r"patient(?P<patient>\d{3})_.+")
 _SLICE = re.compile(r"case_(?P<patient>\d{3})_slice_?(?P<phase>ED|ES)_(?P<slice>\d+)\.npz")
 _VOLUME = re.compile(r"case_(?P<patient>\d{3})_volume_?(?P<phase>ED|ES)\.npz")
 _KEYS = ("img", "label")
+_PATIENT_FOLDER = re.compile(r"patient\d{3}")
 
 
 def find_official(source: Path) -> Found | None:
@@ -37,7 +38,7 @@ def find_official(source: Path) -> Found | None:
         return None
     cases, faults, patients, beyond = [], [], [], []
     split = published_split("acdc")
-    for folder in sorted(path for path in root.iterdir() if re.fullmatch(r"patient\d{3}", path.name)):
+    for folder in sorted(path for path in root.iterdir() if _PATIENT_FOLDER.fullmatch(path.name)):
         patient = folder.name[-3:]
         if patient not in split:
             beyond.append(patient)
@@ -55,7 +56,8 @@ def find_official(source: Path) -> Found | None:
                 cases.append(SourceCase(stem, split[patient], partial(_read_frame, image, label_map)))
             else:
                 faults.append(f"{folder.name}: no {label_map.name} beside {image.name}")
-    return Found(tuple(cases), tuple(faults), _notes(patients, beyond))
+    others = note_unused(root, lambda path: path.is_file() or bool(_PATIENT_FOLDER.fullmatch(path.name)))
+    return Found(tuple(cases), tuple(faults), (*_notes(patients, beyond), *others))
 
 
 def find_mtunet(source: Path) -> Found | None:
@@ -74,6 +76,13 @@ def find_mtunet(source: Path) -> Found | None:
             slices[match["patient"], match["phase"]][int(match["slice"])] = path
         elif match := _VOLUME.fullmatch(path.name):
             volumes[match["patient"], match["phase"]] = path
+    others = [
+        note
+        for folder in ("train", "valid", "test")
+        for note in note_unused(
+            root / folder, lambda path: bool(_SLICE.fullmatch(path.name) or _VOLUME.fullmatch(path.name))
+        )
+    ]
     if not slices and not volumes:
         return None
     split = published_split("acdc")
@@ -101,7 +110,8 @@ def find_mtunet(source: Path) -> Found | None:
         if patient in split
     )
     notes = ("these files have no spacing: it is set to 1, so distances are in voxels",)
-    return Found(cases, tuple(faults), (*notes, *_notes([patient for patient, _ in readers], [])))
+    patients = [patient for patient, _ in readers]
+    return Found(cases, tuple(faults), (*notes, *_notes(patients, []), *others))
 
 
 def find_nnunet(source: Path, *, spec: DatasetSpec) -> Found | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.converters.labels import renumber
-from scanseg.converters.sources import Found, Part, Sample, SourceCase
+from scanseg.converters.sources import Found, Part, Sample, SourceCase, note_unused
 from scanseg.imaging import read_image, read_label_map
 
 REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (1, 3), "enhancing tumour": (3,)}
@@ -57,7 +57,13 @@ def find_brats(source: Path, *, year: str) -> Found | None:
             continue
         *images, label_map = (path for path in files if path is not None)
         cases.append(SourceCase(name, parts[name], partial(_read, tuple(images), label_map, values)))
-    return Found(tuple(cases), tuple(faults))
+    known, parents = set(folders.values()), {folder.parent for folder in folders.values()}
+    notes = (
+        note
+        for parent in sorted(parents)
+        for note in note_unused(parent, lambda path: path.is_file() or path in known | parents)
+    )
+    return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
 def _draw_parts(names: list[str]) -> dict[str, Part]:

@@ -15,11 +15,11 @@ import numpy as np
 
 from scanseg.converters.sources import Found, NamedDataset, Part, Sample, SourceCase
 from scanseg.converters.writing import write_sample
-from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE
+from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE, find_name_fault
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.files import find_disk_fault, is_unused, new_folder, write_text
 from scanseg.imaging import compare_geometry
-from scanseg.messages import counted
+from scanseg.messages import counted, listed
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, Fold
 
@@ -171,7 +171,8 @@ def _with_test_cases(
 
 def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
     counts = Counter(case.name for case in cases)
-    return [f"case {name}: found {number} times" for name, number in counts.items() if number > 1]
+    faults = [f"case {name}: found {number} times" for name, number in counts.items() if number > 1]
+    return faults + [fault for name in counts if (fault := find_name_fault(name)) is not None]
 
 
 def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outcome:
@@ -208,7 +209,9 @@ def _sample_faults(sample: Sample, spec: DatasetSpec) -> list[str]:
     unknown = set(map(int, np.unique(sample.label_map.array))) - spec.known_values
     if unknown:
         known = ", ".join(map(str, sorted(spec.known_values)))
-        faults.append(f"unknown label values {', '.join(map(str, sorted(unknown)))}. The labels are {known}.")
+        faults.append(
+            f"unknown label values {listed(list(map(str, sorted(unknown))))}. The labels are {known}."
+        )
     return faults
 
 

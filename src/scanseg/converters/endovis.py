@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.sources import Found, Part, Sample, SourceCase, visible_files
+from scanseg.converters.sources import Found, Part, Sample, SourceCase, note_unused, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image, read_label_map
 
@@ -49,11 +49,16 @@ def find_videos(source: Path) -> Found | None:
         return None
     found = [_frame(video, frame) for video in videos for frame in visible_files(video / "left_frames")]
     unlabelled = [video.name for video in videos if _is_unlabelled_test(video)]
-    notes = (f"no masks, left out: {', '.join(unlabelled)}",) if unlabelled else ()
+    notes = [f"no masks, left out: {', '.join(unlabelled)}"] if unlabelled else []
+    notes += [
+        f"{video.name}: {note}"
+        for video in videos
+        for note in note_unused(video / "left_frames", lambda path: bool(_FRAME.fullmatch(path.name)))
+    ]
     return Found(
         cases=tuple(entry for entry in found if isinstance(entry, SourceCase)),
         faults=tuple(entry for entry in found if isinstance(entry, str)),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

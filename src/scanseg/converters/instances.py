@@ -10,7 +10,15 @@ from jaxtyping import Integer, UInt8
 from scipy import ndimage
 
 from scanseg.converters.pictures import as_colour
-from scanseg.converters.sources import Found, Part, Sample, SourceCase, first_folder, visible_files
+from scanseg.converters.sources import (
+    Found,
+    Part,
+    Sample,
+    SourceCase,
+    first_folder,
+    note_unused,
+    visible_files,
+)
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, Image, read_image, read_instance_map, read_label_map
 from scanseg.messages import counted
@@ -56,6 +64,7 @@ def find_neurips(source: Path) -> Found | None:
         found = _pair(root / folder / "images", root / folder / "labels", suffix="_label")
         cases += [SourceCase(name, part, read) for name, read in found[0].items()]
         faults += [f"{folder}: {fault}" for fault in found[1]]
+        notes += _notes(root / folder / "images", root / folder / "labels")
     return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
@@ -70,6 +79,7 @@ def find_numbered(source: Path) -> Found | None:
         parts = {source / "train": "train", source / "test": "test"}
     cases: list[SourceCase] = []
     faults: list[str] = []
+    notes: list[str] = []
     for folder, part in parts.items():
         if not (folder / "images").is_dir():
             continue
@@ -79,7 +89,8 @@ def find_numbered(source: Path) -> Found | None:
         found = _pair(folder / "images", folder / second, suffix="")
         cases += [SourceCase(name, part, read) for name, read in found[0].items()]
         faults += [f"{folder.name}: {fault}" for fault in found[1]]
-    return Found(tuple(cases), tuple(faults)) if cases or faults else None
+        notes += _notes(folder / "images", folder / second)
+    return Found(tuple(cases), tuple(faults), tuple(notes)) if cases or faults else None
 
 
 def find_volumes(source: Path) -> Found | None:
@@ -88,7 +99,18 @@ def find_volumes(source: Path) -> Found | None:
         return None
     readers, faults = _pair(source / "images", source / "instances", suffix="", read=_read_volume)
     cases = tuple(SourceCase(name, "train", read) for name, read in readers.items())
-    return Found(cases, tuple(faults)) if cases or faults else None
+    notes = _notes(source / "images", source / "instances")
+    return Found(cases, tuple(faults), tuple(notes)) if cases or faults else None
+
+
+def _notes(*folders: Path) -> list[str]:
+    """Return notes on the content of folders that is no image file."""
+    return [note for folder in folders for note in note_unused(folder, _is_image)]
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a path is a file of a known ending."""
+    return path.is_file() and path.name.lower().endswith(tuple(DECODERS))
 
 
 def find_bowl(source: Path) -> Found | None:
@@ -112,7 +134,7 @@ def find_bowl(source: Path) -> Found | None:
             cases.append(SourceCase(folder.name, "train", partial(_read_masks, image, masks)))
         else:
             faults.append(f"{folder.name}: no masks in {folder.name}/masks")
-    return Found(tuple(cases), tuple(faults))
+    return Found(tuple(cases), tuple(faults), note_unused(root or source, set(folders).__contains__))
 
 
 def _pair(

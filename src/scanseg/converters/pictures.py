@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, visible_files
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, Image, read_image
 from scanseg.messages import counted
@@ -63,17 +63,29 @@ def find_masks(source: Path) -> Found | None:
     root = first_folder(source, (".", "Kvasir-SEG"), ("images",))
     if root is None or not (root / "masks").is_dir():
         return None
-    images, masks = (_by_name(root / folder) for folder in ("images", "masks"))
-    faults = [f"{images[name].name}: no mask in masks" for name in sorted(images.keys() - masks.keys())]
+    faults: list[str] = []
+    images, masks = (_by_name(root / folder, faults) for folder in ("images", "masks"))
+    faults += [f"{images[name].name}: no mask in masks" for name in sorted(images.keys() - masks.keys())]
     faults += [f"{masks[name].name}: no image in images" for name in sorted(masks.keys() - images.keys())]
     both = sorted(images.keys() & masks.keys())
     cases = tuple(SourceCase(name, "train", partial(_read, images[name], masks[name])) for name in both)
-    return Found(cases, tuple(faults))
+    notes = (note for folder in ("images", "masks") for note in note_unused(root / folder, _is_picture))
+    return Found(cases, tuple(faults), tuple(notes))
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a folder by their name without ending."""
-    return {path.stem: path for path in visible_files(folder) if path.name.lower().endswith(tuple(DECODERS))}
+def _by_name(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """Return the pictures of a folder by their name without ending, and add faults for equal names."""
+    named: dict[str, Path] = {}
+    for path in filter(_is_picture, visible_files(folder)):
+        if path.stem in named:
+            faults.append(f"{folder.name}: {named[path.stem].name} and {path.name} have one name")
+        named[path.stem] = path
+    return named
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a path is a file of a known ending."""
+    return path.is_file() and path.name.lower().endswith(tuple(DECODERS))
 
 
 def _read(image: Path, mask: Path) -> Sample:

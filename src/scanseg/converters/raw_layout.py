@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from scanseg.converters.labels import compare_labels
-from scanseg.converters.sources import Found, Sample, SourceCase
+from scanseg.converters.sources import Found, Sample, SourceCase, note_unused
 from scanseg.dataset import (
     DESCRIPTION_FILE,
     IMAGES_FOLDER,
@@ -14,6 +14,7 @@ from scanseg.dataset import (
     RawDataset,
     find_cases,
     find_splits,
+    list_unused,
     open_dataset,
 )
 from scanseg.documents import read_json
@@ -46,6 +47,7 @@ def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
     cases = [SourceCase(case.name, "train", partial(read_raw_case, case)) for case in dataset.cases]
     folds = _folds(dataset, faults)
     test, notes = _test_cases(source, dataset.spec, faults)
+    notes = (*list_unused(dataset), *notes)
     cases += [SourceCase(case.name, "test", partial(read_raw_case, case)) for case in test]
     written = _written_spec(dataset.spec) if spec is None else None
     return Found(tuple(cases), tuple(faults), notes, spec=written, folds=folds, about=_about(source))
@@ -119,4 +121,5 @@ def _test_cases(source: Path, spec: DatasetSpec, faults: list[str]) -> tuple[lis
             cases.append(RawCase(case.name, case.images, label_map))
         else:
             faults.append(f"case {case.name}: no label map {TEST_LABELS}/{label_map.name}")
-    return cases, ()
+    known = {case.label_map.name for case in cases if case.label_map is not None}
+    return cases, note_unused(source / TEST_LABELS, lambda path: path.name in known)

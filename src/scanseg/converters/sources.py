@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from scanseg.imaging import Image
+from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec, Fold
 
 Part = Literal["train", "validation", "test"]
+
+
+_SIDE_FILES = ("thumbs.db", "desktop.ini")
+"""Names in lower case of files of operating systems."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +109,23 @@ def visible_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def note_unused(folder: Path, is_used: Callable[[Path], bool]) -> tuple[str, ...]:
+    """Return a note on the visible content of a folder that is not converted, if any.
+
+    Args:
+        folder: Folder that holds cases. It may be missing.
+        is_used: Returns whether a file or folder belongs to a case.
+    """
+    if not folder.is_dir():
+        return ()
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _SIDE_FILES and not is_used(path)
+    )
+    if not names:
+        return ()
+    verb = "is" if len(names) == 1 else "are"
+    return (f"{counted(len(names), 'entry', 'entries')} of {folder.name} {verb} left out: {listed(names)}",)

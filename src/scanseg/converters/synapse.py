@@ -15,7 +15,15 @@ import numpy as np
 from scanseg.converters.arrays import read_hdf5, read_npz, stack_slices, unplaced_image
 from scanseg.converters.labels import renumber
 from scanseg.converters.published import note_missing, published_split
-from scanseg.converters.sources import Found, Part, Sample, SourceCase, first_folder, visible_files
+from scanseg.converters.sources import (
+    Found,
+    Part,
+    Sample,
+    SourceCase,
+    first_folder,
+    note_unused,
+    visible_files,
+)
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
 
@@ -71,8 +79,13 @@ def find_transunet(source: Path) -> Found | None:
         SourceCase(f"case{case}", "test", partial(_read_volume, path))
         for case, path in sorted(volumes.items())
     ]
-    notes = ("these files have no spacing: it is set to 1, so distances are in voxels",)
-    return Found(tuple(cases), tuple(faults), (*notes, *note_missing(split, {*slices, *volumes}, "cases")))
+    notes = (
+        "these files have no spacing: it is set to 1, so distances are in voxels",
+        *note_missing(split, {*slices, *volumes}, "cases"),
+        *note_unused(root / "train_npz", lambda path: bool(_SLICE.fullmatch(path.name))),
+        *note_unused(root / "test_vol_h5", lambda path: bool(_VOLUME.fullmatch(path.name))),
+    )
+    return Found(tuple(cases), tuple(faults), notes)
 
 
 def find_btcv(source: Path) -> Found | None:

@@ -1,5 +1,6 @@
 """Raw data sets in nnU-Net's layout: description, check, splits, fingerprint."""
 
+from scanseg.dataset.case_names import find_name_fault
 from scanseg.dataset.check import CheckReport, check_dataset
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
 from scanseg.dataset.digest import compute_dataset_digest
@@ -34,6 +35,7 @@ __all__ = [
     "count_values",
     "find_cases",
     "find_cases_of_files",
+    "find_name_fault",
     "find_splits",
     "list_unused",
     "open_dataset",

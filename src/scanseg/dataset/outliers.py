@@ -83,7 +83,7 @@ def _spacing_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
     usual = np.median(spacings if far.all() else spacings[~far], axis=0)
     named = [
         f"{cases[number].case} {join_sizes(spacings[number])}{unit_hint(spacings[number] / usual)}"
-        for number in np.flatnonzero(far)
+        for number in np.flatnonzero(far).tolist()
     ]
     return [
         f"{_cases(named)}: spacing ({_axes(usual)}) far from that of most cases, expected about {join_sizes(usual)} "
@@ -98,7 +98,7 @@ def _size_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
     if not far.any():
         return []
     usual = np.median(shapes[~far] if not far.all() else shapes, axis=0)
-    named = [f"{cases[number].case} {join_sizes(shapes[number])}" for number in np.flatnonzero(far)]
+    named = [f"{cases[number].case} {join_sizes(shapes[number])}" for number in np.flatnonzero(far).tolist()]
     return [
         f"{_cases(named)}: size ({_axes(usual)}) far from that of most cases, expected about {join_sizes(usual)} "
         f"voxels, got {listed(named)}. Check the files"
@@ -127,7 +127,7 @@ def _intensity_warnings(names: Sequence[str], ranges: Sequence[ChannelRange], ch
     low, high = (float(np.median([getattr(each, end) for each in usual])) for end in ("minimum", "maximum"))
     named = [
         f"{names[number]} {ranges[number].minimum:g} to {ranges[number].maximum:g}"
-        for number in np.flatnonzero(far)
+        for number in np.flatnonzero(far).tolist()
     ]
     return [
         f"{_cases(named)}: intensities of channel {channel} far from those of most cases, expected about {low:g} to "

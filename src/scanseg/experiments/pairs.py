@@ -263,8 +263,8 @@ def _predict(
                 progress=share,
             )
         )
-    dataset, shape = predictors[0].plan.dataset, needed[0].prepared.store.case(case).geometry.shape
-    with predictors[0].explained_memory(shape):
+    dataset, geometry = predictors[0].plan.dataset, needed[0].prepared.store.case(case).geometry
+    with predictors[0].explained_memory(geometry):
         return label_maps_of_groups(
             predictions,
             [[needed.index(each) for each in pair.configurations] for pair in wanted],

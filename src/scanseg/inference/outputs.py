@@ -117,7 +117,7 @@ def find_outputs(
         refuse_faults(where, [fault for case in unusable for fault in case.named_faults])
     else:
         faulty += unusable
-    names = [case.name for case in (*cases, *unusable)]
+    names = [*(case.name for case in cases), *(case.name for case in unusable)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
