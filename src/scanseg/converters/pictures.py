@@ -74,7 +74,7 @@ def find_masks(source: Path) -> Found | None:
 
 
 def _by_name(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """Return the pictures of a folder by their name without ending, and add faults for equal names."""
+    """Return the pictures of a folder by stem, and collect faults."""
     named: dict[str, Path] = {}
     for path in filter(_is_picture, visible_files(folder)):
         if path.stem in named:

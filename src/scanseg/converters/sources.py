@@ -112,7 +112,9 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def note_unused(folder: Path, is_used: Callable[[Path], bool]) -> tuple[str, ...]:
-    """Return a note on the visible content of a folder that is not converted, if any.
+    """Return a note on unused content of a folder.
+
+    Hidden files are not mentioned.
 
     Args:
         folder: Folder that holds cases. It may be missing.

@@ -11,7 +11,9 @@ _NOT_ON_WINDOWS = frozenset('<>:"|?*')
 
 
 def find_name_fault(name: str) -> str | None:
-    """Return the fault of a case name that cannot be the name of a folder.
+    """Return the fault of an invalid case name.
+
+    A case name becomes the name of a folder.
 
     Args:
         name: Name of a case.

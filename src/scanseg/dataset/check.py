@@ -199,7 +199,7 @@ def _warnings(
 
 
 def _measurements(findings: Sequence[CaseFindings]) -> list[CaseMeasurements]:
-    """Return spacing and shape of every case in the most frequent orientation, and its intensities."""
+    """Return the measurements of every case in the most frequent orientation."""
     counts = _count_orientations(findings)
     usual = min(counts, key=lambda codes: (-counts[codes], codes)) if counts else None
     measured = []

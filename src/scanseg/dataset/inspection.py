@@ -89,7 +89,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
 def _check_label_map(
     case: RawCase, label_map: Image, counts: dict[int, int], spec: DatasetSpec, *, image: Image | None
 ) -> list[str]:
-    """Return a fault if a label map has values without a label, or equals its image."""
+    """Return a fault of unknown values, or an image as label map."""
     name = _label_map_name(case)
     if (
         image is not None
@@ -111,7 +111,9 @@ def _measure_range(channel: np.ndarray) -> ChannelRange:
 
 
 def _measure_crop(image: Image, label_map: Image | None, spec: DatasetSpec) -> tuple[float, int]:
-    """Return the fraction of voxels that cropping keeps, and the number of foreground voxels that it removes."""
+    """Return the fraction of voxels that cropping keeps.
+
+    The second result is the number of foreground voxels that it removes."""
     volume = as_volume(image.array, image.num_axes)
     start, size = find_nonzero_box(volume)
     kept = float(np.prod(size) / np.prod(volume.shape[1:]))

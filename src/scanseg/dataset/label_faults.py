@@ -1,4 +1,4 @@
-"""Faults of files that hold no labels: images, smoothed masks, masks of 255."""
+"""Faults of label maps: images, smoothed masks, masks of 255."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ _MOST_VOXELS = 1_000_000
 def describe_unknown_values(
     name: str, array: Shaped[np.ndarray, "..."] | None, counts: Mapping[int, int], spec: DatasetSpec
 ) -> str | None:
-    """Return the fault of a label map with values that no label has.
+    """Return the fault of values that no label has.
 
     Args:
         name: File name of the label map.
@@ -57,7 +57,7 @@ def describe_unknown_values(
 
 
 def describe_intensities(path: Path) -> str | None:
-    """Return the fault of a file that holds an image in place of a label map.
+    """Return the fault of an image in place of a label map.
 
     Args:
         path: File that cannot be read as a label map.
@@ -79,7 +79,9 @@ def describe_intensities(path: Path) -> str | None:
 
 
 def _is_piecewise_constant(array: Shaped[np.ndarray, "... x"]) -> bool:
-    """Return whether most nonzero voxels have the value of their neighbour along the last axis.
+    """Return whether most nonzero voxels equal their neighbour.
+
+    The neighbour is the next voxel along the last axis.
 
     Label maps and instance maps do. Intensities differ from voxel to voxel.
     """

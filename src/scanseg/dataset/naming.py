@@ -59,7 +59,7 @@ class GroupedFiles:
 
     @property
     def all_faults(self) -> list[str]:
-        """All faults, those of cases with the name of the case."""
+        """All faults. Faults of cases begin with the case name."""
         return [*self.faults, *(fault for case in self.faulty for fault in case.named_faults)]
 
 
@@ -110,7 +110,7 @@ def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
 
 
 def find_other_files(folder: Path, *, file_ending: str) -> list[Path]:
-    """Find the visible files of a folder with other endings, sorted by name.
+    """Find the visible files with other endings, sorted by name.
 
     `dataset.json` and files of operating systems are left out, and so are the voxels of images whose headers have the
     ending, and the spacings of TIFF files.
@@ -191,7 +191,7 @@ def group_files(
 
 
 def _without_faulty_names(grouped: GroupedFiles) -> GroupedFiles:
-    """Return the groups without cases whose names cannot be used, which become faults."""
+    """Return the groups, with invalid case names as faults."""
     faults = {name: find_name_fault(name) for name in grouped.cases}
     named = tuple(
         FaultyCase(name, grouped.cases[name], (fault,)) for name, fault in faults.items() if fault is not None
@@ -317,7 +317,9 @@ def _one_file_per_channel(files: Sequence[Path], file_ending: str, num_channels:
 
 
 def find_left_out(folder: Path, *, file_ending: str, only: Collection[Path] | None = None) -> list[str]:
-    """Describe the content of a folder that is not used: one sentence for each kind, with the first ten names.
+    """Describe the content of a folder that is not used.
+
+    Each kind has one sentence with the first ten names.
 
     Kinds are files of other endings, hidden images, and folders.
 

@@ -1,4 +1,4 @@
-"""Cases that are far from the others of their data set: spacing, size, intensities.
+"""Cases with unusual spacing, size or intensities in a data set.
 
 A value is far from the median of the others if three conditions hold. The ratio exceeds a factor. The difference
 exceeds the usual spread, which is estimated by the median absolute deviation. And few cases have a similar value, as
@@ -47,7 +47,7 @@ class ChannelRange:
 
 @dataclass(frozen=True)
 class CaseMeasurements:
-    """Measurements of one case that are compared with those of other cases."""
+    """Measurements of one case, for comparison with the other cases."""
 
     case: str
     spacing: tuple[float, ...]
@@ -58,7 +58,7 @@ class CaseMeasurements:
 
 
 def find_outliers(cases: Sequence[CaseMeasurements], channel_names: Sequence[str]) -> list[str]:
-    """Return one warning for each property in which cases are far from the others.
+    """Return a warning for each property with outliers.
 
     Args:
         cases: Measurements of all cases with the same number of axes.
@@ -75,7 +75,7 @@ def find_outliers(cases: Sequence[CaseMeasurements], channel_names: Sequence[str
 
 
 def _spacing_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
-    """Return a warning if spacings are far from those of other cases."""
+    """Return a warning if spacings are outliers."""
     spacings = np.array([case.spacing for case in cases])
     far = _far(spacings, factor=SPACING_FACTOR, always=_SPACING_ALWAYS).any(axis=1)
     if not far.any():
@@ -92,7 +92,7 @@ def _spacing_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
 
 
 def _size_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
-    """Return a warning if sizes in voxels are far from those of other cases."""
+    """Return a warning if sizes in voxels are outliers."""
     shapes = np.array([case.shape for case in cases], dtype=float)
     far = _far(shapes, factor=_SIZE_FACTOR).any(axis=1)
     if not far.any():
@@ -106,7 +106,7 @@ def _size_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
 
 
 def _intensity_warnings(names: Sequence[str], ranges: Sequence[ChannelRange], channel: str) -> list[str]:
-    """Return a warning if intensities of a channel are far from those of other cases.
+    """Return a warning if intensities of a channel are outliers.
 
     Only channels are compared whose values have a unit (CT, 8-bit colours, no normalization). The scale of others, such
     as MRI, differs from scanner to scanner, and each image is normalized by itself.
@@ -142,7 +142,7 @@ _KINDS_WITH_UNIT = frozenset({"ct", "nonorm", "r", "g", "b", "red", "green", "bl
 def _far(
     values: Float[np.ndarray, "case property"], *, factor: float, always: float = np.inf
 ) -> Bool[np.ndarray, "case property"]:
-    """Return which positive values are far from those of the other cases.
+    """Return a mask of the positive values that are outliers.
 
     Args:
         values: One row for each case.
@@ -174,7 +174,9 @@ def join_sizes(sizes: Sequence[float] | np.ndarray) -> str:
 
 
 def unit_hint(ratios: Sequence[float] | np.ndarray) -> str:
-    """Return the unit that explains a spacing, in brackets, or an empty text.
+    """Return the probable unit of a spacing, in brackets.
+
+    The text is empty if no unit explains the spacing.
 
     Args:
         ratios: Ratio of the spacing to the usual one along each axis.

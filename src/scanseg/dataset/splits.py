@@ -53,7 +53,7 @@ def splits_file(dataset: RawDataset) -> Path | None:
 
 
 def _splits_files(dataset: RawDataset) -> list[Path]:
-    """Return all splits files of a data set. The first one is used."""
+    """Return all splits files of a data set by priority."""
     folder = dataset.path.resolve()
     nnunet_folder = folder.parent.parent / "nnUNet_preprocessed" / folder.name
     paths = (
@@ -96,7 +96,7 @@ def check_splits(dataset: RawDataset) -> tuple[list[str], list[str]]:
 
 
 def list_unused(dataset: RawDataset) -> tuple[str, ...]:
-    """Describe the content of a data set that no training uses: files, and cases in no fold.
+    """Describe files and cases of a data set that no training uses.
 
     Args:
         dataset: The data set.

@@ -101,7 +101,7 @@ def find_pairs(
 
 
 def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
-    """Describe the files of a folder that are no label maps: hidden ones, and unknown endings.
+    """Describe hidden files and files of unknown endings.
 
     Files that predictions and data sets have beside label maps are not mentioned.
 
@@ -206,7 +206,7 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
 
 
 def _mask_faults(pair: Pair, predicted: frozenset[int], referred: frozenset[int]) -> list[str]:
-    """Return a fault if one map is a mask of 255 and the other has the label 1."""
+    """Return a fault if a mask of 255 meets the label 1."""
     hints = (
         (pair.prediction, _mask_hint(predicted, referred - {0})),
         (pair.reference, _mask_hint(referred, predicted - {0})),
@@ -219,7 +219,7 @@ def _mask_faults(pair: Pair, predicted: frozenset[int], referred: frozenset[int]
 
 
 def _mask_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
-    """Return the advice for a mask of 0 and 255 in place of the label 1."""
+    """Return the advice for a mask of 0 and 255, if any."""
     if values - {0} == {255} and labels == {1}:
         return "Replace 255 by 1: (array == 255).astype('uint8')."
     return None

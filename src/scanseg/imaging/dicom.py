@@ -16,7 +16,7 @@ _MOST_OPENED = 200
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is a DICOM file, by its ending or its first bytes.
+    """Return whether a file is DICOM, by ending or content.
 
     Args:
         path: File with or without an ending.
@@ -32,7 +32,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def find_dicom(paths: Iterable[Path]) -> list[Path]:
-    """Return the DICOM files among files, and those in folders among them.
+    """Return the DICOM files among files and in folders.
 
     At most 200 files are opened.
 

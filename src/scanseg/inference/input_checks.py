@@ -48,7 +48,7 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
 
 
 def intensity_warnings(image: Image, plan: Plan) -> list[str]:
-    """Return warnings about constant channels, and about CT that is not in Hounsfield units.
+    """Return warnings about constant channels and shifted CT.
 
     Args:
         image: Image to segment.
@@ -84,7 +84,9 @@ def image_warnings(image: Image, plan: Plan) -> str | None:
 
 
 def header_warnings(paths: Sequence[Path], plan: Plan) -> str | None:
-    """Return the warnings about the header of an image, without reading its voxels.
+    """Return the warnings about the header of an image.
+
+    The voxels are not read.
 
     Args:
         paths: Files of the image.
@@ -101,7 +103,9 @@ def header_warnings(paths: Sequence[Path], plan: Plan) -> str | None:
 
 
 def check_size(image: Image, plan: Plan) -> None:
-    """Check before memory is allocated that resampling does not make an image absurdly large.
+    """Refuse images that resampling makes absurdly large.
+
+    No memory is allocated for them.
 
     Args:
         image: Image to segment.
@@ -139,7 +143,7 @@ def check_size(image: Image, plan: Plan) -> None:
 
 
 def _oriented(values: Sequence[float], image: Image, plan: Plan) -> tuple[float, ...]:
-    """Return values along the axes of an image in the order of the plan's orientation."""
+    """Return values of axes in the plan's orientation."""
     codes, wanted = axis_codes(image), plan.preprocessing.orientation
     if codes is None or wanted is None:
         return tuple(values)
@@ -153,7 +157,7 @@ def _joined(warnings: Sequence[str | None]) -> str | None:
 
 
 def growth_hint(geometry: CaseGeometry) -> str:
-    """Return a sentence for messages about memory if resampling made an image much larger.
+    """Return a hint if resampling makes an image much larger.
 
     Args:
         geometry: Geometry of the network's grid in the source.

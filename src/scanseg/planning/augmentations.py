@@ -123,7 +123,9 @@ def names_sides(dataset: DatasetSpec) -> bool:
 
 
 def sided_labels(dataset: DatasetSpec) -> list[str]:
-    """Return the labels whose names hold a side of the body, such as `kidney_left`.
+    """Return the labels that name a side of the body.
+
+    An example is `kidney_left`.
 
     Args:
         dataset: Data set with the names of labels.

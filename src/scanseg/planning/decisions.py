@@ -1,4 +1,4 @@
-"""The decisions of a plan in words: one line for each, with its reason."""
+"""Decisions of a plan in words, with their reasons."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,9 @@ _AXES = ("z", "y", "x")
 
 
 def describe_decisions(plan: Plan) -> list[str]:
-    """Return what a plan decides about mirroring, sides and normalization, and why.
+    """Describe the decisions of a plan and their reasons.
+
+    They are about mirroring, sides and normalization.
 
     Args:
         plan: The plan.
@@ -32,7 +34,9 @@ def describe_decisions(plan: Plan) -> list[str]:
 def describe_dataset(
     dataset: DatasetSpec, *, num_axes: int, orientation: str | None, kept: float
 ) -> list[str]:
-    """Return what the recipes with planned patches decide for a data set, and why.
+    """Describe the decisions that follow from a data set alone.
+
+    All recipes with planned patches take them.
 
     Args:
         dataset: Names of channels and labels.

@@ -82,7 +82,7 @@ def preprocess_image(
 
 
 def _check_memory(geometry: CaseGeometry, *, num_channels: int) -> None:
-    """Check before resampling that the result fits into the memory of this computer.
+    """Check before resampling that the result fits into memory.
 
     Raises:
         InputError: It does not. The message names the spacing, which is the usual cause.

@@ -8,7 +8,9 @@ from scanseg.specs.base import Document
 
 
 class WarnedRecord(Document):
-    """A record of files, some of which may be left out. Without warnings, its JSON has no such field."""
+    """A record with warnings about its input.
+
+    Without warnings, its JSON has no such field."""
 
     warnings: tuple[str, ...] = ()
     """Unusual properties of the input, such as files that are left out."""
