@@ -157,7 +157,7 @@ def _is_current(
 def _report_warnings(
     cases: Sequence[CaseOutputs], plan: Plan, warnings: Sequence[str], *, progress: ProgressCallback
 ) -> None:
-    """Report warnings about the folders and about the headers of all images before the first case."""
+    """Report warnings about folders and headers before the first case."""
     found = {outputs.case.name: header_warnings(outputs.case.images, plan) for outputs in cases}
     named = [f"case {name}: {warning}" for name, warning in found.items() if warning is not None]
     if warnings or named:
