@@ -172,7 +172,7 @@ DAMAGES = [
     ("pixdim[0]", np.nan, "pixdim: expected finite numbers, got nan"),
     ("pixdim[2]", np.nan, "pixdim: expected finite numbers"),
     ("pixdim[3]", np.inf, "pixdim: expected finite numbers"),
-    ("scl_slope", np.nan, "finite numbers in scl_slope and scl_inter, got nan and 0"),
+    ("scl_inter", np.nan, "finite numbers in scl_slope and scl_inter, got 1 and nan"),
     ("scl_slope", np.inf, "finite numbers in scl_slope and scl_inter, got inf"),
     ("scl_inter", -np.inf, "finite numbers in scl_slope and scl_inter, got 1 and -inf"),
     ("srow_x[0]", np.nan, "sform: expected finite numbers, got nan"),

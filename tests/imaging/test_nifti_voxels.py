@@ -62,9 +62,10 @@ def test_slope_and_intercept_are_applied_once(tmp_path, rng, kind, slope, interc
     np.testing.assert_array_equal(image.array[0], SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
 
 
-def test_a_slope_of_zero_means_no_scaling(tmp_path):
+@pytest.mark.parametrize("slope", [0, np.nan])
+def test_a_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope):
     array = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
-    image = read_image(write_raw(tmp_path / "a.nii", array, slope=0, intercept=7))
+    image = read_image(write_raw(tmp_path / "a.nii", array, slope=slope, intercept=7))
     assert image.array.dtype == np.int16
     np.testing.assert_array_equal(image.array[0], array.T)
 

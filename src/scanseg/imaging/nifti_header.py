@@ -223,12 +223,14 @@ def _read_offset(path: Path, raw: "Nifti1Header") -> int:
 def _read_scale(path: Path, raw: "Nifti1Header", *, is_colour: bool) -> tuple[float, float] | None:
     """Return slope and intercept. `None`: no scaling."""
     slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # as nibabel: no scaling
+        return None
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise InputError(
             f"{path}: expected finite numbers in scl_slope and scl_inter, got {slope:g} and {intercept:g} (NaN is not "
             "a number). Fix the header."
         )
-    if slope == 0 or (slope, intercept) == (1, 0):
+    if (slope, intercept) == (1, 0):
         return None
     if is_colour:
         raise InputError(
