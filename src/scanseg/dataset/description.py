@@ -70,7 +70,7 @@ def read_description(folder: Path) -> Description:
             "file_ending": content.get("file_ending") or _ending_of(listed),
         }
         num_training = _num_training(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: unknown form ({shortened(str(error), _MAX_FAULT)}).") from error
     missing = [name for name, value in fields.items() if value is None and name != "regions_class_order"]
     if missing:

@@ -142,7 +142,7 @@ def _check_names(splits: Splits, dataset: RawDataset) -> list[str]:
         if unknown:
             several = "case" if len(unknown) == 1 else "cases"
             faults.append(
-                f"fold {number}: {several} {listed(unknown)} not in the data set. Correct the names."
+                f"fold {number}: {several} {listed([*map(shortened, unknown)])} not in the data set. Correct the names."
             )
         if not fold.train:
             faults.append(f"fold {number}: no training cases. Name some, or remove the fold.")
@@ -150,7 +150,7 @@ def _check_names(splits: Splits, dataset: RawDataset) -> list[str]:
             repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
             if repeated:
                 faults.append(
-                    f"fold {number}: {listed(repeated)} more than once in {part}. Name each case once."
+                    f"fold {number}: {listed([*map(shortened, repeated)])} more than once in {part}. Name each case once."
                 )
     return faults
 

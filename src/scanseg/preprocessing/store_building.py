@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from scanseg.dataset import RawCase, RawDataset, check_values, count_values, read_case
+from scanseg.dataset import RawCase, RawDataset, check_values, count_values, measure_ranges, read_case
 from scanseg.errors import InputError, refuse_faults
 from scanseg.files import is_unused, make_folder, temporary_path, write_text
 from scanseg.messages import listed
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.compressed import open_array, write_array
+from scanseg.preprocessing.normalization import find_range_faults
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
     IMAGE_FILE,
@@ -74,6 +75,9 @@ def build_store(
     with lock_store(folder):
         _claim_folder(folder, wanted)
         records = {case.name: _read_record(folder, case, dataset.spec) for case in dataset.cases}
+        for stored in _read_finished(folder):
+            if records.get(stored.case) not in (None, stored):
+                records[stored.case] = None  # a damaged record
         missing = [case for case in dataset.cases if records[case.name] is None]
         if missing:
             _mark_unfinished(folder)
@@ -137,6 +141,12 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
     (folder / CASES_FOLDER).mkdir(exist_ok=True)
 
 
+def _read_finished(folder: Path) -> tuple[StoredCase, ...]:
+    """Return the cases in the index of a finished store. Empty: the store is not finished."""
+    path = folder / INDEX_FILE
+    return _read_index(path).cases if path.is_file() else ()
+
+
 def _mark_unfinished(folder: Path) -> None:
     """Make a finished store an unfinished one, before its cases are replaced."""
     if (folder / INDEX_FILE).is_file():
@@ -195,8 +205,11 @@ def _store_case(
 ) -> StoredCase:
     """Preprocess a case and write its folder."""
     sources = _describe_sources(case)
-    image, label_map = read_case(case)
+    image, label_map = read_case(case, num_channels=spec.num_channels)
     refuse_faults(f"case {case.name}", check_values(case, count_values(label_map.array), spec))
+    ranges = measure_ranges(image.array)
+    faults = find_range_faults(ranges, preprocessing.normalizations, spec.channel_names)
+    refuse_faults(f"case {case.name}", faults)
     try:
         preprocessed = preprocess_case(image, label_map.array[0], preprocessing)
         array = _to_half(preprocessed.image)
