@@ -8,6 +8,14 @@ from statistics import median
 
 from scanseg.dataset.description import DESCRIPTION_FILE
 from scanseg.dataset.inspection import CaseFindings, inspect_case
+from scanseg.dataset.intensities import (
+    ChannelRanges,
+    colour_ranges,
+    describe_colours,
+    find_mixed_scales,
+    find_unusual_ct,
+    join_ranges,
+)
 from scanseg.dataset.outliers import CaseMeasurements, find_outliers
 from scanseg.dataset.raw import RawDataset
 from scanseg.dataset.splits import check_splits
@@ -38,6 +46,10 @@ class CheckReport:
     """Number of voxels of each label or region over all cases."""
     label_cases: dict[str, int]
     """Number of cases with each label or region."""
+    channel_names: tuple[str, ...]
+    """Names of the channels."""
+    intensity_ranges: ChannelRanges
+    """Type and range of each channel over all cases."""
     warnings: tuple[str, ...]
     """Unusual properties that do not prevent training."""
     kept: float = 1.0
@@ -64,6 +76,7 @@ class CheckReport:
             f"shape ({', '.join(axes)}): {shapes} voxels",
             f"spacing ({', '.join(axes)}): {spacings} mm",
             *([f"orientation: {orientations}"] if orientations else []),
+            *describe_colours(self.intensity_ranges, self.channel_names),
             *labels,
             *self.decisions,
             *first_lines([f"warning: {warning}" for warning in self.warnings]),
@@ -81,6 +94,7 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     - channels or a label map on another grid than the image,
     - unknown label values,
     - images of two and of three axes in one data set,
+    - colours of different scales, such as 8 and 16 bits,
     - a number of cases that differs from `numTraining` in `dataset.json`,
     - folds with unknown cases, without training cases, or with a case in both parts.
 
@@ -88,7 +102,7 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
 
     - files and cases that are not used: other endings, hidden images, folders, cases in no fold,
     - labels that never occur, cases without foreground or annotation, foreground that cropping removes,
-    - cases whose spacing, size or intensities are far from those of the others (`scanseg.dataset.outliers`),
+    - cases whose spacing, size or intensities are far from the other cases (`scanseg.dataset.outliers`),
     - different orientations, a constant channel among others, folds without validation cases.
 
     Args:
@@ -108,6 +122,9 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     if not findings:
         faults.append("no cases. Add images and label maps.")
     faults += _check_axes(findings)
+    faults += find_mixed_scales(
+        colour_ranges({found.case: found.intensity_ranges for found in findings}, dataset.spec.channel_names)
+    )
     faults += _check_number(dataset)
     split_faults, split_warnings = check_splits(dataset)
     refuse_faults(dataset.path, faults + split_faults)
@@ -127,6 +144,7 @@ def _report(
         name: sum(any(value in found.value_counts for value in values) for found in findings)
         for name, values in spec.foreground.items()
     }
+    ranges = join_ranges([found.intensity_ranges for found in findings])
     shapes = [found.shape for found in findings if found.shape]
     spacings = [found.spacing for found in findings if found.spacing]
     return CheckReport(
@@ -139,9 +157,12 @@ def _report(
         orientations=dict(_count_orientations(findings).most_common()),
         label_voxels=label_voxels,
         label_cases=label_cases,
+        channel_names=spec.channel_names,
+        intensity_ranges=ranges,
         warnings=(
             *dataset.warnings,
             *_orientation_warnings(findings),
+            *find_unusual_ct(ranges, spec.channel_names),
             *find_outliers(_measurements(findings), spec.channel_names),
             *_warnings(spec, findings, label_voxels),
             *split_warnings,

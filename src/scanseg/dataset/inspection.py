@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scanseg.dataset.intensities import ChannelRanges, measure_ranges
 from scanseg.dataset.label_faults import describe_intensities, describe_unknown_values
 from scanseg.dataset.outliers import ChannelRange
 from scanseg.dataset.raw import RawCase
@@ -40,6 +41,8 @@ class CaseFindings:
     """Intensities of each channel. Empty: the image cannot be read."""
     kept: float | None = None
     """Fraction of the voxels inside the smallest box of all nonzero voxels. `None`: the image cannot be read."""
+    intensity_ranges: ChannelRanges = ()
+    """Type and range of each channel. Empty: the image cannot be read."""
     cropped_foreground: int = 0
     """Foreground voxels outside that box, which cropping removes."""
 
@@ -56,7 +59,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
     """
     faults: list[str] = []
     warnings: list[str] = []
-    image, label_map = _read_image(case, faults), _read_label_map(case, faults)
+    image, label_map = _read_image(case, spec, faults), _read_label_map(case, faults)
     warnings += [warning for read in (image, label_map) if read is not None for warning in read.warnings]
     counts: dict[int, int] = {}
     if image is not None:
@@ -71,6 +74,7 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
                 f"image and label map differ in {', '.join(differences)}. Save the label map on the grid of the "
                 "image."
             )
+    ranges = () if image is None else measure_ranges(image.array)
     kept, cropped = (None, 0) if image is None else _measure_crop(image, label_map, spec)
     return CaseFindings(
         case=case.name,
@@ -80,7 +84,8 @@ def inspect_case(case: RawCase, spec: DatasetSpec) -> CaseFindings:
         value_counts=counts,
         faults=tuple(faults),
         warnings=tuple(warnings),
-        channels=() if image is None else tuple(map(_measure_range, image.array)),
+        channels=tuple(ChannelRange(each.minimum, each.maximum) for each in ranges),
+        intensity_ranges=ranges,
         kept=kept,
         cropped_foreground=cropped,
     )
@@ -105,15 +110,11 @@ def _check_label_map(
     return [] if fault is None else [fault]
 
 
-def _measure_range(channel: np.ndarray) -> ChannelRange:
-    """Return the range of the intensities of a channel."""
-    return ChannelRange(float(channel.min()), float(channel.max()))
-
-
 def _measure_crop(image: Image, label_map: Image | None, spec: DatasetSpec) -> tuple[float, int]:
     """Return the fraction of voxels that cropping keeps.
 
-    The second result is the number of foreground voxels that it removes."""
+    The second result is the number of foreground voxels that it removes.
+    """
     volume = as_volume(image.array, image.num_axes)
     start, size = find_nonzero_box(volume)
     kept = float(np.prod(size) / np.prod(volume.shape[1:]))
@@ -140,10 +141,10 @@ def count_values(label_map: np.ndarray) -> dict[int, int]:
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def _read_image(case: RawCase, faults: list[str]) -> Image | None:
+def _read_image(case: RawCase, spec: DatasetSpec, faults: list[str]) -> Image | None:
     """Return the image, or `None` after adding a fault."""
     try:
-        return read_image(case.images)
+        return read_image(case.images, num_channels=spec.num_channels)
     except InputError as error:
         faults.append(str(error).rstrip("."))
         return None

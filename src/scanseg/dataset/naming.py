@@ -337,7 +337,9 @@ def find_left_out(folder: Path, *, file_ending: str, only: Collection[Path] | No
         for path in paths
         if path.name.startswith(".")
         and path.name.endswith(file_ending)
-        and path.name.removeprefix("._") not in names  # macOS keeps attributes of FILE in ._FILE
+        and not (
+            path.name.startswith("._") and path.name[2:] in names
+        )  # macOS keeps attributes of FILE in ._FILE
         and path.is_file()
     ]
     folders = [path.name for path in paths if path.is_dir() and not path.name.startswith(".")]

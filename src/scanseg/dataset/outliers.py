@@ -86,7 +86,7 @@ def _spacing_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
         for number in np.flatnonzero(far).tolist()
     ]
     return [
-        f"{_cases(named)}: spacing ({_axes(usual)}) far from that of most cases, expected about {join_sizes(usual)} "
+        f"{_cases(named)}: spacing ({_axes(usual)}) far from most cases, expected about {join_sizes(usual)} "
         f"mm, got {listed(named)}. Check the header"
     ]
 
@@ -100,7 +100,7 @@ def _size_warnings(cases: Sequence[CaseMeasurements]) -> list[str]:
     usual = np.median(shapes[~far] if not far.all() else shapes, axis=0)
     named = [f"{cases[number].case} {join_sizes(shapes[number])}" for number in np.flatnonzero(far).tolist()]
     return [
-        f"{_cases(named)}: size ({_axes(usual)}) far from that of most cases, expected about {join_sizes(usual)} "
+        f"{_cases(named)}: size ({_axes(usual)}) far from most cases, expected about {join_sizes(usual)} "
         f"voxels, got {listed(named)}. Check the files"
     ]
 
@@ -130,7 +130,7 @@ def _intensity_warnings(names: Sequence[str], ranges: Sequence[ChannelRange], ch
         for number in np.flatnonzero(far).tolist()
     ]
     return [
-        f"{_cases(named)}: intensities of channel {channel} far from those of most cases, expected about {low:g} to "
+        f"{_cases(named)}: intensities of channel {channel} far from most cases, expected about {low:g} to "
         f"{high:g}, got {listed(named)}. {advice}"
     ]
 

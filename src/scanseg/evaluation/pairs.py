@@ -113,7 +113,9 @@ def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
         return []
     names = {path.name for path in folder.iterdir() if path.is_file()}
     known = {name for name in names if name.lower().endswith(tuple(DECODERS))}
-    hidden = sorted(name for name in known if name.startswith(".") and name.removeprefix("._") not in names)
+    hidden = sorted(
+        name for name in known if name.startswith(".") and not (name.startswith("._") and name[2:] in names)
+    )
     others = sorted(
         name
         for name in names - known

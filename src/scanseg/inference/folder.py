@@ -106,7 +106,7 @@ def predict_folder(
     failed = tuple(map(_failed_entry, faulty))
     record = record.model_copy(update={"cases": (*done.values(), *failed)})
     write_text(output / RECORD_FILE, record.to_json())
-    _report_warnings(remaining, predictor.plan, record.warnings, progress=progress)
+    reported = _report_warnings(remaining, predictor.plan, record.warnings, progress=progress)
     for case in _predict_all(predictor, remaining, mirror=mirror, uncertainty=uncertainty, progress=progress):
         images = sources_of[case.case] if case.fault is None else None
         done[case.case] = case.model_copy(update={"sources": images})
@@ -114,6 +114,9 @@ def predict_folder(
         seconds = round(time.monotonic() - begin, 3)
         record = record.model_copy(update={"cases": (*entries, *failed), "seconds": seconds})
         write_text(output / RECORD_FILE, record.to_json())
+        if case.warning not in (None, reported.get(case.case)):
+            text = f"case {case.case}: {case.warning}"
+            progress(ProgressUpdate("predicting", len(done), len(outputs), case.case, warnings=(text,)))
     if not remaining:
         record = record.model_copy(update={"cases": (*done.values(), *failed)})
         write_text(output / RECORD_FILE, record.to_json())
@@ -156,13 +159,18 @@ def _is_current(
 
 def _report_warnings(
     cases: Sequence[CaseOutputs], plan: Plan, warnings: Sequence[str], *, progress: ProgressCallback
-) -> None:
-    """Report warnings about folders and headers before the first case."""
+) -> dict[str, str | None]:
+    """Report warnings about folders and headers before the first case.
+
+    Returns:
+        Warnings about the header of each case.
+    """
     found = {outputs.case.name: header_warnings(outputs.case.images, plan) for outputs in cases}
     named = [f"case {name}: {warning}" for name, warning in found.items() if warning is not None]
     if warnings or named:
         first = cases[0].case.name if cases else ""
         progress(ProgressUpdate("predicting", 0, len(cases), first, warnings=(*warnings, *named)))
+    return found
 
 
 def _failed_entry(case: FaultyCase) -> PredictedCase:

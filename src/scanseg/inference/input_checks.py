@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scanseg.dataset import measure_ranges
 from scanseg.errors import InputError
 from scanseg.imaging import Image, axis_codes, find_reorientation, read_geometry
+from scanseg.preprocessing import find_hidden_channels, find_range_faults
 from scanseg.specs import CaseGeometry, CTNormalization, Plan
 
 _SPACING_FACTOR = 2.0
@@ -41,7 +43,8 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
     if all(lowest / _SPACING_FACTOR <= size <= highest * _SPACING_FACTOR for size, lowest, highest in limits):
         return None
     own, lowest, highest = (
-        " x ".join(f"{size:.3g}" for size in each) for each in (spacing, *plan.spacing_range)
+        " x ".join(f"{size:.3g}" if size < 1000 else f"{size:g}" for size in each)
+        for each in (spacing, *plan.spacing_range)
     )
     usual = lowest if lowest == highest else f"{lowest} to {highest}"
     return f"spacing (z, y, x): expected about {usual} mm as in the training, got {own} mm. Check the header."
@@ -73,6 +76,22 @@ def intensity_warnings(image: Image, plan: Plan) -> list[str]:
     return warnings
 
 
+def range_warnings(image: Image, plan: Plan) -> list[str]:
+    """Return warnings about colours of another scale than the plan's, and about intensities outside its windows.
+
+    Args:
+        image: Image to segment.
+        plan: Plan with the normalization of each channel.
+    """
+    ranges, names = measure_ranges(image.array), plan.dataset.channel_names
+    normalizations = plan.preprocessing.normalizations
+    faults = [
+        *find_range_faults(ranges, normalizations, names),
+        *find_hidden_channels(ranges, normalizations, names),
+    ]
+    return [f"{fault}." for fault in faults]
+
+
 def image_warnings(image: Image, plan: Plan) -> str | None:
     """Return all warnings about an image in one text, or `None`.
 
@@ -80,7 +99,8 @@ def image_warnings(image: Image, plan: Plan) -> str | None:
         image: Image to segment.
         plan: Plan of the model.
     """
-    return _joined((*image.warnings, spacing_warning(image, plan), *intensity_warnings(image, plan)))
+    intensities = intensity_warnings(image, plan) or range_warnings(image, plan)
+    return _joined((*image.warnings, spacing_warning(image, plan), *intensities))
 
 
 def header_warnings(paths: Sequence[Path], plan: Plan) -> str | None:
