@@ -150,7 +150,8 @@ def _check_names(splits: Splits, dataset: RawDataset) -> list[str]:
             repeated = sorted(name for name, times in Counter(cases).items() if times > 1)
             if repeated:
                 faults.append(
-                    f"fold {number}: {listed([*map(shortened, repeated)])} more than once in {part}. Name each case once."
+                    f"fold {number}: {listed([*map(shortened, repeated)])} more than once in {part}. Name each case "
+                    "once."
                 )
     return faults
 
