@@ -51,7 +51,11 @@ def check(
     report = check_dataset(raw, context=context.for_images(raw.image_bytes))
     orientation = next(iter(report.orientations), None)
     decisions = describe_dataset(
-        raw.spec, num_axes=report.num_axes, orientation=orientation, kept=report.kept
+        raw.spec,
+        num_axes=report.num_axes,
+        orientation=orientation,
+        kept=report.kept,
+        ranges=report.intensity_ranges,
     )
     return replace(report, decisions=tuple(decisions))
 

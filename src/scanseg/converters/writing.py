@@ -7,7 +7,7 @@ import numpy as np
 
 from scanseg.converters.sources import Sample, SourceCase
 from scanseg.errors import InputError
-from scanseg.imaging import Image, write_image, write_instance_map, write_label_map
+from scanseg.imaging import Image, PictureHeader, write_image, write_instance_map, write_label_map
 
 
 def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending: str) -> None:
@@ -26,7 +26,7 @@ def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending:
         InputError: The format of the ending cannot store the case, or a file cannot be written.
     """
     part = "Ts" if case.part == "test" else "Tr"
-    image = _storable(sample.image)
+    image = _without_tag(_storable(sample.image))
     images = _make_folder(folder / f"images{part}")
     if file_ending == ".png":
         write_image(images / f"{case.name}_0000{file_ending}", image)
@@ -39,6 +39,11 @@ def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending:
     if sample.instances is not None:
         instances = sample.instances.array[0]
         write_instance_map(_make_folder(folder / f"instances{part}") / name, instances, like=image)
+
+
+def _without_tag(image: Image) -> Image:
+    """Return an image whose files hold the displayed picture, for programs that do not read orientation tags."""
+    return replace(image, header=None) if isinstance(image.header, PictureHeader) else image
 
 
 def _make_folder(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from scanseg.dataset.description import DESCRIPTION_FILE, read_description
 from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.inspection import check_values, count_values
+from scanseg.dataset.intensities import measure_ranges
 from scanseg.dataset.naming import FaultyCase, count_other_endings
 from scanseg.dataset.raw import (
     IMAGES_FOLDER,
@@ -38,6 +39,7 @@ __all__ = [
     "find_name_fault",
     "find_splits",
     "list_unused",
+    "measure_ranges",
     "open_dataset",
     "read_case",
     "read_description",

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from scanseg.dataset.intensities import ChannelRanges, join_ranges, measure_ranges
 from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
 from scanseg.imaging import SLICE_SPACING_MM, as_volume, axis_codes, find_nonzero_box, find_reorientation
@@ -30,6 +31,8 @@ class _Sample:
     num_axes: int
     intensities: np.ndarray
     """Sampled foreground intensities, (channel, sample). Without foreground it has no samples."""
+    ranges: ChannelRanges
+    """Range of each channel."""
 
 
 def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerprint:
@@ -65,6 +68,7 @@ def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerpr
         num_axes=samples[0].num_axes,
         cases=tuple(_reorient(sample.measures, orientation) for sample in samples),
         intensities=tuple(_describe(channel) for channel in intensities),
+        intensity_ranges=join_ranges([sample.ranges for sample in samples]),
         median_relative_size_after_crop=_median_kept(samples),
         orientation=orientation,
     )
@@ -72,7 +76,7 @@ def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerpr
 
 def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
     """Measure one case and draw intensities from its foreground."""
-    image, label_map = read_case(case)
+    image, label_map = read_case(case, num_channels=spec.num_channels)
     if image.num_channels != spec.num_channels:
         raise InputError(
             f"case {case.name}: expected {counted(spec.num_channels, 'channel')} as in dataset.json, got "
@@ -93,6 +97,7 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
         ),
         num_axes=image.num_axes,
         intensities=_draw(image.array, np.isin(label_map.array[0], values)),
+        ranges=measure_ranges(image.array),
     )
 
 

@@ -239,11 +239,12 @@ def _refuse_dataset(folder: Path, file_ending: str) -> None:
         )
 
 
-def read_case(case: RawCase) -> tuple[Image, Image]:
+def read_case(case: RawCase, *, num_channels: int | None = None) -> tuple[Image, Image]:
     """Read the image and the label map of a training case.
 
     Args:
         case: A case with a label map.
+        num_channels: Number of channels of the data set, see `read_image`.
 
     Raises:
         InputError: A file cannot be used, or image and label map are on different grids. The message names the case.
@@ -251,7 +252,8 @@ def read_case(case: RawCase) -> tuple[Image, Image]:
     if case.label_map is None:
         raise InputError(f"case {case.name}: no label map. Use a case of a training set.")
     try:
-        image, label_map = read_image(case.images), read_label_map(case.label_map)
+        image = read_image(case.images, num_channels=num_channels)
+        label_map = read_label_map(case.label_map)
     except InputError as error:
         raise InputError(f"case {case.name}: {error}") from error
     differences = compare_geometry(image, label_map)

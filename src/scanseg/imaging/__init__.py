@@ -8,6 +8,7 @@ from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
+from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.memory import physical_memory
 from scanseg.imaging.orientation import (
@@ -35,6 +36,7 @@ __all__ = [
     "MEDICAL_DECODERS",
     "SLICE_SPACING_MM",
     "Image",
+    "PictureHeader",
     "as_volume",
     "axis_codes",
     "companion_path",

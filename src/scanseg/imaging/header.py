@@ -1,4 +1,4 @@
-"""Position fields of medical files, which maps on the same grid repeat."""
+"""Position fields of images, which maps on the same grid repeat."""
 
 from dataclasses import dataclass
 
@@ -35,6 +35,14 @@ class ImageGrid:
                 (self.direction, other.direction),
             )
         )
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """Orientation tag of a picture: the way from the stored pixels to the displayed picture."""
+
+    orientation: int
+    """Value of the tag from 2 to 8."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ from jaxtyping import Integer, Shaped
 
 from scanseg.documents import read_json
 from scanseg.errors import InputError
-from scanseg.imaging.exif import as_displayed, read_orientation
+from scanseg.imaging.exif import (
+    ORIENTATION_TAG,
+    STORED_AS_DISPLAYED,
+    as_displayed,
+    as_stored,
+    read_orientation,
+)
+from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import count_itk_channels, read_itk
 from scanseg.imaging.tiff import (
@@ -65,7 +72,7 @@ def read_pillow(path: Path, *, indices: bool) -> Image:
         orientation = read_orientation(picture)
     if has_alpha:
         array = _without_alpha(path, array)
-    return raster_image(as_displayed(array, orientation))
+    return raster_image(as_displayed(array, orientation), orientation=orientation)
 
 
 def count_pillow_channels(path: Path) -> int:
@@ -87,7 +94,7 @@ def count_pillow_channels(path: Path) -> int:
         return 1 if picture.mode in (*_GREY_MODES, "LA") else 3
 
 
-def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | None = None) -> Image:
+def read_tiff(path: Path, *, indices: bool, num_channels: int | None = None) -> Image:
     """Read a TIFF file as it is displayed.
 
     It holds one grey or colour picture, or one stack along z. An orientation tag is applied. The spacing comes from a
@@ -96,7 +103,7 @@ def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | No
     Args:
         path: The file.
         indices: Read the stored values (for label maps): palette indices instead of colours, and no inversion of
-            pictures in which 0 is white. `None`: stored values, also of files that are no label maps.
+            pictures in which 0 is white.
         num_channels: Number of channels of the data set. If it is 1, planes that may be slices are slices. `None`:
             unknown.
 
@@ -114,12 +121,14 @@ def read_tiff(path: Path, *, indices: bool | None = None, num_channels: int | No
     array = _channels_first(path, array, axes)
     for index in sorted(alpha, reverse=True):
         array = _without_alpha(path, array, index)
-    if indices is False:
+    if not indices:
         array = _as_intensities(array, header)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     spacing = _companion_spacing(path, array.ndim - 1)
-    image = raster_image(as_displayed(array, header.orientation), spacing=spacing)
+    image = raster_image(
+        as_displayed(array, header.orientation), spacing=spacing, orientation=header.orientation
+    )
     is_unused = spacing is None and image.num_axes == 3 and header.voxel_size is not None
     return replace(image, warnings=(_unused_size(path, header),)) if is_unused else image
 
@@ -138,33 +147,50 @@ def count_tiff_channels(path: Path) -> int:
     return read_header(path).num_channels
 
 
-def write_pillow(path: Path, pixels: Integer[np.ndarray, "y x *colour"]) -> None:
+def write_pillow(
+    path: Path, pixels: Integer[np.ndarray, "y x *colour"], *, orientation: int = STORED_AS_DISPLAYED
+) -> None:
     """Write a grey or colour picture.
 
     Args:
         path: The file.
-        pixels: Shape (y, x) for grey, (y, x, 3) for colour.
+        pixels: Displayed picture of shape (y, x) for grey, (y, x, 3) for colour.
+        orientation: Orientation tag from 1 to 8. BMP files do not hold it.
     """
     import PIL.Image
 
-    PIL.Image.fromarray(pixels).save(path)
+    if orientation == STORED_AS_DISPLAYED or path.suffix.lower() == ".bmp":
+        PIL.Image.fromarray(pixels).save(path)
+        return
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    channels_first = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    stored = as_stored(channels_first, orientation)
+    stored = stored if pixels.ndim == 2 else np.moveaxis(stored, 0, -1)
+    PIL.Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
 
 
-def write_tiff(path: Path, label_map: Integer[np.ndarray, "*spatial"]) -> None:
+def write_tiff(
+    path: Path, label_map: Integer[np.ndarray, "*spatial"], *, orientation: int = STORED_AS_DISPLAYED
+) -> None:
     """Write a compressed label map.
 
     Args:
         path: The file.
-        label_map: Label values of shape (z, y, x) or (y, x).
+        label_map: Label values of the displayed picture, of shape (z, y, x) or (y, x).
+        orientation: Orientation tag from 1 to 8.
     """
     import tifffile
 
+    has_tag = orientation != STORED_AS_DISPLAYED
+
     tifffile.imwrite(
         path,
-        label_map,
+        np.ascontiguousarray(as_stored(label_map, orientation)),
         photometric="minisblack",
         compression="zlib",
         metadata={"axes": "ZYX"[3 - label_map.ndim :]},
+        extratags=[(ORIENTATION_TAG, "H", 1, orientation, False)] if has_tag else (),
     )
 
 
@@ -180,13 +206,17 @@ def companion_path(path: Path) -> Path:
 
 
 def raster_image(
-    array: Shaped[np.ndarray, "channel *spatial"], *, spacing: tuple[float, ...] | None = None
+    array: Shaped[np.ndarray, "channel *spatial"],
+    *,
+    spacing: tuple[float, ...] | None = None,
+    orientation: int = STORED_AS_DISPLAYED,
 ) -> Image:
     """Return an array as an image with the geometry of raster images.
 
     Args:
         array: Shape (channel, y, x) or (channel, z, y, x).
         spacing: Millimetres per pixel along each spatial axis. `None`: 1.
+        orientation: Orientation tag of the file, which has been applied.
     """
     num_axes = array.ndim - 1
     return Image(
@@ -194,6 +224,7 @@ def raster_image(
         spacing=spacing or (1.0,) * num_axes,
         origin=(0.0,) * num_axes,
         direction=tuple(float(value) for value in np.eye(num_axes).ravel()),
+        header=None if orientation == STORED_AS_DISPLAYED else PictureHeader(orientation),
     )
 
 

@@ -20,15 +20,17 @@ HIGHEST_INSTANCE = 2**31 - 1
 """Highest number of an instance map."""
 
 
-def read_image(paths: str | Path | Sequence[str | Path]) -> Image:
+def read_image(paths: str | Path | Sequence[str | Path], *, num_channels: int | None = None) -> Image:
     """Read an image from one file, or from one file per channel.
 
     One file may hold several channels: a colour raster, a vector image, or a NIfTI file of four axes (the last is
-    the channel). Voxels keep the type of the file. Orientation tags of JPEG files are ignored: pixels stay in stored
-    order.
+    the channel). Voxels keep the type of the file. Orientation tags of JPEG, PNG and TIFF files are applied: the array
+    is the displayed picture.
 
     Args:
         paths: One file, or one file for each channel in order.
+        num_channels: Number of channels of the data set. If it is 1, the planes of TIFF files that may be slices or
+            colours are slices. `None`: unknown.
 
     Returns:
         The image of shape (channel, z, y, x) or (channel, y, x), with its geometry.
@@ -39,7 +41,7 @@ def read_image(paths: str | Path | Sequence[str | Path]) -> Image:
         UsageError: `paths` is not a path or a list of paths.
     """
     files = _files_of(paths)
-    images = [_read_file(file, indices=False) for file in files]
+    images = [_read_file(file, indices=False, num_channels=num_channels) for file in files]
     if len(images) == 1:
         return images[0]
     _check_channels(files, images)
@@ -185,7 +187,7 @@ def _files_of(paths: object) -> list[Path]:
     return [Path(path) for path in paths]
 
 
-def _read_file(path: Path, *, indices: bool) -> Image:
+def _read_file(path: Path, *, indices: bool, num_channels: int | None = None) -> Image:
     """Read one file and check its values and spacing."""
     _check_exists(path)
     decoder = DECODERS[file_ending(path)]
@@ -194,7 +196,7 @@ def _read_file(path: Path, *, indices: bool) -> Image:
     elif decoder == "itk":
         image = read_itk(path)
     elif decoder == "tiff":
-        image = read_tiff(path)
+        image = read_tiff(path, indices=indices, num_channels=num_channels)
     else:
         image = read_pillow(path, indices=indices)
     _check_values(path, image)

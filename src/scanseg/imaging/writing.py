@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer
 from scanseg.errors import InputError, reason_of
 from scanseg.files import write_text, written_whole
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
+from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
 from scanseg.imaging.nifti import write_nifti
@@ -28,7 +29,8 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
     """Write a label map as uint8 on the grid of an image.
 
     The file appears under its name when it is complete. An existing file is replaced. A spacing other than 1 goes
-    into a JSON file beside a TIFF file. PNG and BMP files hold no spacing.
+    into a JSON file beside a TIFF file. PNG and BMP files hold no spacing. For a picture with an orientation tag,
+    PNG and TIFF files hold the pixels in the order of the picture, and its tag.
 
     Args:
         path: The file. Its ending selects the format.
@@ -84,7 +86,7 @@ def write_image(path: Path, image: Image) -> None:
                 f"{counted(image.num_channels, 'channel')} of {image.array.dtype} and {image.num_axes} axes."
             )
         pixels = image.array[0] if image.num_channels == 1 else np.moveaxis(image.array, 0, -1)
-        _write(path, lambda target: write_pillow(target, np.ascontiguousarray(pixels)))
+        _write(path, lambda target: write_pillow(target, np.ascontiguousarray(pixels), **_tag_of(image)))
         return
     if DECODERS[ending] not in MEDICAL_DECODERS or ending in DETACHED_ENDINGS:
         raise InputError(f"{path}: images are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
@@ -150,11 +152,16 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
     elif decoder == "tiff":
         if any(spacing != 1 for spacing in like.spacing):
             write_text(companion_path(path), json.dumps({"spacing": like.spacing}) + "\n")
-        _write(path, lambda target: write_tiff(target, numbers))
+        _write(path, lambda target: write_tiff(target, numbers, **_tag_of(like)))
     elif numbers.ndim == 2:
-        _write(path, lambda target: write_pillow(target, numbers))
+        _write(path, lambda target: write_pillow(target, numbers, **_tag_of(like)))
     else:
         raise InputError(f"{path}: {ending} cannot hold 3 axes. Use .nii.gz, .nrrd, .mha or .tif.")
+
+
+def _tag_of(like: Image) -> dict[str, int]:
+    """Return the orientation tag of an image as an argument, if it has one."""
+    return {"orientation": like.header.orientation} if isinstance(like.header, PictureHeader) else {}
 
 
 def _write_medical(path: Path, array: np.ndarray, like: Image) -> None:

@@ -41,7 +41,8 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
             f"{source}: expected a file, got a folder. Segment all of its cases by predict_folder."
         )
     else:
-        image = source if isinstance(source, Image) else read_image(source)
+        num_channels = plan.dataset.num_channels
+        image = source if isinstance(source, Image) else read_image(source, num_channels=num_channels)
     _check_axes(image, source, plan)
     try:
         check_size(image, plan)

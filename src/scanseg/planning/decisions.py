@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from scanseg.messages import listed
 from scanseg.planning.augmentations import mirror_axes, sided_labels
 from scanseg.planning.normalizations import channel_normalizations
-from scanseg.specs import DatasetSpec, MirrorTransform, Normalization, Plan
+from scanseg.specs import DatasetSpec, IntensityRange, MirrorTransform, Normalization, Plan
 
 _AXES = ("z", "y", "x")
 
@@ -32,7 +32,12 @@ def describe_decisions(plan: Plan) -> list[str]:
 
 
 def describe_dataset(
-    dataset: DatasetSpec, *, num_axes: int, orientation: str | None, kept: float
+    dataset: DatasetSpec,
+    *,
+    num_axes: int,
+    orientation: str | None,
+    kept: float,
+    ranges: Sequence[IntensityRange] = (),
 ) -> list[str]:
     """Describe the decisions that follow from a data set alone.
 
@@ -43,6 +48,7 @@ def describe_dataset(
         num_axes: Spatial axes of the images: 2 or 3.
         orientation: Most frequent orientation, as axis codes of x, y, z. `None`: 2D images.
         kept: Median fraction of the voxels of a case that cropping keeps.
+        ranges: Range of each channel over all cases. Empty: colours have 8 bits.
 
     Returns:
         One line for each decision, which begins with its name.
@@ -52,7 +58,7 @@ def describe_dataset(
     return [
         _describe_mirroring(dataset, axes=axes, flipped=[axes[axis] for axis in flips]),
         _describe_sides(dataset),
-        _describe_normalizations(dataset, channel_normalizations(dataset, kept=kept)),
+        _describe_normalizations(dataset, channel_normalizations(dataset, kept=kept, ranges=ranges)),
     ]
 
 

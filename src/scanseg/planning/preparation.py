@@ -15,12 +15,12 @@ from scanseg.dataset import (
     list_unused,
     open_dataset,
 )
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import build_second_stage_store
 from scanseg.planning.recipes import RECIPES, plan_recipe
-from scanseg.preprocessing import Store, build_store, store_name
+from scanseg.preprocessing import Store, build_store, find_range_faults, store_name
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import apply_settings
 from scanseg.specs import Fingerprint, Plan, Splits
@@ -106,6 +106,10 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
     measured = {"spacing_range": spacings, "dataset_digest": compute_dataset_digest(raw)}
     plan = apply_settings(plan.model_copy(update=measured), request.settings)
     check_network(plan)
+    refuse_faults(
+        dataset,
+        find_range_faults(report.intensity_ranges, plan.preprocessing.normalizations, raw.spec.channel_names),
+    )
     return plan
 
 

@@ -206,7 +206,7 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
             orientation=fingerprint.orientation,
             axis_order=grid.axis_order,
             crop_to_nonzero=False,
-            normalizations=slice_normalizations(dataset),
+            normalizations=slice_normalizations(dataset, fingerprint),
             slice_size=_SLICE_SIZE,
             label_order=0,
         ),

@@ -142,7 +142,7 @@ def _claim_folder(folder: Path, wanted: StoreIndex) -> None:
 
 
 def _read_finished(folder: Path) -> tuple[StoredCase, ...]:
-    """Return the cases in the index of a finished store. Empty: the store is not finished."""
+    """Return the cases of a finished store, or none."""
     path = folder / INDEX_FILE
     return _read_index(path).cases if path.is_file() else ()
 
@@ -175,7 +175,7 @@ def _differences(found: Document, wanted: Document) -> str:
 
 
 def _read_record(folder: Path, case: RawCase, spec: DatasetSpec) -> StoredCase | None:
-    """Return a stored case that is up to date. `None`: it must be preprocessed again.
+    """Return a stored case if it is up to date.
 
     Its source files are unchanged, its record can be read, and its arrays have the recorded shapes.
     """

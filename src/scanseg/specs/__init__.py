@@ -68,6 +68,7 @@ from scanseg.specs.records.comparison import (
 from scanseg.specs.records.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
 from scanseg.specs.records.imports import ImportRecord
 from scanseg.specs.records.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
+from scanseg.specs.records.intensities import IntensityRange, IntensityScale, is_colour
 from scanseg.specs.records.prediction import PredictedCase, PredictionRecord
 from scanseg.specs.records.report import (
     CaseReport,
@@ -137,6 +138,8 @@ __all__ = [
     "InstanceReport",
     "InstanceSource",
     "InstanceSummary",
+    "IntensityRange",
+    "IntensityScale",
     "IntensityStatistics",
     "LabelReport",
     "LabelSummary",
@@ -192,5 +195,6 @@ __all__ = [
     "ZScoreNormalization",
     "canonical_label",
     "describe_faults",
+    "is_colour",
     "list_faults",
 ]

@@ -1,6 +1,7 @@
 """Measurements of a data set: the input of planning."""
 
 from scanseg.specs.base import Document
+from scanseg.specs.records.intensities import IntensityRange
 
 
 class IntensityStatistics(Document):
@@ -46,7 +47,9 @@ class Fingerprint(Document):
     cases: tuple[CaseMeasures, ...]
     """Shape and spacing of every case."""
     intensities: tuple[IntensityStatistics, ...]
-    """Intensities of each channel."""
+    """Foreground intensities of each channel."""
+    intensity_ranges: tuple[IntensityRange, ...] = ()
+    """Range of each channel over all voxels of all cases. Empty: not measured."""
     median_relative_size_after_crop: float
     """Median over cases of the fraction of voxels that remain after cropping."""
     orientation: str | None = None
