@@ -111,7 +111,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder if it is missing, and remove unfinished files of ended processes from it.
+    """Create a folder, or remove unfinished files of ended processes from it.
 
     Args:
         folder: Folder to write to.
@@ -124,7 +124,7 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return the name of a file or folder while this process writes it.
+    """Return the path of a file while this process writes it.
 
     Args:
         path: Final path.
@@ -171,7 +171,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _remove_now_and_then(folder: Path) -> None:
-    """Remove unfinished files at the first write to a folder, and then at most once a minute."""
+    """Remove unfinished files from a folder at most once a minute."""
     last = _last_removal.get(folder)
     if last is None or time.monotonic() - last > _SECONDS_BETWEEN_REMOVALS:
         remove_unfinished(folder)
@@ -220,7 +220,7 @@ def _is_running(process: int) -> bool:
 
 
 def _start_time(process: int) -> float | None:
-    """Return the start time of a process in seconds since 1970. `None`: unknown."""
+    """Return the start of a process in seconds since 1970, if known."""
     try:
         ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -231,7 +231,7 @@ def _start_time(process: int) -> float | None:
 
 @cache
 def _machine() -> str:
-    """Return a short name of the machine in which process numbers are unique.
+    """Return a short name of the machine that numbers the processes.
 
     It changes with each start of the machine, and differs between containers.
     """

@@ -135,7 +135,7 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
 
 
 def _quoted(setting: str) -> str:
-    """Return a setting as a word of the command line, shortened for a message."""
+    """Return a setting as on the command line, shortened."""
     return f"--set {shortened(setting, _MAX_SETTING)}"
 
 

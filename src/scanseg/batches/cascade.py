@@ -181,7 +181,7 @@ class _Sources(Document):
 
 
 def _describe_sources(store: Store, predictions: Mapping[str, Path]) -> _Sources:
-    """Return the sizes and dates of the source files of a store, (0, 0) for missing files."""
+    """Return the sizes and dates of source files, or zeros if missing."""
 
     def describe(path: Path | None) -> tuple[int, int]:
         status = None if path is None else path.stat()

@@ -108,7 +108,7 @@ def convert_dataset(
 
 
 def compute_source_digest(source: Path) -> str:
-    """Return the checksum of the names, sizes and dates of all files in a folder.
+    """Return a checksum of names, sizes and dates of a folder.
 
     Args:
         source: The folder.

@@ -96,7 +96,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _name(content: dict[str, Any]) -> str | None:
-    """Return the name of the data set, which some files hold as a number."""
+    """Return the name of the data set as text.
+
+    Some files hold a number.
+    """
     name = content.get("name")
     if isinstance(name, dict | list):
         raise ValueError(f"name: expected a text, got {shortened(json.dumps(name))}")

@@ -9,7 +9,7 @@ from scanseg.documents import read_json
 
 
 def compute_dataset_digest(raw: RawDataset) -> str:
-    """Return the checksum of the names, the sizes and the description of a data set.
+    """Return a checksum of names, sizes and description of a data set.
 
     The content and the dates of images are not read, so it takes milliseconds, and copies have the same checksum.
 

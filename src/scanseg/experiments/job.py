@@ -47,7 +47,7 @@ class TrainingJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training is finished and its validation cases are scored as they are now."""
+        """Whether the training is finished and scored on the current cases."""
         if not self.is_started:
             return False
         folder = ModelFolder.open(self.folder)

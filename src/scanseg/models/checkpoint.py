@@ -63,7 +63,7 @@ class Checkpoint:
                 self.refuse(name, list_misfits(network, tensors, same_dtype=True))
 
     def refuse(self, part: str, faults: Sequence[str]) -> None:
-        """Raise an error for the faults of a part of the checkpoint, if any.
+        """Raise an error if a part of the checkpoint has faults.
 
         Args:
             part: Name of the part: `network`, `optimizer`, `ema`, `best` or `state`.

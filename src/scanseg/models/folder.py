@@ -138,7 +138,7 @@ class ModelFolder:
         return "finished" if is_scored and has_predictions else "trained"
 
     def has_current_scores(self, store: Store) -> bool:
-        """Return whether the scores of the validation cases belong to the weights and the cases.
+        """Return whether the validation scores belong to weights and cases.
 
         Scores that were made without a record of their sources are current if the label maps, where they are kept, have
         the shapes of the cases.
@@ -414,7 +414,7 @@ class ModelFolder:
         return [_parse_metrics(line) for line in lines]
 
     def keep_metrics(self, epochs_done: int) -> str | None:
-        """Drop damaged lines, and the metrics of later epochs, which will be trained again.
+        """Drop damaged lines and the metrics of epochs to train again.
 
         Args:
             epochs_done: Number of epochs to keep.
@@ -462,7 +462,7 @@ def _parse_metrics(line: bytes) -> dict[str, JsonValue] | None:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether a JSON value is a number that a float can hold."""
+    """Return whether a JSON value fits into a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 

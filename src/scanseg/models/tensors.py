@@ -21,7 +21,7 @@ _MOST_FAULTS = 1500
 def list_misfits(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, same_dtype: bool = False
 ) -> list[str]:
-    """Return the differences of tensors from those that a network or an optimizer has.
+    """Return the differences between tensors and a network.
 
     Args:
         expected: Tensors of the network or the optimizer by name.

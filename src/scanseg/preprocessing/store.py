@@ -93,7 +93,7 @@ class Store:
         return stored
 
     def case_digest(self, case: StoredCase) -> str:
-        """Return a checksum that changes if a case is preprocessed again from other files.
+        """Return a checksum of a case and its source files.
 
         Args:
             case: A case of this store.

@@ -135,7 +135,7 @@ def list_group_misfits(
 
 
 def _is_alike(stored: JsonValue, value: object) -> bool:
-    """Return whether a stored setting is of the type of a setting, and no negative number."""
+    """Return whether a stored setting has the type of a setting."""
     if isinstance(value, list | tuple):
         return (
             isinstance(stored, list)

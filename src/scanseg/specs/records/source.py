@@ -1,4 +1,4 @@
-"""Descriptions of source files, which show whether kept results are up to date."""
+"""Descriptions of source files of kept results."""
 
 import hashlib
 from pathlib import Path
@@ -34,7 +34,10 @@ class SourceFile(Document):
 
 
 class FileStamp(Document):
-    """State of a large file with a checksum, so that a copy with another date is recognized."""
+    """State of a large file with its checksum.
+
+    A copy with another date is recognized by it.
+    """
 
     num_bytes: NonNegativeInt
     """Size in bytes."""
@@ -74,7 +77,7 @@ class FileStamp(Document):
 
 
 class ScoreSources(Document):
-    """Sources of the scores and the label maps of the validation cases of a model."""
+    """Sources of validation scores and label maps."""
 
     weights: FileStamp
     """The scored weights."""
