@@ -127,7 +127,7 @@ def predict_folder(
 
 
 def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
-    """Return the sizes and dates of the images of a case. `None`: a file is missing."""
+    """Return sizes and dates of the images, or `None` without them."""
     try:
         return tuple(map(SourceFile.of, outputs.case.images))
     except OSError:
@@ -139,7 +139,7 @@ def _is_current(
     sources_of: Mapping[str, tuple[SourceFile, ...] | None],
     earlier: Mapping[str, PredictedCase] | None,
 ) -> bool:
-    """Return whether the files of a case exist and were predicted from the same images.
+    """Return whether a case was predicted from the same images.
 
     A case that is missing from the record is current if its files are newer than its images.
 
