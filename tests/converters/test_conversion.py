@@ -9,6 +9,7 @@ import pytest
 
 from scanseg.converters import NAMED_DATASETS, convert_dataset
 from scanseg.converters.published import published_split
+from scanseg.converters.sources import note_unused
 from scanseg.errors import InputError, UsageError
 from scanseg.runtime import RunContext
 
@@ -134,3 +135,18 @@ def test_in_worker_processes(tmp_path):
         forms.numbers(tmp_path / "source" / "instances" / f"{number}.png", forms.two_cells())
     _, dataset = convert("dsb2018", tmp_path / "source", tmp_path / "out", num_workers=2, test_fraction=0)
     assert len(dataset.cases) == 3
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "extra.nii", "old"])
+def test_content_that_is_not_converted_is_noted(tmp_path, name):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for used in ("a.png", "b.png", ".hidden", "Thumbs.db"):
+        (folder / used).touch()
+    if name == "old":
+        (folder / name).mkdir()
+    else:
+        (folder / name).touch()
+    (note,) = note_unused(folder, lambda path: path.suffix == ".png")
+    assert note == f"1 entry of images is left out: {name}"
+    assert note_unused(tmp_path / "absent", lambda path: False) == ()

@@ -93,3 +93,10 @@ def test_faulty_files(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as caught:
         find_splits(dataset(tmp_path, 3))
     assert "splits_final.json" in str(caught.value)
+
+
+def test_one_case_may_have_no_folds(tmp_path):
+    splits = find_splits(dataset(tmp_path, 1), required=False)
+    assert splits.folds == ()
+    assert "one case" in splits.source
+    assert len(find_splits(dataset(tmp_path, 2), required=False).folds) == 2

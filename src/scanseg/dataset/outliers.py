@@ -147,7 +147,7 @@ def _far(
     Args:
         values: One row for each case.
         factor: Ratio to the median from which a value may be far.
-        always: Ratio to the median from which a value is far in any case.
+        always: Ratio to most others from which a value is far in any case.
     """
     logs = np.log(values)
     far = np.zeros(values.shape, dtype=bool)
@@ -155,10 +155,12 @@ def _far(
         own = logs[:, column]
         spread = _MAD_TO_DEVIATION * np.median(np.abs(own - np.median(own)))
         for row, value in enumerate(own):
-            distance = abs(value - np.median(np.delete(own, row)))
+            others = np.delete(own, row)
+            distance = abs(value - np.median(others))
+            is_extreme = np.median(np.abs(others - value) > np.log(always)) == 1
             similar = np.count_nonzero(np.abs(own - value) <= np.log(_SIMILAR_FACTOR))
             is_rare = similar <= max(1, _RARE * len(own))
-            far[row, column] = distance > np.log(always) or (
+            far[row, column] = is_extreme or (
                 distance > np.log(factor) and distance > _DEVIATIONS * spread and is_rare
             )
     return far
