@@ -472,7 +472,7 @@ def convert(
 
 
 def _open_source(path: AnyPath) -> "TrainingSource":
-    """Read a path as a raw data set or as a plan file.
+    """Read a path as a raw data set or a plan.
 
     No other function takes either.
 

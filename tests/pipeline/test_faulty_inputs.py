@@ -189,7 +189,7 @@ def test_a_faulty_plan(command, tmp_path: Path, content: str) -> None:
         (("--epochs", "-1"), "training.epochs"),
         (("--lr", "nan"), "lr"),
         (("--batch-size", "0"), "batch_size"),
-        (("--device", "gpu"), "device: expected auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
+        (("--device", "gpu"), "device 'gpu' is unknown. Choose auto, cpu, cuda, cuda:N or mps."),
         (("--device", "cuda:99"), "cuda:99"),
         (("--fold", "17"), "fold"),
         (("--max-minutes", "0"), "max_minutes"),

@@ -35,7 +35,7 @@ class Batch:
     """Input and target of one training step."""
 
     images: Float[Tensor, "batch channel *axes"]
-    """Input. The axes are those of the patch."""
+    """Input, with the axes of the patch."""
     label_maps: Int[Tensor, "batch *axes"]
     """Target label maps."""
 

@@ -77,7 +77,7 @@ class NamedDataset:
     """Text on the training, validation and test cases."""
     layouts: tuple[Layout, ...]
     spec: DatasetSpec | None
-    """Channels and labels after the conversion. `None`: those of the source."""
+    """Channels and labels after the conversion. `None`: unchanged."""
     test_fraction: float = 0
     """Fraction of the cases drawn as a test set if the source has none."""
 

@@ -254,7 +254,7 @@ def _contradictions(path: Path, header: ParsedHeader, sizes: Float64[np.ndarray,
 def _form_difference(path: Path, header: ParsedHeader) -> list[str]:
     """Return a warning if sform and qform differ.
 
-    The tolerances are those of equal grids.
+    The tolerances of equal grids apply.
     """
     if header.qform is None:
         return [

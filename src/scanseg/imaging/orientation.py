@@ -1,6 +1,6 @@
 """Orientation of volumes, as axis codes such as `RAS`.
 
-Codes are those of nibabel and MONAI: for each voxel axis x, y, z the side of the body towards which its index grows,
+nibabel and MONAI use the same codes: for each voxel axis x, y, z the side of the body towards which its index grows,
 R or L, A or P, S or I. An image whose axes are oblique gets the codes of the nearest axes.
 """
 

@@ -326,7 +326,7 @@ def _channels_first(
         axes: Letters of tifffile for its axes.
 
     Raises:
-        InputError: The axes are not those of one picture or stack.
+        InputError: The axes do not belong to one picture or stack.
     """
     letters = [letter for letter in axes if letter not in "YX" + CHANNEL_AXES]
     channels = [letter for letter in axes if letter in CHANNEL_AXES]

@@ -46,7 +46,7 @@ def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -
 
 
 def copy_first_stage(folder: ModelFolder) -> None:
-    """Copy the models of the first stage into the folder of the second.
+    """Copy the models of the first stage to the second.
 
     The second stage then predicts by itself.
 
@@ -82,7 +82,7 @@ def _members(crossval: Path) -> list[ModelFolder]:
 
 
 def _predictions(crossval: Path) -> dict[str, Path]:
-    """Return the label map of each case by models not trained on it."""
+    """Return the label map of each case by other folds."""
     folders = _members(crossval)
     spec = read_ensemble(crossval)
     if spec.average == "probabilities":
