@@ -25,6 +25,8 @@ _MAX_QUOTED = 120
 """Longest quoted value, in characters."""
 _MAX_FAULT = 500
 """Longest description of a fault, in characters."""
+_MOST_NAME_CHARACTERS = 255
+"""Longest name of a file or folder."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
 """A whole number as text."""
 
@@ -214,10 +216,15 @@ def _check_entry(where: str, entry: object, *, images: str) -> None:
     image, label = (entry.get(images), entry.get("label")) if isinstance(entry, dict) else (None, None)
     files = image if isinstance(image, list) else [image]
     is_list = isinstance(image, list) == (images == "images")
-    if not is_list or not files or not all(isinstance(file, str) and file for file in (*files, label)):
+    if not is_list or not files or not all(map(_is_path, (*files, label))):
         raise ValueError(
             f'{shortened(where)}: expected the files "{images}" and "label", got {shortened(json.dumps(entry))}'
         )
+
+
+def _is_path(value: object) -> bool:
+    """Return whether a value is a path whose parts can be file names."""
+    return isinstance(value, str) and value != "" and max(map(len, value.split("/"))) <= _MOST_NAME_CHARACTERS
 
 
 def _training_entry(folder: Path, entry: dict[str, str], num_channels: int) -> ListedCase:
