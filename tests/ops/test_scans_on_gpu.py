@@ -21,9 +21,13 @@ saturated gates in float16.
 
 
 @pytest.fixture(autouse=True)
-def exact_products(monkeypatch):
+def exact_products():
     """Disable TF32 for products of float32."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    matmul = torch.backends.cuda.matmul  # its attributes are not in its __dict__, as monkeypatch expects
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    yield
+    matmul.allow_tf32 = before
 
 
 def on_gpu(inputs, dtype):
