@@ -66,7 +66,13 @@ def test_a_data_set_and_its_plan_have_the_same_decisions(labels, channels, kept,
         [(1.0, 1.0, 1.0)] * 9, [(40, 50, 60)] * 9, num_channels=len(channels), intensities=STATISTICS
     ).model_copy(update={"median_relative_size_after_crop": kept})
     assert describe_dataset(spec, num_axes=3, orientation=measured.orientation, kept=kept) == lines
-    assert describe_decisions(plan_recipe(measured, spec, recipe="plain-unet")) == lines
+    plan = plan_recipe(measured, spec, recipe="plain-unet")
+    assert describe_decisions(plan) == [*lines, "orientation: volumes are used as stored, as set in the plan"]
+    oriented = plan.preprocessing.model_copy(update={"orientation": "RAS"})
+    plan = plan.model_copy(update={"preprocessing": oriented})
+    assert describe_decisions(plan)[-1] == (
+        "orientation: volumes are brought to RAS, the orientation of most cases"
+    )
 
 
 def test_slices_name_the_axes_in_the_plane():

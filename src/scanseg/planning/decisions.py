@@ -13,7 +13,7 @@ _AXES = ("z", "y", "x")
 def describe_decisions(plan: Plan) -> list[str]:
     """Describe the decisions of a plan and their reasons.
 
-    They are about mirroring, sides and normalization.
+    They are about orientation, mirroring, sides and normalization.
 
     Args:
         plan: The plan.
@@ -24,10 +24,12 @@ def describe_decisions(plan: Plan) -> list[str]:
     preprocessing, num_axes = plan.preprocessing, len(plan.sampling.patch_size)
     axes = [_AXES[axis] for axis in preprocessing.axis_order[3 - num_axes :]]
     flips = {axis for each in plan.augmentation if isinstance(each, MirrorTransform) for axis in each.axes}
+    orientation = [] if plan.num_axes == 2 else [_describe_orientation(preprocessing.orientation)]
     return [
         _describe_mirroring(plan.dataset, axes=axes, flipped=[axes[axis] for axis in sorted(flips)]),
         _describe_sides(plan.dataset),
         _describe_normalizations(plan.dataset, preprocessing.normalizations),
+        *orientation,
     ]
 
 
@@ -60,6 +62,13 @@ def describe_dataset(
         _describe_sides(dataset),
         _describe_normalizations(dataset, channel_normalizations(dataset, kept=kept, ranges=ranges)),
     ]
+
+
+def _describe_orientation(orientation: str | None) -> str:
+    """Return the line on the orientation of volumes."""
+    if orientation is None:
+        return "orientation: volumes are used as stored, as set in the plan"
+    return f"orientation: volumes are brought to {orientation}, the orientation of most cases"
 
 
 def _describe_mirroring(dataset: DatasetSpec, *, axes: Sequence[str], flipped: Sequence[str]) -> str:
