@@ -14,6 +14,7 @@ from scanseg.specs import (
     EnsembleSpec,
     Plan,
     PreprocessingSpec,
+    StoredCase,
     TrainingState,
     ZScoreNormalization,
 )
@@ -139,3 +140,11 @@ def test_an_image_with_a_wrong_spacing_is_not_resampled(rng, spacing):
         InputError, match=r"^resampling of \(8, 8, 8\) voxels of .* mm to voxels of .* mm: expected"
     ):
         preprocess_image(image, spec)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "/a", "a\\b", "x" * 241])
+def test_names_of_stored_cases_are_names_of_files(tmp_path, name):
+    content = {"case": name, "geometry": GEOMETRY, "label_values": []}
+    (tmp_path / "case.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"case\.json: .*case: "):
+        StoredCase.read(tmp_path / "case.json")

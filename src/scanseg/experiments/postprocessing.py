@@ -109,11 +109,12 @@ def _is_better(new: Dice, old: Dice) -> bool:
 def _score(case: PredictedCase, *, store: Store, spec: PostprocessingSpec, surface: bool) -> CaseScores:
     """Score a case after postprocessing."""
     dataset, stored = store.index.dataset, store.case(case.name)
-    predicted = read_array(case.label_map, shape=stored.geometry.source_shape)
+    reference = store.read_reference(stored)
+    predicted = read_array(case.label_map, shape=reference.shape)
     label_map = postprocess(predicted, spec, labels=dataset.foreground)
     scores = score_case(
         label_map,
-        store.read_reference(stored),
+        reference,
         spacing=stored.geometry.source_spacing,
         labels=dataset.foreground,
         ignore_label=dataset.ignore_label,

@@ -18,6 +18,7 @@ from jaxtyping import Float64, Shaped
 from scanseg.errors import InputError
 from scanseg.imaging.header import ImageGrid, ItkHeader
 from scanseg.imaging.image import Image
+from scanseg.imaging.itk_header import check_itk_header
 from scanseg.imaging.right_angles import straighten_axes
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def _execute(action: Callable[[], _Result], path: Path) -> _Result:
     """
     import SimpleITK
 
+    check_itk_header(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         with _captured_stderr():

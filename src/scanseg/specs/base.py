@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scanseg.documents import parse_document, read_document
 from scanseg.errors import InputError
@@ -38,6 +38,17 @@ Step = Annotated[int, Field(ge=0, le=10**12)]
 """Number of epochs or of optimizer steps."""
 SpacingMM = Annotated[float, Field(ge=1e-7, le=1e5)]
 """Millimetres per voxel, from electron microscopy (1e-6) to the 999 of an axis that does not exist."""
+
+
+def _check_case_name(name: str) -> str:
+    """Check that a name can be that of a file in a folder."""
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise ValueError("expected the name of a case without / and \\")
+    return name
+
+
+CaseName = Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_check_case_name)]
+"""Name of a case, which names files."""
 
 
 class Document(BaseModel):

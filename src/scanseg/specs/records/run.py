@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from scanseg.specs.base import Document, RenamedFields, Step
+from scanseg.specs.base import CaseName, Document, RenamedFields, Step
 
 
 class ExportedWeights(RenamedFields):
@@ -32,9 +32,9 @@ class RunRecord(RenamedFields):
     """Status of the training."""
     fold: NonNegativeInt | Literal["all"]
     """Number of the fold, from 0. `all`: every case is a training case."""
-    train_cases: tuple[str, ...]
+    train_cases: tuple[CaseName, ...]
     """Names of the training cases."""
-    validation_cases: tuple[str, ...]
+    validation_cases: tuple[CaseName, ...]
     """Names of the validation cases."""
     device: str
     """Device with its name."""

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scanseg.sizes import MOST_VOXELS
-from scanseg.specs.base import Document, RenamedFields
+from scanseg.specs.base import CaseName, Document, RenamedFields
 from scanseg.specs.plan.dataset import DatasetSpec, Splits
 from scanseg.specs.plan.preprocessing import PreprocessingSpec
 
@@ -60,7 +60,7 @@ class CaseGeometry(Document):
 class StoredCase(Document):
     """One case of a store."""
 
-    case: str
+    case: CaseName
     """Name of the case."""
     geometry: CaseGeometry
     """Geometry of the source and of each preprocessing step."""
