@@ -41,6 +41,7 @@ from scanseg.specs import (
     Report,
     RunRecord,
     ScoreSources,
+    StoredCase,
     TrainingState,
 )
 from tests.factories import make_plan, write_nested_boxes, write_picture, write_store, write_volume
@@ -332,7 +333,8 @@ def test_the_index_and_the_records_of_a_store(tmp_path: Path) -> None:
     first = json.loads(record.read_text())
     for _ in range(15):  # a damaged record is made again
         assert not attempt(lambda: write_store(dataset, tmp_path / "store"), record, damage_json(first, rng))
-        assert json.loads(record.read_text())["stored"] == first["stored"]
+        stored = json.loads(record.read_text())["stored"]
+        assert StoredCase.model_validate(stored) == StoredCase.model_validate(first["stored"])
 
 
 def test_members_of_ensembles(tmp_path: Path) -> None:
