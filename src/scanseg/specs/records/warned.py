@@ -10,7 +10,8 @@ from scanseg.specs.base import Document
 class WarnedRecord(Document):
     """A record with warnings about its input.
 
-    Without warnings, its JSON has no such field."""
+    Without warnings, its JSON has no such field.
+    """
 
     warnings: tuple[str, ...] = ()
     """Unusual properties of the input, such as files that are left out."""
