@@ -28,7 +28,7 @@ from scanseg.models import (
     read_ensemble,
     write_ensemble,
 )
-from scanseg.models.folder import load_weights
+from scanseg.models.network import load_weights
 from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.preprocessing import Store, read_array, write_array
 from scanseg.settings import apply_settings
@@ -361,10 +361,10 @@ def test_metrics_never_stop_a_training(tmp_path: Path) -> None:
     for _ in range(200):
         lines = [damage_json(line, rng) for _ in range(3)]
         (folder.path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-        for metrics in folder.read_metrics():
+        for metrics in folder.metrics.read():
             assert isinstance(metrics["epoch"], int)
-        folder.keep_metrics(5)
-        assert folder.keep_metrics(5) is None
+        folder.metrics.keep(5)
+        assert folder.metrics.keep(5) is None
 
 
 def test_weights_and_checkpoints(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_patches_from_disk_are_those_from_memory(model, dataset, study, tmp_path
     for resident in ("host", "disk"):
         folder = tmp_path / resident
         scanseg.train(dataset, folder, settings=(*settings, f"training.case_storage={resident}"), **OPTIONS)
-        losses.append(ModelFolder.open(folder).read_metrics()[0]["loss"])
+        losses.append(ModelFolder.open(folder).metrics.read()[0]["loss"])
     assert losses[0] == losses[1]
 
 

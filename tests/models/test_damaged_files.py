@@ -10,7 +10,7 @@ import torch
 from scanseg.errors import InputError
 from scanseg.experiments.curves import write_curves
 from scanseg.models import ModelFolder
-from scanseg.models.folder import load_weights
+from scanseg.models.network import load_weights
 from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.runtime import RunContext
 from scanseg.specs import AdamWSpec, SGDSpec, TrainingSpec
@@ -55,13 +55,13 @@ def test_damaged_metrics_are_skipped_with_one_warning(folder, damaged, position)
     (folder.path / "metrics.jsonl").write_bytes(
         b"\n".join((*lines[:position], damaged, *lines[position:])) + b"\n"
     )
-    assert folder.read_metrics() == LINES
+    assert folder.metrics.read() == LINES
     write_curves(folder)
-    assert folder.keep_metrics(2) == (
+    assert folder.metrics.keep(2) == (
         f"{folder.path / 'metrics.jsonl'}: 1 damaged line left out, so the curves lack these epochs"
     )
-    assert folder.read_metrics() == LINES[:2]
-    assert folder.keep_metrics(2) is None
+    assert folder.metrics.read() == LINES[:2]
+    assert folder.metrics.keep(2) is None
 
 
 def test_lines_without_some_measures_are_drawn(folder):
@@ -71,7 +71,7 @@ def test_lines_without_some_measures_are_drawn(folder):
         LINES[2],
         {"epoch": 4, "validation_dice": {"other": None}},
     ):
-        folder.append_metrics(line)
+        folder.metrics.append(line)
     write_curves(folder)
     assert folder.curves_path.is_file()
 

@@ -71,19 +71,19 @@ def test_a_damaged_checkpoint_is_named_and_can_be_replaced(folder, name, content
 
 
 def test_metrics_after_the_checkpoint_and_lines_cut_short_are_dropped(folder):
-    assert folder.read_metrics() == []
+    assert folder.metrics.read() == []
     for epoch in (1, 2, 3):
-        folder.append_metrics({"epoch": epoch, "iterations": 10 * epoch})
+        folder.metrics.append({"epoch": epoch, "iterations": 10 * epoch})
     with (folder.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 4, "itera')
 
-    assert [line["epoch"] for line in folder.read_metrics()] == [1, 2, 3]
-    folder.keep_metrics(2)
+    assert [line["epoch"] for line in folder.metrics.read()] == [1, 2, 3]
+    folder.metrics.keep(2)
 
     lines = (folder.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    folder.append_metrics({"epoch": 3, "iterations": 30})
-    assert [line["epoch"] for line in folder.read_metrics()] == [1, 2, 3]
+    folder.metrics.append({"epoch": 3, "iterations": 30})
+    assert [line["epoch"] for line in folder.metrics.read()] == [1, 2, 3]
 
 
 def test_a_network_is_checked_before_it_is_built():

@@ -18,7 +18,7 @@ def write_curves(folder: ModelFolder) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    metrics = folder.read_metrics()
+    metrics = folder.metrics.read()
     if not metrics:
         return
     figure = Figure(figsize=(10, 4), layout="constrained")

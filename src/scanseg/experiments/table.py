@@ -126,7 +126,7 @@ def _write_figure(record: ComparisonRecord, path: Path) -> None:
     draw_spread(left, {arm.name: _dice_of(arm) for arm in record.arms}, baseline=baseline)
     left.set_title("One dot per training, with mean and standard deviation", fontsize="medium")
     metrics = {
-        arm.name: [ModelFolder.open(path.parent / run.model).read_metrics() for run in arm.runs]
+        arm.name: [ModelFolder.open(path.parent / run.model).metrics.read() for run in arm.runs]
         for arm in record.arms
     }
     draw_dice_over_time(right, metrics, baseline=baseline)

@@ -18,9 +18,8 @@ from scanseg.models.folder import (
     ModelFolder,
     TrainedWeights,
     Weights,
-    check_network,
-    network_of,
 )
+from scanseg.models.network import check_network, network_of
 from scanseg.models.published_checkpoints import import_weights, load_encoder
 from scanseg.models.tensors import list_misfits, read_tensors
 

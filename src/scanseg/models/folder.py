@@ -15,9 +15,7 @@
 No other module contains these names.
 """
 
-import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +23,15 @@ from typing import Literal, get_args
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import JsonValue
 from torch import Tensor, nn
 
-from scanseg.documents import parse_json
 from scanseg.errors import InputError, UsageError
 from scanseg.files import LOCK_FILE, is_unused, make_folder, remove_unfinished, write_text, written_whole
-from scanseg.messages import counted, listed
+from scanseg.messages import listed
 from scanseg.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from scanseg.models.tensors import join_misfits, list_misfits, read_tensors, write_tensors
-from scanseg.networks import build_network
+from scanseg.models.metrics_log import MetricsLog
+from scanseg.models.network import load_weights, network_of
+from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.preprocessing import Store, open_array
 from scanseg.runtime import memory_for
 from scanseg.specs import FileStamp, InstanceReport, Plan, Report, RunRecord, ScoreSources
@@ -49,7 +46,6 @@ _STATE = "state"
 _PREDICTIONS = "validation"
 _FIRST_STAGE = "first_stage"
 _SCORE_SOURCES = "validation-sources.json"
-_MOST_EPOCHS = 10**12
 
 TrainedWeights = Literal["last", "best"]
 """Weights of a training: `last`, or `best` (highest Dice on validation patches)."""
@@ -174,6 +170,11 @@ class ModelFolder:
             cases={case: store.case_digest(store.case(case)) for case in cases},
         )
         write_text(self.path / _SCORE_SOURCES, sources.to_json())
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """Metrics of every epoch."""
+        return MetricsLog(self.path / _METRICS)
 
     @property
     def curves_path(self) -> Path:
@@ -381,58 +382,6 @@ class ModelFolder:
         path = self.path / _RUN
         return RunRecord.read(path) if path.exists() else None
 
-    def append_metrics(self, metrics: Mapping[str, JsonValue]) -> None:
-        """Add a line to the metrics.
-
-        Args:
-            metrics: Epoch, loss and further measures.
-        """
-        with (self.path / _METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(metrics) + "\n")
-
-    def read_metrics(self) -> list[dict[str, JsonValue]]:
-        """Read the metrics of each epoch.
-
-        A last line that a crash cut short is left out, and so are damaged lines.
-        """
-        return [line for line in self._metrics_lines() if line is not None]
-
-    def _metrics_lines(self) -> list[dict[str, JsonValue] | None]:
-        """Read the lines of the metrics.
-
-        A last line that a crash cut short is left out.
-
-        Returns:
-            The metrics of each line. `None`: the line is damaged.
-        """
-        path = self.path / _METRICS
-        try:
-            content = path.read_bytes() if path.is_file() else b""
-        except OSError:
-            return [None]
-        *lines, _ = content.split(b"\n")
-        return [_parse_metrics(line) for line in lines]
-
-    def keep_metrics(self, epochs_done: int) -> str | None:
-        """Drop damaged lines and the metrics of epochs to train again.
-
-        Args:
-            epochs_done: Number of epochs to keep.
-
-        Returns:
-            A warning about damaged lines. `None`: no line is damaged.
-        """
-        lines = self._metrics_lines()
-        found = [line for line in lines if line is not None]
-        kept = {line["epoch"]: line for line in found if line["epoch"] <= epochs_done}  # type: ignore[operator]
-        write_text(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept.values()))
-        if len(found) == len(lines):
-            return None
-        return (
-            f"{self.path / _METRICS}: {counted(len(lines) - len(found), 'damaged line')} left out, so the curves lack "
-            f"these epochs"
-        )
-
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, which replaces the last one when it is complete."""
         write_checkpoint(self.path / _STATE, checkpoint)
@@ -444,63 +393,3 @@ class ModelFolder:
             The checkpoint, or `None` if the training stopped before the first one.
         """
         return read_checkpoint(self.path / _STATE)
-
-
-def _parse_metrics(line: bytes) -> dict[str, JsonValue] | None:
-    """Parse a line of the metrics. `None`: it is damaged."""
-    try:
-        metrics = parse_json(line.decode())
-    except ValueError:
-        return None
-    if not isinstance(metrics, dict):
-        return None
-    epoch, dice = metrics.get("epoch"), metrics.get("validation_dice", {})
-    has_dice = isinstance(dice, dict) and all(value is None or _is_number(value) for value in dice.values())
-    is_epoch = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 < epoch < _MOST_EPOCHS
-    numbers = [metrics[name] for name in ("loss", "seconds", "lr", "iterations") if name in metrics]
-    return metrics if is_epoch and has_dice and all(map(_is_number, numbers)) else None
-
-
-def _is_number(value: object) -> bool:
-    """Return whether a JSON value fits into a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
-
-
-def check_network(plan: Plan) -> None:
-    """Check that the network of a plan can be built.
-
-    It is built on the meta device, which takes no memory for weights.
-
-    Raises:
-        InputError: A setting of the network or the patch size is invalid.
-    """
-    with torch.device("meta"):
-        network_of(plan)
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
-    """Load weights into a network.
-
-    Args:
-        network: The network.
-        weights: Its state dict.
-        source: File of the weights, for messages.
-
-    Raises:
-        InputError: Names, shapes or kinds of numbers differ. The message lists the differences, at most the first
-            twenty.
-    """
-    faults = list_misfits(network.state_dict(), weights)
-    if faults:
-        raise InputError(f"{source}: the weights do not fit the network of the plan: {join_misfits(faults)}")
-    network.load_state_dict(weights)
-
-
-def network_of(plan: Plan) -> nn.Module:
-    """Build the network of a plan on torch's default device."""
-    return build_network(
-        plan.network,
-        in_channels=plan.num_inputs,
-        num_classes=plan.dataset.num_outputs,
-        patch_size=plan.sampling.patch_size,
-    )

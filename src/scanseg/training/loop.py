@@ -81,7 +81,7 @@ class TrainingLoop:
         self._last_checkpoint = self._started = time.monotonic()
         self._log: TensorBoardLog | None = None
         if context.distributed.is_main_process:
-            warning = folder.keep_metrics(self._tracker.epochs_done)
+            warning = folder.metrics.keep(self._tracker.epochs_done)
             context.report_warnings([] if warning is None else [warning])
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
@@ -219,7 +219,7 @@ class TrainingLoop:
                 loss=loss, dice=dice, iterations=self.step.iterations_done, network=self.step.eval_network
             )
             if self._log is not None:
-                self._folder.append_metrics(metrics)
+                self._folder.metrics.append(metrics)
                 self._log.write(metrics)
             if self._is_checkpoint_due():
                 self._save("running")
