@@ -147,6 +147,13 @@ class _Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class _Warnings:
+    """Warnings of a job in another process."""
+
+    messages: tuple[str, ...]
+
+
 @dataclass(eq=False)
 class _Running:
     """A job in its own process."""
@@ -157,17 +164,23 @@ class _Running:
     detail: str = ""
     failure: _Failure | None = None
 
-    def receive(self) -> None:
-        """Read the messages that have arrived."""
-        try:
+    def receive(self) -> list[str]:
+        """Read the messages that have arrived.
+
+        Returns:
+            The new warnings of the job.
+        """
+        warnings: list[str] = []
+        with suppress(EOFError, OSError):
             while self.connection.poll():
                 message = self.connection.recv()
                 if isinstance(message, _Failure):
                     self.failure = message
+                elif isinstance(message, _Warnings):
+                    warnings += message.messages
                 else:
                     self.detail = message
-        except (EOFError, OSError):
-            return
+        return warnings
 
 
 @dataclass(eq=False)
@@ -234,7 +247,7 @@ class _DevicePool:
         """Receive progress, and collect ended jobs."""
         for place, running in list(self.running.items()):
             is_alive = running.process.is_alive()
-            running.receive()
+            self._receive(running)
             if is_alive:
                 continue
             del self.running[place]
@@ -273,8 +286,16 @@ class _DevicePool:
                     running.process.terminate()
             for running in self.running.values():
                 while running.process.is_alive():
-                    running.receive()  # a full pipe would block the process
+                    self._receive(running)  # a full pipe would block the process
                     running.process.join(_POLL_SECONDS)
+                self._receive(running)
+
+    def _receive(self, running: _Running) -> None:
+        """Read the messages of a job, and report its warnings."""
+        if warnings := running.receive():
+            self.context.progress(
+                ProgressUpdate(self.task, self.num_done, self.num_jobs, warnings=tuple(warnings))
+            )
 
 
 def _run_in_child(connection: Connection, job: Job, device: str, num_workers: int | None) -> None:
@@ -299,9 +320,9 @@ def _run_in_child(connection: Connection, job: Job, device: str, num_workers: in
 
 @dataclass
 class _ProgressSender:
-    """Send the detail of progress updates to the parent process.
+    """Send warnings and the detail of progress updates to the parent process.
 
-    It is sent at most every `_SEND_SECONDS`, and at the end.
+    Warnings are sent at once, the detail at most every `_SEND_SECONDS` and at the end.
     """
 
     connection: Connection
@@ -309,7 +330,9 @@ class _ProgressSender:
     detail: str = ""
 
     def report(self, update: ProgressUpdate) -> None:
-        """Keep the detail, and send it if a message is due."""
+        """Send the warnings. Keep the detail, and send it if a message is due."""
+        if update.warnings:
+            _send(self.connection, _Warnings(update.warnings))
         if not update.detail:
             return
         self.detail = update.detail if update.task == "training" else f"{update.task} {update.detail}"
