@@ -166,6 +166,19 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
         "no-sequence",
     }
 
+    # Scores of other weights are made again, and others are kept.
+    (path,) = weights.parent.glob("test-*.json")
+    (sources,) = weights.parent.glob("sources-*.json")
+    expected = path.read_text()
+    path.write_text(expected.replace('"dice"', '"dice" '))
+    assert command(*words, "--resume").code == 0
+    assert path.read_text() != expected
+    record = json.loads(sources.read_text())
+    record["weights"] |= {"modified_nanoseconds": 0, "sha256": "0" * 64}
+    sources.write_text(json.dumps(record))
+    assert command(*words, "--resume").code == 0
+    assert path.read_text() == expected
+
     other = command(*words, "--resume", "--protocol", "published")
     assert other.code == 2
     assert "protocol is held-out, not published" in other.stderr

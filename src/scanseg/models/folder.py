@@ -9,6 +9,7 @@
 | `metrics.jsonl`, `curves.png` | metrics of every epoch, and a figure of them |
 | `validation.json`, `validation/` | scores and label maps of the validation cases |
 | `validation-sources.json` | checksums of the weights and the cases that were scored |
+| `test-*.json`, `sources-*.json` | scores of the test cases, and checksums of their weights and cases |
 | `state/` | the newest checkpoint, for resuming |
 | `first_stage/` | the models of the first stage of a cascade |
 
@@ -145,18 +146,13 @@ class ModelFolder:
         record = self.read_run()
         cases = () if record is None else record.validation_cases
         try:
-            stored = {case: store.case(case) for case in cases}
-            for name, case in stored.items():
+            for name in cases:
                 if self.prediction_path(name).is_file():
-                    open_array(self.prediction_path(name), shape=case.geometry.source_shape)
-            path = self.path / _SCORE_SOURCES
-            if not path.is_file():
-                return True
-            sources = ScoreSources.read(path)
-            digests = {name: store.case_digest(case) for name, case in stored.items()}
+                    shape = store.case(name).geometry.source_shape
+                    open_array(self.prediction_path(name), shape=shape)
         except InputError:
             return False
-        return sources.cases == digests and sources.weights.matches(self.path / _WEIGHTS)
+        return self._has_sources(self.path / _SCORE_SOURCES, self.path / _WEIGHTS, store, cases)
 
     def write_score_sources(self, store: Store, cases: Sequence[str]) -> None:
         """Record the sources of the scores of the exported weights.
@@ -165,11 +161,34 @@ class ModelFolder:
             store: Store of the validation cases.
             cases: Names of the validation cases.
         """
+        self._write_sources(self.path / _SCORE_SOURCES, self.path / _WEIGHTS, store, cases)
+
+    def _has_sources(self, path: Path, weights: Path, store: Store, cases: Sequence[str]) -> bool:
+        """Return whether scores belong to weights and cases.
+
+        Args:
+            path: Record of the sources. Scores without one are taken as current.
+            weights: File of the weights.
+            store: Store of the cases.
+            cases: Names of the cases.
+        """
+        try:
+            stored = {name: store.case(name) for name in cases}
+            if not path.is_file():
+                return True
+            sources = ScoreSources.read(path)
+            digests = {name: store.case_digest(case) for name, case in stored.items()}
+        except InputError:
+            return False
+        return sources.cases == digests and sources.weights.matches(weights)
+
+    def _write_sources(self, path: Path, weights: Path, store: Store, cases: Sequence[str]) -> None:
+        """Record the weights and the cases of scores."""
         sources = ScoreSources(
-            weights=FileStamp.of(self.path / _WEIGHTS),
-            cases={case: store.case_digest(store.case(case)) for case in cases},
+            weights=FileStamp.of(weights),
+            cases={name: store.case_digest(store.case(name)) for name in cases},
         )
-        write_text(self.path / _SCORE_SOURCES, sources.to_json())
+        write_text(path, sources.to_json())
 
     @property
     def metrics(self) -> MetricsLog:
@@ -237,24 +256,53 @@ class ModelFolder:
         path = self._test_path(weights, suffix="-instances")
         return InstanceReport.read(path) if path.is_file() else None
 
-    def write_test(
-        self, report: Report, instances: InstanceReport | None, *, weights: TrainedWeights
-    ) -> None:
-        """Write the scores of the test cases.
+    def has_current_test(
+        self, store: Store, cases: Sequence[str], *, weights: TrainedWeights, instances: bool
+    ) -> bool:
+        """Return whether the test scores are complete and belong to weights and cases.
 
-        The report of labels is written last and marks the scores as complete.
+        Args:
+            store: Store of the test cases.
+            cases: Names of the test cases.
+            weights: The scored weights.
+            instances: Instances must be scored too.
+        """
+        if not self._test_path(weights).is_file():
+            return False
+        if instances and not self._test_path(weights, suffix="-instances").is_file():
+            return False
+        sources = self._test_sources_path(weights)
+        return self._has_sources(sources, self.weights_path(weights), store, cases)
+
+    def write_test(
+        self,
+        report: Report,
+        instances: InstanceReport | None,
+        *,
+        weights: TrainedWeights,
+        store: Store,
+        cases: Sequence[str],
+    ) -> None:
+        """Write the scores of the test cases and their sources.
 
         Args:
             report: Scores of labels.
             instances: Scores of instances, if they were scored.
             weights: The scored weights.
+            store: Store of the test cases.
+            cases: Names of the test cases.
         """
+        # The report of labels marks the scores as complete, and the sources as current: they come last.
         if instances is not None:
             write_text(self._test_path(weights, suffix="-instances"), instances.to_json())
         write_text(self._test_path(weights), report.to_json())
+        self._write_sources(self._test_sources_path(weights), self.weights_path(weights), store, cases)
 
     def _test_path(self, weights: TrainedWeights, *, suffix: str = "") -> Path:
         return self.path / f"test-{weights}{suffix}.json"
+
+    def _test_sources_path(self, weights: TrainedWeights) -> Path:
+        return self.path / f"sources-{weights}.json"
 
     def copy_to(self, target: Path) -> None:
         """Copy the files that prediction needs.
@@ -325,9 +373,7 @@ class ModelFolder:
         """
         if weights not in get_args(Weights):
             raise UsageError(f"weights: expected one of {', '.join(get_args(Weights))}, got {weights!r}")
-        path = self.path / (
-            _WEIGHTS if weights in ("exported", self._exported()) else f"{weights}.safetensors"
-        )
+        path = self._weights_file(weights)
         if path.is_file():
             return path
         if (self.path / _WEIGHTS).is_file():
@@ -341,9 +387,12 @@ class ModelFolder:
 
     def has_weights(self, weights: Weights = "exported") -> bool:
         """Return whether the file of these weights exists."""
-        if weights in ("exported", self._exported()):
-            return (self.path / _WEIGHTS).is_file()
-        return (self.path / f"{weights}.safetensors").is_file()
+        return self._weights_file(weights).is_file()
+
+    def _weights_file(self, weights: Weights) -> Path:
+        """Return the path of the weights, whether or not they exist."""
+        is_exported = weights in ("exported", self._exported())
+        return self.path / (_WEIGHTS if is_exported else f"{weights}.safetensors")
 
     def exports(self, weights: TrainedWeights) -> bool:
         """Return whether these weights are the exported ones.

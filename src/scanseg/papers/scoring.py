@@ -58,7 +58,7 @@ def score_test_cases(
 ) -> None:
     """Score test cases and write the scores to the model folder.
 
-    Existing scores are kept.
+    Existing scores of the same weights and cases are kept.
 
     Args:
         folder: A trained model.
@@ -72,9 +72,7 @@ def score_test_cases(
     Raises:
         InterruptionError: A signal came before all cases were scored.
     """
-    if folder.read_test(weights) is not None and (
-        instances is None or folder.read_test_instances(weights) is not None
-    ):
+    if folder.has_current_test(store, cases, weights=weights, instances=instances is not None):
         return
     predictor = load(folder.path, device=context.device, weights=weights)
     dataset = predictor.plan.dataset
@@ -123,7 +121,7 @@ def score_test_cases(
             instance_scores, predictions=model, references=str(instances), instances="components"
         )
     )
-    folder.write_test(report, instance_report, weights=weights)
+    folder.write_test(report, instance_report, weights=weights, store=store, cases=cases)
 
 
 def _tolerances(scoring: Scoring, labels: Sequence[str]) -> dict[str, float]:
