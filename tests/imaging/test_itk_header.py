@@ -55,8 +55,6 @@ def test_fields_that_crash_the_reader_are_refused(tmp_path, name, field, value, 
 def test_numbered_files_and_long_comments_are_read(tmp_path):
     write_volume(tmp_path / "a.mhd", ARRAY)
     data = tmp_path / "a.raw"
-    if not data.exists():
-        pytest.skip("SimpleITK compressed the voxels")
     content = data.read_bytes()
     for number in range(3):
         (tmp_path / f"slice{number + 1:02d}.raw").write_bytes(content[number * 84 :][:84])
