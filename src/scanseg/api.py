@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanseg.dataset import DESCRIPTION_FILE, CheckReport, check_dataset, open_dataset
-from scanseg.errors import InputError, UsageError
+from scanseg.dataset import CheckReport, check_dataset, open_dataset
 from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import as_tuple
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from scanseg.experiments import CrossValidationResult
     from scanseg.inference import Predictor
     from scanseg.models import Weights
-    from scanseg.planning import PlanRequest, TrainingSource
+    from scanseg.planning import PlanRequest
     from scanseg.runtime import Precision
     from scanseg.training import FoldChoice, TrainingResult
 
@@ -132,11 +131,11 @@ def preprocess(
         >>> folder.parent.name
         'stores'
     """
-    from scanseg.planning import find_plan, prepare_store
+    from scanseg.planning import TrainingSource, find_plan, prepare_store
 
     context = RunContext(num_workers=num_workers, progress=progress)
     with keep_workers():
-        opened = _open_source(source)
+        opened = TrainingSource.open(Path(source))
         plan = find_plan(opened, _plan_request(recipe=recipe, settings=settings), context=context)
         return prepare_store(plan, opened, Path(store), context=context).store.folder
 
@@ -201,6 +200,7 @@ def train(
         (1, ['disk'])
     """
     from scanseg.experiments import train_model
+    from scanseg.planning import TrainingSource
 
     overrides = {
         "training.epochs": epochs,
@@ -211,7 +211,7 @@ def train(
         "training.precision": precision,
     }
     return train_model(
-        _open_source(source),
+        TrainingSource.open(Path(source)),
         Path(output),
         _plan_request(recipe=recipe, like=initial_weights, settings=settings, overrides=overrides),
         stores=None if store is None else Path(store),
@@ -270,10 +270,11 @@ def cross_validate(
     """
     from scanseg.experiments import CrossValidationOptions
     from scanseg.experiments import cross_validate as run
+    from scanseg.planning import TrainingSource
 
     overrides = {"training.max_minutes": max_minutes, "sampling.batch_size": batch_size}
     return run(
-        _open_source(source),
+        TrainingSource.open(Path(source)),
         Path(output),
         _plan_request(like=initial_weights, settings=settings, overrides=overrides),
         CrossValidationOptions(
@@ -469,36 +470,6 @@ def convert(
         test_fraction=test_fraction,
         context=RunContext(num_workers=num_workers, progress=progress),
     )
-
-
-def _open_source(path: AnyPath) -> "TrainingSource":
-    """Read a path as a raw data set or a plan.
-
-    No other function takes either.
-
-    Raises:
-        InputError: The path does not exist, or the plan is faulty.
-        UsageError: The path is something close to a data set or a plan. The message names the right path.
-    """
-    from scanseg.models import ModelFolder
-    from scanseg.planning import TrainingSource
-
-    source = Path(path)
-    if source.name == DESCRIPTION_FILE:
-        raise UsageError(f"{source} describes a data set. Give its folder, {source.parent}, or a plan file.")
-    if source.is_file():
-        return TrainingSource(source, plan=Plan.read(source))
-    if not source.exists():
-        raise InputError(
-            f"{source}: no such file or folder. Give a data set's folder (with {DESCRIPTION_FILE}) or a plan file."
-        )
-    if ModelFolder.exists(source) and not (source / DESCRIPTION_FILE).is_file():
-        raise UsageError(
-            f"{source} is a model folder, not a data set. Give its plan, {ModelFolder.plan_path(source)}: with "
-            f"-o {source} --resume to go on, with another folder to train again, and with --initial-weights {source} "
-            f"to start from its weights."
-        )
-    return TrainingSource(source, dataset=source)
 
 
 def _plan_request(

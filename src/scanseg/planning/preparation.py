@@ -40,6 +40,33 @@ class TrainingSource:
     plan: Plan | None = None
     """A plan that exists already. `None`: a plan is made for the data set."""
 
+    @classmethod
+    def open(cls, path: Path) -> "TrainingSource":
+        """Open a path as a raw data set or a plan.
+
+        Args:
+            path: Folder of a raw data set, or a plan file.
+
+        Raises:
+            InputError: The path does not exist, or the plan is faulty.
+            UsageError: The path is something close to a data set or a plan. The message names the right path.
+        """
+        if path.name == DESCRIPTION_FILE:
+            raise UsageError(f"{path} describes a data set. Give its folder, {path.parent}, or a plan file.")
+        if path.is_file():
+            return cls(path, plan=Plan.read(path))
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file or folder. Give a data set's folder (with {DESCRIPTION_FILE}) or a plan file."
+            )
+        if ModelFolder.exists(path) and not (path / DESCRIPTION_FILE).is_file():
+            raise UsageError(
+                f"{path} is a model folder, not a data set. Give its plan, {ModelFolder.plan_path(path)}: with "
+                f"-o {path} --resume to go on, with another folder to train again, and with --initial-weights {path} "
+                f"to start from its weights."
+            )
+        return cls(path, dataset=path)
+
     def raw_folder(self, plan: Plan | None = None) -> Path | None:
         """Return the folder of the raw data set, if it exists.
 
