@@ -1,5 +1,6 @@
 """Run comparisons: train every arm with every seed on every fold."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.experiments.comparison_summary import Arm, summarize_comparison
+from scanseg.experiments.job import check_same_folds
 from scanseg.experiments.scheduler import OUT_OF_TIME, require_devices, run_jobs, stop_after
 from scanseg.experiments.table import RECORD, TABLE, write_comparison
 from scanseg.files import make_folder, write_text
@@ -20,6 +22,8 @@ from scanseg.specs import ComparisonArm, ComparisonRecord, ComparisonSpec, Plan
 from scanseg.training import choose_fold
 
 _STORES = "stores"
+_SETUP = "setup.json"
+"""The comparison as it was started. The record is written only after trainings."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def run_comparison(
     failure: ScansegError | None = None
     if not options.prepare_only:
         jobs = [arm.job(seed, fold) for seed in spec.seeds for fold in spec.folds for arm in arms]
+        check_same_folds(jobs)
         try:
             run_jobs(
                 [job for job in jobs if not job.is_finished],
@@ -138,9 +143,12 @@ def _own_device(options: ComparisonOptions) -> torch.device | None:
 
 def _check_same(spec: ComparisonSpec, output: Path) -> None:
     """Refuse to resume another comparison. Seeds and folds may be added."""
-    if not (output / RECORD).is_file():
+    if (output / _SETUP).is_file():
+        existing = ComparisonSpec.read(output / _SETUP)
+    elif (output / RECORD).is_file():  # of an older version
+        existing = ComparisonRecord.read(output / RECORD).spec
+    else:
         return
-    existing = ComparisonRecord.read(output / RECORD).spec
     free = {"seeds": spec.seeds, "folds": spec.folds, "title": spec.title, "question": spec.question}
     faults = compare_settings(existing.model_copy(update=free), spec)
     if faults:
@@ -150,18 +158,23 @@ def _check_same(spec: ComparisonSpec, output: Path) -> None:
 @keep_workers()
 def _prepare(spec: ComparisonSpec, dataset: Path | None, output: Path, *, context: RunContext) -> list[Arm]:
     """Plan every arm, or read its plan, and make the stores."""
-    arms, planned = [], dict[str, Plan]()
-    for arm in spec.all_arms:
-        folder = output / _slug(arm.name)
+    folders = [output / name for name in _folder_names(spec)]
+    plans, planned = [], dict[str, Plan]()
+    for arm, folder in zip(spec.all_arms, folders, strict=True):
         path, recipe = folder / PLAN_FILE, arm.recipe or spec.recipe
         if path.is_file():
-            plan = Plan.read(path)
-        elif dataset is None:
+            plans.append(Plan.read(path))
+            continue
+        if dataset is None:
             raise UsageError(f"{output}: the plan of {arm.name} is missing. Give the folder of the data set.")
-        else:
-            if recipe not in planned:
-                planned[recipe] = make_plan(dataset, PlanRequest(recipe=recipe), context=context)
-            plan = _plan_of_arm(spec, arm, planned[recipe])
+        if recipe not in planned:
+            planned[recipe] = make_plan(dataset, PlanRequest(recipe=recipe), context=context)
+        plans.append(_plan_of_arm(spec, arm, planned[recipe]))
+    write_text(output / _SETUP, spec.to_json())
+    arms = []
+    for arm, folder, plan in zip(spec.all_arms, folders, plans, strict=True):
+        path = folder / PLAN_FILE
+        if not path.is_file():
             make_folder(folder)
             write_text(path, plan.to_json())
         source = TrainingSource(path=dataset or path, dataset=dataset, plan=plan)
@@ -177,6 +190,14 @@ def _plan_of_arm(spec: ComparisonSpec, arm: ComparisonArm, plan: Plan) -> Plan:
     return plan
 
 
-def _slug(name: str) -> str:
-    """Return a name as the name of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-") or "arm"
+def _folder_names(spec: ComparisonSpec) -> list[str]:
+    """Return a different folder name for each arm.
+
+    Names that differ only in signs, such as `w=1` and `w=-1`, get numbers.
+    """
+    names: list[str] = []
+    for arm in spec.all_arms:
+        slug = re.sub(r"[\W_]+", "-", arm.name.casefold()).strip("-") or "arm"
+        numbered = (slug if number == 1 else f"{slug}-{number}" for number in itertools.count(1))
+        names.append(next(name for name in numbered if name not in {_STORES, *names}))
+    return names

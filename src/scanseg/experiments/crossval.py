@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scanseg.errors import InputError, UsageError
 from scanseg.experiments.configuration import Configuration
+from scanseg.experiments.job import check_same_folds
 from scanseg.experiments.pairs import Pair, predict_pairs
 from scanseg.experiments.postprocessing import choose_postprocessing, mean, score_postprocessed
 from scanseg.experiments.scheduler import require_devices, run_jobs
@@ -113,6 +114,7 @@ def cross_validate(
     weights = _find_initial_weights(configurations, request)
     configurations = [replace(each, initial_weights=weights) for each in configurations]
     jobs = [each.job(fold) for each in configurations for fold in each.folds]
+    check_same_folds(jobs)
     remaining = [job for job in jobs if not job.is_finished]
     run_jobs(remaining, devices=options.devices, context=context, task="folds")
     pairs = (

@@ -1,20 +1,21 @@
 """Training jobs: plan, store, fold and model folder of one training."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scanseg.errors import InterruptionError, OtherProcessError, UsageError
+from scanseg.errors import InputError, InterruptionError, OtherProcessError, UsageError
 from scanseg.experiments.curves import write_curves
+from scanseg.messages import listed
 from scanseg.models import ModelFolder, is_ensemble
 from scanseg.planning import Prepared, copy_first_stage
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
 from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan
-from scanseg.training import FoldChoice, TrainingResult, train
+from scanseg.training import FoldChoice, TrainingResult, choose_fold, train
 
 _SECONDS_BETWEEN_FIGURES = 300.0
 """The curves of a running training are drawn again after this time."""
@@ -54,6 +55,15 @@ class TrainingJob:
         return folder.status(
             with_predictions=self.keep_predictions
         ) == "finished" and folder.has_current_scores(self.prepared.store)
+
+    @property
+    def has_other_cases(self) -> bool:
+        """Whether the training started with other cases than its fold has now."""
+        record = ModelFolder.open(self.folder).read_run() if self.is_started else None
+        if record is None or self.fold is None:
+            return False
+        fold = choose_fold(self.prepared.store, self.fold)
+        return (record.train_cases, record.validation_cases) != (fold.train, fold.validation)
 
     def with_seed(self, seed: int) -> "TrainingJob":
         """Return the same job with another random seed.
@@ -114,6 +124,25 @@ class TrainingJob:
         if folder.plan.cascade is not None:
             copy_first_stage(folder)
         return folder
+
+
+def check_same_folds(jobs: Sequence[TrainingJob]) -> None:
+    """Check that started and new trainings are scored on the same folds.
+
+    A started training keeps its cases, even if the splits have changed or the data set has grown.
+
+    Args:
+        jobs: The trainings of an experiment, with their folds.
+
+    Raises:
+        InputError: Some trainings have the folds of the data set, and others had earlier ones.
+    """
+    changed = [job.name for job in jobs if job.has_other_cases]
+    if changed and len(changed) < len(jobs):
+        raise InputError(
+            f"{listed(changed)}: trained on other folds than the data set has now. Restore its cases and splits, or "
+            f"choose another output folder."
+        )
 
 
 def check_resumable(
