@@ -6,6 +6,7 @@ happen on the host, and no voxels are read here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -183,13 +184,23 @@ def _next_slices(
 
     The last batch is filled with the first slices.
     """
-    depths = cases.shapes_host[:, 0]
-    slice_case = np.repeat(np.arange(len(depths)), depths)
-    slice_z = np.concatenate([np.arange(depth) for depth in depths])
+    ends = np.cumsum(cases.shapes_host[:, 0])
     pass_number, number = divmod(iteration, iterations_per_pass(cases, sampling))
-    order = np.random.default_rng([seed, stream, pass_number]).permutation(len(slice_case))
+    order = _order_of_pass(int(ends[-1]), seed=seed, stream=stream, pass_number=pass_number)
     wanted = np.arange(number * sampling.batch_size, (number + 1) * sampling.batch_size) % len(order)
     chosen = order[wanted]
+    slice_case = np.searchsorted(ends, chosen, side="right")
     corners = np.zeros((sampling.batch_size, 3), dtype=np.int64)
-    corners[:, 0] = slice_z[chosen]
-    return PatchPositions(slice_case[chosen], corners)
+    corners[:, 0] = chosen - ends[slice_case] + cases.shapes_host[slice_case, 0]
+    return PatchPositions(slice_case, corners)
+
+
+@lru_cache(maxsize=4)
+def _order_of_pass(num_slices: int, *, seed: int, stream: int, pass_number: int) -> np.ndarray:
+    """Return the shuffled numbers of all slices in a pass.
+
+    The passes of training and validation are kept, since each serves many batches.
+    """
+    order = np.random.default_rng([seed, stream, pass_number]).permutation(num_slices)
+    order.setflags(write=False)
+    return order

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -79,7 +79,6 @@ def run_jobs(
     devices: Sequence[str],
     context: RunContext,
     task: str = "trainings",
-    on_done: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Run jobs, one at a time on each device.
 
@@ -92,7 +91,6 @@ def run_jobs(
         devices: Names of devices. A device that is named twice runs two jobs at a time.
         context: Workers, progress and stopping. Its device is replaced.
         task: Name of the task in progress updates of several devices.
-        on_done: Called in this process after each successful job.
 
     Raises:
         InterruptionError: A signal came, or the time is over.
@@ -104,12 +102,12 @@ def run_jobs(
         context = replace(context, should_stop=lambda: signalled() or should_stop())
         if len(devices) < 2:
             device = devices[0] if devices else context.device
-            _run_here(jobs, context=replace(context, device=device), on_done=on_done)
+            _run_here(jobs, context=replace(context, device=device))
         else:
-            _DevicePool(deque(jobs), devices, context=context, task=task, on_done=on_done).run()
+            _DevicePool(deque(jobs), devices, context=context, task=task).run()
 
 
-def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Job], None]) -> None:
+def _run_here(jobs: Sequence[Job], *, context: RunContext) -> None:
     """Run jobs in this process, one after the other."""
     failures: list[str] = []
     in_a_row = 0
@@ -126,7 +124,6 @@ def _run_here(jobs: Sequence[Job], *, context: RunContext, on_done: Callable[[Jo
             in_a_row += 1
             continue
         in_a_row = 0
-        on_done(job)
     if failures:
         raise ScansegError("; ".join(failures))
 
@@ -191,7 +188,6 @@ class _DevicePool:
     devices: Sequence[str]
     context: RunContext
     task: str
-    on_done: Callable[[Job], None]
     running: dict[int, _Running] = field(default_factory=dict)
     """Running jobs by the index of their device."""
     failures: list[str] = field(default_factory=list)
@@ -255,7 +251,6 @@ class _DevicePool:
             if running.failure is None and running.process.exitcode == 0:
                 self.in_a_row[place] = 0
                 self.num_done += 1
-                self.on_done(running.job)
                 self._report(running)
                 continue
             self._note_failure(place, running)

@@ -10,7 +10,6 @@ from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image, compare_geometry
-from scanseg.imaging.memory import physical_memory
 from scanseg.imaging.orientation import (
     axis_codes,
     direction_of,
@@ -49,7 +48,6 @@ __all__ = [
     "find_nonzero_mask",
     "find_reorientation",
     "left_right_axis",
-    "physical_memory",
     "read_geometry",
     "read_image",
     "read_instance_map",

@@ -14,10 +14,10 @@ from jaxtyping import Float64, Shaped, UInt8
 from scanseg.errors import InputError
 from scanseg.imaging.header import ImageGrid, NiftiHeader
 from scanseg.imaging.image import DIRECTION_TOLERANCE, ORIGIN_TOLERANCE, SPACING_TOLERANCE, Image
-from scanseg.imaging.memory import physical_memory
 from scanseg.imaging.nifti_header import ParsedHeader, read_header
 from scanseg.imaging.right_angles import straighten_axes
 from scanseg.imaging.streams import Stream, open_stream
+from scanseg.runtime import physical_memory
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header

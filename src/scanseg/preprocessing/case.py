@@ -14,7 +14,6 @@ from scanseg.imaging import (
     find_nonzero_box,
     find_nonzero_mask,
     find_reorientation,
-    physical_memory,
     resample_image,
     resample_label_map,
 )
@@ -28,6 +27,7 @@ from scanseg.preprocessing.geometry import (
     target_spacing,
 )
 from scanseg.preprocessing.normalization import normalize
+from scanseg.runtime import physical_memory
 from scanseg.sizes import check_voxels
 from scanseg.specs import CaseGeometry, PreprocessingSpec, ZScoreNormalization
 

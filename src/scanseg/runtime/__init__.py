@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
+from scanseg.runtime.host_memory import free_memory, physical_memory
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.spawning import release_signals, spawning_jobs
 from scanseg.runtime.workers import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         lacks_memory,
         memory_for,
     )
-    from scanseg.runtime.versions import installed_versions
+    from scanseg.runtime.versions import installed_versions, source_commit
 
 __all__ = [
     "CaptureMemoryError",
@@ -46,6 +47,7 @@ __all__ = [
     "count_launched",
     "describe_device",
     "explained_memory",
+    "free_memory",
     "installed_versions",
     "is_memory_error",
     "join_processes",
@@ -53,8 +55,10 @@ __all__ = [
     "lacks_memory",
     "map_cases",
     "memory_for",
+    "physical_memory",
     "raise_if_stopped",
     "release_signals",
+    "source_commit",
     "spawning_jobs",
     "warm_up",
     "watch_signals",
@@ -64,7 +68,7 @@ _LOADED_ON_USE = {
     "cuda_graph": ("capture",),
     "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
-    "versions": ("installed_versions",),
+    "versions": ("installed_versions", "source_commit"),
 }
 
 

@@ -1,20 +1,17 @@
 """Choose the case storage of a training: device, host memory or disk."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from scanseg.batches import TrainingCases, case_bytes, load_into_memory, open_cases
 from scanseg.preprocessing import Store
-from scanseg.runtime import RunContext, explained_memory
+from scanseg.runtime import RunContext, explained_memory, free_memory
 
 CaseStorage = Literal["device", "host", "disk"]
 
-_MEMINFO = Path("/proc/meminfo")
 _PART_OF_MEMORY = 0.5
 """Fraction of the free memory that cases may take under `auto`."""
 
@@ -42,28 +39,9 @@ def choose_case_storage(
     needed = case_bytes(store, cases)
     if device.type == "cuda" and needed <= _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    if needed * num_sharing <= _PART_OF_MEMORY * free_host_bytes():
+    if needed * num_sharing <= _PART_OF_MEMORY * free_memory():
         return "device" if device.type == "mps" else "host"  # mps computes in the host's memory
     return "disk"
-
-
-def free_host_bytes() -> int:
-    """Return the free memory of host or container in bytes."""
-    free = [_available_bytes()]
-    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
-        free.append(max(0, int(text) - int(used.read_text())))
-    return min(free)
-
-
-def _available_bytes() -> int:
-    """Return the available memory of the host in bytes, with file caches."""
-    if _MEMINFO.is_file():
-        for line in _MEMINFO.read_text().splitlines():
-            name, _, amount = line.partition(":")
-            if name == "MemAvailable":
-                return 1024 * int(amount.split()[0])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def load_cases(

@@ -1,0 +1,41 @@
+"""Total and free memory of the host."""
+
+import os
+from pathlib import Path
+
+_UNKNOWN = 1 << 62
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def physical_memory() -> int:
+    """Return the memory of the computer in bytes.
+
+    Unknown memory counts as 2^62.
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # other systems than Linux and macOS
+        return _UNKNOWN
+
+
+def free_memory() -> int:
+    """Return the free memory of the host or its container in bytes, with file caches.
+
+    Half of the memory counts as free if the system does not report it.
+    """
+    free = [_available_bytes()]
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
+        free.append(max(0, int(text) - int(used.read_text())))
+    return min(free)
+
+
+def _available_bytes() -> int:
+    """Return the available memory of the host in bytes, with file caches."""
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                return 1024 * int(amount.split()[0])
+    return physical_memory() // 2
