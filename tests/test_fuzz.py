@@ -363,8 +363,8 @@ def test_metrics_never_stop_a_training(tmp_path: Path) -> None:
         (folder.path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
         for metrics in folder.metrics.read():
             assert isinstance(metrics["epoch"], int)
-        folder.metrics.keep(5)
-        assert folder.metrics.keep(5) is None
+        folder.metrics.keep(5, iterations_done=50)
+        assert folder.metrics.keep(5, iterations_done=50) is None
 
 
 def test_weights_and_checkpoints(tmp_path: Path) -> None:

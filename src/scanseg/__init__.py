@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load,
         make_plan,
         preprocess,
+        time_step,
         train,
     )
 
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "make_plan",
     "preprocess",
+    "time_step",
     "train",
 ]
 

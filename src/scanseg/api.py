@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
-from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.progress import ProgressChoice
+from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import as_tuple
-from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, Report, RuleName
+from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
 
 if TYPE_CHECKING:
     from scanseg.converters import Conversion
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
     from scanseg.runtime import Precision
-    from scanseg.training import FoldChoice, TrainingResult
+    from scanseg.training import FoldChoice, StepTiming, TrainingResult
 
 AnyPath = str | os.PathLike[str]
 
 
 def check(
-    dataset: AnyPath, *, num_workers: int | None = None, progress: ProgressCallback = ignore_progress
+    dataset: AnyPath, *, num_workers: int | None = None, progress: ProgressChoice = True
 ) -> CheckReport:
     """Check a raw data set in nnU-Net's layout.
 
     Args:
         dataset: Folder of the data set.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: The data set is faulty. One message lists all faults.
@@ -46,8 +47,9 @@ def check(
     from scanseg.planning import describe_dataset
 
     raw = open_dataset(Path(dataset))
-    context = RunContext(num_workers=num_workers, progress=progress)
-    report = check_dataset(raw, context=context.for_images(raw.image_bytes))
+    with display(progress) as shown:
+        context = RunContext(num_workers=num_workers, progress=shown)
+        report = check_dataset(raw, context=context.for_images(raw.image_bytes))
     orientation = next(iter(report.orientations), None)
     decisions = describe_dataset(
         raw.spec,
@@ -63,20 +65,25 @@ def make_plan(
     dataset: AnyPath,
     *,
     recipe: str | None = None,
+    size: PlanSize | None = None,
     like: AnyPath | None = None,
     settings: Sequence[str] = (),
+    device: str = "auto",
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> Plan:
     """Check a raw data set, compute its fingerprint, and plan a training.
 
     Args:
         dataset: Folder of the raw data set.
         recipe: Name of the recipe, see `scanseg.planning.RECIPES`. Defaults to `xlstm-unet`.
+        size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
+            otherwise to `full`.
         like: Model folder whose plan is taken over for the data set, for fine-tuning.
         settings: Changes to the plan, each `path.to.key=value`.
+        device: Device of the training, for the default size.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: The data set is faulty, or the network refuses the settings.
@@ -90,11 +97,35 @@ def make_plan(
     """
     from scanseg.planning import make_plan as plan_dataset
 
-    return plan_dataset(
-        Path(dataset),
-        _plan_request(recipe=recipe, like=like, settings=settings),
-        context=RunContext(num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return plan_dataset(
+            Path(dataset),
+            _plan_request(recipe=recipe, size=size, like=like, settings=settings),
+            context=RunContext(device=device, num_workers=num_workers, progress=shown),
+        )
+
+
+def time_step(plan: Plan | AnyPath, *, device: str = "auto", progress: ProgressChoice = True) -> "StepTiming":
+    """Measure the time of a training step by a few steps on random patches.
+
+    Args:
+        plan: The plan, or its file.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        Time and memory of a step. The time is `None` if the device has too little memory.
+
+    Example:
+        >>> import scanseg
+        >>> scanseg.time_step("plan.json", device="cpu").seconds > 0
+        True
+    """
+    from scanseg.training import time_step as measure
+
+    opened = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    with display(progress) as shown:
+        return measure(opened, context=RunContext(device=device, progress=shown))
 
 
 def preprocess(
@@ -102,9 +133,10 @@ def preprocess(
     *,
     store: AnyPath,
     recipe: str | None = None,
+    size: PlanSize | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> Path:
     """Preprocess a data set for training.
 
@@ -114,9 +146,10 @@ def preprocess(
         source: Folder of a raw data set, or a plan file.
         store: Folder of stores, to give to trainings.
         recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
+        size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `full`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Returns:
         Folder of the store, inside `store`.
@@ -133,10 +166,12 @@ def preprocess(
     """
     from scanseg.planning import TrainingSource, find_plan, prepare_store
 
-    context = RunContext(num_workers=num_workers, progress=progress)
-    with keep_workers():
+    with display(progress) as shown, keep_workers():
+        context = RunContext(num_workers=num_workers, progress=shown)
         opened = TrainingSource.open(Path(source))
-        plan = find_plan(opened, _plan_request(recipe=recipe, settings=settings), context=context)
+        plan = find_plan(
+            opened, _plan_request(recipe=recipe, size=size or "full", settings=settings), context=context
+        )
         return prepare_store(plan, opened, Path(store), context=context).store.folder
 
 
@@ -145,6 +180,7 @@ def train(
     output: AnyPath,
     *,
     recipe: str | None = None,
+    size: PlanSize | None = None,
     fold: "FoldChoice | None" = None,
     initial_weights: AnyPath | None = None,
     epochs: int | None = None,
@@ -159,7 +195,7 @@ def train(
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> "TrainingResult":
     """Train a network and score it on its validation cases.
 
@@ -169,6 +205,8 @@ def train(
         source: Folder of a raw data set, or a plan file.
         output: Model folder to write, or to resume.
         recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
+        size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
+            otherwise to `full`.
         fold: Number of the fold, or `all` cases. Defaults to 0, or to the fold of the resumed training.
         initial_weights: Model folder of the initial weights. A data set takes over its plan too.
         epochs: Number of epochs. Defaults to the plan's.
@@ -179,13 +217,13 @@ def train(
         precision: Precision of matrix products: `auto`, `float32`, `bfloat16` or `float16` (with loss scaling).
             Defaults to the plan's.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
-        resume: Go on from the last checkpoint in `output`, with its plan and cases. Other options must be those with
-            which the training began.
+        resume: Go on from the last checkpoint in `output`, with its plan and cases. `epochs` and `max_minutes` may
+            be changed, also of a finished training. Other options must be those with which the training began.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
         store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
         settings: Changes to the plan, each `path.to.key=value`.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: The data set, plan, store or initial weights are faulty, or cases of a resumed training are
@@ -210,16 +248,19 @@ def train(
         "training.seed": seed,
         "training.precision": precision,
     }
-    return train_model(
-        TrainingSource.open(Path(source)),
-        Path(output),
-        _plan_request(recipe=recipe, like=initial_weights, settings=settings, overrides=overrides),
-        stores=None if store is None else Path(store),
-        fold=fold,
-        resume=resume,
-        keep_predictions=keep_predictions,
-        context=RunContext(device=device, num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return train_model(
+            TrainingSource.open(Path(source)),
+            Path(output),
+            _plan_request(
+                recipe=recipe, size=size, like=initial_weights, settings=settings, overrides=overrides
+            ),
+            stores=None if store is None else Path(store),
+            fold=fold,
+            resume=resume,
+            keep_predictions=keep_predictions,
+            context=RunContext(device=device, num_workers=num_workers, progress=shown),
+        )
 
 
 def cross_validate(
@@ -227,6 +268,7 @@ def cross_validate(
     output: AnyPath,
     *,
     recipes: Sequence[str] = (),
+    size: PlanSize | None = None,
     devices: Sequence[str] = (),
     initial_weights: AnyPath | None = None,
     max_minutes: float | None = None,
@@ -236,7 +278,7 @@ def cross_validate(
     store: AnyPath | None = None,
     settings: Sequence[str] = (),
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> "CrossValidationResult":
     """Train all folds and make them one model.
 
@@ -246,6 +288,8 @@ def cross_validate(
         source: Folder of a raw data set, or a plan file.
         output: Folder of the cross-validation. `load` reads it as a model.
         recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`.
+        size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
+            otherwise to `full`.
         devices: Devices that train folds at the same time. Defaults to the first available one.
         initial_weights: Model folder of the initial weights. A data set takes over its plan too.
         max_minutes: Time limit of each fold. Defaults to the plan's.
@@ -255,7 +299,7 @@ def cross_validate(
         store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
         settings: Changes to the plans, each `path.to.key=value`.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: The data set or the plan is faulty.
@@ -273,19 +317,22 @@ def cross_validate(
     from scanseg.planning import TrainingSource
 
     overrides = {"training.max_minutes": max_minutes, "sampling.batch_size": batch_size}
-    return run(
-        TrainingSource.open(Path(source)),
-        Path(output),
-        _plan_request(like=initial_weights, settings=settings, overrides=overrides),
-        CrossValidationOptions(
-            recipes=as_tuple(recipes),
-            devices=as_tuple(devices),
-            ensembles=ensembles,
-            stores=None if store is None else Path(store),
-            resume=resume,
-        ),
-        context=RunContext(num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return run(
+            TrainingSource.open(Path(source)),
+            Path(output),
+            _plan_request(size=size, like=initial_weights, settings=settings, overrides=overrides),
+            CrossValidationOptions(
+                recipes=as_tuple(recipes),
+                devices=as_tuple(devices),
+                ensembles=ensembles,
+                stores=None if store is None else Path(store),
+                resume=resume,
+            ),
+            context=RunContext(
+                device=next(iter(as_tuple(devices)), "auto"), num_workers=num_workers, progress=shown
+            ),
+        )
 
 
 def load(
@@ -334,7 +381,7 @@ def evaluate(
     label_tolerances_mm: Mapping[str, float] | None = None,
     tolerance_preset: str | None = None,
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> Report:
     """Score predicted label maps.
 
@@ -349,7 +396,7 @@ def evaluate(
         label_tolerances_mm: Tolerances of single labels by name, in mm.
         tolerance_preset: Tolerances of a protocol: `abdomen`.
         num_workers: Processes that score. `None`: one per core, at most 16.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: Files are missing or faulty. One message lists all faults.
@@ -363,18 +410,19 @@ def evaluate(
     """
     from scanseg.evaluation import evaluate as score
 
-    return score(
-        Path(predictions),
-        Path(references),
-        cases=cases,
-        only_predicted=only_predicted,
-        rule=rule,
-        distance_unit=distance_unit,
-        tolerance_mm=tolerance_mm,
-        label_tolerances_mm=label_tolerances_mm,
-        tolerance_preset=tolerance_preset,
-        context=RunContext(num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return score(
+            Path(predictions),
+            Path(references),
+            cases=cases,
+            only_predicted=only_predicted,
+            rule=rule,
+            distance_unit=distance_unit,
+            tolerance_mm=tolerance_mm,
+            label_tolerances_mm=label_tolerances_mm,
+            tolerance_preset=tolerance_preset,
+            context=RunContext(num_workers=num_workers, progress=shown),
+        )
 
 
 def evaluate_instances(
@@ -387,7 +435,7 @@ def evaluate_instances(
     cases: Sequence[str] | None = None,
     only_predicted: bool = False,
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> InstanceReport:
     """Score predicted instances against instance maps.
 
@@ -402,7 +450,7 @@ def evaluate_instances(
         cases: Names of the cases to score. `None`: all, and each must have a prediction.
         only_predicted: Leave out references without a prediction. The report names them.
         num_workers: Processes that score. `None`: one per core, at most 16.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: Files are missing or faulty. One message lists all faults.
@@ -416,16 +464,17 @@ def evaluate_instances(
     """
     from scanseg.evaluation import evaluate_instances as score
 
-    return score(
-        Path(predictions),
-        Path(references),
-        instances=instances,
-        iou=iou,
-        border=border,
-        cases=cases,
-        only_predicted=only_predicted,
-        context=RunContext(num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return score(
+            Path(predictions),
+            Path(references),
+            instances=instances,
+            iou=iou,
+            border=border,
+            cases=cases,
+            only_predicted=only_predicted,
+            context=RunContext(num_workers=num_workers, progress=shown),
+        )
 
 
 def convert(
@@ -435,7 +484,7 @@ def convert(
     *,
     test_fraction: float | None = None,
     num_workers: int | None = None,
-    progress: ProgressCallback = ignore_progress,
+    progress: ProgressChoice = True,
 ) -> "Conversion":
     """Convert a known data set into nnU-Net's raw layout.
 
@@ -448,7 +497,7 @@ def convert(
         test_fraction: Fraction of the cases to draw as a test set, if the source has none. Defaults to the data
             set's own.
         num_workers: Processes that convert. `None`: one per core, at most 16.
-        progress: Called with each progress update.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
         InputError: The source is in no known form, or is faulty. One message lists all faults, and nothing is
@@ -463,18 +512,20 @@ def convert(
     """
     from scanseg.converters import convert_dataset, find_dataset
 
-    return convert_dataset(
-        find_dataset(name),
-        Path(source),
-        Path(output),
-        test_fraction=test_fraction,
-        context=RunContext(num_workers=num_workers, progress=progress),
-    )
+    with display(progress) as shown:
+        return convert_dataset(
+            find_dataset(name),
+            Path(source),
+            Path(output),
+            test_fraction=test_fraction,
+            context=RunContext(num_workers=num_workers, progress=shown),
+        )
 
 
 def _plan_request(
     *,
     recipe: str | None = None,
+    size: PlanSize | None = None,
     like: AnyPath | None = None,
     settings: Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
@@ -488,6 +539,7 @@ def _plan_request(
     named = tuple(f"{path}={value}" for path, value in (overrides or {}).items() if value is not None)
     return PlanRequest(
         recipe=recipe,
+        size=size,
         like=None if like is None else Path(like),
         settings=(*named, *as_tuple(settings)),
     )

@@ -11,7 +11,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -132,17 +132,19 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".writing-{os.getpid()}@{_machine()}-{path.name}")
 
 
-def is_unused(folder: Path) -> bool:
+def is_unused(folder: Path, *, besides: Collection[str] = ()) -> bool:
     """Return whether a folder holds only locks, unfinished files and unused folders.
 
     Args:
         folder: The folder.
+        besides: Names of further files that do not count.
     """
     with os.scandir(folder) as entries:
         return all(
             _UNFINISHED.fullmatch(entry.name)
             or _LOCK.fullmatch(entry.name)
-            or (entry.is_dir(follow_symlinks=False) and is_unused(Path(entry.path)))
+            or entry.name in besides
+            or (entry.is_dir(follow_symlinks=False) and is_unused(Path(entry.path), besides=besides))
             for entry in entries
         )
 

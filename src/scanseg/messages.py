@@ -1,4 +1,4 @@
-"""Counts and long lists in messages."""
+"""Counts, durations and long lists in messages."""
 
 from collections.abc import Sequence
 
@@ -66,3 +66,18 @@ def shortened(text: str, most: int = 60) -> str:
     """
     cut = text if len(text) <= most else text[: most - 3] + "..."
     return "".join(character if character.isprintable() else " " for character in cut)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration as `h:mm:ss`.
+
+    Args:
+        seconds: Duration in seconds.
+
+    Examples:
+        >>> format_duration(3725.4)
+        '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

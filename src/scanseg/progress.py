@@ -21,10 +21,15 @@ class ProgressUpdate:
     """`seconds` if a time limit ends the work."""
     warnings: tuple[str, ...] = ()
     """Unusual properties of the input that do not prevent the work. Most updates have none."""
+    notes: tuple[str, ...] = ()
+    """Facts to show once, such as the device and the size of a network. Most updates have none."""
 
 
 ProgressCallback = Callable[[ProgressUpdate], None]
 """Called with each progress update."""
+
+ProgressChoice = ProgressCallback | bool
+"""Callback of progress updates. True: show them on stderr. False: ignore them."""
 
 
 def ignore_progress(update: ProgressUpdate) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,14 +10,16 @@ from typing import Any, get_args
 
 import pytest
 
-from scanseg.cli.console import format_duration, format_memory
+from scanseg.cli.console import format_memory
 from scanseg.cli.options import Recipe
+from scanseg.messages import format_duration
 from scanseg.progress import ProgressUpdate
 from scanseg.specs import (
     MSVMUNetSpec,
     Plan,
     SamplingSpec,
 )
+from scanseg.training import StepTiming
 from tests.factories import make_plan
 
 
@@ -31,6 +34,16 @@ class Call:
     def __call__(self, *arguments: Any, progress: Any, **options: Any) -> Any:
         self.arguments, self.options = arguments, options
         return self.result
+
+
+TIMING = StepTiming("cpu (2 threads)", 0.25, 2.0**30, 2**33)
+
+
+@pytest.fixture(autouse=True)
+def _cases_and_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace reading the data set of `scanseg plan`, which the tests lack."""
+    module = sys.modules["scanseg.cli.plan"]
+    monkeypatch.setattr(module, "_describe_data", lambda dataset: [("cases", "5"), ("folds", "5 (drawn)")])
 
 
 @pytest.fixture
@@ -65,7 +78,7 @@ def test_warnings_of_a_call_are_shown_once(command, fake_api, plan: Plan, tmp_pa
             progress(ProgressUpdate("checking", 1, 1, warnings=("a file is left out", "b")))
         return plan
 
-    fake_api.make_plan = make_plan
+    fake_api.make_plan, fake_api.time_step = make_plan, Call(TIMING)
     outcome = command("plan", "folder", "-o", tmp_path / "plan.json")
     assert outcome.stderr == "warning: a file is left out\nwarning: b\n"
     lines = [line.partition(":")[0] for line in outcome.stdout.splitlines()]
@@ -73,7 +86,7 @@ def test_warnings_of_a_call_are_shown_once(command, fake_api, plan: Plan, tmp_pa
 
 
 def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -> None:
-    fake_api.make_plan = Call(plan)
+    fake_api.make_plan, fake_api.time_step = Call(plan), Call(TIMING)
     output = tmp_path / "plans" / "plan.json"
     outcome = command(
         "plan", "folder", "--recipe", "msvm-unet", "-o", output, "--set", "a.b=[1, 2]", "--set", "c=x"
@@ -85,6 +98,8 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
     assert fake_api.make_plan.arguments == (Path("folder"),)
     assert fake_api.make_plan.options == {
         "recipe": "msvm-unet",
+        "size": None,
+        "device": "auto",
         "like": None,
         "settings": ("a.b=[1, 2]", "c=x"),
         "num_workers": None,
@@ -92,7 +107,7 @@ def test_plan_writes_a_document(command, fake_api, plan: Plan, tmp_path: Path) -
 
 
 def test_suggested_commands_are_quoted_for_a_shell(command, fake_api, plan: Plan, tmp_path: Path) -> None:
-    fake_api.make_plan = Call(plan)
+    fake_api.make_plan, fake_api.time_step = Call(plan), Call(TIMING)
     output = tmp_path / "my plans" / "p.json"
     assert command("plan", "folder", "-o", output).stdout.endswith(
         f"to train:  scanseg train '{output}' -o MODEL\n"
@@ -112,12 +127,24 @@ def test_train_passes_only_given_options(command, fake_api) -> None:
             mean_dice=0.5,
             renewed_parameters=(),
             is_main_process=True,
+            was_finished=False,
         )
     )
     outcome = command("train", "plan.json", "-o", "m")
     assert fake_api.train.arguments == (Path("plan.json"), Path("m"))
     absent = (
-        *("recipe", "fold", "initial_weights", "epochs", "max_minutes", "batch_size", "lr", "seed", "store"),
+        *(
+            "recipe",
+            "size",
+            "fold",
+            "initial_weights",
+            "epochs",
+            "max_minutes",
+            "batch_size",
+            "lr",
+            "seed",
+            "store",
+        ),
         *("precision", "num_workers"),
     )
     assert fake_api.train.options == {
@@ -194,6 +221,7 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
             mean_dice=None,
             renewed_parameters=("head.weight",),
             is_main_process=True,
+            was_finished=False,
         )
     )
     outcome = command("train", "folder", "-o", "m", "--fold", "3", "--initial-weights", "other")

@@ -172,7 +172,7 @@ def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
     _, complained = process.communicate(timeout=240)
 
     assert process.returncode == 0, complained
-    assert ModelFolder.open(two).read_run().num_processes == 2
+    assert ModelFolder.open(two).read_run().sessions[0].num_processes == 2
     ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)  # float32 sums in another order

@@ -9,6 +9,8 @@ import scanseg
 from scanseg.errors import InputError, UsageError
 from scanseg.experiments import ComparisonOptions, run_comparison
 from scanseg.experiments import comparison as comparison_module
+from scanseg.experiments import crossval as crossval_module
+from scanseg.models import ModelFolder
 from scanseg.runtime import RunContext
 from scanseg.specs import ComparisonSpec
 from tests.factories import write_folds
@@ -42,6 +44,22 @@ def spec_of(*arms, **changes):
 def compare(spec, dataset, output, *, resume=False, **options):
     options = ComparisonOptions(devices=("cpu",), resume=resume, **options)
     return run_comparison(spec, dataset, output, options, context=CONTEXT)
+
+
+def test_a_killed_cross_validation_keeps_its_initial_weights(dataset, tmp_path, monkeypatch):
+    first, study = tmp_path / "first", tmp_path / "study"
+    scanseg.train(dataset, first, settings=SETTINGS, device="cpu", num_workers=0, epochs=1)
+    monkeypatch.setattr(crossval_module, "run_jobs", stop)
+    with pytest.raises(StoppedError):
+        scanseg.cross_validate(dataset, study, initial_weights=first, num_workers=0, devices=["cpu"])
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=r"have .*first initial weights, not .*other"):
+        scanseg.cross_validate(
+            dataset, study, initial_weights=tmp_path / "other", resume=True, num_workers=0, devices=["cpu"]
+        )
+    scanseg.cross_validate(dataset, study, resume=True, num_workers=0, devices=["cpu"])
+    for fold in range(2):
+        assert ModelFolder.open(study / f"fold_{fold}").read_run().initial_weights == str(first)
 
 
 @pytest.mark.parametrize(

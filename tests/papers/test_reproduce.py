@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scanseg.converters import NAMED_DATASETS
+from scanseg.errors import ScansegError
+from scanseg.experiments import TrainingJob
 from scanseg.models import check_network
 from scanseg.networks import MSVMUNet
 from scanseg.papers.experiments import EXPERIMENTS, find_experiment, published_results, results_of
@@ -179,9 +181,14 @@ def test_it_can_be_cut_and_goes_on(acdc, tmp_path, command):
     assert command(*words, "--resume").code == 0
     assert path.read_text() == expected
 
-    other = command(*words, "--resume", "--protocol", "published")
-    assert other.code == 2
-    assert "protocol is held-out, not published" in other.stderr
+    for options, difference in {
+        ("--protocol", "published"): "protocol is held-out, not published",
+        ("--set", "training.epochs=9"): "training.epochs is 2, not 9",
+        ("--max-minutes", "0.5"): "training.max_minutes is null, not 0.5",
+    }.items():
+        other = command(*words, "--resume", *options)
+        assert other.code == 2
+        assert difference in other.stderr
     assert command(*words).code == 2
 
 
@@ -291,6 +298,29 @@ def test_the_encoder_begins_with_imagenet_weights_and_rests(acdc, tmp_path, comm
     assert all(torch.equal(trained[f"encoder.{name}"], value) for name, value in encoder.items())
     begun = load_file(output / "msvm-unet" / "seed_3-initial" / "model.safetensors")
     assert not torch.equal(trained["decoder.classify.weight"], begun["decoder.classify.weight"])
+    other = command(
+        *("reproduce", "msvm-unet", "--data", "acdc", "--seeds", "3", "--device", "cpu", "--resume"),
+        *("--from-scratch", "--num-workers", 0, *words, "-o", output),
+    )
+    assert other.code == 2
+    assert "encoder.safetensors, not from scratch" in other.stderr
+
+
+def test_the_table_is_written_if_a_training_fails(acdc, tmp_path, command, monkeypatch):
+    def fail(job, context):
+        if "seed 1" in job.name:
+            raise ScansegError("no luck")
+        return run(job, context)
+
+    run = TrainingJob.run
+    monkeypatch.setattr(TrainingJob, "run", fail)
+    output = tmp_path / "out"
+    words = ("--data", "acdc", "--from-scratch", "--seeds", "0,1", *QUICK, "-o", output)
+    outcome = command("reproduce", "msvm-unet", acdc, *words)
+    assert outcome.code == 1
+    assert "msvm-unet seed 1: no luck" in outcome.stderr
+    assert table_of(output).missing == ("msvm-unet seed 1",)
+    assert [method for method, _ in methods(table_of(output))] == ["msvm-unet"]
 
 
 def test_published_numbers_are_those_of_experiments():

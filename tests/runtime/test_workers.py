@@ -173,7 +173,7 @@ def test_a_script_without_main_guard_uses_workers(make_dataset, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\nimport scanseg\n"
-        f"print(scanseg.check(Path({str(make_dataset(2))!r}), num_workers=2).num_cases)\n"
+        f"print(scanseg.check(Path({str(make_dataset(2))!r}), num_workers=2, progress=False).num_cases)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")

@@ -1,10 +1,11 @@
 """A training whose end the clock decides."""
 
-import json
+import re
 from types import SimpleNamespace
 
 import pytest
 
+from scanseg.models import ModelFolder
 from scanseg.specs import ScheduleSpec
 from scanseg.training.schedules import learning_rate
 
@@ -27,8 +28,7 @@ def metrics(train, tmp_path, monkeypatch):
     def run(**options):
         monkeypatch.setattr("scanseg.training.loop.time", SimpleNamespace(monotonic=Clock().monotonic))
         result = train(**options)
-        lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
-        return result, lines
+        return result, ModelFolder.open(tmp_path / "model").metrics.read()
 
     return run
 
@@ -39,7 +39,7 @@ def test_the_clock_ends_the_training_and_the_learning_rate_falls_with_it(metrics
     seconds = [line["seconds"] for line in lines]
     assert 30 <= seconds[-1] <= 33
     assert seconds[-2] < 30
-    assert result.seconds == pytest.approx(seconds[-1])
+    assert seconds[-1] <= result.seconds <= seconds[-1] + 1  # scoring counts too
     assert 1 < result.epochs_done == len(lines) < 1000
     rates = [line["lr"] for line in lines]
     assert rates == sorted(rates, reverse=True)
@@ -69,12 +69,16 @@ def test_progress_by_the_clock_is_told_in_seconds_and_iterations_as_they_are(tra
     result, heard = reports(train, monkeypatch, epochs=1000, max_minutes=0.5)
 
     assert {report.unit for report in heard} == {"seconds"}
-    assert {report.total for report in heard[:-1]} == {30}
+    assert {report.total for report in heard[:-1]} <= {
+        29,
+        30,
+    }  # a second may be reserved for the last scoring
     assert [report.done < report.total for report in heard] == [True] * (len(heard) - 1) + [False]
     assert heard[4].detail.startswith("iteration 5, epoch 3 of at most 1000, loss ")
-    assert heard[-1].detail.startswith(
-        f"iteration {2 * result.epochs_done}, epoch {result.epochs_done} of at most 1000"
-    )
+    # The clock may end the last epoch after the first of its two steps.
+    iteration = int(re.match(r"iteration (\d+), ", heard[-1].detail)[1])
+    assert iteration in (2 * result.epochs_done - 1, 2 * result.epochs_done)
+    assert f", epoch {result.epochs_done} of at most 1000" in heard[-1].detail
 
 
 def test_progress_by_the_clock_ends_with_the_epochs_where_they_are_done_sooner(train, monkeypatch):

@@ -56,7 +56,7 @@ def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
 
     assert process.returncode == 0, complained
     assert said.count("validation Dice") == 1
-    assert json.loads((two / "run.json").read_text())["num_processes"] == 2
+    assert json.loads((two / "run.json").read_text())["sessions"][0]["num_processes"] == 2
     ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)  # float32 sums in another order

@@ -1,19 +1,20 @@
 """A training that goes on is the training that began."""
 
 import json
+import platform
 import shutil
 import signal
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import scanseg
 from scanseg.errors import InputError, InterruptionError, UsageError
+from scanseg.models import ModelFolder
 from scanseg.runtime import signals
 from scanseg.runtime.signals import watch_signals
-from scanseg.specs import TrainingSpec
-from scanseg.training.loop import TrainingLoop
 from tests.factories import disk, write_case, write_disks
 
 from .conftest import SETTINGS
@@ -95,10 +96,64 @@ def test_one_that_was_killed_while_cases_were_loaded_goes_on(train, run):
     assert (run()["fold"], run()["status"]) == (2, "finished")
 
 
-def test_one_that_was_killed_before_its_record_is_asked_for_its_fold(train, tmp_path, run):
+def test_a_training_that_was_killed_before_its_record_keeps_fold_and_weights(train, tmp_path, run):
+    train()
+    (tmp_path / "model").rename(tmp_path / "first")
+    with pytest.raises(StoppedError):
+        train(fold=2, initial_weights=tmp_path / "first", progress=kill_in("loading"))
+    (tmp_path / "model" / "run.json").unlink()
+
+    with pytest.raises(UsageError, match=r"fold is 2, not 1; initial weights are .*first, not .*other"):
+        train(resume=True, fold=1, initial_weights=tmp_path / "other")
+    train(resume=True)
+    assert (run()["fold"], run()["initial_weights"]) == (2, str(tmp_path / "first"))
+
+
+def test_a_training_that_was_killed_before_its_plan_starts_again(train, tmp_path, run):
+    with pytest.raises(StoppedError):
+        train(progress=kill_in("loading"))
+    for name in ("run.json", "plan.json", "train.log"):
+        (tmp_path / "model" / name).unlink()
+    train(resume=True, fold=1)
+    assert run()["fold"] == 1
+
+
+def test_the_record_has_every_command_that_resumed_the_training(train, run):
+    with pytest.raises(InterruptionError):
+        train(progress=signal_in("training"))
+    first = run()
+    (session,) = first["sessions"]
+    assert session["ended"] is not None
+    assert session["iterations_done"] == first["iterations_done"]
+    assert session["host"] == platform.node()
+    assert len(first["data_digest"]) == 64
+
+    train(resume=True)
+    assert run()["sessions"][0] == session
+    assert len(run()["sessions"]) == 2
+    assert run()["sessions"][1]["iterations_done"] == run()["iterations_done"]
+    assert run()["data_digest"] == first["data_digest"]
+
+
+def test_records_of_one_session_are_read(train, tmp_path, run):
+    train()
+    content = run()
+    (session,) = content.pop("sessions")
+    content.pop("data_digest")
+    older = {"command", "started", "device", "precision", "versions", "num_processes"}
+    content |= {name: session[name] for name in older}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(content))
+    record = ModelFolder.open(tmp_path / "model").read_run()
+    assert record.sessions[0].device == session["device"]
+    assert record.sessions[0].ended is None
+    assert (record.sessions[0].iterations_done, record.data_digest) == (content["iterations_done"], None)
+
+
+def test_a_training_of_an_older_version_before_its_record_is_asked_for_its_fold(train, tmp_path, run):
     with pytest.raises(StoppedError):
         train(fold=2, progress=kill_in("loading"))
-    (tmp_path / "model" / "run.json").unlink()
+    for name in ("run.json", "setup.json"):
+        (tmp_path / "model" / name).unlink()
 
     with pytest.raises(UsageError, match="--fold"):
         train(resume=True)
@@ -111,17 +166,69 @@ def test_one_that_was_killed_before_its_record_is_asked_for_its_fold(train, tmp_
 
 
 def test_a_training_whose_checkpoint_is_gone_does_not_begin_anew(train, tmp_path, run):
-    train()
-    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    with pytest.raises(InterruptionError):
+        train(progress=signal_in("training"))
     shutil.rmtree(tmp_path / "model" / "state")
     before = run()
 
     with pytest.raises(
-        InputError, match=r"records \d+ iterations, but their checkpoint \(state/\) is missing"
+        InputError, match=r"records \d+ iterations?, but their checkpoint \(state/\) is missing"
     ):
         train(resume=True)
     assert run() == before
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_training_is_scored_again_without_its_checkpoint(train, tmp_path, run):
+    result = train()
+    model = tmp_path / "model"
+    shutil.rmtree(model / "state")
+    weights, report = (model / "model.safetensors").read_bytes(), (model / "validation.json").read_bytes()
+    before, tasks = run(), []
+
+    again = train(resume=True, progress=lambda update: tasks.append(update.task))
+    assert again == replace(result, was_finished=True, warnings=again.warnings)
+    assert {"training", "validating"}.isdisjoint(tasks)
+
+    (model / "validation.json").unlink()
+    again = train(resume=True, progress=lambda update: tasks.append(update.task))
+    assert again.was_finished
+    assert "validating" in tasks
+    assert "training" not in tasks
+    assert run() == before
+    assert (model / "validation.json").read_bytes() == report
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_training_is_continued_for_longer(train, tmp_path, run):
+    schedule = {"settings": ('training.schedule={"kind": "constant"}',)}
+    train(epochs=3, **schedule)
+    model = tmp_path / "model"
+    expected = load_file(model / "model.safetensors")
+    model.rename(tmp_path / "long")
+    train(epochs=1, **schedule)
+    assert run()["epochs_done"] == 1
+    with pytest.raises(
+        UsageError, match=r"training\.epochs=1: the training is finished with 1 epoch in 0\.\d"
+    ):
+        train(resume=True, epochs=1, max_minutes=60)
+    with pytest.raises(UsageError, match=r"training\.max_minutes=1e-05: the training is finished"):
+        train(resume=True, epochs=3, max_minutes=1e-5)
+    assert run()["epochs_done"] == 1
+    assert not train(resume=True, epochs=3).was_finished
+    assert (run()["epochs_done"], run()["status"]) == (3, "finished")
+    assert [session["epochs"] for session in run()["sessions"]] == [1, 3]
+    assert json.loads((model / "plan.json").read_text())["training"]["epochs"] == 3
+    for name, tensor in load_file(model / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name]), name
+    assert train(resume=True).was_finished
+
+
+def test_a_training_that_stopped_early_is_not_continued_in_silence(train, run):
+    stopped = 'training.early_stop={"patience_epochs": 1, "measure": "loss"}'
+    result = train(epochs=30, settings=(stopped, "training.optimizer.lr=1e-12"))
+    assert result.epochs_done < 30
+    with pytest.raises(UsageError, match=r"training\.early_stop: the training is finished"):
+        train(resume=True, epochs=40)
 
 
 def test_a_signal_while_cases_are_loaded(train, run):
@@ -161,14 +268,14 @@ def test_the_same_options_may_be_given_again(train):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 4}, "training.epochs is 2, not 4"),
+        ({"lr": 0.5}, r"training.optimizer.lr is 0.01, not 0.5"),
         ({"fold": 3}, "fold is 0, not 3"),
         ({"recipe": "plain-unet"}, "recipe is xlstm-unet, not plain-unet"),
         (
             {"settings": ("sampling.patch_size=[32, 32]",)},
             r"sampling.patch_size is \[16, 16\], not \[32, 32\]",
         ),
-        ({"epochs": 4, "fold": 3}, "training.epochs is 2, not 4; fold is 0, not 3"),
+        ({"seed": 4, "fold": 3}, "training.seed is 0, not 4; fold is 0, not 3"),
     ],
 )
 def test_other_options_are_refused_by_name(train, options, message):
@@ -234,27 +341,6 @@ def test_paths_may_be_text(dataset, plan, train, tmp_path):
     report = scanseg.evaluate(str(tmp_path / "predictions"), str(dataset / "labelsTr"), num_workers=0)
 
     assert report.summary.num_cases == 5
-
-
-def test_a_loss_is_told_of_at_the_first_step_wherever_an_epoch_goes_on():
-    """On a GPU the loss is read now and then only, counted from the epoch's begin, which may be long past."""
-    heard = []
-    run = SimpleNamespace(
-        _shown_loss=None,
-        _shown_dice=None,
-        _device=torch.device("cuda"),
-        _plan=SimpleNamespace(training=TrainingSpec(epochs=2)),
-        _iterations=100,
-        _fraction_done=0.04,
-        step=SimpleNamespace(iterations_done=104),
-        epochs_done=1,
-        _context=SimpleNamespace(progress=heard.append),
-    )
-
-    TrainingLoop._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0)])
-    TrainingLoop._report(run, [torch.tensor(loss) for loss in (5.0, 4.0, 3.0, 2.0, 1.0)])
-
-    assert [progress.detail for progress in heard] == ["epoch 1/2, loss 2.000"] * 2
 
 
 def test_a_signal_sent_twice_at_once_is_one_and_a_later_one_acts_as_always(monkeypatch, request):

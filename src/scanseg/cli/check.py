@@ -2,7 +2,7 @@
 
 from scanseg.cli.console import print_error_lines, print_line
 from scanseg.cli.options import Dataset, Workers
-from scanseg.cli.progress import show_progress
+from scanseg.progress_display import show_progress
 
 
 def check(dataset: Dataset, /, *, num_workers: Workers = None) -> None:

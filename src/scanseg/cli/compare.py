@@ -18,7 +18,7 @@ from scanseg.cli.options import (
     read_numbers,
     split_names,
 )
-from scanseg.cli.progress import show_progress
+from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
     from scanseg.specs import ComparisonSpec

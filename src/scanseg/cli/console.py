@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scanseg.messages import first_lines
-
 _WIDTH_OF_FILES = 200
 """Columns of a table if stdout is not a terminal. Tables are not wrapped then."""
 
@@ -25,15 +23,6 @@ def suggest_command(purpose: str, *words: str | Path) -> None:
         words: Words after `scanseg`. Paths may contain spaces.
     """
     print_line(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
-
-
-def print_warnings(warnings: Sequence[str]) -> None:
-    """Print warnings on stderr, at most the first twenty.
-
-    Args:
-        warnings: The warnings.
-    """
-    print_error_lines(first_lines([f"warning: {warning}" for warning in warnings]))
 
 
 def print_error_lines(lines: Iterable[str]) -> None:
@@ -73,13 +62,6 @@ def show_table(
 def format_score(score: float | None) -> str:
     """Format a score with four digits, and `None` as a dash."""
     return "-" if score is None else f"{score:.4f}"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration as `h:mm:ss`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def format_memory(num_bytes: float) -> str:

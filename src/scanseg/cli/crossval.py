@@ -14,12 +14,13 @@ from scanseg.cli.options import (
     TRAINING,
     DatasetOrPlan,
     OutputFolder,
+    PlanSize,
     Recipe,
     Settings,
     Store,
     Workers,
 )
-from scanseg.cli.progress import show_progress
+from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
     from scanseg.specs import CrossValidationRecord
@@ -31,6 +32,7 @@ def crossval(
     *,
     output: OutputFolder,
     recipes: Annotated[tuple[Recipe, ...], COMMON, Parameter(name="--recipe")] = (),
+    size: PlanSize = None,
     resume: Annotated[bool, COMMON] = False,
     initial_weights: Annotated[Path | None, TRAINING] = None,
     max_minutes: Annotated[float | None, TRAINING] = None,
@@ -70,6 +72,7 @@ def crossval(
                 source,
                 output,
                 recipes=recipes,
+                size=size,
                 devices=[name.strip() for name in devices.split(",")],
                 initial_weights=initial_weights,
                 max_minutes=max_minutes,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder
-from scanseg.cli.progress import show_progress
 from scanseg.messages import counted
+from scanseg.progress_display import show_progress
 
 
 def list_datasets() -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from scanseg.cli.console import format_duration, format_score, print_line, show_table
+from scanseg.cli.console import format_score, print_line, show_table
 from scanseg.cli.options import COMMON, Device, OutputFolder
-from scanseg.cli.progress import show_progress
+from scanseg.messages import format_duration
+from scanseg.progress_display import show_progress
 
 
 def demo(

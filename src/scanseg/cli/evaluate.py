@@ -15,9 +15,9 @@ from scanseg.cli.options import (
     Rule,
     require_new_file,
 )
-from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 from scanseg.messages import counted
+from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
     from scanseg.specs import InstanceReport, Report

@@ -43,6 +43,17 @@ Recipe = Literal[
 ]
 """Names of `scanseg.planning.RECIPES`, whose import takes a second. A test compares both."""
 
+PlanSize = Annotated[
+    Literal["small", "medium", "full"] | None,
+    COMMON,
+    Parameter(
+        name="--size",
+        help="Size of network, patches and batch: `small` for a CPU, `medium` for a small GPU, or `full` as planned by "
+        "the recipe. Defaults to `small` for the fast recipes on a CPU, otherwise to `full`.",
+    ),
+]
+"""Values of `scanseg.planning.PlanSize`. A test compares both."""
+
 Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
 """Names of `scanseg.evaluation.METRIC_RULES`. A test compares both."""
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import format_duration, print_line, show_table
+from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
-from scanseg.cli.progress import show_progress
-from scanseg.messages import counted
+from scanseg.messages import counted, format_duration
+from scanseg.progress_display import show_progress
 
 
 def predict(

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from scanseg.cli.console import print_line, suggest_command
-from scanseg.cli.options import COMMON, DatasetOrPlan, Recipe, Settings, Workers
-from scanseg.cli.progress import show_progress
+from scanseg.cli.options import COMMON, DatasetOrPlan, PlanSize, Recipe, Settings, Workers
+from scanseg.progress_display import show_progress
 
 
 def preprocess(
@@ -14,6 +14,7 @@ def preprocess(
     *,
     store: Annotated[Path, COMMON],
     recipe: Annotated[Recipe | None, COMMON] = None,
+    size: PlanSize = None,
     num_workers: Workers = None,
     settings: Settings = (),
 ) -> None:
@@ -30,7 +31,13 @@ def preprocess(
 
     with show_progress() as progress:
         folder = api.preprocess(
-            source, store=store, recipe=recipe, settings=settings, num_workers=num_workers, progress=progress
+            source,
+            store=store,
+            recipe=recipe,
+            size=size,
+            settings=settings,
+            num_workers=num_workers,
+            progress=progress,
         )
     print_line(f"{folder}")
     suggest_command("to train", "train", source, "-o", "MODEL", "--store", store)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from scanseg.cli.console import format_duration, format_score, print_line, show_table, suggest_command
+from scanseg.cli.console import format_score, print_line, show_table, suggest_command
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import (
     ADVANCED,
@@ -13,14 +13,15 @@ from scanseg.cli.options import (
     DatasetOrPlan,
     Device,
     OutputFolder,
+    PlanSize,
     Precision,
     Recipe,
     Settings,
     Store,
     Workers,
 )
-from scanseg.cli.progress import show_progress
-from scanseg.messages import counted
+from scanseg.messages import counted, format_duration
+from scanseg.progress_display import show_progress
 
 
 def train(
@@ -29,6 +30,7 @@ def train(
     *,
     output: OutputFolder,
     recipe: Annotated[Recipe | None, COMMON] = None,
+    size: PlanSize = None,
     fold: Annotated[int | Literal["all"] | None, COMMON] = None,
     resume: Annotated[bool, COMMON] = False,
     initial_weights: Annotated[Path | None, TRAINING] = None,
@@ -54,8 +56,8 @@ def train(
             `--initial-weights`.
         fold: Number of the fold, from 0, or `all` to train on every case without validation. Defaults to 0, or with
             `--resume` to the fold of the model folder.
-        resume: Continue the training in the model folder. Other options may be left out. If given, they must have
-            their values of the first start.
+        resume: Continue the training in the model folder. `--epochs` and `--max-minutes` may be changed, also of a
+            finished training. Other options may be left out. If given, they must have their values of the first start.
         initial_weights: Model folder whose weights the training starts from (fine-tuning). A data set also takes over
             its plan. The head is initialized again if the labels differ. Defaults to random weights.
         epochs: Number of epochs. Defaults to the plan's.
@@ -77,6 +79,7 @@ def train(
                 source,
                 output,
                 recipe=recipe,
+                size=size,
                 fold=fold,
                 initial_weights=initial_weights,
                 epochs=epochs,
@@ -97,6 +100,10 @@ def train(
             raise Interrupt(error.signal_number, str(error)) from error
     if not result.is_main_process:
         return
+    if result.was_finished:
+        print_line(
+            f"{result.model}: the training was finished. To continue it, give higher --epochs or --max-minutes."
+        )
     if result.renewed_parameters:
         renewed = counted(len(result.renewed_parameters), "tensor")
         print_line(f"note: labels differ from {initial_weights}. Initialized again: {renewed} of the head")

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import COMMON, HARDWARE, Device, OutputFolder
-from scanseg.cli.progress import show_progress
 from scanseg.errors import UsageError
 from scanseg.messages import counted
 from scanseg.progress import ProgressUpdate
+from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
     from scanseg.networks import VerificationResult

@@ -168,7 +168,7 @@ def _prepare(spec: ComparisonSpec, dataset: Path | None, output: Path, *, contex
         if dataset is None:
             raise UsageError(f"{output}: the plan of {arm.name} is missing. Give the folder of the data set.")
         if recipe not in planned:
-            planned[recipe] = make_plan(dataset, PlanRequest(recipe=recipe), context=context)
+            planned[recipe] = make_plan(dataset, PlanRequest(recipe=recipe, size="full"), context=context)
         plans.append(_plan_of_arm(spec, arm, planned[recipe]))
     write_text(output / _SETUP, spec.to_json())
     arms = []

@@ -12,7 +12,7 @@ from scanseg.experiments.postprocessing import choose_postprocessing, mean, scor
 from scanseg.experiments.scheduler import require_devices, run_jobs
 from scanseg.experiments.single import default_stores
 from scanseg.files import make_folder, write_text
-from scanseg.models import PLAN_FILE, VALIDATION_FILE, ModelFolder, write_ensemble
+from scanseg.models import PLAN_FILE, SETUP_FILE, VALIDATION_FILE, ModelFolder, write_ensemble
 from scanseg.planning import (
     DEFAULT_RECIPE,
     RECIPES,
@@ -35,6 +35,7 @@ from scanseg.specs import (
     PostprocessingSpec,
     ScoredOutcome,
     Splits,
+    TrainingSetup,
 )
 
 RECORD = "crossval.json"
@@ -113,7 +114,8 @@ def cross_validate(
     _check_cascades(configurations, request)
     weights = _find_initial_weights(configurations, request)
     configurations = [replace(each, initial_weights=weights) for each in configurations]
-    jobs = [each.job(fold) for each in configurations for fold in each.folds]
+    warnings = tuple(collector.warnings)
+    jobs = [replace(each.job(fold), warnings=warnings) for each in configurations for fold in each.folds]
     check_same_folds(jobs)
     remaining = [job for job in jobs if not job.is_finished]
     run_jobs(remaining, devices=options.devices, context=context, task="folds")
@@ -208,14 +210,17 @@ def _started_recipes(output: Path) -> list[str]:
 def _find_initial_weights(configurations: Sequence[Configuration], request: PlanRequest) -> Path | None:
     """Return the initial weights of all folds.
 
-    Folds that are started already determine them.
+    A cross-validation that is started already determines them.
 
     Raises:
-        UsageError: The started folds have other initial weights.
+        UsageError: The cross-validation was started with other initial weights.
     """
     jobs = [each.job(fold) for each in configurations for fold in each.folds]
-    records = [ModelFolder.open(job.folder).read_run() for job in jobs if job.is_started]
-    started = {record.initial_weights for record in records if record is not None}
+    setups = [ModelFolder.open(job.folder).read_setup() for job in jobs if job.is_started]
+    for each in configurations:
+        path = each.folder / SETUP_FILE
+        setups.append(TrainingSetup.read(path) if path.is_file() else None)
+    started = {setup.initial_weights for setup in setups if setup is not None}
     given = None if request.like is None else str(request.like)
     if given is not None and not started <= {given}:
         others = ", ".join(sorted(name or "random" for name in started - {given}))
@@ -251,6 +256,8 @@ def _configure(
     else:
         plan = find_plan(source, request, context=context)
         plan = plan if plan.cascade is None else apply_settings(plan, cascade)
+        weights = None if request.like is None else str(request.like)
+        write_text(folder / SETUP_FILE, TrainingSetup(fold=None, initial_weights=weights).to_json())
         write_text(path, plan.to_json())
     return Configuration(name, folder, prepare_store(plan, source, stores, context=context))
 
@@ -280,6 +287,8 @@ def _resumed_plan(path: Path, request: PlanRequest, *, cascade: Sequence[str]) -
     faults = compare_settings(plan, apply_settings(plan, settings))
     if request.recipe not in (None, plan.recipe):
         faults.append(f"recipe is {plan.recipe}, not {request.recipe}")
+    if request.size not in (None, plan.size):
+        faults.append(f"size is {plan.size}, not {request.size}")
     if faults:
         raise UsageError(
             f"{path}: the cross-validation to resume has a plan where {'; '.join(faults)}. Leave these options out, "

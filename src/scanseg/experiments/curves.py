@@ -18,7 +18,7 @@ def write_curves(folder: ModelFolder) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    metrics = folder.metrics.read()
+    metrics = folder.metrics.read_all()
     if not metrics:
         return
     figure = Figure(figsize=(10, 4), layout="constrained")

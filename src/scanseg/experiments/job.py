@@ -8,13 +8,14 @@ from pathlib import Path
 
 from scanseg.errors import InputError, InterruptionError, OtherProcessError, UsageError
 from scanseg.experiments.curves import write_curves
+from scanseg.experiments.train_log import log_result, write_log
 from scanseg.messages import listed
 from scanseg.models import ModelFolder, is_ensemble
-from scanseg.planning import Prepared, copy_first_stage
+from scanseg.planning import Prepared, check_first_stage, copy_first_stage, first_stage_stamps
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
 from scanseg.settings import apply_settings, compare_settings
-from scanseg.specs import Plan
+from scanseg.specs import Plan, TrainingSetup
 from scanseg.training import FoldChoice, TrainingResult, choose_fold, train
 
 _SECONDS_BETWEEN_FIGURES = 300.0
@@ -38,8 +39,12 @@ class TrainingJob:
     """Number of the fold, or `all` for all cases. `None`: the fold of the resumed training."""
     initial_weights: Path | None = None
     """Model folder of the initial weights. `None`: random weights."""
+    may_change_length: bool = False
+    """Epochs and time limit of the plan replace those of the resumed training."""
     keep_predictions: bool = False
     """Keep the label maps of the validation cases in the model folder."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of its preparation, for its log."""
 
     @property
     def is_started(self) -> bool:
@@ -85,6 +90,7 @@ class TrainingJob:
             self.prepared.plan,
             fold=self.fold,
             initial_weights=self.initial_weights,
+            may_change_length=self.may_change_length,
         )
 
     def run(self, context: RunContext) -> TrainingResult:
@@ -101,26 +107,47 @@ class TrainingJob:
         """
         raise_if_stopped(context.should_stop, f"{self.name} is not trained yet. Continue with --resume")
         folder = context.distributed.on_main_process(self._open_folder)
-        with _one_report(context), _draw_curves(folder, context) as context:
-            return train(
+        with (
+            _one_report(context),
+            write_log(folder, context, warnings=self.warnings) as logged,
+            _draw_curves(folder, logged) as drawn,
+        ):
+            result = train(
                 folder,
                 self.prepared.store,
                 fold=self.fold,
                 initial_weights=self.initial_weights,
                 keep_predictions=self.keep_predictions,
-                context=context,
+                context=drawn,
             )
+        if context.distributed.is_main_process:
+            log_result(folder, result)
+        return result
 
     def _open_folder(self) -> ModelFolder:
         """Open the model folder of a resumed training, or create it."""
         if self.is_started:
             self.check_resumable()
             folder = ModelFolder.open(self.folder)
-            if folder.plan.cascade is not None and not is_ensemble(folder.first_stage_path):
-                copy_first_stage(folder)  # the copy was interrupted
+            if folder.plan.training != self.prepared.plan.training:
+                lock = folder.claim()
+                try:
+                    folder = folder.replace_plan(_with_length_of(self.prepared.plan, folder.plan))
+                finally:
+                    lock.release()
+            if folder.plan.cascade is not None:
+                check_first_stage(folder)
+                if not is_ensemble(folder.first_stage_path):
+                    copy_first_stage(folder)  # the copy was interrupted
             return folder
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        folder = ModelFolder.create(self.folder, self.prepared.plan)
+        plan = self.prepared.plan
+        setup = TrainingSetup(
+            fold=0 if self.fold is None else self.fold,
+            initial_weights=None if self.initial_weights is None else str(self.initial_weights),
+            first_stage=None if plan.cascade is None else first_stage_stamps(plan),
+        )
+        folder = ModelFolder.create(self.folder, plan, setup)
         if folder.plan.cascade is not None:
             copy_first_stage(folder)
         return folder
@@ -152,6 +179,8 @@ def check_resumable(
     fold: FoldChoice | None,
     initial_weights: Path | None,
     recipe: str | None = None,
+    size: str | None = None,
+    may_change_length: bool = False,
 ) -> None:
     """Check that a training can be resumed with these choices.
 
@@ -161,18 +190,23 @@ def check_resumable(
         fold: The requested fold. `None`: no choice.
         initial_weights: The requested initial weights. `None`: no choice.
         recipe: The requested recipe. `None`: no choice.
+        size: The requested size of the plan. `None`: no choice.
+        may_change_length: Other epochs and another time limit are accepted.
 
     Raises:
         UsageError: The choices differ. The message lists all differences.
     """
-    faults = compare_settings(folder.plan, plan)
+    compared = _with_length_of(folder.plan, plan) if may_change_length else plan
+    faults = compare_settings(folder.plan, compared)
     if recipe not in (None, folder.plan.recipe):
         faults.append(f"recipe is {folder.plan.recipe}, not {recipe}")
-    record = folder.read_run()
-    if record is not None and fold not in (None, record.fold):
-        faults.append(f"fold is {record.fold}, not {fold}")
-    if record is not None and initial_weights is not None:
-        recorded = None if record.initial_weights is None else Path(record.initial_weights)
+    if size not in (None, folder.plan.size):
+        faults.append(f"size is {folder.plan.size}, not {size}")
+    setup = folder.read_setup()
+    if setup is not None and fold not in (None, setup.fold):
+        faults.append(f"fold is {setup.fold}, not {fold}")
+    if setup is not None and initial_weights is not None:
+        recorded = None if setup.initial_weights is None else Path(setup.initial_weights)
         if recorded != initial_weights:
             faults.append(f"initial weights are {recorded or 'random'}, not {initial_weights}")
     if faults:
@@ -180,6 +214,17 @@ def check_resumable(
             f"{folder.path} holds a training where {'; '.join(faults)}. Leave these options out to resume it, or "
             f"choose another folder."
         )
+
+
+def _with_length_of(length: Plan, plan: Plan) -> Plan:
+    """Return a plan with the epochs and the time limit of another.
+
+    Args:
+        length: The plan with the epochs and the time limit.
+        plan: The other settings.
+    """
+    limits = {"epochs": length.training.epochs, "max_minutes": length.training.max_minutes}
+    return plan.model_copy(update={"training": plan.training.model_copy(update=limits)})
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from scanseg.models import pair_prediction_path
 from scanseg.preprocessing import open_array, write_array
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
-from scanseg.specs import PairSources, SourceFile
+from scanseg.specs import FileStamp, PairSources
 
 _TASK = "predicting pairs"
 
@@ -87,9 +87,11 @@ class Pair:
             digests = tuple(store.case_digest(store.case(case)) for store in stores)
         except InputError:
             return True
-        return sources.cases != digests or sources.weights != tuple(map(SourceFile.of, weights))
+        return sources.cases != digests or not all(
+            stamp.matches(file) for stamp, file in zip(sources.weights, weights, strict=True)
+        )
 
-    def write_sources(self, case: str, weights: Mapping[str, SourceFile]) -> None:
+    def write_sources(self, case: str, weights: Mapping[str, FileStamp]) -> None:
         """Record the weights and the preprocessed case of a label map.
 
         Args:
@@ -142,7 +144,7 @@ class PairPrediction:
         lacking = self.lacking
         predictors = [_load_predictor(each, self.fold, context) for each in self.configurations]
         weights = {
-            each.name: SourceFile.of(each.model(self.fold).weights_path()) for each in self.configurations
+            each.name: FileStamp.of(each.model(self.fold).weights_path()) for each in self.configurations
         }
         for number, (case, wanted) in enumerate(lacking.items()):
 

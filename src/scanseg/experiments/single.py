@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from scanseg.errors import UsageError
 from scanseg.experiments.job import TrainingJob, check_resumable
-from scanseg.files import is_unused
+from scanseg.messages import counted
 from scanseg.models import ModelFolder
 from scanseg.planning import PlanRequest, TrainingSource, find_plan, prepare_store
 from scanseg.progress import WarningCollector, ignore_progress
@@ -69,7 +70,8 @@ def train_model(
         should_stop, workers = context.should_stop, -(-context.workers // distributed.world_size)
         with watch_signals() as signalled:
             context = replace(context, num_workers=workers, should_stop=lambda: signalled() or should_stop())
-            result = replace(job, keep_predictions=keep_predictions).run(context)
+            job = replace(job, keep_predictions=keep_predictions, warnings=tuple(collector.warnings))
+            result = job.run(context)
             return replace(result, warnings=tuple(collector.warnings))
 
 
@@ -86,10 +88,19 @@ def _prepare_job(
 ) -> TrainingJob:
     """Make or open plan and store, and check the choices."""
     # A training that was killed before its plan was written starts again.
-    if resume and not (output.is_dir() and is_unused(output)):
+    if resume and not ModelFolder.is_empty(output):
         folder = ModelFolder.open(output)
         plan = apply_settings(folder.plan, request.settings)
-        check_resumable(folder, plan, fold=fold, initial_weights=request.like, recipe=request.recipe)
+        check_resumable(
+            folder,
+            plan,
+            fold=fold,
+            initial_weights=request.like,
+            recipe=request.recipe,
+            size=request.size,
+            may_change_length=True,
+        )
+        _check_length(folder, plan)
     else:
         ModelFolder.require_new(output)
         plan = find_plan(source, request, context=context)
@@ -104,7 +115,34 @@ def _prepare_job(
         folder=output,
         fold=fold,
         initial_weights=request.like,
+        may_change_length=resume,
     )
+
+
+def _check_length(folder: ModelFolder, plan: Plan) -> None:
+    """Check that a finished training with new limits goes on.
+
+    Raises:
+        UsageError: The new limits are reached already.
+    """
+    record, training = folder.read_run(), plan.training
+    is_changed = training != folder.plan.training
+    if not is_changed or record is None or record.status != "finished":
+        return
+    reached, before = [], folder.plan.training
+    ended_by_clock = before.max_minutes is not None and record.training_seconds >= 60 * before.max_minutes
+    if training.early_stop is not None and record.epochs_done < before.epochs and not ended_by_clock:
+        reached.append("training.early_stop")
+    if record.epochs_done >= training.epochs:
+        reached.append(f"training.epochs={training.epochs}")
+    if training.max_minutes is not None and record.training_seconds >= 60 * training.max_minutes:
+        reached.append(f"training.max_minutes={training.max_minutes:g}")
+    if reached:
+        raise UsageError(
+            f"{folder.path}: {' and '.join(reached)}: the training is finished with "
+            f"{counted(record.epochs_done, 'epoch')} in {record.training_seconds / 60:.1f} minutes. Give higher "
+            f"limits by --epochs and --max-minutes."
+        )
 
 
 def _check_batch(plan: Plan, context: RunContext) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Metrics = Sequence[Mapping[str, Any]]
-"""Lines of `metrics.jsonl`, one per epoch."""
+"""Lines of `metrics.jsonl`: one per epoch, and losses within epochs."""
 
 
 def line_style(number: int) -> tuple[str, str]:
@@ -25,14 +25,14 @@ def line_style(number: int) -> tuple[str, str]:
 
 
 def draw_loss(axes: "Axes", metrics: Metrics) -> None:
-    """Draw the mean loss of every epoch.
+    """Draw the mean loss of every epoch, and the losses within epochs.
 
     Args:
         axes: Axes to draw on.
         metrics: The lines of `metrics.jsonl`. Lines without a loss are skipped.
     """
     metrics = [line for line in metrics if "loss" in line]
-    epochs, losses = [line["epoch"] for line in metrics], [line["loss"] for line in metrics]
+    epochs, losses = _epochs_of(metrics), [line["loss"] for line in metrics]
     axes.plot(epochs, losses, color="#000000", marker="." if len(epochs) == 1 else "")
     _name_epochs(axes)
     axes.set_ylabel("training loss")
@@ -49,9 +49,9 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
     names = list(measured[0]["validation_dice"]) if measured else []
     for number, name in enumerate(names):
         points = [
-            (line["epoch"], line["validation_dice"][name])
-            for line in measured
-            if line["validation_dice"].get(name) is not None
+            (epoch, line["validation_dice"][name])
+            for epoch, line in zip(_epochs_of(metrics), metrics, strict=True)
+            if "validation_dice" in line and line["validation_dice"].get(name) is not None
         ]
         colour, style = line_style(number)
         epochs, dice = [epoch for epoch, _ in points], [value for _, value in points]
@@ -63,7 +63,20 @@ def draw_validation_dice(axes: "Axes", metrics: Metrics) -> None:
         axes.legend(frameon=False, fontsize="small")
 
 
+def _epochs_of(metrics: Metrics) -> list[float]:
+    """Return the finished epochs of each line, with fractions.
+
+    A time limit may end the last epoch early. Losses within epochs have the number of steps per epoch.
+    """
+    within = [line for line in metrics if line.get("epochs_done")]
+    if not within:
+        return [line["epoch"] for line in metrics]
+    iterations = within[-1]["iterations"] / within[-1]["epochs_done"]
+    return [line["iterations"] / iterations if "iterations" in line else line["epoch"] for line in metrics]
+
+
 def _name_epochs(axes: "Axes") -> None:
-    """Label the horizontal axis with whole epochs."""
+    """Label the horizontal axis with epochs, whole ones if it spans several."""
     axes.set_xlabel("epoch")
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    first, last = axes.dataLim.intervalx
+    axes.locator_params(axis="x", integer=not 0 < last - first < 3, min_n_ticks=1)

@@ -14,17 +14,19 @@ from scanseg.models.ensemble import (
 )
 from scanseg.models.folder import (
     PLAN_FILE,
+    SETUP_FILE,
     VALIDATION_FILE,
     ModelFolder,
     TrainedWeights,
     Weights,
 )
-from scanseg.models.network import check_network, network_of
+from scanseg.models.network import check_network, count_parameters, network_of
 from scanseg.models.published_checkpoints import import_weights, load_encoder
 from scanseg.models.tensors import list_misfits, read_tensors
 
 __all__ = [
     "PLAN_FILE",
+    "SETUP_FILE",
     "VALIDATION_FILE",
     "Checkpoint",
     "LoadedModel",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainedWeights",
     "Weights",
     "check_network",
+    "count_parameters",
     "import_weights",
     "is_ensemble",
     "list_misfits",

@@ -2,11 +2,12 @@
 
 | file | content |
 |---|---|
-| `plan.json` | the plan |
+| `plan.json`, `setup.json` | the plan; fold and initial weights |
 | `model.safetensors` | the exported weights, which prediction uses |
 | `best.safetensors`, `last.safetensors` | the other weights, if they differ from the exported ones |
 | `run.json` | the run record |
 | `metrics.jsonl`, `curves.png` | metrics of every epoch, and a figure of them |
+| `train.log` | progress, warnings and errors of every session |
 | `validation.json`, `validation/` | scores and label maps of the validation cases |
 | `validation-sources.json` | checksums of the weights and the cases that were scored |
 | `test-*.json`, `sources-*.json` | scores of the test cases, and checksums of their weights and cases |
@@ -35,14 +36,16 @@ from scanseg.models.network import load_weights, network_of
 from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.preprocessing import Store, open_array
 from scanseg.runtime import memory_for
-from scanseg.specs import FileStamp, InstanceReport, Plan, Report, RunRecord, ScoreSources
+from scanseg.specs import FileStamp, InstanceReport, Plan, Report, RunRecord, ScoreSources, TrainingSetup
 
 PLAN_FILE = "plan.json"
 VALIDATION_FILE = "validation.json"
+SETUP_FILE = "setup.json"
 _RUN = "run.json"
 _WEIGHTS = "model.safetensors"
 _METRICS = "metrics.jsonl"
 _CURVES = "curves.png"
+_LOG = "train.log"
 _STATE = "state"
 _PREDICTIONS = "validation"
 _FIRST_STAGE = "first_stage"
@@ -64,14 +67,22 @@ class ModelFolder:
     plan: Plan
 
     @classmethod
-    def create(cls, path: Path, plan: Plan) -> "ModelFolder":
+    def create(cls, path: Path, plan: Plan, setup: TrainingSetup | None = None) -> "ModelFolder":
         """Make a new model folder and write its plan.
+
+        Args:
+            path: The folder.
+            plan: The plan.
+            setup: Fold and initial weights. `None`: a model that is not trained here.
 
         Raises:
             UsageError: The path exists and is not an empty folder.
         """
         cls.require_new(path)
         make_folder(path)
+        # The plan marks the folder as a model folder: it comes last.
+        if setup is not None:
+            write_text(path / SETUP_FILE, setup.to_json())
         write_text(path / PLAN_FILE, plan.to_json())
         return cls(path, plan)
 
@@ -84,11 +95,16 @@ class ModelFolder:
         """
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file. Choose a folder to write.")
-        if path.exists() and not is_unused(path):
+        if path.exists() and not ModelFolder.is_empty(path):
             raise UsageError(
                 f"{path} exists and is not an empty folder. Choose another folder, remove it, or continue its training "
                 f"with --resume."
             )
+
+    @staticmethod
+    def is_empty(path: Path) -> bool:
+        """Return whether a folder holds nothing, or only files of a training that was killed before its plan."""
+        return path.is_dir() and is_unused(path, besides=(SETUP_FILE,))
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
@@ -117,6 +133,31 @@ class ModelFolder:
     def plan_path(path: Path) -> Path:
         """Return the file of the plan in a model folder."""
         return path / PLAN_FILE
+
+    def replace_plan(self, plan: Plan) -> "ModelFolder":
+        """Write another plan, for example one with more epochs.
+
+        Args:
+            plan: The plan. Its network must fit the weights of the folder.
+
+        Returns:
+            The folder with this plan.
+        """
+        write_text(self.path / PLAN_FILE, plan.to_json())
+        return ModelFolder(self.path, plan)
+
+    def read_setup(self) -> TrainingSetup | None:
+        """Read the choices of the training that its plan lacks.
+
+        Returns:
+            The choices. `None`: the training of an older version was stopped before its start.
+        """
+        path, record = self.path / SETUP_FILE, self.read_run()
+        if path.is_file():
+            return TrainingSetup.read(path)
+        if record is None:
+            return None
+        return TrainingSetup(fold=record.fold, initial_weights=record.initial_weights)
 
     def status(self, *, with_predictions: bool = False) -> Status:
         """Return the status of the training.
@@ -199,6 +240,11 @@ class ModelFolder:
     def curves_path(self) -> Path:
         """File of the figure of loss and validation Dice."""
         return self.path / _CURVES
+
+    @property
+    def log_path(self) -> Path:
+        """File of the progress, warnings and errors of every session."""
+        return self.path / _LOG
 
     @property
     def first_stage_path(self) -> Path:

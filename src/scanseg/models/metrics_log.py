@@ -1,4 +1,4 @@
-"""The metrics of every epoch in a file of JSON lines."""
+"""The metrics of a training in a file of JSON lines: one line per epoch, and losses within long epochs."""
 
 import json
 import sys
@@ -13,11 +13,16 @@ from scanseg.files import write_text
 from scanseg.messages import counted
 
 _MOST_EPOCHS = 10**12
+_WITHIN_EPOCH = "epochs_done"
+"""Key of lines with losses within an epoch."""
 
 
 @dataclass(frozen=True)
 class MetricsLog:
-    """Metrics of every epoch, one JSON object per line."""
+    """Metrics of a training, one JSON object per line.
+
+    Lines of losses within an epoch have the key `epochs_done`, a number with a fraction.
+    """
 
     path: Path
 
@@ -35,20 +40,32 @@ class MetricsLog:
 
         A last line that a crash cut short is left out, and so are damaged lines.
         """
+        return [line for line in self.read_all() if _WITHIN_EPOCH not in line]
+
+    def read_all(self) -> list[dict[str, JsonValue]]:
+        """Read the metrics of each epoch and the losses within epochs, in the order of the training."""
         return [line for line in self._lines() if line is not None]
 
-    def keep(self, epochs_done: int) -> str | None:
-        """Drop damaged lines and the metrics of epochs to train again.
+    def keep(self, epochs_done: int, *, iterations_done: int) -> str | None:
+        """Drop damaged lines and the metrics of epochs and steps to train again.
 
         Args:
             epochs_done: Number of epochs to keep.
+            iterations_done: Number of steps to keep.
 
         Returns:
             A warning about damaged lines. `None`: no line is damaged.
         """
         lines = self._lines()
         found = [line for line in lines if line is not None]
-        kept = {line["epoch"]: line for line in found if line["epoch"] <= epochs_done}  # type: ignore[operator]
+        kept = {}
+        for line in found:
+            if _WITHIN_EPOCH in line:
+                is_kept = line.get("iterations", 0) <= iterations_done  # type: ignore[operator]
+            else:
+                is_kept = line["epoch"] <= epochs_done  # type: ignore[operator]
+            if is_kept:
+                kept[line.get(_WITHIN_EPOCH, line["epoch"]), _WITHIN_EPOCH in line] = line
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept.values()))
         if len(found) == len(lines):
             return None
@@ -82,7 +99,9 @@ def _parse(line: bytes) -> dict[str, JsonValue] | None:
     epoch, dice = metrics.get("epoch"), metrics.get("validation_dice", {})
     has_dice = isinstance(dice, dict) and all(value is None or _is_number(value) for value in dice.values())
     is_epoch = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 < epoch < _MOST_EPOCHS
-    numbers = [metrics[name] for name in ("loss", "seconds", "lr", "iterations") if name in metrics]
+    numbers = [
+        metrics[name] for name in ("loss", "seconds", "lr", "iterations", _WITHIN_EPOCH) if name in metrics
+    ]
     return metrics if is_epoch and has_dice and all(map(_is_number, numbers)) else None
 
 

@@ -24,6 +24,16 @@ def check_network(plan: Plan) -> None:
         network_of(plan)
 
 
+def count_parameters(plan: Plan) -> int:
+    """Return the number of parameters of a plan's network.
+
+    Args:
+        plan: The plan.
+    """
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in network_of(plan).parameters())
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
     """Load weights into a network.
 

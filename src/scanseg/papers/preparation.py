@@ -21,6 +21,7 @@ from scanseg.papers.scoring import Scoring
 from scanseg.planning import Prepared
 from scanseg.preprocessing import Store
 from scanseg.runtime import RunContext
+from scanseg.settings import apply_settings, compare_settings
 from scanseg.specs import Plan, ReproductionSetup
 
 _SETUP, _STORE, _INSTANCES, _DATASET = "setup.json", "store", "instances", "dataset"
@@ -86,7 +87,6 @@ def prepare_reproduction(
     data = divide(dataset, paper=request.paper, protocol=request.protocol)
     if request.quick:
         data = few_cases(data)
-    minutes = () if request.max_minutes is None else (f"training.max_minutes={request.max_minutes}",)
     choices = ProtocolChoices(
         protocol=request.protocol,
         variant=request.variant,
@@ -94,15 +94,12 @@ def prepare_reproduction(
         with_encoder=request.encoder_weights is not None,
         choose_best=not data.chosen_on_scored,
         quick=request.quick,
-        settings=(*minutes, *request.settings),
+        settings=request.all_settings,
     )
     plan = protocol_plan(experiment, dataset, choices, context=context)
     store_protocol_data(data, plan, output / _STORE, context=context)
     if experiment.published.instances:
         store_instances(data, output / _INSTANCES)
-    encoder = ""
-    if request.paper == "msvm-unet":
-        encoder = "from scratch" if request.from_scratch else f"ImageNet weights {request.encoder_weights}"
     setup = ReproductionSetup(
         paper=request.paper,
         data=request.data,
@@ -110,7 +107,8 @@ def prepare_reproduction(
         protocol=request.protocol,
         variant=request.named_variant,
         quick=request.quick,
-        encoder=encoder,
+        encoder=request.encoder,
+        optimizer=request.optimizer,
         scored_cases=data.scored,
         scored=data.description,
         chosen_on_scored=data.chosen_on_scored,
@@ -141,6 +139,7 @@ def open_reproduction(
         "protocol": request.protocol,
         "variant": request.named_variant,
         "quick": request.quick,
+        "optimizer": request.optimizer if setup.optimizer else None,
     }
     existing = setup.model_dump()
     faults = [
@@ -148,7 +147,12 @@ def open_reproduction(
         for name, value in requested.items()
         if existing[name] != value
     ]
+    # The weights may be in another folder on this machine.
+    if Path(setup.encoder).name != Path(request.encoder).name:
+        faults.append(f"encoder is {setup.encoder}, not {request.encoder}")
+    plan = Plan.read(output / PLAN_FILE)
+    faults += compare_settings(plan, apply_settings(plan, request.all_settings))
     if faults:
         raise UsageError(f"{output} holds a reproduction where {'; '.join(faults)}. Choose another output.")
-    prepared = Prepared(Plan.read(output / PLAN_FILE), Store.open(output / _STORE))
+    prepared = Prepared(plan, Store.open(output / _STORE))
     return PreparedReproduction(experiment, setup, prepared, output)

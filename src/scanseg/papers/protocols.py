@@ -67,7 +67,7 @@ def protocol_plan(
         InputError: The data set is faulty.
         UsageError: A setting is invalid.
     """
-    plan = make_plan(dataset, PlanRequest(recipe=experiment.recipe), context=context)
+    plan = make_plan(dataset, PlanRequest(recipe=experiment.recipe, size="full"), context=context)
     if experiment.paper == "xlstm-unet":
         plan = apply_settings(plan, (f"network.variant={choices.variant}",))
     if experiment.patch_size is not None and not choices.quick:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from scanseg.errors import InterruptionError
+from scanseg.errors import InterruptionError, ScansegError
 from scanseg.experiments import OUT_OF_TIME, TrainingJob, run_jobs, stop_after
 from scanseg.files import make_folder
 from scanseg.models import ModelFolder, TrainedWeights, load_encoder
@@ -58,6 +58,7 @@ def reproduce(
         InputError: The data set or the encoder's weights are faulty.
         UsageError: Choices exclude each other, or the device is missing.
         InterruptionError: A signal came. The state is saved, and the table is written.
+        ScansegError: Trainings failed. The table of the others is written.
     """
     experiment = find_experiment(request.paper, request.data, num_axes=request.num_axes)
     baselines = check_baselines(experiment, request.baselines)
@@ -72,13 +73,15 @@ def reproduce(
             prepare_reproduction(experiment, source, output, request, context=context)
     work = open_reproduction(experiment, output, request)
     jobs = _jobs(work, baselines, request.all_seeds)
-    interruption = None
-    if not prepare_only:
-        interruption = _run(work, jobs, request, context=stop_after(stop_after_minutes, context))
-    table = _write(work, jobs)
-    if interruption is not None and interruption.signal_number != OUT_OF_TIME:
-        raise interruption
-    return table
+    try:
+        if not prepare_only:
+            _run(work, jobs, request, context=stop_after(stop_after_minutes, context))
+    except ScansegError as error:
+        table = _write(work, jobs)
+        if isinstance(error, InterruptionError) and error.signal_number == OUT_OF_TIME:
+            return table
+        raise
+    return _write(work, jobs)
 
 
 def _jobs(
@@ -139,19 +142,11 @@ def _run(
     request: ReproductionRequest,
     *,
     context: RunContext,
-) -> InterruptionError | None:
-    """Train and score all jobs, seed by seed.
-
-    Returns:
-        The interruption, or `None` if all jobs are done.
-    """
+) -> None:
+    """Train and score all jobs, seed by seed."""
     by_seed = zip(*jobs.values(), strict=True)
     steps = [_TrainAndScore(job, work, request.encoder_weights) for of_seed in by_seed for job in of_seed]
-    try:
-        run_jobs(steps, devices=(), context=context)
-    except InterruptionError as error:
-        return error
-    return None
+    run_jobs(steps, devices=(), context=context)
 
 
 def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob:
@@ -161,8 +156,8 @@ def _with_encoder(job: TrainingJob, encoder_weights: Path | None) -> TrainingJob
     """
     if encoder_weights is None or job.prepared.plan.training.frozen_encoder_epochs == 0:
         return job
-    if job.is_started and ModelFolder.open(job.folder).read_run() is not None:
-        return job  # the run record has its initial weights
+    if job.is_started and ModelFolder.open(job.folder).read_setup() is not None:
+        return job  # its folder names its initial weights
     path = job.folder.with_name(f"{job.folder.name}-initial")
     if not (ModelFolder.exists(path) and ModelFolder.open(path).has_weights()):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,19 @@ class ReproductionRequest:
         """The variant of xLSTM-UNet, or `None` for MSVM-UNet."""
         return self.variant if self.paper == "xlstm-unet" else None
 
+    @property
+    def all_settings(self) -> tuple[str, ...]:
+        """All changes to the plan, with the time limit."""
+        minutes = () if self.max_minutes is None else (f"training.max_minutes={self.max_minutes}",)
+        return (*minutes, *self.settings)
+
+    @property
+    def encoder(self) -> str:
+        """Origin of the encoder's initial weights. Empty: the network has none."""
+        if self.paper != "msvm-unet":
+            return ""
+        return "from scratch" if self.from_scratch else f"ImageNet weights {self.encoder_weights}"
+
     def check_encoder(self) -> None:
         """Check the choice of initial weights for the encoder of MSVM-UNet.
 

@@ -4,7 +4,7 @@ The rules are those published with nnU-Net (Isensee et al. 2021, supplement).
 """
 
 from scanseg.planning.decisions import describe_dataset, describe_decisions
-from scanseg.planning.first_stage import copy_first_stage
+from scanseg.planning.first_stage import check_first_stage, copy_first_stage, first_stage_stamps
 from scanseg.planning.memory import step_memory
 from scanseg.planning.network_choice import replace_network, replace_patch
 from scanseg.planning.preparation import (
@@ -25,11 +25,13 @@ __all__ = [
     "PlanRequest",
     "Prepared",
     "TrainingSource",
+    "check_first_stage",
     "copy_first_stage",
     "describe_dataset",
     "describe_decisions",
     "find_known_splits",
     "find_plan",
+    "first_stage_stamps",
     "make_plan",
     "prepare_store",
     "replace_network",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scanseg.batches import build_cascade_store
 from scanseg.errors import InputError, UsageError
+from scanseg.messages import listed
 from scanseg.models import (
     ModelFolder,
     is_ensemble,
@@ -15,7 +16,7 @@ from scanseg.models import (
 )
 from scanseg.preprocessing import Store
 from scanseg.runtime import RunContext
-from scanseg.specs import Plan
+from scanseg.specs import FileStamp, Plan
 
 
 def build_second_stage_store(plan: Plan, store: Store, *, context: RunContext) -> Store:
@@ -61,6 +62,51 @@ def copy_first_stage(folder: ModelFolder) -> None:
     for path in (*(crossval / member for member in read_ensemble(crossval).members), crossval):
         if is_ensemble(path):
             write_ensemble(target / path.relative_to(crossval), read_ensemble(path))
+
+
+def first_stage_stamps(plan: Plan) -> dict[str, FileStamp]:
+    """Return the state of the weights of a first stage.
+
+    Args:
+        plan: The plan of the second stage.
+
+    Returns:
+        Size, date and checksum of the weights, by their path in the folder of the first stage.
+
+    Raises:
+        InputError: The first stage is no finished cross-validation.
+        UsageError: The plan names no first stage.
+    """
+    crossval = _first_stage_of(plan)
+    paths = [member.weights_path() for member in _members(crossval)]
+    return {path.relative_to(crossval).as_posix(): FileStamp.of(path) for path in paths}
+
+
+def check_first_stage(folder: ModelFolder) -> None:
+    """Check that the first stage has the weights that a started second stage began with.
+
+    Args:
+        folder: Model folder of the second stage.
+
+    Raises:
+        InputError: The first stage was trained again, or is no finished cross-validation.
+    """
+    setup = folder.read_setup()
+    if setup is None or setup.first_stage is None:
+        return
+    crossval = _first_stage_of(folder.plan)
+    paths = {member.weights_path().relative_to(crossval).as_posix() for member in _members(crossval)}
+    changed = sorted(paths ^ set(setup.first_stage))
+    changed += [
+        name
+        for name, stamp in setup.first_stage.items()
+        if name in paths and not stamp.matches(crossval / name)
+    ]
+    if changed:
+        raise InputError(
+            f"{folder.path}: its first stage in {crossval} has changed since the training started: "
+            f"{listed(changed)}. Restore the first stage, or train the second stage again in another folder."
+        )
 
 
 def _first_stage_of(plan: Plan) -> Path:

@@ -93,14 +93,17 @@ def choose_patch(
     )
 
 
-def stage_features(num_stages: int, *, max_features: int) -> tuple[int, ...]:
+def stage_features(
+    num_stages: int, *, max_features: int, first_features: int = BASE_FEATURES
+) -> tuple[int, ...]:
     """Return the features of each stage, doubled up to a maximum.
 
     Args:
         num_stages: Number of stages.
         max_features: Maximum number of features.
+        first_features: Features of the first stage.
     """
-    return tuple(min(BASE_FEATURES * 2**stage, max_features) for stage in range(num_stages))
+    return tuple(min(first_features * 2**stage, max_features) for stage in range(num_stages))
 
 
 def _first_patch(spacing: Sequence[float], median_shape: Sequence[float], voxels: int) -> list[float]:

@@ -20,10 +20,11 @@ from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import build_second_stage_store
 from scanseg.planning.recipes import RECIPES, plan_recipe
+from scanseg.planning.sizes import check_size
 from scanseg.preprocessing import Store, build_store, find_range_faults, store_name
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import apply_settings
-from scanseg.specs import Fingerprint, Plan, Splits
+from scanseg.specs import Fingerprint, Plan, PlanSize, Splits
 
 SpacingRange = tuple[tuple[float, float, float], tuple[float, float, float]]
 DEFAULT_RECIPE = "xlstm-unet"
@@ -85,6 +86,8 @@ class PlanRequest:
 
     recipe: str | None = None
     """Name of the recipe for a data set. Defaults to `xlstm-unet`."""
+    size: PlanSize | None = None
+    """Size of the plan. Defaults to `small` for the fast recipes on a CPU, otherwise to `full`."""
     like: Path | None = None
     """Folder of a model whose plan is taken over for the data set, for fine-tuning."""
     settings: tuple[str, ...] = ()
@@ -117,6 +120,10 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         raise UsageError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     if recipe is not None and like is not None:
         raise UsageError(f"recipe {recipe} and the plan of {like} exclude each other. Leave one out.")
+    if request.size is not None:
+        check_size(request.size)
+        if like is not None:
+            raise UsageError(f"size {request.size} and the plan of {like} exclude each other. Leave one out.")
     raw = open_dataset(dataset)
     context = context.for_images(raw.image_bytes)
     report = check_dataset(raw, context=context)
@@ -128,7 +135,9 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         spacings = report.spacing_range if report.num_axes == 3 else None
     else:
         fingerprint = compute_fingerprint(raw, context=context)
-        plan = plan_recipe(fingerprint, raw.spec, recipe=recipe or DEFAULT_RECIPE, dataset_path=path)
+        recipe = recipe or DEFAULT_RECIPE
+        size = request.size or _default_size(recipe, context)
+        plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, size=size, dataset_path=path)
         spacings = _spacing_range(fingerprint)
     measured = {"spacing_range": spacings, "dataset_digest": compute_dataset_digest(raw)}
     plan = apply_settings(plan.model_copy(update=measured), request.settings)
@@ -138,6 +147,11 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         find_range_faults(report.intensity_ranges, plan.preprocessing.normalizations, raw.spec.channel_names),
     )
     return plan
+
+
+def _default_size(recipe: str, context: RunContext) -> PlanSize:
+    """Return the size of a recipe on a device."""
+    return "small" if RECIPES[recipe].is_fast and context.torch_device.type == "cpu" else "full"
 
 
 def _spacing_range(fingerprint: Fingerprint) -> SpacingRange | None:
@@ -167,6 +181,10 @@ def find_plan(source: TrainingSource, request: PlanRequest, *, context: RunConte
         if request.recipe is not None:
             raise UsageError(
                 f"{source.path} is a plan and has its recipe. Use --recipe with a data set's folder."
+            )
+        if request.size is not None:
+            raise UsageError(
+                f"{source.path} is a plan and has its size. Use --size with a data set's folder."
             )
         plan = apply_settings(source.plan, request.settings)
         check_network(plan)

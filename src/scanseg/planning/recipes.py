@@ -16,6 +16,7 @@ from scanseg.planning.augmentations import (
 from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
 from scanseg.planning.patches import choose_patch
+from scanseg.planning.sizes import limit_network, limit_slices, limit_stage, limit_training
 from scanseg.planning.spacing import TargetGrid, choose_grid
 from scanseg.planning.stages import Stage, choose_stages
 from scanseg.specs import (
@@ -27,6 +28,7 @@ from scanseg.specs import (
     LossSpec,
     MSVMUNetSpec,
     Plan,
+    PlanSize,
     PreprocessingSpec,
     SamplingSpec,
     ScheduleSpec,
@@ -61,12 +63,19 @@ class Recipe:
 
     description: str
     """One line for `--help`."""
-    make: Callable[[Fingerprint, DatasetSpec], Plan]
-    """Returns the plan of a fingerprint and a data set."""
+    make: Callable[[Fingerprint, DatasetSpec, PlanSize], Plan]
+    """Returns the plan of a fingerprint, a data set and a size."""
+    is_fast: bool = False
+    """The recipe is for trainings of minutes. Its default size on a CPU is `small`."""
 
 
 def plan_recipe(
-    fingerprint: Fingerprint, dataset: DatasetSpec, *, recipe: str, dataset_path: str | None = None
+    fingerprint: Fingerprint,
+    dataset: DatasetSpec,
+    *,
+    recipe: str,
+    size: PlanSize = "full",
+    dataset_path: str | None = None,
 ) -> Plan:
     """Make a plan by a recipe.
 
@@ -74,6 +83,7 @@ def plan_recipe(
         fingerprint: Fingerprint of the data set.
         dataset: Channels and labels of the data set.
         recipe: Name of the recipe.
+        size: Size of the plan.
         dataset_path: Folder of the raw data set, which the plan records.
 
     Raises:
@@ -83,13 +93,13 @@ def plan_recipe(
     if recipe not in RECIPES:
         raise UsageError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     try:
-        plan = RECIPES[recipe].make(fingerprint, dataset)
+        plan = RECIPES[recipe].make(fingerprint, dataset, size)
     except ValidationError as error:
         raise InputError(
             f"{dataset.name}: expected a data set that fits the recipe {recipe}, got "
             f"{describe_faults(error, content={})}. Choose another recipe."
         ) from error
-    return plan.model_copy(update={"recipe": recipe, "dataset_path": dataset_path})
+    return plan.model_copy(update={"recipe": recipe, "size": size, "dataset_path": dataset_path})
 
 
 def _planned(
@@ -98,7 +108,7 @@ def _planned(
     resolution: _Resolution = "full",
     training: TrainingSpec = _USUAL_TRAINING,
     augmentation: Callable[..., tuple[Transform, ...]] = nnunet_augmentation,
-) -> Callable[[Fingerprint, DatasetSpec], Plan]:
+) -> Callable[[Fingerprint, DatasetSpec, PlanSize], Plan]:
     """Return a recipe with patches planned by nnU-Net's rules.
 
     Args:
@@ -108,10 +118,14 @@ def _planned(
         augmentation: Returns the transforms of a patch size.
     """
 
-    def make(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
+    def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
-        grid, axes = stage.grid, len(stage.patch.topology.patch_size)
-        network, size = planned_network(kind, stage.patch)
+        axes = len(stage.patch.topology.patch_size)
+        is_coarser = (
+            limited := limit_stage(stage, size=size, num_axes=axes)
+        ).grid.spacing != stage.grid.spacing
+        stage, grid = limited, limited.grid
+        network, patch_size = planned_network(kind, stage.patch)
         flips = mirror_axes(
             dataset,
             axis_order=grid.axis_order,
@@ -126,12 +140,14 @@ def _planned(
                 orientation=fingerprint.orientation,
                 axis_order=grid.axis_order,
                 normalizations=nnunet_normalizations(dataset, fingerprint),
-                spacing=_target_spacing(grid, fingerprint, num_patch_axes=axes),
+                spacing=_target_spacing(grid, fingerprint, num_patch_axes=axes, is_coarser=is_coarser),
             ),
-            sampling=SamplingSpec(patch_size=size, batch_size=stage.patch.batch_size),
-            augmentation=augmentation(size, mirror_axes=flips),
-            network=network,
-            training=training.model_copy(update={"loss": LossSpec(dice_over_batch=batch_dice)}),
+            sampling=SamplingSpec(patch_size=patch_size, batch_size=stage.patch.batch_size),
+            augmentation=augmentation(patch_size, mirror_axes=flips),
+            network=limit_network(network, size=size),
+            training=limit_training(
+                training.model_copy(update={"loss": LossSpec(dice_over_batch=batch_dice)}), size=size
+            ),
             inference=InferenceSpec(mirror_axes=flips),
             cascade=CascadeSpec() if resolution == "cascade" else None,
         )
@@ -175,18 +191,22 @@ def _choose_stage(
 
 
 def _target_spacing(
-    grid: TargetGrid, fingerprint: Fingerprint, *, num_patch_axes: int
+    grid: TargetGrid, fingerprint: Fingerprint, *, num_patch_axes: int, is_coarser: bool
 ) -> tuple[float | None, float, float] | None:
     """Return the target spacing in mm along z, y, x.
 
     It is in-plane only for 2D networks (z is `None`), and `None` for images without spacing.
     """
-    if fingerprint.num_axes == 2 and all(case.spacing[1:] == (1.0, 1.0) for case in fingerprint.cases):
+    if (
+        not is_coarser
+        and fingerprint.num_axes == 2
+        and all(case.spacing[1:] == (1.0, 1.0) for case in fingerprint.cases)
+    ):
         return None
     return (None if num_patch_axes == 2 else grid.spacing[0], grid.spacing[1], grid.spacing[2])
 
 
-def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
+def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
     """Return a plan with MSVM-UNet's published training.
 
     Whole slices are resized to 224x224. The optimizer is AdamW with a cosine schedule. Source: Chen et al. 2024,
@@ -197,6 +217,7 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
         dataset, axis_order=grid.axis_order, num_patch_axes=2, orientation=fingerprint.orientation
     )
     num_slices = sum(case.source_shape[grid.axis_order[0]] for case in fingerprint.cases)
+    slice_size, batch_size = limit_slices(_SLICE_SIZE, max(2, min(32, num_slices // 4)), size=size)
     is_ct = any(name.casefold() == "ct" for name in dataset.channel_names)
     return Plan(
         recipe="",
@@ -207,21 +228,24 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec) -> Plan:
             axis_order=grid.axis_order,
             crop_to_nonzero=False,
             normalizations=slice_normalizations(dataset, fingerprint),
-            slice_size=_SLICE_SIZE,
+            slice_size=slice_size,
             label_order=0,
         ),
-        sampling=SamplingSpec(
-            patch_size=_SLICE_SIZE, batch_size=max(2, min(32, num_slices // 4)), order="every-slice"
-        ),
+        sampling=SamplingSpec(patch_size=slice_size, batch_size=batch_size, order="every-slice"),
         augmentation=slice_augmentation(mirror_axes=flips),
-        network=MSVMUNetSpec(),
-        training=TrainingSpec(
-            epochs=300,
-            iterations_per_epoch=None,
-            optimizer=AdamWSpec(lr=5e-4, weight_decay=1e-3 if is_ct else 1e-4),
-            schedule=ScheduleSpec(kind="cosine", final_lr=1e-6),
-            loss=LossSpec(dice_weight=0.6, cross_entropy_weight=0.4, dice_background=True, dice_squared=True),
-            gradient_clip=None,
+        network=limit_network(MSVMUNetSpec(), size=size),
+        training=limit_training(
+            TrainingSpec(
+                epochs=300,
+                iterations_per_epoch=None,
+                optimizer=AdamWSpec(lr=5e-4, weight_decay=1e-3 if is_ct else 1e-4),
+                schedule=ScheduleSpec(kind="cosine", final_lr=1e-6),
+                loss=LossSpec(
+                    dice_weight=0.6, cross_entropy_weight=0.4, dice_background=True, dice_squared=True
+                ),
+                gradient_clip=None,
+            ),
+            size=size,
         ),
         inference=InferenceSpec(mode="slices", window_batch=8, mirror_axes=flips),
     )
@@ -245,6 +269,7 @@ RECIPES: dict[str, Recipe] = {
     "xlstm-unet-fast": Recipe(
         "xLSTM-UNet (Enc) for trainings of minutes (--max-minutes): AdamW, EMA weights, more warps",
         _planned("xlstm-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
+        is_fast=True,
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
@@ -269,6 +294,7 @@ RECIPES: dict[str, Recipe] = {
     "plain-unet-fast": Recipe(
         "nnU-Net's plain U-Net for trainings of minutes, like xlstm-unet-fast",
         _planned("plain-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
+        is_fast=True,
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
     "segresnet": Recipe(

@@ -1,7 +1,6 @@
 """Calls of one function for every case, in worker processes."""
 
 import itertools
-import os
 import pickle
 import threading
 import traceback
@@ -18,6 +17,7 @@ from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from scanseg.cores import available_cores
 from scanseg.errors import ScansegError, UsageError
 from scanseg.progress import ProgressUpdate
 
@@ -54,15 +54,7 @@ def choose_workers(wanted: int | None, *, image_bytes: int | None = None) -> int
         return wanted
     if image_bytes is not None and image_bytes < _MIN_BYTES_FOR_WORKERS:
         return 0
-    return min(_num_cores(), _MAX_WORKERS)
-
-
-def _num_cores() -> int:
-    """Return the number of cores that this process may use.
-
-    A cluster may allow fewer than the machine has.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available_cores(), _MAX_WORKERS)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from scanseg.specs.plan.plan import (
     InferenceSpec,
     LossSpec,
     Plan,
+    PlanSize,
     SamplingSpec,
     ScheduleSpec,
     SGDSpec,
@@ -93,7 +94,14 @@ from scanseg.specs.records.reproduction import (
     Spread,
     Variant,
 )
-from scanseg.specs.records.run import ExportedWeights, RunRecord, TrainingProgress, TrainingState
+from scanseg.specs.records.run import (
+    ExportedWeights,
+    RunRecord,
+    TrainingProgress,
+    TrainingSession,
+    TrainingSetup,
+    TrainingState,
+)
 from scanseg.specs.records.source import FileStamp, PairSources, ScoreSources, SourceFile
 from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 
@@ -156,6 +164,7 @@ __all__ = [
     "Paper",
     "PlainUNetSpec",
     "Plan",
+    "PlanSize",
     "PostprocessingSpec",
     "PredictedCase",
     "PredictionRecord",
@@ -186,6 +195,8 @@ __all__ = [
     "StoredCase",
     "SwinUNETRSpec",
     "TrainingProgress",
+    "TrainingSession",
+    "TrainingSetup",
     "TrainingSpec",
     "TrainingState",
     "Transform",

@@ -1,6 +1,16 @@
 """Train a network from a plan and a store."""
 
 from scanseg.training.folds import FoldChoice, choose_fold
+from scanseg.training.records import command_words
+from scanseg.training.step_timing import StepTiming, time_step
 from scanseg.training.trainer import TrainingResult, train
 
-__all__ = ["FoldChoice", "TrainingResult", "choose_fold", "train"]
+__all__ = [
+    "FoldChoice",
+    "StepTiming",
+    "TrainingResult",
+    "choose_fold",
+    "command_words",
+    "time_step",
+    "train",
+]

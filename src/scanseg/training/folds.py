@@ -6,7 +6,7 @@ from scanseg.errors import InputError, UsageError
 from scanseg.messages import listed
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
-from scanseg.specs import Fold, RunRecord
+from scanseg.specs import Fold, RunRecord, TrainingSpec
 
 FoldChoice = int | Literal["all"]
 
@@ -64,6 +64,9 @@ def choose_cases(folder: ModelFolder, store: Store, *, fold: FoldChoice | None) 
             f"{folder.path} holds a checkpoint but no run.json, so its training cases are unknown. Restore the file, "
             f"or train again in another folder."
         )
+    setup = folder.read_setup()
+    if fold is None and setup is not None:
+        fold = setup.fold
     if fold is None:
         raise UsageError(
             f"the training in {folder.path} was stopped before its start. Choose its fold by --fold."
@@ -85,3 +88,27 @@ def _recorded_cases(folder: ModelFolder, store: Store, record: RunRecord) -> Fol
             f"set, or train again in another folder."
         )
     return Fold(train=record.train_cases, validation=record.validation_cases)
+
+
+def check_validation(training: TrainingSpec, cases: Fold, *, fold: FoldChoice) -> None:
+    """Check that validation cases exist if a choice depends on them.
+
+    Args:
+        training: Choices of the plan.
+        cases: Training and validation cases.
+        fold: Number of the fold, or `all`.
+
+    Raises:
+        UsageError: The fold has no validation cases.
+    """
+    if cases.validation:
+        return
+    if training.export == "best":
+        raise UsageError(
+            f"training.export best needs validation cases, and fold {fold} has none. Choose last."
+        )
+    if training.early_stop is not None and training.early_stop.measure == "validation-dice":
+        raise UsageError(
+            f"training.early_stop by validation-dice needs validation cases, and fold {fold} has none. Choose the "
+            f'measure "loss", or leave early_stop out.'
+        )

@@ -1,6 +1,5 @@
 """Load initial weights from another model."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,17 +13,7 @@ from scanseg.specs import Plan
 _SHOWN = 6
 
 
-@dataclass(frozen=True)
-class InitialWeights:
-    """Initial weights that were loaded from another model."""
-
-    source: str
-    """The model folder."""
-    renewed: tuple[str, ...]
-    """Parameters that keep random weights, because the labels differ."""
-
-
-def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> InitialWeights:
+def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[str, ...]:
     """Load the weights of a trained model into a network.
 
     If the labels differ, the head keeps its random weights. The head is every parameter whose shape depends on the
@@ -34,6 +23,9 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> Initia
         network: The network with random weights.
         plan: Its plan.
         source: Model folder of the initial weights.
+
+    Returns:
+        Names of the parameters that keep random weights, because the labels differ.
 
     Raises:
         InputError: The model is missing, or its network is a different one.
@@ -59,7 +51,7 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> Initia
         )
     taken = {name: value for name, value in weights.items() if name not in head}
     network.load_state_dict({**own, **taken})
-    return InitialWeights(str(source), tuple(sorted(head)))
+    return tuple(sorted(head))
 
 
 def _head(plan: Plan) -> frozenset[str]:

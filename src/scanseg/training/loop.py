@@ -22,7 +22,7 @@ from scanseg.batches import (
     num_batches_at_once,
     predicted_labels_of,
 )
-from scanseg.errors import InterruptionError, ScansegError, UsageError
+from scanseg.errors import InterruptionError, ScansegError
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressUpdate
@@ -33,16 +33,18 @@ from scanseg.runtime import (
     memory_for,
     raise_if_stopped,
 )
-from scanseg.specs import ExportedWeights, Fold, RunRecord, TrainingSpec
+from scanseg.specs import ExportedWeights, Fold, RunRecord
 from scanseg.training.case_storage import choose_case_storage, load_cases
-from scanseg.training.folds import FoldChoice
+from scanseg.training.folds import FoldChoice, check_validation
 from scanseg.training.initial_weights import load_initial_weights
 from scanseg.training.prefetch import BatchPrefetcher
 from scanseg.training.progress_tracker import ProgressTracker, mean_dice
-from scanseg.training.records import first_record, read_state
+from scanseg.training.records import first_record, new_session, read_state, with_progress
+from scanseg.training.reporting import TrainingReporter
 from scanseg.training.schedules import learning_rate
 from scanseg.training.step import TrainingStep
 from scanseg.training.tensorboard import TensorBoardLog
+from scanseg.training.time_limit import affordable_batches, finished_fraction
 from scanseg.training.validation import patch_dice
 
 Status = Literal["running", "interrupted", "finished"]
@@ -68,11 +70,10 @@ class TrainingLoop:
         self._folder, self._plan, self._cases = folder, folder.plan, cases
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self._shard = BatchShard(context.distributed.rank, context.distributed.world_size)
-        _check_validation(folder.plan.training, cases, fold=fold)
-        self._shown_loss: float | None = None
-        self._shown_dice: float | None = None
+        check_validation(folder.plan.training, cases, fold=fold)
+        self._reporter = TrainingReporter(folder, context)
         self._tracker = ProgressTracker(self._plan.training.early_stop)
-        self._start(fold, initial_weights)
+        self._start(store, fold, initial_weights)
         self._load_cases(store)
         at_once = num_batches_at_once(
             self._train_cases, self._plan.sampling, device=self._device, shard=self._shard
@@ -81,28 +82,38 @@ class TrainingLoop:
         self._last_checkpoint = self._started = time.monotonic()
         self._log: TensorBoardLog | None = None
         if context.distributed.is_main_process:
-            warning = folder.metrics.keep(self._tracker.epochs_done)
+            warning = folder.metrics.keep(
+                self._tracker.epochs_done, iterations_done=self.step.iterations_done
+            )
             context.report_warnings([] if warning is None else [warning])
             self._log = TensorBoardLog(folder.path, iterations_done=self.step.iterations_done)
         self._write_run("running")
 
-    def _start(self, fold: FoldChoice, initial_weights: Path | None) -> None:
+    def _start(self, store: Store, fold: FoldChoice, initial_weights: Path | None) -> None:
         """Build the network with checkpointed or initial weights."""
         training = self._plan.training
         torch.manual_seed(training.seed)
         dtype = autocast_dtype(self._device, training.precision)
         checkpoint, earlier = self._distributed.on_main_process(lambda: read_state(self._folder))
+        setup = self._distributed.on_main_process(self._folder.read_setup)
         network = self._folder.build_network()
-        source = Path(earlier.initial_weights) if earlier and earlier.initial_weights else initial_weights
-        initial = None
+        source = Path(setup.initial_weights) if setup and setup.initial_weights else initial_weights
+        renewed = earlier.renewed_parameters if earlier else ()
         if source is not None and checkpoint is None:
-            initial = load_initial_weights(network, self._plan, source)
-        renewed = initial.renewed if initial else earlier.renewed_parameters if earlier else ()
+            renewed = load_initial_weights(network, self._plan, source)
+        self._reporter.start(network, self._cases)
+        session = new_session(
+            training,
+            device=self._device,
+            autocast_dtype=dtype,
+            num_processes=self._distributed.world_size,
+        )
+        sessions = (*earlier.sessions, session) if earlier else (session,)
         self._record: RunRecord = first_record(
-            network, self._cases, fold=fold, device=self._device, autocast_dtype=dtype
+            network, self._cases, session, fold=fold, store=store
         ).model_copy(
             update={
-                "num_processes": self._distributed.world_size,
+                "sessions": sessions,
                 "initial_weights": str(source) if source else None,
                 "renewed_parameters": renewed,
             }
@@ -156,7 +167,10 @@ class TrainingLoop:
             and self.step.iterations_done == 0
             and self._distributed.is_main_process
         ):
-            self._folder.write_run(self._record.model_copy(update={"status": "interrupted"}))
+            interrupted = with_progress(
+                self._record, status="interrupted", epochs_done=0, iterations_done=0, seconds=0.0
+            )
+            self._folder.write_run(interrupted)
         raise_if_stopped(self._context.should_stop, "stopped while cases were loaded; continue with --resume")
 
     def close(self) -> None:
@@ -184,15 +198,23 @@ class TrainingLoop:
 
     @property
     def _fraction_done(self) -> float:
-        """Finished fraction of the training, from 0 to 1.
+        """Finished fraction of the training, from 0 to 1."""
+        return finished_fraction(
+            self._plan.training,
+            iterations=self.step.iterations_done,
+            iterations_per_epoch=self._iterations,
+            seconds=self.step.seconds,
+            num_batches=self._num_validation_batches,
+        )
 
-        The larger one of the fractions of iterations and of the time limit.
-        """
-        training = self._plan.training
-        done = self.step.iterations_done / (training.epochs * self._iterations)
-        if training.max_minutes is not None:
-            done = max(done, self.step.seconds / (60 * training.max_minutes))
-        return min(done, 1.0)
+    @property
+    def _num_validation_batches(self) -> int:
+        """Batches of validation patches that are scored. They are chosen at the first scoring and kept."""
+        if self._validation_cases is None:
+            return 0
+        return self._tracker.num_validation_batches or affordable_batches(
+            self._plan.training, iterations=self.step.iterations_done, seconds=self.step.seconds
+        )
 
     def epochs(self) -> Iterator[int]:
         """Train, and yield the number of each finished epoch.
@@ -214,7 +236,8 @@ class TrainingLoop:
             if self._validation_cases is not None and self._is_validation_due():
                 scores = self._patch_dice()
                 metrics["validation_dice"] = {**scores}
-                self._shown_dice = dice = mean_dice(scores)
+                dice = mean_dice(scores)
+                self._reporter.show_dice(dice)
             self._tracker.end_epoch(
                 loss=loss, dice=dice, iterations=self.step.iterations_done, network=self.step.eval_network
             )
@@ -258,9 +281,10 @@ class TrainingLoop:
         end = (self._tracker.epochs_done + 1) * self._iterations
         while self.step.iterations_done < end and (not losses or self._fraction_done < 1):
             lr = learning_rate(training.schedule, lr=training.optimizer.lr, progress=self._fraction_done)
-            losses.append(self._step(lr))
+            with self._reporter.step():
+                losses.append(self._step(lr))
             signal_number = self._synchronize()
-            self._report(losses)
+            self._report(lr)
             if signal_number is not None:
                 self._save("interrupted")
                 raise InterruptionError(
@@ -272,7 +296,7 @@ class TrainingLoop:
         reported = self._fraction_done
         self._synchronize()
         if reported < 1 <= self._fraction_done:  # the time limit passed during the last step
-            self._report(losses)
+            self._report(lr)
         return lr
 
     def _synchronize(self) -> int | None:
@@ -345,27 +369,17 @@ class TrainingLoop:
             predicted=predicted_labels_of(self._plan),
         )
 
-    def _report(self, losses: Sequence[torch.Tensor]) -> None:
-        """Report progress.
-
-        On a GPU the loss is read every 25 steps only, because reading waits for the device.
-        """
-        training = self._plan.training
-        if self._shown_loss is None or self._device.type == "cpu" or len(losses) % 25 == 1:
-            self._shown_loss = float(losses[-1])
-        by_clock = training.max_minutes is not None
-        of = " of at most " if by_clock else "/"
-        detail = f"epoch {self.epochs_done}{of}{training.epochs}, loss {self._shown_loss:.3f}"
-        if self._shown_dice is not None:
-            detail += f", Dice {self._shown_dice:.3f}"
-        done, total = self.step.iterations_done, training.epochs * self._iterations
-        if not by_clock:
-            self._context.progress(ProgressUpdate("training", done, total, detail))
-            return
-        detail = f"iteration {done}, {detail}"
-        left = round(self.step.seconds * (1 / self._fraction_done - 1)) or int(self._fraction_done < 1)
-        seconds = int(self.step.seconds)
-        self._context.progress(ProgressUpdate("training", seconds, seconds + left, detail, unit="seconds"))
+    def _report(self, lr: float) -> None:
+        """Report the progress after a step."""
+        self._reporter.after_step(
+            self._tracker.losses,
+            lr=lr,
+            iterations=self.step.iterations_done,
+            iterations_per_epoch=self._iterations,
+            epochs_done=self.epochs_done,
+            seconds=self.step.seconds,
+            fraction=self._fraction_done,
+        )
 
     def _is_validation_due(self) -> bool:
         """Whether this epoch ends with validation on patches."""
@@ -375,13 +389,21 @@ class TrainingLoop:
         """Score the network on patches of the validation cases."""
         assert self._validation_cases is not None
         self._distributed.broadcast(list(self.step.eval_network.buffers()))
-        with self._explained_memory():
-            return patch_dice(
-                self.step,
-                self._validation_cases,
-                self._plan,
-                context=self._context,
-            )
+        self._tracker.num_validation_batches = self._num_validation_batches
+        try:
+            with self._explained_memory():
+                return patch_dice(
+                    self.step,
+                    self._validation_cases,
+                    self._plan,
+                    num_batches=self._tracker.num_validation_batches,
+                    context=self._context,
+                )
+        except InterruptionError:
+            self._save("interrupted")
+            raise
+        finally:
+            self._synchronize()
 
     def _save(self, status: Status) -> None:
         """Write a checkpoint and the run record."""
@@ -395,31 +417,12 @@ class TrainingLoop:
 
     def _write_run(self, status: Status) -> None:
         """Write the current run record."""
-        done = {
-            "status": status,
-            "epochs_done": self.epochs_done,
-            "iterations_done": self.step.iterations_done,
-            "training_seconds": round(self.step.seconds, 2),
-        }
-        self._record = self._record.model_copy(update=done)
+        self._record = with_progress(
+            self._record,
+            status=status,
+            epochs_done=self.epochs_done,
+            iterations_done=self.step.iterations_done,
+            seconds=self.step.seconds,
+        )
         if self._distributed.is_main_process:
             self._folder.write_run(self._record)
-
-
-def _check_validation(training: TrainingSpec, cases: Fold, *, fold: FoldChoice) -> None:
-    """Check that validation cases exist if a choice depends on them.
-
-    Raises:
-        UsageError: The fold has no validation cases.
-    """
-    if cases.validation:
-        return
-    if training.export == "best":
-        raise UsageError(
-            f"training.export best needs validation cases, and fold {fold} has none. Choose last."
-        )
-    if training.early_stop is not None and training.early_stop.measure == "validation-dice":
-        raise UsageError(
-            f"training.early_stop by validation-dice needs validation cases, and fold {fold} has none. Choose the "
-            f'measure "loss", or leave early_stop out.'
-        )

@@ -24,6 +24,8 @@ class ProgressTracker:
         """Weights with the highest Dice on validation patches, in host memory."""
         self.best_dice: float | None = None
         self.best_iterations: int | None = None
+        self.num_validation_batches: int | None = None
+        """Batches of validation patches that are scored. `None`: not chosen yet."""
         self._early_stop = early_stop
         self._best_monitored: float | None = None
         self._best_monitored_epoch = 0
@@ -78,6 +80,7 @@ class ProgressTracker:
             best_monitored=self._best_monitored,
             best_monitored_epoch=self._best_monitored_epoch,
             last_monitored_epoch=self._last_monitored_epoch,
+            num_validation_batches=self.num_validation_batches,
         )
 
     def restore(
@@ -94,6 +97,7 @@ class ProgressTracker:
         self.losses = [torch.tensor(loss, device=device) for loss in progress.losses]
         self.best_weights, self.best_dice = best, progress.best_dice
         self.best_iterations = progress.best_iterations
+        self.num_validation_batches = progress.num_validation_batches
         self._best_monitored, self._best_monitored_epoch = (
             progress.best_monitored,
             progress.best_monitored_epoch,

@@ -1,19 +1,20 @@
 """Train the network of a plan and score the validation cases."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from filelock import FileLock
+from torch import nn
 
 from scanseg.errors import InputError
 from scanseg.evaluation import Report
 from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store
 from scanseg.runtime import Distributed, RunContext
-from scanseg.specs import Fold
+from scanseg.specs import Fold, RunRecord
 from scanseg.training.folds import FoldChoice, choose_cases
 from scanseg.training.loop import TrainingLoop
 from scanseg.training.validation import validate
@@ -37,6 +38,8 @@ class TrainingResult:
     """Mean Dice over labels. `None`: the fold has no validation cases."""
     renewed_parameters: tuple[str, ...] = ()
     """Parameters with random initial weights, because the labels of the initial model differ."""
+    was_finished: bool = False
+    """The resumed training was finished already."""
     is_main_process: bool = True
     """True on the main process (rank 0), which reports."""
     warnings: tuple[str, ...] = ()
@@ -81,6 +84,11 @@ def train(
         _fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
     ):
         fold, cases = context.distributed.on_main_process(lambda: choose_cases(folder, store, fold=fold))
+        record = context.distributed.on_main_process(lambda: _finished_record(folder))
+        if record is not None:
+            return _finished_result(
+                folder, store, cases, record, keep_predictions=keep_predictions, context=context
+            )
         loop = TrainingLoop(
             folder,
             store,
@@ -95,32 +103,101 @@ def train(
         finally:
             loop.close()
         loop.finish()
+        context.distributed.gather(None)  # wait until the main process has written the weights
+
+        def network_with(weights: TrainedWeights) -> nn.Module:
+            context.distributed.broadcast(list(loop.step.eval_network.buffers()))
+            if weights == "last":
+                return loop.step.eval_network
+            return folder.load_network(device=context.torch_device, weights=weights)
+
         report = _score(
-            loop,
             folder,
             store,
             cases,
+            loop.record,
+            network_with,
+            has_best=loop.has_best,
             context=context,
             keep_predictions=keep_predictions,
         )
-    means = report.summary.label_means() if report else {}
+    return _result(folder, loop.record, report, context=context)
+
+
+def _finished_record(folder: ModelFolder) -> RunRecord | None:
+    """Return the run record of a training that is finished with the limits of its plan.
+
+    Returns:
+        The record. `None`: the training goes on.
+    """
+    record, training = folder.read_run(), folder.plan.training
+    if record is None or record.status != "finished" or record.exported is None:
+        return None
+    last = record.sessions[-1]
+    has_limits = last.epochs is not None
+    if has_limits and (last.epochs, last.max_minutes) != (training.epochs, training.max_minutes):
+        return None
+    return record if folder.has_weights() else None
+
+
+def _finished_result(
+    folder: ModelFolder,
+    store: Store,
+    cases: Fold,
+    record: RunRecord,
+    *,
+    keep_predictions: bool,
+    context: RunContext,
+) -> TrainingResult:
+    """Return the result of a finished training. Outdated and missing scores are made from its weights."""
+    processes = context.distributed
+
+    def is_scored() -> bool:
+        status = folder.status(with_predictions=keep_predictions)
+        return status == "finished" and folder.has_current_scores(store)
+
+    if processes.on_main_process(is_scored):
+        report = processes.on_main_process(folder.read_validation) if cases.validation else None
+    else:
+        has_best = processes.on_main_process(
+            lambda: folder.has_weights("best") and folder.has_weights("last")
+        )
+        report = _score(
+            folder,
+            store,
+            cases,
+            record,
+            lambda weights: folder.load_network(device=context.torch_device, weights=weights),
+            has_best=has_best,
+            context=context,
+            keep_predictions=keep_predictions,
+        )
+    return replace(_result(folder, record, report, context=context), was_finished=True)
+
+
+def _result(
+    folder: ModelFolder, record: RunRecord, report: Report | None, *, context: RunContext
+) -> TrainingResult:
+    """Return the result of a training from its record and scores."""
     return TrainingResult(
         model=folder.path,
-        epochs_done=loop.epochs_done,
-        seconds=loop.step.seconds,
-        scores=means,
+        epochs_done=record.epochs_done,
+        seconds=record.training_seconds,
+        scores=report.summary.label_means() if report else {},
         mean_dice=report.summary.mean_over_labels.dice if report else None,
-        renewed_parameters=loop.record.renewed_parameters,
+        renewed_parameters=record.renewed_parameters,
         is_main_process=context.distributed.is_main_process,
     )
 
 
 def _score(
-    loop: TrainingLoop,
     folder: ModelFolder,
     store: Store,
     cases: Fold,
+    record: RunRecord,
+    network_with: Callable[[TrainedWeights], nn.Module],
     *,
+    has_best: bool,
     keep_predictions: bool,
     context: RunContext,
 ) -> Report | None:
@@ -128,23 +205,15 @@ def _score(
 
     With `training.score_both` the other weights are scored too.
     """
-    exported = loop.record.exported
+    exported = record.exported
     assert exported is not None
-    context.distributed.gather(None)  # wait until the main process has written the weights
     reports = {}
     for weights in _SCORED:
         is_exported = weights == exported.checkpoint
-        has_both = loop.has_best and folder.plan.training.score_both
-        if not is_exported and not has_both:
+        if not is_exported and not (has_best and folder.plan.training.score_both):
             continue
-        context.distributed.broadcast(list(loop.step.eval_network.buffers()))
-        network = (
-            loop.step.eval_network
-            if weights == "last"
-            else folder.load_network(device=context.torch_device, weights="best")
-        )
         reports[weights] = validate(
-            network,
+            network_with(weights),
             folder,
             store,
             cases.validation,

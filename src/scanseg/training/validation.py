@@ -27,7 +27,7 @@ from scanseg.training.step import TrainingStep
 
 
 def patch_dice(
-    step: TrainingStep, cases: TrainingCases, plan: Plan, *, context: RunContext
+    step: TrainingStep, cases: TrainingCases, plan: Plan, *, num_batches: int, context: RunContext
 ) -> dict[str, float | None]:
     """Return the Dice of each label over patches of the validation cases.
 
@@ -37,14 +37,18 @@ def patch_dice(
     Args:
         step: Training step with the evaluation network.
         cases: The validation cases.
-        plan: Sampling and number of patches.
-        context: Device, and the distributed processes that share the batches.
+        plan: Sampling and labels.
+        num_batches: Number of batches.
+        context: Device, progress, and the distributed processes that share the batches. `should_stop` is called after
+            each batch of a single process.
 
     Returns:
         Dice (0 to 1) of each label. `None`: the label is neither annotated nor predicted.
+
+    Raises:
+        InterruptionError: A signal came.
     """
     counts = torch.zeros(3, len(plan.dataset.foreground), device=context.torch_device)
-    num_batches = plan.training.validation_batches
     if plan.sampling.order == "every-slice":
         num_batches = min(num_batches, iterations_per_pass(cases, plan.sampling))
     shared = range(context.distributed.rank, num_batches, context.distributed.world_size)
@@ -61,6 +65,9 @@ def patch_dice(
             following=(*shared[place + 1 :], *shared[:place]),
         )
         counts += _count(step.logits(batch), batch.label_maps, plan.dataset)
+        context.progress(ProgressUpdate("scoring patches", place + 1, len(shared)))
+        if context.distributed.world_size == 1:
+            raise_if_stopped(context.should_stop, "stopped while patches were scored; continue with --resume")
     overlap, predicted, annotated = context.distributed.sum(counts).cpu().tolist()
     return {
         name: 2 * overlap[number] / (predicted[number] + annotated[number])
@@ -132,12 +139,18 @@ def validate(
     shared = cases[context.distributed.rank :: context.distributed.world_size]
     scores = []
 
-    def stop_if_requested(update: ProgressUpdate | None = None) -> None:
+    def stop_if_requested() -> None:
         raise_if_stopped(
             context.should_stop, "stopped in validation, after the training; continue with --resume"
         )
 
     for number, case_name in enumerate(shared):
+
+        def show(update: ProgressUpdate, number: int = number, case_name: str = case_name) -> None:
+            detail = f"{case_name}, window {update.done} of {update.total}"
+            context.progress(ProgressUpdate("validating", number, len(shared), detail))
+            stop_if_requested()
+
         case = store.case(case_name)
         image = store.read_image(case).astype(np.float32)
         label_map = predictor.predict_preprocessed(
@@ -145,7 +158,7 @@ def validate(
             case.geometry,
             predicted=store.read_predicted(case),
             mirror=folder.plan.training.mirror_validation,
-            progress=stop_if_requested,
+            progress=show,
         )
         labels = score_case(
             label_map,

@@ -220,6 +220,10 @@ class CascadeSpec(RenamedFields):
     """Size of the largest removed component as a fraction of the patch."""
 
 
+PlanSize = Literal["small", "medium", "full"]
+"""Size of a plan."""
+
+
 class Plan(Document):
     """All decisions of one training.
 
@@ -230,6 +234,8 @@ class Plan(Document):
     """Version of the file format."""
     recipe: str
     """Name of the recipe that made the plan."""
+    size: PlanSize = "full"
+    """Size of network, patches and batch. `full`: as planned by the recipe."""
     dataset: DatasetSpec
     """Description of the data set."""
     dataset_path: str | None = None
@@ -267,11 +273,13 @@ class Plan(Document):
         return self.dataset.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
 
     @model_serializer(mode="wrap")
-    def _leave_out_missing_digest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Older plans keep their text, and models their checksum.
         content: dict[str, Any] = handler(self)
         if self.dataset_digest is None:
             content.pop("dataset_digest", None)
+        if self.size == "full":
+            content.pop("size", None)
         return content
 
     @model_validator(mode="after")

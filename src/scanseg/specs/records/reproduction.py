@@ -107,6 +107,8 @@ class ReproductionSetup(Document):
     """A short trial with reduced trainings."""
     encoder: str
     """Origin of the encoder's initial weights. Empty: the network has none."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Optimizer of the published xLSTM-UNet. `None`: an older setup without it."""
     scored_cases: tuple[str, ...]
     """Names of the scored cases."""
     scored: str

@@ -1,10 +1,11 @@
 """The record and the state of a training."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scanseg.specs.base import CaseName, Document, RenamedFields, Step
+from scanseg.specs.records.source import FileStamp
 
 
 class ExportedWeights(RenamedFields):
@@ -18,6 +19,53 @@ class ExportedWeights(RenamedFields):
     """These are EMA weights."""
     patch_dice: float | None
     """Mean Dice over labels on validation patches. `None`: not measured."""
+
+
+class TrainingSetup(Document):
+    """The file `setup.json` of a model folder or a cross-validation: choices that its plan lacks.
+
+    It is written together with the plan. A training that is killed before its first step is resumed with its choices.
+    """
+
+    fold: NonNegativeInt | Literal["all"] | None
+    """Number of the fold, or `all`. `None`: a cross-validation of all folds."""
+    initial_weights: str | None
+    """Model folder of the initial weights. `None`: random weights."""
+    first_stage: dict[str, FileStamp] | None = None
+    """Weights of the first stage of a cascade, by their path in its folder. `None`: no cascade, or not known."""
+
+
+class TrainingSession(Document):
+    """One command that started or resumed a training."""
+
+    command: tuple[str, ...]
+    """Arguments of the command line, with the program's name without its folder."""
+    started: str
+    """Start time, ISO 8601 in UTC."""
+    ended: str | None = None
+    """End time, ISO 8601 in UTC. `None`: it is running, or it was killed."""
+    iterations_done: Step = 0
+    """Optimizer steps at its end, over all sessions."""
+    epochs: Step | None = None
+    """Planned epochs. `None`: an older record without them."""
+    max_minutes: NonNegativeFloat | None = None
+    """Planned time limit in minutes over all sessions. `None`: no limit, or an older record without it."""
+    host: str | None = None
+    """Name of the machine. `None`: an older record without it."""
+    device: str
+    """Device with its name."""
+    precision: str
+    """Type of the computation, such as `bfloat16`."""
+    num_processes: PositiveInt = 1
+    """Number of distributed processes."""
+    versions: dict[str, str]
+    """Versions of scanseg, python, torch, numpy and the platform."""
+    commit: str | None = None
+    """Git commit of scanseg. `None`: scanseg was not installed from a git repository."""
+
+
+_SESSION_FIELDS = ("command", "started", "device", "precision", "num_processes", "versions")
+"""Fields of a run record with a single session."""
 
 
 class RunRecord(RenamedFields):
@@ -36,16 +84,10 @@ class RunRecord(RenamedFields):
     """Names of the training cases."""
     validation_cases: tuple[CaseName, ...]
     """Names of the validation cases."""
-    device: str
-    """Device with its name."""
-    precision: str
-    """Type of the computation, such as `bfloat16`."""
-    versions: dict[str, str]
-    """Versions of scanseg, python, torch, numpy and the platform."""
-    command: tuple[str, ...]
-    """Arguments of the command line, with the program's name without its folder."""
-    started: str
-    """Start time, ISO 8601 in UTC."""
+    data_digest: str | None = None
+    """Checksum of the preprocessed training and validation cases. `None`: an older record without it."""
+    sessions: Annotated[tuple[TrainingSession, ...], Field(min_length=1)]
+    """Commands that started and resumed the training, in order."""
     epochs_done: Step
     """Finished epochs."""
     iterations_done: Step
@@ -54,8 +96,6 @@ class RunRecord(RenamedFields):
     """Training time in seconds over all resumptions, including validation on patches and checkpoints."""
     num_parameters: int
     """Parameters of the network."""
-    num_processes: PositiveInt = 1
-    """Number of distributed processes."""
     initial_weights: str | None = None
     """Model folder of the initial weights. `None`: random weights."""
     renewed_parameters: tuple[str, ...] = ()
@@ -64,6 +104,16 @@ class RunRecord(RenamedFields):
     """Storage of the cases during the training. `None`: an older record without it."""
     exported: ExportedWeights | None = None
     """Weights in `model.safetensors`. `None`: the training is not finished."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_single_session(cls, content: Any) -> Any:
+        """Read a record that describes only the last command."""
+        if not isinstance(content, dict) or "sessions" in content or "command" not in content:
+            return content
+        session = {name: content[name] for name in _SESSION_FIELDS if name in content}
+        others = {name: value for name, value in content.items() if name not in _SESSION_FIELDS}
+        return {**others, "sessions": [{**session, "iterations_done": content.get("iterations_done", 0)}]}
 
 
 class TrainingProgress(Document):
@@ -83,6 +133,8 @@ class TrainingProgress(Document):
     """Epoch of this value."""
     last_monitored_epoch: Step = 0
     """Epoch of the last measurement."""
+    num_validation_batches: PositiveInt | None = None
+    """Batches of validation patches that are scored. `None`: not chosen yet."""
 
 
 class TrainingState(Document):

@@ -88,7 +88,7 @@ class ScoreSources(Document):
 class PairSources(Document):
     """Sources of the label map of a pair of models."""
 
-    weights: tuple[SourceFile, ...]
+    weights: tuple[FileStamp, ...]
     """The files of the weights of the models."""
     cases: tuple[str, ...]
     """Digest of the preprocessed case (`Store.case_digest`) of each model."""

@@ -6,9 +6,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from scanseg.cli import progress as module
-from scanseg.cli.progress import Pace, ProgressLines, show_progress
+from scanseg import progress_display as module
 from scanseg.progress import ProgressUpdate
+from scanseg.progress_display import Pace, ProgressLines, display, show_progress
 
 
 class Clock:
@@ -111,3 +111,33 @@ def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "case_7" in shown
     assert "0:01:10/0:01:30" in shown
     assert "0:00:20 left" in shown
+
+
+def test_a_reminder_comes_if_work_takes_long() -> None:
+    stream, clock = io.StringIO(), Clock()
+    progress = ProgressLines(stream, clock)
+    progress.remind()
+    progress(ProgressUpdate("training", 3, 30))
+    for _ in range(25):
+        clock.now += 1
+        progress.remind()
+    assert stream.getvalue().splitlines() == [
+        "still working, 0:00:10 after training 3/30",
+        "still working, 0:00:20 after training 3/30",
+    ]
+
+
+def test_notes_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress() as progress:
+        for done in range(2):
+            progress(ProgressUpdate("training", done, 2, notes=("on cpu",), warnings=("small",)))
+    assert capsys.readouterr().err == "on cpu\nwarning: small\n"
+
+
+def test_a_choice_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    update, heard = ProgressUpdate("training", 0, 2, notes=("on cpu",)), []
+    for choice in (True, False, heard.append):
+        with display(choice) as progress:
+            progress(update)
+    assert capsys.readouterr().err == "on cpu\n"
+    assert heard == [update]
