@@ -201,7 +201,7 @@ def test_out_of_memory_is_one_message(make_predictor, volume, allocate):
 def test_an_image_too_large_to_preprocess_is_reported(make_predictor, tmp_path, monkeypatch):
     array = np.ones((6, 7, 8), np.uint8)
     write_labels(tmp_path / "case_0000.nii.gz", array)
-    monkeypatch.setattr("scanseg.inference.predictor.preprocess_image", lambda *_: np.empty(10**15))
+    monkeypatch.setattr("scanseg.inference.inputs.preprocess_image", lambda *_: np.empty(10**15))
     with pytest.raises(ScansegError, match=r"case_0000\.nii\.gz.* preprocess 336 bytes \(Unable to allocate"):
         make_predictor().predict_folder(tmp_path / "case_0000.nii.gz", tmp_path / "out")
 
