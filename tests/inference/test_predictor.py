@@ -97,6 +97,34 @@ def test_slices_are_resized_and_back(make_predictor, resampling):
     assert not label_map[1][~outer].any()
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_labels_of_slices_are_resized_without_logits(make_predictor, monkeypatch, rng, regions):
+    names = {"labels": {"background": 0, "whole": (1, 2), "core": (2,)}, "regions_class_order": (1, 2)}
+    network = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+        network.bias.copy_(torch.tensor([-0.5, 0.5]))
+    predictor = make_predictor(
+        network,
+        patch_size=(16, 16),
+        preprocessing={"slice_size": (16, 16), "image_order": 1},
+        inference={"mode": "slices", "slice_resampling": "labels"},
+        order="every-slice",
+        dataset=names if regions else None,
+    )
+    volume = rng.random((5, 40, 24)).astype(np.float32)
+    expected = predictor.predict(volume, probabilities=True)
+    assert expected.probabilities.shape == (2, *volume.shape)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("logits are resized")
+
+    monkeypatch.setattr("scanseg.inference.plan_predictor.resample_to_source", refuse)
+    label_map = predictor.predict(volume).label_map
+    assert len(np.unique(label_map)) > 1
+    np.testing.assert_array_equal(label_map, expected.label_map)
+
+
 def test_regions(make_predictor, volume):
     labels = {"background": 0, "whole": (1, 2), "core": (2,)}
     predictor = make_predictor(nn.Conv3d(1, 2, 1), dataset={"labels": labels, "regions_class_order": (1, 2)})

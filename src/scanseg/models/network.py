@@ -24,13 +24,16 @@ def check_network(plan: Plan) -> None:
         network_of(plan)
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+def load_weights(
+    network: nn.Module, weights: Mapping[str, Tensor], *, source: Path, name: str = "network of the plan"
+) -> None:
     """Load weights into a network.
 
     Args:
         network: The network.
         weights: Its state dict.
         source: File of the weights, for messages.
+        name: Name of the network, for messages.
 
     Raises:
         InputError: Names, shapes or kinds of numbers differ. The message lists the differences, at most the first
@@ -38,7 +41,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
     """
     faults = list_misfits(network.state_dict(), weights)
     if faults:
-        raise InputError(f"{source}: the weights do not fit the network of the plan: {join_misfits(faults)}")
+        raise InputError(f"{source}: the weights do not fit the {name}: {join_misfits(faults)}")
     network.load_state_dict(weights)
 
 
