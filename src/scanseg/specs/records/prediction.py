@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 from scanseg.specs.records.source import SourceFile
 
 
@@ -40,7 +40,7 @@ class PredictedCase(Document):
     """The output files already existed, and the case was not predicted again."""
 
 
-class PredictionRecord(Document):
+class PredictionRecord(RenamedFields):
     """The file `prediction.json` beside predicted label maps."""
 
     format: Literal[1] = 1

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from scanseg.specs.base import CaseName, Document, RenamedFields, Step
+from scanseg.specs.base import CaseName, RenamedFields, Step
 
 
 class ExportedWeights(RenamedFields):
@@ -66,7 +66,7 @@ class RunRecord(RenamedFields):
     """Weights in `model.safetensors`. `None`: the training is not finished."""
 
 
-class TrainingProgress(Document):
+class TrainingProgress(RenamedFields):
     """Progress of a training, apart from its weights."""
 
     epochs_done: Step = 0
@@ -85,7 +85,7 @@ class TrainingProgress(Document):
     """Epoch of the last measurement."""
 
 
-class TrainingState(Document):
+class TrainingState(RenamedFields):
     """State of a training in a checkpoint, apart from tensors."""
 
     format: Literal[1] = 1
