@@ -94,15 +94,31 @@ def test_old_label_maps_do_not_outlive_an_interrupted_run(make_predictor, predic
     np.testing.assert_array_equal(read_label_map(output / "b.nii.gz").array[0], array)
 
 
-def test_label_maps_outside_the_record_are_predicted_again(make_predictor, predicted):
+def test_label_maps_outside_the_record_are_not_kept(make_predictor, predicted):
     """An overwritten record forgets the cases of other folders, whose label maps are of an earlier model."""
     images, output = predicted
+    for name in "bc":
+        os.utime(output / f"{name}.nii.gz", (1e9, 1e9))
     other = make_predictor(Nothing())
     other.predict_folder(images / "a_0000.nii.gz", output, overwrite=True)
-    assert read_label_map(output / "c.nii.gz").array.any()
-    record = other.predict_folder(images, output, skip_existing=True)
-    assert [case.skipped for case in record.cases] == [True, False, False]
+    before = sorted(path.stat().st_mtime for path in output.iterdir())
+    with pytest.raises(
+        InputError, match=r"older ones outside prediction\.json: b\.nii\.gz, c\.nii\.gz\. .*overwrite"
+    ):
+        other.predict_folder(images, output, skip_existing=True)
+    assert sorted(path.stat().st_mtime for path in output.iterdir()) == before
+    other.predict_folder(images, output, overwrite=True)
     assert not read_label_map(output / "c.nii.gz").array.any()
+
+
+def test_label_maps_of_a_killed_run_are_predicted_again(make_predictor, predicted):
+    """They were written after the last write of the record."""
+    images, output = predicted
+    content = json.loads((output / "prediction.json").read_text())
+    content["cases"] = content["cases"][:2]
+    (output / "prediction.json").write_text(json.dumps(content))
+    record = make_predictor().predict_folder(images, output, skip_existing=True)
+    assert [case.skipped for case in record.cases] == [True, True, False]
 
 
 def test_files_that_the_record_does_not_list_are_predicted_again(make_predictor, predicted):

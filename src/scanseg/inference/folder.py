@@ -90,8 +90,8 @@ def predict_folder(
         The record.
 
     Raises:
-        InputError: No cases are found, or files would be replaced. This is raised before any work. Or some cases
-            could not be segmented. This is raised after all other cases.
+        InputError: No cases are found, files would be replaced, or files of another prediction exist. This is raised
+            before any work. Or some cases could not be segmented. This is raised after all other cases.
         UsageError: The arguments exclude each other, or the plan has no mirror axes.
     """
     if not isinstance(source, Path) and not source:
@@ -119,7 +119,11 @@ def predict_folder(
         )
     failed = tuple(map(failed_entry, faulty))
     record = record.model_copy(update={"cases": (*record.cases, *failed)})
-    _prepare_folder(output, outputs, remaining, description=description)
+    listed = (
+        set[str]() if earlier is None else {case.case for case in earlier.cases if case.label_map is not None}
+    )
+    replaced = [each for each in remaining if overwrite or each.case.name in listed]
+    _prepare_folder(output, outputs, replaced, description=description)
     names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
     running = RunningRecord(output, record, names=names)
     reported = _report_warnings(remaining, predictor.plan, warnings, progress=progress)
@@ -143,13 +147,13 @@ def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
 
 
 def _prepare_folder(
-    output: Path, outputs: Sequence[CaseOutputs], remaining: Sequence[CaseOutputs], *, description: str
+    output: Path, outputs: Sequence[CaseOutputs], replaced: Sequence[CaseOutputs], *, description: str
 ) -> None:
-    """Make the output folder, without unfinished files and without old files of the remaining cases."""
+    """Make the output folder, without unfinished files and without the files to replace."""
     output.mkdir(parents=True, exist_ok=True)
     for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
         remove_unfinished(folder)
-    remove_replaced(remaining)
+    remove_replaced(replaced)
     write_text(output / DESCRIPTION_FILE, description)
 
 

@@ -11,6 +11,7 @@ from scanseg.errors import InputError
 from scanseg.files import write_text
 from scanseg.inference.outputs import RECORD_FILE, CaseOutputs
 from scanseg.inference.segmenter import Segmenter
+from scanseg.messages import listed
 from scanseg.runtime import describe_device, installed_versions
 from scanseg.specs import PredictedCase, PredictionRecord, SourceFile
 
@@ -108,7 +109,8 @@ def read_earlier_record(
         The earlier record. `None`: neither a record nor label maps exist.
 
     Raises:
-        InputError: The record is damaged, model or options differ, or label maps exist without a record.
+        InputError: The record is damaged, model or options differ, or label maps exist without a record or before
+            its start.
     """
     path = output / RECORD_FILE
     if not path.exists():
@@ -131,7 +133,26 @@ def read_earlier_record(
             f"{output}: the earlier prediction differs: {'; '.join(differing)}. Choose another folder, or replace its "
             f"files by --overwrite instead of --skip-existing."
         )
+    if unlisted := _find_unlisted(outputs, earlier):
+        raise InputError(
+            f"{output}: expected label maps of one model, got older ones outside {RECORD_FILE}: {listed(unlisted)}. "
+            f"Choose another folder, move these files, or replace them by --overwrite instead of --skip-existing."
+        )
     return earlier
+
+
+def _find_unlisted(outputs: Sequence[CaseOutputs], earlier: PredictionRecord) -> list[str]:
+    """Return the names of label maps that are neither in the record nor of an interrupted call of it."""
+    try:
+        start = datetime.fromisoformat(earlier.started).timestamp()
+    except (ValueError, OverflowError):
+        return []
+    known = {case.case for case in earlier.cases}
+    return [
+        each.label_map.name
+        for each in outputs
+        if each.case.name not in known and each.label_map.exists() and each.label_map.stat().st_mtime < start
+    ]
 
 
 def find_current(
