@@ -17,6 +17,8 @@ from torch import nn
 from scanseg.batches import Batch
 from scanseg.dataset import find_splits, open_dataset
 from scanseg.imaging import Image, write_label_map
+from scanseg.inference.uncertainty import Network
+from scanseg.inference.windows import SlidingWindow, predict_slabs
 from scanseg.preprocessing import Store, build_store
 from scanseg.runtime import RunContext
 from scanseg.specs import (
@@ -450,6 +452,14 @@ class Threshold(nn.Module):
         logits[:, 0] = 0
         logits[:, 1] = batch[:, 0] - 0.5
         return logits
+
+
+def join_slabs(
+    networks: Sequence[Network], image: torch.Tensor, sliding_window: SlidingWindow, **options: Any
+) -> torch.Tensor:
+    """Return the logits of a whole image by `predict_slabs`."""
+    slabs = predict_slabs(networks, image, sliding_window, **options)
+    return torch.cat([slab.clone() for slab in slabs], dim=1)
 
 
 # Fingerprints

@@ -92,6 +92,35 @@ def test_labels_from_the_data_set(folders, place):
     assert report.labels_from.endswith("dataset.json")
 
 
+@pytest.mark.parametrize("place", ["references", "parent"])
+def test_descriptions_with_different_values_are_refused(folders, place):
+    predictions, references = folders
+    path = (references if place == "references" else references.parent) / "dataset.json"
+    swapped = SPEC.model_copy(update={"labels": {"background": 0, "spleen": 1, "liver": 2}})
+    path.write_text(swapped.to_json())
+    with pytest.raises(FaultsError) as error:
+        evaluate(predictions, references)
+    assert list(error.value.faults) == [
+        f"label {name}: expected one value in all descriptions, got {own} in {predictions / 'dataset.json'} and "
+        f"{other} in {path}. Correct the values, or remove the wrong file."
+        for name, own, other in (("liver", 1, 2), ("spleen", 2, 1))
+    ]
+    assert evaluate(predictions, references, labels=SPEC).labels == SPEC.foreground
+
+
+def test_descriptions_with_different_names_get_a_warning(folders):
+    predictions, references = folders
+    assert not evaluate(predictions, references).warnings
+    path = references.parent / "dataset.json"
+    path.write_text(SPEC.model_copy(update={"labels": {"background": 0, "liver": 1, "milz": 2}}).to_json())
+    updates = []
+    report = evaluate(predictions, references, progress=updates.append)
+    assert report.labels == SPEC.foreground
+    (warning,) = report.warnings
+    assert warning.startswith(f"label 2 is spleen in {predictions / 'dataset.json'} and milz in {path}.")
+    assert [update.warnings for update in updates if update.warnings] == [(warning,)]
+
+
 def test_labels_by_argument(folders):
     labels = {"background": 0, "one": 1, "two": 2}
     spec = DatasetSpec(name="numbers", channel_names=("CT",), labels=labels, file_ending=".nii.gz")

@@ -9,10 +9,14 @@ from scipy import ndimage
 
 from scanseg.errors import InputError
 from scanseg.evaluation import distances
-from scanseg.evaluation.surface import hausdorff_95, surface_dice
+from scanseg.evaluation.surface import surface_dice, surface_distances
 from scanseg.evaluation.surfels import CORNERS, surfel_sizes
 
 from . import brute_force
+
+
+def hd95(prediction, reference, *, spacing):
+    return surface_distances(prediction, reference, spacing=spacing).hd95
 
 
 def size_function(spacing):
@@ -46,7 +50,7 @@ def test_equals_brute_force(name, way, rng, monkeypatch):
     shape, spacing = CASES[name]
     for _ in range(4):
         prediction, reference = blobs(rng, shape), blobs(rng, shape)
-        assert hausdorff_95(prediction, reference, spacing=spacing) == pytest.approx(
+        assert hd95(prediction, reference, spacing=spacing) == pytest.approx(
             brute_force.hausdorff_95(prediction, reference, spacing), abs=1e-9
         )
         for tolerance in (0.0, 1.0, 2.0):
@@ -62,7 +66,7 @@ def test_one_voxel_each():
     prediction, reference = np.zeros((2, 6, 6, 6), bool)
     prediction[1, 1, 1] = reference[4, 5, 1] = True
     spacing = (2.0, 0.5, 1.0)
-    assert hausdorff_95(prediction, reference, spacing=spacing) == pytest.approx(math.hypot(6, 2))
+    assert hd95(prediction, reference, spacing=spacing) == pytest.approx(math.hypot(6, 2))
     assert surface_dice(prediction, reference, spacing=spacing, tolerance_mm=1) == 0
     assert surface_dice(prediction, reference, spacing=spacing, tolerance_mm=7) == 1
 
@@ -71,10 +75,10 @@ def test_percentile_by_hand():
     # A row of 20 pixels against one of 21: the 41 distances are forty 0 and one 1; place 38 of the sorted is 0.
     prediction, reference = np.zeros((2, 1, 30), bool)
     prediction[0, :20] = reference[0, :21] = True
-    assert hausdorff_95(prediction, reference, spacing=(1, 1)) == 0
+    assert hd95(prediction, reference, spacing=(1, 1)) == 0
     # One of 24: distances 1 2 3 4 beside forty 0; place 0.95 * 43 = 40.85 lies between 1 and 2.
     reference[0, :24] = True
-    assert hausdorff_95(prediction, reference, spacing=(1, 1)) == pytest.approx(1.85)
+    assert hd95(prediction, reference, spacing=(1, 1)) == pytest.approx(1.85)
 
 
 def test_surface_dice_by_hand():
@@ -95,7 +99,7 @@ def test_surface_dice_by_hand():
 def test_a_mask_is_like_itself_also_at_the_border(rng):
     mask = np.ones((4, 5, 6), bool)
     mask[1:3, 2, 3] = False
-    assert hausdorff_95(mask, mask, spacing=(1, 2, 3)) == 0
+    assert hd95(mask, mask, spacing=(1, 2, 3)) == 0
     assert surface_dice(mask, mask, spacing=(1, 2, 3), tolerance_mm=0) == 1
 
 
@@ -103,7 +107,7 @@ def test_cropping_changes_nothing(rng):
     small = [blobs(rng, (6, 7, 8)) for _ in range(2)]
     large = [np.pad(mask, ((3, 5), (0, 9), (2, 0))) for mask in small]
     spacing = (2.0, 1.0, 0.5)
-    assert hausdorff_95(*small, spacing=spacing) == hausdorff_95(*large, spacing=spacing)
+    assert hd95(*small, spacing=spacing) == hd95(*large, spacing=spacing)
     assert surface_dice(*small, spacing=spacing, tolerance_mm=1) == pytest.approx(
         surface_dice(*large, spacing=spacing, tolerance_mm=1), abs=1e-12
     )
@@ -123,9 +127,9 @@ def test_symmetric_and_scaling(seed):
     rng = np.random.default_rng(seed)
     prediction, reference = blobs(rng, (5, 6, 7)), blobs(rng, (5, 6, 7))
     spacing = rng.uniform(0.5, 3, 3)
-    forth = hausdorff_95(prediction, reference, spacing=spacing)
-    assert hausdorff_95(reference, prediction, spacing=spacing) == pytest.approx(forth)
-    assert hausdorff_95(prediction, reference, spacing=2 * spacing) == pytest.approx(2 * forth)
+    forth = hd95(prediction, reference, spacing=spacing)
+    assert hd95(reference, prediction, spacing=spacing) == pytest.approx(forth)
+    assert hd95(prediction, reference, spacing=2 * spacing) == pytest.approx(2 * forth)
     near = surface_dice(prediction, reference, spacing=spacing, tolerance_mm=1)
     assert 0 <= near <= surface_dice(prediction, reference, spacing=spacing, tolerance_mm=2) <= 1
     assert surface_dice(reference, prediction, spacing=spacing, tolerance_mm=1) == pytest.approx(near)
@@ -133,6 +137,6 @@ def test_symmetric_and_scaling(seed):
 
 def test_faults_are_reported_together():
     with pytest.raises(InputError, match=r"int64.*\(2, 2\).*spacing: .* got \(1, 0\).*empty"):
-        hausdorff_95(np.zeros((2, 2), int), np.zeros((2, 3), int), spacing=(1, 0))
+        hd95(np.zeros((2, 2), int), np.zeros((2, 3), int), spacing=(1, 0))
     with pytest.raises(InputError, match=r"tolerance_mm: .* got -1"):
         surface_dice(np.ones((2, 2), bool), np.ones((2, 2), bool), spacing=(1, 1), tolerance_mm=-1)

@@ -8,8 +8,9 @@ from torch import nn
 
 from scanseg.inference import cuda_graph as replay
 from scanseg.inference.cuda_graph import DIRECT_PASSES, MAX_SHAPES, CudaGraphNetwork
-from scanseg.inference.windows import SlidingWindow, predict_windows
+from scanseg.inference.windows import SlidingWindow
 from scanseg.networks import MSVMUNet, XLSTMUNet
+from tests.factories import join_slabs
 
 
 class Recorded:
@@ -40,7 +41,7 @@ def test_first_passes_of_a_shape_run_directly_and_later_ones_replay_a_graph(reco
     windows = torch.ones(1, 1, 4, 4)
     results = [network(windows).max().item() for _ in range(DIRECT_PASSES + 5)]
     assert results == [2] * DIRECT_PASSES + [1002] * 5
-    assert (Recorded.captures, network.num_graphs) == (1, 1)
+    assert (Recorded.captures, len(network._graphs)) == (1, 1)
 
 
 def test_number_of_graphs_is_limited(recorded):
@@ -48,7 +49,7 @@ def test_number_of_graphs_is_limited(recorded):
     for batch in range(1, MAX_SHAPES + 3):
         for _ in range(DIRECT_PASSES + 2):
             assert network(torch.ones(batch, 1, 4, 4)).shape == (batch, 1, 4, 4)
-    assert network.num_graphs == MAX_SHAPES
+    assert len(network._graphs) == MAX_SHAPES
 
 
 def test_a_pass_that_cannot_be_captured_runs_directly_with_a_warning(monkeypatch, caplog):
@@ -92,10 +93,10 @@ def test_replayed_windows_equal_direct_ones(kind, mirror_axes, dtype, generator)
         patch_size=(32, 32), num_outputs=3, window_batch=2, mirror_axes=mirror_axes, autocast_dtype=dtype
     )
     gpu = torch.device("cuda")
-    expected = predict_windows([network], image, sliding_window, device=gpu)
-    result = predict_windows([replayed], image, sliding_window, device=gpu)
-    again = predict_windows([replayed], image, sliding_window, device=gpu)
-    assert replayed.num_graphs >= 1
+    expected = join_slabs([network], image, sliding_window, device=gpu)
+    result = join_slabs([replayed], image, sliding_window, device=gpu)
+    again = join_slabs([replayed], image, sliding_window, device=gpu)
+    assert len(replayed._graphs) >= 1
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(again, expected, atol=1e-3, rtol=1e-3)
 
@@ -110,7 +111,7 @@ def test_replays_use_new_values_of_the_parameters():
     with torch.no_grad():
         network.weight.fill_(3)
         network.bias.fill_(1)
-    assert replayed.num_graphs == 1
+    assert len(replayed._graphs) == 1
     assert torch.equal(replayed(windows), torch.full((1, 2, 4, 4), 4.0, device="cuda"))
 
 
@@ -124,5 +125,5 @@ def test_a_network_that_reads_a_value_back_runs_directly(caplog):
         windows = torch.full((1, 1, 4, 4), value, device="cuda")
         expected = value * (2 if value > 100 else 1)
         assert replayed(windows).max().item() == expected
-    assert replayed.num_graphs == 0
+    assert len(replayed._graphs) == 0
     assert len(caplog.messages) == 1

@@ -7,6 +7,7 @@ import torch
 from PIL import Image as Picture
 
 from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.imaging import Image, write_label_map
 from scanseg.inference import plan_predictor
 from scanseg.inference.input_checks import growth_hint
 from scanseg.specs import CaseGeometry, CTNormalization, PredictionRecord
@@ -203,3 +204,58 @@ def test_the_host_refuses_more_than_its_memory(make_predictor, monkeypatch):
         InputError, match=r"resampling: expected at most .* from a spacing of 20 x 20 x 20 mm"
     ):
         predictor.predict(image)
+
+
+def test_a_picture_for_a_plan_of_volumes_is_compared_along_y_and_x(make_predictor):
+    predictor = with_plan(make_predictor(patch_size=(8, 8)))
+    array = np.eye(8, dtype=np.float32)[None]
+    far, near = (
+        Image(array, spacing=spacing, origin=(0.0, 0.0), direction=(1.0, 0.0, 0.0, 1.0))
+        for spacing in ((6.0, 6.0), (1.0, 1.0))
+    )
+    (warning,) = (each for each in predictor.predict(far).warnings if "spacing" in each)
+    assert "spacing (y, x): expected about 1 x 1 mm as in the training, got 6 x 6 mm" in warning
+    assert not [each for each in predictor.predict(near).warnings if "spacing" in each]
+
+
+def test_a_prediction_has_its_warnings(make_predictor):
+    """The folder is not the only way to them."""
+    predictor, updates = with_plan(make_predictor(), preprocessing={"orientation": None}), []
+    array = np.eye(8, dtype=np.float32)[None].repeat(5, axis=0)
+    prediction = predictor.predict(array, spacing=(6, 6, 6), progress=updates.append)
+    spacing, orientation = prediction.warnings
+    assert "got 6 x 6 x 6 mm" in spacing
+    assert "the plan has no orientation" in orientation
+    assert [update.warnings for update in updates if update.warnings] == [prediction.warnings]
+    oriented = with_plan(make_predictor(), preprocessing={"orientation": "RAS"})
+    assert oriented.predict(array, spacing=(1, 1, 1)).warnings == ()
+
+
+def test_a_case_gets_its_warnings_in_the_update_after_it(make_predictor, tmp_path):
+    """Warnings about the header come before the first case, and not again."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_volume(folder / "a_0000.nii.gz", np.zeros((5, 8, 8), np.float32), (6, 6, 6))
+    updates = []
+    record = with_plan(make_predictor()).predict_folder(folder, tmp_path / "out", progress=updates.append)
+    assert [(update.done, update.total) for update in updates if update.warnings] == [(0, 1), (1, 1)]
+    (after,) = updates[-1].warnings
+    assert after.startswith("case a: channel MRI: expected different intensities")
+    assert "spacing" not in after
+    assert "spacing" in record.cases[0].warning
+    assert "orientation" not in record.cases[0].warning
+
+
+@pytest.mark.parametrize(
+    ("ending", "of_training", "warned"),
+    [(".tif", ".nii.gz", True), (".nii.gz", ".nii.gz", False), (".tif", ".tif", False)],
+)
+def test_volumes_without_orientation_get_a_warning(make_predictor, tmp_path, ending, of_training, warned):
+    predictor = with_plan(
+        make_predictor(dataset={"file_ending": of_training}), preprocessing={"orientation": "RAS"}
+    )
+    path = tmp_path / f"a{ending}"
+    array = np.eye(8, dtype=np.float32)[None].repeat(5, axis=0)
+    write_label_map(path, array.astype(np.uint8), like=image_of(array[None]))
+    warnings = predictor.predict(path).warnings
+    assert any("got a TIFF, which is read as LPS" in warning for warning in warnings) == warned

@@ -4,8 +4,9 @@ from torch import nn
 
 from scanseg.inference import windows
 from scanseg.inference.resample import resample_to_source
-from scanseg.inference.windows import SlidingWindow, predict_windows
+from scanseg.inference.windows import SlidingWindow
 from scanseg.specs import CaseGeometry
+from tests.factories import join_slabs
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +26,7 @@ def predict(network, image, device, **changes):
     sliding_window = SlidingWindow(
         patch_size=(8, 16, 16), num_outputs=3, window_batch=4, mirror_axes=(0, 2), **changes
     )
-    return predict_windows([network.to(device)], image, sliding_window, device=device)
+    return join_slabs([network.to(device)], image, sliding_window, device=device)
 
 
 @pytest.fixture

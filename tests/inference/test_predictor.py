@@ -97,6 +97,34 @@ def test_slices_are_resized_and_back(make_predictor, resampling):
     assert not label_map[1][~outer].any()
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_labels_of_slices_are_resized_without_logits(make_predictor, monkeypatch, rng, regions):
+    names = {"labels": {"background": 0, "whole": (1, 2), "core": (2,)}, "regions_class_order": (1, 2)}
+    network = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+        network.bias.copy_(torch.tensor([-0.5, 0.5]))
+    predictor = make_predictor(
+        network,
+        patch_size=(16, 16),
+        preprocessing={"slice_size": (16, 16), "image_order": 1},
+        inference={"mode": "slices", "slice_resampling": "labels"},
+        order="every-slice",
+        dataset=names if regions else None,
+    )
+    volume = rng.random((5, 40, 24)).astype(np.float32)
+    expected = predictor.predict(volume, probabilities=True)
+    assert expected.probabilities.shape == (2, *volume.shape)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("logits are resized")
+
+    monkeypatch.setattr("scanseg.inference.plan_predictor.resample_to_source", refuse)
+    label_map = predictor.predict(volume).label_map
+    assert len(np.unique(label_map)) > 1
+    np.testing.assert_array_equal(label_map, expected.label_map)
+
+
 def test_regions(make_predictor, volume):
     labels = {"background": 0, "whole": (1, 2), "core": (2,)}
     predictor = make_predictor(nn.Conv3d(1, 2, 1), dataset={"labels": labels, "regions_class_order": (1, 2)})
@@ -201,7 +229,7 @@ def test_out_of_memory_is_one_message(make_predictor, volume, allocate):
 def test_an_image_too_large_to_preprocess_is_reported(make_predictor, tmp_path, monkeypatch):
     array = np.ones((6, 7, 8), np.uint8)
     write_labels(tmp_path / "case_0000.nii.gz", array)
-    monkeypatch.setattr("scanseg.inference.predictor.preprocess_image", lambda *_: np.empty(10**15))
+    monkeypatch.setattr("scanseg.inference.inputs.preprocess_image", lambda *_: np.empty(10**15))
     with pytest.raises(ScansegError, match=r"case_0000\.nii\.gz.* preprocess 336 bytes \(Unable to allocate"):
         make_predictor().predict_folder(tmp_path / "case_0000.nii.gz", tmp_path / "out")
 

@@ -15,9 +15,9 @@ from scanseg.inference.windows import (
     SlidingWindow,
     gaussian_weights,
     predict_slabs,
-    predict_windows,
     window_starts,
 )
+from tests.factories import join_slabs
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def predict(network, image, patch_size, *, progress=ignore, **changes):
     settings = {"num_outputs": len(image), "overlap": 0.5, "window_batch": 3}
     sliding_window = SlidingWindow(patch_size=patch_size, **(settings | changes))
     networks = network if isinstance(network, list) else [network]
-    return predict_windows(networks, image, sliding_window, device=CPU, progress=progress)
+    return join_slabs(networks, image, sliding_window, device=CPU, progress=progress)
 
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0] + pair[1], pair[0]))
@@ -197,7 +197,7 @@ def test_slabs_are_thin_and_equal_the_whole_image(shape, patch, generator, monke
     sliding_window = SlidingWindow(
         patch_size=patch, num_outputs=3, overlap=0.6, window_batch=3, mirror_axes=(0,)
     )
-    whole = predict_windows([network], image, sliding_window, device=CPU)
+    whole = join_slabs([network], image, sliding_window, device=CPU)
     monkeypatch.setattr(windows, "SLAB_BYTES", 1)
     slabs = [slab.clone() for slab in predict_slabs([network], image, sliding_window, device=CPU)]
     assert torch.equal(torch.cat(slabs, dim=1), whole)

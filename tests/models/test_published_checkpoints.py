@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder
@@ -300,8 +300,14 @@ def test_an_encoder_of_other_sizes_is_refused(imagenet, tmp_path):
     with pytest.raises(InputError, match=r"unexpected layers\.2\.blocks\.7"):
         load_encoder(small, path)
     import_encoder(path, tmp_path / "encoder.safetensors")
-    with pytest.raises(InputError, match=r"unexpected.*: expected shape .*, got"):
+    with pytest.raises(
+        InputError, match=r"the weights do not fit the encoder: .* is unexpected.*and .* more"
+    ):
         load_encoder(small, tmp_path / "encoder.safetensors")
+    tensors = load_file(tmp_path / "encoder.safetensors")
+    save_file({name: tensor.int() for name, tensor in tensors.items()}, tmp_path / "integers.safetensors")
+    with pytest.raises(InputError, match="expected type float32, got int32"):
+        load_encoder(MSVMUNet(3, 2), tmp_path / "integers.safetensors")
     with pytest.raises(InputError, match=r"no such file.*releases of https.*--from-scratch"):
         load_encoder(small, tmp_path / "absent.pth")
 

@@ -114,6 +114,31 @@ def test_rescale():
     np.testing.assert_allclose(result.ravel(), -1)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-20, 1e-35])
+@pytest.mark.parametrize(
+    "normalization",
+    [ZScoreNormalization(), ZScoreNormalization(nonzero_only=True), RescaleNormalization(low=-1, high=1)],
+    ids=["zscore", "nonzero", "rescale"],
+)
+def test_maps_in_small_units_keep_their_contrast(rng, normalization, unit):
+    """Diffusion coefficients in m2/s are about 1e-9."""
+    array = rng.uniform(1, 9, (1, 4, 5, 6))
+    expected, _ = preprocess(array, normalization)
+    result, _ = preprocess(array * unit, normalization)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert not preprocess(0 * array + unit, normalization)[0].std()
+
+
+def test_numbers_beyond_float32_are_refused(rng):
+    array = rng.uniform(1, 9, (1, 4, 5, 6))
+    array[0, 1, 2, 3] = -1e300
+    for normalization in (ZScoreNormalization(), NoNormalization()):
+        with pytest.raises(
+            InputError, match=r"intensities: expected at most 3\.4e\+38 \(float32\), got 1e\+300"
+        ):
+            preprocess(array, normalization)
+
+
 def test_other_numbers_of_channels_and_shapes_are_refused(rng):
     spec = PreprocessingSpec(normalizations=(NoNormalization(), NoNormalization()))
     with pytest.raises(InputError, match="image: expected 2 channels, got 1"):

@@ -11,7 +11,7 @@ from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError
 from scanseg.imaging import read_image, read_label_map
-from scanseg.preprocessing import write_array
+from scanseg.preprocessing import store_building, write_array
 from scanseg.preprocessing.case import preprocess_case
 from scanseg.preprocessing.store import Store, store_name
 from scanseg.preprocessing.store_building import build_store
@@ -207,6 +207,17 @@ def test_new_folds_replace_those_of_the_index(make_dataset, build, tmp_path):
     build(dataset)
     build(dataset, splits=Splits(source="mine", folds=()))
     assert Store.open(tmp_path / "store").index.splits.source == "mine"
+
+
+def test_nan_after_preprocessing_is_refused(make_dataset, build, monkeypatch):
+    def make_nan(image, label_map, preprocessing):
+        case = preprocess_case(image, label_map, preprocessing)
+        case.image[0, 0, 0, 0] = np.nan
+        return case
+
+    monkeypatch.setattr(store_building, "preprocess_case", make_nan)
+    with pytest.raises(InputError, match=r"case case_\d: .*after preprocessing, got nan"):
+        build(open_dataset(make_dataset(2)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

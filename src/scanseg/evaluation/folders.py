@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from scanseg.dataset import DESCRIPTION_FILE, read_description
+from scanseg.dataset import DESCRIPTION_FILE
 from scanseg.errors import UsageError, refuse_faults
+from scanseg.evaluation.label_source import LabelSource, find_labels
 from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
 from scanseg.evaluation.report import CaseScores, make_report
 from scanseg.evaluation.rules import METRIC_RULES
@@ -39,8 +40,8 @@ def evaluate(
         predictions: Folder of predicted label maps, or one file.
         references: Folder of reference label maps of the same names, or one file.
         labels: Description of the labels. `None`: the first `dataset.json` found in the folder of the predictions,
-            the folder of the references, or its parent. If none exists, each value found is a label named by its
-            number.
+            the folder of the references, or its parent. The others must give the labels the same values. If none
+            exists, each value found is a label named by its number.
         cases: Names of the cases to score. `None`: all cases, and each must be in both folders.
         only_predicted: Leave out references without a prediction. The report lists them.
         tolerance_mm: Distance in mm up to which surfaces agree (NSD).
@@ -53,7 +54,7 @@ def evaluate(
 
     Raises:
         InputError: Files are missing, surplus, unreadable, no label maps, on another grid than their counterpart,
-            or hold unknown values. One message lists all faults.
+            or hold unknown values, or descriptions give a label different values. One message lists all faults.
         UsageError: One path is a folder and the other a file, or the arguments contradict each other.
     """
     if rule not in METRIC_RULES:
@@ -63,8 +64,13 @@ def evaluate(
             f"distance_unit {distance_unit!r} is unknown. Choose {', '.join(get_args(DistanceUnit))}."
         )
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
-    context.report_warnings(found.warnings)
-    described, source = _find_description(predictions, references, labels)
+    source = (
+        find_labels(predictions, references)
+        if labels is None
+        else LabelSource(labels, f"data set {labels.name}")
+    )
+    described, warnings = source.spec, (*found.warnings, *source.warnings)
+    context.report_warnings(warnings)
     found_values = _inspect(
         found.pairs,
         known_values=None if described is None else described.known_values,
@@ -91,26 +97,13 @@ def evaluate(
         ignore_label=ignore_label,
         predictions=str(predictions),
         references=str(references),
-        labels_from=source,
+        labels_from=source.name,
         tolerances_mm=tolerances,
         rule=rule,
         distance_unit=distance_unit,
         unpredicted=found.unpredicted,
-        warnings=found.warnings,
+        warnings=warnings,
     )
-
-
-def _find_description(
-    predictions: Path, references: Path, labels: DatasetSpec | None
-) -> tuple[DatasetSpec | None, str]:
-    """Return the description of the labels, if any, and its source."""
-    if labels is not None:
-        return labels, f"data set {labels.name}"
-    folders = [path if path.is_dir() else path.parent for path in (predictions, references)]
-    for folder in (*folders, folders[1].resolve().parent):
-        if (folder / DESCRIPTION_FILE).is_file():
-            return read_description(folder).spec, str(folder / DESCRIPTION_FILE)
-    return None, f"the values found, as {DESCRIPTION_FILE} is missing"
 
 
 def _inspect(

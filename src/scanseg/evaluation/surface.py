@@ -67,28 +67,6 @@ def surface_distances(
     )
 
 
-def hausdorff_95(
-    prediction: Bool[np.ndarray, "*spatial"],
-    reference: Bool[np.ndarray, "*spatial"],
-    *,
-    spacing: Sequence[float],
-) -> float:
-    """Return the 95th percentile of the `surface_distances` of two masks.
-
-    Args:
-        prediction: Mask of two or three axes, not empty.
-        reference: Mask of the same shape, not empty.
-        spacing: Millimetres per voxel along the axes.
-
-    Returns:
-        Distance in mm.
-
-    Raises:
-        InputError: The masks cannot be compared.
-    """
-    return surface_distances(prediction, reference, spacing=spacing).hd95
-
-
 def surface_dice(
     prediction: Bool[np.ndarray, "*spatial"],
     reference: Bool[np.ndarray, "*spatial"],

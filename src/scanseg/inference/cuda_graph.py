@@ -58,11 +58,6 @@ class CudaGraphNetwork:
         self._graphs: dict[torch.Size, _Graph] = {}
         self._refused = False
 
-    @property
-    def num_graphs(self) -> int:
-        """Number of shapes with a graph."""
-        return len(self._graphs)
-
     @torch.inference_mode()
     def __call__(self, windows: Windows) -> Logits:
         """Return the logits of a batch of windows."""

@@ -4,31 +4,52 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import remove_unfinished, write_text
 from scanseg.imaging import write_label_map, write_probabilities
-from scanseg.inference.input_checks import header_warnings, image_warnings
+from scanseg.inference.input_checks import header_warnings
 from scanseg.inference.inputs import orientation_warning
 from scanseg.inference.outputs import (
-    RECORD_FILE,
     CaseOutputs,
     OutputOptions,
-    check_earlier_record,
     check_output,
     find_outputs,
-    read_earlier_cases,
+    remove_replaced,
     warn_of_other_endings,
     write_map,
 )
 from scanseg.inference.prediction import Prediction, PreparedImage
+from scanseg.inference.record import (
+    RunningRecord,
+    Sources,
+    continue_record,
+    failed_entry,
+    find_current,
+    make_entry,
+    new_record,
+    read_earlier_record,
+)
 from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.runtime import describe_device, installed_versions
-from scanseg.specs import Plan, PredictedCase, PredictionRecord, SourceFile
+from scanseg.specs import Plan, PredictionRecord, SourceFile
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A prediction of several cases."""
+
+    predictor: Segmenter
+    mirror: bool
+    """Average over flips."""
+    uncertainty: bool
+    """Compute uncertainty maps."""
+    sources_of: Mapping[str, Sources]
+    """Sizes and dates of the images by the name of their case."""
+    running: RunningRecord
 
 
 def predict_folder(
@@ -69,15 +90,15 @@ def predict_folder(
         The record.
 
     Raises:
-        InputError: No cases are found, or files would be replaced. This is raised before any work. Or some cases
-            could not be segmented. This is raised after all other cases.
+        InputError: No cases are found, files would be replaced, or files of another prediction exist. This is raised
+            before any work. Or some cases could not be segmented. This is raised after all other cases.
         UsageError: The arguments exclude each other, or the plan has no mirror axes.
     """
     if not isinstance(source, Path) and not source:
         raise UsageError("source: expected a folder or files, got none. Name at least one image.")
     if overwrite and skip_existing:
         raise UsageError("overwrite and skip_existing exclude each other. Leave one out.")
-    begin, several = time.monotonic(), predictor.num_members(mirror=mirror) > 1
+    several = predictor.num_members(mirror=mirror) > 1
     options = OutputOptions(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
     sources = [source] if isinstance(source, Path) else list(source)
     faulty: list[FaultyCase] = []
@@ -85,45 +106,36 @@ def predict_folder(
     warnings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
     if (warning := orientation_warning(predictor.plan)) is not None:
         warnings = (*warnings, warning)
-    record = _new_record(predictor, mirror=mirror, warnings=warnings)
+    record = new_record(predictor, mirror=mirror, warnings=warnings)
     sources_of = {each.case.name: _describe_images(each) for each in outputs}
-    earlier = read_earlier_cases(output) if skip_existing else {}
-    skipped = [each for each in outputs if skip_existing and _is_current(each, sources_of, earlier)]
-    remaining = [each for each in outputs if each not in skipped]
-    description = predictor.plan.dataset.to_json()
-    continued = skip_existing and (bool(skipped) or (output / RECORD_FILE).exists())
-    if continued:
-        check_earlier_record(output, record)
+    earlier = read_earlier_record(output, outputs, record) if skip_existing else None
+    current = {} if earlier is None else find_current(outputs, sources_of, earlier)
+    remaining = [each for each in outputs if each.case.name not in current]
+    description, continued = predictor.plan.dataset.to_json(), earlier is not None
     check_output(output, remaining, description=description, overwrite=overwrite, continued=continued)
-    output.mkdir(parents=True, exist_ok=True)
-    for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
-        remove_unfinished(folder)
-    write_text(output / DESCRIPTION_FILE, description)
-    done = {each.case.name: _entry(each, skipped=True) for each in skipped}
-    for name, entry in done.items():
-        images = earlier[name].sources if earlier and name in earlier else sources_of[name]
-        done[name] = entry.model_copy(update={"sources": images})
-    failed = tuple(map(_failed_entry, faulty))
-    record = record.model_copy(update={"cases": (*done.values(), *failed)})
-    write_text(output / RECORD_FILE, record.to_json())
-    reported = _report_warnings(remaining, predictor.plan, record.warnings, progress=progress)
-    for case in _predict_all(predictor, remaining, mirror=mirror, uncertainty=uncertainty, progress=progress):
-        images = sources_of[case.case] if case.fault is None else None
-        done[case.case] = case.model_copy(update={"sources": images})
-        entries = tuple(done[each.case.name] for each in outputs if each.case.name in done)
-        seconds = round(time.monotonic() - begin, 3)
-        record = record.model_copy(update={"cases": (*entries, *failed), "seconds": seconds})
-        write_text(output / RECORD_FILE, record.to_json())
-        if case.warning not in (None, reported.get(case.case)):
-            text = f"case {case.case}: {case.warning}"
-            progress(ProgressUpdate("predicting", len(done), len(outputs), case.case, warnings=(text,)))
-    if not remaining:
-        record = record.model_copy(update={"cases": (*done.values(), *failed)})
-        write_text(output / RECORD_FILE, record.to_json())
-    refuse_faults(
-        sources[0], [f"case {case.case}: {case.fault}" for case in record.cases if case.fault is not None]
+    if earlier is not None:
+        record = continue_record(
+            record, earlier, output=output, outputs=outputs, current=current, sources=sources
+        )
+    failed = tuple(map(failed_entry, faulty))
+    record = record.model_copy(update={"cases": (*record.cases, *failed)})
+    listed = (
+        set[str]() if earlier is None else {case.case for case in earlier.cases if case.label_map is not None}
     )
-    return record
+    replaced = [each for each in remaining if overwrite or each.case.name in listed]
+    _prepare_folder(output, outputs, replaced, description=description)
+    names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
+    running = RunningRecord(output, record, names=names)
+    reported = _report_warnings(remaining, predictor.plan, warnings, progress=progress)
+    work = _Work(predictor, mirror=mirror, uncertainty=uncertainty, sources_of=sources_of, running=running)
+    try:
+        _predict_all(work, remaining, reported=reported, progress=progress)
+    finally:
+        running.write()
+    done = running.value
+    faults = [f"case {case.case}: {case.fault}" for case in done.cases if case.fault is not None]
+    refuse_faults(sources[0], faults)
+    return done
 
 
 def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
@@ -134,170 +146,99 @@ def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
         return None
 
 
-def _is_current(
-    outputs: CaseOutputs,
-    sources_of: Mapping[str, tuple[SourceFile, ...] | None],
-    earlier: Mapping[str, PredictedCase] | None,
-) -> bool:
-    """Return whether a case was predicted from the same images.
-
-    A case that is missing from the record is current if its files are newer than its images.
-
-    Args:
-        outputs: Case with its output files.
-        sources_of: Sizes and dates of the images by the name of their case.
-        earlier: Entries of the earlier record by case. `None`: the record is missing, which is reported later.
-    """
-    if not outputs.all_exist or earlier is None:
-        return outputs.all_exist
-    entry = earlier.get(outputs.case.name)
-    if entry is None:  # stopped between the label map and the record
-        oldest = min(path.stat().st_mtime_ns for path in outputs.files)
-        return all(path.stat().st_mtime_ns <= oldest for path in outputs.case.images)
-    return entry.fault is None and entry.sources in (None, sources_of[outputs.case.name])
+def _prepare_folder(
+    output: Path, outputs: Sequence[CaseOutputs], replaced: Sequence[CaseOutputs], *, description: str
+) -> None:
+    """Make the output folder, without unfinished files and without the files to replace."""
+    output.mkdir(parents=True, exist_ok=True)
+    for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
+        remove_unfinished(folder)
+    remove_replaced(replaced)
+    write_text(output / DESCRIPTION_FILE, description)
 
 
 def _report_warnings(
     cases: Sequence[CaseOutputs], plan: Plan, warnings: Sequence[str], *, progress: ProgressCallback
-) -> dict[str, str | None]:
+) -> dict[str, tuple[str, ...]]:
     """Report warnings about folders and headers before the first case.
 
     Returns:
-        Warnings about the header of each case.
+        Reported warnings by case.
     """
     found = {outputs.case.name: header_warnings(outputs.case.images, plan) for outputs in cases}
-    named = [f"case {name}: {warning}" for name, warning in found.items() if warning is not None]
+    named = [f"case {name}: {' '.join(of_case)}" for name, of_case in found.items() if of_case]
     if warnings or named:
         first = cases[0].case.name if cases else ""
         progress(ProgressUpdate("predicting", 0, len(cases), first, warnings=(*warnings, *named)))
-    return found
-
-
-def _failed_entry(case: FaultyCase) -> PredictedCase:
-    """Return the entry of a case whose files cannot be used."""
-    return PredictedCase(
-        case=case.name,
-        images=tuple(str(path) for path in case.files),
-        label_map=None,
-        probabilities=None,
-        seconds=0.0,
-        fault=" ".join(case.faults),
-    )
-
-
-def _new_record(predictor: Segmenter, *, mirror: bool, warnings: tuple[str, ...]) -> PredictionRecord:
-    """Return the record of a prediction that starts now."""
-    return PredictionRecord(
-        model=predictor.model,
-        model_digest=predictor.compute_digest(),
-        recipe=predictor.recipe,
-        device=describe_device(predictor.device),
-        precision=predictor.precision,
-        mirror=mirror,
-        versions=installed_versions(),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        warnings=warnings,
-        cases=(),
-    )
-
-
-def _entry(
-    outputs: CaseOutputs,
-    *,
-    seconds: float = 0.0,
-    warning: str | None = None,
-    fault: str | None = None,
-    skipped: bool = False,
-) -> PredictedCase:
-    """Return the entry of a case in the record."""
-
-    def name(path: Path | None) -> str | None:
-        if path is None or fault is not None:
-            return None
-        return path.relative_to(outputs.label_map.parent).as_posix()
-
-    return PredictedCase(
-        case=outputs.case.name,
-        images=tuple(str(path) for path in outputs.case.images),
-        label_map=name(outputs.label_map),
-        probabilities=name(outputs.probabilities),
-        entropy=name(outputs.entropy),
-        disagreement=name(outputs.disagreement),
-        seconds=round(seconds, 3),
-        warning=warning,
-        fault=fault,
-        skipped=skipped,
-    )
+    return {name: (*warnings, *of_case) for name, of_case in found.items()}
 
 
 def _predict_all(
-    predictor: Segmenter,
+    work: _Work,
     cases: Sequence[CaseOutputs],
     *,
-    mirror: bool,
-    uncertainty: bool,
+    reported: Mapping[str, tuple[str, ...]],
     progress: ProgressCallback,
-) -> Iterator[PredictedCase]:
-    """Segment case by case, and yield their entries.
+) -> None:
+    """Segment case by case, and add their entries to the record.
 
     The entry of a failed case holds its error. A thread writes one case while the next one is segmented.
     """
-    total, writing = len(cases), deque[Future[PredictedCase]]()
+    total, writing = len(cases), deque[Future[None]]()
     with ThreadPoolExecutor(1) as writer:
-        for number, (outputs, prepared) in enumerate(_prepare_ahead(predictor, cases)):
+        for number, (outputs, prepared) in enumerate(_prepare_ahead(work.predictor, cases)):
             name, begin = outputs.case.name, time.monotonic()
             progress(ProgressUpdate("predicting", number, total, name))
             report = _window_progress(name, number=number, total=total, progress=progress)
-            outcome = _segment(
-                predictor, outputs, prepared, mirror=mirror, uncertainty=uncertainty, progress=report
-            )
-            writing.append(writer.submit(_finish, outputs, outcome, predictor.plan, begin=begin))
+            outcome = _segment(work, outputs, prepared, progress=report)
+            found = outcome.warnings if isinstance(outcome, Prediction) else ()
+            new = [warning for warning in found if warning not in reported[name]]
+            writing.append(writer.submit(_finish, work, outputs, outcome, begin=begin))
             # Probabilities are too large to hold those of two cases.
             most = 0 if outputs.probabilities is not None else 1
             del outcome
             while len(writing) > most:
-                yield writing.popleft().result()
-            progress(ProgressUpdate("predicting", number + 1, total, name))
+                writing.popleft().result()
+            warnings = (f"case {name}: {' '.join(new)}",) if new else ()
+            progress(ProgressUpdate("predicting", number + 1, total, name, warnings=warnings))
         while writing:
-            yield writing.popleft().result()
+            writing.popleft().result()
 
 
 def _segment(
-    predictor: Segmenter,
-    outputs: CaseOutputs,
-    prepared: Future[PreparedImage],
-    *,
-    mirror: bool,
-    uncertainty: bool,
-    progress: ProgressCallback,
+    work: _Work, outputs: CaseOutputs, prepared: Future[PreparedImage], *, progress: ProgressCallback
 ) -> Prediction | ScansegError:
     """Segment a case, or return the error if it fails."""
     try:
-        return predictor.predict_prepared(
+        return work.predictor.predict_prepared(
             prepared.result(),
-            mirror=mirror,
+            mirror=work.mirror,
             probabilities=outputs.probabilities is not None,
-            uncertainty=uncertainty,
+            uncertainty=work.uncertainty,
             progress=progress,
         )
     except ScansegError as error:
         return error
 
 
-def _finish(
-    outputs: CaseOutputs, outcome: Prediction | ScansegError, plan: Plan, *, begin: float
-) -> PredictedCase:
-    """Write the files of a case and return its entry."""
-    warning = fault = None
+def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegError, *, begin: float) -> None:
+    """Write the files of a case and add its entry to the record."""
+    warnings, fault = list[str](), None
     try:
         if isinstance(outcome, ScansegError):
             raise outcome
-        warning = image_warnings(outcome.image, plan)
+        warnings = [each for each in outcome.warnings if each != orientation_warning(work.predictor.plan)]
         _write(outputs, outcome)
     except ScansegError as error:
         fault = str(error)
-    return _entry(outputs, seconds=time.monotonic() - begin, warning=warning, fault=fault)
+    entry = make_entry(
+        outputs,
+        sources=work.sources_of[outputs.case.name],
+        seconds=time.monotonic() - begin,
+        warning=" ".join(warnings) or None,
+        fault=fault,
+    )
+    work.running.add(entry)
 
 
 def _write(outputs: CaseOutputs, prediction: Prediction) -> None:

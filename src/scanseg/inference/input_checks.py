@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scanseg.dataset import measure_ranges
 from scanseg.errors import InputError
-from scanseg.imaging import Image, axis_codes, find_reorientation, read_geometry
+from scanseg.imaging import DECODERS, Image, axis_codes, file_ending, find_reorientation, read_geometry
 from scanseg.preprocessing import find_hidden_channels, find_range_faults
 from scanseg.specs import CaseGeometry, CTNormalization, Plan
 
@@ -34,20 +34,42 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
         plan: Plan with the range of spacings of its data set.
 
     Returns:
-        Warning if the spacing of an axis is below half of the smallest or above twice the largest, else `None`.
+        Warning if the spacing of an axis is below half of the smallest or above twice the largest, else `None`. A
+        picture for a plan of volumes is a slice, and is compared along y and x.
     """
-    if plan.spacing_range is None or len(image.spacing) != len(plan.spacing_range[0]):
+    if plan.spacing_range is None:
         return None
-    spacing = _oriented(image.spacing, image, plan)
-    limits = zip(spacing, *plan.spacing_range, strict=True)
+    num_axes = min(image.num_axes, len(plan.spacing_range[0]))
+    lowest_mm, highest_mm = (sizes[-num_axes:] for sizes in plan.spacing_range)
+    spacing = _oriented(image.spacing, image, plan)[-num_axes:]
+    limits = zip(spacing, lowest_mm, highest_mm, strict=True)
     if all(lowest / _SPACING_FACTOR <= size <= highest * _SPACING_FACTOR for size, lowest, highest in limits):
         return None
     own, lowest, highest = (
         " x ".join(f"{size:.3g}" if size < 1000 else f"{size:g}" for size in each)
-        for each in (spacing, *plan.spacing_range)
+        for each in (spacing, lowest_mm, highest_mm)
     )
     usual = lowest if lowest == highest else f"{lowest} to {highest}"
-    return f"spacing (z, y, x): expected about {usual} mm as in the training, got {own} mm. Check the header."
+    axes = ", ".join("zyx"[-num_axes:])
+    return f"spacing ({axes}): expected about {usual} mm as in the training, got {own} mm. Check the header."
+
+
+def unknown_orientation_warning(image: Image, paths: Sequence[Path], plan: Plan) -> str | None:
+    """Return a warning if a volume has no orientation but the plan does.
+
+    Args:
+        image: Image to segment.
+        paths: Its files.
+        plan: Plan of the model. If its own data set is of TIFF files, all volumes are in the same unknown orientation.
+    """
+    if image.num_axes == 2 or plan.preprocessing.orientation is None or not paths:
+        return None
+    if DECODERS[file_ending(paths[0])] != "tiff" or DECODERS.get(plan.dataset.file_ending) == "tiff":
+        return None
+    return (
+        f"orientation: expected a file with an orientation as in the training, got a TIFF, which is read as "
+        f"{axis_codes(image)}. Check left and right, or convert the image to {plan.dataset.file_ending}."
+    )
 
 
 def intensity_warnings(image: Image, plan: Plan) -> list[str]:
@@ -92,18 +114,18 @@ def range_warnings(image: Image, plan: Plan) -> list[str]:
     return [f"{fault}." for fault in faults]
 
 
-def image_warnings(image: Image, plan: Plan) -> str | None:
-    """Return all warnings about an image in one text, or `None`.
+def image_warnings(image: Image, plan: Plan) -> tuple[str, ...]:
+    """Return all warnings about an image.
 
     Args:
         image: Image to segment.
         plan: Plan of the model.
     """
     intensities = intensity_warnings(image, plan) or range_warnings(image, plan)
-    return _joined((*image.warnings, spacing_warning(image, plan), *intensities))
+    return (*image.warnings, *_present(spacing_warning(image, plan)), *intensities)
 
 
-def header_warnings(paths: Sequence[Path], plan: Plan) -> str | None:
+def header_warnings(paths: Sequence[Path], plan: Plan) -> tuple[str, ...]:
     """Return the warnings about the header of an image.
 
     The voxels are not read.
@@ -113,13 +135,13 @@ def header_warnings(paths: Sequence[Path], plan: Plan) -> str | None:
         plan: Plan of the model.
 
     Returns:
-        The warnings in one text. `None`: no warnings, or the header cannot be read, which is reported with the image.
+        The warnings. Empty if the header cannot be read, which is reported with the image.
     """
     try:
         image = read_geometry(paths)
     except InputError:
-        return None
-    return None if image is None else _joined((*image.warnings, spacing_warning(image, plan)))
+        return ()
+    return () if image is None else (*image.warnings, *_present(spacing_warning(image, plan)))
 
 
 def check_size(image: Image, plan: Plan) -> None:
@@ -171,9 +193,9 @@ def _oriented(values: Sequence[float], image: Image, plan: Plan) -> tuple[float,
     return tuple(values[axis] for axis in order)
 
 
-def _joined(warnings: Sequence[str | None]) -> str | None:
-    """Return warnings in one text, or `None` if there are none."""
-    return " ".join(warning for warning in warnings if warning is not None) or None
+def _present(warning: str | None) -> tuple[str, ...]:
+    """Return a warning as a tuple of one or none."""
+    return () if warning is None else (warning,)
 
 
 def growth_hint(geometry: CaseGeometry) -> str:

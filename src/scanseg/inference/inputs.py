@@ -5,14 +5,20 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
-from scanseg.errors import InputError, UsageError
+from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import Image, direction_of, read_image
 from scanseg.inference.foreign import refuse_foreign
-from scanseg.inference.input_checks import check_size
+from scanseg.inference.input_checks import (
+    check_size,
+    image_warnings,
+    spacing_warning,
+    unknown_orientation_warning,
+)
 from scanseg.messages import counted
-from scanseg.specs import Plan
+from scanseg.preprocessing import preprocess_image
+from scanseg.specs import CaseGeometry, Plan
 
 Source = str | Path | Sequence[Path] | np.ndarray | Image
 
@@ -49,6 +55,53 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
     except InputError as error:
         raise InputError(f"{describe(source)}: {error}") from error
     return image
+
+
+def preprocess_source(
+    image: Image, source: Source, plan: Plan
+) -> tuple[Float32[np.ndarray, "channel z y x"], CaseGeometry]:
+    """Preprocess the image of a source.
+
+    Args:
+        image: The image.
+        source: Its source, for messages.
+        plan: Plan of the model.
+
+    Returns:
+        Image on the network's grid, and the geometry of that grid.
+
+    Raises:
+        InputError: The image does not fit the plan.
+        ScansegError: The memory of the host ran out.
+    """
+    try:
+        return preprocess_image(image, plan.preprocessing)
+    except InputError as error:
+        raise InputError(f"{describe(source)}: {error}") from error
+    except MemoryError as error:
+        raise ScansegError(
+            f"{describe(source)}: not enough memory on the host to preprocess {image.array.nbytes} bytes "
+            f"({error}). {spacing_warning(image, plan) or 'Close other programs that use it.'}"
+        ) from error
+
+
+def find_warnings(image: Image, source: Source, plan: Plan) -> tuple[str, ...]:
+    """Return the warnings about an image, its files and the plan.
+
+    Args:
+        image: Image to segment.
+        source: Its source.
+        plan: Plan of the model.
+    """
+    further = orientation_warning(plan), unknown_orientation_warning(image, _files_of(source), plan)
+    return (*image_warnings(image, plan), *(warning for warning in further if warning is not None))
+
+
+def _files_of(source: Source) -> Sequence[Path]:
+    """Return the files of a source. Images and arrays have none."""
+    if isinstance(source, Image | np.ndarray):
+        return ()
+    return [Path(source)] if isinstance(source, str | PathLike) else [Path(path) for path in source]
 
 
 def _check_axes(image: Image, source: Source, plan: Plan) -> None:

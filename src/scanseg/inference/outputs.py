@@ -1,5 +1,6 @@
 """Output files of a prediction, and checks before they are written."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from scanseg.imaging import (
     write_image,
 )
 from scanseg.messages import counted, listed
-from scanseg.specs import DatasetSpec, PredictedCase, PredictionRecord
+from scanseg.specs import DatasetSpec
 
 RECORD_FILE = "prediction.json"
 """File name of the record."""
@@ -69,6 +70,21 @@ class CaseOutputs:
         """Paths in the order of writing."""
         others = (self.probabilities, self.entropy, self.disagreement)
         return [*(path for path in others if path is not None), self.label_map]
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Names of the files in the output folder, by their fields in the record."""
+        paths = {
+            "label_map": self.label_map,
+            "probabilities": self.probabilities,
+            "entropy": self.entropy,
+            "disagreement": self.disagreement,
+        }
+        folder = self.label_map.parent
+        return {
+            field: None if path is None else path.relative_to(folder).as_posix()
+            for field, path in paths.items()
+        }
 
     @property
     def all_exist(self) -> bool:
@@ -117,8 +133,8 @@ def find_outputs(
         refuse_faults(where, [fault for case in unusable for fault in case.named_faults])
     else:
         faulty += unusable
-    names = [*(case.name for case in cases), *(case.name for case in unusable)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter([*(case.name for case in cases), *(case.name for case in unusable)])
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise InputError(
             f"{listed([str(source) for source in sources])}: more than one case has the name {listed(twice)}. Predict "
@@ -204,51 +220,17 @@ def check_output(
         )
 
 
-def read_earlier_cases(output: Path) -> dict[str, PredictedCase] | None:
-    """Return the entries of the record of an earlier prediction by case.
+def remove_replaced(cases: Sequence[CaseOutputs]) -> None:
+    """Remove the old files of cases that are predicted again.
+
+    They would outlive an interrupted prediction, beside its record.
 
     Args:
-        output: Folder of the results.
-
-    Returns:
-        The entries. `None`: the record is missing.
-
-    Raises:
-        InputError: The record is damaged.
+        cases: Cases and their output files.
     """
-    path = output / RECORD_FILE
-    return {case.case: case for case in PredictionRecord.read(path).cases} if path.exists() else None
-
-
-def check_earlier_record(output: Path, record: PredictionRecord) -> None:
-    """Check that existing label maps are of the same model and options.
-
-    Args:
-        output: Folder of the results.
-        record: Record of the prediction that continues.
-
-    Raises:
-        InputError: Model or options differ, or the earlier record is missing.
-    """
-    path = output / RECORD_FILE
-    if not path.exists():
-        raise InputError(
-            f"{output}: holds label maps but no {RECORD_FILE}, so their model is unknown. Choose another folder, or "
-            f"replace them by --overwrite instead of --skip-existing."
-        )
-    earlier = PredictionRecord.read(path)
-    differing = [
-        f"{name} was {getattr(earlier, name)}, not {getattr(record, name)}"
-        for name in ("model", "recipe", "mirror")
-        if getattr(earlier, name) != getattr(record, name)
-    ]
-    if not differing and earlier.model_digest != record.model_digest:
-        differing.append("the model's weights, plan or postprocessing differ, or were not recorded")
-    if differing:
-        raise InputError(
-            f"{output}: the earlier prediction differs: {'; '.join(differing)}. Choose another folder, or replace its "
-            f"files by --overwrite instead of --skip-existing."
-        )
+    for outputs in cases:
+        for path in reversed(outputs.files):
+            path.unlink(missing_ok=True)
 
 
 def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Image) -> None:

@@ -162,6 +162,11 @@ class PlanPredictor:
                 uncertainty=uncertainty,
                 progress=progress,
             )
+            if by_labels and not probabilities and not uncertainty:
+                label_map = resample_labels_to_source(
+                    prediction.slabs, geometry, num_outputs=dataset.num_outputs, regions_class_order=order
+                )
+                return SourceMaps(label_map, probabilities=None, entropy=None, disagreement=None)
             slabs = [slab.clone() for slab in prediction.slabs] if by_labels else prediction.slabs
             maps = resample_to_source(
                 slabs,

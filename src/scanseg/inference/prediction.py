@@ -26,6 +26,8 @@ class Prediction:
     was not asked for."""
     image: Image
     """The image that was segmented."""
+    warnings: tuple[str, ...] = ()
+    """Unusual properties of the image and the plan: spacing, intensities, header, orientation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class PreparedImage:
     """Geometry of that grid in the image."""
     members: "tuple[PreparedImage, ...]" = ()
     """The same image preprocessed by the plans of the other members."""
+    warnings: tuple[str, ...] = ()
+    """Unusual properties of the image and the plan, see `Prediction`."""
 
 
 @dataclass(frozen=True, eq=False)

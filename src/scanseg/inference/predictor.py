@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,17 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 
 from scanseg.batches import to_grid
-from scanseg.errors import InputError, ScansegError, UsageError
+from scanseg.errors import UsageError
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.foreign import as_path
-from scanseg.inference.input_checks import spacing_warning
-from scanseg.inference.inputs import Source, describe, open_source
+from scanseg.inference.inputs import Source, describe, find_warnings, open_source, preprocess_source
 from scanseg.inference.model_digest import compute_digest
 from scanseg.inference.plan_predictor import PlanPredictor
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import PlanPrediction, Prediction, PreparedImage
 from scanseg.inference.resample import SourceMaps
-from scanseg.preprocessing import preprocess_image
-from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.runtime import Precision
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
 
@@ -146,7 +145,7 @@ class Predictor:
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             spacing: Millimetres per voxel of an array along its spatial axes.
-            progress: Called with each progress update.
+            progress: Called with each progress update. The first one has the warnings of the prediction, if any.
 
         Raises:
             InputError: The image cannot be read, or does not fit the plan.
@@ -154,6 +153,8 @@ class Predictor:
             ScansegError: Memory ran out, or a logit is not finite.
         """
         prepared = self.prepare(source, spacing=spacing)
+        if prepared.warnings:
+            progress(ProgressUpdate("predicting", 0, 1, describe(source), warnings=prepared.warnings))
         return self.predict_prepared(
             prepared, mirror=mirror, probabilities=probabilities, uncertainty=uncertainty, progress=progress
         )
@@ -170,20 +171,17 @@ class Predictor:
             UsageError: The arguments exclude each other.
             ScansegError: The memory of the host ran out.
         """
+        prepared = self._preprocess(source, spacing=spacing)
+        return replace(prepared, warnings=find_warnings(prepared.image, source, self.plan))
+
+    def _preprocess(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
+        """Read and preprocess an image without warnings."""
         image = open_source(source, self.plan, spacing=spacing)
         if isinstance(source, np.ndarray):
-            others = [member.prepare(source, spacing=spacing) for member in self.members]
+            others = [member._preprocess(source, spacing=spacing) for member in self.members]
         else:
-            others = [member.prepare(image) for member in self.members]
-        try:
-            array, geometry = preprocess_image(image, self.plan.preprocessing)
-        except InputError as error:
-            raise InputError(f"{describe(source)}: {error}") from error
-        except MemoryError as error:
-            raise ScansegError(
-                f"{describe(source)}: not enough memory on the host to preprocess {image.array.nbytes} bytes "
-                f"({error}). {spacing_warning(image, self.plan) or 'Close other programs that use it.'}"
-            ) from error
+            others = [member._preprocess(image) for member in self.members]
+        array, geometry = preprocess_source(image, source, self.plan)
         return PreparedImage(image, array, geometry, tuple(others))
 
     def predict_prepared(
@@ -229,7 +227,8 @@ class Predictor:
                 progress=progress,
             )
         label_map = postprocess(maps.label_map, self.postprocessing, labels=self.plan.dataset.foreground)
-        return Prediction(label_map, maps.probabilities, maps.entropy, maps.disagreement, prepared.image)
+        others = maps.probabilities, maps.entropy, maps.disagreement
+        return Prediction(label_map, *others, prepared.image, prepared.warnings)
 
     def predict_preprocessed(
         self,
@@ -360,8 +359,8 @@ class Predictor:
         progress: ProgressCallback,
     ) -> SourceMaps:
         """Return the maps of the mean probabilities of all plans."""
-        dataset, parts = self.plan.dataset, [prepared, *prepared.members]
         self.mirror_axes(mirror=mirror)
+        dataset, parts = self.plan.dataset, [prepared, *prepared.members]
         with self.explained_memory(prepared.geometry):
             predictions = [
                 each.predict_plan(
@@ -391,5 +390,6 @@ class Predictor:
         """Return the first stage's labels on the network's grid. `None`: no cascade."""
         if self.plan.cascade is None or self.first_stage is None:
             return None
-        first = self.first_stage.predict(prepared.image, mirror=mirror, progress=progress).label_map
+        image = self.first_stage._preprocess(prepared.image)
+        first = self.first_stage.predict_prepared(image, mirror=mirror, progress=progress).label_map
         return to_grid(first, prepared.geometry, self.plan.preprocessing)

@@ -99,27 +99,6 @@ class SlidingWindow:
         return self.num_outputs + self.disagreement
 
 
-def predict_windows(
-    networks: Sequence[Network],
-    image: Float[Tensor, "channel z y x"],
-    sliding_window: SlidingWindow,
-    *,
-    device: torch.device,
-    progress: ProgressCallback = ignore_progress,
-) -> Float[Tensor, "output z y x"]:
-    """Return the logits of a whole image.
-
-    Args:
-        networks: As for `predict_slabs`, like the other arguments.
-        image: See `predict_slabs`.
-        sliding_window: See `predict_slabs`.
-        device: See `predict_slabs`.
-        progress: See `predict_slabs`.
-    """
-    slabs = predict_slabs(networks, image, sliding_window, device=device, progress=progress)
-    return torch.cat([slab.clone() for slab in slabs], dim=1)
-
-
 @torch.inference_mode()
 def predict_slabs(
     networks: Sequence[Network],

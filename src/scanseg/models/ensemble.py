@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.files import make_folder, write_text
+from scanseg.messages import listed
 from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
@@ -67,6 +68,11 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
     spec = read_ensemble(path)
     if spec.average == "probabilities":
         return _load_plans(path, spec, device=device, weights=weights)
+    return _load_logits(path, spec, device=device, weights=weights)
+
+
+def _load_logits(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:
+    """Load members of one plan."""
     folders = [ModelFolder.open(path / member) for member in spec.members]
     plan = folders[0].plan
     for folder in folders[1:]:
@@ -78,6 +84,7 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
         _check_compatible(
             differing, folder.path, folders[0].path, advice="make an ensemble of models with the same plan"
         )
+    _check_labels(path, spec, plan)
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
     first_stage = _load_first_stage(folders[0], device=device)
     return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, first_stage)
@@ -94,7 +101,19 @@ def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights
             path / spec.members[0],
             advice="make an ensemble of models with the same channels and labels",
         )
+    _check_labels(path, spec, first.plan)
     return replace(first, postprocessing=spec.postprocessing, members=tuple(members))
+
+
+def _check_labels(path: Path, spec: EnsembleSpec, plan: Plan) -> None:
+    """Check that the postprocessing names labels of the plan."""
+    names = tuple(plan.dataset.foreground)
+    unknown = [name for name in spec.postprocessing.largest_component if name not in names]
+    if unknown:
+        raise InputError(
+            f"{path / _FILE}: postprocessing.largest_component: expected labels of the models ({listed(names)}), got "
+            f"{listed(unknown)}. Correct the names, or remove them."
+        )
 
 
 def _differing(plan: Plan, other: Plan, names: tuple[str, ...]) -> list[str]:

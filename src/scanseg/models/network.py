@@ -34,13 +34,16 @@ def count_parameters(plan: Plan) -> int:
         return sum(parameter.numel() for parameter in network_of(plan).parameters())
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+def load_weights(
+    network: nn.Module, weights: Mapping[str, Tensor], *, source: Path, name: str = "network of the plan"
+) -> None:
     """Load weights into a network.
 
     Args:
         network: The network.
         weights: Its state dict.
         source: File of the weights, for messages.
+        name: Name of the network, for messages.
 
     Raises:
         InputError: Names, shapes or kinds of numbers differ. The message lists the differences, at most the first
@@ -48,7 +51,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
     """
     faults = list_misfits(network.state_dict(), weights)
     if faults:
-        raise InputError(f"{source}: the weights do not fit the network of the plan: {join_misfits(faults)}")
+        raise InputError(f"{source}: the weights do not fit the {name}: {join_misfits(faults)}")
     network.load_state_dict(weights)
 
 

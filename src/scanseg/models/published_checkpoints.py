@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError, UsageError
 from scanseg.files import write_text, written_whole
 from scanseg.models.folder import ModelFolder
+from scanseg.models.network import load_weights
 from scanseg.models.tensors import read_tensors, write_tensors
 from scanseg.networks import WEIGHT_MAPS, MSVMUNet, load_official
 from scanseg.specs import ImportRecord, Plan
@@ -182,17 +183,7 @@ def load_encoder(network: MSVMUNet, path: Path) -> None:
     if path.suffix != ".safetensors":
         _load_into(network.encoder, read_official(path).weights, kind=ENCODER_KIND, path=path)
         return
-    weights, expected = read_tensors(path), network.encoder.state_dict()
-    faults = [f"missing {name}" for name in expected if name not in weights]
-    faults += [f"unexpected {name}" for name in weights if name not in expected]
-    faults += [
-        f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(weights[name].shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if faults:
-        raise InputError(f"{path}: the weights do not fit the encoder: {'; '.join(faults)}.")
-    network.encoder.load_state_dict(weights)
+    load_weights(network.encoder, read_tensors(path), source=path, name="encoder")
 
 
 _UNREADABLE = (

@@ -58,7 +58,7 @@ def preprocess_image(
 
     Raises:
         InputError: The image has another number of channels than the preprocessing, the image has two axes and
-            `axis_order` moves z, or the result does not fit into memory.
+            `axis_order` moves z, intensities exceed float32, or the result does not fit into memory.
     """
     geometry = _find_geometry(image, preprocessing)
     _check_memory(geometry, num_channels=image.num_channels)
@@ -68,7 +68,7 @@ def preprocess_image(
         nonzero_part = find_nonzero_mask(cropped)
     normalized = np.stack(
         [
-            normalize(channel.astype(np.float32), normalization, nonzero_part=nonzero_part)
+            normalize(_to_single(channel), normalization, nonzero_part=nonzero_part)
             for channel, normalization in zip(cropped, preprocessing.normalizations, strict=True)
         ]
     )
@@ -79,6 +79,23 @@ def preprocess_image(
         separate_z=separates_z(geometry, preprocessing),
     )
     return resampled, geometry
+
+
+def _to_single(channel: np.ndarray) -> Float32[np.ndarray, "z y x"]:
+    """Convert a channel to float32.
+
+    Raises:
+        InputError: Intensities exceed the range of float32.
+    """
+    with np.errstate(over="ignore"):
+        converted = channel.astype(np.float32)
+    if channel.dtype.kind == "f" and channel.dtype.itemsize > 4 and not np.isfinite(converted).all():
+        limit, largest = float(np.finfo(np.float32).max), float(np.abs(channel).max())
+        raise InputError(
+            f"intensities: expected at most {limit:.3g} (float32), got {largest:.3g}. Rescale the image, or replace "
+            "the value if it marks missing voxels."
+        )
+    return converted
 
 
 def _check_memory(geometry: CaseGeometry, *, num_channels: int) -> None:

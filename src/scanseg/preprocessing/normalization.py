@@ -16,7 +16,10 @@ from scanseg.specs import (
 )
 
 SMALLEST_DEVIATION = 1e-8
-"""Largest standard deviation, or range, of a channel that counts as constant."""
+"""Largest standard deviation, or range, of a channel that counts as constant.
+
+It is relative to the largest absolute value if that is below 1, as in maps in SI units.
+"""
 _FAR_ABOVE = 2.0
 """Ratio of the highest colour to the range of the plan from which an image has another scale."""
 _FAR_BELOW = 4.0
@@ -56,7 +59,7 @@ def normalize(
         return result
     lower = np.float32(channel.min() if normalization.lower is None else normalization.lower)
     upper = np.float32(channel.max() if normalization.upper is None else normalization.upper)
-    if upper - lower <= SMALLEST_DEVIATION:
+    if upper - lower <= SMALLEST_DEVIATION * min(1.0, max(abs(float(lower)), abs(float(upper)))):
         return np.full_like(channel, normalization.low)
     fraction = (np.clip(channel, lower, upper) - lower) / (upper - lower)
     return fraction * np.float32(normalization.high - normalization.low) + np.float32(normalization.low)
@@ -68,9 +71,15 @@ def _standardize(values: np.ndarray) -> np.ndarray:
     Sums are computed in double precision.
     """
     mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    if deviation <= SMALLEST_DEVIATION:
+    if deviation <= SMALLEST_DEVIATION and _is_constant(values, deviation):
         return np.zeros_like(values)
     return (values - np.float32(mean)) / np.float32(deviation)
+
+
+def _is_constant(values: np.ndarray, deviation: np.floating) -> bool:
+    """Return whether a small deviation is small beside the values, or beyond float32."""
+    largest = float(np.abs(values).max())
+    return bool(deviation <= SMALLEST_DEVIATION * min(1.0, largest)) or not np.float32(deviation)
 
 
 def find_range_faults(

@@ -241,10 +241,10 @@ def _to_half(array: np.ndarray) -> np.ndarray:
     """Convert an image to half precision.
 
     Raises:
-        InputError: Intensities exceed the range of half precision.
+        InputError: Intensities exceed the range of half precision, or are NaN.
     """
     largest = float(np.abs(array).max())
-    if largest > _LARGEST_HALF:
+    if not largest <= _LARGEST_HALF:  # also NaN
         raise InputError(
             f"expected intensities up to {_LARGEST_HALF:g} (half precision) after preprocessing, got {largest:g}. "
             "Choose a normalization other than none, or rescale."

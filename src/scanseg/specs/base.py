@@ -87,25 +87,41 @@ RENAMED_FIELDS = {
     "average_decay": "ema_decay",
     "averaged": "ema",
     "blocks_begin_as_shortcuts": "zero_init_residual",
+    "cell": "arm",
+    "cells": "arms",
+    "identity": "model_digest",
+    "measured_epoch": "last_monitored_epoch",
     "previous": "first_stage",
     "resident": "case_storage",
     "slice_restoring": "slice_resampling",
+    "standing": "progress",
+    "waiting": "missing",
+    "watched": "best_monitored",
+    "watched_epoch": "best_monitored_epoch",
 }
-"""Fields by their names before version 0.1.0. Models and stores that were made with them can still be read."""
+"""Fields by their names before version 0.1.0. Documents that were made with them can still be read."""
+_RENAMED_VALUES = {"protocol": {"sound": "held-out"}}
+"""Values of fields by their names before version 0.1.0."""
 
 
 class RenamedFields(Document):
-    """A document some of whose fields had other names before version 0.1.0."""
+    """A document with fields or values of other names before version 0.1.0."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_earlier_names(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
-        return {
+        named = {
             new if (new := RENAMED_FIELDS.get(name)) in cls.model_fields else name: value
             for name, value in content.items()
         }
+        renamed = {
+            name: values[named[name]]
+            for name, values in _RENAMED_VALUES.items()
+            if name in cls.model_fields and named.get(name) in values
+        }
+        return named | renamed
 
 
 def describe_faults(error: ValidationError, *, content: object) -> str:

@@ -1,10 +1,12 @@
 """Ensembles, postprocessing, and the cross-validation that selects both."""
 
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from scanseg.messages import listed
 from scanseg.specs.base import Document
 
 
@@ -40,6 +42,10 @@ class EnsembleSpec(Document):
             parts = PurePosixPath(member).parts
             if not parts or ".." in parts or PurePosixPath(member).is_absolute() or "\\" in member:
                 raise ValueError(f'expected folders inside the folder of the ensemble, got "{member}"')
+        counts = Counter(map(PurePosixPath, members))
+        twice = [str(member) for member, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"expected each member once, got {listed(twice)} more than once")
         return members
 
 

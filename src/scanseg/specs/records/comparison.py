@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, PositiveFloat, model_validator
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FoldNumber = Annotated[int, Field(ge=0)]
@@ -23,7 +23,7 @@ class ComparisonArm(Document):
     """Changes to the plan, each `path.to.key=value`, applied after those of the comparison."""
 
 
-class ComparisonSpec(Document):
+class ComparisonSpec(RenamedFields):
     """Description of a comparison.
 
     Every arm is trained with every seed on every fold.
@@ -135,7 +135,7 @@ class ArmOutcome(Document):
     """Mean Dice of each label over the trainings. `None`: no case was scored."""
 
 
-class ArmComparison(Document):
+class ArmComparison(RenamedFields):
     """Differences of one arm from the baseline, case by case."""
 
     arm: str
@@ -158,7 +158,7 @@ class ArmComparison(Document):
     """The p-value corrected by Holm's method for all arms. `None`: fewer than two cases."""
 
 
-class ComparisonRecord(Document):
+class ComparisonRecord(RenamedFields):
     """Results of a comparison."""
 
     format: Literal[1] = 1

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 from scanseg.specs.records.source import SourceFile
 
 
@@ -28,6 +28,10 @@ class PredictedCase(Document):
     """
     seconds: float
     """Time in seconds from the image in memory to the written label map."""
+    device: str | None = None
+    """Device of an earlier prediction that this one continues. `None`: that of the record."""
+    precision: str | None = None
+    """Precision of an earlier prediction that this one continues. `None`: that of the record."""
     warning: str | None = None
     """Unusual property of the image. `None`: no warning."""
     fault: str | None
@@ -36,7 +40,7 @@ class PredictedCase(Document):
     """The output files already existed, and the case was not predicted again."""
 
 
-class PredictionRecord(Document):
+class PredictionRecord(RenamedFields):
     """The file `prediction.json` beside predicted label maps."""
 
     format: Literal[1] = 1
@@ -56,9 +60,9 @@ class PredictionRecord(Document):
     versions: dict[str, str]
     """Versions of scanseg, python, torch, numpy and the platform."""
     started: str
-    """Start time, ISO 8601 in UTC."""
+    """Start time, ISO 8601 in UTC. A continued prediction keeps that of the first call."""
     seconds: float
-    """Total time in seconds."""
+    """Total time in seconds of all calls that segmented cases."""
     warnings: tuple[str, ...] = ()
     """Warnings about the input folder, such as skipped files of other endings."""
     cases: tuple[PredictedCase, ...]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, RenamedFields
 from scanseg.specs.records.report import DistanceUnit, RuleName
 
 Paper = Literal["msvm-unet", "xlstm-unet"]
@@ -88,7 +88,7 @@ class ReproductionRow(Document):
     """Remark on the row, such as the number of infinite HD95 that are left out."""
 
 
-class ReproductionSetup(Document):
+class ReproductionSetup(RenamedFields):
     """Choices of a reproduction, written before its first training."""
 
     format: Literal[1] = 1
@@ -119,7 +119,7 @@ class ReproductionSetup(Document):
     """Remarks of the conversion of the data set."""
 
 
-class Reproduction(Document):
+class Reproduction(RenamedFields):
     """The table of a reproduction with its notes."""
 
     format: Literal[1] = 1

@@ -116,7 +116,7 @@ class RunRecord(RenamedFields):
         return {**others, "sessions": [{**session, "iterations_done": content.get("iterations_done", 0)}]}
 
 
-class TrainingProgress(Document):
+class TrainingProgress(RenamedFields):
     """Progress of a training, apart from its weights."""
 
     epochs_done: Step = 0
@@ -137,7 +137,7 @@ class TrainingProgress(Document):
     """Batches of validation patches that are scored. `None`: not chosen yet."""
 
 
-class TrainingState(Document):
+class TrainingState(RenamedFields):
     """State of a training in a checkpoint, apart from tensors."""
 
     format: Literal[1] = 1
