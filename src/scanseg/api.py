@@ -106,7 +106,7 @@ def make_plan(
 
 
 def time_step(plan: Plan | AnyPath, *, device: str = "auto", progress: ProgressChoice = True) -> "StepTiming":
-    """Measure the time of a training step by a few steps on random patches.
+    """Measure the time of a training step on random patches.
 
     Args:
         plan: The plan, or its file.
@@ -169,8 +169,10 @@ def preprocess(
     with display(progress) as shown, keep_workers():
         context = RunContext(num_workers=num_workers, progress=shown)
         opened = TrainingSource.open(Path(source))
+        # The machine that preprocesses may lack the GPU of the training.
+        default: PlanSize | None = size or ("full" if opened.plan is None else None)
         plan = find_plan(
-            opened, _plan_request(recipe=recipe, size=size or "full", settings=settings), context=context
+            opened, _plan_request(recipe=recipe, size=default, settings=settings), context=context
         )
         return prepare_store(plan, opened, Path(store), context=context).store.folder
 

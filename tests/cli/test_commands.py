@@ -194,6 +194,7 @@ def test_train_passes_only_given_options(command, fake_api) -> None:
     )
     assert fake_api.train.options == {
         "recipe": "xlstm-unet",
+        "size": None,
         "fold": "all",
         "epochs": 7,
         "max_minutes": 1.5,

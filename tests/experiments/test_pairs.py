@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import scanseg
 from scanseg.errors import InputError, InterruptionError, UsageError
@@ -212,15 +213,17 @@ def test_members_of_other_labels_are_refused(study):
         scanseg.load(study, device="cpu")
 
 
-def test_what_pairs_have_predicted_is_kept_unless_a_network_is_younger(dataset, study, monkeypatch):
+def test_what_pairs_have_predicted_is_kept_unless_weights_have_changed(dataset, study, monkeypatch):
     files = sorted((study / PAIRS / "+".join(RECIPES)).glob("*.b2nd"))
     assert [file.stem for file in files] == [f"case_{number}" for number in range(4)]
     before = [file.stat().st_mtime_ns for file in files]
     record = read(study, "crossval.json")
     files[0].unlink()
-    young = study / RECIPES[0] / "fold_0" / "model.safetensors"  # its validation cases are 2 and 3
+    changed = study / RECIPES[0] / "fold_0" / "model.safetensors"  # its validation cases are 2 and 3
+    save_file(load_file(changed), changed, metadata={"written": "again"})
+    copied = study / RECIPES[0] / "fold_1" / "model.safetensors"
     later = time.time() + 1
-    os.utime(young, (later, later))
+    os.utime(copied, (later, later))  # a copy has another date
 
     scanseg.cross_validate(dataset, study, **GO_ON)
 

@@ -139,7 +139,7 @@ def test_results_are_replaced_only_with_overwrite(make_predictor, volumes, tmp_p
     message = (
         r"a\.nii\.gz, b\.nii\.gz, prediction\.json would be replaced\. .*by --skip-existing, .*by --overwrite"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UsageError, match=message):
         predictor.predict_folder(folder, output)
     np.testing.assert_array_equal(read_label_map(output / "a.nii.gz").array[0], 1 - arrays["a"])
     predictor.predict_folder(folder, output, overwrite=True)
@@ -255,7 +255,7 @@ def test_errors_are_raised_before_the_work(make_predictor, volumes, tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         predictor.predict_folder(tmp_path / "absent", tmp_path / "out")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="expected a folder, got a file"):
+    with pytest.raises(UsageError, match="expected a folder, got a file"):
         predictor.predict_folder(volumes[0], tmp_path / "file")
     with pytest.raises(UsageError, match="expected a folder or files, got none"):
         predictor.predict_folder([], tmp_path / "out")
@@ -396,7 +396,7 @@ def test_label_maps_of_other_options_are_not_skipped(make_predictor, volumes, tm
     with_maps = predictor.predict_folder(folder, output, uncertainty=True, skip_existing=True)
     assert [case.skipped for case in with_maps.cases] == [False, False]
     (output / "prediction.json").unlink()
-    with pytest.raises(InputError, match=r"holds label maps but no prediction\.json"):
+    with pytest.raises(UsageError, match=r"holds label maps but no prediction\.json"):
         predictor.predict_folder(folder, output, skip_existing=True)
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference import load
-from scanseg.models import ModelFolder
+from scanseg.models import Checkpoint, ModelFolder
 from scanseg.preprocessing.case import preprocess_image
-from scanseg.specs import NoNormalization, RescaleNormalization
+from scanseg.specs import NoNormalization, RescaleNormalization, TrainingState
 from tests.factories import image_of, write_labels
 
 
@@ -254,6 +254,25 @@ def test_load_a_model_folder(make_plan, tmp_path, volume):
     )
     first = predictor.predict(volume).label_map
     np.testing.assert_array_equal(load(tmp_path / "model", device="cpu").predict(volume).label_map, first)
+
+
+def test_an_unfinished_training_predicts_from_its_last_checkpoint(make_plan, tmp_path, volume):
+    folder = ModelFolder.create(tmp_path / "model", make_plan())
+    network = folder.build_network()
+    ema = {name: value + 0.5 for name, value in network.state_dict().items()}
+    state = TrainingState(iterations_done=4, training_seconds=1.0, optimizer_groups=())
+    folder.write_checkpoint(Checkpoint(state, network.state_dict(), {}, ema=ema))
+    predictor = load(tmp_path / "model", device="cpu")
+    for name, value in predictor.network.state_dict().items():
+        assert torch.equal(value, ema[name]), name
+    (warning,) = (text for text in predictor.predict(volume).warnings if "checkpoint" in text)
+    assert warning == f"{tmp_path / 'model'}: the training has not finished. Its last checkpoint predicts"
+    write_labels(tmp_path / "case_0000.nii.gz", np.ones((6, 7, 8), np.uint8))
+    record = predictor.predict_folder(tmp_path / "case_0000.nii.gz", tmp_path / "out")
+    assert warning in record.warnings
+    assert record.cases[0].warning is None or warning not in record.cases[0].warning
+    with pytest.raises(InputError, match="has not finished"):
+        load(tmp_path / "model", device="cpu", weights="last")
 
 
 def test_stored_cases_need_no_image_library(make_plan, tmp_path):

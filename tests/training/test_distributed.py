@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import scanseg
+from scanseg.models import ModelFolder
 from tests.training.launching import torchrun
 
 from .conftest import SETTINGS
@@ -60,8 +61,8 @@ def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
     ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)  # float32 sums in another order
-    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (one, two)]
-    for alone, together in zip(*(map(json.loads, each) for each in lines), strict=True):
+    lines = [ModelFolder.open(folder).metrics.read() for folder in (one, two)]
+    for alone, together in zip(*lines, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-3)
         assert together["validation_dice"]["disk"] == pytest.approx(
             alone["validation_dice"]["disk"], abs=0.01

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scanseg.cli.console import format_score, print_line, show_table
+from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import COMMON, Device, OutputFolder
 from scanseg.messages import format_duration
 from scanseg.progress_display import show_progress
@@ -22,9 +23,13 @@ def demo(
         output: Folder of the label maps, the picture and the model.
     """
     from scanseg.demo import run
+    from scanseg.errors import InterruptionError
 
     with show_progress() as progress:
-        result = run(recipe=recipe, output=output, device=device, progress=progress)
+        try:
+            result = run(recipe=recipe, output=output, device=device, progress=progress)
+        except InterruptionError as error:
+            raise Interrupt(error.signal_number, "stopped. Run the same command to start again") from error
     show_table(
         ("Dice on unseen slabs", *result.network_dice),
         [

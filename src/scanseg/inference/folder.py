@@ -12,7 +12,6 @@ from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import remove_unfinished, write_text
 from scanseg.imaging import write_label_map, write_probabilities
 from scanseg.inference.input_checks import header_warnings
-from scanseg.inference.inputs import orientation_warning
 from scanseg.inference.outputs import (
     CaseOutputs,
     OutputOptions,
@@ -103,9 +102,8 @@ def predict_folder(
     sources = [source] if isinstance(source, Path) else list(source)
     faulty: list[FaultyCase] = []
     outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty)
-    warnings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
-    if (warning := orientation_warning(predictor.plan)) is not None:
-        warnings = (*warnings, warning)
+    endings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
+    warnings = (*endings, *predictor.warnings)
     record = new_record(predictor, mirror=mirror, warnings=warnings)
     sources_of = {each.case.name: _describe_images(each) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None
@@ -227,7 +225,7 @@ def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegErro
     try:
         if isinstance(outcome, ScansegError):
             raise outcome
-        warnings = [each for each in outcome.warnings if each != orientation_warning(work.predictor.plan)]
+        warnings = [each for each in outcome.warnings if each not in work.predictor.warnings]
         _write(outputs, outcome)
     except ScansegError as error:
         fault = str(error)

@@ -93,8 +93,8 @@ def find_warnings(image: Image, source: Source, plan: Plan) -> tuple[str, ...]:
         source: Its source.
         plan: Plan of the model.
     """
-    further = orientation_warning(plan), unknown_orientation_warning(image, _files_of(source), plan)
-    return (*image_warnings(image, plan), *(warning for warning in further if warning is not None))
+    unknown = unknown_orientation_warning(image, _files_of(source), plan)
+    return (*image_warnings(image, plan), *(() if unknown is None else (unknown,)))
 
 
 def _files_of(source: Source) -> Sequence[Path]:

@@ -24,7 +24,8 @@ def load(
     Args:
         path: Model folder, or folder of a cross-validation, whose folds predict as an ensemble.
         device: Name of the device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
-        weights: Weights to load: `exported`, `last` or `best` (highest Dice on validation patches).
+        weights: Weights to load: `exported`, `last` or `best` (highest Dice on validation patches). If the training
+            has not finished, `exported` loads the weights of its last checkpoint, and predictions have a warning.
         precision: Precision of the network's products. `None`: that of the plan's training.
         cuda_graph: Replay passes as a CUDA graph on a GPU with CUDA, see `Predictor`.
 
@@ -32,7 +33,7 @@ def load(
         Predictor of the model, with its first stage (cascade) and its members (ensemble).
 
     Raises:
-        InputError: The folder is not a model folder, or its training has not finished.
+        InputError: The folder is not a model folder, or its training has no weights yet.
         UsageError: The device is not available, or does not support the precision.
         ScansegError: The network does not fit into memory.
     """
@@ -65,4 +66,5 @@ def _predictor_of(
         members=[make(member) for member in model.members],
         precision=precision,
         cuda_graph=cuda_graph,
+        warnings=model.warnings,
     )

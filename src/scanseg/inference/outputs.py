@@ -16,7 +16,7 @@ from scanseg.dataset import (
     find_cases,
     find_cases_of_files,
 )
-from scanseg.errors import InputError, refuse_faults
+from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.imaging import (
     DECODERS,
     DETACHED_ENDINGS,
@@ -195,10 +195,10 @@ def check_output(
         continued: The earlier prediction continues: the record, and files of incomplete cases, may be replaced.
 
     Raises:
-        InputError: A file would be replaced.
+        UsageError: A file would be replaced.
     """
     if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: expected a folder, got a file. Choose a folder for the label maps.")
+        raise UsageError(f"{output}: expected a folder, got a file. Choose a folder for the label maps.")
     inputs = {path.resolve() for outputs in cases for path in outputs.case.images}
     written = [path for outputs in cases for path in outputs.files]
     replaced = [path.name for path in written if path.resolve() in inputs]
@@ -212,9 +212,9 @@ def check_output(
     if not is_own and described.read_text(encoding="utf-8", errors="replace") != description:
         faults.append(f"its {DESCRIPTION_FILE} was not written by a prediction with this model")
     if faults:
-        raise InputError(f"{output}: {'; '.join(faults)}. Choose another folder.")
+        raise UsageError(f"{output}: {'; '.join(faults)}. Choose another folder.")
     if existing and not (overwrite or continued):
-        raise InputError(
+        raise UsageError(
             f"{output}: {listed(existing)} would be replaced. Choose another folder, keep existing files and predict "
             f"the other cases by --skip-existing, or replace them by --overwrite."
         )

@@ -15,7 +15,14 @@ from scanseg.errors import UsageError
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.foreign import as_path
-from scanseg.inference.inputs import Source, describe, find_warnings, open_source, preprocess_source
+from scanseg.inference.inputs import (
+    Source,
+    describe,
+    find_warnings,
+    open_source,
+    orientation_warning,
+    preprocess_source,
+)
 from scanseg.inference.model_digest import compute_digest
 from scanseg.inference.plan_predictor import PlanPredictor
 from scanseg.inference.postprocessing import NOTHING, postprocess
@@ -45,6 +52,7 @@ class Predictor:
         members: "Sequence[Predictor]" = (),
         precision: Precision | None = None,
         cuda_graph: bool = True,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Move a network to a device and set it to evaluation.
 
@@ -61,6 +69,7 @@ class Predictor:
             cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph. Results are equal. Small
                 batches are much faster, and the graph needs the memory of one pass. If a pass cannot be captured, the
                 reason is logged and passes run directly.
+            warnings: Warnings about the model, which each prediction repeats.
 
         Raises:
             UsageError: The device does not support the precision.
@@ -72,6 +81,8 @@ class Predictor:
         self.postprocessing = postprocessing
         self.first_stage = first_stage
         self.members = tuple(members)
+        unknown = orientation_warning(plan)
+        self.warnings: tuple[str, ...] = (*warnings, *(() if unknown is None else (unknown,)))
         self._plan_predictor = PlanPredictor(
             plan, network, device=device, precision=precision, cuda_graph=cuda_graph
         )
@@ -172,7 +183,8 @@ class Predictor:
             ScansegError: The memory of the host ran out.
         """
         prepared = self._preprocess(source, spacing=spacing)
-        return replace(prepared, warnings=find_warnings(prepared.image, source, self.plan))
+        found = find_warnings(prepared.image, source, self.plan)
+        return replace(prepared, warnings=(*self.warnings, *found))
 
     def _preprocess(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image without warnings."""

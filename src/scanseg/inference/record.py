@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 
 from scanseg.dataset import FaultyCase
-from scanseg.errors import InputError
+from scanseg.errors import UsageError
 from scanseg.files import write_text
 from scanseg.inference.outputs import RECORD_FILE, CaseOutputs
 from scanseg.inference.segmenter import Segmenter
@@ -109,13 +109,14 @@ def read_earlier_record(
         The earlier record. `None`: neither a record nor label maps exist.
 
     Raises:
-        InputError: The record is damaged, model or options differ, or label maps exist without a record or before
+        InputError: The record is damaged.
+        UsageError: Model or options differ, or label maps exist without a record or before
             its start.
     """
     path = output / RECORD_FILE
     if not path.exists():
         if any(each.all_exist for each in outputs):
-            raise InputError(
+            raise UsageError(
                 f"{output}: holds label maps but no {RECORD_FILE}, so their model is unknown. Choose another folder, "
                 f"or replace them by --overwrite instead of --skip-existing."
             )
@@ -129,12 +130,12 @@ def read_earlier_record(
     if not differing and earlier.model_digest != record.model_digest:
         differing.append("the model's weights, plan or postprocessing differ, or were not recorded")
     if differing:
-        raise InputError(
+        raise UsageError(
             f"{output}: the earlier prediction differs: {'; '.join(differing)}. Choose another folder, or replace its "
             f"files by --overwrite instead of --skip-existing."
         )
     if unlisted := _find_unlisted(outputs, earlier):
-        raise InputError(
+        raise UsageError(
             f"{output}: expected label maps of one model, got older ones outside {RECORD_FILE}: {listed(unlisted)}. "
             f"Choose another folder, move these files, or replace them by --overwrite instead of --skip-existing."
         )

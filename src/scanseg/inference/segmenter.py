@@ -34,6 +34,10 @@ class Segmenter(Protocol):
     def precision(self) -> str:
         """Type of the computation, such as `bfloat16`."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the model, which each prediction repeats."""
+
     def compute_digest(self) -> str:
         """Return the model digest, 8 hexadecimal digits."""
 

@@ -31,6 +31,8 @@ class LoadedModel:
     """The first stage of a cascade."""
     members: "tuple[LoadedModel, ...]" = ()
     """Models of other plans. Their probabilities and those of this model are averaged."""
+    warnings: tuple[str, ...] = ()
+    """Reasons to distrust the predictions, such as an unfinished training."""
 
 
 class LogitEnsemble(nn.Module):
@@ -54,21 +56,34 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
     Args:
         path: Model folder, or folder of an ensemble. Its members have the same plan, or different ones.
         device: Device of the prediction.
-        weights: Weights to load: `exported`, `last` or `best` (highest validation Dice).
+        weights: Weights to load: `exported`, `last` or `best` (highest validation Dice). If the training of a single
+            model has not finished, `exported` loads the weights of its last checkpoint, with a warning.
 
     Raises:
         InputError: The folder is not a model, a training has not finished, or the members do not fit together.
     """
     if not is_ensemble(path):
         folder = ModelFolder.open(path)
-        network = folder.load_network(device=device, weights=weights)
+        unfinished = weights == "exported" and not folder.has_weights() and folder.has_checkpoint()
+        network = folder.load_network(device=device, weights="checkpoint" if unfinished else weights)
         return LoadedModel(
-            folder.plan, network, PostprocessingSpec(), _load_first_stage(folder, device=device)
+            folder.plan,
+            network,
+            PostprocessingSpec(),
+            _load_first_stage(folder, device=device),
+            warnings=(_describe_unfinished(folder),) if unfinished else (),
         )
     spec = read_ensemble(path)
     if spec.average == "probabilities":
         return _load_plans(path, spec, device=device, weights=weights)
     return _load_logits(path, spec, device=device, weights=weights)
+
+
+def _describe_unfinished(folder: ModelFolder) -> str:
+    """Return a warning about the weights of a checkpoint."""
+    record, planned = folder.read_run(), folder.plan.training.epochs
+    done = "" if record is None else f" ({record.epochs_done} of {planned} epochs)"
+    return f"{folder.path}: the training has not finished{done}. Its last checkpoint predicts"
 
 
 def _load_logits(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:

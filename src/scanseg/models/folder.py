@@ -390,22 +390,37 @@ class ModelFolder:
         """Build the plan's network with random weights from torch's generator."""
         return network_of(self.plan)
 
-    def load_network(self, *, device: torch.device, weights: Weights = "exported") -> nn.Module:
+    def has_checkpoint(self) -> bool:
+        """Return whether a checkpoint exists."""
+        return self.read_checkpoint() is not None
+
+    def load_network(
+        self, *, device: torch.device, weights: Weights | Literal["checkpoint"] = "exported"
+    ) -> nn.Module:
         """Build the network with the trained weights, ready for prediction.
 
         Args:
             device: Device of the prediction.
-            weights: Weights to load: `exported`, `last` or `best` (highest validation Dice).
+            weights: Weights to load: `exported`, `last`, `best` (highest validation Dice), or `checkpoint`, the weights
+                of the newest checkpoint that validation uses.
 
         Raises:
             InputError: The weights are missing, damaged, or of another network.
             ScansegError: The device has too little memory.
         """
-        path = self.weights_path(weights)
+        path = self.path / _STATE if weights == "checkpoint" else self.weights_path(weights)
         with memory_for(f"the network of {self.path}", device=device):
             network = self.build_network()
-            load_weights(network, read_tensors(path), source=path)
+            tensors = self._checkpoint_weights() if weights == "checkpoint" else read_tensors(path)
+            load_weights(network, tensors, source=path)
             return network.to(device).eval()
+
+    def _checkpoint_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights of the newest checkpoint, EMA weights if planned."""
+        checkpoint = self.read_checkpoint()
+        if checkpoint is None:
+            raise InputError(f"{self.path}: the training was stopped before its first checkpoint.")
+        return checkpoint.network if checkpoint.ema is None else checkpoint.ema
 
     def weights_path(self, weights: Weights = "exported") -> Path:
         """Return the file of the weights.
