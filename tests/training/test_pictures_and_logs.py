@@ -4,11 +4,16 @@ import json
 import re
 import signal
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import scanseg
 from scanseg.errors import InterruptionError
 from scanseg.experiments import job
+from scanseg.imaging import read_label_map
+from scanseg.models import ModelFolder
+from scanseg.preprocessing import read_array
 
 
 def test_a_picture_of_the_curves(train, tmp_path):
@@ -95,3 +100,23 @@ def test_tensorboard_reads_the_same_numbers(train, tmp_path):
     assert losses == [(line["iterations"], pytest.approx(line["loss"])) for line in lines]
     dice = [event.value for event in events.Scalars("validation_dice/disk")]
     assert dice == [pytest.approx(line["validation_dice"]["disk"]) for line in lines]
+
+
+def test_kept_predictions_are_files_that_viewers_open(train, dataset, tmp_path, monkeypatch):
+    result = train(keep_predictions=True)
+    folder = ModelFolder.open(tmp_path / "model")
+    cases = folder.read_run().validation_cases
+    for case in cases:
+        path = tmp_path / "model" / "validation" / f"{case}.png"
+        array = read_array(folder.prediction_path(case))
+        np.testing.assert_array_equal(read_label_map(path).array[0], array)
+    assert result.warnings == ()
+    report = scanseg.evaluate(tmp_path / "model" / "validation", dataset / "labelsTr", only_predicted=True)
+    assert report.summary.mean_over_labels.dice == pytest.approx(result.mean_dice)
+
+
+def test_kept_predictions_without_images_are_reported(train, dataset, tmp_path):
+    train()
+    dataset.rename(tmp_path / "elsewhere")
+    (warning,) = train(resume=True, keep_predictions=True).warnings
+    assert warning.endswith("are kept as arrays (.b2nd) only")

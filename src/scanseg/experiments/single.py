@@ -5,9 +5,10 @@ from pathlib import Path
 
 from scanseg.errors import UsageError
 from scanseg.experiments.job import TrainingJob, check_resumable
+from scanseg.experiments.validation_files import write_validation_files
 from scanseg.messages import counted
 from scanseg.models import ModelFolder
-from scanseg.planning import PlanRequest, TrainingSource, find_plan, prepare_store
+from scanseg.planning import PlanRequest, TrainingSource, find_plan, open_raw, prepare_store
 from scanseg.progress import WarningCollector, ignore_progress
 from scanseg.runtime import RunContext, join_processes, keep_workers, warm_up, watch_signals
 from scanseg.settings import apply_settings
@@ -72,6 +73,13 @@ def train_model(
             context = replace(context, num_workers=workers, should_stop=lambda: signalled() or should_stop())
             job = replace(job, keep_predictions=keep_predictions, warnings=tuple(collector.warnings))
             result = job.run(context)
+            if keep_predictions and distributed.is_main_process:
+                folder = ModelFolder.open(output)
+                record = folder.read_run()
+                cases = () if record is None else record.validation_cases
+                write_validation_files(
+                    folder, open_raw(job.prepared.plan, source), job.prepared.store, cases, context=context
+                )
             return replace(result, warnings=tuple(collector.warnings))
 
 

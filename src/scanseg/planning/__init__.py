@@ -15,6 +15,7 @@ from scanseg.planning.preparation import (
     find_known_splits,
     find_plan,
     make_plan,
+    open_raw,
     prepare_store,
 )
 from scanseg.planning.recipes import RECIPES
@@ -33,6 +34,7 @@ __all__ = [
     "find_plan",
     "first_stage_stamps",
     "make_plan",
+    "open_raw",
     "prepare_store",
     "replace_network",
     "replace_patch",

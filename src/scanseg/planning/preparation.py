@@ -232,7 +232,9 @@ def prepare_store(plan: Plan, source: TrainingSource, stores: Path, *, context: 
 
 def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: RunContext) -> Store:
     """Open a store, or build it from the raw data set."""
-    raw = _open_raw(plan, source, context=context)
+    raw = open_raw(plan, source)
+    if raw is not None:
+        context.report_warnings([*list_unused(raw), *_list_changes(raw, plan)])
     if raw is None:
         if plan.dataset_path and not folder.exists():
             raise InputError(
@@ -249,8 +251,16 @@ def _find_store(folder: Path, plan: Plan, source: TrainingSource, *, context: Ru
     )
 
 
-def _open_raw(plan: Plan, source: TrainingSource, *, context: RunContext) -> RawDataset | None:
-    """Open the raw data set of a plan, if it exists."""
+def open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
+    """Open the raw data set of a plan, if it exists.
+
+    Args:
+        plan: The plan.
+        source: Where the raw data set may be.
+
+    Raises:
+        InputError: The data set is another one, or is faulty.
+    """
     folder = source.raw_folder(plan)
     if folder is None:
         return None
@@ -260,12 +270,14 @@ def _open_raw(plan: Plan, source: TrainingSource, *, context: RunContext) -> Raw
             f"{folder}: expected the data set of the plan, but channels, labels or file ending differ. Give its "
             f"folder, or make a new plan."
         )
-    context.report_warnings(list_unused(raw))
-    if plan.dataset_digest not in (None, compute_dataset_digest(raw)):
-        context.report_warnings(
-            [
-                f"{folder}: names or sizes of files, or dataset.json, have changed since the plan was made. Make a new "
-                f"plan if spacings or intensities have changed"
-            ]
-        )
     return raw
+
+
+def _list_changes(raw: RawDataset, plan: Plan) -> list[str]:
+    """Return a warning if a data set has changed since its plan was made."""
+    if plan.dataset_digest in (None, compute_dataset_digest(raw)):
+        return []
+    return [
+        f"{raw.path}: names or sizes of files, or dataset.json, have changed since the plan was made. Make a new plan "
+        f"if spacings or intensities have changed"
+    ]
