@@ -30,8 +30,8 @@ def assert_kept(earlier, now, *, where=""):
     if isinstance(earlier, dict):
         for name, value in earlier.items():
             # Run records describe each session since then.
-            holder = now if "sessions" not in now or name in now else now["sessions"][0]
-            place = name if name in holder else RENAMED_FIELDS[name]
+            place = name if name in now else RENAMED_FIELDS.get(name, name)
+            holder = now if place in now else now["sessions"][0]
             assert_kept(value, holder[place], where=f"{where}.{name}")
     elif isinstance(earlier, list):
         assert len(earlier) == len(now), where
