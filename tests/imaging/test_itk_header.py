@@ -30,6 +30,7 @@ def change(path, field, value):
         ("a.mhd", b"ElementDataFile", b"a.raw %4O%K%x%1f", "expected the name of a file"),
         ("a.mhd", b"ElementDataFile", b"%d%d.raw 1 2 1", "expected the name of a file"),
         ("a.mha", b"ElementDataFile", b"%", "expected the name of a file"),
+        ("a.mha", b"NDims", b"3\nElementDataFile : %n", "expected the name of a file"),
         ("a.mha", b"NDims", b"64", "expected 2 to 4 axes, got NDims '64'"),
         ("a.mha", b"NDims", b"-1", "expected 2 to 4 axes"),
         ("a.nrrd", b"dimension", b"99", "expected 2 to 4 axes"),
@@ -40,6 +41,7 @@ def change(path, field, value):
         ("a.nrrd", b"kinds", b"domain " + LONG, "words of at most 120 bytes"),
         ("a.nhdr", b"data file", b"a.raw\n: " + LONG, "words of at most 120 bytes"),
         ("a.nhdr", b"data file", b"%n.raw", "expected the name of a file"),
+        ("a.nhdr", b"kinds", b"domain domain domain\nDataFile: %n.raw", "expected one value of data file"),
     ],
 )
 @pytest.mark.parametrize("read", [lambda path: read_image([path]), count_channels])

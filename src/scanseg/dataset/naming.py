@@ -15,6 +15,7 @@ from scanseg.imaging import (
     DICOM_ADVICE,
     companion_path,
     count_channels,
+    files_of,
     find_dicom,
 )
 from scanseg.messages import counted, listed
@@ -125,8 +126,10 @@ def find_other_files(folder: Path, *, file_ending: str) -> list[Path]:
     if file_ending.lower() in DETACHED_ENDINGS:
         stems = {path.name[: -len(file_ending)] for path in images}
         beside = {path.name for path in paths if path.name.partition(".")[0] in stems}
+        beside |= {file.name for path in images for file in files_of(path)}
     elif DECODERS.get(file_ending.lower()) == "tiff":
-        beside = {companion_path(path).name for path in images}
+        kinds = (False, True)
+        beside = {companion_path(path, is_label_map=kind).name for path in images for kind in kinds}
     return [
         path
         for path in paths

@@ -5,6 +5,7 @@ written.
 """
 
 from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
+from scanseg.imaging.companion import companion_path
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
@@ -16,7 +17,6 @@ from scanseg.imaging.orientation import (
     find_reorientation,
     left_right_axis,
 )
-from scanseg.imaging.raster import companion_path
 from scanseg.imaging.reading import (
     count_channels,
     read_geometry,
@@ -25,6 +25,7 @@ from scanseg.imaging.reading import (
     read_label_map,
 )
 from scanseg.imaging.resampling import resample_image, resample_label_map
+from scanseg.imaging.sources import files_of
 from scanseg.imaging.writing import write_image, write_instance_map, write_label_map, write_probabilities
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "count_channels",
     "direction_of",
     "file_ending",
+    "files_of",
     "find_dicom",
     "find_nonzero_box",
     "find_nonzero_mask",

@@ -18,7 +18,9 @@ from jaxtyping import Float64, Shaped
 from scanseg.errors import InputError
 from scanseg.imaging.header import ImageGrid, ItkHeader
 from scanseg.imaging.image import Image
-from scanseg.imaging.itk_header import check_itk_header
+from scanseg.imaging.itk_header import read_itk_header
+from scanseg.imaging.itk_position import check_position
+from scanseg.imaging.itk_voxels import check_voxels
 from scanseg.imaging.right_angles import straighten_axes
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def read_itk(path: Path) -> Image:
     """
     import SimpleITK
 
+    fields = read_itk_header(path)
+    warnings = (*check_position(fields), *check_voxels(fields))
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     image = _execute(reader.Execute, path)
@@ -69,7 +73,25 @@ def read_itk(path: Path) -> Image:
             f"{path}: expected real values, got complex ones. Save the magnitude, or the real and imaginary parts as "
             "channels."
         )
-    return _to_image(path, image, np.ascontiguousarray(array), num_axes)
+    return _to_image(path, image, np.ascontiguousarray(array), num_axes, warnings=warnings)
+
+
+def read_deep_picture(path: Path, *, copy: Path | None = None) -> Shaped[np.ndarray, "channel y x"]:
+    """Read a PNG picture of 16 bits with SimpleITK.
+
+    Args:
+        path: A picture with three or four samples per pixel.
+        copy: File to read instead, if any. Messages name `path`.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(copy or path))
+    array = SimpleITK.GetArrayFromImage(_execute(reader.Execute, path))
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 
 def count_itk_channels(path: Path) -> int:
@@ -83,6 +105,7 @@ def count_itk_channels(path: Path) -> int:
     """
     import SimpleITK
 
+    read_itk_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     _execute(reader.ReadImageInformation, path)
@@ -105,6 +128,7 @@ def read_itk_geometry(path: Path) -> Image:
     """
     import SimpleITK
 
+    warnings = check_position(read_itk_header(path))
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     _execute(reader.ReadImageInformation, path)
@@ -114,7 +138,7 @@ def read_itk_geometry(path: Path) -> Image:
     if len(size) not in (2, 3):
         raise InputError(f"{path}: expected 2 or 3 spatial axes, got {len(size)}. Save volumes or images.")
     array = np.broadcast_to(np.uint8(0), (num_channels, *size[::-1]))
-    return _to_image(path, reader, array, len(size))
+    return _to_image(path, reader, array, len(size), warnings=tuple(warnings))
 
 
 def write_itk(path: Path, array: Shaped[np.ndarray, "*spatial"], like: Image) -> None:
@@ -153,6 +177,8 @@ def _to_image(
     image: "SimpleITK.Image | SimpleITK.ImageFileReader",
     array: Shaped[np.ndarray, "channel *spatial"],
     num_axes: int,
+    *,
+    warnings: tuple[str, ...],
 ) -> Image:
     """Combine an array with the geometry of its spatial axes.
 
@@ -179,7 +205,7 @@ def _to_image(
         origin=grid.origin,
         direction=grid.direction,
         header=None if is_straight else header,
-        warnings=() if axes.warning is None else (axes.warning,),
+        warnings=warnings if axes.warning is None else (*warnings, axes.warning),
     )
 
 
@@ -200,7 +226,6 @@ def _execute(action: Callable[[], _Result], path: Path) -> _Result:
     """
     import SimpleITK
 
-    check_itk_header(path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         with _captured_stderr():

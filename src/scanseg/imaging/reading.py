@@ -11,7 +11,8 @@ from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk, read_itk_geometry
 from scanseg.imaging.nifti import count_nifti_channels, read_nifti, read_nifti_geometry
-from scanseg.imaging.raster import count_pillow_channels, count_tiff_channels, read_pillow, read_tiff
+from scanseg.imaging.pictures import count_pillow_channels, read_pillow
+from scanseg.imaging.raster import count_tiff_channels, read_tiff
 from scanseg.messages import counted
 
 HIGHEST_LABEL = 255

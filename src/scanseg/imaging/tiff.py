@@ -5,11 +5,7 @@ pictures of the baseline kinds.
 """
 
 import importlib.util
-import logging
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +16,12 @@ from jaxtyping import Shaped, UInt8, UInt16
 from scanseg.errors import InputError
 from scanseg.imaging.exif import ORIENTATION_TAG, as_stored, valid_orientation
 from scanseg.imaging.tiff_calibration import voxel_size
+from scanseg.imaging.tiff_file import DECODER_ERRORS, check_segments, only_series, open_tiff
 from scanseg.messages import counted
 
 if TYPE_CHECKING:
     import PIL.Image
     import tifffile
-
-DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError),
-    *(AssertionError, RuntimeError, zlib.error, struct.error),
-)
-"""Errors that pillow and tifffile raise for damaged files."""
 
 STACK_AXES = "ZIQ"
 """Letters of tifffile for the axis of a stack."""
@@ -135,29 +126,45 @@ def read_header(path: Path) -> TiffHeader:
     Raises:
         InputError: The file is damaged, holds several pictures, or has an unknown colour space.
     """
-    with _open(path) as file:
-        return _describe(path, file, _only_series(path, file))
+    with open_tiff(path) as file:
+        return _describe(path, file, only_series(path, file))
 
 
-def decode(path: Path, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
-    """Decode the pixels of a TIFF file.
+def read_samples(
+    path: Path, *, check: Callable[[TiffHeader], None] | None
+) -> tuple[TiffHeader, Shaped[np.ndarray, "..."]]:
+    """Read the description and the pixels of a TIFF file.
 
     Args:
         path: The file.
-        header: Its description.
+        check: Function that refuses a description before pixels are decoded. `None`: no check.
 
     Returns:
-        Samples along `header.axes`, as stored. CMYK and YCbCr become RGB along a last axis of samples.
+        The description, and the samples along `TiffHeader.axes`, as stored. CMYK and YCbCr become RGB along a last
+        axis of samples.
+
+    Raises:
+        InputError: The file is damaged or incomplete, or needs imagecodecs, or memory ran out.
+    """
+    with open_tiff(path) as file:
+        series = only_series(path, file)
+        header = _describe(path, file, series)
+        if check is not None:
+            check(header)
+        check_segments(path, series)
+        return header, _decode(path, file, header)
+
+
+def _decode(path: Path, file: "tifffile.TiffFile", header: TiffHeader) -> Shaped[np.ndarray, "..."]:
+    """Decode the pixels of a TIFF file.
 
     Raises:
         InputError: The pixels are damaged, or need imagecodecs, or memory ran out.
     """
     if header.needs_colour_conversion:
-        return _decode_by_pillow(path, header)
+        return _decode_by_pillow(path, file, header)
     try:
-        import tifffile
-
-        array = tifffile.imread(path, series=header.series_number)
+        array = file.asarray(series=header.series_number)
     except MemoryError as error:
         raise InputError(
             f"{path}: not enough memory to decode it, or damaged ({error}). Close other programs or check the file."
@@ -165,7 +172,7 @@ def decode(path: Path, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
     except (*DECODER_ERRORS, ImportError) as error:
         needs_codec = isinstance(error, ImportError) or "imagecodecs" in str(error)
         if needs_codec and importlib.util.find_spec("imagecodecs") is None:
-            return _decode_by_pillow(path, header)
+            return _decode_by_pillow(path, file, header)
         raise _damaged(path, header) from error
     if np.iscomplexobj(array):
         raise InputError(
@@ -186,45 +193,6 @@ def apply_palette(
     """
     colours = palette if palette.max(initial=0) < 256 else palette >> 8
     return np.take(colours.astype(np.uint8), indices.astype(np.uint16, copy=False), axis=1)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator["tifffile.TiffFile"]:
-    """Open a TIFF file.
-
-    Every error of the block and of tifffile becomes an `InputError` that names the file.
-    """
-    import tifffile
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # keeps its warnings off the terminal
-    try:
-        with tifffile.TiffFile(path) as file:
-            yield file
-    except (*DECODER_ERRORS, tifffile.TiffFileError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: expected a TIFF file, got a damaged one or another format. Save it again."
-        ) from error
-
-
-def _only_series(path: Path, file: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
-    """Return the pages of the picture or stack.
-
-    Thumbnails, masks and lower levels of a pyramid are left out.
-
-    Raises:
-        InputError: The file holds several pictures.
-    """
-    whole = [series for series in file.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
-    found = whole or list(file.series)
-    if len(found) != 1:
-        shapes = ", ".join(f"{series.axes} {series.shape}" for series in found[:3])
-        raise InputError(
-            f"{path}: expected one picture or stack, got {len(found)} pictures of different sizes ({shapes}). Save one "
-            "per file."
-        )
-    return found[0]
 
 
 def _describe(path: Path, file: "tifffile.TiffFile", series: "tifffile.TiffPageSeries") -> TiffHeader:
@@ -291,15 +259,14 @@ def _is_by_tifffile(file: "tifffile.TiffFile") -> bool:
     return bool(file.is_shaped) or str(software).startswith("tifffile")
 
 
-def _decode_by_pillow(path: Path, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
+def _decode_by_pillow(path: Path, file: "tifffile.TiffFile", header: TiffHeader) -> Shaped[np.ndarray, "..."]:
     """Decode pages by pillow into the stored values of the samples.
 
     Raises:
         InputError: Pillow does not keep the values of such files, or the pixels are damaged.
     """
     _check_pillow_keeps(path, header)
-    with _open(path) as file:
-        numbers = [int(page.index) for page in file.series[header.series_number].pages if page is not None]
+    numbers = [int(page.index) for page in file.series[header.series_number].pages if page is not None]
     try:
         import PIL.Image
 

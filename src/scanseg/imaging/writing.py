@@ -3,7 +3,6 @@
 Files are complete: an interrupted write leaves the old file.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +10,15 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from scanseg.errors import InputError, reason_of
-from scanseg.files import write_text, written_whole
+from scanseg.files import written_whole
+from scanseg.imaging.companion import write_companion_spacing
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
 from scanseg.imaging.nifti import write_nifti
-from scanseg.imaging.raster import companion_path, write_pillow, write_tiff
+from scanseg.imaging.pictures import write_pillow
+from scanseg.imaging.raster import write_tiff
 from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
 from scanseg.messages import counted
 
@@ -29,8 +30,8 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
     """Write a label map as uint8 on the grid of an image.
 
     The file appears under its name when it is complete. An existing file is replaced. A spacing other than 1 goes
-    into a JSON file beside a TIFF file. PNG and BMP files hold no spacing. For a picture with an orientation tag,
-    PNG and TIFF files hold the pixels in the order of the picture, and its tag.
+    into a JSON file beside a TIFF file, and an existing JSON file gets any spacing. PNG and BMP files hold no spacing.
+    For a picture with an orientation tag, PNG and TIFF files hold the pixels in the order of the picture, and its tag.
 
     Args:
         path: The file. Its ending selects the format.
@@ -150,8 +151,7 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
     if decoder in MEDICAL_DECODERS:
         _write_medical(path, numbers, like)
     elif decoder == "tiff":
-        if any(spacing != 1 for spacing in like.spacing):
-            write_text(companion_path(path), json.dumps({"spacing": like.spacing}) + "\n")
+        write_companion_spacing(path, like.spacing)
         _write(path, lambda target: write_tiff(target, numbers, **_tag_of(like)))
     elif numbers.ndim == 2:
         _write(path, lambda target: write_pillow(target, numbers, **_tag_of(like)))
