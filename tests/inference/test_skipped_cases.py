@@ -56,6 +56,25 @@ def test_a_changed_image_is_predicted_again(make_predictor, predicted, rng, age)
     assert [case.skipped for case in again.cases] == [True] * 3
 
 
+def test_changed_voxels_of_a_header_are_predicted_again(make_predictor, tmp_path, rng):
+    images, output = tmp_path / "images", tmp_path / "out"
+    predictor = make_predictor(dataset={"file_ending": ".nrrd"})
+    for case in ("a", "b"):
+        write_labels(images / f"{case}_0000.nrrd", np.zeros((5, 6, 7), np.uint8))
+        header, _, _ = (images / f"{case}_0000.nrrd").read_bytes().partition(b"\n\n")
+        header = (
+            header.replace(b"encoding: gzip", b"encoding: raw") + b"\ndata file: %s.raw\n" % case.encode()
+        )
+        (images / f"{case}_0000.nrrd").write_bytes(header)
+        (images / f"{case}.raw").write_bytes(bytes(5 * 6 * 7))
+    predictor.predict_folder(images, output)
+    array = rng.integers(0, 2, (5, 6, 7)).astype(np.uint8)
+    (images / "b.raw").write_bytes(array.tobytes())
+    record = predictor.predict_folder(images, output, skip_existing=True)
+    assert [case.skipped for case in record.cases] == [True, False]
+    np.testing.assert_array_equal(read_label_map(output / "b.nrrd").array[0], array)
+
+
 def test_a_changed_image_stays_changed_after_an_interrupted_run(make_predictor, predicted, rng):
     """The record of the interrupted run keeps the entries of the skipped cases."""
     images, output = predicted

@@ -6,7 +6,9 @@ import textwrap
 
 import numpy as np
 import pytest
+import tifffile
 
+from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.raw import open_dataset
 from scanseg.dataset.splits import find_splits
 from scanseg.errors import InputError
@@ -18,6 +20,7 @@ from scanseg.preprocessing.store_building import build_store
 from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
 from scanseg.specs import DatasetSpec, NoNormalization, PreprocessingSpec, Splits, ZScoreNormalization
+from tests.factories import write_dataset, write_description
 
 SPEC = PreprocessingSpec(normalizations=(ZScoreNormalization(),), spacing=(3.0, 0.4, 0.6))
 
@@ -200,6 +203,45 @@ def test_changed_sources_are_preprocessed_again_and_removed_ones_go(
     assert [stored.case for stored in store.index.cases] == ["case_0", "case_1"]
     assert store.case("case_1").label_values == (1,)
     assert not (tmp_path / "store/cases/case_2").exists()
+
+
+def test_changed_voxels_of_a_header_are_preprocessed_again(build, tmp_path, rng):
+    folder = tmp_path / "data"
+    cases = {
+        f"case_{n}": (rng.normal(size=(5, 8, 9)).astype(np.float32), np.ones((5, 8, 9), np.uint8))
+        for n in (0, 1)
+    }
+    write_dataset(folder, cases, labels={"background": 0, "a": 1}, file_ending=".mhd")
+    first = compute_dataset_digest(open_dataset(folder))
+    build(open_dataset(folder))
+    voxels = folder / "labelsTr/case_1.raw"
+    voxels.write_bytes(bytes(voxels.stat().st_size))
+    updates = []
+    store = build(open_dataset(folder), progress=updates.append)
+    assert [update.detail for update in updates] == ["", "case_1"]
+    assert store.case("case_1").label_values == (0,)
+    voxels.write_bytes(b"")
+    assert compute_dataset_digest(open_dataset(folder)) != first
+    voxels.unlink()
+    with pytest.raises(InputError, match="case case_1: "):
+        build(open_dataset(folder))
+
+
+def test_a_changed_spacing_of_a_tiff_file_is_preprocessed_again(build, tmp_path, rng):
+    folder, labels = tmp_path / "data", {"background": 0, "a": 1}
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for name in ("imagesTr/a_0001_0000", "imagesTr/a_0002_0000", "labelsTr/a_0001", "labelsTr/a_0002"):
+        tifffile.imwrite(folder / f"{name}.tif", rng.integers(0, 2, (5, 8, 9)).astype(np.uint8))
+    write_description(folder, labels=labels, file_ending=".tif")
+    build(open_dataset(folder))
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name / "a_0002.json").write_text('{"spacing": [3.0, 0.4, 0.6]}')
+    updates = []
+    store = build(open_dataset(folder), progress=updates.append)
+    assert [update.detail for update in updates] == ["", "a_0002"]
+    assert store.case("a_0002").geometry.source_spacing == (3.0, 0.4, 0.6)
+    assert store.case("a_0001").geometry.source_spacing == (1.0, 1.0, 1.0)
 
 
 def test_new_folds_replace_those_of_the_index(make_dataset, build, tmp_path):

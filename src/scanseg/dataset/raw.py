@@ -18,7 +18,7 @@ from scanseg.dataset.naming import (
     split_channel,
 )
 from scanseg.errors import InputError, refuse_faults
-from scanseg.imaging import LOSSY_ENDINGS, Image, compare_geometry, read_image, read_label_map
+from scanseg.imaging import LOSSY_ENDINGS, Image, compare_geometry, files_of, read_image, read_label_map
 from scanseg.imaging import file_ending as known_ending
 from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec
@@ -51,6 +51,12 @@ class RawCase:
         if fault is not None:
             raise InputError(fault)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that decide the values of the case: those of `images` and `label_map`, see `imaging.files_of`."""
+        images = (file for image in self.images for file in files_of(image))
+        return (*images, *(files_of(self.label_map, is_label_map=True) if self.label_map else ()))
+
 
 @dataclass(frozen=True)
 class RawDataset:
@@ -67,8 +73,9 @@ class RawDataset:
 
     @property
     def image_bytes(self) -> int:
-        """Size in bytes of all image files of the training cases."""
-        return sum(image.stat().st_size for case in self.cases for image in case.images)
+        """Size in bytes of all image files of the training cases, with the voxels of headers."""
+        files = (file for case in self.cases for image in case.images for file in files_of(image))
+        return sum(file.stat().st_size for file in files)
 
 
 def open_dataset(path: Path) -> RawDataset:

@@ -137,9 +137,9 @@ def predict_folder(
 
 
 def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
-    """Return sizes and dates of the images, or `None` without them."""
+    """Return sizes and dates of the files of the images, or `None` without them."""
     try:
-        return tuple(map(SourceFile.of, outputs.case.images))
+        return tuple(map(SourceFile.of, outputs.case.files))
     except OSError:
         return None
 

@@ -196,8 +196,7 @@ def _read_record(folder: Path, case: RawCase, spec: DatasetSpec) -> StoredCase |
 
 def _describe_sources(case: RawCase) -> tuple[SourceFile, ...]:
     """Return the name, size and date of the files of a case."""
-    files = (*case.images, case.label_map) if case.label_map else case.images
-    return tuple(SourceFile.of(file) for file in files)
+    return tuple(map(SourceFile.of, case.files))
 
 
 def _store_case(
