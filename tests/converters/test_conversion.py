@@ -1,6 +1,7 @@
 """Properties of the conversions of all data sets."""
 
 import errno
+import gzip
 import json
 import sys
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from scanseg.converters import NAMED_DATASETS, convert_dataset
+from scanseg.converters.arrays import read_hdf5, read_npz
 from scanseg.converters.published import published_split
 from scanseg.converters.sources import note_unused
 from scanseg.errors import InputError, UsageError
+from scanseg.imaging import read_label_map
 from scanseg.runtime import RunContext
 
 from . import forms
@@ -150,3 +153,137 @@ def test_content_that_is_not_converted_is_noted(tmp_path, name):
     (note,) = note_unused(folder, lambda path: path.suffix == ".png")
     assert note == f"1 entry of images is left out: {name}"
     assert note_unused(tmp_path / "absent", lambda path: False) == ()
+
+
+# arrays
+
+
+def write_npz(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def write_npy(path):
+    with path.open("wb") as stream:
+        np.save(stream, ARRAY)
+
+
+def damage(path, *, first):
+    """Change the compressed bytes of an archive."""
+    content = bytearray(path.read_bytes())
+    content[first : first + 30] = bytes(30)
+    path.write_bytes(content)
+
+
+def rename_compression(path):
+    """Give the members of an archive a compression that Python does not know."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"-\0\0\0\x08\0", b"-\0\0\0\x13\0"))
+
+
+ARRAY = np.random.default_rng(0).random((9, 10))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: damage(write_npz(path, image=ARRAY), first=200), "damaged or pickled"),
+        (lambda path: rename_compression(write_npz(path, image=ARRAY)), "damaged or pickled"),
+        (
+            lambda path: path.write_bytes(write_npz(path, image=ARRAY).read_bytes()[:300]),
+            "damaged or pickled",
+        ),
+        (lambda path: path.write_bytes(b""), "damaged or pickled"),
+        (lambda path: np.savez(path, image=np.array([{}], dtype=object)), "damaged or pickled"),
+        (
+            write_npy,
+            "expected an .npz file of several arrays, got one array",
+        ),
+        (lambda path: write_npz(path, img=ARRAY), "expected arrays image, got img"),
+        (lambda path: write_npz(path, image=np.array(["a"])), "expected real numbers in image, got <U1"),
+        (lambda path: write_npz(path, image=ARRAY * 1j), "expected real numbers in image, got complex128"),
+    ],
+)
+def test_unusable_archives_have_a_clear_message(tmp_path, write, words):
+    path = tmp_path / "a.npz"
+    write(path)
+    with pytest.raises(InputError, match=rf"a\.npz: .*{words}"):
+        read_npz(path, ("image",))
+
+
+def test_unusable_hdf5_files_have_a_clear_message(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["image"] = ARRAY
+        file.create_group("label")
+        file["text"] = "abc"
+        file["link"] = h5py.SoftLink("/nothing")
+    np.testing.assert_array_equal(read_hdf5(path, ("image",))[0], ARRAY)
+    for name, words in (
+        ("label", "expected arrays, got groups label"),
+        ("text", "expected real numbers in text"),
+        ("link", "no HDF5 file, or damaged"),
+        ("other", "expected arrays other, got image, label, link, text"),
+    ):
+        with pytest.raises(InputError, match=rf"a\.h5: {words}"):
+            read_hdf5(path, ("image", name))
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"a\.h5: no HDF5 file, or damaged"):
+        read_hdf5(path, ("image",))
+
+
+def test_warnings_about_files_become_notes(tmp_path):
+    """A lost position of a source is as important as that of a training case."""
+    source = tmp_path / "source"
+    labels = forms.labels_of(range(3))
+    for case in ("a", "b"):
+        image, label_map = source / f"imagesTr/{case}_0000.nii.gz", source / f"labelsTr/{case}.nii.gz"
+        forms.write_pair(image, label_map, labels)
+        if case == "b":
+            for path in (image, label_map):
+                content = bytearray(gzip.decompress(path.read_bytes()))
+                content[252:256] = bytes(4)  # qform_code and sform_code
+                path.write_bytes(gzip.compress(bytes(content)))
+    forms.describe(
+        source,
+        channel_names={"0": "MRI"},
+        labels={"background": 0, "one": 1, "two": 2},
+        numTraining=2,
+        file_ending=".nii.gz",
+    )
+    result, _ = convert("msd", source, tmp_path / "out")
+    words = "expected a position in the header, got none"
+    found = [note for note in result.notes if words in note]
+    assert [note.split(": ")[:2] for note in found] == [
+        ["case b", str(source / "imagesTr/b_0000.nii.gz")],
+        ["case b", str(source / "labelsTr/b.nii.gz")],
+    ]
+    assert json.loads((tmp_path / "out/conversion.json").read_text())["notes"] == list(result.notes)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_labelled_test_cases_of_pictures(tmp_path, ending):
+    """Label maps of JPEG images are PNG files."""
+    source = tmp_path / "source"
+    inside = np.zeros((20, 24), bool)
+    inside[3:9] = True
+    for part, case in (("Tr", "a"), ("Ts", "b")):
+        forms.picture(source / f"images{part}/{case}_0000{ending}")
+        forms.mask(source / f"labels{part}/{case}.png", inside, value=1)
+    (source / "labelsTs/notes.txt").touch()
+    forms.describe(
+        source,
+        channel_names={"0": "R", "1": "G", "2": "B"},
+        labels={"background": 0, "one": 1},
+        numTraining=1,
+        file_ending=ending,
+    )
+    result, _ = convert("msd", source, tmp_path / "out")
+    assert result.num_cases == {"train": 1, "test": 1}
+    assert "1 entry of labelsTs is left out: notes.txt" in result.notes
+    np.testing.assert_array_equal(read_label_map(tmp_path / "out/labelsTs/b.png").array[0], inside)
+    (source / "labelsTs/b.png").rename(source / "labelsTs/c.png")
+    message = refused("msd", source, tmp_path / "again")
+    assert "case b: no label map labelsTs/b.png" in message
+    assert "case c: label map c.png without an image in imagesTs" in message

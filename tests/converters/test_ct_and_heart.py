@@ -170,6 +170,8 @@ def test_acdc_of_mtunet(tmp_path):
     np.testing.assert_allclose(read_image(dataset.cases[0].images).array[0], volume, rtol=1e-6)
     (root / "train" / "case_001_sliceED_1.npz").unlink()
     assert "case 001 ED: slices 1 are missing" in refused("acdc", tmp_path / "source", tmp_path / "again")
+    (root / "train" / "case_001_sliceED_0.npz").unlink()
+    assert "case 001 ED: slices 0, 1 are missing" in refused("acdc", tmp_path / "source", tmp_path / "again")
 
 
 def test_acdc_in_the_raw_layout(shared_data, tmp_path):

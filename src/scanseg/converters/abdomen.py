@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from scanseg.converters.labels import renumber
+from scanseg.converters.pairing import read_pair
 from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
 from scanseg.imaging import read_image, read_label_map
 
@@ -111,7 +112,7 @@ def find_flare(source: Path) -> Found | None:
             continue
         label_map = root / "labels" / f"{match['case']}.nii.gz"
         if label_map.is_file():
-            cases.append(SourceCase(match["case"], "train", partial(_read_pair, image, label_map)))
+            cases.append(SourceCase(match["case"], "train", partial(read_pair, image, label_map)))
         else:
             faults.append(f"{image.name}: no label map labels/{label_map.name}")
     if not cases and not faults:
@@ -126,7 +127,3 @@ def find_flare(source: Path) -> Found | None:
 
 def _read_amos(image: Path, label_map: Path) -> Sample:
     return Sample(read_image(image), renumber(read_label_map(label_map), _AMOS_VALUES, path=label_map))
-
-
-def _read_pair(image: Path, label_map: Path) -> Sample:
-    return Sample(read_image(image), read_label_map(label_map))

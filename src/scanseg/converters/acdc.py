@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from scanseg.converters.arrays import read_npz, stack_slices, unplaced_image
+from scanseg.converters.arrays import find_missing_slices, read_npz, stack_slices, volume_sample
+from scanseg.converters.pairing import read_pair
 from scanseg.converters.published import note_missing, published_split
 from scanseg.converters.raw_layout import find_raw
 from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
-from scanseg.errors import InputError
-from scanseg.imaging import read_image, read_label_map
 from scanseg.messages import counted
 from scanseg.specs import DatasetSpec
 
@@ -53,7 +50,7 @@ def find_official(source: Path) -> Found | None:
             stem, ending = image.name.split(".", 1)
             label_map = image.with_name(f"{stem}_gt.{ending}")
             if label_map.is_file():
-                cases.append(SourceCase(stem, split[patient], partial(_read_frame, image, label_map)))
+                cases.append(SourceCase(stem, split[patient], partial(read_pair, image, label_map)))
             else:
                 faults.append(f"{folder.name}: no {label_map.name} beside {image.name}")
     others = note_unused(root, lambda path: path.is_file() or bool(_PATIENT_FOLDER.fullmatch(path.name)))
@@ -63,7 +60,7 @@ def find_official(source: Path) -> Found | None:
 def find_mtunet(source: Path) -> Found | None:
     """Find the cases in MT-UNet's layout.
 
-    Slices are `train/case_NNN_sliceED_S.npz` and `valid/case_NNN_sliceED_S.npz`, volumes
+    Slices are `train/case_NNN_sliceED_S.npz` and `valid/case_NNN_sliceED_S.npz`, numbered from 0. Volumes are
     `test/case_NNN_volume_ED.npz`.
     """
     root = first_folder(source, (".", "ACDC", "data/ACDC"), ("train", "valid", "test"))
@@ -89,7 +86,7 @@ def find_mtunet(source: Path) -> Found | None:
     faults = [
         f"case {patient} {phase}: slices {', '.join(map(str, missing))} are missing"
         for (patient, phase), numbers in sorted(slices.items())
-        if (missing := sorted(set(range(min(numbers), max(numbers) + 1)) - numbers.keys()))
+        if (missing := find_missing_slices(numbers))
     ]
     readers = {
         key: partial(_read_slices, tuple(files[n] for n in sorted(files))) for key, files in slices.items()
@@ -148,26 +145,11 @@ def _notes(patients: Iterable[str], beyond: Iterable[str]) -> tuple[str, ...]:
     return notes
 
 
-def _read_frame(image: Path, label_map: Path) -> Sample:
-    return Sample(read_image(image), read_label_map(label_map))
-
-
 def _read_slices(paths: tuple[Path, ...]) -> Sample:
     """Read the slices of one case."""
-    arrays = [read_npz(path, _KEYS) for path in paths]
-    return _sample(*stack_slices([(image, label) for image, label in arrays], paths), path=paths[0])
+    return volume_sample(*stack_slices(paths, _KEYS), path=paths[0])
 
 
 def _read_volume(path: Path) -> Sample:
     """Read a test volume."""
-    return _sample(*read_npz(path, _KEYS), path=path)
-
-
-def _sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
-    if image.ndim != 3 or labels.shape != image.shape:
-        raise InputError(
-            f"{path}: expected volumes of equal shape, got img {image.shape} and label {labels.shape}."
-        )
-    if (labels != np.rint(labels)).any():
-        raise InputError(f"{path}: expected whole numbers as labels, got fractions.")
-    return Sample(unplaced_image(image.astype(np.float32)), unplaced_image(labels.astype(np.int32)))
+    return volume_sample(*read_npz(path, _KEYS), path=path)

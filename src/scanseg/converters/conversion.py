@@ -39,7 +39,7 @@ class Conversion:
     num_cases: dict[Part, int]
     """Number of cases of each part that has any."""
     notes: tuple[str, ...]
-    """Left out or changed data, one sentence each."""
+    """Left out or changed data, and warnings about files, one sentence each."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,14 @@ def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outc
         return _Outcome((f"case {case.name}: {error}",), ())
     return _Outcome(
         tuple(f"case {case.name}: {fault}" for fault in faults),
-        tuple(f"case {case.name}: {note}" for note in sample.notes),
+        tuple(f"case {case.name}: {note}" for note in (*sample.notes, *_warnings(sample))),
     )
+
+
+def _warnings(sample: Sample) -> tuple[str, ...]:
+    """Return the different warnings about the files of a case."""
+    images = (sample.image, sample.label_map, sample.instances)
+    return tuple(dict.fromkeys(warning for each in images if each is not None for warning in each.warnings))
 
 
 def _sample_faults(sample: Sample, spec: DatasetSpec) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scanseg.converters.pairing import read_pair
 from scanseg.converters.sources import Found, Part, Sample, SourceCase, note_unused, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image, read_label_map
@@ -132,7 +133,7 @@ def _read_masks(frame: Path, masks: Sequence[tuple[int, Path]]) -> Sample:
 
 def _read_typed(frame: Path, label_map: Path) -> Sample:
     """Read a frame and its label map with all instruments."""
-    return _crop(Sample(read_image(frame), read_label_map(label_map)))
+    return _crop(read_pair(frame, label_map))
 
 
 def _crop(sample: Sample) -> Sample:

@@ -1,6 +1,6 @@
 """Data sets of instances: cells (NeurIPS 2022) and nuclei (DSB 2018)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from scipy import ndimage
 
+from scanseg.converters.pairing import note_unused_files, pair_by_name
 from scanseg.converters.pictures import as_colour
 from scanseg.converters.sources import (
     Found,
@@ -20,7 +21,7 @@ from scanseg.converters.sources import (
     visible_files,
 )
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, Image, read_image, read_instance_map, read_label_map
+from scanseg.imaging import Image, read_image, read_instance_map, read_label_map
 from scanseg.messages import counted
 
 INTERIOR, BOUNDARY = 1, 2
@@ -61,10 +62,11 @@ def find_neurips(source: Path) -> Found | None:
         if part == "test" and not (root / folder / "labels").is_dir():
             notes.append(f"{folder}/labels is missing, so the test part is empty")
             continue
-        found = _pair(root / folder / "images", root / folder / "labels", suffix="_label")
-        cases += [SourceCase(name, part, read) for name, read in found[0].items()]
-        faults += [f"{folder}: {fault}" for fault in found[1]]
-        notes += _notes(root / folder / "images", root / folder / "labels")
+        folders = (root / folder / "images", root / folder / "labels")
+        readers, unpaired = pair_by_name(*folders, read=_read_numbered, noun="instances", suffix="_label")
+        cases += [SourceCase(name, part, read) for name, read in readers.items()]
+        faults += [f"{folder}: {fault}" for fault in unpaired]
+        notes += note_unused_files(*folders)
     return Found(tuple(cases), tuple(faults), tuple(notes))
 
 
@@ -86,31 +88,22 @@ def find_numbered(source: Path) -> Found | None:
         second = next((name for name in ("instances", "masks") if (folder / name).is_dir()), None)
         if second is None:
             return None
-        found = _pair(folder / "images", folder / second, suffix="")
-        cases += [SourceCase(name, part, read) for name, read in found[0].items()]
-        faults += [f"{folder.name}: {fault}" for fault in found[1]]
-        notes += _notes(folder / "images", folder / second)
+        folders = (folder / "images", folder / second)
+        readers, unpaired = pair_by_name(*folders, read=_read_numbered, noun="instances")
+        cases += [SourceCase(name, part, read) for name, read in readers.items()]
+        faults += [f"{folder.name}: {fault}" for fault in unpaired]
+        notes += note_unused_files(*folders)
     return Found(tuple(cases), tuple(faults), tuple(notes)) if cases or faults else None
 
 
 def find_volumes(source: Path) -> Found | None:
     """Find volumes `images/NAME.*` with instance maps `instances/NAME.*`."""
-    if not all((source / folder).is_dir() for folder in ("images", "instances")):
+    folders = (source / "images", source / "instances")
+    if not all(folder.is_dir() for folder in folders):
         return None
-    readers, faults = _pair(source / "images", source / "instances", suffix="", read=_read_volume)
+    readers, faults = pair_by_name(*folders, read=_read_volume, noun="instances")
     cases = tuple(SourceCase(name, "train", read) for name, read in readers.items())
-    notes = _notes(source / "images", source / "instances")
-    return Found(cases, tuple(faults), tuple(notes)) if cases or faults else None
-
-
-def _notes(*folders: Path) -> list[str]:
-    """Return notes on the content of folders that is no image file."""
-    return [note for folder in folders for note in note_unused(folder, _is_image)]
-
-
-def _is_image(path: Path) -> bool:
-    """Return whether a path is a file of a known ending."""
-    return path.is_file() and path.name.lower().endswith(tuple(DECODERS))
+    return Found(cases, tuple(faults), tuple(note_unused_files(*folders))) if cases or faults else None
 
 
 def find_bowl(source: Path) -> Found | None:
@@ -118,12 +111,9 @@ def find_bowl(source: Path) -> Found | None:
 
     Images are `ID/images/ID.png`. Each nucleus has one mask `ID/masks/*.png`.
     """
-    root = first_folder(source, ("stage1_train", "."), ("",))
-    folders = [
-        path
-        for path in sorted((root or source).iterdir())
-        if (path / "images" / f"{path.name}.png").is_file()
-    ]
+    root = source / "stage1_train"
+    root = root if root.is_dir() else source
+    folders = [path for path in sorted(root.iterdir()) if (path / "images" / f"{path.name}.png").is_file()]
     if not folders:
         return None
     cases, faults = [], []
@@ -134,42 +124,7 @@ def find_bowl(source: Path) -> Found | None:
             cases.append(SourceCase(folder.name, "train", partial(_read_masks, image, masks)))
         else:
             faults.append(f"{folder.name}: no masks in {folder.name}/masks")
-    return Found(tuple(cases), tuple(faults), note_unused(root or source, set(folders).__contains__))
-
-
-def _pair(
-    images: Path, instances: Path, *, suffix: str, read: Callable[[Path, Path], Sample] | None = None
-) -> tuple[dict[str, partial[Sample]], list[str]]:
-    """Pair the files of two folders by name.
-
-    Args:
-        images: Folder of images.
-        instances: Folder of instance maps.
-        suffix: End of the names of instance maps.
-        read: Function that reads a case from its two files. `None`: read a picture.
-
-    Returns:
-        Reader of each case by name, and the faults.
-    """
-    by_name: list[dict[str, Path]] = []
-    faults: list[str] = []
-    for folder, ending in ((images, ""), (instances, suffix)):
-        named: dict[str, Path] = {}
-        for path in visible_files(folder):
-            known = next((end for end in DECODERS if path.name.lower().endswith(end)), None)
-            if known is not None:
-                name = path.name[: -len(known)].removesuffix(ending)
-                if name in named:
-                    faults.append(f"{folder.name}: {named[name].name} and {path.name} have one name")
-                named[name] = path
-        by_name.append(named)
-    pictures, numbers = by_name
-    faults += [
-        f"{pictures[name].name}: no instances in {instances.name}" for name in pictures if name not in numbers
-    ]
-    faults += [f"{numbers[name].name}: no image in {images.name}" for name in numbers if name not in pictures]
-    both = sorted(pictures.keys() & numbers.keys())
-    return {name: partial(read or _read_numbered, pictures[name], numbers[name]) for name in both}, faults
+    return Found(tuple(cases), tuple(faults), note_unused(root, set(folders).__contains__))
 
 
 def _read_numbered(image: Path, instances: Path) -> Sample:

@@ -1,14 +1,14 @@
 """Conversion of pictures to 8-bit colour, and pictures with masks."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.sources import Found, Sample, SourceCase, first_folder, note_unused, visible_files
+from scanseg.converters.pairing import note_unused_files, pair_by_name
+from scanseg.converters.sources import Found, Sample, SourceCase, first_folder
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, Image, read_image
+from scanseg.imaging import Image, read_image
 from scanseg.messages import counted
 
 PERCENTILES = (0.5, 99.5)
@@ -63,29 +63,10 @@ def find_masks(source: Path) -> Found | None:
     root = first_folder(source, (".", "Kvasir-SEG"), ("images",))
     if root is None or not (root / "masks").is_dir():
         return None
-    faults: list[str] = []
-    images, masks = (_by_name(root / folder, faults) for folder in ("images", "masks"))
-    faults += [f"{images[name].name}: no mask in masks" for name in sorted(images.keys() - masks.keys())]
-    faults += [f"{masks[name].name}: no image in images" for name in sorted(masks.keys() - images.keys())]
-    both = sorted(images.keys() & masks.keys())
-    cases = tuple(SourceCase(name, "train", partial(_read, images[name], masks[name])) for name in both)
-    notes = (note for folder in ("images", "masks") for note in note_unused(root / folder, _is_picture))
-    return Found(cases, tuple(faults), tuple(notes))
-
-
-def _by_name(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """Return the pictures of a folder by stem, and collect faults."""
-    named: dict[str, Path] = {}
-    for path in filter(_is_picture, visible_files(folder)):
-        if path.stem in named:
-            faults.append(f"{folder.name}: {named[path.stem].name} and {path.name} have one name")
-        named[path.stem] = path
-    return named
-
-
-def _is_picture(path: Path) -> bool:
-    """Return whether a path is a file of a known ending."""
-    return path.is_file() and path.name.lower().endswith(tuple(DECODERS))
+    folders = (root / "images", root / "masks")
+    readers, faults = pair_by_name(*folders, read=_read, noun="mask")
+    cases = tuple(SourceCase(name, "train", read) for name, read in readers.items())
+    return Found(cases, tuple(faults), tuple(note_unused_files(*folders)))
 
 
 def _read(image: Path, mask: Path) -> Sample:

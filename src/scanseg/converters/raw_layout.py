@@ -10,21 +10,22 @@ from scanseg.dataset import (
     IMAGES_FOLDER,
     NNUNET_SPLITS_FILE,
     SPLITS_FILE,
+    TEST_IMAGES_FOLDER,
+    TEST_LABELS_FOLDER,
     RawCase,
     RawDataset,
-    find_cases,
     find_splits,
+    find_test_cases,
     list_unused,
     open_dataset,
 )
 from scanseg.documents import read_json
-from scanseg.errors import InputError
+from scanseg.errors import FaultsError, InputError
 from scanseg.imaging import DECODERS, MEDICAL_DECODERS, file_ending, read_image, read_label_map
 from scanseg.specs import DatasetSpec, Fold
 
 ABOUT = ("description", "reference", "licence", "license", "release")
 """Entries of `dataset.json` for human readers, which are copied."""
-TEST_IMAGES, TEST_LABELS = "imagesTs", "labelsTs"
 
 
 def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
@@ -44,11 +45,12 @@ def find_raw(source: Path, *, spec: DatasetSpec | None = None) -> Found | None:
     except InputError as error:
         return Found((), (str(error),), spec=spec)
     faults = [] if spec is None else compare_labels(dataset.spec, spec)
-    cases = [SourceCase(case.name, "train", partial(read_raw_case, case)) for case in dataset.cases]
+    read = partial(read_raw_case, num_channels=dataset.spec.num_channels)
+    cases = [SourceCase(case.name, "train", partial(read, case)) for case in dataset.cases]
     folds = _folds(dataset, faults)
-    test, notes = _test_cases(source, dataset.spec, faults)
+    test, notes = _test_cases(dataset, faults)
     notes = (*list_unused(dataset), *notes)
-    cases += [SourceCase(case.name, "test", partial(read_raw_case, case)) for case in test]
+    cases += [SourceCase(case.name, "test", partial(read, case)) for case in test]
     written = _written_spec(dataset.spec) if spec is None else None
     return Found(tuple(cases), tuple(faults), notes, spec=written, folds=folds, about=_about(source))
 
@@ -80,46 +82,34 @@ def _written_spec(spec: DatasetSpec) -> DatasetSpec:
     return spec.model_copy(update={"file_ending": ending})
 
 
-def read_raw_case(case: RawCase) -> Sample:
+def read_raw_case(case: RawCase, *, num_channels: int) -> Sample:
     """Read the image and the label map of a case.
 
     Args:
         case: A case with a label map.
+        num_channels: Number of channels of the data set, see `read_image`.
 
     Raises:
         InputError: The case has no label map, or a file cannot be read.
     """
     if case.label_map is None:
         raise InputError("no label map")
-    return Sample(read_image(case.images), read_label_map(case.label_map))
+    image = read_image(case.images, num_channels=num_channels)
+    return Sample(image, read_label_map(case.label_map))
 
 
-def _test_cases(source: Path, spec: DatasetSpec, faults: list[str]) -> tuple[list[RawCase], tuple[str, ...]]:
+def _test_cases(dataset: RawDataset, faults: list[str]) -> tuple[tuple[RawCase, ...], tuple[str, ...]]:
     """Find the labelled test cases.
 
     Faults are added to `faults`. Without a folder of test labels, a note reports that test images are left out.
     """
-    if not (source / TEST_IMAGES).is_dir():
-        return [], ()
-    if not (source / TEST_LABELS).is_dir():
-        return [], (f"{TEST_IMAGES} is left out, as {TEST_LABELS} is missing",)
-    label_maps = {path.name[: -len(spec.file_ending)] for path in (source / TEST_LABELS).iterdir()}
+    images, label_maps = dataset.path / TEST_IMAGES_FOLDER, dataset.path / TEST_LABELS_FOLDER
+    if images.is_dir() and not label_maps.is_dir():
+        return (), (f"{images.name} is left out, as {label_maps.name} is missing",)
     try:
-        images = find_cases(
-            source / TEST_IMAGES,
-            file_ending=spec.file_ending,
-            num_channels=spec.num_channels,
-            known_cases=label_maps,
-        )
+        cases = find_test_cases(dataset)
     except InputError as error:
-        faults.append(str(error))
-        return [], ()
-    cases = []
-    for case in images:
-        label_map = source / TEST_LABELS / f"{case.name}{spec.file_ending}"
-        if label_map.is_file():
-            cases.append(RawCase(case.name, case.images, label_map))
-        else:
-            faults.append(f"case {case.name}: no label map {TEST_LABELS}/{label_map.name}")
-    known = {case.label_map.name for case in cases if case.label_map is not None}
-    return cases, note_unused(source / TEST_LABELS, lambda path: path.name in known)
+        faults += error.faults if isinstance(error, FaultsError) else (str(error),)
+        return (), ()
+    known = {file.name for case in cases for file in case.files}
+    return cases, note_unused(label_maps, lambda path: path.name in known) if cases else ()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.arrays import read_hdf5, read_npz, stack_slices, unplaced_image
+from scanseg.converters.arrays import find_missing_slices, read_hdf5, stack_slices, volume_sample
 from scanseg.converters.labels import renumber
 from scanseg.converters.published import note_missing, published_split
 from scanseg.converters.sources import (
@@ -60,7 +60,7 @@ def find_transunet(source: Path) -> Found | None:
     faults = [
         f"case {case}: slices {', '.join(f'{number:03d}' for number in missing)} are missing in train_npz"
         for case, numbers in sorted(slices.items())
-        if (missing := sorted(set(range(max(numbers) + 1)) - numbers.keys()))
+        if (missing := find_missing_slices(numbers))
     ]
     for folder, part, present in (
         ("train_npz", "train", slices.keys()),
@@ -126,8 +126,7 @@ def _part(split: dict[str, Part], case: str) -> Part:
 
 def _read_slices(paths: tuple[Path, ...]) -> Sample:
     """Read the slices of one case."""
-    arrays = [read_npz(path, _KEYS) for path in paths]
-    return _sample(*stack_slices([(image, label) for image, label in arrays], paths), path=paths[0])
+    return _sample(*stack_slices(paths, _KEYS), path=paths[0])
 
 
 def _read_volume(path: Path) -> Sample:
@@ -143,16 +142,10 @@ def _sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
         labels: Label map (z, y, x).
         path: File of the arrays, for messages.
     """
-    if image.ndim != 3 or labels.shape != image.shape:
-        raise InputError(
-            f"{path}: expected volumes of equal shape, got image {image.shape} and label {labels.shape}."
-        )
     if not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
         raise InputError(f"{path}: expected intensities in [0, 1], got {image.min():g} to {image.max():g}.")
-    if (labels != np.rint(labels)).any():
-        raise InputError(f"{path}: expected whole numbers as labels, got fractions.")
     hounsfield = image.astype(np.float32) * (UPPER_HU - LOWER_HU) + LOWER_HU
-    return Sample(unplaced_image(hounsfield), unplaced_image(labels.astype(np.int32)))
+    return volume_sample(hounsfield, labels, path=path)
 
 
 def _read_btcv(image_path: Path, label_path: Path) -> Sample:

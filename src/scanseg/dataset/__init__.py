@@ -10,10 +10,13 @@ from scanseg.dataset.intensities import measure_ranges
 from scanseg.dataset.naming import FaultyCase, count_other_endings
 from scanseg.dataset.raw import (
     IMAGES_FOLDER,
+    TEST_IMAGES_FOLDER,
+    TEST_LABELS_FOLDER,
     RawCase,
     RawDataset,
     find_cases,
     find_cases_of_files,
+    find_test_cases,
     open_dataset,
     read_case,
 )
@@ -24,6 +27,8 @@ __all__ = [
     "IMAGES_FOLDER",
     "NNUNET_SPLITS_FILE",
     "SPLITS_FILE",
+    "TEST_IMAGES_FOLDER",
+    "TEST_LABELS_FOLDER",
     "CheckReport",
     "FaultyCase",
     "RawCase",
@@ -38,6 +43,7 @@ __all__ = [
     "find_cases_of_files",
     "find_name_fault",
     "find_splits",
+    "find_test_cases",
     "list_unused",
     "measure_ranges",
     "open_dataset",

@@ -26,6 +26,7 @@ from scanseg.specs import DatasetSpec
 IMAGES_FOLDER = "imagesTr"
 TEST_IMAGES_FOLDER = "imagesTs"
 LABELS_FOLDER = "labelsTr"
+TEST_LABELS_FOLDER = "labelsTs"
 LABEL_ENDING_OF_LOSSY = ".png"
 """Ending of the label maps of JPEG images."""
 
@@ -92,7 +93,8 @@ def open_dataset(path: Path) -> RawDataset:
         raise InputError(f"{path}: no such folder. Name the folder with {DESCRIPTION_FILE}.")
     described = read_description(path)
     spec, cases_listed = described.spec, described.listed
-    cases, faults = _check_listed(path, cases_listed) if cases_listed else _pair_files(path, spec)
+    folders = (path / IMAGES_FOLDER, path / LABELS_FOLDER)
+    cases, faults = _check_listed(path, cases_listed) if cases_listed else _pair_files(*folders, spec=spec)
     refuse_faults(path, faults)
     return RawDataset(
         path=path,
@@ -101,6 +103,26 @@ def open_dataset(path: Path) -> RawDataset:
         num_described=described.num_training,
         warnings=(*_left_out(path, spec, cases if cases_listed else None), *_warn_of_names(cases)),
     )
+
+
+def find_test_cases(dataset: RawDataset) -> tuple[RawCase, ...]:
+    """Find the labelled test cases of a data set.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        The cases of `imagesTs` and `labelsTs`, sorted by name. Empty if a folder is missing.
+
+    Raises:
+        InputError: Channels or label maps are missing, or label maps have no image. The message lists all faults.
+    """
+    folders = (dataset.path / TEST_IMAGES_FOLDER, dataset.path / TEST_LABELS_FOLDER)
+    if not all(folder.is_dir() for folder in folders):
+        return ()
+    cases, faults = _pair_files(*folders, spec=dataset.spec)
+    refuse_faults(dataset.path, faults)
+    return tuple(cases)
 
 
 def _left_out(path: Path, spec: DatasetSpec, cases: Sequence[RawCase] | None) -> list[str]:
@@ -288,11 +310,13 @@ def _check_listed(path: Path, cases: tuple[ListedCase, ...]) -> tuple[list[RawCa
     return [RawCase(case.name, case.images, case.label_map) for case in usable], faults
 
 
-def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
+def _pair_files(
+    image_folder: Path, label_folder: Path, *, spec: DatasetSpec
+) -> tuple[list[RawCase], list[str]]:
     """Pair images and label maps by file name, and return faults."""
     label_ending = _label_ending(spec)
-    images, image_faults = _list_or_fault(path / IMAGES_FOLDER, spec.file_ending)
-    label_files, label_faults = _list_or_fault(path / LABELS_FOLDER, label_ending)
+    images, image_faults = _list_or_fault(image_folder, spec.file_ending)
+    label_files, label_faults = _list_or_fault(label_folder, label_ending)
     if image_faults or label_faults:
         return [], image_faults + label_faults
     label_maps = {file.name[: -len(label_ending)]: file for file in label_files}
@@ -301,17 +325,17 @@ def _pair_files(path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]
     )
     faults = grouped.all_faults
     seen = {split_channel(file, spec.file_ending)[0] for file in images} | grouped.cases.keys()
-    other_labels = _of_other_endings(path / LABELS_FOLDER, file_ending=label_ending)
+    other_labels = _of_other_endings(label_folder, file_ending=label_ending)
     for name in grouped.cases.keys() - label_maps.keys():
         similar = f", as {other_labels[name]} does not end in {label_ending}" if name in other_labels else ""
         faults.append(
-            f"case {name}: no label map {LABELS_FOLDER}/{name}{label_ending}{similar}. Add it, or move the image."
+            f"case {name}: no label map {label_folder.name}/{name}{label_ending}{similar}. Add it, or move the image."
         )
-    others = _of_other_endings(path / IMAGES_FOLDER, file_ending=spec.file_ending)
+    others = _of_other_endings(image_folder, file_ending=spec.file_ending)
     for name in label_maps.keys() - seen:
         similar = f", as {others[name]} does not end in {spec.file_ending}" if name in others else ""
         faults.append(
-            f"case {name}: label map {label_maps[name].name} without an image in {IMAGES_FOLDER}{similar}"
+            f"case {name}: label map {label_maps[name].name} without an image in {image_folder.name}{similar}"
         )
     cases = [
         RawCase(name, files, label_maps[name]) for name, files in grouped.cases.items() if name in label_maps

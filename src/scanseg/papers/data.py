@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scanseg.converters import compute_source_digest, convert_dataset, find_dataset
-from scanseg.dataset import RawCase, RawDataset, find_cases, find_splits, open_dataset
+from scanseg.dataset import RawDataset, find_splits, find_test_cases, open_dataset
 from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.files import written_whole
@@ -14,7 +14,6 @@ from scanseg.runtime import RunContext, choose_workers
 from scanseg.specs import Fold, Paper, Plan, Protocol, Splits
 
 _RECORD = "conversion.json"
-_TEST_IMAGES, _TEST_LABELS = "imagesTs", "labelsTs"
 _INSTANCES = ("instancesTr", "instancesTs")
 _QUICK_TRAIN, _QUICK_VALIDATION, _QUICK_SCORED = 8, 4, 6
 """Largest numbers of cases of a quick run."""
@@ -88,7 +87,7 @@ def divide(dataset: Path, *, paper: Paper, protocol: Protocol) -> ProtocolData:
         protocol: The protocol.
     """
     raw = open_dataset(dataset)
-    test = _test_cases(raw)
+    test = find_test_cases(raw)
     splits = find_splits(raw)
     first = splits.folds[0]
     counts = _record(dataset).get("cases", {})
@@ -181,20 +180,6 @@ def store_instances(data: ProtocolData, folder: Path) -> None:
             )
         with written_whole(folder / f"{case}.b2nd") as temporary:
             write_array(temporary, read_instance_map(found[0]).array[0])
-
-
-def _test_cases(raw: RawDataset) -> tuple[RawCase, ...]:
-    """Return the test cases that have label maps."""
-    if not (raw.path / _TEST_IMAGES).is_dir() or not (raw.path / _TEST_LABELS).is_dir():
-        return ()
-    ending, labels = raw.spec.file_ending, raw.path / _TEST_LABELS
-    cases = find_cases(
-        raw.path / _TEST_IMAGES,
-        file_ending=ending,
-        num_channels=raw.spec.num_channels,
-        known_cases={path.name[: -len(ending)] for path in labels.iterdir()},
-    )
-    return tuple(replace(case, label_map=labels / f"{case.name}{ending}") for case in cases)
 
 
 def _record(folder: Path) -> dict[str, object]:
