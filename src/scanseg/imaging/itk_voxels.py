@@ -124,21 +124,7 @@ def _check_stream(fields: ItkFields, file: Path, *, begin: int, expected: int) -
     Raises:
         InputError: The data is damaged or incomplete.
     """
-    num_bytes = file.stat().st_size
-    length = num_bytes - begin
-    stated = fields.values.get("CompressedDataSize", "")
-    if not fields.is_nrrd and stated.isdecimal() and int(stated):
-        length = int(stated)
-    elif not fields.is_nrrd and file == fields.path:
-        raise InputError(
-            f"{file}: expected the size of the compressed data in CompressedDataSize, got {stated or 'none'}. Save the "
-            "image again."
-        )
-    if length > num_bytes - begin:
-        raise InputError(
-            f"{file}: truncated: expected {length} bytes of compressed data by CompressedDataSize, got "
-            f"{num_bytes - begin}. Copy or download it again."
-        )
+    length = _compressed_bytes(fields, file, begin=begin)
     try:
         with file.open("rb") as stream:
             stream.seek(begin)
@@ -159,7 +145,31 @@ def _check_stream(fields: ItkFields, file: Path, *, begin: int, expected: int) -
             f"{file}: truncated: expected a checksum after the compressed data, got the end of the data. Copy or "
             "download it again."
         )
-    return count - expected + num_bytes - begin - used
+    return count - expected + file.stat().st_size - begin - used
+
+
+def _compressed_bytes(fields: ItkFields, file: Path, *, begin: int) -> int:
+    """Return the number of compressed bytes of a file.
+
+    Raises:
+        InputError: A MetaImage header does not state it, or the file is shorter.
+    """
+    available = file.stat().st_size - begin
+    if fields.is_nrrd:
+        return available
+    stated = fields.values.get("CompressedDataSize", "")
+    length = int(stated) if stated.isdecimal() else 0
+    if not length and file == fields.path:
+        raise InputError(
+            f"{file}: expected the size of the compressed data in CompressedDataSize, got {stated or 'none'}. Save the "
+            "image again."
+        )
+    if length > available:
+        raise InputError(
+            f"{file}: truncated: expected {length} bytes of compressed data by CompressedDataSize, got {available}. "
+            "Copy or download it again."
+        )
+    return length or available
 
 
 def _inflate(stream: BinaryIO, length: int, *, most: int, fields: ItkFields) -> tuple[int, bool, int]:
