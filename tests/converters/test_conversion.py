@@ -233,33 +233,46 @@ def test_unusable_hdf5_files_have_a_clear_message(tmp_path):
         read_hdf5(path, ("image",))
 
 
-def test_warnings_about_files_become_notes(tmp_path):
-    """A lost position of a source is as important as that of a training case."""
-    source = tmp_path / "source"
-    labels = forms.labels_of(range(3))
-    for case in ("a", "b"):
+def write_without_position(source, *, sound, lost):
+    """Write volumes, some of them without a position in the headers of image and label map."""
+    for case in (*sound, *lost):
         image, label_map = source / f"imagesTr/{case}_0000.nii.gz", source / f"labelsTr/{case}.nii.gz"
-        forms.write_pair(image, label_map, labels)
-        if case == "b":
-            for path in (image, label_map):
-                content = bytearray(gzip.decompress(path.read_bytes()))
-                content[252:256] = bytes(4)  # qform_code and sform_code
-                path.write_bytes(gzip.compress(bytes(content)))
+        forms.write_pair(image, label_map, forms.labels_of(range(3)))
+        for path in (image, label_map) if case in lost else ():
+            content = bytearray(gzip.decompress(path.read_bytes()))
+            content[252:256] = bytes(4)  # qform_code and sform_code
+            path.write_bytes(gzip.compress(bytes(content)))
     forms.describe(
         source,
         channel_names={"0": "MRI"},
         labels={"background": 0, "one": 1, "two": 2},
-        numTraining=2,
+        numTraining=len(sound) + len(lost),
         file_ending=".nii.gz",
     )
-    result, _ = convert("msd", source, tmp_path / "out")
+
+
+def test_warnings_about_files_become_notes(tmp_path):
+    """A lost position of a source is as important as that of a training case."""
+    write_without_position(tmp_path / "source", sound=["a"], lost=["b"])
+    result, _ = convert("msd", tmp_path / "source", tmp_path / "out")
     words = "expected a position in the header, got none"
     found = [note for note in result.notes if words in note]
     assert [note.split(": ")[:2] for note in found] == [
-        ["case b", str(source / "imagesTr/b_0000.nii.gz")],
-        ["case b", str(source / "labelsTr/b.nii.gz")],
+        ["case b", "imagesTr/b_0000.nii.gz"],
+        ["case b", "labelsTr/b.nii.gz"],
     ]
     assert json.loads((tmp_path / "out/conversion.json").read_text())["notes"] == list(result.notes)
+
+
+def test_the_first_notes_are_printed_and_all_are_recorded(command, tmp_path):
+    write_without_position(tmp_path / "source", sound=[], lost=[f"c{number:02d}" for number in range(12)])
+    outcome = command(
+        "data", "convert", "msd", tmp_path / "source", "-o", tmp_path / "out", "--num-workers", "0"
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.count("note: case c") == 20
+    assert "and 4 more" in outcome.stdout
+    assert len(json.loads((tmp_path / "out/conversion.json").read_text())["notes"]) == 24
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png"])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder
-from scanseg.messages import counted
+from scanseg.messages import counted, first_lines
 from scanseg.progress_display import show_progress
 
 
@@ -45,8 +45,8 @@ def convert(
         result = api.convert(
             name, source, output, test_fraction=test_fraction, num_workers=num_workers, progress=progress
         )
-    for note in result.notes:
-        print_line(f"note: {note}")
+    for line in first_lines([f"note: {note}" for note in result.notes]):
+        print_line(line)
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
     print_line(f"{result.folder}: {result.dataset}, {counts}; from {result.layout}")
 

@@ -5,6 +5,7 @@ A conversion writes the whole data set, or no file.
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ class Conversion:
     num_cases: dict[Part, int]
     """Number of cases of each part that has any."""
     notes: tuple[str, ...]
-    """Left out or changed data, and warnings about files, one sentence each."""
+    """Left out or changed data, and warnings about files, one sentence each. Paths are relative to the source."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def convert_dataset(
         if not cases and not faults:
             faults.append("no cases")
         refuse_faults(source, faults)
-        notes = (*found.notes, *drawn, *(note for outcome in outcomes for note in outcome.notes))
+        of_cases = (note for outcome in outcomes for note in outcome.notes)
+        notes = (*found.notes, *drawn, *(note.replace(f"{source}{os.sep}", "") for note in of_cases))
         counts = Counter(case.part for case in cases)
         result = Conversion(
             named.name,

@@ -10,6 +10,7 @@ from statistics import mean, stdev
 
 from scanseg.evaluation import METRIC_RULES
 from scanseg.files import write_text
+from scanseg.messages import first_lines
 from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.papers.experiments import Experiment, published_results, results_of
 from scanseg.papers.scoring import Scoring
@@ -177,7 +178,7 @@ def table_notes(table: Reproduction) -> list[str]:
     if table.encoder:
         lines.append(f"Encoder of MSVM-UNet: {table.encoder}.")
     lines += [f"{row.method} ({row.origin}): {row.note}." for row in table.rows if row.note]
-    lines += [f"Data: {note}." for note in table.notes]
+    lines += first_lines([f"Data: {note.rstrip('.')}." for note in table.notes])
     if table.missing:
         lines.append(f"Still missing: {', '.join(table.missing)}.")
     return lines
