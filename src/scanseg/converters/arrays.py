@@ -126,7 +126,7 @@ def find_missing_slices(numbers: Collection[int]) -> list[int]:
 
 
 def volume_sample(image: np.ndarray, labels: np.ndarray, *, path: Path) -> Sample:
-    """Return a volume and its label map as a sample of spacing 1.
+    """Return a volume and its labels with a spacing of 1.
 
     Args:
         image: Intensities (z, y, x).

@@ -63,7 +63,7 @@ def read_pair(image: Path, label_map: Path) -> Sample:
 
 
 def _by_name(folder: Path, faults: list[str], *, suffix: str = "") -> dict[str, Path]:
-    """Return the images of a folder by their names without ending and suffix, and collect faults."""
+    """Return the images of a folder by name, and collect faults."""
     named: dict[str, Path] = {}
     for path in filter(_is_image, visible_files(folder)):
         ending = next(ending for ending in DECODERS if path.name.lower().endswith(ending))

@@ -54,7 +54,7 @@ class RawCase:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files that decide the values of the case: those of `images` and `label_map`, see `imaging.files_of`."""
+        """All files of the case, see `imaging.files_of`."""
         images = (file for image in self.images for file in files_of(image))
         return (*images, *(files_of(self.label_map, is_label_map=True) if self.label_map else ()))
 
@@ -74,7 +74,7 @@ class RawDataset:
 
     @property
     def image_bytes(self) -> int:
-        """Size in bytes of all image files of the training cases, with the voxels of headers."""
+        """Size in bytes of all image files of training cases."""
         files = (file for case in self.cases for image in case.images for file in files_of(image))
         return sum(file.stat().st_size for file in files)
 

@@ -57,7 +57,7 @@ def read_companion_spacing(path: Path, num_axes: int, *, is_label_map: bool) -> 
 
 
 def write_companion_spacing(path: Path, spacing: tuple[float, ...]) -> None:
-    """Write the spacing of a label map into the JSON file beside it.
+    """Write the spacing of a label map beside it.
 
     A spacing of 1 needs no file. An existing file with another spacing is then rewritten.
 

@@ -1,4 +1,4 @@
-"""Read the fields of MetaImage and NRRD headers before SimpleITK reads the files.
+"""Fields of MetaImage and NRRD headers, read before SimpleITK.
 
 Its readers use some fields without a check. More than ten axes, a file name with percent signs, and long words write
 beyond their memory. A list with too few file names leaves voxels of arbitrary values.
@@ -47,7 +47,7 @@ class ItkFields:
 
     @property
     def num_axes(self) -> int:
-        """Number of axes, with those of channels. 0: the field is missing."""
+        """Number of all axes. 0: the field is missing."""
         return int(self.values.get("dimension" if self.is_nrrd else "NDims", 0))
 
     @property
@@ -68,13 +68,13 @@ class ItkFields:
 
     @property
     def data_file(self) -> str:
-        """File of the voxels, or the pattern or `LIST` of several files. Empty: the voxels follow the header."""
+        """File, pattern or `LIST` of the voxels. Empty: attached voxels."""
         value = self.values.get("data file" if self.is_nrrd else "ElementDataFile", "")
         return "" if value in _ATTACHED and not self.is_nrrd else value
 
     @property
     def data_names(self) -> tuple[str, ...]:
-        """Names of the files of the voxels in their order. Empty: the voxels follow the header."""
+        """Ordered names of the voxel files. Empty: attached voxels."""
         if self.data_file.startswith("LIST"):
             return self.listed
         if "%" not in self.data_file:
@@ -84,7 +84,7 @@ class ItkFields:
 
 
 def read_itk_header(path: Path) -> ItkFields:
-    """Read a header, and check the number of axes and the names of the data files.
+    """Read a header, and check its axes and data files.
 
     Args:
         path: File with the ending of MetaImage or NRRD.
@@ -148,7 +148,7 @@ def _parse(path: Path, content: bytes) -> ItkFields:
 
 
 def _split(line: bytes, *, is_nrrd: bool) -> tuple[str, str]:
-    """Return the name and the value of a field. The name is empty for other lines."""
+    """Return name and value of a field, or empty texts."""
     found = _SEPARATOR.search(line)
     if found is None or (
         is_nrrd and (line.startswith(b"#") or line[found.start() :].startswith((b":=", b"=")))
@@ -171,7 +171,7 @@ def _names(content: bytes) -> tuple[str, ...]:
 
 
 def _check_number(fields: ItkFields) -> None:
-    """Check that a MetaImage header names one file for each slice along the last axis.
+    """Check that a MetaImage header names one file per slice.
 
     Raises:
         InputError: The number of names is another one, or the files have as many axes as the image.

@@ -62,7 +62,7 @@ def _check_metaimage(fields: ItkFields) -> list[str]:
 
 
 def _check_nrrd(fields: ItkFields) -> list[str]:
-    """Check the numbers of an NRRD header, and return the units of its spatial axes."""
+    """Check the numbers of an NRRD header, and return its units."""
     spatial = _spatial_axes(fields)
     values = fields.values
     if "spacings" in values:
@@ -112,7 +112,7 @@ def _check_numbers(fields: ItkFields, name: str, words: list[str], *, expected: 
 
 
 def _is_finite(word: str) -> bool:
-    """Return whether a word is a finite number in the notation of C."""
+    """Return whether a word is a finite number."""
     try:
         return "_" not in word and math.isfinite(float(word))
     except ValueError:

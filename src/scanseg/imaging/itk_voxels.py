@@ -1,4 +1,4 @@
-"""Check the voxel data of MetaImage and NRRD files before SimpleITK reads them.
+"""Check voxel data of MetaImage and NRRD files before SimpleITK.
 
 SimpleITK accepts damaged zlib data of MetaImage, does not verify the checksum of NRRD's gzip data, and ignores surplus
 bytes.
@@ -45,7 +45,7 @@ def find_voxel_files(path: Path) -> tuple[Path, ...]:
 
 
 def check_voxels(fields: ItkFields) -> list[str]:
-    """Check the compressed data of all files of an image, and count surplus bytes.
+    """Check compressed voxels, and count surplus bytes.
 
     Args:
         fields: Fields of the header.
@@ -84,7 +84,7 @@ def _data_files(fields: ItkFields) -> list[Path]:
 
 
 def _num_bytes(fields: ItkFields) -> int | None:
-    """Return the bytes of all voxels. `None`: the type is unknown, and SimpleITK refuses the file."""
+    """Return the bytes of all voxels. `None`: unknown type."""
     if fields.is_nrrd:
         size = _nrrd_bytes(fields.values.get("type", ""))
     else:
@@ -97,7 +97,7 @@ def _num_bytes(fields: ItkFields) -> int | None:
 
 
 def _nrrd_bytes(kind: str) -> int | None:
-    """Return the bytes of a type of NRRD, such as `signed short int` or `uint16`."""
+    """Return the bytes of an NRRD type, such as `uint16`."""
     kind = kind.lower()
     if found := _BITS_OF_NRRD.fullmatch(kind):
         return int(found[1]) // 8
@@ -107,7 +107,7 @@ def _nrrd_bytes(kind: str) -> int | None:
 
 
 def _encoding(fields: ItkFields) -> tuple[bool, bool]:
-    """Return whether the voxels are compressed by zlib or gzip, and whether they are plain bytes."""
+    """Return whether voxels are compressed, and whether they are plain."""
     if fields.is_nrrd:
         encoding = fields.values.get("encoding", "").lower()
         return encoding in _GZIP, encoding == "raw"
@@ -119,7 +119,7 @@ def _encoding(fields: ItkFields) -> tuple[bool, bool]:
 
 
 def _check_stream(fields: ItkFields, file: Path, *, begin: int, expected: int) -> int:
-    """Decompress the voxels of a file, and return the number of surplus bytes.
+    """Decompress the voxels of a file, and count surplus bytes.
 
     Raises:
         InputError: The data is damaged or incomplete.

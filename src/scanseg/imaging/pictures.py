@@ -1,4 +1,4 @@
-"""Read PNG, BMP and JPEG pictures with pillow, and write PNG and BMP."""
+"""PNG, BMP and JPEG pictures, read and written with pillow."""
 
 import tempfile
 import warnings
@@ -219,7 +219,7 @@ def _deep_colours(path: Path) -> Shaped[np.ndarray, "channel y x"]:
 
 
 def _significant_bits(content: bytes) -> tuple[int, int]:
-    """Return begin and end of the chunk sBIT of a PNG file. They are equal if it is missing."""
+    """Return begin and end of the chunk sBIT, equal if missing."""
     begin = _PNG_SIGNATURE_BYTES
     while begin + _PNG_CHUNK_BYTES <= len(content):
         name = content[begin + 4 : begin + 8]

@@ -8,7 +8,7 @@ from scanseg.imaging.itk_voxels import find_voxel_files
 
 
 def files_of(path: Path, *, is_label_map: bool = False) -> tuple[Path, ...]:
-    """Return the files that decide the value of an image or a label map.
+    """Return the files that decide the value of an image.
 
     They are the file itself, the files of the voxels of a header (`.mhd`, `.nhdr`), and the JSON file with the spacing
     of a TIFF file.

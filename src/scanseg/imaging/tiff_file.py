@@ -35,7 +35,7 @@ _LONGEST_FAULT = 120
 
 
 class _Faults(logging.Handler):
-    """Messages of tifffile about faults of a file, as read by the current thread."""
+    """Messages of tifffile about faults, in the current thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def only_series(path: Path, file: "tifffile.TiffFile") -> "tifffile.TiffPageSeri
 
 
 def check_segments(path: Path, series: "tifffile.TiffPageSeries") -> None:
-    """Check that a file holds all strips or tiles of a picture or stack.
+    """Check that a file holds all strips or tiles.
 
     tifffile fills missing and empty ones with zeros, and raises an error for short ones.
 

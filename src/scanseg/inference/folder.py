@@ -137,7 +137,7 @@ def predict_folder(
 
 
 def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
-    """Return sizes and dates of the files of the images, or `None` without them."""
+    """Return sizes and dates of image files, or `None`."""
     try:
         return tuple(map(SourceFile.of, outputs.case.files))
     except OSError:
