@@ -1,4 +1,4 @@
-"""Processor cores that this process may use, and how threads wait for each other."""
+"""Cores that this process may use, and OpenMP variables."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def available_cores() -> int:
 
 
 def prepare_threads(environment: MutableMapping[str, str]) -> None:
-    """Set the OpenMP variables of a command, unless the user has set them.
+    """Set OpenMP variables that the user has not set.
 
     Waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`). Otherwise they spin, and each step takes many times longer as
     soon as another program uses a core. The number of threads (`OMP_NUM_THREADS`) is set in containers with a limit,

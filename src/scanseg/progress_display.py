@@ -50,7 +50,7 @@ def display(progress: ProgressChoice) -> Iterator[ProgressCallback]:
 
 @contextmanager
 def show_progress() -> Iterator["PrintedNotes"]:
-    """Return a progress callback that shows updates on stderr while the block runs."""
+    """Return a progress callback that shows updates on stderr."""
     console = Console(stderr=True)
     if sys.stderr.isatty() or (console.is_jupyter and find_spec("ipywidgets") is not None):
         with _bars(console) as bars:
@@ -63,7 +63,7 @@ def show_progress() -> Iterator["PrintedNotes"]:
 
 @dataclass
 class PrintedNotes:
-    """Progress callback that prints each note and warning once, and passes every update on.
+    """Progress callback that prints each note and warning once.
 
     Args:
         progress: Callback that shows the updates.
@@ -81,7 +81,7 @@ class PrintedNotes:
         self.progress(update)
 
     def print_new(self, warnings: Iterable[str]) -> None:
-        """Print the warnings that are not printed yet, at most the first twenty.
+        """Print new warnings, at most the first twenty.
 
         Args:
             warnings: The warnings.
@@ -167,7 +167,7 @@ class ProgressLines:
             self._print("  ".join(part for part in (*parts, update.detail) if part))
 
     def remind(self) -> None:
-        """Print that work goes on, if nothing was printed or reported for ten seconds."""
+        """Print a reminder after ten seconds without a line."""
         with self._lock:
             if self._last_update is None:
                 return
@@ -233,7 +233,7 @@ def _amount(update: ProgressUpdate) -> str:
 
 
 def _bars(console: Console) -> Bars:
-    """Return bars with a spinner, which moves while a unit of work takes long."""
+    """Return bars with a spinner, which moves during long work."""
     return Bars(
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.description}", markup=False),

@@ -42,7 +42,10 @@ def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending:
 
 
 def _without_tag(image: Image) -> Image:
-    """Return an image whose files hold the displayed picture, for programs that do not read orientation tags."""
+    """Return an image whose files hold the displayed picture.
+
+    Programs that ignore orientation tags then show it correctly.
+    """
     return replace(image, header=None) if isinstance(image.header, PictureHeader) else image
 
 

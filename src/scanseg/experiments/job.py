@@ -40,7 +40,7 @@ class TrainingJob:
     initial_weights: Path | None = None
     """Model folder of the initial weights. `None`: random weights."""
     may_change_length: bool = False
-    """Epochs and time limit of the plan replace those of the resumed training."""
+    """The resumed training takes over epochs and time limit of the plan."""
     keep_predictions: bool = False
     """Keep the label maps of the validation cases in the model folder."""
     warnings: tuple[str, ...] = ()

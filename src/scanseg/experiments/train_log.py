@@ -18,7 +18,7 @@ from scanseg.training import TrainingResult, command_words
 
 @contextmanager
 def write_log(folder: ModelFolder, context: RunContext, *, warnings: tuple[str, ...]) -> Iterator[RunContext]:
-    """Write the progress, warnings and errors of a training to `train.log` in its model folder.
+    """Write the log of a training, `train.log` in its model folder.
 
     Resumed trainings append to it. Only the main process writes.
 
@@ -67,7 +67,7 @@ def log_result(folder: ModelFolder, result: TrainingResult) -> None:
 
 
 class _Timed:
-    """A text stream that puts the time, ISO 8601 in UTC, before each line."""
+    """Text stream with a time (ISO 8601, UTC) before each line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

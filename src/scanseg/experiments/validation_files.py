@@ -16,7 +16,7 @@ _TASK = "writing label maps"
 def write_validation_files(
     folder: ModelFolder, raw: RawDataset | None, store: Store, cases: Sequence[str], *, context: RunContext
 ) -> None:
-    """Write the kept label maps of validation cases in the format of the data set's label maps.
+    """Write kept label maps in the format of the data set.
 
     Each file has the grid of its image. Cases without their image are reported as a warning.
 

@@ -147,7 +147,7 @@ def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
 def _prepare_folder(
     output: Path, outputs: Sequence[CaseOutputs], replaced: Sequence[CaseOutputs], *, description: str
 ) -> None:
-    """Make the output folder, without unfinished files and without the files to replace."""
+    """Make the output folder, without files to replace."""
     output.mkdir(parents=True, exist_ok=True)
     for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
         remove_unfinished(folder)

@@ -99,7 +99,7 @@ def intensity_warnings(image: Image, plan: Plan) -> list[str]:
 
 
 def range_warnings(image: Image, plan: Plan) -> list[str]:
-    """Return warnings about colours of another scale than the plan's, and about intensities outside its windows.
+    """Return warnings about intensities outside the ranges of a plan.
 
     Args:
         image: Image to segment.

@@ -1,4 +1,4 @@
-"""The record of a prediction: entries of cases, continued records, and a file that grows."""
+"""The record of a prediction: new, continued and growing."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class RunningRecord:
         return self._record.model_copy(update={"cases": cases, "seconds": round(seconds, 3)})
 
     def add(self, entry: PredictedCase) -> None:
-        """Add the entry of a case, and write the record unless it was written just now.
+        """Add the entry of a case, and write the record if due.
 
         Args:
             entry: The entry.
@@ -143,7 +143,7 @@ def read_earlier_record(
 
 
 def _find_unlisted(outputs: Sequence[CaseOutputs], earlier: PredictionRecord) -> list[str]:
-    """Return the names of label maps that are neither in the record nor of an interrupted call of it."""
+    """Return the names of label maps of unknown origin."""
     try:
         start = datetime.fromisoformat(earlier.started).timestamp()
     except (ValueError, OverflowError):
@@ -159,7 +159,7 @@ def _find_unlisted(outputs: Sequence[CaseOutputs], earlier: PredictionRecord) ->
 def find_current(
     outputs: Sequence[CaseOutputs], sources_of: Mapping[str, Sources], earlier: PredictionRecord
 ) -> dict[str, PredictedCase]:
-    """Return the entries of cases whose files were predicted from the same images.
+    """Return the entries of cases with unchanged images.
 
     A file that the record does not list is of another prediction, or its prediction was interrupted.
 

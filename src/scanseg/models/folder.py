@@ -103,7 +103,10 @@ class ModelFolder:
 
     @staticmethod
     def is_empty(path: Path) -> bool:
-        """Return whether a folder holds nothing, or only files of a training that was killed before its plan."""
+        """Return whether a folder is free for a new model.
+
+        A training that was killed before its plan leaves a free folder.
+        """
         return path.is_dir() and is_unused(path, besides=(SETUP_FILE,))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The metrics of a training in a file of JSON lines: one line per epoch, and losses within long epochs."""
+"""The metrics of a training in a file of JSON lines."""
 
 import json
 import sys
@@ -43,11 +43,11 @@ class MetricsLog:
         return [line for line in self.read_all() if _WITHIN_EPOCH not in line]
 
     def read_all(self) -> list[dict[str, JsonValue]]:
-        """Read the metrics of each epoch and the losses within epochs, in the order of the training."""
+        """Read all lines in the order of the training."""
         return [line for line in self._lines() if line is not None]
 
     def keep(self, epochs_done: int, *, iterations_done: int) -> str | None:
-        """Drop damaged lines and the metrics of epochs and steps to train again.
+        """Drop damaged lines, and metrics of steps to train again.
 
         Args:
             epochs_done: Number of epochs to keep.

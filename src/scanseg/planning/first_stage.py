@@ -83,7 +83,7 @@ def first_stage_stamps(plan: Plan) -> dict[str, FileStamp]:
 
 
 def check_first_stage(folder: ModelFolder) -> None:
-    """Check that the first stage has the weights that a started second stage began with.
+    """Check that the first stage of a started training is unchanged.
 
     Args:
         folder: Model folder of the second stage.

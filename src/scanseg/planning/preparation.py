@@ -274,7 +274,7 @@ def open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
 
 
 def _list_changes(raw: RawDataset, plan: Plan) -> list[str]:
-    """Return a warning if a data set has changed since its plan was made."""
+    """Return a warning about a data set that has changed."""
     if plan.dataset_digest in (None, compute_dataset_digest(raw)):
         return []
     return [

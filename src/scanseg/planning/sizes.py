@@ -1,4 +1,4 @@
-"""Sizes of plans: `small` for a CPU, `medium` for a small GPU, `full` as the recipe plans it."""
+"""Sizes of plans: small (CPU), medium (small GPU) and full."""
 
 import math
 from collections.abc import Mapping

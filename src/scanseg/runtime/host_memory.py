@@ -20,7 +20,9 @@ def physical_memory() -> int:
 
 
 def free_memory() -> int:
-    """Return the free memory of the host or its container in bytes, with file caches.
+    """Return the free memory of host or container in bytes.
+
+    File caches count as free.
 
     Half of the memory counts as free if the system does not report it.
     """

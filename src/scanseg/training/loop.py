@@ -209,7 +209,10 @@ class TrainingLoop:
 
     @property
     def _num_validation_batches(self) -> int:
-        """Batches of validation patches that are scored. They are chosen at the first scoring and kept."""
+        """Batches of validation patches to score.
+
+        The number is chosen at the first scoring and kept.
+        """
         if self._validation_cases is None:
             return 0
         return self._tracker.num_validation_batches or affordable_batches(

@@ -122,7 +122,7 @@ class TrainingReporter:
         iterations_per_epoch: int,
         seconds: float,
     ) -> None:
-        """Write the mean loss since the last point within the epoch, if one is due.
+        """Write the mean loss since the last point, if due.
 
         With distributed processes it is the loss of the main process.
         """

@@ -1,4 +1,4 @@
-"""Time of a training step, measured by a few steps on random patches."""
+"""Time of a training step on random patches."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Time of training steps: warnings of very long trainings and of processors that other programs use."""
+"""Warnings about long trainings and busy processors."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,9 @@ _BUSY_RATIO = 2.0
 
 @dataclass
 class StepWatch:
-    """Time of the steps of a training. The first step is left out, since it compiles and allocates.
+    """Time of the steps of a training.
+
+    The first step is left out, since it compiles and allocates.
 
     Args:
         on_cpu: The steps run on the processors, whose time is measured too.
@@ -47,7 +49,7 @@ class StepWatch:
             self.processor_seconds += self.processor_clock() - processor_start
 
     def long_training(self, *, epochs: int, iterations: int, num_left: int) -> list[str]:
-        """Return a warning if the steps of a training will take longer than a day.
+        """Return a warning about a training of days.
 
         Args:
             epochs: Planned epochs.

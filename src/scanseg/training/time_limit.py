@@ -1,4 +1,4 @@
-"""The end of a training: by epochs, or by a time limit that includes the last scoring of validation patches."""
+"""The end of a training: by epochs or by a time limit."""
 
 from scanseg.specs import TrainingSpec
 

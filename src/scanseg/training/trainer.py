@@ -125,7 +125,7 @@ def train(
 
 
 def _finished_record(folder: ModelFolder) -> RunRecord | None:
-    """Return the run record of a training that is finished with the limits of its plan.
+    """Return the run record of a training that is finished.
 
     Returns:
         The record. `None`: the training goes on.
@@ -149,7 +149,10 @@ def _finished_result(
     keep_predictions: bool,
     context: RunContext,
 ) -> TrainingResult:
-    """Return the result of a finished training. Outdated and missing scores are made from its weights."""
+    """Return the result of a finished training.
+
+    Missing and outdated scores are made from its weights.
+    """
     processes = context.distributed
 
     def is_scored() -> bool:

@@ -22,7 +22,7 @@ class ExportedWeights(RenamedFields):
 
 
 class TrainingSetup(Document):
-    """The file `setup.json` of a model folder or a cross-validation: choices that its plan lacks.
+    """The file `setup.json`: choices of a training that its plan lacks.
 
     It is written together with the plan. A training that is killed before its first step is resumed with its choices.
     """
