@@ -215,11 +215,11 @@ def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_pa
     write_labels(folder / "c.nii.gz", array)
     (folder / "dataset.json").write_text("{}")
     with pytest.raises(
-        InputError, match=r"c\.nii\.gz is an image to segment; its dataset\.json was not written by"
+        UsageError, match=r"c\.nii\.gz is an image to segment; its dataset\.json was not written by"
     ) as caught:
         make_predictor().predict_folder(folder, folder)
     assert str(caught.value).endswith(". Choose another folder.")  # --overwrite would not help
-    with pytest.raises(InputError, match=r"c\.nii\.gz is an image to segment"):
+    with pytest.raises(UsageError, match=r"c\.nii\.gz is an image to segment"):
         make_predictor().predict_folder(folder, folder, overwrite=True)
     assert (folder / "dataset.json").read_text() == "{}"
 
@@ -243,7 +243,7 @@ def test_error_for_a_data_set_names_its_image_folders(make_predictor, tmp_path, 
 def test_label_maps_are_not_written_among_the_images(make_predictor, volumes):
     folder, _ = volumes
     before = names(folder)
-    with pytest.raises(InputError, match="it is the folder of the images to segment"):
+    with pytest.raises(UsageError, match="it is the folder of the images to segment"):
         make_predictor().predict_folder(folder, folder, overwrite=True)
     assert names(folder) == before
 
@@ -389,7 +389,7 @@ def test_label_maps_of_other_options_are_not_skipped(make_predictor, volumes, tm
     output = tmp_path / "out"
     predictor = make_predictor(inference={"mirror_axes": (0,)})
     predictor.predict_folder(folder, output)
-    with pytest.raises(InputError, match="mirror was False, not True"):
+    with pytest.raises(UsageError, match="mirror was False, not True"):
         predictor.predict_folder(folder, output, mirror=True, skip_existing=True)
     with pytest.raises(UsageError, match="exclude each other"):
         predictor.predict_folder(folder, output, overwrite=True, skip_existing=True)
@@ -409,7 +409,7 @@ def test_label_maps_of_other_weights_are_not_skipped(make_predictor, volumes, tm
 
     with torch.no_grad():
         network.bias.add_(1)
-    with pytest.raises(InputError, match="the model's weights, plan or postprocessing differ"):
+    with pytest.raises(UsageError, match="the model's weights, plan or postprocessing differ"):
         make_predictor(network).predict_folder(folder, output, skip_existing=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from scanseg.errors import InputError
+from scanseg.errors import InputError, UsageError
 from scanseg.imaging import read_label_map
 from scanseg.inference import record as records
 from scanseg.specs import PredictionRecord
@@ -122,7 +122,7 @@ def test_label_maps_outside_the_record_are_not_kept(make_predictor, predicted):
     other.predict_folder(images / "a_0000.nii.gz", output, overwrite=True)
     before = sorted(path.stat().st_mtime for path in output.iterdir())
     with pytest.raises(
-        InputError, match=r"older ones outside prediction\.json: b\.nii\.gz, c\.nii\.gz\. .*overwrite"
+        UsageError, match=r"older ones outside prediction\.json: b\.nii\.gz, c\.nii\.gz\. .*overwrite"
     ):
         other.predict_folder(images, output, skip_existing=True)
     assert sorted(path.stat().st_mtime for path in output.iterdir()) == before
