@@ -10,7 +10,7 @@ from scanseg.errors import InputError
 from scanseg.files import written_whole
 from scanseg.imaging import read_instance_map
 from scanseg.preprocessing import Store, build_store, write_array
-from scanseg.runtime import RunContext, choose_workers
+from scanseg.runtime import RunContext
 from scanseg.specs import Fold, Paper, Plan, Protocol, Splits
 
 _RECORD = "conversion.json"
@@ -151,9 +151,7 @@ def store_protocol_data(data: ProtocolData, plan: Plan, folder: Path, *, context
         preprocessing=plan.preprocessing,
         splits=Splits(source="the protocol", folds=(data.fold,)),
         folder=folder,
-        context=replace(
-            context, num_workers=choose_workers(context.num_workers, image_bytes=data.dataset.image_bytes)
-        ),
+        context=context.for_images(data.dataset.image_bytes),
     )
 
 
