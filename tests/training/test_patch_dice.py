@@ -77,7 +77,8 @@ def scores_and_batches(labels, label_map, prediction, *, order, batches):
     store = OneCase(label_map, prediction, plan)
     cases = resident.load_into_memory(store, ("only",), context=RunContext(device=cpu), seed=0)
     oracle = Oracle(num_outputs=dataset.num_outputs, regions=dataset.has_regions)
-    return patch_dice(oracle, cases, plan, context=RunContext(device=cpu)), oracle.num_batches
+    found = patch_dice(oracle, cases, plan, num_batches=batches, context=RunContext(device=cpu))
+    return found, oracle.num_batches
 
 
 def test_labels():
