@@ -101,9 +101,10 @@ def _compare_app() -> App:
 
 
 def _data_app() -> App:
-    app = App(name="data", help="Convert public data sets and make instance maps.")
+    app = App(name="data", help="Convert your own folders and public data sets, and make instance maps.")
     app.command(data.list_datasets, name="list", sort_key=0)
-    app.command(data.convert, sort_key=1)
+    usage = "Usage: scanseg data convert --output PATH [OPTIONS] NAME SOURCE [LABELS]"
+    app.command(data.convert, sort_key=1, usage=usage)
     app.command(data.instances, sort_key=2)
     return app
 

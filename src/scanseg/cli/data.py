@@ -1,54 +1,147 @@
-"""`scanseg data`: converters of public data sets, and instance maps."""
+"""`scanseg data`: converters of own folders and public data sets, and instance maps."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from scanseg.cli.console import print_line, show_table
-from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder
-from scanseg.messages import counted, first_lines
+from cyclopts import Parameter
+
+from scanseg.cli.console import print_line, show_table, suggest_command
+from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder, split_names
+from scanseg.errors import UsageError, refuse_faults
+from scanseg.messages import counted, first_lines, listed
 from scanseg.progress_display import show_progress
 
 
 def list_datasets() -> None:
-    """List the public data sets that can be converted."""
-    from scanseg.converters import NAMED_DATASETS
+    """List the converters: own folders and public data sets."""
+    from scanseg.converters import NAMED_DATASETS, OWN_FOLDER
 
-    rows = [(one.name, one.content, one.split, one.homepage) for one in NAMED_DATASETS.values()]
+    converters = (OWN_FOLDER, *NAMED_DATASETS.values())
+    rows = [(one.name, one.content, one.split, one.homepage or "your own data") for one in converters]
     show_table(("name", "content", "split", "source"), rows, align="left")
 
 
 def convert(
-    name: str,
+    converter: Annotated[str, Parameter(name="NAME")],
     source: Path,
+    label_maps: Annotated[Path | None, Parameter(name="LABELS")] = None,
     /,
     *,
-    output: OutputFolder,
+    output: Annotated[Path | None, COMMON, Parameter(name=("--output", "-o"))] = None,
+    labels: Annotated[str | None, COMMON] = None,
+    channels: Annotated[str, COMMON] = "",
+    dry_run: Annotated[bool, COMMON] = False,
+    dataset_name: Annotated[str | None, COMMON, Parameter(name="--name")] = None,
     num_workers: Annotated[int | None, HARDWARE] = None,
     test_fraction: Annotated[float | None, ADVANCED] = None,
+    overlap: Annotated[Literal["refuse", "last"], ADVANCED] = "refuse",
 ) -> None:
-    """Convert a public data set to nnU-Net's raw layout.
+    """Convert a folder or a public data set to nnU-Net's raw layout.
 
-    The published split is kept. Faults of the source are reported together, and nothing is written in that case.
+    A published split is kept. Faults of the source are reported together, and nothing is written in that case.
 
     Args:
-        name: Name of the data set, from `scanseg data list`.
-        source: Folder of the downloaded data set.
-        output: Folder to write. It must not exist.
+        converter: `folder` for your own images and label maps, or a name from `scanseg data list`.
+        source: Folder of your images, or of the downloaded data set.
+        label_maps: Folder of your label maps. Defaults to label maps inside the folder of images. Only for `folder`,
+            as `--labels`, `--channels`, `--dry-run` and `--overlap`.
+        output: Folder to write. It must not exist. Required without `--dry-run`.
+        labels: Values or colours of the labels: `liver=1,spleen=2`, `road=#ff0000`, or a file with `name value` or
+            `name r g b` on each line. For one mask per structure, the structures to use. Defaults to all values found.
+        channels: Names of the channels in order, separated by commas. Names of image files may end with them, such as
+            `CASE_t1` and `CASE_flair`. `CT` chooses the normalization of CT.
+        dry_run: Print the pairs, labels, sizes and left out files found in up to 20 cases. Nothing is written.
+        dataset_name: Name of the converted data set. Defaults to that of the public data set, or of the output folder.
         num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
             16.
         test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to a fraction
             fixed for each data set.
+        overlap: Treatment of voxels in several structure masks: an error, or the last label.
     """
     from scanseg import api
 
+    names = split_names(channels)
+    if dry_run:
+        _show_folder(converter, source, label_maps, labels=labels, channels=names, num_workers=num_workers)
+        return
+    if output is None:
+        raise UsageError("--output: expected a new folder, got none. Add -o DATASET, or --dry-run.")
     with show_progress() as progress:
         result = api.convert(
-            name, source, output, test_fraction=test_fraction, num_workers=num_workers, progress=progress
+            converter,
+            source,
+            output,
+            label_maps=label_maps,
+            labels=labels,
+            channels=names,
+            overlap=overlap,
+            dataset_name=dataset_name,
+            test_fraction=test_fraction,
+            num_workers=num_workers,
+            progress=progress,
         )
     for line in first_lines([f"note: {note}" for note in result.notes]):
         print_line(line)
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
-    print_line(f"{result.folder}: {result.dataset}, {counts}; from {result.layout}")
+    print_line(f"{result.folder}: {result.name}, {counts}; from {result.layout}")
+    suggest_command("to check it", "check", result.folder)
+
+
+def _show_folder(
+    converter: str,
+    source: Path,
+    label_maps: Path | None,
+    *,
+    labels: str | None,
+    channels: tuple[str, ...],
+    num_workers: int | None,
+) -> None:
+    """Print the content of an own folder.
+
+    Raises:
+        InputError: The folder has faults.
+        UsageError: The converter is another one.
+    """
+    from scanseg import api
+
+    if converter != "folder":
+        raise UsageError("--dry-run: expected the converter `folder`, got another. Leave the option out.")
+    with show_progress() as progress:
+        found = api.inspect_folder(
+            source, label_maps, labels=labels, channels=channels, num_workers=num_workers, progress=progress
+        )
+    print_line(f"layout: {found.layout}")
+    print_line(f"cases: {len(found.labelled)} with label map, {len(found.unlabelled)} without")
+    for images, label_map in found.pairs:
+        print_line(f"  {images}  with  {label_map}")
+    if len(found.labelled) > len(found.pairs):
+        print_line(f"  and {len(found.labelled) - len(found.pairs)} more")
+    if found.unlabelled:
+        print_line(f"without label map, for prediction: {listed(found.unlabelled)}")
+    print_line(f"channels: {', '.join(found.channels) or 'unknown'}")
+    _show_sizes("size (voxels)" if found.spacings else "size (pixels)", found.shapes)
+    _show_sizes("spacing (mm)", found.spacings)
+    if found.labels:
+        print_line(f"labels in {counted(found.num_read, 'case')}:")
+        rows = [
+            (one.name, str(one.value), one.source, str(one.num_cases), str(one.num_voxels))
+            for one in found.labels
+        ]
+        show_table(("label", "value", "in the files", "cases", "voxels"), rows)
+    for ignored in first_lines(found.ignored):
+        print_line(f"left out: {ignored}")
+    for note in found.notes:
+        print_line(f"note: {note}")
+    refuse_faults(source, found.faults)
+    print_line("nothing was written (--dry-run)")
+
+
+def _show_sizes(name: str, sizes: Sequence[tuple[float, ...]]) -> None:
+    """Print sizes along each axis, and the smallest and the largest of several."""
+    texts = [" x ".join(f"{size:g}" for size in axes) for axes in sizes]
+    if texts:
+        print_line(f"{name}: {texts[0] if len(texts) == 1 else f'{texts[0]} to {texts[-1]}'}")
 
 
 def instances(

@@ -1,12 +1,26 @@
 """Converters of public data sets into the raw layout."""
 
 from scanseg.converters.conversion import Conversion, compute_source_digest, convert_dataset
+from scanseg.converters.own_cases import OverlapRule
+from scanseg.converters.own_folder import (
+    OWN_FOLDER,
+    FolderInspection,
+    convert_folder,
+    inspect_folder,
+)
+from scanseg.converters.own_survey import FolderOptions
 from scanseg.converters.table import NAMED_DATASETS, find_dataset
 
 __all__ = [
     "NAMED_DATASETS",
+    "OWN_FOLDER",
     "Conversion",
+    "FolderInspection",
+    "FolderOptions",
+    "OverlapRule",
     "compute_source_digest",
     "convert_dataset",
+    "convert_folder",
     "find_dataset",
+    "inspect_folder",
 ]

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from scanseg.converters.sources import Found, NamedDataset, Part, Sample, SourceCase
+from scanseg.converters.sources import Found, Layout, NamedDataset, Part, Sample, SourceCase
 from scanseg.converters.writing import write_sample
 from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE, find_name_fault
 from scanseg.errors import InputError, UsageError, refuse_faults
@@ -34,6 +35,7 @@ class Conversion:
     """Result of a conversion."""
 
     dataset: str
+    """Name of the converter."""
     folder: Path
     layout: str
     """Layout of the source."""
@@ -41,6 +43,8 @@ class Conversion:
     """Number of cases of each part that has any."""
     notes: tuple[str, ...]
     """Left out or changed data, and warnings about files, one sentence each. Paths are relative to the source."""
+    name: str
+    """Name of the converted data set."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def convert_dataset(
     source: Path,
     output: Path,
     *,
+    name: str | None = None,
     test_fraction: float | None = None,
     context: RunContext,
 ) -> Conversion:
@@ -68,6 +73,9 @@ def convert_dataset(
         named: Data set to convert.
         source: Folder of the data set, in one of its layouts.
         output: Folder to write. It appears once the conversion is complete.
+        name: Name of the converted data set. `None`: the name in the source, that of the public data set, or of the
+            output folder if data of any origin may have this layout. With a name, the description has no address of
+            the public data set.
         test_fraction: Fraction of the cases to draw as a test set if the source has none, from 0 to below 1. `None`:
             the fraction of the data set.
         context: Worker processes and progress.
@@ -78,14 +86,61 @@ def convert_dataset(
         UsageError: The output already exists or is inside the source, or the test set cannot be drawn.
         OSError: The disk is full. No file is written.
     """
-    _check_folders(named, source, output)
+    check_folders(named, source, output)
     found, layout = _find(named, source)
     spec = found.spec or named.spec
     if spec is None:
         raise InputError(f"{source}: {'; '.join(found.faults) or 'no description of the labels'}")
+    found = replace(found, spec=_renamed(spec, found, layout, output=output, name=name))
+    if not layout.is_general and name is None:
+        found = replace(found, about={"reference": named.homepage, **found.about})
+    return write_dataset(
+        named, found, source, output, layout=layout.files, test_fraction=test_fraction, context=context
+    )
+
+
+def _renamed(
+    spec: DatasetSpec, found: Found, layout: Layout, *, output: Path, name: str | None
+) -> DatasetSpec:
+    """Return a description with the name of the converted data set."""
+    if name is None and layout.is_general and found.spec is None:
+        name = output.resolve().name
+    return spec if name is None else spec.model_copy(update={"name": name})
+
+
+def write_dataset(
+    named: NamedDataset,
+    found: Found,
+    source: Path,
+    output: Path,
+    *,
+    layout: str,
+    test_fraction: float | None = None,
+    context: RunContext,
+) -> Conversion:
+    """Write the cases found in a source into a new folder.
+
+    Args:
+        named: Data set to convert.
+        found: Cases of the source, with the description of the data set.
+        source: Folder of the source.
+        output: Folder to write. It appears once the conversion is complete.
+        layout: Layout of the source in words.
+        test_fraction: As for `convert_dataset`.
+        context: Worker processes and progress.
+
+    Raises:
+        InputError: Cases are faulty. One message lists all faults, and no file is written.
+        UsageError: The test set cannot be drawn.
+        OSError: The disk is full. No file is written.
+    """
+    spec = found.spec
+    assert spec is not None
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
+    counts = Counter(case.part for case in cases)
+    unlabelled = "Unlabelled" if counts["test"] else "Ts"
     with new_folder(output) as folder:
-        convert = partial(_convert_case, folder=folder, spec=spec)
+        convert = partial(_convert_case, folder=folder, spec=spec, unlabelled=unlabelled)
         outcomes = map_cases(convert, cases, context=context, task="converting")
         faults = [
             *found.faults,
@@ -96,14 +151,18 @@ def convert_dataset(
             faults.append("no cases")
         refuse_faults(source, faults)
         of_cases = (note for outcome in outcomes for note in outcome.notes)
-        notes = (*found.notes, *drawn, *(note.replace(f"{source}{os.sep}", "") for note in of_cases))
-        counts = Counter(case.part for case in cases)
+        notes = [*found.notes, *drawn, *(note.replace(f"{source}{os.sep}", "") for note in of_cases)]
+        if counts["unlabelled"]:
+            notes.append(
+                f"{counted(counts['unlabelled'], 'image')} without label map in images{unlabelled}, for prediction"
+            )
         result = Conversion(
             named.name,
             output,
             layout,
-            {part: counts[part] for part in ("train", "validation", "test") if counts[part]},
-            notes,
+            {part: counts[part] for part in get_args(Part) if counts[part]},
+            tuple(notes),
+            name=spec.name,
         )
         _write_documents(folder, named, spec, cases=cases, found=found, source=source, result=result)
     return result
@@ -124,25 +183,42 @@ def compute_source_digest(source: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _check_folders(named: NamedDataset, source: Path, output: Path) -> None:
+def check_folders(named: NamedDataset, source: Path, output: Path) -> None:
+    """Check the source and the output of a conversion.
+
+    Args:
+        named: Data set to convert.
+        source: Folder of the source.
+        output: Folder to write.
+
+    Raises:
+        InputError: The source is missing.
+        UsageError: The output already exists, or is inside the source.
+    """
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder. Download {named.name} from {named.homepage}.")
+        raise InputError(f"{source}: no such folder. {_advise_download(named)}")
     if output.exists() and (not output.is_dir() or not is_unused(output)):
         raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     if output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
 
 
-def _find(named: NamedDataset, source: Path) -> tuple[Found, str]:
+def _advise_download(named: NamedDataset) -> str:
+    """Return the advice for a source that is missing or of another layout."""
+    if not named.homepage:
+        return "Name the folder of your images."
+    return f"Download {named.name} from {named.homepage}."
+
+
+def _find(named: NamedDataset, source: Path) -> tuple[Found, Layout]:
     """Find the cases with the first layout that matches the source."""
     for layout in named.layouts:
         found = layout.find(source)
         if found is not None:
-            return found, layout.files
+            return found, layout
     forms = "\n  ".join(layout.files for layout in named.layouts)
     raise InputError(
-        f"{source}: no known layout of {named.name}. Download it from {named.homepage} and keep one of these "
-        f"layouts:\n  {forms}"
+        f"{source}: no known layout of {named.name}. {_advise_download(named)} Keep one of these layouts:\n  {forms}"
     )
 
 
@@ -154,20 +230,21 @@ def _with_test_cases(
     Returns:
         All cases, and a note if test cases were drawn.
     """
-    has_test = any(case.part != "train" for case in cases)
+    has_test = any(case.part in ("validation", "test") for case in cases)
     if fraction is not None and not 0 <= fraction < 1:
         raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}")
     if fraction is not None and has_test:
         raise UsageError(f"this source of {named.name} has a split of its own. Leave the test fraction out.")
     part = named.test_fraction if fraction is None else fraction
-    number = 0 if has_test else round(part * len(cases))
+    labelled = [case for case in cases if case.part != "unlabelled"]
+    number = 0 if has_test else round(part * len(labelled))
     if number == 0:
         return cases, ()
-    names = sorted(case.name for case in cases)
+    names = sorted(case.name for case in labelled)
     chosen = {names[i] for i in np.random.default_rng(TEST_SEED).permutation(len(names))[:number]}
     drawn = tuple(replace(case, part="test") if case.name in chosen else case for case in cases)
     return drawn, (
-        f"{number} of {counted(len(cases), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
+        f"{number} of {counted(len(labelled), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
     )
 
 
@@ -177,13 +254,13 @@ def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
     return faults + [fault for name in counts if (fault := find_name_fault(name)) is not None]
 
 
-def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec) -> _Outcome:
+def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec, unlabelled: str) -> _Outcome:
     """Read, check and write one case."""
     try:
         sample = case.read()
         faults = _sample_faults(sample, spec)
         if not faults:
-            write_sample(folder, case, sample, file_ending=spec.file_ending)
+            write_sample(folder, case, sample, file_ending=spec.file_ending, unlabelled=unlabelled)
     except InputError as error:
         if (full := find_disk_fault(error)) is not None:
             raise full from error
@@ -214,7 +291,8 @@ def _sample_faults(sample: Sample, spec: DatasetSpec) -> list[str]:
         differences = [] if other is None else compare_geometry(sample.image, other)
         if differences:
             faults.append(f"image and {name} differ in {', '.join(differences)}")
-    unknown = set(map(int, np.unique(sample.label_map.array))) - spec.known_values
+    values = () if sample.label_map is None else np.unique(sample.label_map.array)
+    unknown = set(map(int, values)) - spec.known_values
     if unknown:
         known = ", ".join(map(str, sorted(spec.known_values)))
         faults.append(
@@ -234,7 +312,7 @@ def _write_documents(
     result: Conversion,
 ) -> None:
     """Write the description of the data set, its folds, and the record."""
-    training = sorted(case.name for case in cases if case.part != "test")
+    training = sorted(case.name for case in cases if case.part in ("train", "validation"))
     description = {
         "name": spec.name,
         "channel_names": dict(enumerate(spec.channel_names)),
@@ -242,7 +320,6 @@ def _write_documents(
         **({"regions_class_order": spec.regions_class_order} if spec.regions_class_order else {}),
         "numTraining": len(training),
         "file_ending": spec.file_ending,
-        "reference": named.homepage,
         **found.about,
     }
     _write_json(folder / DESCRIPTION_FILE, description)
@@ -255,6 +332,7 @@ def _write_documents(
         _write_json(folder / SPLITS_FILE, [{"train": fold.train, "val": fold.validation} for fold in folds])
     record = {
         "dataset": named.name,
+        "name": spec.name,
         "source": str(source.resolve()),
         "source_digest": compute_source_digest(source),
         "layout": result.layout,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.pairing import read_pair
 from scanseg.converters.sources import Found, Part, Sample, SourceCase, note_unused, visible_files
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image, read_label_map
@@ -128,19 +127,19 @@ def _read_masks(frame: Path, masks: Sequence[tuple[int, Path]]) -> Sample:
         if mask.shape != image.shape:
             raise InputError(f"{path}: expected shape {image.shape} of the frame, got {mask.shape}.")
         labels[mask.array > 0] = label
-    return _crop(Sample(image, replace(image, array=labels)))
+    return _crop(image, replace(image, array=labels))
 
 
 def _read_typed(frame: Path, label_map: Path) -> Sample:
     """Read a frame and its label map with all instruments."""
-    return _crop(read_pair(frame, label_map))
+    return _crop(read_image(frame), read_label_map(label_map))
 
 
-def _crop(sample: Sample) -> Sample:
-    """Crop full frames to the picture."""
-    if sample.image.shape != _FULL_SIZE or sample.label_map.shape != _FULL_SIZE:
-        return sample
-    return Sample(_crop_image(sample.image), _crop_image(sample.label_map))
+def _crop(image: Image, label_map: Image) -> Sample:
+    """Return a case whose full frames are cropped to the picture."""
+    if image.shape != _FULL_SIZE or label_map.shape != _FULL_SIZE:
+        return Sample(image, label_map)
+    return Sample(_crop_image(image), _crop_image(label_map))
 
 
 def _crop_image(image: Image) -> Image:

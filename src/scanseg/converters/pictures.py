@@ -41,18 +41,30 @@ def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
             f"expected a picture of at most 3 channels, got {counted(image.num_channels, 'channel')} of "
             f"{image.num_axes} axes."
         )
-    notes: tuple[str, ...] = ()
+    image, notes = as_8_bits(image)
     array = image.array
-    if array.dtype != np.uint8:
-        notes = (
-            f"{array.dtype} scaled to 8 bits between percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g}",
-        )
-        array = np.stack([_to_8_bits(channel) for channel in array])
     if len(array) == 1:
         array = np.repeat(array, 3, axis=0)
     elif len(array) == 2:
         array = np.concatenate([array, np.zeros_like(array[:1])])
     return replace(image, array=array), notes
+
+
+def as_8_bits(image: Image) -> tuple[Image, tuple[str, ...]]:
+    """Scale the channels of a picture to 8 bits, unless it has 8 bits.
+
+    Args:
+        image: Picture (channel, y, x).
+
+    Returns:
+        The picture, and a note on the scaling, if any.
+    """
+    if image.array.dtype == np.uint8:
+        return image, ()
+    note = (
+        f"{image.array.dtype} scaled to 8 bits between percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g}"
+    )
+    return replace(image, array=np.stack([_to_8_bits(channel) for channel in image.array])), (note,)
 
 
 def find_masks(source: Path) -> Found | None:

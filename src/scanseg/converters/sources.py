@@ -9,7 +9,7 @@ from scanseg.imaging import Image
 from scanseg.messages import counted, listed
 from scanseg.specs import DatasetSpec, Fold
 
-Part = Literal["train", "validation", "test"]
+Part = Literal["train", "validation", "test", "unlabelled"]
 
 
 _SIDE_FILES = ("thumbs.db", "desktop.ini")
@@ -21,8 +21,11 @@ class Sample:
     """Image, label map and, if any, instance map of one converted case."""
 
     image: Image
-    label_map: Image
-    """Label map with the values of the data set's description. Other integers are possible until it is checked."""
+    label_map: Image | None
+    """Label map with the values of the data set's description. Other integers are possible until it is checked.
+
+    `None`: an unlabelled case.
+    """
     instances: Image | None = None
     """Instance map."""
     notes: tuple[str, ...] = ()
@@ -63,6 +66,8 @@ class Layout:
     """Paths in the source folder."""
     find: Callable[[Path], Found | None]
     """Function that finds the cases in a source folder. It returns `None` if the source has another layout."""
+    is_general: bool = False
+    """True if data of any origin may have this layout. Their description then names no public data set."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class NamedDataset:
     name: str
     content: str
     homepage: str
-    """Address for the download, which is left to the user."""
+    """Address for the download, which is left to the user. Empty: data of one's own."""
     split: str
     """Text on the training, validation and test cases."""
     layouts: tuple[Layout, ...]

@@ -171,6 +171,7 @@ _ALL = (
             Layout(
                 "dataset.json, imagesTr/ (channels as a fourth axis or as files), labelsTr/",
                 raw_layout.find_raw,
+                is_general=True,
             ),
         ),
         spec=None,
@@ -194,6 +195,7 @@ _ALL = (
             Layout(
                 "[train/, test/]images/NAME.*, instances/NAME.* or masks/NAME.*: a number for each instance",
                 objects.find_numbered,
+                is_general=True,
             ),
             Layout("Kaggle: [stage1_train/]ID/images/ID.png, ID/masks/*.png", objects.find_bowl),
         ),
@@ -203,10 +205,14 @@ _ALL = (
     NamedDataset(
         name="instances-3d",
         content="any volumes of one channel with numbered instances; interior and boundary of instances",
-        homepage="your own disk",
+        homepage="",
         split=_NO_SPLIT,
         layouts=(
-            Layout("images/NAME.*, instances/NAME.*: a number for each instance", objects.find_volumes),
+            Layout(
+                "images/NAME.*, instances/NAME.*: a number for each instance",
+                objects.find_volumes,
+                is_general=True,
+            ),
         ),
         spec=_OBJECTS,
     ),
@@ -215,7 +221,9 @@ _ALL = (
         content="endoscopy of polyps, or any pictures with masks of 0 and 255",
         homepage="https://datasets.simula.no/kvasir-seg",
         split="a tenth is drawn as test set",
-        layouts=(Layout("images/NAME.*, masks/NAME.*: 0 and 255, also JPEG", pictures.find_masks),),
+        layouts=(
+            Layout("images/NAME.*, masks/NAME.*: 0 and 255, also JPEG", pictures.find_masks, is_general=True),
+        ),
         spec=_POLYPS,
         test_fraction=0.1,
     ),

@@ -5,27 +5,33 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.converters.sources import Sample, SourceCase
+from scanseg.converters.sources import Part, Sample, SourceCase
 from scanseg.errors import InputError
 from scanseg.imaging import Image, PictureHeader, write_image, write_instance_map, write_label_map
 
+_FOLDER_ENDS: dict[Part, str] = {"train": "Tr", "validation": "Tr", "test": "Ts"}
+"""Ends of the names of the folders of each labelled part."""
 
-def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending: str) -> None:
+
+def write_sample(
+    folder: Path, case: SourceCase, sample: Sample, *, file_ending: str, unlabelled: str = "Ts"
+) -> None:
     """Write the image, label map and instance map of a case.
 
-    Their folders end in `Ts` for test cases and in `Tr` for others. A colour picture is one file. Other images are
-    one file per channel.
+    Their folders end in `Ts` for test cases and in `Tr` for training cases. A colour picture is one file. Other images
+    are one file per channel.
 
     Args:
         folder: Folder of the data set.
         case: Name and part of the case.
         sample: Image and maps to write.
         file_ending: Ending of all files.
+        unlabelled: End of the name of the folder of unlabelled images.
 
     Raises:
         InputError: The format of the ending cannot store the case, or a file cannot be written.
     """
-    part = "Ts" if case.part == "test" else "Tr"
+    part = _FOLDER_ENDS.get(case.part, unlabelled)
     image = _without_tag(_storable(sample.image))
     images = _make_folder(folder / f"images{part}")
     if file_ending == ".png":
@@ -34,6 +40,8 @@ def write_sample(folder: Path, case: SourceCase, sample: Sample, *, file_ending:
         for index, channel in enumerate(image.array):
             target = images / f"{case.name}_{index:04d}{file_ending}"
             write_image(target, replace(image, array=channel[np.newaxis]))
+    if sample.label_map is None:
+        return
     name = f"{case.name}{file_ending}"
     write_label_map(_make_folder(folder / f"labels{part}") / name, sample.label_map.array[0], like=image)
     if sample.instances is not None:

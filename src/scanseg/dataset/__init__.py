@@ -5,6 +5,8 @@ from scanseg.dataset.check import CheckReport, check_dataset
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
 from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
+from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
+from scanseg.dataset.folder_pairs import FolderCase
 from scanseg.dataset.inspection import check_values, count_values
 from scanseg.dataset.intensities import measure_ranges
 from scanseg.dataset.naming import FaultyCase, count_other_endings
@@ -31,6 +33,8 @@ __all__ = [
     "TEST_LABELS_FOLDER",
     "CheckReport",
     "FaultyCase",
+    "FolderCase",
+    "FolderCases",
     "RawCase",
     "RawDataset",
     "check_dataset",
@@ -41,6 +45,7 @@ __all__ = [
     "count_values",
     "find_cases",
     "find_cases_of_files",
+    "find_folder_cases",
     "find_name_fault",
     "find_splits",
     "find_test_cases",

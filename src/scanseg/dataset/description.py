@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scanseg.dataset.recognition import suggest_conversion
 from scanseg.documents import read_json
 from scanseg.errors import InputError
 from scanseg.imaging import file_ending
@@ -90,7 +91,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         InputError: The file is missing, no JSON, or no object.
     """
     if not path.exists():
-        raise InputError(f"{path}: cannot be read (No such file). A raw data set needs this file.")
+        advice = suggest_conversion(path.parent) or "A raw data set needs this file."
+        raise InputError(f"{path}: cannot be read (No such file). {advice}")
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {shortened(json.dumps(content))}.")

@@ -23,6 +23,7 @@ from scanseg.imaging.reading import (
     read_image,
     read_instance_map,
     read_label_map,
+    read_stored_values,
 )
 from scanseg.imaging.resampling import resample_image, resample_label_map
 from scanseg.imaging.sources import files_of
@@ -54,6 +55,7 @@ __all__ = [
     "read_image",
     "read_instance_map",
     "read_label_map",
+    "read_stored_values",
     "resample_image",
     "resample_label_map",
     "write_image",

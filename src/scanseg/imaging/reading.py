@@ -99,6 +99,23 @@ def read_instance_map(path: Path) -> Image:
     return replace(image, array=array.astype(np.int32))
 
 
+def read_stored_values(path: Path) -> Image:
+    """Read a file of labels of any form with its stored values.
+
+    Palette indices are not replaced by colours. Channels may differ, as in colour masks.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The values of shape (channel, z, y, x) or (channel, y, x), with their geometry.
+
+    Raises:
+        InputError: As for `read_image`.
+    """
+    return _read_file(path, indices=file_ending(path) not in LOSSY_ENDINGS)
+
+
 def _read_whole_numbers(path: Path, *, kind: str) -> Image:
     """Read a map of whole numbers.
 

@@ -1,0 +1,68 @@
+"""Recognition of folders that are no data set yet, and the command that converts them."""
+
+import shlex
+from pathlib import Path
+
+from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
+from scanseg.dataset.folder_names import IMAGE_FOLDERS, is_image_file
+from scanseg.imaging import DECODERS, DICOM_ADVICE, MEDICAL_DECODERS, file_ending, find_dicom
+from scanseg.messages import counted
+
+
+def suggest_conversion(folder: Path) -> str | None:
+    """Describe a folder without `dataset.json`, and name the command that converts it.
+
+    Only names of files are read.
+
+    Args:
+        folder: Folder that was given as a data set.
+
+    Returns:
+        Two lines: the layout, and the command. `None`: the layout is unknown.
+    """
+    if not folder.is_dir():
+        return None
+    if (folder / "instances").is_dir() and (folder / "images").is_dir():
+        return _with_command("images and instance maps", folder, _instance_converter(folder / "images"))
+    if _has_instance_masks(folder):
+        return _with_command("one folder per case, with one mask per instance", folder, "dsb2018")
+    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        found = find_folder_cases(place)
+        if found is not None and (found.labelled or found.channels):
+            return _describe(found, place)
+    dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
+    return f"The folder holds DICOM files. {DICOM_ADVICE}" if dicom else None
+
+
+def _describe(found: FolderCases, folder: Path) -> str:
+    """Return the layout and the command of a folder."""
+    num_images = len(found.cases) // max(len(found.channels), 1)
+    layout = f"{found.layout} ({counted(num_images, 'case')})"
+    more = ["--channels", ",".join(found.channels)] if found.channels else []
+    if found.faults and not found.channels:
+        more = ["--dry-run"]
+        layout += f" and {counted(len(found.faults), 'fault')} in their names, which the command lists"
+    return _with_command(layout, folder, "folder", *more)
+
+
+def _with_command(layout: str, folder: Path, converter: str, *more: str) -> str:
+    """Return the sentence on the layout, and the command on a line of its own."""
+    output = f"{folder.resolve().name}-dataset"
+    words = ["scanseg", "data", "convert", converter, str(folder), "-o", output, *more]
+    return f"The folder looks like this layout: {layout}. Convert it, and use the new folder:\n  {shlex.join(words)}"
+
+
+def _instance_converter(images: Path) -> str:
+    """Return the name of the converter for images with instance maps."""
+    decoders = {DECODERS[file_ending(path)] for path in images.iterdir() if is_image_file(path)}
+    return "instances-3d" if decoders & set(MEDICAL_DECODERS) else "dsb2018"
+
+
+def _has_instance_masks(folder: Path) -> bool:
+    """Return whether cases are folders with the folders `images` and `masks`, as in the Data Science Bowl."""
+    if any(path.name.lower() in IMAGE_FOLDERS for path in folder.iterdir()):
+        return False
+    return any(
+        (path / "images" / f"{path.name}.png").is_file() and (path / "masks").is_dir()
+        for path in folder.iterdir()
+    )
