@@ -494,7 +494,7 @@ def convert(
     num_workers: int | None = None,
     progress: ProgressChoice = True,
 ) -> "Conversion":
-    """Convert an own folder or a known data set into nnU-Net's raw layout.
+    """Convert a folder or a public data set to nnU-Net's raw layout.
 
     The published split of a known data set is kept.
 
@@ -558,9 +558,9 @@ def inspect_folder(
     num_workers: int | None = None,
     progress: ProgressChoice = True,
 ) -> "FolderInspection":
-    """Show what `convert("folder", ...)` finds, without writing.
+    """Inspect a folder of images and label maps without converting it.
 
-    Up to 20 cases are read.
+    It shows the cases and labels that `convert("folder", ...)` uses. Up to 20 cases are read.
 
     Args:
         images: Folder of the images.

@@ -77,7 +77,7 @@ def test_command(command, tmp_path):
     forms.mask(tmp_path / "source" / "masks" / "1.png", np.ones((20, 24), bool))
     outcome = command("data", "convert", "kvasir-seg", tmp_path / "source", "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
-    assert "kvasir-seg, 1 train case; from" in outcome.stdout
+    assert "out: out, 1 train case; by kvasir-seg from" in outcome.stdout
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert record["cases"] == {"train": 1}
     unknown = command("data", "convert", "kvasir", tmp_path / "source", "-o", tmp_path / "x")
@@ -93,8 +93,8 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
         forms.mask(tmp_path / "source" / "masks" / f"{number}.png", np.ones((20, 24), bool))
     write = conversion.write_sample
 
-    def interrupted(folder, case, sample, *, file_ending):
-        write(folder, case, sample, file_ending=file_ending)
+    def interrupted(folder, case, sample, **options):
+        write(folder, case, sample, **options)
         if case.name == "1":
             raise KeyboardInterrupt
 
@@ -116,7 +116,7 @@ def test_a_full_disk_is_reported_once(tmp_path, monkeypatch):
         forms.picture(tmp_path / "source" / "images" / f"{number}.png")
         forms.mask(tmp_path / "source" / "masks" / f"{number}.png", np.ones((20, 24), bool))
 
-    def fill_the_disk(path, numbers):
+    def fill_the_disk(path, numbers, **options):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, 
     before = sorted(path.name for path in tmp_path.iterdir())
     write, written = writing.write_pillow, []
 
-    def fill_the_disk(path, numbers):
+    def fill_the_disk(path, numbers, **options):
         write(path, numbers)
         written.append(path)
         if len(written) == 2:

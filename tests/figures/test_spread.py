@@ -2,7 +2,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from scanseg.figures import LABEL_COLOURS, draw_dice_over_time
+from scanseg.figures import draw_dice_over_time
+from scanseg.imaging import LABEL_COLOURS
 
 
 @pytest.fixture

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from scanseg.errors import InputError
-from scanseg.imaging import Image, compare_geometry, read_label_map, write_label_map, write_probabilities
+from scanseg.imaging import (
+    Image,
+    compare_geometry,
+    read_label_map,
+    write_colours,
+    write_label_map,
+    write_probabilities,
+)
+from tests.factories import image_of
 
 VOLUME = Image(
     array=np.zeros((1, 3, 4, 5), dtype=np.float32),
@@ -86,3 +94,25 @@ def test_probabilities_come_back_in_half_precision(tmp_path, rng):
         write_probabilities(tmp_path / "a.nii.gz", probabilities, like=VOLUME)
     with pytest.raises(InputError, match="shape"):
         write_probabilities(tmp_path / "a.npz", probabilities[..., :-1], like=VOLUME)
+
+
+def test_colours_of_a_label_map_show_each_label_and_keep_the_numbers(tmp_path):
+    import PIL.Image
+
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_colours(tmp_path / "a.png", labels, like=image_of(labels[np.newaxis]))
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+        shown = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert shown[0].tolist() == [0, 0, 0]
+    assert shown[1].tolist() == [0x00, 0x72, 0xB2]
+    assert len(np.unique(shown[:36], axis=0)) == 36
+    assert shown[1:].max(axis=1).min() > 60
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.png").array[0], labels)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.nii.gz", "a.nrrd", "a.mha", "a.tif"])
+def test_a_missing_folder_is_named(tmp_path, name):
+    labels = np.zeros((4, 5), np.uint8)
+    with pytest.raises(InputError, match=r"expected a folder at .*absent, got none. Create it first"):
+        write_label_map(tmp_path / "absent" / name, labels, like=image_of(labels[np.newaxis]))

@@ -75,7 +75,9 @@ def test_pictures_as_jpeg_become_png(make_predictor, tmp_path):
         num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".jpg"}
     )
     predictor.predict_folder(folder, tmp_path / "out")
-    assert names(tmp_path / "out") == ["dataset.json", "frame.png", "prediction.json"]
+    assert names(tmp_path / "out") == ["colours", "dataset.json", "frame.png", "prediction.json"]
+    with Picture.open(tmp_path / "out" / "colours" / "frame.png") as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (0x00, 0x72, 0xB2)
     assert read_label_map(tmp_path / "out" / "frame.png").array.all()
 
 

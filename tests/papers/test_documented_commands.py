@@ -145,11 +145,14 @@ def test_data_sets(page, words, here, command):
     if words[1] == "convert":
         dataset = open_dataset(Path(words[words.index("-o") + 1]))
         assert len(dataset.cases) > 0
-        assert NAMED_DATASETS[words[2]].name in outcome.stdout
+        assert f"by {words[2]} from" in outcome.stdout
 
 
 def test_every_data_set_is_shown_being_converted():
-    assert {words[2] for _, words in COMMANDS if words[:2] == ["data", "convert"]} == set(NAMED_DATASETS)
+    assert {words[2] for _, words in COMMANDS if words[:2] == ["data", "convert"]} == {
+        "folder",
+        *NAMED_DATASETS,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`scanseg data`: converters of own folders and public data sets, and instance maps."""
+"""`scanseg data`: converters of folders and data sets, and instance maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def convert(
         source: Folder of your images, or of the downloaded data set.
         label_maps: Folder of your label maps. Defaults to label maps inside the folder of images. Only for `folder`,
             as `--labels`, `--channels`, `--dry-run` and `--overlap`.
-        output: Folder to write. It must not exist. Required without `--dry-run`.
+        output: Folder to write. It must not exist. Defaults to none, which needs `--dry-run`.
         labels: Values or colours of the labels: `liver=1,spleen=2`, `road=#ff0000`, or a file with `name value` or
             `name r g b` on each line. For one mask per structure, the structures to use. Defaults to all values found.
         channels: Names of the channels in order, separated by commas. Names of image files may end with them, such as
@@ -84,7 +84,7 @@ def convert(
     for line in first_lines([f"note: {note}" for note in result.notes]):
         print_line(line)
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
-    print_line(f"{result.folder}: {result.name}, {counts}; from {result.layout}")
+    print_line(f"{result.folder}: {result.name}, {counts}; by {result.dataset} from {result.layout}")
     suggest_command("to check it", "check", result.folder)
 
 
@@ -138,7 +138,7 @@ def _show_folder(
 
 
 def _show_sizes(name: str, sizes: Sequence[tuple[float, ...]]) -> None:
-    """Print sizes along each axis, and the smallest and the largest of several."""
+    """Print the smallest and the largest size along each axis."""
     texts = [" x ".join(f"{size:g}" for size in axes) for axes in sizes]
     if texts:
         print_line(f"{name}: {texts[0] if len(texts) == 1 else f'{texts[0]} to {texts[-1]}'}")

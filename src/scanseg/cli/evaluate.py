@@ -47,7 +47,8 @@ def evaluate(
     Args:
         predictions: Folder of predicted label maps, or one file.
         references: Folder of references with the same names, such as `labelsTr`, or one file.
-        output: JSON file of the report. An existing file is replaced only with `--overwrite`.
+        output: JSON file of the report. The scores of the cases are written beside it as CSV, the printed table as
+            Markdown. Existing files are replaced only with `--overwrite`.
         cases: Score only this case. Repeat for more cases. Defaults to all cases, each with prediction and reference.
         only_predicted: Leave out references without a prediction. Their number is printed.
         rule: Rule for labels that are empty in the prediction, the reference or both. `skip` is nnU-Net's. The others
@@ -56,9 +57,11 @@ def evaluate(
             `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
             adjacent voxels of label 2. Defaults to scoring label maps.
         num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
-        distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to `mm`.
+        distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to
+            `mm`, or to pixels for images without spacing.
         tolerances: Distance up to which surfaces agree (NSD): a number of mm for all labels, `LABEL=MM` for one label,
-            or `abdomen` for the published values of organs. Repeat to combine them. Defaults to 2 mm.
+            or `abdomen` for the published values of organs. Repeat to combine them. Defaults to 2
+            mm, or to 2 pixels for images without spacing.
         iou: Least overlap (IoU) of a matched pair. Needs `--instances`. Defaults to 0.5.
         border: Leave out instances that reach into this many pixels at the ends of y and x. Needs `--instances`.
             Defaults to 2.
@@ -71,7 +74,10 @@ def evaluate(
         raise UsageError(f"{', '.join(given)}: expected --instances too. Add it, or leave these options out.")
     if given:
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
-    require_new_file(output, overwrite=overwrite)
+    from scanseg.evaluation import report_files
+
+    for path in report_files(output):
+        require_new_file(path, overwrite=overwrite)
     if instances is None:
         _evaluate_labels(
             predictions,
@@ -131,7 +137,7 @@ def _evaluate_labels(
         )
     _write(output, report, summary_rows(report))
     print_line(f"rule: {METRIC_RULES[rule].description}")
-    print_line(f"report: {output}")
+    print_line(f"report: {output}, with .csv and .md beside it")
 
 
 def _evaluate_instances(
@@ -163,14 +169,13 @@ def _evaluate_instances(
             progress=progress,
         )
     _write(output, report, instance_rows(report))
-    print_line(f"report: {output}")
+    print_line(f"report: {output}, with .csv and .md beside it")
 
 
 def _write(output: Path, report: "Report | InstanceReport", rows: list[tuple[str, ...]]) -> None:
-    from scanseg.files import write_text
+    from scanseg.evaluation import write_report
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, report.to_json())
+    write_report(report, output)
     head, *body = rows
     show_table(head, body)
     if report.unpredicted:

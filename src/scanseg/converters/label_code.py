@@ -1,4 +1,4 @@
-"""Label values of an own folder: their forms in files, and their numbers in the data set."""
+"""Label values of a folder: forms in files, and numbers after conversion."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
-from scanseg.figures import LABEL_COLOURS, draw_slice
+from scanseg.figures import draw_slice
 from scanseg.files import written_whole
+from scanseg.imaging import LABEL_COLOURS
 
 
 def write_picture(

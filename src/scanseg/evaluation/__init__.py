@@ -1,5 +1,6 @@
 """Scores of predictions against references: overlap, surface distances, volumes, reports."""
 
+from scanseg.evaluation.files import report_files, write_report
 from scanseg.evaluation.folders import evaluate
 from scanseg.evaluation.instance_folders import (
     convert_to_instances,
@@ -28,7 +29,9 @@ __all__ = [
     "make_report",
     "parse_tolerances",
     "preset_tolerances",
+    "report_files",
     "score_case",
     "score_instances",
     "summary_rows",
+    "write_report",
 ]

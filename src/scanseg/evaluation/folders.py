@@ -34,7 +34,7 @@ def evaluate(
     """Score predicted label maps against their references.
 
     All files are read and checked before the first is scored. Surface distances use the spacing of the references.
-    Raster images have spacing 1, so their distances are in pixels.
+    Raster images without spacing are scored in pixels.
 
     Args:
         predictions: Folder of predicted label maps, or one file.
@@ -71,7 +71,7 @@ def evaluate(
     )
     described, warnings = source.spec, (*found.warnings, *source.warnings)
     context.report_warnings(warnings)
-    found_values = _inspect(
+    found_values, has_spacing = _inspect(
         found.pairs,
         known_values=None if described is None else described.known_values,
         where=f"{predictions} and {references}",
@@ -100,7 +100,7 @@ def evaluate(
         labels_from=source.name,
         tolerances_mm=tolerances,
         rule=rule,
-        distance_unit=distance_unit,
+        distance_unit=distance_unit if has_spacing else "pixels",
         unpredicted=found.unpredicted,
         warnings=warnings,
     )
@@ -108,8 +108,11 @@ def evaluate(
 
 def _inspect(
     pairs: Sequence[Pair], *, known_values: frozenset[int] | None, where: str, context: RunContext
-) -> tuple[int, ...]:
-    """Check every pair and return the values other than 0.
+) -> tuple[tuple[int, ...], bool]:
+    """Check every pair.
+
+    Returns:
+        The values other than 0, and whether any reference has a spacing.
 
     Raises:
         FaultsError: Files are faulty. One message lists all faults.
@@ -124,7 +127,7 @@ def _inspect(
             f"data set's {DESCRIPTION_FILE} into the folder of the predictions."
         )
     refuse_faults(where, faults)
-    return tuple(values)
+    return tuple(values), any(inspection.has_spacing for inspection in inspections)
 
 
 def _score_pair(

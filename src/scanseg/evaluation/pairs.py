@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.imaging import DECODERS, Image, compare_geometry, file_ending, read_label_map
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, Image, compare_geometry, file_ending, read_label_map
 from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
 
 _PIECE = 1 << 22
 """Voxels counted at a time."""
-_SIDE_ENDINGS = (".json", ".npz", ".raw", ".zraw", ".b2nd", "thumbs.db", "desktop.ini")
+_SIDE_ENDINGS = (".json", ".csv", ".md", ".npz", ".raw", ".zraw", ".b2nd", "thumbs.db", "desktop.ini")
 """Endings of files beside label maps that are no label maps: records, probabilities, voxels of headers."""
 _MOST_VALUES = 10
 """Maximum number of values in a message."""
@@ -49,6 +49,8 @@ class Inspection:
     faults: tuple[str, ...]
     values: frozenset[int]
     """Values other than 0 of both label maps."""
+    has_spacing: bool
+    """False if the reference is a raster file without spacing."""
 
 
 def find_pairs(
@@ -204,7 +206,15 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
             "prediction to the reference's grid."
             for difference in differences
         ]
-    return Inspection(tuple(faults), frozenset().union(*found.values()) - {0})
+    reference = images.get(pair.reference)
+    has_spacing = reference is None or _has_spacing(pair.reference, reference)
+    return Inspection(tuple(faults), frozenset().union(*found.values()) - {0}, has_spacing)
+
+
+def _has_spacing(path: Path, image: Image) -> bool:
+    """Return whether the file of an image holds a spacing. Raster files hold none, except beside TIFF files."""
+    is_medical = DECODERS[file_ending(path)] in MEDICAL_DECODERS
+    return is_medical or any(spacing != 1 for spacing in image.spacing)
 
 
 def _mask_faults(pair: Pair, predicted: frozenset[int], referred: frozenset[int]) -> list[str]:

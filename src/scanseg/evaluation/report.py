@@ -10,12 +10,12 @@ from scanseg.evaluation.scores import LabelScores
 from scanseg.evaluation.tolerances import TOLERANCE_MM
 from scanseg.specs import (
     CaseReport,
-    DistanceUnit,
     LabelReport,
     LabelSummary,
     Means,
     Report,
     ReportSummary,
+    ReportUnit,
     RuleName,
     Statistics,
 )
@@ -39,7 +39,7 @@ def make_report(
     labels_from: str,
     tolerances_mm: Mapping[str, float] | None = None,
     rule: RuleName = "skip",
-    distance_unit: DistanceUnit = "mm",
+    distance_unit: ReportUnit = "mm",
     unpredicted: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Report:

@@ -1,7 +1,5 @@
 """Write the record, the table and the figure of a comparison."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from scanseg.files import write_text, written_whole
 from scanseg.messages import counted
 from scanseg.models import ModelFolder
 from scanseg.specs import ArmComparison, ArmOutcome, ComparisonRecord
+from scanseg.tables import as_csv, as_markdown
 
 RECORD, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
 _FEW_CASES = 6
@@ -26,15 +25,11 @@ def write_comparison(record: ComparisonRecord, folder: Path) -> None:
         folder: Folder to write.
     """
     rows = comparison_rows(record)
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
     notes = "\n".join(f"- {line}" for line in table_notes(record))
-    table = "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
-    text = f"# {record.spec.title}\n\n{record.spec.question}\n\n{table}\n\n{notes}\n"
+    text = f"# {record.spec.title}\n\n{record.spec.question}\n\n{as_markdown(rows)}\n\n{notes}\n"
     write_text(folder / RECORD, record.to_json())
     write_text(folder / TABLE, text)
-    write_text(folder / TABLE.replace(".md", ".csv"), stream.getvalue())
+    write_text(folder / TABLE.replace(".md", ".csv"), as_csv(rows))
     _write_figure(record, folder / FIGURE)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scanseg.figures.slices import LABEL_COLOURS
+from scanseg.imaging import LABEL_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Integer
 
+from scanseg.imaging import LABEL_COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LABEL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Colours of labels 1, 2 ... for colour-blind readers. Source: Okabe and Ito 2008."""
 
 
 def draw_slice(

@@ -17,6 +17,7 @@ from scanseg.imaging.orientation import (
     find_reorientation,
     left_right_axis,
 )
+from scanseg.imaging.palette import LABEL_COLOURS
 from scanseg.imaging.reading import (
     count_channels,
     read_geometry,
@@ -27,12 +28,19 @@ from scanseg.imaging.reading import (
 )
 from scanseg.imaging.resampling import resample_image, resample_label_map
 from scanseg.imaging.sources import files_of
-from scanseg.imaging.writing import write_image, write_instance_map, write_label_map, write_probabilities
+from scanseg.imaging.writing import (
+    write_colours,
+    write_image,
+    write_instance_map,
+    write_label_map,
+    write_probabilities,
+)
 
 __all__ = [
     "DECODERS",
     "DETACHED_ENDINGS",
     "DICOM_ADVICE",
+    "LABEL_COLOURS",
     "LOSSY_ENDINGS",
     "MEDICAL_DECODERS",
     "SLICE_SPACING_MM",
@@ -58,6 +66,7 @@ __all__ = [
     "read_stored_values",
     "resample_image",
     "resample_label_map",
+    "write_colours",
     "write_image",
     "write_instance_map",
     "write_label_map",

@@ -84,7 +84,11 @@ def count_pillow_channels(path: Path) -> int:
 
 
 def write_pillow(
-    path: Path, pixels: Integer[np.ndarray, "y x *colour"], *, orientation: int = STORED_AS_DISPLAYED
+    path: Path,
+    pixels: Integer[np.ndarray, "y x *colour"],
+    *,
+    orientation: int = STORED_AS_DISPLAYED,
+    palette: bytes | None = None,
 ) -> None:
     """Write a grey or colour picture.
 
@@ -92,18 +96,24 @@ def write_pillow(
         path: The file.
         pixels: Displayed picture of shape (y, x) for grey, (y, x, 3) for colour.
         orientation: Orientation tag from 1 to 8. BMP files do not hold it.
+        palette: Red, green and blue of each grey value of 8 bits. `None`: no palette.
     """
     import PIL.Image
 
-    if orientation == STORED_AS_DISPLAYED or path.suffix.lower() == ".bmp":
-        PIL.Image.fromarray(pixels).save(path)
+    is_upright = orientation == STORED_AS_DISPLAYED or path.suffix.lower() == ".bmp"
+    if not is_upright:
+        channels_first = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        stored = as_stored(channels_first, orientation)
+        pixels = np.ascontiguousarray(stored if pixels.ndim == 2 else np.moveaxis(stored, 0, -1))
+    picture = PIL.Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette)
+    if is_upright:
+        picture.save(path)
         return
     exif = PIL.Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    channels_first = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    stored = as_stored(channels_first, orientation)
-    stored = stored if pixels.ndim == 2 else np.moveaxis(stored, 0, -1)
-    PIL.Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    picture.save(path, exif=exif)
 
 
 def _open_picture(path: Path) -> "ImageFile":

@@ -7,16 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 
 from scanseg.errors import InputError, reason_of
 from scanseg.files import written_whole
 from scanseg.imaging.companion import write_companion_spacing
+from scanseg.imaging.exif import STORED_AS_DISPLAYED
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
 from scanseg.imaging.nifti import write_nifti
+from scanseg.imaging.palette import make_palette
 from scanseg.imaging.pictures import write_pillow
 from scanseg.imaging.raster import write_tiff
 from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
@@ -44,6 +46,29 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
     """
     _check_integers(path, label_map, like, highest=HIGHEST_LABEL, kind="label")
     _write_integers(path, label_map.astype(np.uint8, copy=False), like)
+
+
+def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Image) -> None:
+    """Write a picture of a label map, with one colour per label.
+
+    The file is a PNG with a palette: its stored values are the label values. Many readers return colours instead
+    (SimpleITK, imageio, OpenCV, matplotlib), so it is for viewing.
+
+    Args:
+        path: The file, ending in `.png`.
+        label_map: Label values of shape (y, x).
+        like: Image with the shape of the label map. Its orientation tag is kept.
+
+    Raises:
+        InputError: The shape differs from the image's, or the file cannot be written.
+    """
+    _check_integers(path, label_map, like, highest=HIGHEST_LABEL, kind="label")
+    _write(
+        path,
+        lambda target: write_pillow(
+            target, label_map, palette=make_palette(), orientation=_orientation_of(like)
+        ),
+    )
 
 
 def write_instance_map(path: Path, instances: Integer[np.ndarray, "*spatial"], *, like: Image) -> None:
@@ -87,7 +112,12 @@ def write_image(path: Path, image: Image) -> None:
                 f"{counted(image.num_channels, 'channel')} of {image.array.dtype} and {image.num_axes} axes."
             )
         pixels = image.array[0] if image.num_channels == 1 else np.moveaxis(image.array, 0, -1)
-        _write(path, lambda target: write_pillow(target, np.ascontiguousarray(pixels), **_tag_of(image)))
+        _write(
+            path,
+            lambda target: write_pillow(
+                target, np.ascontiguousarray(pixels), orientation=_orientation_of(image)
+            ),
+        )
         return
     if DECODERS[ending] not in MEDICAL_DECODERS or ending in DETACHED_ENDINGS:
         raise InputError(f"{path}: images are not written as {ending}. Use .nii.gz, .nrrd, .mha or .png.")
@@ -151,17 +181,18 @@ def _write_integers(path: Path, numbers: np.ndarray, like: Image) -> None:
     if decoder in MEDICAL_DECODERS:
         _write_medical(path, numbers, like)
     elif decoder == "tiff":
+        _check_folder(path)
         write_companion_spacing(path, like.spacing)
-        _write(path, lambda target: write_tiff(target, numbers, **_tag_of(like)))
+        _write(path, lambda target: write_tiff(target, numbers, orientation=_orientation_of(like)))
     elif numbers.ndim == 2:
-        _write(path, lambda target: write_pillow(target, numbers, **_tag_of(like)))
+        _write(path, lambda target: write_pillow(target, numbers, orientation=_orientation_of(like)))
     else:
         raise InputError(f"{path}: {ending} cannot hold 3 axes. Use .nii.gz, .nrrd, .mha or .tif.")
 
 
-def _tag_of(like: Image) -> dict[str, int]:
-    """Return the orientation tag of an image as an argument, if it has one."""
-    return {"orientation": like.header.orientation} if isinstance(like.header, PictureHeader) else {}
+def _orientation_of(like: Image) -> int:
+    """Return the orientation tag of an image."""
+    return like.header.orientation if isinstance(like.header, PictureHeader) else STORED_AS_DISPLAYED
 
 
 def _write_medical(path: Path, array: np.ndarray, like: Image) -> None:
@@ -170,8 +201,19 @@ def _write_medical(path: Path, array: np.ndarray, like: Image) -> None:
     _write(path, lambda target: write(target, array, like))
 
 
+def _check_folder(path: Path) -> None:
+    """Check that the folder of a file exists."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: expected a folder at {path.parent}, got none. Create it first.")
+
+
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under a temporary name with the same ending, then rename."""
+    """Write under a temporary name with the same ending, then rename.
+
+    Raises:
+        InputError: The folder is missing, or the file cannot be written.
+    """
+    _check_folder(path)
     try:
         with written_whole(path) as temporary:
             write(temporary)

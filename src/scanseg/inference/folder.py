@@ -10,7 +10,7 @@ from pathlib import Path
 from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import remove_unfinished, write_text
-from scanseg.imaging import write_label_map, write_probabilities
+from scanseg.imaging import write_colours, write_label_map, write_probabilities
 from scanseg.inference.input_checks import header_warnings
 from scanseg.inference.outputs import (
     CaseOutputs,
@@ -70,6 +70,7 @@ def predict_folder(
 
     - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG).
     - `CASE.npz`: probabilities, if asked for.
+    - `colours/CASE.png`: the label map of a picture in colours, for viewing.
     - `entropy/CASE.ext`, `disagreement/CASE.ext`: uncertainty maps, if asked for.
     - `dataset.json`: labels.
     - `prediction.json`: the record.
@@ -249,6 +250,9 @@ def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
     ):
         if path is not None and values is not None:
             write_map(path, values, like=prediction.image)
+    if outputs.colours is not None and prediction.label_map.ndim == 2:
+        outputs.colours.parent.mkdir(exist_ok=True)
+        write_colours(outputs.colours, prediction.label_map, like=prediction.image)
     write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
 
 

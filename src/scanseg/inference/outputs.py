@@ -64,10 +64,12 @@ class CaseOutputs:
     """Entropy map. `None`: not asked for."""
     disagreement: Path | None
     """Disagreement map. `None`: not asked for."""
+    colours: Path | None
+    """Picture of the label map in colours, written if it has two axes. `None`: a medical format."""
 
     @property
     def files(self) -> list[Path]:
-        """Paths in the order of writing."""
+        """Paths in the order of writing, without the picture in colours."""
         others = (self.probabilities, self.entropy, self.disagreement)
         return [*(path for path in others if path is not None), self.label_map]
 
@@ -165,7 +167,10 @@ def warn_of_other_endings(sources: Sequence[Path], *, file_ending: str) -> tuple
 
 
 def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutputs:
-    """Name the output files of a case."""
+    """Name the output files of a case.
+
+    The label values of pictures look black in viewers, so they get a picture in colours.
+    """
     ending = file_ending(case.images[0])
     written = WRITTEN_AS.get(ending, ending)
     is_picture = DECODERS[written] == "pillow"
@@ -177,6 +182,7 @@ def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutp
         probabilities=output / f"{case.name}.npz" if options.probabilities else None,
         entropy=output / "entropy" / map_name if options.entropy else None,
         disagreement=output / "disagreement" / map_name if options.disagreement else None,
+        colours=None if is_medical else output / "colours" / f"{case.name}.png",
     )
 
 

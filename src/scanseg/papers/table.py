@@ -1,8 +1,6 @@
 """Tables of reproductions, with own and published rows, in four formats."""
 
-import csv
 import html
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from scanseg.specs import (
     ReproductionSetup,
     Spread,
 )
+from scanseg.tables import as_csv, as_markdown
 
 TABLE = "table"
 """Name of the table files without ending."""
@@ -117,7 +116,7 @@ def write_tables(table: Reproduction, folder: Path, *, measures: Sequence[Measur
     rows = table_rows(table, measures)
     write_text(folder / f"{TABLE}.json", table.to_json())
     write_text(folder / f"{TABLE}.md", _markdown(table, rows))
-    write_text(folder / f"{TABLE}.csv", _csv(rows))
+    write_text(folder / f"{TABLE}.csv", as_csv(rows))
     write_text(folder / f"{TABLE}.html", _html(table, rows))
 
 
@@ -285,16 +284,8 @@ def _title(table: Reproduction) -> str:
 
 
 def _markdown(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    rule = f"|{'---|' * len(rows[0])}"
     notes = "\n".join(f"- {line}" for line in table_notes(table))
-    return f"# {_title(table)}\n\n" + "\n".join([head, rule, *body]) + f"\n\n{notes}\n"
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
+    return f"# {_title(table)}\n\n{as_markdown(rows)}\n\n{notes}\n"
 
 
 def _html(table: Reproduction, rows: Sequence[Sequence[str]]) -> str:

@@ -79,6 +79,7 @@ from scanseg.specs.records.report import (
     Means,
     Report,
     ReportSummary,
+    ReportUnit,
     RuleName,
     Statistics,
 )
@@ -174,6 +175,7 @@ __all__ = [
     "PublishedResults",
     "Report",
     "ReportSummary",
+    "ReportUnit",
     "Reproduction",
     "ReproductionRow",
     "ReproductionSetup",

@@ -17,6 +17,9 @@ See `scanseg.evaluation.METRIC_RULES`.
 DistanceUnit = Literal["mm", "voxels"]
 """Unit of surface distances: `mm`, or `voxels` as in the tables of MSVM-UNet."""
 
+ReportUnit = Literal["mm", "voxels", "pixels"]
+"""Unit of surface distances in a report. `pixels`: the images have no spacing."""
+
 
 class LabelReport(Document):
     """Scores of one label in one case.
@@ -132,10 +135,10 @@ class Report(WarnedRecord):
     """Value of the ignore label. `None`: no ignore label."""
     rule: RuleName
     """Rule for the scores of empty labels and for the scored slices."""
-    distance_unit: DistanceUnit = "mm"
-    """Unit of HD95 and ASD. The tolerance of NSD is always in mm."""
+    distance_unit: ReportUnit = "mm"
+    """Unit of HD95 and ASD. The tolerance of NSD is in mm, or in pixels if this unit is `pixels`."""
     tolerances_mm: dict[str, NonNegativeFloat]
-    """Tolerance of each label's NSD in mm."""
+    """Tolerance of each label's NSD in mm, or in pixels if the images have no spacing."""
     unpredicted: tuple[str, ...] = ()
     """Names of references without a prediction that were left out on request."""
     cases: tuple[CaseReport, ...]
