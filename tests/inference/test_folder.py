@@ -473,3 +473,23 @@ def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):
     predictor.predict_folder(tmp_path / "frame.png", tmp_path / "out", uncertainty=True)
     found = np.array(Picture.open(tmp_path / "out" / "entropy" / "frame.png"))
     assert (found.shape, found.max()) == ((9, 8), 0)
+
+
+def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predictor, tmp_path):
+    from PIL import Image as Picture
+
+    labels = np.eye(9, dtype=np.uint8)
+    for folder, values in (("images", labels * 255), ("references", labels)):
+        (tmp_path / folder).mkdir()
+        Picture.fromarray(values).save(tmp_path / folder / "a.png")
+    predictor = make_predictor(num_axes=2, patch_size=(8, 8), dataset={"file_ending": ".png"})
+    predictor.predict_folder(tmp_path / "images", tmp_path / "out")
+    with Picture.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.mode == "L"
+    with Picture.open(tmp_path / "out" / "colours" / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext())
+    assert (report.summary.mean_over_labels.dice, report.warnings) == (1.0, ())
+    (again,) = predictor.predict_folder(tmp_path / "images", tmp_path / "out", skip_existing=True).cases
+    assert again.skipped
+    predictor.predict_folder(tmp_path / "images", tmp_path / "out", overwrite=True)

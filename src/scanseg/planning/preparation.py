@@ -15,6 +15,7 @@ from scanseg.dataset import (
     list_unused,
     open_dataset,
 )
+from scanseg.documents import read_json
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
@@ -55,7 +56,7 @@ class TrainingSource:
         if path.name == DESCRIPTION_FILE:
             raise UsageError(f"{path} describes a data set. Give its folder, {path.parent}, or a plan file.")
         if path.is_file():
-            return cls(path, plan=Plan.read(path))
+            return cls(path, plan=_read_plan(path))
         if not path.exists():
             raise InputError(
                 f"{path}: no such file or folder. Give a data set's folder (with {DESCRIPTION_FILE}) or a plan file."
@@ -78,6 +79,25 @@ class TrainingSource:
         known = Path(plan.dataset_path) if plan is not None and plan.dataset_path else None
         folder = self.dataset or known
         return folder if folder is not None and folder.is_dir() else None
+
+
+def _read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        InputError: The plan is faulty.
+        UsageError: The file is a plan of nnU-Net.
+    """
+    try:
+        return Plan.read(path)
+    except InputError:
+        content = read_json(path)
+        if isinstance(content, dict) and {"plans_name", "configurations"} <= content.keys():
+            raise UsageError(
+                f"{path}: expected a plan of scanseg, got nnU-Net's plans. Plan the data set by scanseg plan DATASET "
+                f"--recipe plain-unet -o plan.json, which follows nnU-Net's rules."
+            ) from None
+        raise
 
 
 @dataclass(frozen=True)
