@@ -12,7 +12,7 @@ from scanseg.errors import InputError
 from scanseg.imaging import read_label_map, write_image, write_instance_map, write_label_map
 from scanseg.runtime import RunContext
 from tests import factories
-from tests.factories import write_picture
+from tests.factories import write_picture, write_volume
 
 
 def image_of(array, *, spacing=None):
@@ -150,3 +150,56 @@ def link_some(source, target, folders, *, number):
         (target / folder).mkdir(parents=True)
         for path in sorted((source / folder).iterdir())[:number]:
             (target / folder / path.name).symlink_to(path)
+
+
+# own folders
+
+SHAPE = (20, 24)
+
+
+def squares(*values):
+    """Return a picture of squares with these values on 0."""
+    array = np.zeros(SHAPE, np.uint8)
+    for place, value in enumerate(values):
+        array[2:8, 2 + 7 * place : 7 + 7 * place] = value
+    return array
+
+
+def volume_pair(image, label_map, labels, *, seed=0):
+    """Write a noisy volume with its label map, 2 x 1 x 1 mm."""
+    noise = np.random.default_rng(seed).normal(0, 100, labels.shape).astype(np.int16)
+    write_volume(image, noise + 50 * labels.astype(np.int16), (2.0, 1.0, 1.0))
+    write_volume(label_map, labels, (2.0, 1.0, 1.0))
+
+
+def box(value=1, shape=(6, 10, 12)):
+    labels = np.zeros(shape, np.uint8)
+    labels[2:4, 3:6, 3:7] = value
+    return labels
+
+
+def colour_masks(folder):
+    """Write two pictures with colour masks: red and green squares, and blue ones."""
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    for name, colours in (("a", (red, green)), ("b", (green, blue))):
+        picture(folder / "images" / f"{name}.png", SHAPE)
+        mask = np.zeros((*SHAPE, 3), np.uint8)
+        for place, colour in enumerate(colours):
+            mask[2:8, 2 + 7 * place : 7 + 7 * place] = colour
+        write_picture(folder / "masks" / f"{name}.png", mask)
+
+
+def named_channels(folder, channels=("t1", "flair")):
+    """Write two cases in folders of their own, with a file for each channel."""
+    for case in ("B_1", "B_2"):
+        for seed, channel in enumerate(channels):
+            inside = folder / case
+            volume_pair(inside / f"{case}_{channel}.nii.gz", inside / f"{case}_seg.nii.gz", box(), seed=seed)
+
+
+def structures(folder):
+    """Write two cases in folders of their own, with masks of liver and spleen."""
+    for case in ("s1", "s2"):
+        masks = folder / case / "segmentations"
+        volume_pair(folder / case / "ct.nii.gz", masks / "liver.nii.gz", box())
+        write_volume(masks / "spleen.nii.gz", np.roll(box(), 4, axis=2), (2.0, 1.0, 1.0))

@@ -14,16 +14,7 @@ from scanseg.runtime import RunContext
 from tests.factories import write_picture, write_volume
 
 from . import forms
-
-SHAPE = (20, 24)
-
-
-def squares(*values):
-    """Return a picture of squares with these values on 0."""
-    array = np.zeros(SHAPE, np.uint8)
-    for place, value in enumerate(values):
-        array[2:8, 2 + 7 * place : 7 + 7 * place] = value
-    return array
+from .forms import SHAPE, box, colour_masks, squares, volume_pair
 
 
 def convert(source, output, **options):
@@ -44,19 +35,6 @@ def refused(source, output, **options):
 
 def labels_of(output, name, *, ending=".png", part="Tr"):
     return forms.label_map(output, name, part=part, ending=ending)
-
-
-def volume_pair(image, label_map, labels, *, seed=0):
-    """Write a noisy volume with its label map, 2 x 1 x 1 mm."""
-    noise = np.random.default_rng(seed).normal(0, 100, labels.shape).astype(np.int16)
-    write_volume(image, noise + 50 * labels.astype(np.int16), (2.0, 1.0, 1.0))
-    write_volume(label_map, labels, (2.0, 1.0, 1.0))
-
-
-def box(value=1, shape=(6, 10, 12)):
-    labels = np.zeros(shape, np.uint8)
-    labels[2:4, 3:6, 3:7] = value
-    return labels
 
 
 # layouts
@@ -229,17 +207,6 @@ def test_named_channels_in_one_folder_are_proposed(tmp_path):
 
 
 # labels
-
-
-def colour_masks(folder):
-    """Write two pictures with colour masks: red and green squares, and blue ones."""
-    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    for name, colours in (("a", (red, green)), ("b", (green, blue))):
-        forms.picture(folder / "images" / f"{name}.png", SHAPE)
-        mask = np.zeros((*SHAPE, 3), np.uint8)
-        for place, colour in enumerate(colours):
-            mask[2:8, 2 + 7 * place : 7 + 7 * place] = colour
-        write_picture(folder / "masks" / f"{name}.png", mask)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from scanseg.planning import RECIPES
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
 from scanseg.specs.records.comparison import ComparisonRecord
+from tests.converters import forms
+from tests.factories import write_picture
 
 from .sources import SOURCES, volume, write_case
 
@@ -44,6 +46,14 @@ NAMES = {
     "KVASIR": "kvasir-seg",
     "TASK04": "hippocampus",
 }
+OWN_FOLDERS = {
+    "IMAGES": lambda folder: [forms.picture(folder / f"{name}.png", forms.SHAPE) for name in "ab"],
+    "LABELS": lambda folder: [write_picture(folder / f"{name}.png", forms.squares(1, 2)) for name in "ab"],
+    "BRAINS": forms.named_channels,
+    "SCANS": forms.structures,
+    "STREETS": forms.colour_masks,
+}
+"""Writers of own folders by their name in a command."""
 ENCODER = "vssm1_tiny_0230s_ckpt_epoch_264.pth"
 CPU = ("--num-workers", "0")
 SMALL_SLICES = (
@@ -112,6 +122,10 @@ def make_sources(words):
         name, _, rest = word.partition("/")
         if name in NAMES and not Path(name).exists():
             SOURCES[NAMES[name]](Path(name) / rest)
+        elif word in OWN_FOLDERS:
+            OWN_FOLDERS[word](Path(word))
+        elif word == "colours.csv":
+            Path(word).write_text("road,255,0,0\ntree,0,255,0\nsky,0,0,255\n")
         elif word == "FLARE22":
             for number in range(2):
                 folder = Path(word)
@@ -142,7 +156,9 @@ def test_data_sets(page, words, here, command):
     make_sources(words)
     outcome = command(*words, *(CPU if words[1] == "convert" else ()))
     assert outcome.code == 0, outcome.stderr
-    if words[1] == "convert":
+    if "--dry-run" in words:
+        assert "nothing was written" in outcome.stdout
+    elif words[1] == "convert":
         dataset = open_dataset(Path(words[words.index("-o") + 1]))
         assert len(dataset.cases) > 0
         assert f"by {words[2]} from" in outcome.stdout

@@ -15,7 +15,9 @@ def test_plans_of_nnunet_are_refused_in_one_sentence(command, tmp_path):
     outcome = command("train", path, "-o", tmp_path / "model")
     assert outcome.code == 2
     assert outcome.stderr.count("\n") == 1
-    assert "expected a plan of scanseg, got nnU-Net's plans. Plan the data set by scanseg plan" in outcome.stderr
+    assert (
+        "expected a plan of scanseg, got nnU-Net's plans. Plan the data set by scanseg plan" in outcome.stderr
+    )
     assert not (tmp_path / "model").exists()
     path.write_text(json.dumps({"configurations": {}}))
     assert "not a valid Plan" in command("train", path, "-o", tmp_path / "model").stderr

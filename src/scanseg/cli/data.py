@@ -50,7 +50,8 @@ def convert(
         labels: Values or colours of the labels: `liver=1,spleen=2`, `road=#ff0000`, or a file with `name value` or
             `name r g b` on each line. For one mask per structure, the structures to use. Defaults to all values found.
         channels: Names of the channels in order, separated by commas. Names of image files may end with them, such as
-            `CASE_t1` and `CASE_flair`. `CT` chooses the normalization of CT.
+            `CASE_t1` and `CASE_flair`. `CT` chooses the normalization of CT. Defaults to
+            `R,G,B` or `intensity`.
         dry_run: Print the pairs, labels, sizes and left out files found in up to 20 cases. Nothing is written.
         dataset_name: Name of the converted data set. Defaults to that of the public data set, or of the output folder.
         num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
