@@ -99,7 +99,8 @@ def test_pictures(tmp_path):
     )
     assert report.num_axes == 2
     assert report.num_channels == 3
-    assert report.lines()[1] == "shape (y, x): 6 x 7 voxels"
+    assert report.lines()[1] == "shape (y, x): 6 x 7 pixels"
+    assert not any("mm" in line for line in report.lines())
     assert report.warnings == ("1 case without foreground: a",)
 
 

@@ -27,6 +27,12 @@ _BLENDED = 32
 """Number of values from which a picture may be a mask with blended edges."""
 _NEAR = 50
 """Largest difference from 0 or 255 that counts as one of them."""
+_HIGHEST_COUNTED = 65535
+"""Highest number that is counted by a table."""
+_LARGEST_TABLE = 2**24
+"""Highest number, colours included, that is replaced by a table."""
+_PIECE = 1 << 22
+"""Voxels counted at a time."""
 _BLACK: Colour = (0, 0, 0)
 
 
@@ -51,7 +57,7 @@ class LabelCode:
         Raises:
             InputError: A value or colour is no label.
         """
-        found, inverse = np.unique(values, return_inverse=True)
+        found, _ = count_numbers(values)
         keys = [_unpacked(int(value)) if self.form == "colours" else int(value) for value in found]
         unknown = [describe_key(key) for key in keys if key not in self.keys]
         if unknown:
@@ -61,7 +67,11 @@ class LabelCode:
                 f"{path}: expected the {kind}s {known}, got {listed(unknown)} too. Name all of them by --labels."
             )
         numbers = np.array([self.keys[key] for key in keys], np.uint8)
-        return numbers[inverse].reshape(values.shape)
+        if found[-1] >= _LARGEST_TABLE:
+            return numbers[np.searchsorted(found, values)]
+        table = np.zeros(int(found[-1]) + 1, np.uint8)
+        table[found] = numbers
+        return table[values]
 
 
 def read_label_numbers(path: Path, *, as_colours: bool) -> tuple[Image, bool]:
@@ -84,7 +94,6 @@ def read_label_numbers(path: Path, *, as_colours: bool) -> tuple[Image, bool]:
         if not (array == np.rint(array)).all():
             raise InputError(f"{path}: expected whole numbers, got fractions. Save labels as integers.")
         array = array.astype(np.int64)
-    array = array.astype(np.int64, copy=False)
     if image.num_channels > 1 and (as_colours or (array != array[:1]).any()):
         return _with(image, _packed(path, array)), True
     array = array[:1]
@@ -92,7 +101,7 @@ def read_label_numbers(path: Path, *, as_colours: bool) -> tuple[Image, bool]:
         raise InputError(f"{path}: expected values from 0, got {array.min()}. Renumber the labels.")
     if _is_picture(path):
         array = _sharpened(path, array)
-    return _with(image, array * 0x010101 if as_colours else array), as_colours
+    return _with(image, array.astype(np.int32) * 0x010101 if as_colours else array), as_colours
 
 
 def _with(image: Image, array: np.ndarray) -> Image:
@@ -112,7 +121,8 @@ def _packed(path: Path, array: np.ndarray) -> np.ndarray:
         )
     if file_ending(path) in LOSSY_ENDINGS:
         raise InputError(f"{path}: JPEG changes colours and cannot hold a label map. Save it as PNG.")
-    return (array[:1] << 16) | (array[1:2] << 8) | array[2:3]
+    red, green, blue = array.astype(np.int32)[:, np.newaxis]
+    return (red << 16) | (green << 8) | blue
 
 
 def _unpacked(value: int) -> Colour:
@@ -132,7 +142,7 @@ def _sharpened(path: Path, array: np.ndarray) -> np.ndarray:
     if array.max() <= 255 and between.mean() <= 1 / 50 and (is_lossy or (array >= 255 - _NEAR).any()):
         if 0 < array.max() <= _NEAR:
             raise InputError(f"{path}: JPEG changes values and cannot hold a label map. Save it as PNG.")
-        return np.where(array > 127, 255, 0)
+        return np.where(array > 127, np.uint8(255), np.uint8(0))
     if is_lossy:
         raise InputError(f"{path}: JPEG changes values and cannot hold a label map. Save it as PNG.")
     return array
@@ -149,9 +159,27 @@ def count_keys(path: Path, *, as_colours: bool) -> Counter[LabelKey]:
         InputError: As for `read_label_numbers`.
     """
     image, is_colour = read_label_numbers(path, as_colours=as_colours)
-    values, counts = np.unique(image.array, return_counts=True)
+    values, counts = count_numbers(image.array)
     keys = (_unpacked(int(value)) if is_colour else int(value) for value in values)
     return Counter(dict(zip(keys, map(int, counts), strict=True)))
+
+
+def count_numbers(values: Integer[np.ndarray, "..."]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different numbers of an array in ascending order, and the count of each.
+
+    Small numbers are counted piece by piece, which bounds time and memory.
+
+    Args:
+        values: Numbers from 0.
+    """
+    flat = values.reshape(-1)
+    if flat.max(initial=0) > _HIGHEST_COUNTED:
+        return np.unique(flat, return_counts=True)
+    pieces = (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+    size = int(flat.max(initial=0)) + 1
+    counts = sum((np.bincount(piece, minlength=size) for piece in pieces), np.zeros(size, np.int64))
+    found = np.flatnonzero(counts)
+    return found, counts[found]
 
 
 def choose_code(found: Mapping[Path, Counter[LabelKey]], table: LabelTable | None) -> LabelCode:
@@ -245,7 +273,7 @@ def _code_of_table(
     if not are_colours and any(not isinstance(key, int) for key in keys):
         path = next(path for path, counts in found.items() if any(not isinstance(key, int) for key in counts))
         raise InputError(f"{path}: expected the values of --labels, got colours. Name colours: NAME=#ff0000.")
-    if set(named.values()) == {1} and keys.keys() <= {0, 255} and keys[255]:
+    if set(named.values()) in ({1}, {255}) and keys.keys() <= {0, 255} and keys[255]:
         return LabelCode("mask", dict.fromkeys(named, 1), {0: 0, 255: 1}, tuple(notes))
     ordered = (
         list(named.items()) if are_colours else sorted(named.items(), key=lambda item: str(item[1]).zfill(10))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from scanseg.converters.label_code import LabelCode, count_keys, read_label_numbers
+from scanseg.converters.label_code import LabelCode, count_keys, count_numbers, read_label_numbers
 from scanseg.converters.label_table import LabelKey
 from scanseg.converters.pictures import as_8_bits, as_colour
 from scanseg.converters.sources import Sample
@@ -137,7 +137,8 @@ def _read_mask(path: Path) -> Image:
         InputError: The mask has more than one value besides 0.
     """
     image, _ = read_label_numbers(path, as_colours=False)
-    values = np.unique(image.array[image.array != 0])
+    numbers, _ = count_numbers(image.array)
+    values = numbers[numbers != 0]
     if len(values) > 1:
         found = listed([str(value) for value in values])
         raise InputError(f"{path}: expected one value besides 0 in the mask of a structure, got {found}.")

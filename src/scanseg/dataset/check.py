@@ -20,7 +20,7 @@ from scanseg.dataset.outliers import CaseMeasurements, find_outliers
 from scanseg.dataset.raw import RawDataset
 from scanseg.dataset.splits import check_splits
 from scanseg.errors import refuse_faults
-from scanseg.imaging import find_reorientation
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, find_reorientation
 from scanseg.messages import counted, first_lines, listed
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec
@@ -56,6 +56,8 @@ class CheckReport:
     """Median fraction of the voxels of a case inside the smallest box of all nonzero voxels."""
     decisions: tuple[str, ...] = ()
     """Decisions that planning derives from these contents, one line each. Empty: not derived."""
+    has_spacing: bool = True
+    """False if the images are pictures without spacing."""
 
     def lines(self) -> list[str]:
         """Return the report as lines of text, with at most twenty warnings."""
@@ -66,15 +68,16 @@ class CheckReport:
             codes if count == self.num_cases else f"{codes} in {counted(count, 'case')}"
             for codes, count in self.orientations.items()
         )
+        unit = "pixel" if self.num_axes == 2 else "voxel"
         labels = [
-            f"label {name}: {counted(voxels, 'voxel')} in {counted(self.label_cases[name], 'case')}"
+            f"label {name}: {counted(voxels, unit)} in {counted(self.label_cases[name], 'case')}"
             for name, voxels in self.label_voxels.items()
         ]
         return [
             f"{self.dataset}: {counted(self.num_cases, 'case')}, {counted(self.num_channels, 'channel')}, "
             f"{self.num_axes} axes",
-            f"shape ({', '.join(axes)}): {shapes} voxels",
-            f"spacing ({', '.join(axes)}): {spacings} mm",
+            f"shape ({', '.join(axes)}): {shapes} {unit}s",
+            *([f"spacing ({', '.join(axes)}): {spacings} mm"] if self.has_spacing else []),
             *([f"orientation: {orientations}"] if orientations else []),
             *describe_colours(self.intensity_ranges, self.channel_names),
             *labels,
@@ -131,6 +134,11 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
     return _report(dataset, findings, split_warnings)
 
 
+def _is_medical(spec: DatasetSpec) -> bool:
+    """Return whether the files of a data set have a format that holds a spacing."""
+    return DECODERS.get(spec.file_ending.lower()) in MEDICAL_DECODERS
+
+
 def _report(
     dataset: RawDataset, findings: Sequence[CaseFindings], split_warnings: Sequence[str]
 ) -> CheckReport:
@@ -167,6 +175,7 @@ def _report(
             *_warnings(spec, findings, label_voxels),
             *split_warnings,
         ),
+        has_spacing=_is_medical(spec) or any(size != 1 for spacing in spacings for size in spacing),
         kept=median([found.kept for found in findings if found.kept is not None]),
     )
 

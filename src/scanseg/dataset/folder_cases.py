@@ -11,6 +11,7 @@ from scanseg.dataset.folder_names import (
     LABEL_WORDS,
     MASK_FOLDERS,
     MODALITIES,
+    find_channel_names,
     is_image_file,
     split_named_channel,
     stem_of,
@@ -270,14 +271,16 @@ def _split_folder(folder: Path, channels: Sequence[str]) -> FolderCases | None:
 def _read_case_folders(root: Path, channels: Sequence[str]) -> FolderCases | None:
     """Find the cases of a folder with one folder per case."""
     cases, faults, ignored = [], [], _other_files(root)
+    proposed: set[tuple[str, ...]] = set()
     for folder in _visible_folders(root):
-        if not _image_files(folder):
-            ignored.append(f"{folder.name}: a folder without images")
+        if not _may_be_case(folder):
+            ignored.append(f"{folder.name}: a folder without an image and its labels")
             continue
         ignored += _other_files(folder)
         case = _read_case_folder(folder, channels)
         if isinstance(case, str):
             faults.append(case)
+            proposed.add(_propose_channels(folder))
         else:
             cases.append(case)
     labelled = [case for case in cases if case.is_labelled]
@@ -290,9 +293,28 @@ def _read_case_folders(root: Path, channels: Sequence[str]) -> FolderCases | Non
             f"{counted(len(labelled), 'case')}. Convert both kinds separately."
         )
     masks = "one mask per structure" if with_masks else "one label map"
+    names = proposed.pop() if len(proposed) == 1 and not channels else ()
+    if names and len(faults) > 1:
+        advice = f"Name the channels in order by --channels {','.join(names)}."
+        faults = [f"all cases: expected one image, got images that end in {', '.join(names)}. {advice}"]
     return FolderCases(
-        f"one folder per case, with {masks}", _sorted_cases(cases), tuple(ignored), tuple(faults)
+        f"one folder per case, with {masks}", _sorted_cases(cases), tuple(ignored), tuple(faults), names
     )
+
+
+def _may_be_case(folder: Path) -> bool:
+    """Return whether a folder holds one image, or images with label maps or masks."""
+    files = _image_files(folder)
+    has_masks = any(path.name.lower() in MASK_FOLDERS for path in _visible_folders(folder))
+    named = [file for file in files if _names_an_image(file, folder.name, ())]
+    return bool(files) and (len(files) == 1 or has_masks or bool(named) or bool(split_by_words(files)[1]))
+
+
+def _propose_channels(folder: Path) -> tuple[str, ...]:
+    """Return the endings of several images in the folder of a case with one label map."""
+    images, label_maps = split_by_words(_image_files(folder))
+    names = find_channel_names(folder.name, [stem_of(file) for file in images])
+    return names if len(names) == len(images) > 1 and len(label_maps) == 1 else ()
 
 
 def _read_case_folder(folder: Path, channels: Sequence[str]) -> FolderCase | str:

@@ -28,7 +28,7 @@ def suggest_conversion(folder: Path) -> str | None:
         return _with_command("one folder per case, with one mask per instance", folder, "dsb2018")
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         found = find_folder_cases(place)
-        if found is not None and (found.labelled or found.channels):
+        if found is not None and (found.labelled or found.faults):
             return _describe(found, place)
     dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
     return f"The folder holds DICOM files. {DICOM_ADVICE}" if dicom else None
@@ -36,8 +36,8 @@ def suggest_conversion(folder: Path) -> str | None:
 
 def _describe(found: FolderCases, folder: Path) -> str:
     """Return the layout and the command of a folder."""
-    num_images = len(found.cases) // max(len(found.channels), 1)
-    layout = f"{found.layout} ({counted(num_images, 'case')})"
+    num_cases = len(found.cases) // max(len(found.channels), 1)
+    layout = f"{found.layout} ({counted(num_cases, 'case')})" if num_cases else found.layout
     more = ["--channels", ",".join(found.channels)] if found.channels else []
     if found.faults and not found.channels:
         more = ["--dry-run"]
