@@ -76,6 +76,21 @@ def test_volumes_stay_in_mm_and_ml(command, tmp_path):
     assert report.distance_unit == "voxels"
 
 
+def test_stacks_without_spacing_have_no_volumes(tmp_path):
+    import tifffile
+
+    for folder in ("predictions", "references"):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", square(0, ndim=3), photometric="minisblack")
+    folders = (tmp_path / "predictions", tmp_path / "references")
+    report = scanseg.evaluate(*folders, num_workers=0)
+    assert (report.distance_unit, report.cases[0].labels["1"].volume_ml) == ("pixels", None)
+    for folder in folders:
+        (folder / "a.json").write_text('{"spacing": [2, 1, 1]}')
+    report = scanseg.evaluate(*folders, num_workers=0)
+    assert (report.distance_unit, report.cases[0].labels["1"].volume_ml) == ("mm", 0.384)
+
+
 def test_instances_are_written_as_csv(command, pictures, tmp_path):
     outcome = command(
         *("evaluate", *pictures, "--instances", "numbers", "-o", tmp_path / "f1.json", "--num-workers", 0)

@@ -1,6 +1,7 @@
 """Evaluation of folders of predicted label maps against folders of references."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -90,6 +91,7 @@ def evaluate(
         tolerances_mm=tolerances,
         rule=rule,
         distance_unit=distance_unit,
+        has_spacing=has_spacing,
     )
     return make_report(
         map_cases(score, found.pairs, context=context, task="scoring"),
@@ -138,8 +140,9 @@ def _score_pair(
     tolerances_mm: Mapping[str, float],
     rule: RuleName,
     distance_unit: DistanceUnit,
+    has_spacing: bool,
 ) -> CaseScores:
-    """Read and score one case."""
+    """Read and score one case. Without spacing, it has no volumes."""
     prediction, reference = read_pair(pair)
     scores = score_case(
         prediction.array[0],
@@ -151,4 +154,8 @@ def _score_pair(
         rule=rule,
         distance_unit=distance_unit,
     )
+    if not has_spacing:
+        scores = {
+            name: replace(label, volume_ml=None, reference_volume_ml=None) for name, label in scores.items()
+        }
     return CaseScores(pair.name, scores)

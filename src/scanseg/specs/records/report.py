@@ -41,9 +41,9 @@ class LabelReport(Document):
     nsd: float | None
     """Surface Dice at the label's tolerance, from 0 to 1."""
     volume_ml: float | None
-    """Volume of the prediction in ml. `None` for 2D images."""
+    """Volume of the prediction in ml. `None` for 2D images, and for images without spacing."""
     reference_volume_ml: float | None
-    """Volume of the reference in ml. `None` for 2D images."""
+    """Volume of the reference in ml. `None` for 2D images, and for images without spacing."""
 
 
 class CaseReport(Document):
