@@ -204,7 +204,7 @@ def check_folders(named: NamedDataset, source: Path, output: Path) -> None:
 
 
 def _advise_download(named: NamedDataset) -> str:
-    """Return the advice for a source that is missing or of another layout."""
+    """Return the advice for a missing source or another layout."""
     if not named.homepage:
         return "Name the folder of your images."
     return f"Download {named.name} from {named.homepage}."

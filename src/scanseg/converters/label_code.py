@@ -130,7 +130,9 @@ def _unpacked(value: int) -> Colour:
 
 
 def _sharpened(path: Path, array: np.ndarray) -> np.ndarray:
-    """Return a mask whose blended edges, as JPEG makes them, are 0 or 255.
+    """Replace the blended edges of a mask by 0 and 255.
+
+    JPEG makes such edges.
 
     Raises:
         InputError: A JPEG file is not such a mask.
@@ -165,7 +167,7 @@ def count_keys(path: Path, *, as_colours: bool) -> Counter[LabelKey]:
 
 
 def count_numbers(values: Integer[np.ndarray, "..."]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different numbers of an array in ascending order, and the count of each.
+    """Count the different numbers of an array, in ascending order.
 
     Small numbers are counted piece by piece, which bounds time and memory.
 
@@ -183,7 +185,7 @@ def count_numbers(values: Integer[np.ndarray, "..."]) -> tuple[np.ndarray, np.nd
 
 
 def choose_code(found: Mapping[Path, Counter[LabelKey]], table: LabelTable | None) -> LabelCode:
-    """Choose names and label values for the values or colours of all files.
+    """Choose a label for each value or colour of all files.
 
     Args:
         found: Voxels of each value or colour, by file.

@@ -1,4 +1,4 @@
-"""Tables of label values or colours by name, from a text, a file or a mapping."""
+"""Tables of label values or colours by name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ def _are_numbers(words: Sequence[str]) -> bool:
 
 
 def _split_line(words: Sequence[str]) -> tuple[str, object] | None:
-    """Return name and value of the words of a line. `None`: another form."""
+    """Return name and value of a line. `None`: another form."""
     for count in (3, 1):
         if len(words) <= count:
             continue

@@ -36,7 +36,7 @@ class OwnFormat:
 
 @dataclass(frozen=True)
 class CaseContent:
-    """Content of one case, for the choice of labels and for a dry run."""
+    """Labels, and size and spacing if requested, of one case."""
 
     case: FolderCase
     keys: Mapping[LabelKey | str, int]

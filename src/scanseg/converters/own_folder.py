@@ -1,4 +1,4 @@
-"""Conversion of an own folder of images and label maps into the raw layout."""
+"""Conversion of an own folder into the raw layout."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -70,7 +70,9 @@ class FolderInspection:
 
 
 def inspect_folder(images: Path, options: FolderOptions, *, context: RunContext) -> FolderInspection:
-    """Find the cases of an own folder, and read up to 20 of them.
+    """Find the cases of an own folder, and read a sample.
+
+    The sample has up to 20 cases.
 
     Args:
         images: Folder of images, or of images and label maps.
@@ -185,7 +187,10 @@ def _describe_labels(code: LabelCode, contents: Sequence[CaseContent]) -> tuple[
 
 
 def _count_of(content: CaseContent, key: LabelKey | str) -> int:
-    """Return the voxels of a value, colour or structure. Grey colours may be counted as values."""
+    """Return the voxels of a value, colour or structure.
+
+    Grey colours may be counted as values.
+    """
     grey = key[0] if isinstance(key, tuple) and len(set(key)) == 1 else None
     return content.keys.get(key, 0) + (content.keys.get(grey, 0) if grey is not None else 0)
 

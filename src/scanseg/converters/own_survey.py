@@ -1,4 +1,4 @@
-"""Survey of an own folder: its cases, the format of its images, and its labels."""
+"""Survey of an own folder: cases, format of images, labels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def _every_nth(cases: Sequence[FolderCase], most: int) -> Sequence[FolderCase]:
 def _find_format(
     found: FolderCases, channels: tuple[str, ...], faults: list[str]
 ) -> tuple[tuple[str, ...], OwnFormat | None]:
-    """Return the names of the channels and the format after the conversion, and collect faults."""
+    """Return names of channels and the converted format, and collect faults."""
     files = [file for case in found.cases for file in case.images]
     kinds = Counter(DECODERS[file_ending(file)] in MEDICAL_DECODERS for file in files)
     if not files or len(kinds) > 1:
@@ -167,7 +167,10 @@ def _choose_labels(
 
 
 def _choose_structures(structures: Sequence[str], table: LabelTable | None) -> LabelCode:
-    """Return the label values of structures: those of the table, or all in the order of their names."""
+    """Return the label values of structures.
+
+    They are the structures of the table, or all in the order of their names.
+    """
     if table is None:
         if len(structures) > _MOST_LABELS:
             raise InputError(
@@ -189,7 +192,7 @@ def _choose_structures(structures: Sequence[str], table: LabelTable | None) -> L
 
 
 def _note_missing_masks(found: FolderCases) -> list[str]:
-    """Return a note for each structure without a mask in some labelled cases."""
+    """Return a note for each structure that lacks masks."""
     missing = defaultdict(list)
     for case in found.labelled if found.structures else ():
         for name in set(found.structures) - {structure for structure, _ in case.masks}:
@@ -203,7 +206,7 @@ def _note_missing_masks(found: FolderCases) -> list[str]:
 def _note_ct(
     contents: Sequence[CaseContent], channels: Sequence[str], form: OwnFormat | None
 ) -> tuple[str, ...]:
-    """Return a note if the image may be CT, which has a normalization of its own."""
+    """Return a note if the images may be CT."""
     lowest = min((content.minimum for content in contents if content.minimum is not None), default=0.0)
     if form is None or form.is_picture or tuple(channels) != ("intensity",) or lowest > _CT_MINIMUM:
         return ()

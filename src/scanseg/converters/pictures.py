@@ -51,7 +51,7 @@ def as_colour(image: Image) -> tuple[Image, tuple[str, ...]]:
 
 
 def as_8_bits(image: Image) -> tuple[Image, tuple[str, ...]]:
-    """Scale the channels of a picture to 8 bits, unless it has 8 bits.
+    """Scale the channels of a deeper picture to 8 bits.
 
     Args:
         image: Picture (channel, y, x).

@@ -135,7 +135,7 @@ def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
 
 
 def _is_medical(spec: DatasetSpec) -> bool:
-    """Return whether the files of a data set have a format that holds a spacing."""
+    """Return whether the format of a data set holds a spacing."""
     return DECODERS.get(spec.file_ending.lower()) in MEDICAL_DECODERS
 
 

@@ -117,7 +117,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _other_files(folder: Path) -> list[str]:
-    """Return the files of a folder that are no images, each with the reason."""
+    """List the other files of a folder, each with the reason."""
     images = _image_files(folder)
     beside = {companion_path(path).name for path in images if DECODERS[_ending(path)] == "tiff"}
     if any(_ending(path) in DETACHED_ENDINGS for path in images):
@@ -140,7 +140,7 @@ def _sorted_cases(cases: Sequence[FolderCase]) -> tuple[FolderCase, ...]:
 
 
 def _pair_folders(images: Path, label_maps: Path, channels: Sequence[str]) -> FolderCases:
-    """Find the cases of a folder of images and a folder of label maps."""
+    """Find the cases of two folders: images and label maps."""
     ignored = [*_other_files(images), *_other_files(label_maps)]
     files, folders = _image_files(images), _visible_folders(images)
     label_files, label_folders = _image_files(label_maps), _visible_folders(label_maps)
@@ -173,7 +173,7 @@ def _pair_folders(images: Path, label_maps: Path, channels: Sequence[str]) -> Fo
 
 
 def _read_image_folders(images: Path, channels: Sequence[str]) -> FolderCases:
-    """Return the cases of a folder with one folder of images per case."""
+    """Find cases with a folder of images each."""
     cases, faults = [], []
     for folder in _visible_folders(images):
         files = _ordered(folder.name, _image_files(folder), channels)
@@ -185,7 +185,7 @@ def _read_image_folders(images: Path, channels: Sequence[str]) -> FolderCases:
 
 
 def _ordered(case: str, files: Sequence[Path], channels: Sequence[str]) -> tuple[Path, ...] | str:
-    """Return the image files of one case in the order of channels, or a fault."""
+    """Order the image files of a case, or return a fault."""
     if len(files) == 1 and len(channels) <= 1:
         return tuple(files)
     grouped = group_images(files, channels=channels, label_stems=[case])
@@ -234,7 +234,7 @@ def _add_structure_folders(found: FolderCases, folders: Sequence[Path]) -> Folde
 
 
 def _masks_in(folder: Path, case: str) -> tuple[tuple[str, Path], ...]:
-    """Return the structure masks in a folder, or in a folder such as `segmentations` inside it."""
+    """List the structure masks of a folder and its mask folders."""
     inside = [path for path in _visible_folders(folder) if path.name.lower() in MASK_FOLDERS]
     files = [path for place in (folder, *inside) for path in _image_files(place)]
     return tuple((_structure_of(path, case), path) for path in files)
@@ -303,7 +303,7 @@ def _read_case_folders(root: Path, channels: Sequence[str]) -> FolderCases | Non
 
 
 def _may_be_case(folder: Path) -> bool:
-    """Return whether a folder holds one image, or images with label maps or masks."""
+    """Return whether a folder may hold the files of one case."""
     files = _image_files(folder)
     has_masks = any(path.name.lower() in MASK_FOLDERS for path in _visible_folders(folder))
     named = [file for file in files if _names_an_image(file, folder.name, ())]
@@ -311,7 +311,7 @@ def _may_be_case(folder: Path) -> bool:
 
 
 def _propose_channels(folder: Path) -> tuple[str, ...]:
-    """Return the endings of several images in the folder of a case with one label map."""
+    """Return the channels of a case folder with one label map."""
     images, label_maps = split_by_words(_image_files(folder))
     names = find_channel_names(folder.name, [stem_of(file) for file in images])
     return names if len(names) == len(images) > 1 and len(label_maps) == 1 else ()
@@ -346,7 +346,7 @@ def _read_case_folder(folder: Path, channels: Sequence[str]) -> FolderCase | str
 
 
 def _names_an_image(file: Path, case: str, channels: Sequence[str]) -> bool:
-    """Return whether a file in the folder of a case is the image, by its name."""
+    """Return whether the name of a file is that of an image."""
     stem = _structure_of(file, case).lower()
     known = (*IMAGE_WORDS, *MODALITIES, case.lower(), *(channel.lower() for channel in channels))
     return stem in known or without_words(stem, LABEL_WORDS) in known

@@ -90,7 +90,7 @@ def _by_name(named: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
 
 
 def _are_numbered(files: Sequence[Path], label_stems: Collection[str]) -> bool:
-    """Return whether the four digits at the ends of all names are channels, not numbers of cases."""
+    """Return whether the four digits of all names are channels, not cases."""
     stems = [stem_of(file) for file in files]
     parts = [split_number(stem) for stem in stems]
     if not parts or any(number is None for _, number in parts):
@@ -189,7 +189,7 @@ def pair_names(names: Collection[str], label_maps: Sequence[Path], *, where: str
 def _explain_unpaired(
     label_maps: Sequence[Path], names: Collection[str], where: str
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the endings of images that look like channels, and a fault for each label map without image."""
+    """Return proposed channels, and faults of label maps without image."""
     for path in label_maps:
         case = without_words(stem_of(path), LABEL_WORDS)
         channels = find_channel_names(case, sorted(names)) if case else ()

@@ -1,4 +1,4 @@
-"""Recognition of folders that are no data set yet, and the command that converts them."""
+"""Recognition of folders that are not converted yet."""
 
 import shlex
 from pathlib import Path
@@ -46,7 +46,7 @@ def _describe(found: FolderCases, folder: Path) -> str:
 
 
 def _with_command(layout: str, folder: Path, converter: str, *more: str) -> str:
-    """Return the sentence on the layout, and the command on a line of its own."""
+    """Return the layout and the command on two lines."""
     output = f"{folder.resolve().name}-dataset"
     words = ["scanseg", "data", "convert", converter, str(folder), "-o", output, *more]
     return f"The folder looks like this layout: {layout}. Convert it, and use the new folder:\n  {shlex.join(words)}"
@@ -59,7 +59,7 @@ def _instance_converter(images: Path) -> str:
 
 
 def _has_instance_masks(folder: Path) -> bool:
-    """Return whether cases are folders with the folders `images` and `masks`, as in the Data Science Bowl."""
+    """Return whether a folder has the layout of the Data Science Bowl."""
     if any(path.name.lower() in IMAGE_FOLDERS for path in folder.iterdir()):
         return False
     return any(

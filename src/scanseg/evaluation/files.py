@@ -21,7 +21,9 @@ def report_files(path: Path) -> tuple[Path, ...]:
 
 
 def write_report(report: Report | InstanceReport, path: Path) -> None:
-    """Write a report as JSON, with the cases as CSV and the summary as Markdown beside it.
+    """Write a report as JSON, CSV and Markdown.
+
+    CSV has the scores of the cases, and Markdown the summary.
 
     Args:
         report: Report of `evaluate` or `evaluate_instances`.

@@ -212,7 +212,10 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
 
 
 def _has_spacing(path: Path, image: Image) -> bool:
-    """Return whether the file of an image holds a spacing. Raster files hold none, except beside TIFF files."""
+    """Return whether an image has a spacing.
+
+    Raster files hold none, except beside TIFF files.
+    """
     is_medical = DECODERS[file_ending(path)] in MEDICAL_DECODERS
     return is_medical or any(spacing != 1 for spacing in image.spacing)
 
