@@ -54,7 +54,7 @@ def convert_if_needed(data: str, source: Path, output: Path, *, context: RunCont
         return source
     record = _record(output)
     if record.get("dataset") != data:
-        convert_dataset(find_dataset(data), source, output, context=context)
+        convert_dataset(find_dataset(data), source, output, name=data, context=context)
     elif record.get("source_digest", digest := compute_source_digest(source)) != digest:
         raise InputError(
             f"{output}: expected the data set converted from {source}, but files there have changed since the "
