@@ -119,7 +119,8 @@ def _image_files(folder: Path) -> list[Path]:
 def _other_files(folder: Path) -> list[str]:
     """List the other files of a folder, each with the reason."""
     images = _image_files(folder)
-    beside = {companion_path(path).name for path in images if DECODERS[_ending(path)] == "tiff"}
+    tiff = [path for path in images if DECODERS[_ending(path)] == "tiff"]
+    beside = {companion_path(path, is_label_map=kind).name for path in tiff for kind in (False, True)}
     if any(_ending(path) in DETACHED_ENDINGS for path in images):
         beside |= {path.name for path in folder.iterdir() if path.suffix.lower() in (".raw", ".zraw", ".gz")}
     return [
