@@ -492,4 +492,7 @@ def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predic
     assert (report.summary.mean_over_labels.dice, report.warnings) == (1.0, ())
     (again,) = predictor.predict_folder(tmp_path / "images", tmp_path / "out", skip_existing=True).cases
     assert again.skipped
-    predictor.predict_folder(tmp_path / "images", tmp_path / "out", overwrite=True)
+    (tmp_path / "images" / "a.png").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"a\.png"):
+        predictor.predict_folder(tmp_path / "images", tmp_path / "out", overwrite=True)
+    assert list((tmp_path / "out" / "colours").iterdir()) == []

@@ -237,6 +237,8 @@ def remove_replaced(cases: Sequence[CaseOutputs]) -> None:
     for outputs in cases:
         for path in reversed(outputs.files):
             path.unlink(missing_ok=True)
+        if outputs.colours is not None:
+            outputs.colours.unlink(missing_ok=True)
 
 
 def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Image) -> None:
