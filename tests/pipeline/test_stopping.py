@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scanseg.models import ModelFolder
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM and SIGKILL to send")
 
 SETTINGS = (
@@ -98,7 +100,7 @@ def test_goes_on_to_the_same_weights(
     outcome = command(*words(planned, model), "--resume")
     assert outcome.code == 0, outcome.stderr
     assert json.loads((model / "run.json").read_text())["status"] == "finished"
-    metrics = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
+    metrics = ModelFolder.open(model).metrics.read()
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
     resumed = load_file(model / "model.safetensors")
     assert resumed.keys() == uninterrupted.keys()

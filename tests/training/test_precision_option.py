@@ -20,7 +20,7 @@ def test_a_precision_is_put_into_the_plan_and_the_record(train, tmp_path):
     train(precision="bfloat16")
     folder = ModelFolder.open(tmp_path / "model")
     assert folder.plan.training.precision == "bfloat16"
-    assert folder.read_run().precision == "bfloat16"
+    assert folder.read_run().sessions[0].precision == "bfloat16"
 
 
 def test_float16_is_refused_where_it_is_not_computed(train):

@@ -455,7 +455,7 @@ class ModelFolder:
 
     def _weights_file(self, weights: Weights) -> Path:
         """Return the path of the weights, whether or not they exist."""
-        is_exported = weights in ("exported", self._exported())
+        is_exported = weights == "exported" or weights == self._exported()
         return self.path / (_WEIGHTS if is_exported else f"{weights}.safetensors")
 
     def exports(self, weights: TrainedWeights) -> bool:
