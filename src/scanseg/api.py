@@ -185,6 +185,7 @@ def train(
     size: PlanSize | None = None,
     fold: "FoldChoice | None" = None,
     initial_weights: AnyPath | None = None,
+    encoder_weights: AnyPath | None = None,
     epochs: int | None = None,
     max_minutes: float | None = None,
     batch_size: int | None = None,
@@ -211,6 +212,8 @@ def train(
             otherwise to `full`.
         fold: Number of the fold, or `all` cases. Defaults to 0, or to the fold of the resumed training.
         initial_weights: Model folder of the initial weights. A data set takes over its plan too.
+        encoder_weights: File of ImageNet weights for the encoder of MSVM-UNet: VMamba's checkpoint, or the file from
+            `scanseg weights import --network vmamba`.
         epochs: Number of epochs. Defaults to the plan's.
         max_minutes: Time limit. The learning rate falls with the clock. Defaults to the plan's.
         batch_size: Patches or slices in a batch. Defaults to the plan's.
@@ -261,6 +264,7 @@ def train(
             fold=fold,
             resume=resume,
             keep_predictions=keep_predictions,
+            encoder_weights=None if encoder_weights is None else Path(encoder_weights),
             context=RunContext(device=device, num_workers=num_workers, progress=shown),
         )
 
