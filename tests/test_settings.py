@@ -204,5 +204,5 @@ def test_a_dictionary_changes_the_same_settings(plan):
 def test_values_that_json_cannot_hold_are_refused():
     with pytest.raises(UsageError, match=r"settings: training\.epochs: expected a number.*got object"):
         setting_texts({"training.epochs": object()})
-    with pytest.raises(UsageError, match="expected a path such as 'training.epochs' as key, got 3"):
+    with pytest.raises(UsageError, match=r"expected a path such as 'training.epochs' as key, got 3"):
         setting_texts({3: 4})

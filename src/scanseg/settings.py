@@ -84,7 +84,9 @@ def setting_texts(settings: Settings) -> tuple[str, ...]:
     texts = []
     for path, value in settings.items():
         if not isinstance(path, str) or "=" in path:
-            raise UsageError(f"settings: expected a path such as 'training.epochs' as key, got {shortened(repr(path))}.")
+            raise UsageError(
+                f"settings: expected a path such as 'training.epochs' as key, got {shortened(repr(path))}."
+            )
         try:
             texts.append(f"{path}={json.dumps(value)}")
         except (TypeError, ValueError) as error:

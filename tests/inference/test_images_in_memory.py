@@ -118,7 +118,11 @@ def test_modes_of_pillow(make_predictor, tmp_path, mode):
         patch_size=(8, 8),
         dataset={"channel_names": ("a", "b", "c")[:channels], "file_ending": ".png"},
     )
-    picture = Picture.fromarray(array).convert("I").convert(mode) if mode == "I;16" else Picture.fromarray(array).convert(mode)
+    picture = (
+        Picture.fromarray(array).convert("I").convert(mode)
+        if mode == "I;16"
+        else Picture.fromarray(array).convert(mode)
+    )
     np.testing.assert_array_equal(predictor.predict(picture).label_map, array > 0)
 
 
@@ -130,12 +134,16 @@ def test_an_array_with_both_axes_of_that_size_has_its_channels_first(for_picture
 
 def test_faults_in_memory_are_named_without_a_temporary_path(make_predictor, volume):
     predictor = make_predictor()
-    with pytest.raises(InputError, match=r"expected the content of a NIfTI.*got 9 bytes that begin with b'image\.ni'"):
+    with pytest.raises(
+        InputError, match=r"expected the content of a NIfTI.*got 9 bytes that begin with b'image\.ni'"
+    ):
         predictor.predict(b"image.nii")
     with pytest.raises(InputError, match=r"^the image: ") as raised:
         predictor.predict(volume.read_bytes()[:-40])
     assert "tmp" not in str(raised.value)
-    with pytest.raises(UsageError, match=r"expected a file object of bytes, got one of str\. Open the file with 'rb'"):
+    with pytest.raises(
+        UsageError, match=r"expected a file object of bytes, got one of str\. Open the file with 'rb'"
+    ):
         predictor.predict(io.StringIO("text"))
     with pytest.raises(UsageError, match=r"spacing: expected none for files and images"):
         predictor.predict(volume.read_bytes(), spacing=(1, 1, 1))

@@ -44,7 +44,7 @@ def export(name, folder, *, any_size):
     any_size = any_size and spec.kind not in FIXED_SIZES
     axes = [0, *range(2, 2 + spec.num_axes)] if any_size else [0]
     exported = torch.export.export(
-        network, (image(name),), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in axes},)
+        network, (image(name),), dynamic_shapes=(dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     )
     custom = {str(node.target) for node in exported.graph.nodes if "scanseg" in str(node.target)}
     assert not custom, name

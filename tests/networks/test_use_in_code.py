@@ -81,7 +81,9 @@ def test_features_are_the_maps_that_the_decoder_reads(build):
     maps = network.features(x)
     strides = (4, 8, 16, 32) if isinstance(network, MSVMUNet) else (1, 2, 4)
     assert [tuple(each.shape[2:]) for each in maps] == [(64 // s, 32 // s) for s in strides]
-    decoded = network.decoder(maps) if isinstance(network, MSVMUNet) else network.decoder(maps, every_stage=False)
+    decoded = (
+        network.decoder(maps) if isinstance(network, MSVMUNet) else network.decoder(maps, every_stage=False)
+    )
     assert torch.equal(decoded, network(x))
 
 

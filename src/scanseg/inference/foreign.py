@@ -44,7 +44,8 @@ def refuse_foreign(source: object) -> None:
         )
     advice = _advice(source) or "Give its file, or numpy.asarray(object) with spacing=."
     raise UsageError(
-        f"image: expected a path, a list of paths, the content of a file, an image or a NumPy array, got {_type_name(source)}. {advice}"
+        "image: expected a path, a list of paths, the content of a file, an image or a NumPy array, got "
+        f"{_type_name(source)}. {advice}"
     )
 
 

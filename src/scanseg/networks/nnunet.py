@@ -143,8 +143,8 @@ class ResidualUNet(ConvolutionalNetwork):
 
     While training with `deep_supervision`, the network returns a tuple with the logits of every decoder stage, the
     highest resolution first. Otherwise it returns the logits of the highest resolution, one tensor. The attribute
-    `deep_supervision` can be switched off later. As in nnU-Net, the scales of the last norms of residual blocks are initialized with 0. Each
-    block initially equals its shortcut.
+    `deep_supervision` can be switched off later. As in nnU-Net, the scales of the last norms of residual blocks are
+    initialized with 0. Each block initially equals its shortcut.
 
     Args:
         in_channels: Channels of the images.

@@ -133,7 +133,11 @@ def _num_axes(
     if patch_size is not None:
         found["patch_size"] = len(patch_size)
     for name, stages in (("strides", strides), ("kernel_sizes", kernel_sizes)):
-        axes = [len(stage) for stage in stages if isinstance(stage, Sequence)] if isinstance(stages, Sequence) else []
+        axes = (
+            [len(stage) for stage in stages if isinstance(stage, Sequence)]
+            if isinstance(stages, Sequence)
+            else []
+        )
         if axes:
             found[name] = axes[0]
     counts = set(found.values())

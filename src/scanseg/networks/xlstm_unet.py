@@ -193,9 +193,11 @@ class XLSTMUNet(ConvolutionalNetwork):
 
     def padded_size(self, size: Sequence[int], *, min_deepest_voxels: int) -> tuple[int, ...]:
         """Return the size to which images are padded: the patch size if channels are tokens."""
-        if self.patch_size is not None and self.fixed_map_sizes:
-            if all(voxels <= most for voxels, most in zip(size, self.patch_size, strict=True)):
-                return self.patch_size
+        patch_size = self.patch_size if self.fixed_map_sizes else None
+        if patch_size is not None and all(
+            voxels <= most for voxels, most in zip(size, patch_size, strict=True)
+        ):
+            return patch_size
         return super().padded_size(size, min_deepest_voxels=min_deepest_voxels)
 
     def _check_fixed_sizes(self, size: Sequence[int]) -> None:

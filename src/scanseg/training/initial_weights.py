@@ -76,7 +76,9 @@ def check_encoder_weights(plan: Plan, path: Path) -> None:
             "leave the encoder weights out."
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Give VMamba's checkpoint, or the file from scanseg weights import.")
+        raise InputError(
+            f"{path}: no such file. Give VMamba's checkpoint, or the file from scanseg weights import."
+        )
 
 
 def _head(plan: Plan) -> frozenset[str]:

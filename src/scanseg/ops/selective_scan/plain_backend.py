@@ -18,7 +18,7 @@ def selective_scan_plain(
     skip = None if D is None else D.to(wide)[..., None] * u
     if reverse:
         u, delta, B, C = (tensor.flip(-1) for tensor in (u, delta, B, C))
-    # (batch, group, dim, state, token)
+    # The recurrence has the layout (batch, group, dim, state, token).
     decay = (delta[:, :, :, None] * A[..., None]).exp()
     h = solve_recurrence_plain(decay, (delta * u)[:, :, :, None] * B[:, :, None])
     y = (h * C[:, :, None]).sum(3)
