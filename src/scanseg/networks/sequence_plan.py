@@ -45,7 +45,7 @@ def token_axes(shapes: StageShapes, patch_size: Sequence[int] | None) -> tuple[T
         patch_size: Voxels per axis of the training patch. `None`: voxels are the tokens of every stage.
     """
     if patch_size is None:
-        return ("voxel",) * shapes.num_stages
+        return tuple("voxel" for _ in range(shapes.num_stages))
     return tuple(
         "channel" if math.prod(size) <= features else "voxel"
         for size, features in zip(shapes.map_sizes(patch_size), shapes.features, strict=True)
