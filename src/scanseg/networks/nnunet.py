@@ -75,6 +75,7 @@ class PlainUNet(ConvolutionalNetwork):
         counts = _counts("num_convs_encoder", num_convs_encoder, shapes.num_stages)
         inputs = (in_channels, *shapes.features[:-1])
         self.title = "Plain U-Net"
+        self.in_channels = in_channels
         self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
         self.pad = pad
@@ -197,6 +198,7 @@ class ResidualUNet(ConvolutionalNetwork):
         counts = _counts("num_blocks_encoder", blocks, shapes.num_stages)
         inputs = (shapes.features[0], *shapes.features[:-1])
         self.title = "Residual U-Net"
+        self.in_channels = in_channels
         self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
         self.pad = pad

@@ -52,7 +52,7 @@ class StageShapes:
             kernel_sizes: Odd kernel size of each stage, one number per axis or one for all axes. A single number is
                 the kernel size of all stages. `None`: 3.
             spatial_dims: Number of spatial axes: 2 or 3. `None`: that of the other arguments.
-            patch_size: Voxels per axis of the training patch. Only its number of axes is used.
+            patch_size: Voxels per axis of the training patch. Its axes count if no other argument has axes.
 
         Raises:
             InputError: The arguments are inconsistent.
@@ -130,8 +130,6 @@ def _num_axes(
 ) -> int:
     """Return the number of spatial axes of the arguments of a network."""
     found = {} if spatial_dims is None else {"spatial_dims": spatial_dims}
-    if patch_size is not None:
-        found["patch_size"] = len(patch_size)
     for name, stages in (("strides", strides), ("kernel_sizes", kernel_sizes)):
         axes = (
             [len(stage) for stage in stages if isinstance(stage, Sequence)]
@@ -140,12 +138,14 @@ def _num_axes(
         )
         if axes:
             found[name] = axes[0]
+    if not found and patch_size is not None:
+        found["patch_size"] = len(patch_size)
     counts = set(found.values())
     if len(counts) == 1 and counts <= MAX_FEATURES.keys():
         return counts.pop()
     got = ", ".join(f"{count} from {name}" for name, count in found.items()) or "no argument with axes"
     raise InputError(
-        f"spatial_dims: expected 2 or 3, the same in patch_size, strides and kernel_sizes, got {got}. Pass "
+        f"spatial_dims: expected 2 or 3, the same in strides and kernel_sizes, got {got}. Pass "
         "spatial_dims=2 or spatial_dims=3."
     )
 

@@ -116,6 +116,7 @@ class XLSTMUNet(ConvolutionalNetwork):
         if patch_size is not None:
             check_size(patch_size, name="patch_size", total_stride=shapes.total_stride, min_deepest_voxels=2)
         self.title = "xLSTM-UNet"
+        self.in_channels = in_channels
         self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
         self.pad = pad
