@@ -58,7 +58,7 @@ class EncoderNetwork(nn.Module):
     def freeze_encoder(self, *, frozen: bool = True) -> None:
         """Exclude the parameters of the encoder from training.
 
-        The parameters that compute `features` are frozen: those of the sequence layers too.
+        All parameters that compute `features` are frozen, in sequence layers too.
 
         Args:
             frozen: Freeze the encoder. False: train it again.
@@ -111,7 +111,7 @@ class EncoderNetwork(nn.Module):
             x: The images before padding.
 
         Returns:
-            The logits that cover the images. Those of the highest resolution have the size of the images.
+            The logits that cover the images. At the highest resolution they have the size of the images.
         """
         if not self.pad:
             return logits
