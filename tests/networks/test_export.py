@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from .test_network_contract import BASELINES, SPECS, built, image, other_size, patch_of
+from .test_network_contract import SPECS, built, image, other_size, patch_of
 
 pytestmark = pytest.mark.filterwarnings(  # raised by torch's own exporter, and while it traces MONAI
     "ignore::DeprecationWarning",
@@ -29,7 +29,9 @@ for file in sorted(folder.glob("*.pt2")):
     cases = torch.load(file.with_suffix(".pt"), weights_only=True)
     for images, expected in cases:
         with torch.no_grad():
-            torch.testing.assert_close(network(images), expected, msg=lambda text: f"{file.stem}: {text}")
+            # Measured: 1.1e-5, since sums have another order.
+            bound = {"rtol": 1e-4, "atol": 1e-4, "msg": lambda text: f"{file.stem}: {text}"}
+            torch.testing.assert_close(network(images), expected, **bound)
     print(file.stem)
 """
 
@@ -64,29 +66,23 @@ def check_files(folder, names):
     assert outcome.stdout.split() == sorted(names)
 
 
-OURS = [name for name, spec in SPECS.items() if spec.kind not in BASELINES]
+QUICK = ("xlstm-enc-3d", "xlstm-mamba", "plain-2d")
+"""Networks of the default run. Each export takes seconds, and that of MSVM-UNet with any size takes minutes."""
 
 
 @torch.no_grad()
 def test_exported_networks_need_only_torch_and_take_any_batch_and_size(tmp_path):
-    for name in OURS:
-        # The four scans of each block take minutes to trace with sizes as symbols.
-        export(name, tmp_path, any_size=name != "msvm")
-    check_files(tmp_path, OURS)
+    for name in QUICK:
+        export(name, tmp_path, any_size=True)
+    export("msvm", tmp_path, any_size=False)
+    check_files(tmp_path, [*QUICK, "msvm"])
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_exported_scans_take_any_size(tmp_path):
-    export("msvm", tmp_path, any_size=True)
-    check_files(tmp_path, ["msvm"])
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_exported_baselines_need_only_torch(tmp_path):
+def test_every_network_of_the_table_is_exported(tmp_path):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
-    names = [name for name in SPECS if name not in OURS]
+    names = [name for name in SPECS if name not in QUICK]
     for name in names:
         export(name, tmp_path, any_size=True)
     check_files(tmp_path, names)
