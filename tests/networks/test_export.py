@@ -1,5 +1,6 @@
 """Export the networks by `torch.export`, for use without this package."""
 
+import logging
 import subprocess
 import sys
 
@@ -34,6 +35,12 @@ for file in sorted(folder.glob("*.pt2")):
             torch.testing.assert_close(network(images), expected, **bound)
     print(file.stem)
 """
+
+
+@pytest.fixture(autouse=True)
+def _without_trace(monkeypatch):
+    """Switch off the records of torch's tracer, which pytest would collect for minutes."""
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
 
 
 FIXED_SIZES = ("unetr", "swin-unetr")
