@@ -3,7 +3,7 @@
 import pytest
 
 from scanseg.errors import UsageError
-from scanseg.settings import apply_settings, compare_settings
+from scanseg.settings import apply_settings, compare_settings, setting_texts
 from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
@@ -185,3 +185,24 @@ def test_long_and_many_differences_are_cut() -> None:
     other = plan.model_copy(update={"recipe": "x" * 5000})
     (difference,) = compare_settings(plan, other)
     assert len(difference) < 200
+
+
+def test_a_dictionary_changes_the_same_settings(plan):
+    values = {
+        "training.epochs": 7,
+        "sampling.patch_size": (32, 32),
+        "preprocessing.slice_size": [32, 32],
+        "training.optimizer": {"kind": "adamw", "lr": 0.5},
+        "recipe": "2",
+    }
+    changed = apply_settings(plan, setting_texts(values))
+    assert (changed.training.epochs, changed.sampling.patch_size, changed.recipe) == (7, (32, 32), "2")
+    assert changed.training.optimizer == AdamWSpec(lr=0.5)
+    assert setting_texts("training.epochs=7") == ("training.epochs=7",)
+
+
+def test_values_that_json_cannot_hold_are_refused():
+    with pytest.raises(UsageError, match=r"settings: training\.epochs: expected a number.*got object"):
+        setting_texts({"training.epochs": object()})
+    with pytest.raises(UsageError, match=r"expected a path such as 'training.epochs' as key, got 3"):
+        setting_texts({3: 4})

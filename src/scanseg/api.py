@@ -11,7 +11,7 @@ from scanseg.errors import UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
-from scanseg.settings import as_tuple
+from scanseg.settings import Settings, as_tuple, setting_texts
 from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def make_plan(
     recipe: str | None = None,
     size: PlanSize | None = None,
     like: AnyPath | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     device: str = "auto",
     num_workers: int | None = None,
     progress: ProgressChoice = True,
@@ -81,7 +81,7 @@ def make_plan(
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
             otherwise to `full`.
         like: Model folder whose plan is taken over for the data set, for fine-tuning.
-        settings: Changes to the plan, each `path.to.key=value`.
+        settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         device: Device of the training, for the default size.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
@@ -92,7 +92,7 @@ def make_plan(
 
     Example:
         >>> import scanseg
-        >>> plan = scanseg.make_plan("DATASET", recipe="plain-unet", settings=["training.epochs=50"])
+        >>> plan = scanseg.make_plan("DATASET", recipe="plain-unet", settings={"training.epochs": 50})
         >>> plan.recipe, plan.training.epochs
         ('plain-unet', 50)
     """
@@ -135,7 +135,7 @@ def preprocess(
     store: AnyPath,
     recipe: str | None = None,
     size: PlanSize | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     num_workers: int | None = None,
     progress: ProgressChoice = True,
 ) -> Path:
@@ -148,7 +148,7 @@ def preprocess(
         store: Folder of stores, to give to trainings.
         recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `full`.
-        settings: Changes to the plan, each `path.to.key=value`.
+        settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
@@ -186,6 +186,7 @@ def train(
     size: PlanSize | None = None,
     fold: "FoldChoice | None" = None,
     initial_weights: AnyPath | None = None,
+    encoder_weights: AnyPath | None = None,
     epochs: int | None = None,
     max_minutes: float | None = None,
     batch_size: int | None = None,
@@ -196,7 +197,7 @@ def train(
     resume: bool = False,
     keep_predictions: bool = False,
     store: AnyPath | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     num_workers: int | None = None,
     progress: ProgressChoice = True,
 ) -> "TrainingResult":
@@ -212,6 +213,8 @@ def train(
             otherwise to `full`.
         fold: Number of the fold, or `all` cases. Defaults to 0, or to the fold of the resumed training.
         initial_weights: Model folder of the initial weights. A data set takes over its plan too.
+        encoder_weights: File of ImageNet weights for the encoder of MSVM-UNet: VMamba's checkpoint, or the file from
+            `scanseg weights import --network vmamba`.
         epochs: Number of epochs. Defaults to the plan's.
         max_minutes: Time limit. The learning rate falls with the clock. Defaults to the plan's.
         batch_size: Patches or slices in a batch. Defaults to the plan's.
@@ -224,7 +227,7 @@ def train(
             be changed, also of a finished training. Other options must be those with which the training began.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
         store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
-        settings: Changes to the plan, each `path.to.key=value`.
+        settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
@@ -262,6 +265,7 @@ def train(
             fold=fold,
             resume=resume,
             keep_predictions=keep_predictions,
+            encoder_weights=None if encoder_weights is None else Path(encoder_weights),
             context=RunContext(device=device, num_workers=num_workers, progress=shown),
         )
 
@@ -279,7 +283,7 @@ def cross_validate(
     ensembles: bool = True,
     resume: bool = False,
     store: AnyPath | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     num_workers: int | None = None,
     progress: ProgressChoice = True,
 ) -> "CrossValidationResult":
@@ -300,7 +304,7 @@ def cross_validate(
         ensembles: Let pairs of recipes compete too, by the mean of both probabilities.
         resume: Go on with the cross-validation in `output`. Finished folds are kept.
         store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
-        settings: Changes to the plans, each `path.to.key=value`.
+        settings: Changes to the plans: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
@@ -609,7 +613,7 @@ def _plan_request(
     recipe: str | None = None,
     size: PlanSize | None = None,
     like: AnyPath | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     overrides: Mapping[str, object] | None = None,
 ) -> "PlanRequest":
     """Combine the choices for a plan.
@@ -623,5 +627,5 @@ def _plan_request(
         recipe=recipe,
         size=size,
         like=None if like is None else Path(like),
-        settings=(*named, *as_tuple(settings)),
+        settings=(*named, *setting_texts(settings)),
     )

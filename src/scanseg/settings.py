@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from scanseg.messages import first_lines, shortened
 from scanseg.specs import RENAMED_FIELDS, Document, describe_faults, list_faults
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
+Settings = str | Sequence[str] | Mapping[str, object]
+"""Settings as texts `path.to.key=value`, or as values by path."""
 _MAX_SETTING = 150
 """Longest setting that is quoted in a message, in characters."""
 _MAX_SETTINGS = 3
@@ -66,6 +68,33 @@ def as_tuple(texts: str | Sequence[str]) -> tuple[str, ...]:
         texts: A text, or several.
     """
     return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
+def setting_texts(settings: Settings) -> tuple[str, ...]:
+    """Return settings as texts `path.to.key=value`.
+
+    Args:
+        settings: Texts, or values by path, such as `{"training.epochs": 50}`. A value is anything that JSON can hold.
+
+    Raises:
+        UsageError: A path is no text, or JSON cannot hold a value.
+    """
+    if not isinstance(settings, Mapping):
+        return as_tuple(settings)
+    texts = []
+    for path, value in settings.items():
+        if not isinstance(path, str) or "=" in path:
+            raise UsageError(
+                f"settings: expected a path such as 'training.epochs' as key, got {shortened(repr(path))}."
+            )
+        try:
+            texts.append(f"{path}={json.dumps(value)}")
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"settings: {path}: expected a number, text, list or dictionary, got "
+                f"{type(value).__name__} ({error}). Pass a plain Python value."
+            ) from error
+    return tuple(texts)
 
 
 def _settings_of(faults: Sequence[tuple[str, str]], settings: Sequence[str]) -> list[str]:

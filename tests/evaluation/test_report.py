@@ -1,8 +1,10 @@
 import json
 import math
+import sys
 
 import pytest
 
+from scanseg.errors import UsageError
 from scanseg.evaluation import CaseScores, Report, make_report, summary_rows
 from scanseg.evaluation.report import summarise
 from scanseg.evaluation.scores import LabelScores
@@ -119,3 +121,24 @@ def test_table():
     assert rows[3][:3] == ("mean over cases", "0.4000", "4.00")
     assert {len(row) for row in rows} == {len(head)}
     assert summary_rows(report([CASES[2]]))[2][1] == "-"
+
+
+def test_a_frame_has_one_row_per_case_and_label():
+    pytest.importorskip("pandas")
+    frame = report().to_frame()
+    assert list(frame.columns[:3]) == ["case", "label", "dice"]
+    assert list(zip(frame["case"], frame["label"], strict=True))[:3] == [
+        ("one", "liver"),
+        ("one", "spleen"),
+        ("two", "liver"),
+    ]
+    assert frame["dice"].tolist()[:3] == [0.8, 0.4, 0.6]
+    assert math.isnan(frame["dice"].iloc[3])
+    assert frame["hd95_infinite"].tolist() == [False, False, False, False, True, False]
+    assert frame.groupby("label")["dice"].mean()["liver"] == pytest.approx(1.4 / 3)
+
+
+def test_a_frame_without_pandas_names_the_installation(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"expected pandas.*Run: pip install pandas"):
+        report().to_frame()

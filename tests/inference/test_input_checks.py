@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-import SimpleITK
 import torch
-from PIL import Image as Picture
 
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import Image, write_label_map
@@ -135,16 +133,10 @@ class FakeArray:
 
 FOREIGN = {
     "torch.Tensor": (torch.zeros(1, 8, 8, 8), r"tensor\.cpu\(\)\.numpy\(\) with spacing="),
-    "SimpleITK.SimpleITK.Image": (
-        SimpleITK.GetImageFromArray(np.zeros((8, 8, 8))),
-        r"Save the image and give its file.*GetArrayFromImage\(image\)",
-    ),
-    "PIL.Image.Image": (Picture.new("L", (8, 8)), r"Give its file, or numpy\.asarray\(image\)"),
     "FakeArray": (FakeArray(), r"numpy\.asarray\(object\)"),
     "a list of numpy.ndarray": ([np.zeros((8, 8))], r"numpy\.stack"),
     "a list of torch.Tensor": ([torch.zeros(8, 8)], r"tensor\.cpu\(\)"),
     "NoneType": (None, "Give its file"),
-    "bytes": (b"image.nii", "Give its file"),
 }
 
 
@@ -155,15 +147,6 @@ def test_objects_of_other_libraries_are_named_with_their_conversion(make_predict
         make_predictor().predict(source)
     with pytest.raises(UsageError, match=r"^source: expected the path of a file or folder, got"):
         make_predictor().predict_folder(source, "out")
-
-
-def test_an_image_of_nibabel_is_named(make_predictor):
-    nibabel = pytest.importorskip("nibabel")
-    image = nibabel.Nifti1Image(np.zeros((8, 8, 8)), np.eye(4))
-    with pytest.raises(
-        UsageError, match=r"got nibabel\.nifti1\.Nifti1Image\. Give its file, image\.get_filename"
-    ):
-        make_predictor().predict(image)
 
 
 @pytest.mark.parametrize("error", [MemoryError("no"), torch.OutOfMemoryError("no")])

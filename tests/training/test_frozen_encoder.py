@@ -25,7 +25,7 @@ def train(plan, model, *, epochs, frozen):
 
 
 def parts(weights):
-    encoder = {name for name in weights if name.startswith("encoder.")}
+    encoder = {name for name in weights if name.startswith(("encoder.", "sequence_layers.", "bottleneck."))}
     return encoder, set(weights) - encoder
 
 

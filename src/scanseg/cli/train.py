@@ -34,6 +34,7 @@ def train(
     fold: Annotated[int | Literal["all"] | None, COMMON] = None,
     resume: Annotated[bool, COMMON] = False,
     initial_weights: Annotated[Path | None, TRAINING] = None,
+    encoder_weights: Annotated[Path | None, TRAINING] = None,
     epochs: Annotated[int | None, TRAINING] = None,
     max_minutes: Annotated[float | None, TRAINING] = None,
     batch_size: Annotated[int | None, TRAINING] = None,
@@ -60,6 +61,8 @@ def train(
             finished training. Other options may be left out. If given, they must have their values of the first start.
         initial_weights: Model folder whose weights the training starts from (fine-tuning). A data set also takes over
             its plan. The head is initialized again if the labels differ. Defaults to random weights.
+        encoder_weights: File of ImageNet weights for the encoder of MSVM-UNet: VMamba's checkpoint, or the file from
+            `scanseg weights import --network vmamba`. Defaults to random weights.
         epochs: Number of epochs. Defaults to the plan's.
         max_minutes: End the training after this many minutes. The learning rate follows the clock. Defaults to the
             plan's limit.
@@ -82,6 +85,7 @@ def train(
                 size=size,
                 fold=fold,
                 initial_weights=initial_weights,
+                encoder_weights=encoder_weights,
                 epochs=epochs,
                 max_minutes=max_minutes,
                 batch_size=batch_size,

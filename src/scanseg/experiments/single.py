@@ -13,7 +13,7 @@ from scanseg.progress import WarningCollector, ignore_progress
 from scanseg.runtime import RunContext, join_processes, keep_workers, warm_up, watch_signals
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
-from scanseg.training import FoldChoice, TrainingResult, choose_fold
+from scanseg.training import FoldChoice, TrainingResult, check_encoder_weights, choose_fold
 
 _STORES = "scanseg-stores"
 
@@ -37,6 +37,7 @@ def train_model(
     resume: bool,
     keep_predictions: bool,
     context: RunContext,
+    encoder_weights: Path | None = None,
 ) -> TrainingResult:
     """Train a network and score its validation cases. See `scanseg.train`.
 
@@ -49,6 +50,7 @@ def train_model(
         resume: Resume the training in the output folder.
         keep_predictions: Keep the label maps of the validation cases.
         context: Device, worker processes, progress and stopping.
+        encoder_weights: File of weights for the encoder of an MSVM-UNet. `None`: random weights.
     """
     with join_processes(context.device) as (distributed, device):
         context = replace(context, device=str(device), distributed=distributed)
@@ -65,6 +67,7 @@ def train_model(
                     stores=default_stores(output) if stores is None else stores,
                     fold=fold,
                     resume=resume,
+                    encoder_weights=encoder_weights,
                     context=context,
                 )
             )
@@ -92,9 +95,13 @@ def _prepare_job(
     stores: Path,
     fold: FoldChoice | None,
     resume: bool,
+    encoder_weights: Path | None,
     context: RunContext,
 ) -> TrainingJob:
     """Make or open plan and store, and check the choices."""
+    if request.like is not None and encoder_weights is not None:
+        raise UsageError("encoder weights and initial weights exclude each other. Leave one out.")
+    initial = request.like or encoder_weights
     # A training that was killed before its plan was written starts again.
     if resume and not ModelFolder.is_empty(output):
         folder = ModelFolder.open(output)
@@ -103,7 +110,7 @@ def _prepare_job(
             folder,
             plan,
             fold=fold,
-            initial_weights=request.like,
+            initial_weights=initial,
             recipe=request.recipe,
             size=request.size,
             may_change_length=True,
@@ -114,6 +121,8 @@ def _prepare_job(
         plan = find_plan(source, request, context=context)
         fold = 0 if fold is None else fold
     _check_batch(plan, context)
+    if encoder_weights is not None:
+        check_encoder_weights(plan, encoder_weights)
     prepared = prepare_store(plan, source, stores, context=context)
     if not ModelFolder.exists(output) and fold is not None:
         choose_fold(prepared.store, fold)
@@ -122,7 +131,7 @@ def _prepare_job(
         prepared=prepared,
         folder=output,
         fold=fold,
-        initial_weights=request.like,
+        initial_weights=initial,
         may_change_length=resume,
     )
 

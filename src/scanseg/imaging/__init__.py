@@ -11,6 +11,7 @@ from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
 from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image, compare_geometry
+from scanseg.imaging.in_memory import BinaryFile, image_from_memory, library_of
 from scanseg.imaging.orientation import (
     axis_codes,
     direction_of,
@@ -44,6 +45,7 @@ __all__ = [
     "LOSSY_ENDINGS",
     "MEDICAL_DECODERS",
     "SLICE_SPACING_MM",
+    "BinaryFile",
     "Image",
     "PictureHeader",
     "as_volume",
@@ -58,7 +60,9 @@ __all__ = [
     "find_nonzero_box",
     "find_nonzero_mask",
     "find_reorientation",
+    "image_from_memory",
     "left_right_axis",
+    "library_of",
     "read_geometry",
     "read_image",
     "read_instance_map",

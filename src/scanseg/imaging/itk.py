@@ -54,7 +54,22 @@ def read_itk(path: Path) -> Image:
     warnings = (*check_position(fields), *check_voxels(fields))
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
-    image = _execute(reader.Execute, path)
+    return itk_to_image(path, _execute(reader.Execute, path), warnings=warnings)
+
+
+def itk_to_image(path: Path, image: "SimpleITK.Image", *, warnings: tuple[str, ...] = ()) -> Image:
+    """Convert an image of SimpleITK.
+
+    Args:
+        path: Its file, or its name for messages.
+        image: The image.
+        warnings: Warnings about its header.
+
+    Raises:
+        InputError: As for `read_itk`.
+    """
+    import SimpleITK
+
     array = SimpleITK.GetArrayFromImage(image)
     num_axes = image.GetDimension()
     if image.GetNumberOfComponentsPerPixel() > 1:

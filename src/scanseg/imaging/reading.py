@@ -217,7 +217,7 @@ def _read_file(path: Path, *, indices: bool, num_channels: int | None = None) ->
         image = read_tiff(path, indices=indices, num_channels=num_channels)
     else:
         image = read_pillow(path, indices=indices)
-    _check_values(path, image)
+    check_values(path, image)
     return image
 
 
@@ -233,8 +233,16 @@ def _check_exists(path: Path) -> None:
         ) from error
 
 
-def _check_values(path: Path, image: Image) -> None:
-    """Check that an image has voxels, finite values and positive spacing."""
+def check_values(path: Path, image: Image) -> None:
+    """Check that an image has voxels, finite values and positive spacing.
+
+    Args:
+        path: Its file, or its name for messages.
+        image: The image.
+
+    Raises:
+        InputError: It has none of one of them.
+    """
     if image.array.size == 0:
         raise InputError(f"{path}: expected at least one voxel, got shape {image.shape}.")
     if not all(np.isfinite(value) and value > 0 for value in image.spacing):

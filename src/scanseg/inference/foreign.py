@@ -7,15 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.errors import UsageError
-from scanseg.imaging import DICOM_ADVICE, Image
+from scanseg.imaging import DICOM_ADVICE, BinaryFile, Image, library_of
 
 _SAVE = "Save the image and give its file, which keeps its position and orientation."
 _ADVICE = {
     "torch": "Give tensor.cpu().numpy() with spacing=.",
-    "SimpleITK": f"{_SAVE} Or give SimpleITK.GetArrayFromImage(image) with spacing=image.GetSpacing()[::-1].",
     "itk": f"{_SAVE} Or give itk.array_from_image(image) with spacing=image.GetSpacing()[::-1].",
-    "nibabel": f"Give its file, image.get_filename(). {_SAVE}",
-    "PIL": "Give its file, or numpy.asarray(image), with numpy.moveaxis(array, -1, 0) for colours.",
     "pydicom": DICOM_ADVICE,
     "monai": "Give tensor.cpu().numpy() with spacing=.",
     "torchio": f"{_SAVE} Or give image.numpy() in the axis order channel, z, y, x, with spacing=.",
@@ -25,7 +22,7 @@ _ADVICE = {
 
 
 def refuse_foreign(source: object) -> None:
-    """Refuse an object that is no file, files, image or NumPy array.
+    """Refuse an object that is no file, files, content of a file, image or NumPy array.
 
     Args:
         source: Argument of a prediction.
@@ -33,9 +30,11 @@ def refuse_foreign(source: object) -> None:
     Raises:
         UsageError: The object is of another type. The message names it, and how to convert it.
     """
-    if isinstance(source, str | PathLike | Image | np.ndarray):
+    if isinstance(source, str | PathLike | bytes | bytearray | memoryview | Image | np.ndarray):
         return
-    if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
+    if library_of(source) is not None or (isinstance(source, BinaryFile) and _advice(source) is None):
+        return
+    if isinstance(source, Sequence):
         wrong = [each for each in source if not isinstance(each, str | PathLike)]
         if not wrong:
             return
@@ -45,7 +44,8 @@ def refuse_foreign(source: object) -> None:
         )
     advice = _advice(source) or "Give its file, or numpy.asarray(object) with spacing=."
     raise UsageError(
-        f"image: expected a path, a list of paths, an image or a NumPy array, got {_type_name(source)}. {advice}"
+        "image: expected a path, a list of paths, the content of a file, an image or a NumPy array, got "
+        f"{_type_name(source)}. {advice}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.imaging import Image, direction_of, read_image
+from scanseg.imaging import BinaryFile, Image, direction_of, image_from_memory, read_image
 from scanseg.inference.foreign import refuse_foreign
 from scanseg.inference.input_checks import (
     check_size,
@@ -20,7 +20,11 @@ from scanseg.messages import counted
 from scanseg.preprocessing import preprocess_image
 from scanseg.specs import CaseGeometry, Plan
 
-Source = str | Path | Sequence[Path] | np.ndarray | Image
+Source = str | Path | Sequence[Path] | bytes | BinaryFile | np.ndarray | Image
+"""A file, the files of the channels, the content of a file, an array or an image.
+
+Images of pillow, SimpleITK and nibabel are accepted too. Their libraries are not imported for their types.
+"""
 
 
 def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None = None) -> Image:
@@ -46,9 +50,12 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
         raise UsageError(
             f"{source}: expected a file, got a folder. Segment all of its cases by predict_folder."
         )
+    elif isinstance(source, Image):
+        image = source
     else:
         num_channels = plan.dataset.num_channels
-        image = source if isinstance(source, Image) else read_image(source, num_channels=num_channels)
+        in_memory = image_from_memory(source, num_channels=num_channels)
+        image = read_image(_files_of(source), num_channels=num_channels) if in_memory is None else in_memory
     _check_axes(image, source, plan)
     try:
         check_size(image, plan)
@@ -97,11 +104,11 @@ def find_warnings(image: Image, source: Source, plan: Plan) -> tuple[str, ...]:
     return (*image_warnings(image, plan), *(() if unknown is None else (unknown,)))
 
 
-def _files_of(source: Source) -> Sequence[Path]:
-    """Return the files of a source. Images and arrays have none."""
-    if isinstance(source, Image | np.ndarray):
-        return ()
-    return [Path(source)] if isinstance(source, str | PathLike) else [Path(path) for path in source]
+def _files_of(source: Source) -> list[Path]:
+    """Return the files of a source. Objects in memory have none."""
+    if isinstance(source, str | PathLike):
+        return [Path(source)]
+    return [Path(str(path)) for path in source] if isinstance(source, list | tuple) else []
 
 
 def _check_axes(image: Image, source: Source, plan: Plan) -> None:
@@ -130,7 +137,7 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
             f"the plan resamples to {plan.preprocessing.spacing} mm, so an array needs its spacing. Pass spacing= with "
             f"{num_axes} numbers in mm per voxel."
         )
-    channels = array if array.ndim == num_axes + 1 else array[np.newaxis]
+    channels = _channels_first(array, num_axes=num_axes, num_channels=plan.dataset.num_channels)
     faults = []
     if channels.ndim != num_axes + 1 or len(channels) != plan.dataset.num_channels:
         faults.append(
@@ -153,6 +160,20 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
         raise InputError("; ".join(faults))
     direction = _direction_of_arrays(plan)
     return Image(channels, spacing=sizes, origin=(0.0,) * num_axes, direction=direction)
+
+
+def _channels_first(
+    array: Shaped[np.ndarray, "..."], *, num_axes: int, num_channels: int
+) -> Shaped[np.ndarray, "..."]:
+    """Return an array with its channel axis first.
+
+    The last axis is the channel axis if only its size is the number of channels.
+    """
+    if array.ndim != num_axes + 1:
+        return array[np.newaxis]
+    if array.shape[0] != num_channels and array.shape[-1] == num_channels:
+        return np.moveaxis(array, -1, 0)
+    return array
 
 
 def _direction_of_arrays(plan: Plan) -> tuple[float, ...]:
@@ -184,6 +205,8 @@ def describe(source: Source) -> str:
     Args:
         source: A file, its files, an image or an array.
     """
-    if isinstance(source, Image | np.ndarray):
-        return "the image"
-    return str(source) if isinstance(source, str | Path) else ", ".join(str(path) for path in source)
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, list | tuple):
+        return ", ".join(str(path) for path in source)
+    return "the image"

@@ -150,8 +150,10 @@ class Predictor:
         """Segment one image.
 
         Args:
-            source: File of an image, a list of files with one channel each, an image, or an array with axes
-                (channel, z, y, x) or (channel, y, x). The channel axis may be missing if there is one channel.
+            source: File of an image, a list of files with one channel each, the content of a file (bytes or a file
+                object), an image (also one of pillow, SimpleITK or nibabel), or an array with axes (channel, z, y, x)
+                or (channel, y, x). The channel axis may be missing if there is one channel. It may be the last axis
+                if the first one has another size than the number of channels.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.direction import Direction, read_tokens
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import selective_scan
+from scanseg.ops import selective_scan, without_autocast
 
 
 class MambaBlock(nn.Module):
@@ -55,7 +55,7 @@ class MambaBlock(nn.Module):
     ) -> Float[Tensor, "batch token inner"]:
         u = F.silu(self.conv(x, reverse=reverse))
         dt_low, B, C = self.x_proj(u).split(self.sizes, dim=-1)
-        with torch.autocast(device_type=u.device.type, enabled=False):
+        with without_autocast(u):
             dtype = torch.promote_types(u.dtype, torch.float32)
             delta = F.softplus(F.linear(dt_low.to(dtype), self.dt_weight.to(dtype), self.dt_bias.to(dtype)))
             y = selective_scan(

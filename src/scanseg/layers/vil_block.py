@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scanseg.layers.causal_convolution import CausalConvolution
 from scanseg.layers.direction import Direction, read_tokens
 from scanseg.layers.offset_norm import OffsetNorm
-from scanseg.ops import mlstm
+from scanseg.ops import mlstm, without_autocast
 
 
 class ViLBlock(nn.Module):
@@ -133,7 +133,7 @@ class MLSTMCell(nn.Module):
         k: Float[Tensor, "batch token inner"],
         v: Float[Tensor, "batch token inner"],
     ) -> tuple[Float[Tensor, "batch head token"], Float[Tensor, "batch head token"]]:
-        with torch.autocast(device_type=q.device.type, enabled=False):
+        with without_autocast(q):
             weight = torch.cat([self.igate.weight, self.fgate.weight])
             dtype = torch.promote_types(q.dtype, torch.float32)
             parts = zip((q, k, v), weight.to(dtype).chunk(3, dim=1), strict=True)

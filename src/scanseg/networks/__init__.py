@@ -1,5 +1,6 @@
 """Segmentation networks, their table, and maps of published weights."""
 
+from scanseg.networks.encoder_network import EncoderNetwork
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
@@ -19,6 +20,7 @@ __all__ = [
     "NETWORKS",
     "WEIGHT_MAPS",
     "ConvolutionalNetwork",
+    "EncoderNetwork",
     "MSVMUNet",
     "PlainUNet",
     "ResidualUNet",

@@ -98,10 +98,33 @@ def nearest_size(
         max(1, (voxels + stride // 2) // stride) * stride
         for voxels, stride in zip(size, total_stride, strict=True)
     ]
-    while _deepest_voxels(nearest, total_stride) < min_deepest_voxels:
-        smallest = min(range(len(nearest)), key=lambda axis: total_stride[axis])
-        nearest[smallest] += total_stride[smallest]
-    return tuple(nearest)
+    return _enlarged(nearest, total_stride, min_deepest_voxels)
+
+
+def padded_size(
+    size: Sequence[int], *, total_stride: Sequence[int], min_deepest_voxels: int = 1
+) -> tuple[int, ...]:
+    """Return the smallest valid size of a network's images that holds an image.
+
+    Args:
+        size: Voxels per axis.
+        total_stride: Product of the strides of all stages, per axis.
+        min_deepest_voxels: Least number of voxels of the deepest map.
+
+    Returns:
+        Voxels per axis, multiples of the total stride.
+    """
+    multiples = [-(-voxels // stride) * stride for voxels, stride in zip(size, total_stride, strict=True)]
+    return _enlarged(multiples, total_stride, min_deepest_voxels)
+
+
+def _enlarged(size: list[int], total_stride: Sequence[int], min_deepest_voxels: int) -> tuple[int, ...]:
+    """Enlarge the axis with the smallest stride until the deepest map has enough voxels."""
+    enlarged = list(size)
+    while _deepest_voxels(enlarged, total_stride) < min_deepest_voxels:
+        smallest = min(range(len(enlarged)), key=lambda axis: total_stride[axis])
+        enlarged[smallest] += total_stride[smallest]
+    return tuple(enlarged)
 
 
 def _deepest_voxels(size: Sequence[int], total_stride: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
-from scanseg.networks.input_check import check_image
+from scanseg.networks.encoder_network import EncoderNetwork
 
 STEM_CHANNELS = 3
 """Channels to which an image of one channel is repeated."""
@@ -21,10 +21,11 @@ STEM_STRIDE = 4
 """Stride of the stem, and factor of the last upsampling."""
 
 
-class MSVMUNet(nn.Module):
+class MSVMUNet(EncoderNetwork):
     """MSVM-UNet, with the ablations of its paper as arguments.
 
-    The logits have the size of the images, in training and in evaluation. Both axes must be divisible by 32. An image
+    The logits have the size of the images, in training and in evaluation. Both axes must be divisible by 32, unless the
+    network pads. An image
     of one channel is repeated to three, so that pretrained encoders can process it. Other channel counts stay
     unchanged.
 
@@ -41,6 +42,7 @@ class MSVMUNet(nn.Module):
         sequence_block: `ss2d`, or `none` for VSS blocks without their scan branch.
         drop_path: Highest rate of stochastic depth. It rises from 0 along the encoder and falls to 0 along the
             decoder.
+        pad: Pad images of any size to a multiple of the total stride, and crop the logits to the images.
 
     Raises:
         InputError: `dims`, `depths` or `ffn_kernels` are invalid.
@@ -71,9 +73,12 @@ class MSVMUNet(nn.Module):
         upsampling: UpsamplingMethod = "lkpe",
         sequence_block: Literal["ss2d", "none"] = "ss2d",
         drop_path: float = 0.2,
+        pad: bool = False,
     ) -> None:
         super().__init__()
         _check_shape(dims, depths, ffn_kernels)
+        self.title = "MSVM-UNet"
+        self.pad = pad
         self.image_channels = frozenset(
             {1, STEM_CHANNELS} if in_channels in (1, STEM_CHANNELS) else {in_channels}
         )
@@ -99,7 +104,7 @@ class MSVMUNet(nn.Module):
         """Return the logits.
 
         Args:
-            x: Images of shape (batch, channel, y, x). y and x are divisible by 32.
+            x: Images of shape (batch, channel, y, x). y and x are divisible by 32, unless the network pads.
 
         Returns:
             Logits of shape (batch, class, y, x).
@@ -107,18 +112,36 @@ class MSVMUNet(nn.Module):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        check_image(
-            x,
-            network="MSVM-UNet",
-            channels=self.image_channels,
-            total_stride=self.total_stride,
-            min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1,
+        logits = self.cropped(self.decoder(self.features(x)), x)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def features(
+        self, x: Float[Tensor, "batch channel y x"]
+    ) -> tuple[Float[Tensor, "batch dim stage_y stage_x"], ...]:
+        """Return the maps of the encoder stages.
+
+        Args:
+            x: Images of shape (batch, channel, y, x).
+
+        Returns:
+            Four maps of shape (batch, dim, stage_y, stage_x), with strides 4, 8, 16 and 32.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        x = self.checked(
+            x, min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1
         )
         if x.shape[1] == 1 < max(self.image_channels):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
         if x.is_cuda:  # all following layers work channels-last on CUDA
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.decoder(self.encoder(x))
+        return tuple(self.encoder(x))
+
+    def encoder_modules(self) -> tuple[nn.Module, ...]:
+        """Return the encoder."""
+        return (self.encoder,)
 
 
 class MSVMEncoder(nn.Module):

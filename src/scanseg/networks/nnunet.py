@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.layers import BasicBlockD, ConvNormAct, convolution, transposed_convolution, zero_init_residuals
-from scanseg.networks.input_check import check_image
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.stage_logits import stage_logits
-from scanseg.networks.stage_shapes import StageShapes
+from scanseg.networks.stage_shapes import PerStage, StageShapes
 from scanseg.ops import upsample_join
+
+_DEFAULT_BLOCKS = (1, 3, 4, 6)
+"""Residual blocks of the first encoder stages of nnU-Net. Deeper stages have as many as the last one."""
 
 
 class PlainUNet(ConvolutionalNetwork):
@@ -19,19 +21,25 @@ class PlainUNet(ConvolutionalNetwork):
 
     Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z.
 
-    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
-    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
-    switched off later.
+    While training with `deep_supervision`, the network returns a tuple with the logits of every decoder stage, the
+    highest resolution first. Otherwise it returns the logits of the highest resolution, one tensor. The attribute
+    `deep_supervision` can be switched off later.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
-        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
-        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        spatial_dims: Number of spatial axes: 2 or 3. `None`: that of the other arguments.
+        strides: Stride of the first convolution of each stage, one number per axis or one for all axes. The first stage
+            has stride 1. A single number is the stride of all other stages. `None`: 2.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D), with 6 stages unless
+            strides or kernel sizes are given for each stage.
+        kernel_sizes: Odd kernel size of each stage, one number per axis or one for all axes. A single number is the
+            kernel size of all stages. `None`: 3.
         num_convs_encoder: Convolutions of each encoder stage. `None`: 2.
         num_convs_decoder: Convolutions of each decoder stage, the deepest first. `None`: 2.
-        deep_supervision: Return the logits of every decoder stage while training.
+        deep_supervision: Return the logits of every decoder stage while training. False: the only head is that of the
+            highest resolution.
+        pad: Pad images of any size to a multiple of the total stride, and crop the logits to the images.
 
     Raises:
         InputError: The arguments are inconsistent.
@@ -51,19 +59,26 @@ class PlainUNet(ConvolutionalNetwork):
         in_channels: int,
         num_classes: int,
         *,
-        strides: Sequence[Sequence[int]],
+        spatial_dims: int | None = None,
+        strides: PerStage | None = None,
         features: Sequence[int] | None = None,
-        kernel_sizes: Sequence[Sequence[int]] | None = None,
+        kernel_sizes: PerStage | None = None,
         num_convs_encoder: Sequence[int] | None = None,
         num_convs_decoder: Sequence[int] | None = None,
         deep_supervision: bool = True,
+        pad: bool = False,
     ) -> None:
         super().__init__()
-        shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
+        shapes = StageShapes.complete(
+            strides, features=features, kernel_sizes=kernel_sizes, spatial_dims=spatial_dims
+        )
         counts = _counts("num_convs_encoder", num_convs_encoder, shapes.num_stages)
         inputs = (in_channels, *shapes.features[:-1])
+        self.title = "Plain U-Net"
         self.in_channels = in_channels
+        self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
+        self.pad = pad
         self.deep_supervision = deep_supervision
         self.encoder = nn.ModuleList(
             _convolutions(
@@ -85,7 +100,8 @@ class PlainUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride, unless the
+                network pads.
             every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
                 training with `deep_supervision`.
 
@@ -95,10 +111,30 @@ class PlainUNet(ConvolutionalNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        _check(x, network="Plain U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(_run_stages(self.encoder, self.to_memory_format(x)), every_stage=every_stage)
+        return self.cropped(self.decoder(self.features(x), every_stage=every_stage), x)
+
+    def features(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> tuple[Float[Tensor, "batch feature *stage_space"], ...]:
+        """Return the maps of the encoder stages.
+
+        Args:
+            x: Images of shape (batch, channel, *space).
+
+        Returns:
+            One map of shape (batch, feature, *stage_space) for each stage, the highest resolution first.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        x = self.to_memory_format(self.checked(x, min_deepest_voxels=2))
+        return tuple(_run_stages(self.encoder, x))
+
+    def encoder_modules(self) -> tuple[nn.Module, ...]:
+        """Return the modules of the encoder."""
+        return (self.encoder,)
 
 
 class ResidualUNet(ConvolutionalNetwork):
@@ -106,20 +142,26 @@ class ResidualUNet(ConvolutionalNetwork):
 
     Source: Isensee et al. 2024, arXiv:2404.09556.
 
-    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
-    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
-    switched off later. As in nnU-Net, the scales of the last norms of residual blocks are initialized with 0. Each
-    block initially equals its shortcut.
+    While training with `deep_supervision`, the network returns a tuple with the logits of every decoder stage, the
+    highest resolution first. Otherwise it returns the logits of the highest resolution, one tensor. The attribute
+    `deep_supervision` can be switched off later. As in nnU-Net, the scales of the last norms of residual blocks are
+    initialized with 0. Each block initially equals its shortcut.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
-        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
-        num_blocks_encoder: Residual blocks of each encoder stage.
-        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        spatial_dims: Number of spatial axes: 2 or 3. `None`: that of the other arguments.
+        strides: Stride of the first convolution of each stage, one number per axis or one for all axes. The first stage
+            has stride 1. A single number is the stride of all other stages. `None`: 2.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D), with 6 stages unless
+            strides or kernel sizes are given for each stage.
+        kernel_sizes: Odd kernel size of each stage, one number per axis or one for all axes. A single number is the
+            kernel size of all stages. `None`: 3.
+        num_blocks_encoder: Residual blocks of each encoder stage. `None`: 1, 3, 4, 6, 6 ..., as in nnU-Net.
         num_convs_decoder: Convolutions of each decoder stage, the deepest first. `None`: 1.
-        deep_supervision: Return the logits of every decoder stage while training.
+        deep_supervision: Return the logits of every decoder stage while training. False: the only head is that of the
+            highest resolution.
+        pad: Pad images of any size to a multiple of the total stride, and crop the logits to the images.
 
     Raises:
         InputError: The arguments are inconsistent.
@@ -139,19 +181,27 @@ class ResidualUNet(ConvolutionalNetwork):
         in_channels: int,
         num_classes: int,
         *,
-        strides: Sequence[Sequence[int]],
-        num_blocks_encoder: Sequence[int],
+        spatial_dims: int | None = None,
+        strides: PerStage | None = None,
         features: Sequence[int] | None = None,
-        kernel_sizes: Sequence[Sequence[int]] | None = None,
+        kernel_sizes: PerStage | None = None,
+        num_blocks_encoder: Sequence[int] | None = None,
         num_convs_decoder: Sequence[int] | None = None,
         deep_supervision: bool = True,
+        pad: bool = False,
     ) -> None:
         super().__init__()
-        shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
-        counts = _counts("num_blocks_encoder", num_blocks_encoder, shapes.num_stages)
+        shapes = StageShapes.complete(
+            strides, features=features, kernel_sizes=kernel_sizes, spatial_dims=spatial_dims
+        )
+        blocks = num_blocks_encoder or [_DEFAULT_BLOCKS[min(s, 3)] for s in range(shapes.num_stages)]
+        counts = _counts("num_blocks_encoder", blocks, shapes.num_stages)
         inputs = (shapes.features[0], *shapes.features[:-1])
+        self.title = "Residual U-Net"
         self.in_channels = in_channels
+        self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
+        self.pad = pad
         self.deep_supervision = deep_supervision
         self.stem = ConvNormAct(in_channels, shapes.features[0], kernel_size=shapes.kernel_sizes[0])
         self.encoder = nn.ModuleList(
@@ -178,7 +228,8 @@ class ResidualUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride, unless the
+                network pads.
             every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
                 training with `deep_supervision`.
 
@@ -188,12 +239,30 @@ class ResidualUNet(ConvolutionalNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        _check(x, network="Residual U-Net", in_channels=self.in_channels, total_stride=self.total_stride)
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(
-            _run_stages(self.encoder, self.stem(self.to_memory_format(x))), every_stage=every_stage
-        )
+        return self.cropped(self.decoder(self.features(x), every_stage=every_stage), x)
+
+    def features(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> tuple[Float[Tensor, "batch feature *stage_space"], ...]:
+        """Return the maps of the encoder stages.
+
+        Args:
+            x: Images of shape (batch, channel, *space).
+
+        Returns:
+            One map of shape (batch, feature, *stage_space) for each stage, the highest resolution first.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        x = self.to_memory_format(self.checked(x, min_deepest_voxels=2))
+        return tuple(_run_stages(self.encoder, self.stem(x)))
+
+    def encoder_modules(self) -> tuple[nn.Module, ...]:
+        """Return the modules of the encoder."""
+        return self.stem, self.encoder
 
 
 class UNetDecoder(nn.Module):
@@ -288,7 +357,3 @@ def _counts(name: str, counts: Sequence[int] | None, num_stages: int) -> Sequenc
             f"{name}: expected a positive number for each of {num_stages} stages, got {tuple(chosen)}."
         )
     return chosen
-
-
-def _check(x: Tensor, *, network: str, in_channels: int, total_stride: Sequence[int]) -> None:
-    check_image(x, network=network, channels=(in_channels,), total_stride=total_stride, min_deepest_voxels=2)

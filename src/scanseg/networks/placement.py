@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanseg.networks.encoder_network import EncoderNetwork
+
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 """Channels-last memory formats, by the number of spatial axes."""
 
 
-class ConvolutionalNetwork(nn.Module):
+class ConvolutionalNetwork(EncoderNetwork):
     """Base class of convolutional networks with a selectable memory format.
 
     `place_network` and `set_channels_last` select it.

@@ -35,15 +35,17 @@ def stage_roles(*, num_stages: int, num_axes: int) -> tuple[StageRole, ...]:
     return tuple(roles)
 
 
-def token_axes(shapes: StageShapes, patch_size: Sequence[int]) -> tuple[TokenAxis, ...]:
+def token_axes(shapes: StageShapes, patch_size: Sequence[int] | None) -> tuple[TokenAxis, ...]:
     """Return the token axis of each stage: `channel` or `voxel`.
 
     Channels are the tokens if the map has at most as many voxels as features.
 
     Args:
         shapes: The stages.
-        patch_size: Voxels per axis of the training patch.
+        patch_size: Voxels per axis of the training patch. `None`: voxels are the tokens of every stage.
     """
+    if patch_size is None:
+        return tuple("voxel" for _ in range(shapes.num_stages))
     return tuple(
         "channel" if math.prod(size) <= features else "voxel"
         for size, features in zip(shapes.map_sizes(patch_size), shapes.features, strict=True)
@@ -69,7 +71,7 @@ def sequence_layer(
 
 
 def encoder_sequence_layers(
-    shapes: StageShapes, *, patch_size: Sequence[int], block: SequenceBlock, traversal: Traversal
+    shapes: StageShapes, *, patch_size: Sequence[int] | None, block: SequenceBlock, traversal: Traversal
 ) -> nn.ModuleList:
     """Build the layers after the encoder stages of the `enc` variant.
 
@@ -77,7 +79,7 @@ def encoder_sequence_layers(
 
     Args:
         shapes: The stages.
-        patch_size: Voxels per axis of the training patch.
+        patch_size: Voxels per axis of the training patch. `None`: voxels are the tokens of every stage.
         block: The block over tokens. `none`: residual blocks replace the sequence layers.
         traversal: Order in which tokens are read.
 
@@ -86,7 +88,8 @@ def encoder_sequence_layers(
     """
     layers: list[nn.Module] = []
     roles = stage_roles(num_stages=shapes.num_stages, num_axes=shapes.num_axes)
-    axes, sizes = token_axes(shapes, patch_size), shapes.map_sizes(patch_size)
+    axes = token_axes(shapes, patch_size)
+    sizes = () if patch_size is None else shapes.map_sizes(patch_size)
     for stage, (role, features) in enumerate(zip(roles, shapes.features, strict=True)):
         if role == "nothing":
             layers.append(nn.Identity())

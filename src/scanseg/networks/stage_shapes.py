@@ -9,6 +9,11 @@ from scanseg.errors import InputError
 
 MAX_FEATURES = {2: 512, 3: 320}
 """Largest default number of features, by the number of spatial axes."""
+DEFAULT_STAGES = 6
+"""Default number of stages. Its total stride is 32."""
+
+PerStage = int | Sequence[int] | Sequence[Sequence[int]]
+"""One number, or one for each stage, or one for each stage and axis."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +36,42 @@ class StageShapes:
     @classmethod
     def complete(
         cls,
-        strides: Sequence[Sequence[int]],
+        strides: PerStage | None = None,
         *,
         features: Sequence[int] | None = None,
-        kernel_sizes: Sequence[Sequence[int]] | None = None,
+        kernel_sizes: PerStage | None = None,
+        spatial_dims: int | None = None,
+        patch_size: Sequence[int] | None = None,
     ) -> Self:
-        """Complete strides by default features and kernels.
+        """Complete the stages by default values.
 
         Args:
-            strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
+            strides: Stride of the first convolution of each stage, one number per axis or one for all axes. A single
+                number is the stride of all stages but the first, which has stride 1. `None`: 2.
             features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-            kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+            kernel_sizes: Odd kernel size of each stage, one number per axis or one for all axes. A single number is
+                the kernel size of all stages. `None`: 3.
+            spatial_dims: Number of spatial axes: 2 or 3. `None`: that of the other arguments.
+            patch_size: Voxels per axis of the training patch. Its axes count if no other argument has axes.
 
         Raises:
-            InputError: The three are inconsistent.
+            InputError: The arguments are inconsistent.
         """
-        if not strides or len(strides[0]) not in MAX_FEATURES:
-            raise InputError(f"strides: expected one stride of 2 or 3 axes for each stage, got {strides}.")
-        limit = MAX_FEATURES[len(strides[0])]
+        num_axes = _num_axes(strides, kernel_sizes, patch_size, spatial_dims)
+        sized = next((each for each in (strides, features, kernel_sizes) if isinstance(each, Sequence)), ())
+        num_stages = len(sized) or DEFAULT_STAGES
+        step = strides if isinstance(strides, int) else 2
+        per_stage: Sequence[int | Sequence[int]] = (
+            strides if isinstance(strides, Sequence) else (1, *(step,) * (num_stages - 1))
+        )
+        kernels: Sequence[int | Sequence[int]] = (
+            kernel_sizes if isinstance(kernel_sizes, Sequence) else (kernel_sizes or 3,) * num_stages
+        )
+        limit = MAX_FEATURES[num_axes]
         return cls(
-            features=tuple(features or (min(32 * 2**stage, limit) for stage in range(len(strides)))),
-            kernel_sizes=tuple(map(tuple, kernel_sizes or [(3,) * len(stride) for stride in strides])),
-            strides=tuple(map(tuple, strides)),
+            features=tuple(features or (min(32 * 2**stage, limit) for stage in range(num_stages))),
+            kernel_sizes=tuple(_per_axis(kernel, num_axes) for kernel in kernels),
+            strides=tuple(_per_axis(stride, num_axes) for stride in per_stage),
         )
 
     def __post_init__(self) -> None:
@@ -101,3 +120,35 @@ class StageShapes:
             size = tuple(voxels // step for voxels, step in zip(size, stride, strict=True))
             sizes.append(size)
         return tuple(sizes)
+
+
+def _num_axes(
+    strides: PerStage | None,
+    kernel_sizes: PerStage | None,
+    patch_size: Sequence[int] | None,
+    spatial_dims: int | None,
+) -> int:
+    """Return the number of spatial axes of the arguments of a network."""
+    found = {} if spatial_dims is None else {"spatial_dims": spatial_dims}
+    for name, stages in (("strides", strides), ("kernel_sizes", kernel_sizes)):
+        axes = (
+            [len(stage) for stage in stages if isinstance(stage, Sequence)]
+            if isinstance(stages, Sequence)
+            else []
+        )
+        if axes:
+            found[name] = axes[0]
+    if not found and patch_size is not None:
+        found["patch_size"] = len(patch_size)
+    counts = set(found.values())
+    if len(counts) == 1 and counts <= MAX_FEATURES.keys():
+        return counts.pop()
+    got = ", ".join(f"{count} from {name}" for name, count in found.items()) or "no argument with axes"
+    raise InputError(
+        f"spatial_dims: expected 2 or 3, the same in strides and kernel_sizes, got {got}. Pass "
+        "spatial_dims=2 or spatial_dims=3."
+    )
+
+
+def _per_axis(size: int | Sequence[int], num_axes: int) -> tuple[int, ...]:
+    return (size,) * num_axes if isinstance(size, int) else tuple(size)

@@ -19,32 +19,37 @@ from scanseg.layers import (
     convolve,
     zero_init_residuals,
 )
-from scanseg.networks.input_check import check_image, check_size
+from scanseg.networks.input_check import check_size
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
 from scanseg.networks.stage_logits import stage_logits
-from scanseg.networks.stage_shapes import StageShapes
+from scanseg.networks.stage_shapes import PerStage, StageShapes
 from scanseg.ops import upsample_join
 
 
 class XLSTMUNet(ConvolutionalNetwork):
     """xLSTM-UNet, with the ablations of its paper as arguments.
 
-    While training with `deep_supervision`, the network returns the logits of every decoder stage, the highest
-    resolution first. Otherwise it returns the logits of the highest resolution. The attribute `deep_supervision` can be
-    switched off later.
+    While training with `deep_supervision`, the network returns a tuple with the logits of every decoder stage, the
+    highest resolution first. Otherwise it returns the logits of the highest resolution, one tensor. The attribute
+    `deep_supervision` can be switched off later.
 
-    Images may have any size that is divisible by the total stride. The exception is a network with a stage whose
-    tokens are its channels (`enc`, if the map at the patch size has at most as many voxels as features). Its images
-    have the size of the patch.
+    Images may have any size that is divisible by the total stride, or any size with `pad`. The exception is a network
+    with a stage whose tokens are its channels (`enc`, if the map at the patch size has at most as many voxels as
+    features). Its images have the size of the patch.
 
     Args:
         in_channels: Channels of the images.
         num_classes: Channels of the logits.
-        patch_size: Voxels per axis of the training patch.
-        strides: Stride of the first convolution of each stage, per axis. The first stage has stride 1.
-        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D).
-        kernel_sizes: Odd kernel size of each stage, per axis. `None`: 3 on every axis.
+        patch_size: Voxels per axis of the training patch, which decides the tokens of `enc` as published. `None`:
+            voxels are the tokens of every sequence layer, and images may have any valid size.
+        spatial_dims: Number of spatial axes: 2 or 3. `None`: that of the other arguments.
+        strides: Stride of the first convolution of each stage, one number per axis or one for all axes. The first stage
+            has stride 1. A single number is the stride of all other stages. `None`: 2.
+        features: Features of each stage. `None`: min(32 * 2^stage, 512 in 2D and 320 in 3D), with 6 stages unless
+            strides or kernel sizes are given for each stage.
+        kernel_sizes: Odd kernel size of each stage, one number per axis or one for all axes. A single number is the
+            kernel size of all stages. `None`: 3.
         variant: `bot`: one sequence layer after the last encoder stage. `enc`: sequence layers along the encoder.
         num_blocks_encoder: Residual blocks of each stage in the first half of the encoder. Stages in the second half
             have one.
@@ -57,7 +62,9 @@ class XLSTMUNet(ConvolutionalNetwork):
             layer, averaged).
         skip_full_resolution: Join the skip of the first encoder stage in the last decoder stage. `None`: as published
             (yes in 3D, no in 2D).
-        deep_supervision: Return the logits of every decoder stage while training.
+        deep_supervision: Return the logits of every decoder stage while training. False: the only head is that of the
+            highest resolution.
+        pad: Pad images of any size to a multiple of the total stride, and crop the logits to the images.
         zero_init_residual: Initialize the scale of the last norm of residual blocks without a convolution in the
             shortcut (`BasicBlockD`) with 0, as nnU-Net's residual encoder does. Each block initially equals its
             shortcut.
@@ -73,6 +80,9 @@ class XLSTMUNet(ConvolutionalNetwork):
         [(2, 3, 16, 16), (2, 3, 8, 8)]
         >>> network.eval()(torch.zeros(2, 1, 16, 16)).shape
         torch.Size([2, 3, 16, 16])
+        >>> network = XLSTMUNet(1, 3, spatial_dims=2, features=(4, 8, 8), pad=True)
+        >>> network.eval()(torch.zeros(2, 1, 13, 18)).shape
+        torch.Size([2, 3, 13, 18])
     """
 
     def __init__(
@@ -80,10 +90,11 @@ class XLSTMUNet(ConvolutionalNetwork):
         in_channels: int,
         num_classes: int,
         *,
-        patch_size: Sequence[int],
-        strides: Sequence[Sequence[int]],
+        spatial_dims: int | None = None,
+        patch_size: Sequence[int] | None = None,
+        strides: PerStage | None = None,
         features: Sequence[int] | None = None,
-        kernel_sizes: Sequence[Sequence[int]] | None = None,
+        kernel_sizes: PerStage | None = None,
         variant: Literal["bot", "enc"] = "enc",
         num_blocks_encoder: int = 2,
         num_blocks_decoder: int = 2,
@@ -91,13 +102,24 @@ class XLSTMUNet(ConvolutionalNetwork):
         traversal: Traversal = "forward",
         skip_full_resolution: bool | None = None,
         deep_supervision: bool = True,
+        pad: bool = False,
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        shapes = StageShapes.complete(strides, features=features, kernel_sizes=kernel_sizes)
-        check_size(patch_size, name="patch_size", total_stride=shapes.total_stride, min_deepest_voxels=2)
+        shapes = StageShapes.complete(
+            strides,
+            features=features,
+            kernel_sizes=kernel_sizes,
+            spatial_dims=spatial_dims,
+            patch_size=patch_size,
+        )
+        if patch_size is not None:
+            check_size(patch_size, name="patch_size", total_stride=shapes.total_stride, min_deepest_voxels=2)
+        self.title = "xLSTM-UNet"
         self.in_channels = in_channels
+        self.image_channels = frozenset({in_channels})
         self.total_stride = shapes.total_stride
+        self.pad = pad
         self.deep_supervision = deep_supervision
         self.encoder = XLSTMEncoder(in_channels, shapes=shapes, num_blocks=num_blocks_encoder)
         self.sequence_layers = nn.ModuleList()
@@ -110,8 +132,10 @@ class XLSTMUNet(ConvolutionalNetwork):
             self.bottleneck = sequence_layer(
                 sequence_block, dim=shapes.features[-1], tokens="voxel", traversal=traversal, index=0
             )
-        self.fixed_map_sizes = _fixed_map_sizes(self.sequence_layers, shapes.map_sizes(patch_size))
-        self.patch_size = tuple(patch_size)
+        self.patch_size = None if patch_size is None else tuple(patch_size)
+        self.fixed_map_sizes = (
+            {} if patch_size is None else _fixed_map_sizes(self.sequence_layers, shapes.map_sizes(patch_size))
+        )
         self.decoder = XLSTMDecoder(
             num_classes,
             shapes=shapes,
@@ -130,7 +154,8 @@ class XLSTMUNet(ConvolutionalNetwork):
         """Return the logits.
 
         Args:
-            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride.
+            x: Images of shape (batch, channel, *space). The spatial axes are divisible by the total stride, unless the
+                network pads.
             every_stage: Return the logits of every decoder stage, the highest resolution first. `None`: only while
                 training with `deep_supervision`.
 
@@ -140,19 +165,41 @@ class XLSTMUNet(ConvolutionalNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        check_image(
-            x,
-            network="xLSTM-UNet",
-            channels=(self.in_channels,),
-            total_stride=self.total_stride,
-            min_deepest_voxels=2,
-        )
-        self._check_fixed_sizes(x.shape[2:])
-        skips = self.encoder(self.to_memory_format(x), self.sequence_layers)
-        skips[-1] = self.bottleneck(skips[-1])
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.decoder(skips, every_stage=every_stage)
+        return self.cropped(self.decoder(self.features(x), every_stage=every_stage), x)
+
+    def features(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> tuple[Float[Tensor, "batch feature *stage_space"], ...]:
+        """Return the maps of the encoder stages, after their sequence layers.
+
+        Args:
+            x: Images of shape (batch, channel, *space).
+
+        Returns:
+            One map of shape (batch, feature, *stage_space) for each stage, the highest resolution first.
+
+        Raises:
+            InputError: The images have another rank, channel count or size.
+        """
+        x = self.checked(x, min_deepest_voxels=2)
+        self._check_fixed_sizes(x.shape[2:])
+        *skips, deepest = self.encoder(self.to_memory_format(x), self.sequence_layers)
+        return (*skips, self.bottleneck(deepest))
+
+    def encoder_modules(self) -> tuple[nn.Module, ...]:
+        """Return the encoder and its sequence layers."""
+        return self.encoder, self.sequence_layers, self.bottleneck
+
+    def padded_size(self, size: Sequence[int], *, min_deepest_voxels: int) -> tuple[int, ...]:
+        """Return the size to which images are padded: the patch size if channels are tokens."""
+        patch_size = self.patch_size if self.fixed_map_sizes else None
+        if patch_size is not None and all(
+            voxels <= most for voxels, most in zip(size, patch_size, strict=True)
+        ):
+            return patch_size
+        return super().padded_size(size, min_deepest_voxels=min_deepest_voxels)
 
     def _check_fixed_sizes(self, size: Sequence[int]) -> None:
         if self.fixed_map_sizes and tuple(size) != self.patch_size:

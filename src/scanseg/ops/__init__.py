@@ -5,12 +5,14 @@
 sums of the losses.
 
 Each operator is a package with the same files: `reference.py` (the definition in PyTorch), `pytorch_backend.py` (fast
-PyTorch code), `triton_backend.py` (custom operators on GPUs) with its kernels, and `numba_backend.py` (compiled for
-CPUs). `_support` holds the parts that all operators share.
+PyTorch code), `plain_backend.py` (PyTorch's own operators only, for `torch.export`), `triton_backend.py` (custom
+operators on GPUs) with its kernels, and `numba_backend.py` (compiled for CPUs). `_support` holds the parts that all
+operators share.
 """
 
 from typing import NamedTuple
 
+from scanseg.ops._support.contract import without_autocast
 from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
@@ -47,6 +49,7 @@ __all__ = [
     "selective_scan",
     "ss2d_scan",
     "upsample_join",
+    "without_autocast",
 ]
 
 
@@ -73,7 +76,7 @@ def describe_backends() -> list[BackendStatus]:
     Example:
         >>> from scanseg.ops import describe_backends
         >>> [status.backend for status in describe_backends() if status.operator == "mlstm"]
-        ['triton', 'chunked', 'reference']
+        ['triton', 'chunked', 'plain', 'reference']
     """
     tables = {
         "selective_scan": _SELECTIVE_SCAN,

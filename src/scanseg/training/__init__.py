@@ -1,6 +1,7 @@
 """Train a network from a plan and a store."""
 
 from scanseg.training.folds import FoldChoice, choose_fold
+from scanseg.training.initial_weights import check_encoder_weights
 from scanseg.training.records import command_words
 from scanseg.training.step_timing import StepTiming, time_step
 from scanseg.training.trainer import TrainingResult, train
@@ -9,6 +10,7 @@ __all__ = [
     "FoldChoice",
     "StepTiming",
     "TrainingResult",
+    "check_encoder_weights",
     "choose_fold",
     "command_words",
     "time_step",

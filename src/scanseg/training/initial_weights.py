@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scanseg.errors import InputError
-from scanseg.models import ModelFolder, read_tensors
-from scanseg.networks import build_network
+from scanseg.errors import InputError, UsageError
+from scanseg.models import ModelFolder, load_encoder, read_tensors
+from scanseg.networks import MSVMUNet, build_network
 from scanseg.specs import Plan
 
 _SHOWN = 6
 
 
 def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[str, ...]:
-    """Load the weights of a trained model into a network.
+    """Load the weights of a trained model, or of an encoder, into a network.
 
     If the labels differ, the head keeps its random weights. The head is every parameter whose shape depends on the
     number of outputs.
@@ -22,7 +22,7 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[
     Args:
         network: The network with random weights.
         plan: Its plan.
-        source: Model folder of the initial weights.
+        source: Model folder of the initial weights, or a file with the weights of the encoder.
 
     Returns:
         Names of the parameters that keep random weights, because the labels differ.
@@ -30,6 +30,11 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[
     Raises:
         InputError: The model is missing, or its network is a different one.
     """
+    if source.is_file():
+        check_encoder_weights(plan, source)
+        assert isinstance(network, MSVMUNet)
+        load_encoder(network, source)
+        return ()
     model = ModelFolder.open(source)
     weights = read_tensors(model.weights_path())
     theirs, ours = model.plan.dataset, plan.dataset
@@ -52,6 +57,28 @@ def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[
     taken = {name: value for name, value in weights.items() if name not in head}
     network.load_state_dict({**own, **taken})
     return tuple(sorted(head))
+
+
+def check_encoder_weights(plan: Plan, path: Path) -> None:
+    """Check that a training can start from the weights of an encoder.
+
+    Args:
+        plan: Plan of the training.
+        path: VMamba's checkpoint, or the file from `scanseg weights import --network vmamba`.
+
+    Raises:
+        InputError: The file is missing.
+        UsageError: The network of the plan is no MSVM-UNet.
+    """
+    if plan.network.kind != "msvm-unet":
+        raise UsageError(
+            f"encoder weights: expected the network msvm-unet, got {plan.network.kind}. Choose --recipe msvm-unet, or "
+            "leave the encoder weights out."
+        )
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file. Give VMamba's checkpoint, or the file from scanseg weights import."
+        )
 
 
 def _head(plan: Plan) -> frozenset[str]:

@@ -12,7 +12,7 @@ from scanseg.batches import Batch
 from scanseg.errors import UsageError
 from scanseg.inference import CudaGraphNetwork
 from scanseg.models import Checkpoint
-from scanseg.networks import place_network
+from scanseg.networks import EncoderNetwork, place_network
 from scanseg.ops import cores_for_compiling
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan, TrainingState
@@ -145,14 +145,13 @@ class TrainingStep:
         """Return the parameters of the network's encoder.
 
         Raises:
-            UsageError: The network has no module `encoder`.
+            UsageError: The network has no separate encoder.
         """
-        encoder = getattr(self.network, "encoder", None)
-        if not isinstance(encoder, nn.Module):
+        if not isinstance(self.network, EncoderNetwork):
             raise UsageError(
                 f"training.frozen_encoder_epochs: {self._plan.network.kind} has no separate encoder. Set it to 0."
             )
-        return list(encoder.parameters())
+        return list(self.network.encoder_parameters())
 
     def _can_be_graph(self) -> bool:
         """Whether a step can be captured as a CUDA graph.

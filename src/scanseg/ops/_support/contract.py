@@ -78,5 +78,8 @@ def state_dtype(*tensors: Tensor) -> torch.dtype:
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Return a context that disables autocast on the device of a tensor."""
     kind = tensor.device.type
-    # The meta device, on which networks are sized without data, has no autocast.
-    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+    # The meta device, on which networks are sized without data, has no autocast. A context without effect is left out,
+    # because it would be part of an exported graph.
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)

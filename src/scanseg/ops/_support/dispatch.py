@@ -8,6 +8,7 @@ state, so that a choice traces under `torch.compile(fullgraph=True)`.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from scanseg.errors import UsageError
@@ -26,12 +27,19 @@ class Backend(NamedTuple):
         refuses: Returns the reason why the backend cannot run a call with these tensors, or `None` if it can.
         unavailable: Why the backend cannot run on this machine at all, with advice. `None`: it can.
         by_name_only: Whether the backend runs only calls that select it by name.
+        custom: Whether the backend is a custom operator of this package. `torch.export` then chooses another one, so
+            that the exported file can be loaded without this package.
     """
 
     run: Callable[..., Tensor]
     refuses: Callable[..., str | None] = accepts_all
     unavailable: str | None = None
     by_name_only: bool = False
+    custom: bool = False
+
+    def chosen_unnamed(self) -> bool:
+        """Return whether a call without a name may choose the backend."""
+        return not self.by_name_only and not (self.custom and torch.compiler.is_exporting())
 
 
 def choose(
@@ -54,7 +62,7 @@ def choose(
             f"{operator}: expected one of the backends {known}, got '{name}'. Choose one of these."
         )
     candidates = (
-        {key: backend for key, backend in backends.items() if not backend.by_name_only}
+        {key: backend for key, backend in backends.items() if backend.chosen_unnamed()}
         if name is None
         else {name: backends[name]}
     )

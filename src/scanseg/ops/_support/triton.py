@@ -86,4 +86,4 @@ def as_triton_backend(run: Callable[..., Tensor]) -> Backend:
     Args:
         run: See `Backend`.
     """
-    return Backend(run, refuses, MISSING, by_name_only=INTERPRETED)
+    return Backend(run, refuses, MISSING, by_name_only=INTERPRETED, custom=True)

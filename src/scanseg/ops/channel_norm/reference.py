@@ -26,6 +26,8 @@ def channel_norm_pytorch(
             scaled = added * sample_scale.to(added.dtype).view(-1, *(1,) * (x.ndim - 1))
         x = x + scaled
     rows = channels_to_pixels(x, factor).movedim(1, -1)
+    if torch.promote_types(rows.dtype, weight.dtype) == rows.dtype:  # 16-bit parameters after a float32 scan
+        weight, bias = weight.to(rows.dtype), bias.to(rows.dtype)
     normed = F.layer_norm(rows, weight.shape, weight, bias, eps).movedim(-1, 1)
     return x, normed if dtype is None else normed.to(dtype)
 

@@ -22,7 +22,7 @@ from scanseg.ops.instance_norm.triton_backend import instance_norm_triton, refus
 __all__ = ["BACKENDS", "instance_norm"]
 
 BACKENDS = {
-    "triton": Backend(instance_norm_triton, refuses, MISSING, by_name_only=INTERPRETED),
+    "triton": Backend(instance_norm_triton, refuses, MISSING, by_name_only=INTERPRETED, custom=True),
     "pytorch": Backend(instance_norm_pytorch),
     "reference": Backend(instance_norm_reference),
 }

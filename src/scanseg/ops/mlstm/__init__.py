@@ -18,6 +18,7 @@ from torch import Tensor
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
+from scanseg.ops.mlstm.plain_backend import mlstm_plain
 from scanseg.ops.mlstm.pytorch_backend import mlstm_chunked
 from scanseg.ops.mlstm.reference import mlstm_reference
 from scanseg.ops.mlstm.triton_backend import mlstm_triton
@@ -26,7 +27,8 @@ __all__ = ["BACKENDS", "mlstm"]
 
 BACKENDS = {
     "triton": as_triton_backend(mlstm_triton),
-    "chunked": Backend(mlstm_chunked),
+    "chunked": Backend(mlstm_chunked, custom=True),
+    "plain": Backend(mlstm_plain),
     "reference": Backend(mlstm_reference),
 }
 

@@ -26,7 +26,9 @@ __all__ = ["BACKENDS", "SegmentationSums", "dice_sums", "masks_of", "segmentatio
 _Run = Callable[..., Tensor]
 
 BACKENDS = {
-    "triton": Backend(cast(_Run, segmentation_sums_triton), refuses, MISSING, by_name_only=INTERPRETED),
+    "triton": Backend(
+        cast(_Run, segmentation_sums_triton), refuses, MISSING, by_name_only=INTERPRETED, custom=True
+    ),
     "reference": Backend(cast(_Run, segmentation_sums_reference)),
 }
 

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops.selective_scan.plain_backend import selective_scan_plain
 from scanseg.ops.selective_scan.pytorch_backend import selective_scan_chunked
 from scanseg.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["BACKENDS", "selective_scan"]
 
 BACKENDS = {
-    "chunked": Backend(selective_scan_chunked),
+    "chunked": Backend(selective_scan_chunked, custom=True),
+    "plain": Backend(selective_scan_plain),
     "reference": Backend(selective_scan_reference),
 }
 

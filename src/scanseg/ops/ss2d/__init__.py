@@ -20,6 +20,7 @@ from scanseg.ops._support.cpu import MISSING, refuses
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
 from scanseg.ops.ss2d.numba_backend import ss2d_scan_compiled_cpu
+from scanseg.ops.ss2d.plain_backend import ss2d_scan_plain
 from scanseg.ops.ss2d.pytorch_backend import ss2d_scan_chunked
 from scanseg.ops.ss2d.reference import ss2d_scan_reference
 from scanseg.ops.ss2d.triton_backend import ss2d_scan_triton
@@ -28,8 +29,9 @@ __all__ = ["BACKENDS", "ss2d_scan"]
 
 BACKENDS = {
     "triton": as_triton_backend(ss2d_scan_triton),
-    "compiled_cpu": Backend(ss2d_scan_compiled_cpu, refuses, MISSING),
-    "chunked": Backend(ss2d_scan_chunked),
+    "compiled_cpu": Backend(ss2d_scan_compiled_cpu, refuses, MISSING, custom=True),
+    "chunked": Backend(ss2d_scan_chunked, custom=True),
+    "plain": Backend(ss2d_scan_plain),
     "reference": Backend(ss2d_scan_reference),
 }
 

@@ -23,7 +23,7 @@ from scanseg.ops.upsample_join.triton_backend import refuses, upsample_join_trit
 __all__ = ["BACKENDS", "upsample_join"]
 
 BACKENDS = {
-    "triton": Backend(upsample_join_triton, refuses, MISSING, by_name_only=INTERPRETED),
+    "triton": Backend(upsample_join_triton, refuses, MISSING, by_name_only=INTERPRETED, custom=True),
     "pytorch": Backend(upsample_join_pytorch),
     "reference": Backend(upsample_join_reference),
 }

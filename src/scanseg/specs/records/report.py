@@ -1,12 +1,16 @@
 """The report of an evaluation: scores of cases and labels."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
+from scanseg.errors import UsageError
 from scanseg.specs.base import Document
 from scanseg.specs.plan.dataset import LabelValue
 from scanseg.specs.records.warned import WarnedRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RuleName = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
 """Name of a rule for the scores of empty labels and for the scored slices.
@@ -145,3 +149,28 @@ class Report(WarnedRecord):
     """Scores of each case."""
     summary: ReportSummary
     """Scores of all cases."""
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the scores of all cases as a table of pandas.
+
+        Returns:
+            One row per case and label, with the columns `case`, `label` and the fields of `LabelReport`. Scores that
+            are not counted are missing values.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UsageError(
+                f"Report.to_frame: expected pandas, which cannot be imported ({error}). Run: pip install pandas"
+            ) from error
+        rows = [
+            {"case": case.case, "label": name, **scores.model_dump()}
+            for case in self.cases
+            for name, scores in case.labels.items()
+        ]
+        frame = pd.DataFrame(rows, columns=["case", "label", *LabelReport.model_fields])
+        scores = [name for name in LabelReport.model_fields if name != "hd95_infinite"]
+        return frame.astype(dict.fromkeys(scores, float))
