@@ -9,12 +9,12 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import depthwise_conv, ss2d_scan
+from scanseg.ops import ss2d_branch
 
 NUM_DIRECTIONS = 4
 
@@ -49,23 +49,18 @@ class SS2D(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the pixels of the map."""
-        x = self.in_proj(x)
-        if not x.is_cuda:
-            x = x.contiguous()  # kernels on the CPU read channel by channel
-        x = depthwise_conv(x, self.conv.weight, activation="silu")
-        # The projection acts on single pixels, so one product serves all four orders, without a copy of the map.
-        weight = self.x_proj_weight.flatten(0, 1)
-        projected = (
-            F.linear(x.movedim(1, -1), weight).movedim(-1, 1)
-            if x.is_cuda
-            else F.conv2d(x, weight[:, :, None, None])
-        )
-        y = ss2d_scan(
+        return ss2d_branch(
             x,
-            projected.unflatten(1, self.x_proj_weight.shape[:2]),
+            self.in_proj.weight,
+            conv_weight=self.conv.weight,
+            x_weight=self.x_proj_weight,
             dt_weight=self.dt_weight,
             dt_bias=self.dt_bias,
             A_log=self.A_log,
             D_skip=self.D_skip,
+            norm_weight=self.out_norm.weight,
+            norm_bias=self.out_norm.bias,
+            out_weight=self.out_proj.weight,
+            eps=self.out_norm.eps,
+            dtype=autocast_dtype(x),
         )
-        return self.out_proj(self.out_norm(y).to(x.dtype))

@@ -56,6 +56,10 @@ def choose(
     Raises:
         UsageError: The backend `name` is unknown or cannot run the call, or no backend can.
     """
+    if name is None:
+        for backend in backends.values():
+            if not backend.by_name_only and backend.unavailable is None and backend.refuses(*tensors) is None:
+                return backend
     if name is not None and name not in backends:
         known = ", ".join(backends)
         raise UsageError(

@@ -1,0 +1,87 @@
+"""Feed-forward branch as one operator: two linear layers, GELU and optional convolutions of several sizes.
+
+    h = GELU(weight1 x + bias1),    result = weight2 (h + sum_k depthwise_k(h)) + bias2
+
+Source: Chen et al. 2024 (MS-FFN), arXiv:2408.13735. Convolution is linear, so the kernels are padded to the largest
+size and summed, and one convolution replaces all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scanseg.ops._support.contract import Expected, require_axes, require_shapes
+from scanseg.ops._support.dispatch import Backend, choose
+from scanseg.ops._support.triton import as_triton_backend
+from scanseg.ops.feed_forward.reference import feed_forward_composed, merged_kernel
+from scanseg.ops.feed_forward.triton_backend import feed_forward_triton, refuses
+
+__all__ = ["BACKENDS", "feed_forward", "merged_kernel"]
+
+BACKENDS = {
+    "triton": as_triton_backend(feed_forward_triton)._replace(
+        refuses=cast(Callable[..., str | None], refuses)
+    ),
+    "composed": Backend(feed_forward_composed),
+}
+
+
+def feed_forward(
+    x: Float[Tensor, "batch dim height width"],
+    weight1: Float[Tensor, "hidden dim"],
+    *,
+    bias1: Float[Tensor, " hidden"],
+    weight2: Float[Tensor, "out hidden"],
+    bias2: Float[Tensor, " out"],
+    kernels: Sequence[Float[Tensor, "hidden 1 size size"]] = (),
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+) -> Float[Tensor, "batch out height width"]:
+    """Mix the channels of every pixel, and its surroundings if kernels exist.
+
+    Args:
+        x: The map.
+        weight1: First linear layer.
+        bias1: Its bias.
+        weight2: Last linear layer.
+        bias2: Its bias.
+        kernels: Depthwise convolutions between the layers, of odd sizes. They are added to the map. Defaults to none.
+        dtype: Dtype of matrix products and maps: that of autocast, if it is enabled. `None`: that of `x`.
+        backend: Name of the backend. `None`: the first one that accepts the call.
+
+    Returns:
+        The mixed map, in `dtype`.
+
+    Raises:
+        InputError: Shapes, dtypes or devices do not fit together.
+        UsageError: The backend is unknown or cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import feed_forward
+        >>> x, weight1, weight2 = torch.randn(1, 4, 5, 6), torch.randn(8, 4), torch.randn(4, 8)
+        >>> feed_forward(x, weight1, bias1=torch.zeros(8), weight2=weight2, bias2=torch.zeros(4)).shape
+        torch.Size([1, 4, 5, 6])
+    """
+    require_axes("feed_forward", "x", x, "batch dim height width")
+    require_axes("feed_forward", "weight1", weight1, "hidden dim")
+    require_axes("feed_forward", "weight2", weight2, "out hidden")
+    hidden, out = weight1.shape[0], weight2.shape[0]
+    require_shapes(
+        "feed_forward",
+        Expected("x", x, "batch, dim, height, width", tuple(x.shape)),
+        Expected("weight1", weight1, "hidden, dim", (hidden, x.shape[1])),
+        Expected("bias1", bias1, "hidden", (hidden,)),
+        Expected("weight2", weight2, "out, hidden", (out, hidden)),
+        Expected("bias2", bias2, "out", (out,)),
+        *(
+            Expected("kernels", kernel, "hidden, 1, size, size", (hidden, 1, *kernel.shape[-1:] * 2))
+            for kernel in kernels
+        ),
+    )
+    tensors = (x, weight1, bias1, weight2, bias2, *kernels)
+    chosen = choose("feed_forward", BACKENDS, backend, *tensors)
+    return chosen.run(*tensors, dtype=x.dtype if dtype is None else dtype)

@@ -1,0 +1,35 @@
+"""The feed-forward branch by the operators of its parts, for any device and dtype."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scanseg.ops.depthwise import depthwise_conv
+
+
+def feed_forward_composed(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *kernels: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Compute the branch, with the arguments of `feed_forward`. Under autocast its dtype is `dtype`."""
+    hidden = F.linear(x.movedim(1, -1), weight1, bias1).movedim(-1, 1)
+    if kernels:
+        hidden = depthwise_conv(hidden, merged_kernel(kernels), input_activation="gelu", residual=True)
+    else:
+        hidden = F.gelu(hidden)
+    return F.linear(hidden.movedim(1, -1), weight2, bias2).movedim(-1, 1)
+
+
+def merged_kernel(kernels: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all kernels (channel, 1, size, size), padded to the largest size."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    margins = [(largest - kernel.shape[-1]) // 2 for kernel in kernels]
+    padded = [F.pad(kernel, (margin,) * 4) for kernel, margin in zip(kernels, margins, strict=True)]
+    return torch.stack(padded).sum(0)
