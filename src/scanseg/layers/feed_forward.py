@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
-from scanseg.ops import depthwise_conv, feed_forward, merged_kernel
+from scanseg.ops import Start, depthwise_conv, feed_forward, merged_kernel
 
 
 class FeedForward(nn.Module):
@@ -31,17 +31,20 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the channels of every pixel, and its surroundings if kernels exist."""
-        kernels = () if self.multi_scale is None else self.multi_scale.kernels
+        return self.branch(Start(x))[1]
+
+    def branch(self, start: Start) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Return the sum of the map and the last branch, and the mixed channels of its norm."""
         assert self.fc1.bias is not None
         assert self.fc2.bias is not None
         return feed_forward(
-            x,
+            start,
             self.fc1.weight,
             bias1=self.fc1.bias,
             weight2=self.fc2.weight,
             bias2=self.fc2.bias,
-            kernels=kernels,
-            dtype=autocast_dtype(x),
+            kernels=() if self.multi_scale is None else self.multi_scale.kernels,
+            dtype=autocast_dtype(start.x),
         )
 
 

@@ -14,7 +14,7 @@ from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import ss2d_branch
+from scanseg.ops import Start, ss2d_branch
 
 NUM_DIRECTIONS = 4
 
@@ -49,8 +49,12 @@ class SS2D(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the pixels of the map."""
+        return self.branch(Start(x))[1]
+
+    def branch(self, start: Start) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Return the sum of the map and the last branch, and the mixed pixels of its norm."""
         return ss2d_branch(
-            x,
+            start,
             self.in_proj.weight,
             conv_weight=self.conv.weight,
             x_weight=self.x_proj_weight,
@@ -62,5 +66,5 @@ class SS2D(nn.Module):
             norm_bias=self.out_norm.bias,
             out_weight=self.out_proj.weight,
             eps=self.out_norm.eps,
-            dtype=autocast_dtype(x),
+            dtype=autocast_dtype(start.x),
         )

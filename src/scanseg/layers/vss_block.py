@@ -10,6 +10,7 @@ from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.feed_forward import FeedForward
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
+from scanseg.ops import Start
 
 
 class VSSBlock(nn.Module):
@@ -59,13 +60,19 @@ class VSSBlock(nn.Module):
             The map after the first branch, and the second branch.
         """
         if self.scan is not None and self.scan_norm is not None:
-            x, normed = self.scan_norm.after(x, pending)
-            pending = self._branch(self.scan(normed))
-        x, normed = self.ffn_norm.after(x, pending)
-        return x, self._branch(self.ffn(normed))
+            x, value = self.scan.branch(_start(x, pending, self.scan_norm))
+            pending = self._branch(value)
+        x, value = self.ffn.branch(_start(x, pending, self.ffn_norm))
+        return x, self._branch(value)
 
     def _branch(self, value: Tensor) -> Branch:
         return Branch(value, self.drop_path.sample_scale(value))
+
+
+def _start(x: Tensor, pending: Branch | None, norm: ChannelNorm) -> Start:
+    """Return the inputs of the branch after `norm`."""
+    added, sample_scale = (None, None) if pending is None else pending
+    return Start(x, added, sample_scale, norm.weight, norm.bias)
 
 
 class VSSStage(nn.Sequential):

@@ -12,6 +12,7 @@ operators share.
 
 from typing import NamedTuple
 
+from scanseg.ops._support.branch import Start
 from scanseg.ops._support.contract import without_autocast
 from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
@@ -39,6 +40,7 @@ from scanseg.ops.upsample_join import upsample_join
 
 __all__ = [
     "BackendStatus",
+    "Start",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",

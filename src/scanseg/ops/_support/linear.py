@@ -1,18 +1,34 @@
-"""Matrix products of fused operators: maps with channels last as matrices, weights in the dtype of the products."""
+"""Matrix products of fused operators, on maps with channels last in memory."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def as_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a map (batch, channel, y, x) as a matrix (pixel, channel) in memory order."""
-    return x.permute(0, 2, 3, 1).contiguous().view(-1, x.shape[1]).to(dtype)
+def as_pixels(x: Tensor) -> Tensor:
+    """Return a map (batch, channel, y, x) as pixels (batch, y, x, channel), contiguous."""
+    return x.permute(0, 2, 3, 1).contiguous()
 
 
-def as_map(rows: Tensor, x: Tensor) -> Tensor:
-    """Return a matrix (pixel, channel) as a map with the batch and size of `x`."""
-    batch, _, height, width = x.shape
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+def as_map(pixels: Tensor) -> Tensor:
+    """Return pixels (batch, y, x, channel) as a map (batch, channel, y, x)."""
+    return pixels.permute(0, 3, 1, 2)
+
+
+def as_rows(pixels: Tensor) -> Tensor:
+    """Return contiguous pixels (batch, y, x, channel) as a matrix (pixel, channel)."""
+    return pixels.view(-1, pixels.shape[-1])
+
+
+def as_dtype(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return weights in a dtype, by one kernel for all that have another one."""
+    found = [weight if weight.dtype == dtype else torch.empty_like(weight, dtype=dtype) for weight in weights]
+    pairs = [pair for pair in zip(found, weights, strict=True) if pair[0] is not pair[1]]
+    if pairs:
+        with torch.no_grad():
+            torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+    return found
 
 
 def weight_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

@@ -1,18 +1,19 @@
-"""Feed-forward branch as one operator: two linear layers, GELU and optional convolutions of several sizes.
+"""Feed-forward branch as one operator, with the residual sum and the norm before it.
 
-    h = GELU(weight1 x + bias1),    result = weight2 (h + sum_k depthwise_k(h)) + bias2
+    total = x + added,                           u = norm(total)
+    h = GELU(weight1 u + bias1),                 branch = weight2 (h + sum_k depthwise_k(h)) + bias2
 
 Source: Chen et al. 2024 (MS-FFN), arXiv:2408.13735. Convolution is linear, so the kernels are padded to the largest
 size and summed, and one convolution replaces all.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops._support.branch import Start
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -21,39 +22,40 @@ from scanseg.ops.feed_forward.triton_backend import feed_forward_triton, refuses
 
 __all__ = ["BACKENDS", "feed_forward", "merged_kernel"]
 
+# These backends take a `Start`, and return two tensors.
 BACKENDS = {
-    "triton": as_triton_backend(feed_forward_triton)._replace(
-        refuses=cast(Callable[..., str | None], refuses)
-    ),
-    "composed": Backend(feed_forward_composed),
+    "triton": as_triton_backend(feed_forward_triton)._replace(refuses=refuses),  # type: ignore[arg-type]
+    "composed": Backend(feed_forward_composed),  # type: ignore[arg-type]
 }
 
 
 def feed_forward(
-    x: Float[Tensor, "batch dim height width"],
+    start: Start,
     weight1: Float[Tensor, "hidden dim"],
     *,
     bias1: Float[Tensor, " hidden"],
     weight2: Float[Tensor, "out hidden"],
     bias2: Float[Tensor, " out"],
     kernels: Sequence[Float[Tensor, "hidden 1 size size"]] = (),
+    eps: float = 1e-5,
     dtype: torch.dtype | None = None,
     backend: str | None = None,
-) -> Float[Tensor, "batch out height width"]:
+) -> tuple[Float[Tensor, "batch dim height width"], Float[Tensor, "batch out height width"]]:
     """Mix the channels of every pixel, and its surroundings if kernels exist.
 
     Args:
-        x: The map.
+        start: The map, the last branch, and the norm before the layers.
         weight1: First linear layer.
         bias1: Its bias.
         weight2: Last linear layer.
         bias2: Its bias.
         kernels: Depthwise convolutions between the layers, of odd sizes. They are added to the map. Defaults to none.
-        dtype: Dtype of matrix products and maps: that of autocast, if it is enabled. `None`: that of `x`.
+        eps: Added to the variance of the norm.
+        dtype: Dtype of matrix products and of the branch: that of autocast, if it is enabled. `None`: that of the map.
         backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The mixed map, in `dtype`.
+        The sum of the map and the last branch, and the new branch.
 
     Raises:
         InputError: Shapes, dtypes or devices do not fit together.
@@ -61,18 +63,18 @@ def feed_forward(
 
     Example:
         >>> import torch
-        >>> from scanseg.ops import feed_forward
-        >>> x, weight1, weight2 = torch.randn(1, 4, 5, 6), torch.randn(8, 4), torch.randn(4, 8)
-        >>> feed_forward(x, weight1, bias1=torch.zeros(8), weight2=weight2, bias2=torch.zeros(4)).shape
+        >>> from scanseg.layers.feed_forward import FeedForward
+        >>> FeedForward(4, kernels=(1, 3))(torch.randn(1, 4, 5, 6)).shape
         torch.Size([1, 4, 5, 6])
     """
+    x = start.x
     require_axes("feed_forward", "x", x, "batch dim height width")
     require_axes("feed_forward", "weight1", weight1, "hidden dim")
     require_axes("feed_forward", "weight2", weight2, "out hidden")
     hidden, out = weight1.shape[0], weight2.shape[0]
     require_shapes(
         "feed_forward",
-        Expected("x", x, "batch, dim, height, width", tuple(x.shape)),
+        *start.expected(),
         Expected("weight1", weight1, "hidden, dim", (hidden, x.shape[1])),
         Expected("bias1", bias1, "hidden", (hidden,)),
         Expected("weight2", weight2, "out, hidden", (out, hidden)),
@@ -82,6 +84,6 @@ def feed_forward(
             for kernel in kernels
         ),
     )
-    tensors = (x, weight1, bias1, weight2, bias2, *kernels)
-    chosen = choose("feed_forward", BACKENDS, backend, *tensors)
-    return chosen.run(*tensors, dtype=x.dtype if dtype is None else dtype)
+    arguments = (start, weight1, bias1, weight2, bias2, *kernels)
+    chosen = choose("feed_forward", BACKENDS, backend, *arguments)
+    return chosen.run(*arguments, eps=eps, dtype=x.dtype if dtype is None else dtype)

@@ -6,25 +6,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch_parts import start_branch
 from scanseg.ops.depthwise import depthwise_conv
 
 
 def feed_forward_composed(
-    x: Tensor,
+    start: Start,
     weight1: Tensor,
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
     *kernels: Tensor,
+    eps: float,
     dtype: torch.dtype,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Compute the branch, with the arguments of `feed_forward`. Under autocast its dtype is `dtype`."""
+    total, x = start_branch(start, eps=eps, dtype=dtype)
     hidden = F.linear(x.movedim(1, -1), weight1, bias1).movedim(-1, 1)
     if kernels:
         hidden = depthwise_conv(hidden, merged_kernel(kernels), input_activation="gelu", residual=True)
     else:
         hidden = F.gelu(hidden)
-    return F.linear(hidden.movedim(1, -1), weight2, bias2).movedim(-1, 1)
+    return total, F.linear(hidden.movedim(1, -1), weight2, bias2).movedim(-1, 1)
 
 
 def merged_kernel(kernels: Sequence[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ def scan(
             merged,
             *call.sizes,
             column,
-            **call.constants(FORWARD.channels),
+            **call.shared,
             T=FORWARD.tokens,
             BD=FORWARD.channels,
             num_warps=1,
@@ -127,7 +127,7 @@ def scan_gradients(
             *call.sizes,
             column,
             batch,
-            **call.constants(BACKWARD.channels),
+            **call.shared,
             CP=_padded(rank + 2 * state),
             T=BACKWARD.tokens,
             BD=BACKWARD.channels,
@@ -223,6 +223,8 @@ class _Call(NamedTuple):
     skips: Tensor
     wide: torch.dtype
     segments: int
+    shared: dict[str, Any]
+    """The compile-time constants of all kernels."""
 
     @classmethod
     def of(
@@ -247,6 +249,12 @@ class _Call(NamedTuple):
             skips,
             wide,
             -(-x.shape[2] * x.shape[3] // tokens),
+            {
+                "R": dt_weight.shape[2],
+                "RP": _padded(dt_weight.shape[2] + 1),
+                "N": rates.shape[1],
+                "PRECISION": dot_precision(x),
+            },
         )
 
     @property
@@ -264,16 +272,6 @@ class _Call(NamedTuple):
         """Return the grid of one pair of directions, for `channels` per program."""
         batch, _, _, dim = self.x.shape
         return (self.segments, -(-dim // channels), batch)
-
-    def constants(self, channels: int) -> dict[str, Any]:
-        """Return the compile-time constants of a kernel except its tile."""
-        rank = self.dt_weight.shape[2]
-        return {
-            "R": rank,
-            "RP": _padded(rank + 1),
-            "N": self.rates.shape[1],
-            "PRECISION": dot_precision(self.x),
-        }
 
     def states(self, values: Tensor, *, backward: bool) -> Tensor:
         """Return the states at the starts of the segments.
@@ -294,7 +292,7 @@ class _Call(NamedTuple):
                 products,
                 states,
                 *self.sizes,
-                **self.constants(FORWARD.channels),
+                **self.shared,
                 T=FORWARD.tokens,
                 BD=FORWARD.channels,
                 BACKWARD=backward,

@@ -1,18 +1,17 @@
-"""SS2D as one operator: projections, depthwise convolution, scans, norm.
+"""SS2D as one operator, with the residual sum and the norm before it.
 
-    h = SiLU(depthwise(in_weight x)),    y = ss2d_scan(h, x_weight h),    result = out_weight norm(y)
+    total = x + added,    u = norm(total),    h = SiLU(depthwise(in_weight u))
+    y = ss2d_scan(h, x_weight h),             branch = out_weight norm(y)
 
 Source: Liu et al. 2024 (VMamba), arXiv:2401.10166, as in MSVM-UNet, arXiv:2408.13735. Small maps take less time on the
-GPU than their launches take on the host. One operator instead of its seven parts has fewer of them.
+GPU than their launches take on the host. One operator instead of its nine parts has fewer of them.
 """
-
-from collections.abc import Callable
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops._support.branch import Start
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -21,16 +20,15 @@ from scanseg.ops.ss2d_branch.triton_backend import refuses, ss2d_branch_triton
 
 __all__ = ["BACKENDS", "ss2d_branch"]
 
+# These backends take a `Start`, and return two tensors.
 BACKENDS = {
-    "triton": as_triton_backend(ss2d_branch_triton)._replace(
-        refuses=cast(Callable[..., str | None], refuses)
-    ),
-    "composed": Backend(ss2d_branch_composed),
+    "triton": as_triton_backend(ss2d_branch_triton)._replace(refuses=refuses),  # type: ignore[arg-type]
+    "composed": Backend(ss2d_branch_composed),  # type: ignore[arg-type]
 }
 
 
 def ss2d_branch(
-    x: Float[Tensor, "batch dim height width"],
+    start: Start,
     in_weight: Float[Tensor, "dim dim"],
     *,
     conv_weight: Float[Tensor, "dim 1 size size"],
@@ -45,11 +43,11 @@ def ss2d_branch(
     eps: float = 1e-5,
     dtype: torch.dtype | None = None,
     backend: str | None = None,
-) -> Float[Tensor, "batch dim height width"]:
+) -> tuple[Float[Tensor, "batch dim height width"], Float[Tensor, "batch dim height width"]]:
     """Mix the pixels of a map by projected scans in four directions.
 
     Args:
-        x: The map.
+        start: The map, the last branch, and the norm before the scans.
         in_weight: Linear layer before the convolution.
         conv_weight: Kernels of the depthwise convolution, of an odd size.
         x_weight: Projection of each direction to dt_low, B and C (see `ss2d_scan`).
@@ -57,15 +55,15 @@ def ss2d_branch(
         dt_bias: See `ss2d_scan`.
         A_log: See `ss2d_scan`.
         D_skip: See `ss2d_scan`.
-        norm_weight: Factor of the norm over channels.
-        norm_bias: Added after the norm.
-        out_weight: Linear layer after the norm.
-        eps: Added to the variance of the norm.
-        dtype: Dtype of matrix products and maps: that of autocast, if it is enabled. `None`: that of `x`.
+        norm_weight: Factor of the norm over channels after the scans.
+        norm_bias: Added after this norm.
+        out_weight: Linear layer after this norm.
+        eps: Added to the variance of both norms.
+        dtype: Dtype of matrix products and of the branch: that of autocast, if it is enabled. `None`: that of the map.
         backend: Name of the backend. `None`: the first one that accepts the call.
 
     Returns:
-        The mixed map, in `dtype`. Scan and norm are computed in float32 at least.
+        The sum of the map and the last branch, and the new branch. Scan and norms are computed in float32 at least.
 
     Raises:
         InputError: Shapes, dtypes or devices do not fit together.
@@ -77,6 +75,7 @@ def ss2d_branch(
         >>> SS2D(16)(torch.randn(1, 16, 5, 6)).shape
         torch.Size([1, 16, 5, 6])
     """
+    x = start.x
     require_axes("ss2d_branch", "x", x, "batch dim height width")
     require_axes("ss2d_branch", "conv_weight", conv_weight, "dim 1 size size")
     require_axes("ss2d_branch", "dt_weight", dt_weight, "4 dim rank")
@@ -85,7 +84,7 @@ def ss2d_branch(
     rank, state = dt_weight.shape[2], A_log.shape[2]
     require_shapes(
         "ss2d_branch",
-        Expected("x", x, "batch, dim, height, width", tuple(x.shape)),
+        *start.expected(),
         Expected("in_weight", in_weight, "dim, dim", (dim, dim)),
         Expected("conv_weight", conv_weight, "dim, 1, size, size", (dim, 1, size, size)),
         Expected("x_weight", x_weight, "4, R + 2N, dim", (4, rank + 2 * state, dim)),
@@ -97,17 +96,7 @@ def ss2d_branch(
         Expected("norm_bias", norm_bias, "dim", (dim,)),
         Expected("out_weight", out_weight, "dim, dim", (dim, dim)),
     )
-    tensors = (
-        in_weight,
-        conv_weight,
-        x_weight,
-        dt_weight,
-        dt_bias,
-        A_log,
-        D_skip,
-        norm_weight,
-        norm_bias,
-        out_weight,
-    )
-    chosen = choose("ss2d_branch", BACKENDS, backend, x, *tensors[1:2], tensors[0], *tensors[2:])
-    return chosen.run(x, *tensors, eps=eps, dtype=x.dtype if dtype is None else dtype)
+    arguments = (start, in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
+    arguments += (norm_weight, norm_bias, out_weight)
+    chosen = choose("ss2d_branch", BACKENDS, backend, *arguments)
+    return chosen.run(*arguments, eps=eps, dtype=x.dtype if dtype is None else dtype)

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch_parts import start_branch
 from scanseg.ops.channel_norm import channel_norm
 from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.ss2d import ss2d_scan
 
 
 def ss2d_branch_composed(
-    x: Tensor,
+    start: Start,
     in_weight: Tensor,
     conv_weight: Tensor,
     x_weight: Tensor,
@@ -24,8 +26,9 @@ def ss2d_branch_composed(
     *,
     eps: float,
     dtype: torch.dtype,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Compute the branch, with the arguments of `ss2d_branch`. Under autocast its dtype is `dtype`."""
+    total, x = start_branch(start, eps=eps, dtype=dtype)
     x = F.linear(x.movedim(1, -1), in_weight).movedim(-1, 1)
     if not x.is_cuda:
         x = x.contiguous()  # kernels on the CPU read channel by channel
@@ -46,4 +49,4 @@ def ss2d_branch_composed(
         D_skip=D_skip,
     )
     normed = channel_norm(y, norm_weight, norm_bias, eps=eps, dtype=dtype)
-    return F.linear(normed.to(x.dtype).movedim(1, -1), out_weight).movedim(-1, 1)
+    return total, F.linear(normed.to(x.dtype).movedim(1, -1), out_weight).movedim(-1, 1)
