@@ -24,10 +24,11 @@ def as_rows(pixels: Tensor) -> Tensor:
 def as_dtype(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Return weights in a dtype, by one kernel for all that have another one."""
     found = [weight if weight.dtype == dtype else torch.empty_like(weight, dtype=dtype) for weight in weights]
-    pairs = [pair for pair in zip(found, weights, strict=True) if pair[0] is not pair[1]]
-    if pairs:
+    sources = [weight for weight in weights if weight.dtype != dtype]
+    if sources:
+        targets = [new for new, weight in zip(found, weights, strict=True) if new is not weight]
         with torch.no_grad():
-            torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+            torch._foreach_copy_(targets, sources)
     return found
 
 

@@ -8,6 +8,7 @@ size and summed, and one convolution replaces all.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -84,6 +85,7 @@ def feed_forward(
             for kernel in kernels
         ),
     )
-    arguments = (start, weight1, bias1, weight2, bias2, *kernels)
-    chosen = choose("feed_forward", BACKENDS, backend, *arguments)
-    return chosen.run(*arguments, eps=eps, dtype=x.dtype if dtype is None else dtype)
+    parameters = (weight1, bias1, weight2, bias2, *kernels)
+    chosen = choose("feed_forward", BACKENDS, backend, start, *parameters)
+    results = chosen.run(start, *parameters, eps=eps, dtype=x.dtype if dtype is None else dtype)
+    return cast(tuple[Tensor, Tensor], results)

@@ -1,6 +1,6 @@
 """Launching of the kernels of Dice and cross-entropy: tiles, chunks and constants."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
@@ -54,7 +54,7 @@ class Form(NamedTuple):
         }
 
 
-def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, object]:
+def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return the constants of a tile with all outputs of its voxels."""
     outputs = 1 << (num_outputs - 1).bit_length()
     return {

@@ -7,6 +7,8 @@ Source: Liu et al. 2024 (VMamba), arXiv:2401.10166, as in MSVM-UNet, arXiv:2408.
 GPU than their launches take on the host. One operator instead of its nine parts has fewer of them.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -96,7 +98,8 @@ def ss2d_branch(
         Expected("norm_bias", norm_bias, "dim", (dim,)),
         Expected("out_weight", out_weight, "dim, dim", (dim, dim)),
     )
-    arguments = (start, in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
-    arguments += (norm_weight, norm_bias, out_weight)
-    chosen = choose("ss2d_branch", BACKENDS, backend, *arguments)
-    return chosen.run(*arguments, eps=eps, dtype=x.dtype if dtype is None else dtype)
+    parameters = (in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
+    outer = (norm_weight, norm_bias, out_weight)
+    chosen = choose("ss2d_branch", BACKENDS, backend, start, *parameters, *outer)
+    results = chosen.run(start, *parameters, *outer, eps=eps, dtype=x.dtype if dtype is None else dtype)
+    return cast(tuple[Tensor, Tensor], results)
