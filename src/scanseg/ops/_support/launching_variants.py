@@ -59,7 +59,10 @@ def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constant
     key: list[Any] = [id(kernel), device, *constants, *constants.values()]
     passed: list[Any] = []
     for argument in arguments:
-        if isinstance(argument, Tensor):
+        if type(argument) is int:  # its value may be compiled into a variant
+            passed.append(argument)
+            key.append(argument)
+        elif isinstance(argument, Tensor):
             address = argument.data_ptr()
             passed.append(address)
             key.append(argument.dtype)
@@ -67,8 +70,7 @@ def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constant
                 key.append("unaligned")
         else:
             passed.append(argument)
-            # The values of integers may be compiled into a variant, those of other numbers never are.
-            key.append(argument if type(argument) is int else type(argument))
+            key.append(type(argument))
     variant = _variants.get(tuple(key))
     if variant is None or variant.hooks.calls:
         _launch_by_triton(kernel, grid, arguments, constants, tuple(key))
