@@ -16,10 +16,13 @@ def refuses(
     start: Start, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *kernels: Tensor
 ) -> str | None:
     """Return why the function cannot run a call, or `None`."""
-    largest = max((kernel.shape[-1] for kernel in kernels), default=1)
+    reason = branch.refuses(start, weight1, bias1, weight2, bias2, *kernels)
+    if reason is not None:
+        return reason
+    largest = max([kernel.shape[-1] for kernel in kernels], default=1)
     if largest not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {largest}"
-    return branch.refuses(start, weight1, bias1, weight2, bias2, *kernels)
+    return None
 
 
 def feed_forward_triton(

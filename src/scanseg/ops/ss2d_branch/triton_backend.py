@@ -13,9 +13,10 @@ from scanseg.ops.ss2d.triton_backend import scan, scan_gradients
 
 def refuses(start: Start, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
     """Return why the function cannot run a call, or `None`."""
-    if conv_weight.shape[-1] not in FORWARD:
+    reason = branch.refuses(start, in_weight, conv_weight, *others)
+    if reason is None and conv_weight.shape[-1] not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {conv_weight.shape[-1]}"
-    return branch.refuses(start, in_weight, conv_weight, *others)
+    return reason
 
 
 def ss2d_branch_triton(
