@@ -2,7 +2,7 @@
 
 For each launch Triton binds the arguments to the kernel's signature, computes the variant of the kernel from their
 types, values and alignments, and checks every pointer, which takes about 12 us. `run_compiled` looks the variant up by
-a key that tells apart at least as much, and passes addresses. The first launch of each key is Triton's own.
+a key that distinguishes at least as much, and passes addresses. The first launch of each key is Triton's own.
 """
 
 from collections.abc import Callable

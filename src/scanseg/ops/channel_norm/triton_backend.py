@@ -126,7 +126,7 @@ def norm_gradients(
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of both maps and those of weight and bias, (2, channel).
+    """Return the gradients of both maps, and of weight and bias as (2, channel).
 
     Args:
         grad_total: Gradient of the sum, read only with `added_dtype`.

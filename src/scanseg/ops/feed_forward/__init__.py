@@ -53,7 +53,7 @@ def feed_forward(
         kernels: Depthwise convolutions between the layers, of odd sizes. They are added to the map. Defaults to none.
         eps: Added to the variance of the norm.
         dtype: Dtype of matrix products and of the branch: that of autocast, if it is enabled. `None`: that of the map.
-        backend: Name of the backend. `None`: the first one that accepts the call.
+        backend: Name of the backend. `None`: the first backend to accept the call.
 
     Returns:
         The sum of the map and the last branch, and the new branch.

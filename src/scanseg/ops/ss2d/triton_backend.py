@@ -100,7 +100,7 @@ def scan_gradients(
     rates: Tensor,
     skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the inputs. Those of the parameters may be views of one tensor."""
+    """Return the gradients of the inputs. Gradients of parameters may be views of one tensor."""
     from scanseg.ops.ss2d import triton_kernels
 
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)

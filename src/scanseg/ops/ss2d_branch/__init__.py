@@ -62,7 +62,7 @@ def ss2d_branch(
         out_weight: Linear layer after this norm.
         eps: Added to the variance of both norms.
         dtype: Dtype of matrix products and of the branch: that of autocast, if it is enabled. `None`: that of the map.
-        backend: Name of the backend. `None`: the first one that accepts the call.
+        backend: Name of the backend. `None`: the first backend to accept the call.
 
     Returns:
         The sum of the map and the last branch, and the new branch. Scan and norms are computed in float32 at least.
