@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops import Start, feed_forward, ss2d_branch
+from scanseg.ops import BranchStart, feed_forward, ss2d_branch
 
 from .precision import cast, poisoned, relative_errors, run
 
@@ -30,7 +30,7 @@ def scan_inputs(generator, *, state=1, size=(7, 5), added=True):
 
 
 def start_inputs(generator, shape, *, added):
-    """Inputs of the start. Their names are those of `Start`, with a prefix."""
+    """Inputs of the start. Their names are those of `BranchStart`, with a prefix."""
     names = {"x": shape, "norm_weight": shape[1:2], "norm_bias": shape[1:2]} | (
         {"added": shape} if added else {}
     )
@@ -42,7 +42,7 @@ def split(inputs, sample_scale=None):
     parts = {name[6:]: tensor for name, tensor in inputs.items() if name.startswith("start ")}
     scale = None if sample_scale is None else sample_scale.to(parts["x"].device)
     others = {name: tensor for name, tensor in inputs.items() if not name.startswith("start ")}
-    return Start(**parts, sample_scale=scale), others
+    return BranchStart(**parts, sample_scale=scale), others
 
 
 def scan_branch(backend, sample_scale=None, **options):

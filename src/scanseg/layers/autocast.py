@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return the dtype of autocast on the device of a tensor, or `None` if it is disabled."""
+    """Return the dtype of autocast, or `None` if it is disabled."""
     kind = x.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.layers.autocast import autocast_dtype
-from scanseg.ops import channel_norm
+from scanseg.layers.branch import Branch
+from scanseg.ops import channel_norm, residual_channel_norm
 
 
 class ChannelNorm(nn.Module):
@@ -36,6 +37,30 @@ class ChannelNorm(nn.Module):
         """Normalize every voxel over its channels."""
         return channel_norm(
             x, self.weight, self.bias, eps=self.eps, dtype=self._result_dtype(x), factor=self.factor
+        )
+
+    def after(
+        self, x: Float[Tensor, "batch channel *space"], branch: Branch | None
+    ) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch channel *space"]]:
+        """Add a branch to a map and normalize the sum.
+
+        Args:
+            x: The map.
+            branch: The branch. `None`: nothing is added.
+
+        Returns:
+            The sum (`x` itself without a branch) and the normalized sum.
+        """
+        if branch is None:
+            return x, self(x)
+        return residual_channel_norm(
+            x,
+            branch.value,
+            self.weight,
+            self.bias,
+            sample_scale=branch.sample_scale,
+            eps=self.eps,
+            dtype=self._result_dtype(x),
         )
 
     def _result_dtype(self, x: Tensor) -> torch.dtype | None:

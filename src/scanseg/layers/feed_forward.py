@@ -5,10 +5,11 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
-from scanseg.ops import Start, depthwise_conv, feed_forward, merged_kernel
+from scanseg.ops import BranchStart, depthwise_conv, feed_forward, merged_kernel
 
 
 class FeedForward(nn.Module):
@@ -31,10 +32,19 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the channels of every pixel, and its surroundings if kernels exist."""
-        return self.branch(Start(x))[1]
+        hidden = self.fc1(x)
+        if self.multi_scale is None:
+            return self.fc2(F.gelu(hidden))
+        return self.fc2(self.multi_scale(hidden, input_activation="gelu"))
 
-    def branch(self, start: Start) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
-        """Return the sum of the map and the last branch, and the mixed channels of its norm."""
+    def branch(
+        self, start: BranchStart
+    ) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Add the last branch, normalize and mix, by one operator.
+
+        Returns:
+            The sum of the map and the last branch, and the new branch.
+        """
         assert self.fc1.bias is not None
         assert self.fc2.bias is not None
         return feed_forward(

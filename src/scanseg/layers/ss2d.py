@@ -9,12 +9,13 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import Start, ss2d_branch
+from scanseg.ops import BranchStart, depthwise_conv, ss2d_branch, ss2d_scan
 
 NUM_DIRECTIONS = 4
 
@@ -49,10 +50,35 @@ class SS2D(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
         """Mix the pixels of the map."""
-        return self.branch(Start(x))[1]
+        x = self.in_proj(x)
+        if not x.is_cuda:
+            x = x.contiguous()  # kernels on the CPU read channel by channel
+        x = depthwise_conv(x, self.conv.weight, activation="silu")
+        # The projection acts on single pixels, so one product serves all four orders, without a copy of the map.
+        weight = self.x_proj_weight.flatten(0, 1)
+        projected = (
+            F.linear(x.movedim(1, -1), weight).movedim(-1, 1)
+            if x.is_cuda
+            else F.conv2d(x, weight[:, :, None, None])
+        )
+        y = ss2d_scan(
+            x,
+            projected.unflatten(1, self.x_proj_weight.shape[:2]),
+            dt_weight=self.dt_weight,
+            dt_bias=self.dt_bias,
+            A_log=self.A_log,
+            D_skip=self.D_skip,
+        )
+        return self.out_proj(self.out_norm(y).to(x.dtype))
 
-    def branch(self, start: Start) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
-        """Return the sum of the map and the last branch, and the mixed pixels of its norm."""
+    def branch(
+        self, start: BranchStart
+    ) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Add the last branch, normalize and mix, by one operator.
+
+        Returns:
+            The sum of the map and the last branch, and the new branch.
+        """
         return ss2d_branch(
             start,
             self.in_proj.weight,

@@ -1,4 +1,4 @@
-"""Buffers of a network, such as running statistics, during runs that must not change them."""
+"""Buffers of a network during runs that must not change them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,15 @@ def buffers_kept(network: nn.Module) -> Iterator[None]:
 
     Args:
         network: The network.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.networks import buffers_kept
+        >>> norm = torch.nn.BatchNorm2d(1)
+        >>> with buffers_kept(norm):
+        ...     _ = norm(torch.ones(2, 1, 3, 3))
+        >>> norm.num_batches_tracked
+        tensor(0)
     """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     yield

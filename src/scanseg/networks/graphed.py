@@ -1,4 +1,4 @@
-"""Networks whose forward and backward passes replay as CUDA graphs, in the caller's own loop."""
+"""Networks with passes that replay as CUDA graphs, in any loop."""
 
 import logging
 from collections.abc import Sequence

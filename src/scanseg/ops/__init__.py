@@ -12,7 +12,7 @@ operators share.
 
 from typing import NamedTuple
 
-from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch import BranchStart, is_one_operator
 from scanseg.ops._support.contract import without_autocast
 from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
@@ -40,7 +40,7 @@ from scanseg.ops.upsample_join import upsample_join
 
 __all__ = [
     "BackendStatus",
-    "Start",
+    "BranchStart",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",
@@ -48,6 +48,7 @@ __all__ = [
     "describe_backends",
     "feed_forward",
     "instance_norm",
+    "is_one_operator",
     "masks_of",
     "merged_kernel",
     "mlstm",

@@ -1,4 +1,4 @@
-"""Whole residual branches as one autograd function over Triton kernels and matrix products.
+"""Whole residual branches as one autograd function.
 
 As separate operators, a branch passes autograd a dozen times, autocast converts each weight in a launch of its own,
 and gradients of weights are rounded to 16 bits and converted back. Here the host only launches kernels. The function
@@ -16,11 +16,11 @@ from torch.autograd.function import once_differentiable
 from scanseg.ops._support.contract import Expected
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.linear import as_map, as_pixels
-from scanseg.ops._support.triton import INTERPRETED, on_its_device
+from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
 from scanseg.ops.channel_norm.triton_backend import MOST_CHANNELS, norm_gradients, normalise
 
 
-class Start(NamedTuple):
+class BranchStart(NamedTuple):
     """Inputs of a branch except its parameters.
 
     Attributes:
@@ -72,7 +72,25 @@ class Code(NamedTuple):
     gradients: Callable[..., tuple[Tensor, ...]]
 
 
-def refuses(start: Start, *parameters: Tensor) -> str | None:
+def is_one_operator(x: Tensor) -> bool:
+    """Return whether a branch of a map is one operator.
+
+    It is on GPUs with Triton, outside of tracing, unless sizes forbid it. Elsewhere a branch consists of the operators
+    of its parts.
+
+    Args:
+        x: The map.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import is_one_operator
+        >>> is_one_operator(torch.ones(1, 4, 8, 8))
+        False
+    """
+    return not torch.compiler.is_compiling() and x.is_cuda and MISSING is None and not is_traced(x)
+
+
+def refuses(start: BranchStart, *parameters: Tensor) -> str | None:
     """Return why the function cannot run a call, or `None`."""
     tensors = (*start.tensors, *parameters)
     if torch.compiler.is_compiling() or is_traced(*tensors):
@@ -89,7 +107,7 @@ def refuses(start: Start, *parameters: Tensor) -> str | None:
 
 
 def run_branch(
-    code: Code, start: Start, *parameters: Tensor, eps: float, dtype: torch.dtype
+    code: Code, start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Compute a branch.
 
@@ -115,14 +133,14 @@ def run_branch(
 def _forward(
     x: Tensor,
     code: Code,
-    start: Start,
+    start: BranchStart,
     parameters: tuple[Tensor, ...],
     eps: float,
     dtype: torch.dtype,
     *,
     save: bool,
 ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-    """Return the sum, the branch as pixels, and the tensors for the gradients of the branch."""
+    """Return sum, branch as pixels, and tensors for its gradients."""
     pixels, total = as_pixels(x), None
     if start.norm_weight is not None and start.norm_bias is not None:
         added = None if start.added is None else as_pixels(start.added)
@@ -140,7 +158,7 @@ class _Branch(torch.autograd.Function):
     def forward(
         ctx: Any, code: Code, eps: float, dtype: torch.dtype, *tensors: Any
     ) -> tuple[Tensor | None, Tensor]:
-        start, parameters = Start(*tensors[:5]), tensors[5:]
+        start, parameters = BranchStart(*tensors[:5]), tensors[5:]
         total, branch, kept = _forward(start.x, code, start, parameters, eps, dtype, save=True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(start.x if total is None else total, *start[2:], *kept)

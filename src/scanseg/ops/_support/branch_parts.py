@@ -1,14 +1,14 @@
-"""The start of a residual branch by the operators of its parts: residual sum and norm over channels."""
+"""The start of a residual branch by separate operators."""
 
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch import BranchStart
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 
 
-def start_branch(start: Start, *, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the sum of the map and the last branch, and the input of the new branch."""
+def start_branch(start: BranchStart, *, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the sum, and the input of the new branch."""
     x, added, sample_scale, weight, bias = start
     if weight is None or bias is None:
         return x, x

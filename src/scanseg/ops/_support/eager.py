@@ -22,7 +22,7 @@ def short_path(
     *,
     body: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Return a function that computes a custom operator, by its body unless the call is traced.
+    """Return a function that calls an operator directly unless it is traced.
 
     Args:
         operator: The custom operator. Its body has no autograd of its own.
@@ -68,7 +68,7 @@ def _function(
 
 
 def is_traced(*inputs: Any) -> bool:
-    """Return whether a mode, a transform or a tensor type intercepts the call."""
+    """Return whether a mode, transform or tensor type intercepts a call."""
     if (
         torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()

@@ -88,7 +88,7 @@ def _launch_by_triton(
     constants: dict[str, Any],
     key: tuple[Any, ...],
 ) -> None:
-    """Launch a kernel by Triton, which compiles it if necessary, and keep the variant."""
+    """Launch a kernel by Triton and keep the variant."""
     import triton
 
     compiled = kernel[grid](*arguments, **constants)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def as_pixels(x: Tensor) -> Tensor:
-    """Return a map (batch, channel, y, x) as pixels (batch, y, x, channel), contiguous."""
+    """Return a map as contiguous pixels (batch, y, x, channel)."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def as_map(pixels: Tensor) -> Tensor:
-    """Return pixels (batch, y, x, channel) as a map (batch, channel, y, x)."""
+    """Return pixels as a map (batch, channel, y, x)."""
     return pixels.permute(0, 3, 1, 2)
 
 
@@ -22,7 +22,7 @@ def as_rows(pixels: Tensor) -> Tensor:
 
 
 def as_dtype(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return weights in a dtype, by one kernel for all that have another one."""
+    """Return weights in a dtype, converted by one kernel."""
     found = [weight if weight.dtype == dtype else torch.empty_like(weight, dtype=dtype) for weight in weights]
     sources = [weight for weight in weights if weight.dtype != dtype]
     if sources:
@@ -44,7 +44,7 @@ def weight_gradient(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """
     if weight.dtype == grad.dtype:
         product = torch.mm(grad.t(), rows)
-    elif grad.is_cuda and weight.dtype == torch.float32:
+    elif grad.is_cuda and weight.dtype == torch.float32 and torch.version.cuda is not None:
         product = torch.mm(grad.t(), rows, out_dtype=torch.float32)
     else:
         product = torch.mm(grad.t().to(weight.dtype), rows.to(weight.dtype))

@@ -76,7 +76,7 @@ def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
 
 def _is_current(arguments: tuple[object, ...]) -> bool:
-    """Return whether the first tensor is a real one on the current device."""
+    """Return whether the first tensor is on the current GPU."""
     first = next(argument for argument in arguments if isinstance(argument, Tensor))
     return first.is_cuda and first.get_device() == torch.cuda.current_device()
 

@@ -1,10 +1,11 @@
-"""Feed-forward branch as one operator, with the residual sum and the norm before it.
+"""Feed-forward branch with its residual sum and norm, as one operator.
 
     total = x + added,                           u = norm(total)
     h = GELU(weight1 u + bias1),                 branch = weight2 (h + sum_k depthwise_k(h)) + bias2
 
 Source: Chen et al. 2024 (MS-FFN), arXiv:2408.13735. Convolution is linear, so the kernels are padded to the largest
-size and summed, and one convolution replaces all.
+size and summed, and one convolution replaces all. The map itself is added separately: a one in a 16-bit kernel would
+absorb small weights.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch import BranchStart
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -23,7 +24,7 @@ from scanseg.ops.feed_forward.triton_backend import feed_forward_triton, refuses
 
 __all__ = ["BACKENDS", "feed_forward", "merged_kernel"]
 
-# These backends take a `Start`, and return two tensors.
+# These backends take a `BranchStart`, and return two tensors.
 BACKENDS = {
     "triton": as_triton_backend(feed_forward_triton)._replace(refuses=refuses),  # type: ignore[arg-type]
     "composed": Backend(feed_forward_composed),  # type: ignore[arg-type]
@@ -31,7 +32,7 @@ BACKENDS = {
 
 
 def feed_forward(
-    start: Start,
+    start: BranchStart,
     weight1: Float[Tensor, "hidden dim"],
     *,
     bias1: Float[Tensor, " hidden"],

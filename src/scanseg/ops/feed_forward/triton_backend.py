@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scanseg.ops._support import branch
-from scanseg.ops._support.branch import Code, Start, run_branch
+from scanseg.ops._support.branch import BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
 
 def refuses(
-    start: Start, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *kernels: Tensor
+    start: BranchStart, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *kernels: Tensor
 ) -> str | None:
     """Return why the function cannot run a call, or `None`."""
     reason = branch.refuses(start, weight1, bias1, weight2, bias2, *kernels)
@@ -26,7 +26,7 @@ def refuses(
 
 
 def feed_forward_triton(
-    start: Start, *parameters: Tensor, eps: float, dtype: torch.dtype
+    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Compute the branch, with the arguments of `feed_forward`."""
     return run_branch(Code(_forward, _gradients), start, *parameters, eps=eps, dtype=dtype)
@@ -102,7 +102,7 @@ def _gradients(
 
 
 def _merged_taps(kernels: Sequence[Tensor]) -> Tensor:
-    """Return the sum of all kernels around their centres, as taps (size * size, channel)."""
+    """Return the sum of all kernels as taps (size * size, channel)."""
     largest = max(kernel.shape[-1] for kernel in kernels)
     taps = kernels[0].new_zeros((largest, largest, kernels[0].shape[0]))
     for kernel in kernels:

@@ -47,7 +47,7 @@ def ss2d_scan_triton(
 def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the merged scan, the states at the starts of the segments, the rates and the sum of the skips."""
+    """Return merged scan, states of the segments, rates and skips."""
     from scanseg.ops.ss2d import triton_kernels
 
     rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
@@ -100,7 +100,10 @@ def scan_gradients(
     rates: Tensor,
     skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the inputs. Gradients of parameters may be views of one tensor."""
+    """Return the gradients of the inputs.
+
+    Gradients of parameters may be views of one tensor.
+    """
     from scanseg.ops.ss2d import triton_kernels
 
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)

@@ -1,4 +1,4 @@
-"""SS2D as one operator, with the residual sum and the norm before it.
+"""SS2D with its residual sum and norm, as one operator.
 
     total = x + added,    u = norm(total),    h = SiLU(depthwise(in_weight u))
     y = ss2d_scan(h, x_weight h),             branch = out_weight norm(y)
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch import BranchStart
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -22,7 +22,7 @@ from scanseg.ops.ss2d_branch.triton_backend import refuses, ss2d_branch_triton
 
 __all__ = ["BACKENDS", "ss2d_branch"]
 
-# These backends take a `Start`, and return two tensors.
+# These backends take a `BranchStart`, and return two tensors.
 BACKENDS = {
     "triton": as_triton_backend(ss2d_branch_triton)._replace(refuses=refuses),  # type: ignore[arg-type]
     "composed": Backend(ss2d_branch_composed),  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ BACKENDS = {
 
 
 def ss2d_branch(
-    start: Start,
+    start: BranchStart,
     in_weight: Float[Tensor, "dim dim"],
     *,
     conv_weight: Float[Tensor, "dim 1 size size"],

@@ -1,10 +1,10 @@
-"""All of SS2D by the operators of its parts, for any device and dtype."""
+"""SS2D by separate operators, for any device and dtype."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scanseg.ops._support.branch import Start
+from scanseg.ops._support.branch import BranchStart
 from scanseg.ops._support.branch_parts import start_branch
 from scanseg.ops.channel_norm import channel_norm
 from scanseg.ops.depthwise import depthwise_conv
@@ -12,7 +12,7 @@ from scanseg.ops.ss2d import ss2d_scan
 
 
 def ss2d_branch_composed(
-    start: Start,
+    start: BranchStart,
     in_weight: Tensor,
     conv_weight: Tensor,
     x_weight: Tensor,
@@ -27,7 +27,10 @@ def ss2d_branch_composed(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the branch, with the arguments of `ss2d_branch`. Under autocast its dtype is `dtype`."""
+    """Compute the branch, with the arguments of `ss2d_branch`.
+
+    Under autocast its dtype is `dtype`.
+    """
     total, x = start_branch(start, eps=eps, dtype=dtype)
     x = F.linear(x.movedim(1, -1), in_weight).movedim(-1, 1)
     if not x.is_cuda:

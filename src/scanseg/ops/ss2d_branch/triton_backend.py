@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from scanseg.ops._support import branch
-from scanseg.ops._support.branch import Code, Start, run_branch
+from scanseg.ops._support.branch import BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 from scanseg.ops.ss2d.triton_backend import scan, scan_gradients
 
 
-def refuses(start: Start, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
+def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
     """Return why the function cannot run a call, or `None`."""
     reason = branch.refuses(start, in_weight, conv_weight, *others)
     if reason is None and conv_weight.shape[-1] not in FORWARD:
@@ -20,7 +20,7 @@ def refuses(start: Start, in_weight: Tensor, conv_weight: Tensor, *others: Tenso
 
 
 def ss2d_branch_triton(
-    start: Start, *parameters: Tensor, eps: float, dtype: torch.dtype
+    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Compute the branch, with the arguments of `ss2d_branch`."""
     return run_branch(Code(_forward, _gradients), start, *parameters, eps=eps, dtype=dtype)
