@@ -37,10 +37,12 @@ from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
+from scanseg.ops.verification import KernelCheck, verify_kernels
 
 __all__ = [
     "BackendStatus",
     "BranchStart",
+    "KernelCheck",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",
@@ -59,6 +61,7 @@ __all__ = [
     "ss2d_branch",
     "ss2d_scan",
     "upsample_join",
+    "verify_kernels",
     "without_autocast",
 ]
 
