@@ -56,7 +56,7 @@ def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *te
     """
     if name is None:
         for backend in backends.values():
-            if not backend.by_name_only and backend.unavailable is None and backend.refuses(*tensors) is None:
+            if backend.chosen_unnamed() and backend.unavailable is None and backend.refuses(*tensors) is None:
                 return backend
     if name is not None and name not in backends:
         known = ", ".join(backends)
