@@ -81,7 +81,19 @@ def state_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context that disables autocast on the device of a tensor."""
+    """Return a context that disables autocast on the device of a tensor.
+
+    Args:
+        tensor: A tensor on the device.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import without_autocast
+        >>> x = torch.ones(2, 2)
+        >>> with torch.autocast("cpu", dtype=torch.bfloat16), without_autocast(x):
+        ...     (x @ x).dtype
+        torch.float32
+    """
     kind = tensor.device.type
     # The meta device, on which networks are sized without data, has no autocast. A context without effect is left out,
     # because it would be part of an exported graph.
