@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scanseg.figures import LABEL_COLOURS
+from scanseg.imaging import LABEL_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -49,6 +49,14 @@ def test_the_error_lists_all_reasons_if_no_backend_accepts():
         choose("operator", table, None, CPU_TENSOR)
 
 
+def test_a_custom_backend_is_not_chosen_while_a_network_is_exported(monkeypatch):
+    backends = {"custom": Backend(torch.sin, custom=True), "plain": Backend(torch.cos)}
+    x = torch.ones(2)
+    assert choose("operator", backends, None, x).run is torch.sin
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert choose("operator", backends, None, x).run is torch.cos
+
+
 def test_choosing_traces():
     @torch.compile(backend="eager", fullgraph=True)
     def negative(tensor):

@@ -14,19 +14,27 @@ from scanseg.cli.options import COMMON
 from scanseg.messages import counted
 
 _LIBRARIES = ("triton", "numba", "scipy", "SimpleITK", "nibabel", "blosc2", "nilearn")
+FAST_CUDNN = 91500
+"""First version of cuDNN with fast 3D convolutions in 16 bits (pytorch/pytorch#166122)."""
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
-def info(*, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False) -> None:
+def info(
+    *, verify: bool = False, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False
+) -> int | None:
     """Show versions, devices, backends, networks, recipes and extras.
 
     Args:
+        verify: Compare the kernels with float64 on every GPU with CUDA, forward and gradients. Exit code 1: a kernel
+            is wrong.
         as_json: Print one JSON document instead of tables.
     """
     facts = collect()
+    kernels = check_kernels() if verify else []
+    exit_code = None if all(row["passed"] for row in kernels) else 1
     if as_json:
-        print_line(json.dumps(facts, indent=2))
-        return
+        print_line(json.dumps(facts | ({"kernels": kernels} if verify else {}), indent=2))
+        return exit_code
     show_table(("package", "version"), facts["versions"].items(), align="left")
     show_table(("device", "description"), facts["devices"].items(), align="left")
     backends = [(row["operator"], row["backend"], row["reason"] or "available") for row in facts["backends"]]
@@ -36,6 +44,36 @@ def info(*, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False) 
     show_table(("recipe", "description"), facts["recipes"].items(), align="left")
     extras = [(name, _describe_extra(row)) for name, row in facts["extras"].items()]
     show_table(("extra", "status"), extras, align="left")
+    if verify:
+        rows = [(row["device"], row["operator"], row["dtype"], _describe_check(row)) for row in kernels]
+        show_table(("device", "operator", "dtype", "kernels"), rows, align="left")
+    return exit_code
+
+
+def check_kernels() -> list[dict[str, Any]]:
+    """Compare the kernels with float64 on every GPU with CUDA.
+
+    Returns:
+        A list of device, operator, dtype, error, bound and passed.
+    """
+    import torch
+
+    from scanseg.ops import verify_kernels
+
+    return [
+        {"device": f"cuda:{number}", **check._asdict(), "passed": check.passed}
+        for number in range(torch.cuda.device_count())
+        for check in verify_kernels(torch.device("cuda", number))
+    ]
+
+
+def _describe_check(row: dict[str, Any]) -> str:
+    if row["passed"]:
+        return f"correct (error {row['error']:.1g})"
+    return (
+        f"wrong (error {row['error']:.1g}, expected at most {row['bound']:g}). "
+        "Install another version of PyTorch, whose Triton compiles them correctly."
+    )
 
 
 def collect() -> dict[str, Any]:
@@ -90,11 +128,29 @@ def _devices() -> dict[str, str]:
         gpu = torch.cuda.get_device_properties(number)
         found[f"cuda:{number}"] = (
             f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}, "
-            f"CUDA {torch.version.cuda}"
+            f"CUDA {torch.version.cuda}{_describe_cudnn(torch.backends.cudnn.version(), cuda=torch.version.cuda)}"
         )
     if torch.backends.mps.is_available():
         found["mps"] = "Apple GPU"
     return found
+
+
+def _describe_cudnn(version: int | None, *, cuda: str | None) -> str:
+    """Describe a version of cuDNN, such as 91500.
+
+    Args:
+        version: The number that PyTorch reports. `None`: cuDNN is missing.
+        cuda: Version of CUDA.
+    """
+    if version is None:
+        return ""
+    name = f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+    if version >= FAST_CUDNN:
+        return f", cuDNN {name}"
+    return (
+        f", cuDNN {name} (3D convolutions in 16 bits may be up to four times slower than with 9.15. "
+        f'Upgrade it: pip install "nvidia-cudnn-cu{(cuda or "").partition(".")[0]}>=9.15")'
+    )
 
 
 def _extras() -> dict[str, dict[str, Any]]:

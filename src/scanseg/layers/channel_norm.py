@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.branch import Branch
 from scanseg.ops import channel_norm, residual_channel_norm
 
@@ -63,7 +64,5 @@ class ChannelNorm(nn.Module):
         )
 
     def _result_dtype(self, x: Tensor) -> torch.dtype | None:
-        kind = x.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return None
-        return torch.float32 if self.starts_stream else torch.get_autocast_dtype(kind)
+        dtype = autocast_dtype(x)
+        return torch.float32 if self.starts_stream and dtype is not None else dtype

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
-from scanseg.ops import depthwise_conv
+from scanseg.ops import BranchStart, depthwise_conv, feed_forward, merged_kernel
 
 
 class FeedForward(nn.Module):
@@ -37,6 +37,26 @@ class FeedForward(nn.Module):
             return self.fc2(F.gelu(hidden))
         return self.fc2(self.multi_scale(hidden, input_activation="gelu"))
 
+    def branch(
+        self, start: BranchStart
+    ) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Add the last branch, normalize and mix, by one operator.
+
+        Returns:
+            The sum of the map and the last branch, and the new branch.
+        """
+        assert self.fc1.bias is not None
+        assert self.fc2.bias is not None
+        return feed_forward(
+            start,
+            self.fc1.weight,
+            bias1=self.fc1.bias,
+            weight2=self.fc2.weight,
+            bias2=self.fc2.bias,
+            kernels=() if self.multi_scale is None else self.multi_scale.kernels,
+            dtype=autocast_dtype(start.x),
+        )
+
 
 class MultiScaleDepthwise(nn.Module):
     """Sum of a map and its depthwise convolutions of several sizes.
@@ -55,7 +75,6 @@ class MultiScaleDepthwise(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, bias=False) for size in kernels
         )
-        self.largest = max(kernels)
 
     def forward(
         self, x: Float[Tensor, "batch dim y x"], *, input_activation: Literal["gelu"] | None = None
@@ -70,7 +89,9 @@ class MultiScaleDepthwise(nn.Module):
 
     def merged_kernel(self) -> Float[Tensor, "dim 1 largest largest"]:
         """Return the sum of all kernels, padded to the largest size."""
-        weights = [conv.get_parameter("weight") for conv in self.convs]
-        margins = [(self.largest - weight.shape[-1]) // 2 for weight in weights]
-        padded = [F.pad(weight, (margin,) * 4) for weight, margin in zip(weights, margins, strict=True)]
-        return torch.stack(padded).sum(0)
+        return merged_kernel(self.kernels)
+
+    @property
+    def kernels(self) -> tuple[Float[Tensor, "dim 1 size size"], ...]:
+        """The kernels of all convolutions."""
+        return tuple(conv.get_parameter("weight") for conv in self.convs)

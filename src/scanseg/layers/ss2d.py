@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import depthwise_conv, ss2d_scan
+from scanseg.ops import BranchStart, depthwise_conv, ss2d_branch, ss2d_scan
 
 NUM_DIRECTIONS = 4
 
@@ -69,3 +70,27 @@ class SS2D(nn.Module):
             D_skip=self.D_skip,
         )
         return self.out_proj(self.out_norm(y).to(x.dtype))
+
+    def branch(
+        self, start: BranchStart
+    ) -> tuple[Float[Tensor, "batch dim y x"], Float[Tensor, "batch dim y x"]]:
+        """Add the last branch, normalize and mix, by one operator.
+
+        Returns:
+            The sum of the map and the last branch, and the new branch.
+        """
+        return ss2d_branch(
+            start,
+            self.in_proj.weight,
+            conv_weight=self.conv.weight,
+            x_weight=self.x_proj_weight,
+            dt_weight=self.dt_weight,
+            dt_bias=self.dt_bias,
+            A_log=self.A_log,
+            D_skip=self.D_skip,
+            norm_weight=self.out_norm.weight,
+            norm_bias=self.out_norm.bias,
+            out_weight=self.out_proj.weight,
+            eps=self.out_norm.eps,
+            dtype=autocast_dtype(start.x),
+        )

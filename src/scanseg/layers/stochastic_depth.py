@@ -34,7 +34,7 @@ class StochasticDepth(nn.Module):
             return None
         keep = 1 - self.rate
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return x.new_empty(x.shape[0], dtype=dtype).bernoulli_(keep) / keep
+        return x.new_empty(x.shape[0], dtype=dtype).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         """Return the rate for the representation of the module."""

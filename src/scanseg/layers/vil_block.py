@@ -81,8 +81,11 @@ class BlockDiagonalLinear(nn.Module):
     def dense_weight(self) -> Float[Tensor, "dim dim"]:
         """Return the matrix with the weights as diagonal blocks."""
         num_blocks, size, _ = self.weight.shape
-        placed = torch.diag_embed(self.weight.movedim(0, -1), dim1=0, dim2=2)
-        return placed.reshape(num_blocks * size, num_blocks * size)
+        dim = num_blocks * size
+        # Each block begins `size` columns after the previous one. So the rows of a block are laid out with `dim`
+        # columns, and blocks with `size` more elements between them.
+        rows = F.pad(self.weight, (0, dim - size)).flatten(1)
+        return F.pad(rows, (0, size)).flatten()[: dim * dim].view(dim, dim)
 
 
 class MLSTMCell(nn.Module):

@@ -10,6 +10,7 @@ from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.feed_forward import FeedForward
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
+from scanseg.ops import BranchStart, is_one_operator
 
 
 class VSSBlock(nn.Module):
@@ -59,13 +60,27 @@ class VSSBlock(nn.Module):
             The map after the first branch, and the second branch.
         """
         if self.scan is not None and self.scan_norm is not None:
-            x, normed = self.scan_norm.after(x, pending)
-            pending = self._branch(self.scan(normed))
-        x, normed = self.ffn_norm.after(x, pending)
-        return x, self._branch(self.ffn(normed))
+            x, value = _apply(self.scan_norm, self.scan, x, pending)
+            pending = self._branch(value)
+        x, value = _apply(self.ffn_norm, self.ffn, x, pending)
+        return x, self._branch(value)
 
     def _branch(self, value: Tensor) -> Branch:
         return Branch(value, self.drop_path.sample_scale(value))
+
+
+def _apply(
+    norm: ChannelNorm, module: SS2D | FeedForward, x: Tensor, pending: Branch | None
+) -> tuple[Tensor, Tensor]:
+    """Return the sum with the pending branch, and the new branch.
+
+    On GPUs one operator computes both. Otherwise the modules are called, so that hooks see their results.
+    """
+    if is_one_operator(x):
+        added, sample_scale = (None, None) if pending is None else pending
+        return module.branch(BranchStart(x, added, sample_scale, norm.weight, norm.bias))
+    x, normed = norm.after(x, pending)
+    return x, module(normed)
 
 
 class VSSStage(nn.Sequential):

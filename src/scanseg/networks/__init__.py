@@ -1,6 +1,8 @@
 """Segmentation networks, their table, and maps of published weights."""
 
+from scanseg.networks.buffers import buffers_kept
 from scanseg.networks.encoder_network import EncoderNetwork
+from scanseg.networks.graphed import GraphedNetwork, graphed
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
@@ -21,12 +23,15 @@ __all__ = [
     "WEIGHT_MAPS",
     "ConvolutionalNetwork",
     "EncoderNetwork",
+    "GraphedNetwork",
     "MSVMUNet",
     "PlainUNet",
     "ResidualUNet",
     "VerificationResult",
     "XLSTMUNet",
+    "buffers_kept",
     "build_network",
+    "graphed",
     "load_official",
     "official_to_ours",
     "ours_to_official",

@@ -1,8 +1,8 @@
 """Operators on plain tensors, each with several backends.
 
 `selective_scan`, `ss2d_scan` and `mlstm` read sequences. `instance_norm`, `channel_norm`, `depthwise_conv` and
-`normed_depthwise_conv` are the norms and convolutions around them in the networks. `segmentation_sums` computes the
-sums of the losses.
+`normed_depthwise_conv` are the norms and convolutions around them in the networks. `ss2d_branch` and `feed_forward`
+are whole branches of a block. `segmentation_sums` computes the sums of the losses.
 
 Each operator is a package with the same files: `reference.py` (the definition in PyTorch), `pytorch_backend.py` (fast
 PyTorch code), `plain_backend.py` (PyTorch's own operators only, for `torch.export`), `triton_backend.py` (custom
@@ -12,12 +12,15 @@ operators share.
 
 from typing import NamedTuple
 
+from scanseg.ops._support.branch import BranchStart, is_one_operator
 from scanseg.ops._support.contract import without_autocast
 from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
 from scanseg.ops.depthwise import depthwise_conv
+from scanseg.ops.feed_forward import BACKENDS as _FEED_FORWARD
+from scanseg.ops.feed_forward import feed_forward, merged_kernel
 from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
 from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
@@ -30,25 +33,35 @@ from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
+from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
+from scanseg.ops.verification import KernelCheck, verify_kernels
 
 __all__ = [
     "BackendStatus",
+    "BranchStart",
+    "KernelCheck",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",
     "depthwise_conv",
     "describe_backends",
+    "feed_forward",
     "instance_norm",
+    "is_one_operator",
     "masks_of",
+    "merged_kernel",
     "mlstm",
     "normed_depthwise_conv",
     "residual_channel_norm",
     "segmentation_sums",
     "selective_scan",
+    "ss2d_branch",
     "ss2d_scan",
     "upsample_join",
+    "verify_kernels",
     "without_autocast",
 ]
 
@@ -87,6 +100,8 @@ def describe_backends() -> list[BackendStatus]:
         "channel_norm": _CHANNEL_NORM,
         "depthwise_conv": _DEPTHWISE,
         "normed_depthwise_conv": _NORMED_DEPTHWISE,
+        "ss2d_branch": _SS2D_BRANCH,
+        "feed_forward": _FEED_FORWARD,
         "segmentation_sums": _SEGMENTATION_SUMS,
     }
     return [

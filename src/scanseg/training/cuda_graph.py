@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from scanseg.batches import Batch
 from scanseg.errors import ScansegError
+from scanseg.networks import buffers_kept
 from scanseg.runtime import CaptureMemoryError, capture, is_memory_error
-from scanseg.training.kernel_compilation import buffers_kept
 
 _WARM_UPS = 3
 """Runs before the capture, in which libraries choose kernels and allocate workspaces."""

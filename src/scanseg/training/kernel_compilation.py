@@ -1,11 +1,11 @@
 """Compile the kernels of a step in threads, before the first step."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from scanseg.networks import buffers_kept
 from scanseg.ops import compile_ahead
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
@@ -33,15 +33,3 @@ def compile_kernels(
         run()
         network.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a network after the block.
-
-    Buffers are running statistics, for example.
-    """
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    yield
-    for buffer, before in buffers:
-        buffer.copy_(before)

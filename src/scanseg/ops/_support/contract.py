@@ -37,7 +37,7 @@ def require_axes(operator: str, name: str, tensor: Tensor, axes: str) -> None:
     Raises:
         InputError: The tensor has another number of axes, or an empty axis.
     """
-    if tensor.ndim != len(axes.split()) or tensor.numel() == 0:
+    if tensor.ndim != axes.count(" ") + 1 or tensor.numel() == 0:
         raise InputError(
             f"{operator}: {name}: expected the axes ({axes}), none empty, got shape {tuple(tensor.shape)}. "
             "Pass a tensor with these axes."
@@ -52,8 +52,13 @@ def require_shapes(operator: str, *arguments: Expected) -> None:
     Raises:
         InputError: At least one argument is wrong. The message lists all faults.
     """
-    wrong = []
     device = arguments[0].tensor.device
+    if all(
+        tensor.shape == shape and tensor.device == device and tensor.is_floating_point()
+        for _, tensor, _, shape in arguments
+    ):
+        return
+    wrong = []
     for name, tensor, axes, shape in arguments:
         if tuple(tensor.shape) != shape:
             wrong.append(f"{name}: expected shape {shape} ({axes}), got {tuple(tensor.shape)}")
@@ -76,7 +81,19 @@ def state_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context that disables autocast on the device of a tensor."""
+    """Return a context that disables autocast on the device of a tensor.
+
+    Args:
+        tensor: A tensor on the device.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import without_autocast
+        >>> x = torch.ones(2, 2)
+        >>> with torch.autocast("cpu", dtype=torch.bfloat16), without_autocast(x):
+        ...     (x @ x).dtype
+        torch.float32
+    """
     kind = tensor.device.type
     # The meta device, on which networks are sized without data, has no autocast. A context without effect is left out,
     # because it would be part of an exported graph.

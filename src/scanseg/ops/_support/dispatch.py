@@ -42,20 +42,22 @@ class Backend(NamedTuple):
         return not self.by_name_only and not (self.custom and torch.compiler.is_exporting())
 
 
-def choose(
-    operator: str, backends: Mapping[str, Backend], name: str | None, *tensors: Tensor | None
-) -> Backend:
+def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *tensors: object) -> Backend:
     """Choose the backend for a call.
 
     Args:
         operator: Name of the operator, for messages.
         backends: The operator's table, in order of preference.
         name: Name of the backend. `None`: the first one that accepts the call.
-        *tensors: The tensors of the call, passed to each backend's `refuses`.
+        *tensors: The tensors of the call, or values that hold them, passed to each backend's `refuses`.
 
     Raises:
         UsageError: The backend `name` is unknown or cannot run the call, or no backend can.
     """
+    if name is None:
+        for backend in backends.values():
+            if backend.chosen_unnamed() and backend.unavailable is None and backend.refuses(*tensors) is None:
+                return backend
     if name is not None and name not in backends:
         known = ", ".join(backends)
         raise UsageError(

@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
+from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 MAX_THREADS = 16
@@ -41,7 +43,7 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
         grid: Number of programs along up to three axes.
     """
     if _compilation is None or not _compilation.applies_to_this_thread():
-        return kernel[grid]
+        return partial(run_compiled, kernel, grid) if USABLE else kernel[grid]
     return _compilation.submitter(kernel, grid)
 
 

@@ -66,10 +66,19 @@ def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
     @functools.wraps(body)
     def launch(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        # `torch.cuda.device` takes longer than a launch, and is rarely needed.
+        if _is_current(arguments):
+            return body(*arguments, **options)
         with current_device(*arguments):
             return body(*arguments, **options)
 
     return launch
+
+
+def _is_current(arguments: tuple[object, ...]) -> bool:
+    """Return whether the first tensor is on the current GPU."""
+    first = next(argument for argument in arguments if isinstance(argument, Tensor))
+    return first.is_cuda and first.get_device() == torch.cuda.current_device()
 
 
 def current_device(*arguments: object) -> AbstractContextManager[object]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
 
 MOST_CHANNELS = 8192
@@ -47,17 +48,15 @@ def channel_norm_triton(
     """
     rows = x.movedim(1, -1).contiguous()
     if added is None:
-        normed: Tensor = _normalise(rows, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
+        normed: Tensor = _norm(rows, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
         return x, normed.movedim(-1, 1)
     dtype = dtype or torch.promote_types(x.dtype, added.dtype)
     added = added.movedim(1, -1).contiguous()
-    total, normed = _normalise(rows, added, sample_scale, weight, bias, eps, dtype, factor)
+    total, normed = _norm(rows, added, sample_scale, weight, bias, eps, dtype, factor)
     return total.movedim(-1, 1), normed.movedim(-1, 1)
 
 
-@torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())
-@triton_support.on_its_device
-def _normalise(
+def normalise(
     x: Tensor,
     added: Tensor | None,
     sample_scale: Tensor | None,
@@ -67,34 +66,39 @@ def _normalise(
     dtype: torch.dtype,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
+    """Return the sum (empty without `added`) and the normalized map, all with channels as the last axis."""
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows
 
     total, out = _results(x, added, dtype, factor)
     rows, rows_per_sample = _rows(x, weight)
     block_rows, block_channels, warps = _block(weight)
-    with torch.cuda.device_of(x):
-        launch(normalise_rows, (-(-rows // block_rows),))(
-            x,
-            x if added is None else added,
-            x if sample_scale is None else sample_scale.contiguous(),
-            weight.contiguous(),
-            bias.contiguous(),
-            total,
-            out,
-            rows,
-            rows_per_sample,
-            x.shape[-2],
-            eps,
-            channels=weight.numel(),
-            ADDED=added is not None,
-            SCALED=sample_scale is not None,
-            FACTOR=factor,
-            BLOCK_ROWS=block_rows,
-            BLOCK_CHANNELS=block_channels,
-            ACC=_accumulator(x),
-            num_warps=warps,
-        )
+    launch(normalise_rows, (-(-rows // block_rows),))(
+        x,
+        x if added is None else added,
+        x if sample_scale is None else sample_scale.contiguous(),
+        weight.contiguous(),
+        bias.contiguous(),
+        total,
+        out,
+        rows,
+        rows_per_sample,
+        x.shape[-2],
+        eps,
+        channels=weight.numel(),
+        ADDED=added is not None,
+        SCALED=sample_scale is not None,
+        FACTOR=factor,
+        BLOCK_ROWS=block_rows,
+        BLOCK_CHANNELS=block_channels,
+        ACC=_accumulator(x),
+        num_warps=warps,
+    )
     return total, out
+
+
+_normalise = torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())(
+    triton_support.on_its_device(normalise)
+)
 
 
 @_normalise.register_fake
@@ -111,9 +115,7 @@ def _(
     return _results(x, added, dtype, factor)
 
 
-@torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())
-@triton_support.on_its_device
-def _normalise_backward(
+def norm_gradients(
     grad_total: Tensor,
     grad: Tensor,
     total: Tensor,
@@ -124,6 +126,19 @@ def _normalise_backward(
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of both maps, and of weight and bias as (2, channel).
+
+    Args:
+        grad_total: Gradient of the sum, read only with `added_dtype`.
+        grad: Gradient of the normalized map.
+        total: The sum.
+        sample_scale: See `residual_channel_norm`.
+        weight: Factor of each channel.
+        eps: Added to the variance.
+        factor: See `channel_norm`.
+        x_dtype: Dtype of the first map.
+        added_dtype: Dtype of the second map. `None`: it does not exist.
+    """
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows_gradients
 
     grad_x, grad_added = _input_gradients(total, sample_scale, x_dtype, added_dtype)
@@ -131,32 +146,36 @@ def _normalise_backward(
     block_rows, block_channels, warps = _block(weight)
     programs = min(-(-rows // block_rows), GRADIENT_PROGRAMS)
     partial = total.new_empty((programs, 2, weight.numel()), dtype=state_dtype(total))
-    with torch.cuda.device_of(total):
-        launch(normalise_rows_gradients, (programs,))(
-            grad.contiguous(),
-            grad_total.contiguous(),
-            total,
-            total if sample_scale is None else sample_scale.contiguous(),
-            weight.contiguous(),
-            grad_x,
-            grad_added,
-            partial,
-            rows,
-            rows_per_sample,
-            total.shape[-2],
-            programs,
-            eps,
-            channels=weight.numel(),
-            ADDED=added_dtype is not None,
-            GRAD_ADDED=grad_added.numel() > 0,
-            SCALED=sample_scale is not None,
-            FACTOR=factor,
-            BLOCK_ROWS=block_rows,
-            BLOCK_CHANNELS=block_channels,
-            ACC=_accumulator(total),
-            num_warps=warps,
-        )
+    launch(normalise_rows_gradients, (programs,))(
+        grad.contiguous(),
+        grad_total.contiguous(),
+        total,
+        total if sample_scale is None else sample_scale.contiguous(),
+        weight.contiguous(),
+        grad_x,
+        grad_added,
+        partial,
+        rows,
+        rows_per_sample,
+        total.shape[-2],
+        programs,
+        eps,
+        channels=weight.numel(),
+        ADDED=added_dtype is not None,
+        GRAD_ADDED=grad_added.numel() > 0,
+        SCALED=sample_scale is not None,
+        FACTOR=factor,
+        BLOCK_ROWS=block_rows,
+        BLOCK_CHANNELS=block_channels,
+        ACC=_accumulator(total),
+        num_warps=warps,
+    )
     return grad_x, grad_added, partial.sum(0)
+
+
+_normalise_backward = torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())(
+    triton_support.on_its_device(norm_gradients)
+)
 
 
 @_normalise_backward.register_fake
@@ -183,9 +202,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
     total, sample_scale, weight = ctx.saved_tensors
-    grad_x, grad_added, sums = _normalise_backward(
-        grad_total, grad, total, sample_scale, weight, *ctx.settings
-    )
+    grad_x, grad_added, sums = _norm_backward(grad_total, grad, total, sample_scale, weight, *ctx.settings)
     grad_weight, grad_bias = sums.to(weight.dtype)
     added_dtype = ctx.settings[-1]
     of_added = None if added_dtype is None else grad_added if grad_added.numel() else grad_x
@@ -193,6 +210,8 @@ def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | Non
 
 
 _normalise.register_autograd(_gradients, setup_context=_keep)
+_norm = short_path(_normalise, _keep, _gradients)
+_norm_backward = short_path(_normalise_backward)
 
 
 def _results(x: Tensor, added: Tensor | None, dtype: torch.dtype, factor: int) -> tuple[Tensor, Tensor]:

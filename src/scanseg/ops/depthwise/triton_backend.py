@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
 
@@ -33,9 +34,7 @@ def depthwise_conv_triton(
     rows = x.permute(0, 2, 3, 1).contiguous()
     taps = weight.flatten(1).t().contiguous()
     gelu, silu = input_activation == "gelu", activation == "silu"
-    result: Tensor = _convolve(rows, taps, bias, gelu=gelu, silu=silu, residual=residual, save_pre=save_pre)[
-        0
-    ]
+    result: Tensor = _direct(rows, taps, bias, gelu=gelu, silu=silu, residual=residual, save_pre=save_pre)[0]
     return result.permute(0, 3, 1, 2)
 
 
@@ -112,9 +111,11 @@ def _gradients(ctx: Any, grad: Tensor | None, grad_pre: Tensor | None) -> tuple[
         return None, None, None
     x, pre, taps = ctx.saved_tensors
     has_bias = ctx.bias_dtype is not None
-    grad_x, sums = _convolve_backward(grad, x, pre, taps, has_bias=has_bias, **ctx.flags)
+    grad_x, sums = _direct_backward(grad, x, pre, taps, has_bias=has_bias, **ctx.flags)
     grad_bias = sums[-1].to(ctx.bias_dtype) if has_bias else None
     return grad_x, sums[: taps.shape[0]].to(taps.dtype), grad_bias
 
 
 _convolve.register_autograd(_gradients, setup_context=_keep)
+_direct = short_path(_convolve, _keep, _gradients)
+_direct_backward = short_path(_convolve_backward)

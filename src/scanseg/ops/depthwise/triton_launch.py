@@ -92,43 +92,40 @@ def convolve(
     Returns:
         The result and the result before SiLU (empty if it is not kept), in the dtype of the map.
     """
-    import triton
-
     from scanseg.ops.depthwise.triton_kernels import convolve_maps
 
     size = math.isqrt(taps.shape[0])
     tile = tile or FORWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
-    strips = max(1, min(triton.cdiv(tile.programs, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
+    strips = max(1, min(-(-tile.programs // (grid.blocks * grid.tiles)), height // SHORTEST_STRIP))
     out = torch.empty_like(x)
     pre = torch.empty_like(x) if silu and save_pre else x.new_empty(0)
-    strip = triton.cdiv(height, strips)
-    with torch.cuda.device_of(x):
-        launch(convolve_maps, (grid.blocks * grid.tiles, triton.cdiv(height, strip)))(
-            x,
-            taps,
-            x if bias is None else bias.contiguous(),
-            *(before or (x, x, x)),
-            out,
-            pre,
-            grid.columns,
-            height,
-            x.shape[2],
-            x.shape[3],
-            strip,
-            K=size,
-            INPUT="norm_relu" if before else "none",
-            HAS_BIAS=bias is not None,
-            SILU=silu,
-            SAVE_PRE=pre.numel() > 0,
-            RESIDUAL=residual,
-            GROUP=tile.group,
-            BLOCK_COLUMNS=grid.block_columns,
-            BLOCK_CHANNELS=grid.block_channels,
-            ACC=_accumulator(x),
-            num_warps=tile.warps,
-        )
+    strip = -(-height // strips)
+    launch(convolve_maps, (grid.blocks * grid.tiles, -(-height // strip)))(
+        x,
+        taps,
+        x if bias is None else bias.contiguous(),
+        *(before or (x, x, x)),
+        out,
+        pre,
+        grid.columns,
+        height,
+        x.shape[2],
+        x.shape[3],
+        strip,
+        K=size,
+        INPUT="norm_relu" if before else "none",
+        HAS_BIAS=bias is not None,
+        SILU=silu,
+        SAVE_PRE=pre.numel() > 0,
+        RESIDUAL=residual,
+        GROUP=tile.group,
+        BLOCK_COLUMNS=grid.block_columns,
+        BLOCK_CHANNELS=grid.block_channels,
+        ACC=_accumulator(x),
+        num_warps=tile.warps,
+    )
     return out, pre
 
 
@@ -165,50 +162,47 @@ def gradients(
         the bias if it exists. With `before`, two more rows follow: the sum of the gradient after it, where ReLU is
         active, and the sum of this gradient times (x - mean).
     """
-    import triton
-
     from scanseg.ops.depthwise.triton_kernels import convolve_maps_gradients
 
     size = math.isqrt(taps.shape[0])
     tile = tile or BACKWARD[size]
     grid = _grid(x, tile)
     height = x.shape[1]
-    strips = max(1, min(triton.cdiv(tile.programs, grid.blocks * grid.tiles), height // SHORTEST_STRIP))
-    strip = triton.cdiv(height, strips)
-    strips = triton.cdiv(height, strip)
-    programs = min(grid.tiles * strips, triton.cdiv(tile.programs, grid.blocks))
+    strips = max(1, min(-(-tile.programs // (grid.blocks * grid.tiles)), height // SHORTEST_STRIP))
+    strip = -(-height // strips)
+    strips = -(-height // strip)
+    programs = min(grid.tiles * strips, -(-tile.programs // grid.blocks))
     grad_x = torch.empty_like(x)
     slots = size * size + int(has_bias) + (2 if before else 0)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     partial = x.new_empty((programs, slots, x.shape[3]), dtype=wide)
-    with torch.cuda.device_of(x):
-        launch(convolve_maps_gradients, (grid.blocks * programs,))(
-            grad,
-            x,
-            x if pre is None else pre,
-            taps,
-            *(before or (x, x, x)),
-            grad_x,
-            partial,
-            grid.columns,
-            height,
-            x.shape[2],
-            x.shape[3],
-            strip,
-            strips,
-            grid.tiles * strips,
-            programs,
-            K=size,
-            INPUT="norm_relu" if before else "gelu" if gelu else "none",
-            HAS_BIAS=has_bias,
-            SILU=pre is not None,
-            RESIDUAL=residual,
-            GROUP=tile.group,
-            BLOCK_COLUMNS=grid.block_columns,
-            BLOCK_CHANNELS=grid.block_channels,
-            ACC=_accumulator(x),
-            num_warps=tile.warps,
-        )
+    launch(convolve_maps_gradients, (grid.blocks * programs,))(
+        grad,
+        x,
+        x if pre is None else pre,
+        taps,
+        *(before or (x, x, x)),
+        grad_x,
+        partial,
+        grid.columns,
+        height,
+        x.shape[2],
+        x.shape[3],
+        strip,
+        strips,
+        grid.tiles * strips,
+        programs,
+        K=size,
+        INPUT="norm_relu" if before else "gelu" if gelu else "none",
+        HAS_BIAS=has_bias,
+        SILU=pre is not None,
+        RESIDUAL=residual,
+        GROUP=tile.group,
+        BLOCK_COLUMNS=grid.block_columns,
+        BLOCK_CHANNELS=grid.block_channels,
+        ACC=_accumulator(x),
+        num_warps=tile.warps,
+    )
     return grad_x, partial.sum(0)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.triton import on_its_device
 from scanseg.ops._support.triton import refuses as triton_refuses
 
@@ -28,7 +29,7 @@ def instance_norm_triton(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, eps: float, negative_slope: float | None
 ) -> Tensor:
     """Normalize, add and activate, with the arguments of `instance_norm`."""
-    y, _ = _normalise(x, weight, bias, residual, eps, negative_slope)
+    y, _ = _direct(x, weight, bias, residual, eps, negative_slope)
     return y
 
 
@@ -45,16 +46,15 @@ def _normalise(
     from scanseg.ops.instance_norm.triton_launch import normalise
 
     x, channels_last = _dense(x)
-    with torch.cuda.device_of(x):
-        return normalise(
-            x,
-            weight.contiguous(),
-            bias.contiguous(),
-            None if residual is None else _as_dense(residual, x, channels_last=channels_last),
-            eps=eps,
-            negative_slope=negative_slope,
-            channels_last=channels_last,
-        )
+    return normalise(
+        x,
+        weight.contiguous(),
+        bias.contiguous(),
+        None if residual is None else _as_dense(residual, x, channels_last=channels_last),
+        eps=eps,
+        negative_slope=negative_slope,
+        channels_last=channels_last,
+    )
 
 
 @_normalise.register_fake
@@ -83,17 +83,16 @@ def _gradients(
     from scanseg.ops.instance_norm.triton_launch import gradients
 
     x, channels_last = _dense(x)
-    with torch.cuda.device_of(x):
-        return gradients(
-            _as_dense(grad, x, channels_last=channels_last),
-            x,
-            None if y is None else _as_dense(y, x, channels_last=channels_last),
-            weight.contiguous(),
-            bias.contiguous(),
-            stats,
-            negative_slope=negative_slope,
-            channels_last=channels_last,
-        )
+    return gradients(
+        _as_dense(grad, x, channels_last=channels_last),
+        x,
+        None if y is None else _as_dense(y, x, channels_last=channels_last),
+        weight.contiguous(),
+        bias.contiguous(),
+        stats,
+        negative_slope=negative_slope,
+        channels_last=channels_last,
+    )
 
 
 @_gradients.register_fake
@@ -124,7 +123,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias, stats, y = ctx.saved_tensors
-    grad_x, sums, g = _gradients(grad, x, y, weight, bias, stats, ctx.negative_slope)
+    grad_x, sums, g = _direct_gradients(grad, x, y, weight, bias, stats, ctx.negative_slope)
     grad_bias, grad_weight = sums.sum(1).unbind(0)
     grad_residual = None
     if ctx.has_residual:
@@ -133,6 +132,8 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _normalise.register_autograd(_backward, setup_context=_keep)
+_direct = short_path(_normalise, _keep, _backward)
+_direct_gradients = short_path(_gradients)
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:

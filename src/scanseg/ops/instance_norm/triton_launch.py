@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -85,9 +84,10 @@ class _Schedule(NamedTuple):
 
     @property
     def tiles_per_chunk(self) -> int:
-        columns = self.num_instances * triton.cdiv(self.geometry[3], self.passes.sum.channels)
+        columns = self.num_instances * -(-self.geometry[3] // self.passes.sum.channels)
         wanted = max(1, min(NUM_PROGRAMS // columns, COMBINE.voxels))
-        return triton.cdiv(triton.cdiv(self.geometry[2], self.passes.sum.voxels), wanted)
+        tiles = -(-self.geometry[2] // self.passes.sum.voxels)
+        return -(-tiles // wanted)
 
     @property
     def chunk_voxels(self) -> int:
@@ -95,22 +95,22 @@ class _Schedule(NamedTuple):
 
     @property
     def num_chunks(self) -> int:
-        return triton.cdiv(self.geometry[2], self.chunk_voxels)
+        return -(-self.geometry[2] // self.chunk_voxels)
 
     @property
     def whole_grid(self) -> tuple[int, int]:
         assert self.whole is not None
-        return triton.cdiv(self.geometry[3], self.whole.channels), self.num_instances
+        return -(-self.geometry[3] // self.whole.channels), self.num_instances
 
     @property
     def sum_grid(self) -> tuple[int, int, int]:
-        return self.num_chunks, triton.cdiv(self.geometry[3], self.passes.sum.channels), self.num_instances
+        return self.num_chunks, -(-self.geometry[3] // self.passes.sum.channels), self.num_instances
 
     @property
     def write_grid(self) -> tuple[int, int, int]:
         _, _, voxels, channels = self.geometry
         tile = self.passes.write
-        return triton.cdiv(voxels, tile.voxels), triton.cdiv(channels, tile.channels), self.num_instances
+        return -(-voxels // tile.voxels), -(-channels // tile.channels), self.num_instances
 
 
 def normalise(
@@ -151,7 +151,7 @@ def normalise(
     launch(moments_kernel, schedule.sum_grid)(
         x, partial, *schedule.geometry, schedule.tiles_per_chunk, **_options(schedule.passes.sum, x)
     )
-    launch(combine_moments_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), schedule.num_instances))(
+    launch(combine_moments_kernel, (-(-x.shape[1] // COMBINE.channels), schedule.num_instances))(
         partial,
         stats,
         *schedule.geometry[2:],
@@ -210,7 +210,7 @@ def gradients(
     launch(gradient_sums_kernel, schedule.sum_grid)(
         *tensors, g, partial, *schedule.geometry, schedule.tiles_per_chunk, slope, **options
     )
-    launch(combine_sums_kernel, (triton.cdiv(x.shape[1], COMBINE.channels), 2 * schedule.num_instances))(
+    launch(combine_sums_kernel, (-(-x.shape[1] // COMBINE.channels), 2 * schedule.num_instances))(
         partial, sums, x.shape[1], schedule.num_chunks, **_combining(x)
     )
     options = {"ACTIVE": negative_slope is not None and not masked} | _options(schedule.passes.write, x)

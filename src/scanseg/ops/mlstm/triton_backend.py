@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.triton import on_its_device
 from scanseg.ops.mlstm.triton_layout import lay_out, like_tokens
 
@@ -31,7 +32,7 @@ def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, 
     common = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if state_dtype(q, k, v, igate, fgate) == torch.float64:
         common = torch.float64
-    h: Tensor = run_forward(q.to(common), k.to(common), v.to(common), igate, fgate, reverse)[0]
+    h: Tensor = _direct(q.to(common), k.to(common), v.to(common), igate, fgate, reverse)[0]
     return h.to(dtype)
 
 
@@ -141,9 +142,11 @@ def _gradients(ctx: Any, grad_h: Tensor | None, *others: Tensor | None) -> tuple
     if grad_h is None:
         return (None,) * 6
     q, k, v, fgate, h, row_sums, planes, frames = ctx.saved_tensors
-    grads = run_backward(grad_h, q, k, v, fgate, h, row_sums, planes, frames, ctx.reverse)
+    grads = _direct_backward(grad_h, q, k, v, fgate, h, row_sums, planes, frames, ctx.reverse)
     grad_q, grad_k, grad_v, grad_igate, grad_fgate = grads
     return grad_q, grad_k, grad_v, grad_igate.to(ctx.igate_dtype), grad_fgate.to(fgate.dtype), None
 
 
 run_forward.register_autograd(_gradients, setup_context=_keep)
+_direct = short_path(run_forward, _keep, _gradients)
+_direct_backward = short_path(run_backward)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
 from scanseg.ops.depthwise.triton_launch import FORWARD, Before, convolve, gradients
 
@@ -49,14 +50,14 @@ def normed_depthwise_conv_triton(
         wide = state_dtype(x)
         mean, variance = running_mean.to(wide, copy=True), running_var.to(wide, copy=True)
     else:
-        mean, variance = _statistics(rows.detach())
+        mean, variance = _direct_statistics(rows.detach())
         count = x.numel() // x.shape[1]
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             unbiased = variance * (count / (count - 1))
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     of_batch = momentum is not None
-    result: Tensor = _convolve_normed(
+    result: Tensor = _direct(
         rows, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
     )
     return result.permute(0, 3, 1, 2)
@@ -65,45 +66,43 @@ def normed_depthwise_conv_triton(
 @torch.library.custom_op("scanseg::channel_statistics_triton", mutates_args=())
 @triton_support.on_its_device
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    import triton
     import triton.language as tl
 
     from scanseg.ops.normed_depthwise.triton_kernels import join_shares, sum_shares
 
     channels = x.shape[-1]
-    rows, blocks = x.numel() // channels, triton.cdiv(channels, BLOCK_CHANNELS)
-    shares = min(MOST_SHARES, triton.cdiv(STATISTICS_PROGRAMS, blocks), triton.cdiv(rows, BLOCK_ROWS))
-    share = triton.cdiv(rows, shares)
-    shares = triton.cdiv(rows, share)
+    rows, blocks = x.numel() // channels, -(-channels // BLOCK_CHANNELS)
+    shares = min(MOST_SHARES, -(-STATISTICS_PROGRAMS // blocks), -(-rows // BLOCK_ROWS))
+    share = -(-rows // shares)
+    shares = -(-rows // share)
     wide = state_dtype(x)
     accumulator = tl.float64 if wide == torch.float64 else tl.float32
     partial = x.new_empty((shares, 2, channels), dtype=wide)
     mean, variance = (x.new_empty(channels, dtype=wide) for _ in range(2))
-    with torch.cuda.device_of(x):
-        launch(sum_shares, (blocks, shares))(
-            x,
-            partial,
-            rows,
-            channels,
-            share,
-            BLOCK_ROWS=BLOCK_ROWS,
-            BLOCK_CHANNELS=BLOCK_CHANNELS,
-            ACC=accumulator,
-            num_warps=4,
-        )
-        launch(join_shares, (triton.cdiv(channels, 32),))(
-            partial,
-            mean,
-            variance,
-            rows,
-            channels,
-            share,
-            shares,
-            BLOCK_SHARES=MOST_SHARES,
-            BLOCK_CHANNELS=32,
-            ACC=accumulator,
-            num_warps=4,
-        )
+    launch(sum_shares, (blocks, shares))(
+        x,
+        partial,
+        rows,
+        channels,
+        share,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_CHANNELS=BLOCK_CHANNELS,
+        ACC=accumulator,
+        num_warps=4,
+    )
+    launch(join_shares, (-(-channels // 32),))(
+        partial,
+        mean,
+        variance,
+        rows,
+        channels,
+        share,
+        shares,
+        BLOCK_SHARES=MOST_SHARES,
+        BLOCK_CHANNELS=32,
+        ACC=accumulator,
+        num_warps=4,
+    )
     return mean, variance
 
 
@@ -211,9 +210,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict[str, A
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, taps, norm_weight, norm_bias, mean, variance = ctx.saved_tensors
-    grad_x, sums = _convolve_normed_backward(
-        grad, x, taps, norm_weight, norm_bias, mean, variance, **ctx.options
-    )
+    grad_x, sums = _direct_backward(grad, x, taps, norm_weight, norm_bias, mean, variance, **ctx.options)
     return (
         grad_x,
         sums[:-3].to(taps.dtype),
@@ -226,6 +223,9 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _convolve_normed.register_autograd(_gradients, setup_context=_keep)
+_direct = short_path(_convolve_normed, _keep, _gradients)
+_direct_backward = short_path(_convolve_normed_backward)
+_direct_statistics = short_path(_statistics)
 
 
 def _add_statistics_gradient(
@@ -235,27 +235,23 @@ def _add_statistics_gradient(
 
     It becomes the gradient of the map.
     """
-    import triton
     import triton.language as tl
 
     from scanseg.ops.normed_depthwise.triton_kernels import add_statistics_gradient
 
     channels = x.shape[-1]
     rows = x.numel() // channels
-    with torch.cuda.device_of(x):
-        launch(
-            add_statistics_gradient, (triton.cdiv(rows, BLOCK_ROWS) * triton.cdiv(channels, BLOCK_CHANNELS),)
-        )(
-            grad,
-            x,
-            mean,
-            scale,
-            constant,
-            slope,
-            rows,
-            channels,
-            BLOCK_ROWS=BLOCK_ROWS,
-            BLOCK_CHANNELS=BLOCK_CHANNELS,
-            ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
-            num_warps=4,
-        )
+    launch(add_statistics_gradient, (-(-rows // BLOCK_ROWS) * -(-channels // BLOCK_CHANNELS),))(
+        grad,
+        x,
+        mean,
+        scale,
+        constant,
+        slope,
+        rows,
+        channels,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_CHANNELS=BLOCK_CHANNELS,
+        ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
+        num_warps=4,
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 
 MOST_OUTPUTS = 256
 """Maximum number of outputs. The outputs of a voxel must fit into the registers of one program."""
@@ -46,7 +47,7 @@ def segmentation_sums_triton(
         given = [1.0] * len(groups) if weights is None else weights
         whole = sum(given)
         weights = [weight / whole for weight in given]
-    result: Sums = _sum(
+    result: Sums = _direct(
         logits,
         label_map,
         codes,
@@ -190,11 +191,13 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     logits, label_map = ctx.saved_tensors
     grad_overlap, grad_predicted = _both(grad_overlap, grad_predicted)
-    grad = _gradient(logits, label_map, grad_overlap, grad_predicted, grad_cross_entropy, *ctx.options)
+    grad = _direct_gradient(logits, label_map, grad_overlap, grad_predicted, grad_cross_entropy, *ctx.options)
     return grad, *[None] * 8
 
 
 _sum.register_autograd(_backward, setup_context=_keep)
+_direct = short_path(_sum, _keep, _backward)
+_direct_gradient = short_path(_gradient)
 
 
 def _empty_sums(logits: Tensor, *, over_batch: bool, first_output: int) -> Sums:

@@ -1,9 +1,8 @@
 """Launching of the kernels of Dice and cross-entropy: tiles, chunks and constants."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -55,9 +54,9 @@ class Form(NamedTuple):
         }
 
 
-def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, object]:
+def tile_options(tile: Tile, num_outputs: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return the constants of a tile with all outputs of its voxels."""
-    outputs = triton.next_power_of_2(num_outputs)
+    outputs = 1 << (num_outputs - 1).bit_length()
     return {
         "BLOCK_V": max(tile.elements // outputs, 1),
         "BLOCK_C": outputs,
@@ -82,9 +81,9 @@ def write_sums(
     num_samples, num_outputs = logits.shape[:2]
     num_voxels = label_map[0].numel()
     options = tile_options(SUM, num_outputs, logits.dtype)
-    tiles = triton.cdiv(num_voxels, options["BLOCK_V"])
-    tiles_per_chunk = triton.cdiv(tiles, max(1, NUM_PROGRAMS // num_samples))
-    num_chunks = triton.cdiv(tiles, tiles_per_chunk)
+    tiles = -(-num_voxels // options["BLOCK_V"])
+    tiles_per_chunk = -(-tiles // (max(1, NUM_PROGRAMS // num_samples)))
+    num_chunks = -(-tiles // tiles_per_chunk)
     partial = logits.new_empty(
         (NUM_SUMS.value, num_samples, num_chunks, num_outputs), dtype=state_dtype(logits)
     )
@@ -132,7 +131,7 @@ def gradient(
     )
     num_voxels = label_map[0].numel()
     options = tile_options(GRADIENT, logits.shape[1], logits.dtype)
-    launch(gradient_kernel, (triton.cdiv(num_voxels, options["BLOCK_V"]), logits.shape[0]))(
+    launch(gradient_kernel, (-(-num_voxels // options["BLOCK_V"]), logits.shape[0]))(
         of_overlap,
         of_predicted,
         of_cross_entropy,

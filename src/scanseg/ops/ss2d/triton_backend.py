@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops._support.contract import state_dtype
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
 from scanseg.ops._support.triton import dot_precision, on_its_device
 
@@ -39,15 +40,14 @@ def ss2d_scan_triton(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> Tensor:
     """Compute the merged scan, with the arguments of `ss2d_scan`."""
-    merged: Tensor = _scan(x, projected, dt_weight, dt_bias, A_log, D_skip)[0]
+    merged: Tensor = _direct(x, projected, dt_weight, dt_bias, A_log, D_skip)[0]
     return merged
 
 
-@torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())
-@on_its_device
-def _scan(
+def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return merged scan, states of the segments, rates and skips."""
     from scanseg.ops.ss2d import triton_kernels
 
     rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
@@ -62,12 +62,15 @@ def _scan(
             merged,
             *call.sizes,
             column,
-            **call.constants(FORWARD.channels),
+            **call.shared,
             T=FORWARD.tokens,
             BD=FORWARD.channels,
             num_warps=1,
         )
     return merged, states, rates, skips
+
+
+_scan = torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())(on_its_device(scan))
 
 
 @_scan.register_fake
@@ -85,9 +88,7 @@ def _(
     )
 
 
-@torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())
-@on_its_device
-def _scan_backward(
+def scan_gradients(
     grad_merged: Tensor,
     x: Tensor,
     projected: Tensor,
@@ -99,6 +100,10 @@ def _scan_backward(
     rates: Tensor,
     skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the inputs.
+
+    Gradients of parameters may be views of one tensor.
+    """
     from scanseg.ops.ss2d import triton_kernels
 
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)
@@ -125,23 +130,44 @@ def _scan_backward(
             *call.sizes,
             column,
             batch,
-            **call.constants(BACKWARD.channels),
+            **call.shared,
             CP=_padded(rank + 2 * state),
             T=BACKWARD.tokens,
             BD=BACKWARD.channels,
             OPERAND=triton_kernels.operand(x.dtype, call.wide),
             num_warps=1,
         )
-    weights, decays, skip = parameters.sum(0).split([4 * dim * (rank + 1), 4 * dim * state, dim])
-    grad_weight = weights.view(4, dim, rank + 1)
+    sizes = [4 * dim * rank, 4 * dim, 4 * dim * state, dim]
+    weights, biases, decays, skip = parameters.sum(0).split(sizes)
     return (
         grad_x,
         _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
-        _copied(grad_weight[..., :rank], dt_weight.dtype),
-        _copied(grad_weight[..., rank], dt_bias.dtype),
-        _copied(decays.view(4, state, dim).mT, A_log.dtype),
-        _copied(skip.expand(4, -1), D_skip.dtype),
+        weights.view(4, dim, rank).to(dt_weight.dtype),
+        biases.view(4, dim).to(dt_bias.dtype),
+        decays.view(4, state, dim).mT.to(A_log.dtype),
+        skip.expand(4, -1).to(D_skip.dtype),
     )
+
+
+@torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())
+@on_its_device
+def _scan_backward(
+    grad_merged: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad_x, grad_projected, *parameters = scan_gradients(
+        grad_merged, x, projected, dt_weight, dt_bias, A_log, D_skip, states, rates, skips
+    )
+    of_weight, of_bias, of_rates, of_skips = (_copied(gradient) for gradient in parameters)
+    return grad_x, grad_projected, of_weight, of_bias, of_rates, of_skips
 
 
 @_scan_backward.register_fake
@@ -177,11 +203,13 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> N
 def _differentiate(ctx: Any, grad_merged: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_merged is None:
         return (None,) * 6
-    gradients: tuple[Tensor, ...] = _scan_backward(grad_merged, *ctx.saved_tensors)
+    gradients: tuple[Tensor, ...] = _direct_backward(grad_merged, *ctx.saved_tensors)
     return gradients
 
 
 _scan.register_autograd(_differentiate, setup_context=_save)
+_direct = short_path(_scan, _save, _differentiate)
+_direct_backward = short_path(_scan_backward, body=on_its_device(scan_gradients))
 
 
 class _Call(NamedTuple):
@@ -198,6 +226,8 @@ class _Call(NamedTuple):
     skips: Tensor
     wide: torch.dtype
     segments: int
+    shared: dict[str, Any]
+    """The compile-time constants of all kernels."""
 
     @classmethod
     def of(
@@ -222,6 +252,12 @@ class _Call(NamedTuple):
             skips,
             wide,
             -(-x.shape[2] * x.shape[3] // tokens),
+            {
+                "R": dt_weight.shape[2],
+                "RP": _padded(dt_weight.shape[2] + 1),
+                "N": rates.shape[1],
+                "PRECISION": dot_precision(x),
+            },
         )
 
     @property
@@ -239,16 +275,6 @@ class _Call(NamedTuple):
         """Return the grid of one pair of directions, for `channels` per program."""
         batch, _, _, dim = self.x.shape
         return (self.segments, -(-dim // channels), batch)
-
-    def constants(self, channels: int) -> dict[str, Any]:
-        """Return the compile-time constants of a kernel except its tile."""
-        rank = self.dt_weight.shape[2]
-        return {
-            "R": rank,
-            "RP": _padded(rank + 1),
-            "N": self.rates.shape[1],
-            "PRECISION": dot_precision(self.x),
-        }
 
     def states(self, values: Tensor, *, backward: bool) -> Tensor:
         """Return the states at the starts of the segments.
@@ -269,7 +295,7 @@ class _Call(NamedTuple):
                 products,
                 states,
                 *self.sizes,
-                **self.constants(FORWARD.channels),
+                **self.shared,
                 T=FORWARD.tokens,
                 BD=FORWARD.channels,
                 BACKWARD=backward,
@@ -323,9 +349,9 @@ def _empty_map(channels_last: Tensor, *, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(channels_last, dtype=dtype).permute(0, 3, 1, 2)
 
 
-def _copied(view: Tensor, dtype: torch.dtype) -> Tensor:
+def _copied(view: Tensor) -> Tensor:
     """Copy a view to its own memory, for results of custom operators."""
-    return view.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    return view.clone(memory_format=torch.contiguous_format)
 
 
 def _sum_parts(parts: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ def scan_segments_backward(
     sums,  # of grad_x over the directions so far (batch, token, dim), in the dtype of the state
     grad_x,  # result (batch, token, dim), written by the last direction
     grad_projected,  # result (block of channels, batch, token, 4, R + 2N): a part of each block
-    grad_parameters,  # result (batch, segment, *): dt_weight and dt_bias (4, dim, R + 1), A_log (4, N, dim), D (dim)
+    grad_parameters,  # result (batch, segment, *): dt_weight (4, dim, R), dt_bias (4, dim), A_log (4, N, dim), D
     length,
     height,
     width,
@@ -313,8 +313,9 @@ def scan_segments_backward(
         # Column R of dt_low is set to one, so that the product sums dz over the tokens in it, for the bias.
         low = tl.where((r == R)[None, :], 1.0, low.to(STATE)).to(OPERAND)
         d_weight = multiply(tl.trans(dz), low, PRECISION)
+        of_channel = (k * dim + channels)[:, None]
         tl.store(
-            parameters + (k * dim + channels)[:, None] * (R + 1) + r[None, :],
+            parameters + tl.where((r < R)[None, :], of_channel * R + r[None, :], 4 * dim * R + of_channel),
             d_weight,
             mask=within[:, None] & (r <= R)[None, :],
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.triton import on_its_device
 from scanseg.ops._support.triton import refuses as triton_refuses
 
@@ -30,7 +31,7 @@ def refuses(*tensors: Tensor | None) -> str | None:
 
 def upsample_join_triton(x: Tensor, skip: Tensor | None, factors: tuple[int, ...]) -> Tensor:
     """Repeat and concatenate, with the arguments of `upsample_join`."""
-    joined: Tensor = _join(x, skip, list(factors))
+    joined: Tensor = _direct(x, skip, list(factors))
     return joined
 
 
@@ -40,10 +41,9 @@ def _join(x: Tensor, skip: Tensor | None, factors: list[int]) -> Tensor:
     from scanseg.ops.upsample_join.triton_launch import write_raised
 
     joined = _empty_joined(x, skip, factors)
-    with torch.cuda.device_of(x):
-        write_raised(_dense(x), joined, first_channel=0, factors=factors)
-        if skip is not None:
-            write_raised(_dense(skip), joined, first_channel=x.shape[1], factors=[1] * len(factors))
+    write_raised(_dense(x), joined, first_channel=0, factors=factors)
+    if skip is not None:
+        write_raised(_dense(skip), joined, first_channel=x.shape[1], factors=[1] * len(factors))
     return joined
 
 
@@ -58,8 +58,7 @@ def _part(grad: Tensor, first_channel: int, num_channels: int, factors: list[int
     from scanseg.ops.upsample_join.triton_launch import sum_lowered
 
     lowered = _empty_part(grad, num_channels, factors)
-    with torch.cuda.device_of(grad):
-        sum_lowered(_dense(grad), lowered, first_channel=first_channel, factors=factors)
+    sum_lowered(_dense(grad), lowered, first_channel=first_channel, factors=factors)
     return lowered
 
 
@@ -77,13 +76,15 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     channels, ones = ctx.channels, [1] * len(ctx.factors)
     grad_x, grad_skip = None, None
     if ctx.needs_input_grad[0]:
-        grad_x = _part(grad, 0, channels, ctx.factors)
+        grad_x = _direct_part(grad, 0, channels, ctx.factors)
     if ctx.has_skip and ctx.needs_input_grad[1]:
-        grad_skip = _part(grad, channels, grad.shape[1] - channels, ones)
+        grad_skip = _direct_part(grad, channels, grad.shape[1] - channels, ones)
     return grad_x, grad_skip, None
 
 
 _join.register_autograd(_gradients, setup_context=_keep)
+_direct = short_path(_join, _keep, _gradients)
+_direct_part = short_path(_part)
 
 
 def _dense(tensor: Tensor) -> Tensor:

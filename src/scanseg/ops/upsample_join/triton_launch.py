@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def write_raised(x: Tensor, joined: Tensor, *, first_channel: int, factors: Sequ
     block_v, block_c, num_warps = _tile(channels)
     voxels = joined.shape[2:].numel()
     dz, dy, dx = _three(factors)
-    launch(raise_kernel, (triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch))(
+    launch(raise_kernel, (-(-voxels // block_v), -(-channels // block_c), batch))(
         x,
         joined,
         voxels,
@@ -57,7 +56,7 @@ def sum_lowered(joined: Tensor, lowered: Tensor, *, first_channel: int, factors:
     block_v, block_c, num_warps = _tile(channels)
     voxels = lowered.shape[2:].numel()
     dz, dy, dx = _three(factors)
-    launch(lower_kernel, (triton.cdiv(voxels, block_v), triton.cdiv(channels, block_c), batch))(
+    launch(lower_kernel, (-(-voxels // block_v), -(-channels // block_c), batch))(
         joined,
         lowered,
         voxels,

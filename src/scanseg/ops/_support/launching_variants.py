@@ -1,0 +1,109 @@
+"""Launches of compiled Triton kernels without Triton's binding of arguments.
+
+For each launch Triton binds the arguments to the kernel's signature, computes the variant of the kernel from their
+types, values and alignments, and checks every pointer, which takes about 12 us. `run_compiled` looks the variant up by
+a key that distinguishes at least as much, and passes addresses. The first launch of each key is Triton's own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support.triton import INTERPRETED
+
+KNOWN_VERSIONS = ((3, 6), (3, 9))
+"""First and last version of Triton with the launcher that this module calls. Others bind arguments themselves."""
+
+USABLE: bool = torch.version.cuda is not None and not INTERPRETED
+"""Whether kernels run on GPUs of NVIDIA."""
+
+MOST_VARIANTS = 4096
+"""Number of keys after which the cache is emptied. A network has a few hundred."""
+
+
+class _Variant(NamedTuple):
+    """A compiled kernel, ready to run.
+
+    Attributes:
+        run: Triton's launcher.
+        function: The loaded function.
+        metadata: Triton's description of the kernel for its launcher.
+        constants: Values of the compile-time arguments, which follow the others.
+        hooks: Triton's hooks before launches, which profilers set.
+        kernel: The kernel, kept alive because its identity is a part of the key.
+    """
+
+    run: Callable[..., None]
+    function: Any
+    metadata: Any
+    constants: tuple[Any, ...]
+    hooks: Any
+    kernel: Any
+
+
+_variants: dict[tuple[Any, ...], _Variant] = {}
+
+
+def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel.
+
+    Args:
+        kernel: A function under `triton.jit`, a global of its module.
+        grid: Number of programs along one to three axes.
+        *arguments: The first arguments of the kernel, tensors and numbers. Tensors are on the current device.
+        **constants: The compile-time arguments, which are the last ones of the kernel, and Triton's options.
+    """
+    device = torch._C._cuda_getDevice()
+    key: list[Any] = [id(kernel), device, *constants, *constants.values()]
+    passed: list[Any] = []
+    for argument in arguments:
+        if type(argument) is int:  # its value may be compiled into a variant
+            passed.append(argument)
+            key.append(argument)
+        elif isinstance(argument, Tensor):
+            address = argument.data_ptr()
+            passed.append(address)
+            key.append(argument.dtype)
+            if address & 15:  # Triton's limit of alignment
+                key.append("unaligned")
+        else:
+            passed.append(argument)
+            key.append(type(argument))
+    variant = _variants.get(tuple(key))
+    if variant is None or variant.hooks.calls:
+        _launch_by_triton(kernel, grid, arguments, constants, tuple(key))
+        return
+    columns, rows, layers = (*grid, 1, 1)[:3]
+    stream = torch._C._cuda_getCurrentRawStream(device)
+    run, function, metadata, values, _, _ = variant
+    run(columns, rows, layers, stream, function, metadata, None, None, None, *passed, *values)
+
+
+def _launch_by_triton(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: tuple[Any, ...],
+    constants: dict[str, Any],
+    key: tuple[Any, ...],
+) -> None:
+    """Launch a kernel by Triton and keep the variant."""
+    import triton
+
+    compiled = kernel[grid](*arguments, **constants)
+    names = kernel.arg_names[len(arguments) :]
+    version = tuple(map(int, triton.__version__.split(".")[:2]))
+    is_known = KNOWN_VERSIONS[0] <= version <= KNOWN_VERSIONS[1]
+    if not is_known or any(name not in constants for name in names):
+        return
+    if len(_variants) >= MOST_VARIANTS:
+        _variants.clear()
+    _variants[key] = _Variant(
+        compiled.run,
+        compiled.function,
+        compiled.packed_metadata,
+        tuple(constants[name] for name in names),
+        triton.knobs.runtime.launch_enter_hook,
+        kernel,
+    )

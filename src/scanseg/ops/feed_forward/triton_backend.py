@@ -1,0 +1,126 @@
+"""The feed-forward branch as one autograd function (see `scanseg.ops._support.branch`)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scanseg.ops._support import branch
+from scanseg.ops._support.branch import BranchStart, Code, run_branch
+from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
+from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
+
+
+def refuses(
+    start: BranchStart, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *kernels: Tensor
+) -> str | None:
+    """Return why the function cannot run a call, or `None`."""
+    reason = branch.refuses(start, weight1, bias1, weight2, bias2, *kernels)
+    if reason is not None:
+        return reason
+    largest = max([kernel.shape[-1] for kernel in kernels], default=1)
+    if largest not in FORWARD:
+        return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {largest}"
+    return None
+
+
+def feed_forward_triton(
+    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the branch, with the arguments of `feed_forward`."""
+    return run_branch(Code(_forward, _gradients), start, *parameters, eps=eps, dtype=dtype)
+
+
+def _forward(
+    pixels: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *kernels: Tensor,
+    eps: float,
+    save: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    first, of_first, last, of_last = as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
+    hidden = torch.addmm(of_first, as_rows(pixels), first.t())
+    mixed = F.gelu(hidden)
+    taps = mixed
+    if kernels:
+        taps = _merged_taps(kernels)
+        shape = (*pixels.shape[:3], hidden.shape[1])
+        mixed, _ = convolve(
+            mixed.view(shape), taps, None, before=None, silu=False, residual=True, save_pre=False
+        )
+        mixed = mixed.view(hidden.shape)
+    result = torch.addmm(of_last, mixed, last.t()).view(*pixels.shape[:3], -1)
+    return result, [pixels, first, hidden, taps, mixed, last, weight1, bias1, weight2, bias2, *kernels]
+
+
+def _gradients(
+    grad: Tensor,
+    pixels: Tensor,
+    first: Tensor,
+    hidden: Tensor,
+    taps: Tensor,
+    mixed: Tensor,
+    last: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *kernels: Tensor,
+    eps: float,
+) -> tuple[Tensor, ...]:
+    grad_rows = as_rows(grad.to(pixels.dtype))
+    grad_mixed = torch.mm(grad_rows, last)
+    of_kernels = []
+    if kernels:
+        shape = (*pixels.shape[:3], hidden.shape[1])
+        grad_hidden, of_taps = gradients(
+            grad_mixed.view(shape),
+            hidden.view(shape),
+            None,
+            taps,
+            before=None,
+            gelu=True,
+            has_bias=False,
+            residual=True,
+        )
+        grad_hidden = as_rows(grad_hidden)
+        of_kernels = _kernel_gradients(of_taps, kernels)
+    else:
+        grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
+    return (
+        torch.mm(grad_hidden, first).view(pixels.shape),
+        weight_gradient(grad_hidden, as_rows(pixels), weight1),
+        bias_gradient(grad_hidden, bias1),
+        weight_gradient(grad_rows, mixed, weight2),
+        bias_gradient(grad_rows, bias2),
+        *of_kernels,
+    )
+
+
+def _merged_taps(kernels: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all kernels as taps (size * size, channel)."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    taps = kernels[0].new_zeros((largest, largest, kernels[0].shape[0]))
+    for kernel in kernels:
+        _centre(taps, kernel.shape[-1]).add_(kernel[:, 0].permute(1, 2, 0))
+    return taps.flatten(0, 1)
+
+
+def _kernel_gradients(of_taps: Tensor, kernels: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient of each kernel from that of the merged taps."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    square = of_taps.view(largest, largest, -1)
+    return [
+        _centre(square, kernel.shape[-1]).permute(2, 0, 1)[:, None].to(kernel.dtype).contiguous()
+        for kernel in kernels
+    ]
+
+
+def _centre(square: Tensor, size: int) -> Tensor:
+    """Return the middle of a square of taps (row, column, channel)."""
+    margin = (square.shape[0] - size) // 2
+    return square[margin : margin + size, margin : margin + size]

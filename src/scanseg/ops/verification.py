@@ -1,0 +1,206 @@
+"""Comparison of the Triton kernels with float64 on this machine.
+
+Kernels are compiled for each GPU by the installed Triton. Some versions of Triton have compiled public kernels to wrong
+code for some GPUs, without an error (flash-linear-attention#640, mlstm_kernels#16).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support.branch import BranchStart
+from scanseg.ops._support.triton import MISSING
+from scanseg.ops.channel_norm import residual_channel_norm
+from scanseg.ops.depthwise import depthwise_conv
+from scanseg.ops.feed_forward import feed_forward
+from scanseg.ops.instance_norm import instance_norm
+from scanseg.ops.mlstm import mlstm
+from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops.segmentation_sums import segmentation_sums
+from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.ss2d_branch import ss2d_branch
+from scanseg.ops.upsample_join import upsample_join
+
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""Largest relative error of results and gradients. Wrong code exceeds it by far, and rounding does not reach it."""
+
+Inputs = Mapping[str, Any]
+
+
+class KernelCheck(NamedTuple):
+    """Comparison of one operator.
+
+    Attributes:
+        operator: Name of the operator.
+        dtype: Name of the dtype.
+        error: Largest relative error ||y - y64|| / ||y64|| of the result and the gradients.
+        bound: Largest error that passes.
+    """
+
+    operator: str
+    dtype: str
+    error: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the bound. NaN is not."""
+        return self.error <= self.bound
+
+
+class _Case(NamedTuple):
+    """Shapes of an operator's inputs, and its call."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    call: Callable[[Inputs, str | None], Tensor]
+
+
+def verify_kernels(device: torch.device) -> list[KernelCheck]:
+    """Compare every operator with Triton kernels with float64, forward and gradients.
+
+    Args:
+        device: A GPU with CUDA.
+
+    Returns:
+        One comparison for each operator and dtype. Without Triton, none.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import verify_kernels
+        >>> gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        >>> all(check.passed for gpu in gpus for check in verify_kernels(gpu))
+        True
+    """
+    if MISSING is not None:
+        return []
+    return [_check(name, case, dtype, device) for name, case in _cases(device).items() for dtype in BOUNDS]
+
+
+def _check(name: str, case: _Case, dtype: torch.dtype, device: torch.device) -> KernelCheck:
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        key: (0.3 * torch.randn(shape, generator=generator)).to(device, dtype)
+        for key, shape in case.shapes.items()
+    }
+    wide = {key: tensor.double() for key, tensor in inputs.items()}
+    expected = _results(case, wide, None)  # kernels refuse float64
+    found = _results(case, inputs, "triton")
+    # A gradient that vanishes by an invariance is measured against a hundredth of the largest one.
+    largest = max(tensor.norm().item() for tensor in expected)
+    errors = [
+        (tensor.double() - wanted).norm().item() / max(wanted.norm().item(), 1e-2 * largest)
+        for tensor, wanted in zip(found, expected, strict=True)
+    ]
+    error = float("nan") if any(error != error for error in errors) else max(errors)
+    return KernelCheck(name, str(dtype).removeprefix("torch."), error, BOUNDS[dtype])
+
+
+def _results(case: _Case, inputs: Inputs, backend: str | None) -> list[Tensor]:
+    """Return the result and the gradients of all inputs."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+    with torch.enable_grad():
+        result = case.call(leaves, backend)
+    weights = torch.linspace(-1, 1, result.numel(), device=result.device, dtype=torch.float64)
+    grads = torch.autograd.grad(result, list(leaves.values()), weights.view_as(result).to(result.dtype))
+    return [result.detach(), *grads]
+
+
+def _cases(device: torch.device) -> dict[str, _Case]:
+    """Return one call of each operator.
+
+    Sizes take the kernels of long sequences and large maps.
+    """
+    dim, space, channel = 32, (2, 32, 9, 7), {"weight": (32,), "bias": (32,)}
+    label_map = torch.arange(2 * 9 * 7, device=device).view(2, 9, 7) % 3
+    scan = {
+        "projected": (2, 4, 4, 9, 7),
+        "dt_weight": (4, dim, 2),
+        "dt_bias": (4, dim),
+        "A_log": (4, dim, 1),
+        "D_skip": (4, dim),
+    }
+    branch = {name: shape for name, shape in scan.items() if name != "projected"} | {
+        "in_weight": (dim, dim),
+        "conv_weight": (dim, 1, 3, 3),
+        "x_weight": (4, 4, dim),
+        "norm_weight": (dim,),
+        "norm_bias": (dim,),
+        "out_weight": (dim, dim),
+    }
+    start = {"x": space, "added": space, "start_weight": (dim,), "start_bias": (dim,)}
+    mixing = {
+        "weight1": (48, dim),
+        "bias1": (48,),
+        "weight2": (dim, 48),
+        "bias2": (dim,),
+        "kernel": (48, 1, 3, 3),
+    }
+    heads = dict.fromkeys("qkv", (1, 2, 300, 32))
+    return {
+        "instance_norm": _Case(
+            {"x": (2, 32, 40, 40), **channel, "residual": (2, 32, 40, 40)},
+            lambda i, backend: instance_norm(**i, negative_slope=0.1, backend=backend),
+        ),
+        "channel_norm": _Case(
+            {"x": space, "added": space, **channel},
+            lambda i, backend: residual_channel_norm(**i, backend=backend)[1],
+        ),
+        "depthwise_conv": _Case(
+            {"x": space, "weight": (32, 1, 3, 3)},
+            lambda i, backend: depthwise_conv(**i, activation="silu", backend=backend),
+        ),
+        "normed_depthwise_conv": _Case(
+            {"x": space, "weight": (32, 1, 3, 3), "bias": (32,), "norm_weight": (32,), "norm_bias": (32,)},
+            lambda i, backend: normed_depthwise_conv(
+                **i,
+                running_mean=torch.zeros_like(i["bias"], requires_grad=False),
+                running_var=torch.ones_like(i["bias"], requires_grad=False),
+                momentum=0.1,
+                backend=backend,
+            ),
+        ),
+        "upsample_join": _Case(
+            {"x": (2, 16, 5, 4), "skip": (2, 8, 10, 8)},
+            lambda i, backend: upsample_join(
+                *(tensor.contiguous(memory_format=torch.channels_last) for tensor in (i["x"], i["skip"])),
+                factors=(2, 2),
+                backend=backend,
+            ),
+        ),
+        "segmentation_sums": _Case(
+            {"logits": (2, 3, 9, 7)},
+            lambda i, backend: segmentation_sums(
+                i["logits"], label_map, groups=((0,), (1,), (2,)), regions=False, backend=backend
+            ).cross_entropy.view(1),
+        ),
+        "ss2d_scan": _Case({"x": space, **scan}, lambda i, backend: ss2d_scan(**i, backend=backend)),
+        "mlstm": _Case(
+            {**heads, "igate": (1, 2, 300), "fgate": (1, 2, 300)},
+            lambda i, backend: mlstm(**i, backend=backend),
+        ),
+        "ss2d_branch": _Case(
+            {**start, **branch}, lambda i, backend: _branch(ss2d_branch, i, backend=backend)
+        ),
+        "feed_forward": _Case(
+            {**start, **mixing}, lambda i, backend: _branch(_feed_forward, i, backend=backend)
+        ),
+    }
+
+
+def _branch(operator: Callable[..., tuple[Tensor, Tensor]], inputs: Inputs, *, backend: str | None) -> Tensor:
+    """Return both results of a branch side by side."""
+    first = BranchStart(inputs["x"], inputs["added"], None, inputs["start_weight"], inputs["start_bias"])
+    rest = {
+        name: tensor
+        for name, tensor in inputs.items()
+        if name not in ("x", "added", "start_weight", "start_bias")
+    }
+    return torch.cat(operator(first, **rest, backend=backend), dim=1)
+
+
+def _feed_forward(
+    start: BranchStart, *, kernel: Tensor, backend: str | None, **parameters: Any
+) -> tuple[Tensor, Tensor]:
+    return feed_forward(start, **parameters, kernels=(kernel,), backend=backend)

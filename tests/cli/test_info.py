@@ -1,0 +1,41 @@
+"""Texts of `scanseg info` that depend on the machine."""
+
+import importlib
+import json
+
+import pytest
+
+from scanseg.cli.info import _describe_cudnn
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "text"),
+    [
+        (None, None, ""),
+        (91900, "13.0", ", cuDNN 9.19.0"),
+        (91500, "13.0", ", cuDNN 9.15.0"),
+        (
+            91002,
+            "12.8",
+            ", cuDNN 9.10.2 (3D convolutions in 16 bits may be up to four times slower than with 9.15. "
+            'Upgrade it: pip install "nvidia-cudnn-cu12>=9.15")',
+        ),
+    ],
+)
+def test_a_slow_cudnn_is_reported_with_the_line_that_replaces_it(version, cuda, text):
+    assert _describe_cudnn(version, cuda=cuda) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"), [(1e-6, 0, "correct (error 1e-06)"), (0.5, 1, "wrong (error 0.5")]
+)
+def test_verify_reports_each_operator(command, monkeypatch, error, code, text):
+    row = {"device": "cuda:0", "operator": "mlstm", "dtype": "float32", "error": error, "bound": 1e-3}
+    # The name `scanseg.cli.info` is the command.
+    module = importlib.import_module("scanseg.cli.info")
+    monkeypatch.setattr(module, "check_kernels", lambda: [row | {"passed": error < 1e-3}])
+    shown = command("info", "--verify")
+    assert shown.code == code
+    assert text in " ".join(shown.stdout.split())
+    assert json.loads(command("info", "--verify", "--json").stdout)["kernels"][0]["operator"] == "mlstm"
+    assert "kernels" not in json.loads(command("info", "--json").stdout)
