@@ -124,11 +124,11 @@ def test_the_model_predicts_by_itself_through_both_stages(model, study, dataset,
     class First:
         label_map = truth
 
-    def predict(image, **options):
-        shown.append(image.shape)
+    def predict(prepared, **options):
+        shown.append(prepared.image.shape)
         return First
 
-    monkeypatch.setattr(predictor.first_stage, "predict", predict)
+    monkeypatch.setattr(predictor.first_stage, "predict_prepared", predict)
     found = predictor.predict(path).label_map
     assert shown == [truth.shape]
     for value in (1, 2):

@@ -81,12 +81,17 @@ class Predictor:
         self.postprocessing = postprocessing
         self.first_stage = first_stage
         self.members = tuple(members)
-        unknown = orientation_warning(plan)
-        self.warnings: tuple[str, ...] = (*warnings, *(() if unknown is None else (unknown,)))
+        self._warnings = tuple(warnings)
         self._plan_predictor = PlanPredictor(
             plan, network, device=device, precision=precision, cuda_graph=cuda_graph
         )
         self.network = self._plan_predictor.network
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the model, which each prediction repeats."""
+        unknown = orientation_warning(self.plan)
+        return (*self._warnings, *(() if unknown is None else (unknown,)))
 
     @property
     def precision(self) -> str:
@@ -186,7 +191,7 @@ class Predictor:
         """
         prepared = self._preprocess(source, spacing=spacing)
         found = find_warnings(prepared.image, source, self.plan)
-        return replace(prepared, warnings=(*self.warnings, *found))
+        return replace(prepared, warnings=(*found, *self.warnings))
 
     def _preprocess(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image without warnings."""
