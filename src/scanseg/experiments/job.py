@@ -38,7 +38,7 @@ class TrainingJob:
     fold: FoldChoice | None = 0
     """Number of the fold, or `all` for all cases. `None`: the fold of the resumed training."""
     initial_weights: Path | None = None
-    """Model folder of the initial weights. `None`: random weights."""
+    """Model folder of the initial weights, or file of encoder weights. `None`: random weights."""
     may_change_length: bool = False
     """The resumed training takes over epochs and time limit of the plan."""
     keep_predictions: bool = False

@@ -49,7 +49,7 @@ _LIMITS: dict[str, _Limits] = {
     "small": _Limits(
         features=8,
         max_features=128,
-        patch_voxels={2: 160 * 160, 3: 40 * 40 * 40},
+        patch_voxels={2: 128 * 128, 3: 32 * 32 * 32},
         median_patches=2.0,
         batch_size={2: 4, 3: 2},
         slice_size=128,

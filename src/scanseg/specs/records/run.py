@@ -30,7 +30,7 @@ class TrainingSetup(Document):
     fold: NonNegativeInt | Literal["all"] | None
     """Number of the fold, or `all`. `None`: a cross-validation of all folds."""
     initial_weights: str | None
-    """Model folder of the initial weights. `None`: random weights."""
+    """Model folder of the initial weights, or file of encoder weights. `None`: random weights."""
     first_stage: dict[str, FileStamp] | None = None
     """Weights of the first stage of a cascade, by their path in its folder. `None`: no cascade, or not known."""
 
@@ -97,7 +97,7 @@ class RunRecord(RenamedFields):
     num_parameters: int
     """Parameters of the network."""
     initial_weights: str | None = None
-    """Model folder of the initial weights. `None`: random weights."""
+    """Model folder of the initial weights, or file of encoder weights. `None`: random weights."""
     renewed_parameters: tuple[str, ...] = ()
     """Names of parameters with random initial weights, because the labels differ."""
     case_storage: Literal["device", "host", "disk"] | None = None
