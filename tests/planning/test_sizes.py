@@ -91,8 +91,8 @@ def test_a_small_patch_covers_half_of_the_median_case():
     covered = [p * s / e for p, s, e in zip(patch, spacing, extent, strict=True)]
     assert min(covered) > 0.45
     anisotropic = plan_of("anisotropic", recipe="xlstm-unet", size="small")
-    assert 5.5 <= anisotropic.preprocessing.spacing[0] < 7
-    assert 2 < anisotropic.preprocessing.spacing[1] < 4
+    assert 5.5 <= anisotropic.preprocessing.spacing[0] < 8
+    assert 2 < anisotropic.preprocessing.spacing[1] < 5
     pictures = plan_of("pictures", recipe="xlstm-unet", size="small").preprocessing
     assert pictures.spacing[0] is None
     assert 1.5 < pictures.spacing[1] == pictures.spacing[2] < 3.5

@@ -20,7 +20,9 @@ _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>
 
 
 def info(
-    *, verify: bool = False, as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False
+    *,
+    verify: Annotated[bool, COMMON] = False,
+    as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False,
 ) -> int | None:
     """Show versions, devices, backends, networks, recipes and extras.
 
