@@ -179,6 +179,8 @@ def test_scores(page, words, here, command):
     make_dataset("dsb2018" if instances else "acdc" if "voxels" in words else "abdomen-mr")
     part = "Ts" if (here / "DATASET" / "labelsTs").is_dir() else "Tr"
     shutil.copytree(here / "DATASET" / f"labels{part}", here / "predictions")
+    if "DATASET/labelsTs" in words and part == "Tr":
+        shutil.copytree(here / "DATASET" / "labelsTr", here / "DATASET" / "labelsTs")
     (here / "REFERENCES").mkdir()
     for path in (here / "predictions").iterdir():
         shutil.copy(path, here / "REFERENCES")
