@@ -39,7 +39,7 @@ def test_pace_of_a_resumed_task_starts_at_its_first_update() -> None:
     assert Pace(90, 0.0).describe(ProgressUpdate("training", 95, 100), now=10.0) == "2.0 s each, 0:00:10 left"
 
 
-def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
+def test_lines_come_every_eight_seconds_and_at_the_end() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = ProgressLines(stream, clock)
     for done in range(31):
@@ -47,8 +47,9 @@ def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
         clock.now += 1
     assert stream.getvalue().splitlines() == [
         "training 3/30  1.0/s, 0:00:27 left  epoch 3",
-        "training 13/30  1.0/s, 0:00:17 left  epoch 13",
-        "training 23/30  1.0/s, 0:00:07 left  epoch 23",
+        "training 11/30  1.0/s, 0:00:19 left  epoch 11",
+        "training 19/30  1.0/s, 0:00:11 left  epoch 19",
+        "training 27/30  1.0/s, 0:00:03 left  epoch 27",
         "training 30/30  1.0/s  epoch 30",
     ]
 
@@ -122,8 +123,9 @@ def test_a_reminder_comes_if_work_takes_long() -> None:
         clock.now += 1
         progress.remind()
     assert stream.getvalue().splitlines() == [
-        "still working, 0:00:10 after training 3/30",
-        "still working, 0:00:20 after training 3/30",
+        "still working, 0:00:08 after training 3/30",
+        "still working, 0:00:16 after training 3/30",
+        "still working, 0:00:24 after training 3/30",
     ]
 
 

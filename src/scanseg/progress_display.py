@@ -27,7 +27,8 @@ class Lines(Protocol):
         """Make the written lines visible."""
 
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 8.0
+"""With a step of work in between, lines come at least every ten seconds."""
 SILENT_SECONDS = 2.0
 """Shorter tasks print no lines if stderr is not a terminal."""
 
@@ -135,7 +136,7 @@ class Pace:
 class ProgressLines:
     """Progress callback that prints lines.
 
-    A task has a line every ten seconds and at its end.
+    A task has a line every eight seconds and at its end.
 
     Args:
         stream: Output of the lines.
@@ -167,7 +168,7 @@ class ProgressLines:
             self._print("  ".join(part for part in (*parts, update.detail) if part))
 
     def remind(self) -> None:
-        """Print a reminder after ten seconds without a line."""
+        """Print a reminder after eight seconds without a line."""
         with self._lock:
             if self._last_update is None:
                 return
