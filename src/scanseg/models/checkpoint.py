@@ -120,6 +120,15 @@ def read_checkpoint(state: Path) -> Checkpoint | None:
     return _read_whole(found[-1]) if found else None
 
 
+def has_checkpoint(state: Path) -> bool:
+    """Return whether a checkpoint exists, without reading it.
+
+    Args:
+        state: Folder of the checkpoints.
+    """
+    return any(state.glob(f"{_PREFIX}*"))
+
+
 def _replace_checkpoint(final: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint to a temporary folder and rename it."""
     temporary = final.with_name(f".writing-{final.name}")

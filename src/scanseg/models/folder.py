@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError, UsageError
 from scanseg.files import LOCK_FILE, is_unused, make_folder, remove_unfinished, write_text, written_whole
 from scanseg.messages import listed
-from scanseg.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from scanseg.models.checkpoint import Checkpoint, has_checkpoint, read_checkpoint, write_checkpoint
 from scanseg.models.metrics_log import MetricsLog
 from scanseg.models.network import load_weights, network_of
 from scanseg.models.tensors import read_tensors, write_tensors
@@ -395,7 +395,7 @@ class ModelFolder:
 
     def has_checkpoint(self) -> bool:
         """Return whether a checkpoint exists."""
-        return self.read_checkpoint() is not None
+        return has_checkpoint(self.path / _STATE)
 
     def load_network(
         self, *, device: torch.device, weights: Weights | Literal["checkpoint"] = "exported"
