@@ -225,7 +225,7 @@ def _check_entry(where: str, entry: object, *, images: str) -> None:
 
 
 def _is_path(value: object) -> bool:
-    """Return whether a value is a path whose parts can be file names."""
+    """Return whether a value is a path of valid file names."""
     return isinstance(value, str) and value != "" and max(map(len, value.split("/"))) <= _MOST_NAME_CHARACTERS
 
 

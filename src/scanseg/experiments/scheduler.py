@@ -325,7 +325,7 @@ class _ProgressSender:
     detail: str = ""
 
     def report(self, update: ProgressUpdate) -> None:
-        """Send the warnings. Keep the detail, and send it if a message is due."""
+        """Send the warnings, and the detail if a message is due."""
         if update.warnings:
             _send(self.connection, _Warnings(update.warnings))
         if not update.detail:

@@ -39,7 +39,7 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """Orientation tag of a picture: the way from the stored pixels to the displayed picture."""
+    """Orientation tag of a picture: from stored pixels to the displayed picture."""
 
     orientation: int
     """Value of the tag from 2 to 8."""

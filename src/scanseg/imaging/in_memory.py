@@ -1,4 +1,4 @@
-"""Images in memory: contents of files, and images of pillow, SimpleITK and nibabel.
+"""Images in memory: contents of files, images of other libraries.
 
 Each becomes the image that its file would give. Contents of files pass through a temporary file, because the readers
 check files.
@@ -129,7 +129,7 @@ def _ending_of(content: bytes) -> str:
 
 
 def _nifti_bytes(image: Any) -> bytes:
-    """Return an image of nibabel as the content of a NIfTI-1 file, without a change of its values."""
+    """Return a nibabel image as a NIfTI-1 file with unchanged values."""
     from nibabel.nifti1 import Nifti1Header, Nifti1Image
     from nibabel.spatialimages import HeaderDataError
 
@@ -147,7 +147,7 @@ def _nifti_bytes(image: Any) -> bytes:
 
 
 def _picture_bytes(picture: "PIL.Image.Image | Any") -> bytes:
-    """Return a picture of pillow as the content of a file without loss, with its orientation tag."""
+    """Return a pillow picture as a lossless file with its orientation tag."""
     file = io.BytesIO()
     try:
         kind = "TIFF" if picture.mode in _TIFF_MODES else "PNG"

@@ -221,7 +221,7 @@ def _segment(
 
 
 def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegError, *, begin: float) -> None:
-    """Write the files of a case and add its entry to the record."""
+    """Write the files of a case and its entry in the record."""
     warnings, fault = list[str](), None
     try:
         if isinstance(outcome, ScansegError):

@@ -22,7 +22,7 @@ _ADVICE = {
 
 
 def refuse_foreign(source: object) -> None:
-    """Refuse an object that is no file, files, content of a file, image or NumPy array.
+    """Refuse an object that is no source of an image.
 
     Args:
         source: Argument of a prediction.

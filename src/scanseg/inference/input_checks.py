@@ -55,7 +55,7 @@ def spacing_warning(image: Image, plan: Plan) -> str | None:
 
 
 def unknown_orientation_warning(image: Image, paths: Sequence[Path], plan: Plan) -> str | None:
-    """Return a warning if a volume has no orientation but the plan does.
+    """Return a warning about a volume without the plan's orientation.
 
     Args:
         image: Image to segment.

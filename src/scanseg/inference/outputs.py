@@ -75,7 +75,7 @@ class CaseOutputs:
 
     @property
     def names(self) -> dict[str, str | None]:
-        """Names of the files in the output folder, by their fields in the record."""
+        """Names of the output files by their fields in the record."""
         paths = {
             "label_map": self.label_map,
             "probabilities": self.probabilities,

@@ -98,7 +98,7 @@ def new_record(predictor: Segmenter, *, mirror: bool, warnings: Sequence[str]) -
 def read_earlier_record(
     output: Path, outputs: Sequence[CaseOutputs], record: PredictionRecord
 ) -> PredictionRecord | None:
-    """Read the record of an earlier prediction with the same model and options.
+    """Read the record of an earlier prediction to continue.
 
     Args:
         output: Folder of the results.
@@ -278,7 +278,7 @@ def make_entry(
 
 
 def _file_names(case: PredictedCase) -> dict[str, str | None]:
-    """Return the output files of an entry by the name of their field."""
+    """Return the output files of an entry by their fields."""
     return {
         "label_map": case.label_map,
         "probabilities": case.probabilities,

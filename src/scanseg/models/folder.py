@@ -308,7 +308,7 @@ class ModelFolder:
     def has_current_test(
         self, store: Store, cases: Sequence[str], *, weights: TrainedWeights, instances: bool
     ) -> bool:
-        """Return whether the test scores are complete and belong to weights and cases.
+        """Return whether the test scores are complete and current.
 
         Args:
             store: Store of the test cases.

@@ -104,7 +104,7 @@ def nearest_size(
 def padded_size(
     size: Sequence[int], *, total_stride: Sequence[int], min_deepest_voxels: int = 1
 ) -> tuple[int, ...]:
-    """Return the smallest valid size of a network's images that holds an image.
+    """Return the smallest valid size that holds an image.
 
     Args:
         size: Voxels per axis.

@@ -140,7 +140,9 @@ def limit_network(network: NetworkSpec, *, size: PlanSize) -> NetworkSpec:
         network: Network of the recipe.
         size: Size of the plan.
     """
-    fields = {} if size == "full" else _LIMITS[size].fields.get(network.kind, {})
+    if size == "full":
+        return network
+    fields = _LIMITS[size].fields.get(network.kind, {})
     return type(network).model_validate({**network.model_dump(), **fields})
 
 

@@ -77,7 +77,7 @@ def _standardize(values: np.ndarray) -> np.ndarray:
 
 
 def _is_constant(values: np.ndarray, deviation: np.floating) -> bool:
-    """Return whether a small deviation is small beside the values, or beyond float32."""
+    """Return whether a deviation is negligible or beyond float32."""
     largest = float(np.abs(values).max())
     return bool(deviation <= SMALLEST_DEVIATION * min(1.0, largest)) or not np.float32(deviation)
 

@@ -41,7 +41,7 @@ SpacingMM = Annotated[float, Field(ge=1e-7, le=1e5)]
 
 
 def _check_case_name(name: str) -> str:
-    """Check that a name can be that of a file in a folder."""
+    """Check that a name is valid for a file."""
     if name in (".", "..") or "/" in name or "\\" in name:
         raise ValueError("expected the name of a case without / and \\")
     return name

@@ -14,7 +14,7 @@ _SHOWN = 6
 
 
 def load_initial_weights(network: nn.Module, plan: Plan, source: Path) -> tuple[str, ...]:
-    """Load the weights of a trained model, or of an encoder, into a network.
+    """Load the weights of a model or an encoder into a network.
 
     If the labels differ, the head keeps its random weights. The head is every parameter whose shape depends on the
     number of outputs.

@@ -72,7 +72,7 @@ def _solve_chunks(decay: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solve_by_matrix(decay: Tensor, values: Tensor) -> Tensor:
-    """Solve sequences by the matrix of the decays between all pairs of tokens."""
+    """Solve sequences by the decays between all pairs of tokens."""
     total = decay.clamp(min=torch.finfo(decay.dtype).tiny).log().cumsum(-1)
     weights = (total[..., :, None] - total[..., None, :]).tril().exp().tril()
     return (weights * values[..., None, :]).sum(-1)

@@ -43,7 +43,7 @@ def _directions(by_rows: Tensor, by_columns: Tensor) -> Tensor:
 
 
 def _merged(y: Tensor, *, like: Tensor) -> Tensor:
-    """Sum the sequences of the four directions as a map of the size of `like`."""
+    """Sum the sequences of the four directions as a map."""
     height, width = like.shape[2:]
     forward, backward = y.chunk(2, dim=1)
     rows, columns = (forward + backward.flip(-1)).unbind(1)
