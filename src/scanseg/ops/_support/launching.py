@@ -6,7 +6,6 @@ continues to the next kernel.
 """
 
 import contextvars
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from scanseg.cores import available_cores
 from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
@@ -116,7 +116,7 @@ def cores_for_compiling(*, num_sharing: int = 1) -> int:
         >>> 1 <= cores_for_compiling(num_sharing=2) <= cores_for_compiling()
         True
     """
-    return max(1, min((os.cpu_count() or 1) // num_sharing, MAX_THREADS))
+    return max(1, min(available_cores() // num_sharing, MAX_THREADS))
 
 
 class _Compilation:
