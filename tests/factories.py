@@ -15,7 +15,8 @@ from PIL import Image as Picture
 from torch import nn
 
 from scanseg.batches import Batch
-from scanseg.dataset import find_splits, open_dataset
+from scanseg.dataset import find_images, find_splits, open_dataset
+from scanseg.errors import refuse_faults
 from scanseg.imaging import Image, write_label_map
 from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import SlidingWindow, predict_slabs
@@ -497,3 +498,10 @@ def make_fingerprint(
         intensities=(intensities,) * num_channels,
         median_relative_size_after_crop=relative_size_after_crop,
     )
+
+
+def find_cases(folder, *, file_ending, num_channels):
+    """Return the cases of a folder of images. Faults of cases are an error."""
+    found = find_images(folder, file_ending=file_ending, num_channels=num_channels)
+    refuse_faults(folder, [fault for case in found.faulty for fault in case.named_faults])
+    return found.cases

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 import scanseg
 from scanseg.dataset.check import check_dataset
@@ -54,6 +55,9 @@ def test_masks_of_0_and_255_in_two_folders(tmp_path):
     kept = read_image(dataset.path / "imagesTs" / "new_0000.png")
     np.testing.assert_array_equal(kept.array, read_image(source / "images" / "new.jpg").array)
     assert not (dataset.path / "labelsTs").exists()
+    with Picture.open(dataset.path / "coloursTr" / "0.png") as colours:
+        assert set(colours.convert("RGB").get_flattened_data()) == {(0, 0, 0), (0x00, 0x72, 0xB2)}
+    assert dataset.warnings == ()
 
 
 def test_converted_data_name_no_public_data_set(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanseg.dataset import RawCase, find_cases, find_name_fault, open_dataset
+from scanseg.dataset import RawCase, find_images, find_name_fault, open_dataset
 from scanseg.dataset.case_names import MAX_NAME_BYTES, is_portable
 from scanseg.errors import InputError
 from scanseg.planning import make_plan, prepare_store
@@ -80,12 +80,10 @@ def test_a_valid_name_is_one_part_of_a_path(tmp_path_factory, name):
 def test_invalid_names_of_files_to_predict(tmp_path, name):
     (tmp_path / f"{name}_0000.nii.gz").touch()
     (tmp_path / "b_0000.nii.gz").touch()
-    with pytest.raises(InputError, match="case name"):
-        find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
-    faulty = []
-    cases = find_cases(tmp_path, file_ending=".nii.gz", num_channels=1, faulty=faulty)
-    assert [case.name for case in cases] == ["b"]
-    assert [case.name for case in faulty] == [name]
+    found = find_images(tmp_path, file_ending=".nii.gz", num_channels=1)
+    assert [case.name for case in found.cases] == ["b"]
+    assert [case.name for case in found.faulty] == [name]
+    assert "case name" in found.faulty[0].faults[0]
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "com1", "aux.x", "a:b", "a?", "end.", "end "])

@@ -6,8 +6,10 @@ import PIL.Image
 import pytest
 import SimpleITK
 
-from scanseg.dataset.raw import find_cases, find_cases_of_files, open_dataset
+from scanseg.dataset.naming import group_files
+from scanseg.dataset.raw import find_cases_of_files, open_dataset
 from scanseg.errors import InputError
+from tests.factories import find_cases
 
 
 def names(cases):
@@ -260,8 +262,9 @@ class TestFindCases:
         for number in range(2):
             PIL.Image.new("L", (4, 4)).save(tmp_path / f"frame_{number:04d}.png")
         known = {"frame_0000", "frame_0001"}
-        cases = find_cases(tmp_path, file_ending=".png", num_channels=1, known_cases=known)
-        assert set(names(cases)) == known
+        files = sorted(tmp_path.iterdir())
+        grouped = group_files(files, file_ending=".png", num_channels=1, known_cases=known)
+        assert grouped.cases.keys() == known
 
     def test_grey_pictures_as_channels(self, tmp_path):
         for number in range(3):

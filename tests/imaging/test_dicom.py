@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from scanseg.dataset import find_cases, find_cases_of_files
+from scanseg.dataset import find_cases_of_files
 from scanseg.errors import InputError
 from scanseg.imaging import find_dicom, read_geometry, read_image
-from tests.factories import write_volume
+from tests.factories import find_cases, write_volume
 
 CONTENT = b"\0" * 128 + b"DICM" + b"\2\0"
 

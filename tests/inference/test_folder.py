@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from PIL import Image as Picture
 from torch import nn
 
+from scanseg.dataset import find_images
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
 from scanseg.imaging import Image, read_image, read_label_map, write_label_map
 from scanseg.inference import folder as folders
-from scanseg.inference import outputs
 from scanseg.runtime import RunContext
 from scanseg.specs import PredictionRecord
 from tests.factories import Threshold, write_labels
@@ -66,8 +67,6 @@ def test_one_file_of_another_ending(make_predictor, tmp_path):
 
 
 def test_pictures_as_jpeg_become_png(make_predictor, tmp_path):
-    from PIL import Image as Picture
-
     folder = tmp_path / "images"
     folder.mkdir()
     Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(folder / "frame.jpg")
@@ -153,7 +152,7 @@ def test_files_of_other_endings_get_a_warning(make_predictor, volumes, tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     write_labels(other / "c_0000.nii.gz", arrays["a"])
-    for name in ("x.nii", "y.NII", "notes.txt", "1.2.840.dcm", "README"):
+    for name in ("x.png", "y.TIF", "notes.txt", "1.2.840.dcm", "README"):
         (folder / name).touch()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "dataset.json", "prediction.json", "._a_0000.nii"):
         (folder / name).touch()
@@ -162,11 +161,67 @@ def test_files_of_other_endings_get_a_warning(make_predictor, volumes, tmp_path)
     record = make_predictor().predict_folder([folder, other], tmp_path / "out")
 
     assert record.warnings == (
-        f"{folder}: 5 files skipped that do not end in .nii.gz (1 in .dcm, 1 in README, 1 in .txt, 1 in .nii, "
-        "1 in .NII). Give a file by its name to use another known ending.",
+        f"{folder}: 5 files skipped (1 in .dcm, 1 in README, 1 in .txt, 1 in .png, 1 in .TIF). The model was trained "
+        "on volumes. Give an image of another kind by its name.",
     )
     assert PredictionRecord.read(tmp_path / "out" / "prediction.json").warnings == record.warnings
     assert [case.case for case in record.cases] == ["a", "b", "c"]
+
+
+def test_a_folder_of_mixed_formats(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    write_labels(folder / "c.nii", arrays["a"])
+    write_labels(folder / "d.NII.GZ", arrays["b"])
+    write_labels(folder / "e_0000.nrrd", arrays["a"])
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(arrays["b"]), str(folder / "f.mhd"))
+    record = make_predictor().predict_folder(folder, tmp_path / "out")
+    assert record.warnings == ()
+    written = {case.case: case.label_map for case in record.cases}
+    assert written == {
+        "a": "a.nii.gz",
+        "b": "b.nii.gz",
+        "c": "c.nii",
+        "d": "d.nii.gz",
+        "e": "e.nrrd",
+        "f": "f.mha",
+    }
+    for case, like in zip("cdef", "abab", strict=True):
+        np.testing.assert_array_equal(read_label_map(tmp_path / "out" / written[case]).array[0], arrays[like])
+
+
+def test_a_folder_of_jpeg_for_a_model_of_png(make_predictor, tmp_path):
+    """A converted data set holds PNG, also if its pictures were JPEG."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.bmp"):
+        Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(folder / name)
+    predictor = make_predictor(
+        num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".png"}
+    )
+    record = predictor.predict_folder(folder, tmp_path / "out")
+    assert record.warnings == ()
+    assert [case.label_map for case in record.cases] == ["a.png", "b.png", "c.png", "d.bmp"]
+
+
+def test_one_case_under_two_endings_is_faulty(make_predictor, volumes, tmp_path):
+    folder, arrays = volumes
+    write_labels(folder / "a.nrrd", arrays["a"])
+    with pytest.raises(
+        InputError, match=r"case a: a\.nrrd and a_0000\.nii\.gz have the same name\. Rename all but one"
+    ):
+        make_predictor().predict_folder(folder, tmp_path / "out")
+    assert names(tmp_path / "out") == ["b.nii.gz", "dataset.json", "prediction.json"]
+
+
+def test_a_folder_of_the_other_kind(make_predictor, tmp_path):
+    """Stacks as TIFF are segmented by a model of NIfTI volumes if the folder holds no volumes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    array = np.eye(6, dtype=np.uint8)[None].repeat(5, axis=0)
+    write_labels(folder / "stack.tif", array)
+    record = make_predictor().predict_folder(folder, tmp_path / "out")
+    assert [case.label_map for case in record.cases] == ["stack.tif"]
+    np.testing.assert_array_equal(read_label_map(tmp_path / "out" / "stack.tif").array[0], array)
 
 
 def test_a_spacing_far_from_the_training_gets_a_warning(make_predictor, volumes, tmp_path):
@@ -193,8 +248,8 @@ def test_a_spacing_far_from_the_training_gets_a_warning(make_predictor, volumes,
 def test_the_spacing_of_a_tiff_is_no_other_file(tmp_path):
     for name in ("a_0000.tif", "a.json", "b.json"):
         (tmp_path / name).touch()
-    (warning,) = outputs.warn_of_other_endings([tmp_path], file_ending=".tif")
-    assert warning.startswith(f"{tmp_path}: 1 file skipped that does not end in .tif (1 in .json)")
+    (warning,) = find_images(tmp_path, file_ending=".tif", num_channels=1).warnings
+    assert warning.startswith(f"{tmp_path}: 1 file skipped (1 in .json)")
 
 
 def test_raw_files_of_a_header_get_no_warning(make_predictor, tmp_path):
@@ -208,7 +263,7 @@ def test_raw_files_of_a_header_get_no_warning(make_predictor, tmp_path):
     assert predictor.predict_folder(folder, tmp_path / "out").warnings == ()
     (folder / "c.raw").touch()
     record = predictor.predict_folder(folder, tmp_path / "again")
-    assert "1 file skipped that does not end in .mhd (1 in .raw)" in record.warnings[0]
+    assert "1 file skipped (1 in .raw)" in record.warnings[0]
 
 
 def test_images_and_data_sets_are_never_replaced(make_predictor, volumes, tmp_path):
@@ -464,8 +519,6 @@ def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path)
 
 
 def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):
-    from PIL import Image as Picture
-
     Picture.fromarray(np.full((9, 8, 3), 200, np.uint8)).save(tmp_path / "frame.png")
     predictor = make_predictor(
         num_axes=2, patch_size=(8, 8), dataset={"channel_names": ("R", "G", "B"), "file_ending": ".png"}
@@ -476,8 +529,6 @@ def test_uncertainty_maps_of_pictures(make_predictor, tmp_path):
 
 
 def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predictor, tmp_path):
-    from PIL import Image as Picture
-
     labels = np.eye(9, dtype=np.uint8)
     for folder, values in (("images", labels * 255), ("references", labels)):
         (tmp_path / folder).mkdir()

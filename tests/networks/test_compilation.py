@@ -1,12 +1,17 @@
 """Whole networks under `torch.compile(fullgraph=True)`: one graph, same numbers."""
 
+import warnings
+
 import pytest
 import torch
 
 from scanseg.networks import MSVMUNet, XLSTMUNet
 
 # Raised inside dynamo while it traces an autograd function, in torch 2.13.
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Training of the 2D xLSTM-UNet under torch.compile:RuntimeWarning"),
+]
 
 STRIDES_2D = ((1, 1), (2, 2), (2, 2), (2, 2))
 STRIDES_3D = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
@@ -86,6 +91,28 @@ def test_one_graph_with_the_same_outputs_and_gradients(network_and_images):
         difference = (gradient - expected_gradients[name]).norm()
         # Sums may have another order. Gradients that vanish by an invariance are only rounding errors.
         assert difference <= 1e-4 * expected_gradients[name].norm() + 1e-6 * largest, name
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "warns"),
+    [
+        ("xlstm-enc-2d", True, True),
+        ("xlstm-enc-2d", False, False),
+        ("xlstm-bot-3d", True, False),
+        ("msvm", True, False),
+    ],
+)
+def test_compiled_training_of_a_2d_xlstm_on_a_cpu_gets_one_warning(name, training, warns, generator):
+    torch.compiler.reset()
+    build, size = NETWORKS[name]
+    compiled = torch.compile(build().train(training), backend="eager", fullgraph=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            compiled(torch.randn(2, 1, *size, generator=generator))
+    messages = [str(each.message) for each in caught if "under torch.compile" in str(each.message)]
+    assert len(messages) == warns
+    assert not messages or messages[0].endswith("Train without torch.compile on a CPU.")
 
 
 @pytest.mark.parametrize("name", ["msvm", "xlstm-enc-2d"])

@@ -7,7 +7,17 @@ import numpy as np
 
 from scanseg.converters.sources import Part, Sample, SourceCase
 from scanseg.errors import InputError
-from scanseg.imaging import Image, PictureHeader, write_image, write_instance_map, write_label_map
+from scanseg.imaging import (
+    DECODERS,
+    MEDICAL_DECODERS,
+    Image,
+    PictureHeader,
+    write_colours,
+    write_image,
+    write_instance_map,
+    write_label_map,
+)
+from scanseg.imaging import file_ending as known_ending
 
 _FOLDER_ENDS: dict[Part, str] = {"train": "Tr", "validation": "Tr", "test": "Ts"}
 """Ends of the names of the folders of each labelled part."""
@@ -19,7 +29,7 @@ def write_sample(
     """Write the image, label map and instance map of a case.
 
     Their folders end in `Ts` for test cases and in `Tr` for training cases. A colour picture is one file. Other images
-    are one file per channel.
+    are one file per channel. The label map of a picture looks black in viewers, so `coloursTr` holds it in colours too.
 
     Args:
         folder: Folder of the data set.
@@ -43,7 +53,10 @@ def write_sample(
     if sample.label_map is None:
         return
     name = f"{case.name}{file_ending}"
-    write_label_map(_make_folder(folder / f"labels{part}") / name, sample.label_map.array[0], like=image)
+    label_map = sample.label_map.array[0]
+    write_label_map(_make_folder(folder / f"labels{part}") / name, label_map, like=image)
+    if label_map.ndim == 2 and DECODERS[known_ending(Path(name))] not in MEDICAL_DECODERS:
+        write_colours(_make_folder(folder / f"colours{part}") / f"{case.name}.png", label_map, like=image)
     if sample.instances is not None:
         instances = sample.instances.array[0]
         write_instance_map(_make_folder(folder / f"instances{part}") / name, instances, like=image)

@@ -7,16 +7,16 @@ from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_pairs import FolderCase
+from scanseg.dataset.image_folder import ImageFolder, find_images
 from scanseg.dataset.inspection import check_values, count_values
 from scanseg.dataset.intensities import measure_ranges
-from scanseg.dataset.naming import FaultyCase, count_other_endings
+from scanseg.dataset.naming import FaultyCase
 from scanseg.dataset.raw import (
     IMAGES_FOLDER,
     TEST_IMAGES_FOLDER,
     TEST_LABELS_FOLDER,
     RawCase,
     RawDataset,
-    find_cases,
     find_cases_of_files,
     find_test_cases,
     open_dataset,
@@ -35,17 +35,17 @@ __all__ = [
     "FaultyCase",
     "FolderCase",
     "FolderCases",
+    "ImageFolder",
     "RawCase",
     "RawDataset",
     "check_dataset",
     "check_values",
     "compute_dataset_digest",
     "compute_fingerprint",
-    "count_other_endings",
     "count_values",
-    "find_cases",
     "find_cases_of_files",
     "find_folder_cases",
+    "find_images",
     "find_name_fault",
     "find_splits",
     "find_test_cases",

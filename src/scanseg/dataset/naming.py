@@ -1,7 +1,7 @@
 """Grouping of files into cases by nnU-Net's names `CASE_0000.ext`."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def list_files(folder: Path, *, file_ending: str) -> list[Path]:
                 f"{folder}: expected files that end in {file_ending}, got DICOM files such as "
                 f"{dicom[0].relative_to(folder)}. {DICOM_ADVICE}"
             )
-        endings = sorted({_ending_of(path) for path in visible})
+        endings = sorted({ending_of(path.name) for path in visible})
         found = f"files that end in {listed(endings)}" if endings else _describe_folders(folder)
         raise InputError(f"{folder}: expected files that end in {file_ending}, got {found}.")
     return files
@@ -97,55 +97,49 @@ def _describe_folders(folder: Path) -> str:
     return f"only folders: {listed(inside)}" if inside else "no files"
 
 
-def count_other_endings(folder: Path, *, file_ending: str) -> dict[str, int]:
-    """Count the visible files of a folder with other endings.
+def find_unused_files(folder: Path, images: Collection[Path]) -> list[Path]:
+    """Find the visible files of a folder that belong to no image, sorted by name.
+
+    `dataset.json` and files of operating systems are left out, and so are the voxels of images in two files, and the
+    spacings of TIFF files.
 
     Args:
         folder: Folder to search.
-        file_ending: Ending of the images, with its dot.
-
-    Returns:
-        Number of files by ending.
+        images: Images of the folder that are used.
     """
-    return dict(Counter(map(_ending_of, find_other_files(folder, file_ending=file_ending))))
-
-
-def find_other_files(folder: Path, *, file_ending: str) -> list[Path]:
-    """Find the visible files with other endings, sorted by name.
-
-    `dataset.json` and files of operating systems are left out, and so are the voxels of images whose headers have the
-    ending, and the spacings of TIFF files.
-
-    Args:
-        folder: Folder to search.
-        file_ending: Ending of the images, with its dot.
-    """
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in paths if path.name.endswith(file_ending)]
-    beside: set[str] = set()
-    if file_ending.lower() in DETACHED_ENDINGS:
-        stems = {path.name[: -len(file_ending)] for path in images}
-        beside = {path.name for path in paths if path.name.partition(".")[0] in stems}
-        beside |= {file.name for path in images for file in files_of(path)}
-    elif DECODERS.get(file_ending.lower()) == "tiff":
-        kinds = (False, True)
-        beside = {companion_path(path, is_label_map=kind).name for path in images for kind in kinds}
+    used = {path.name for path in images}
+    beside = {name for path in images for name in _names_beside(path)}
+    stems = {path.name.partition(".")[0] for path in images if path.name.lower().endswith(DETACHED_ENDINGS)}
     return [
         path
-        for path in paths
-        if not path.name.endswith(file_ending)
-        and path.name.lower() not in _SIDE_FILES
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.name not in used
         and path.name not in beside
+        and path.name.partition(".")[0] not in stems
+        and path.name.lower() not in _SIDE_FILES
     ]
 
 
-def _ending_of(path: Path) -> str:
+def _names_beside(image: Path) -> list[str]:
+    """Return the names of files that may lie beside an image and belong to it."""
+    if image.name.lower().endswith(DETACHED_ENDINGS):
+        return [file.name for file in files_of(image)]
+    if DECODERS.get(ending_of(image.name).lower()) == "tiff":
+        return [companion_path(image, is_label_map=kind).name for kind in (False, True)]
+    return []
+
+
+def ending_of(name: str) -> str:
     """Return the ending of a file name.
 
     It is a known ending, else the part from the last dot, else the whole name.
+
+    Args:
+        name: Name of a file.
     """
-    name = path.name
-    known = next((ending for ending in DECODERS if name.lower().endswith(ending)), path.suffix)
+    known = next((ending for ending in DECODERS if name.lower().endswith(ending)), Path(name).suffix)
     return name[len(name) - len(known) :] if known else name
 
 
@@ -346,7 +340,8 @@ def find_left_out(folder: Path, *, file_ending: str, only: Collection[Path] | No
         and path.is_file()
     ]
     folders = [path.name for path in paths if path.is_dir() and not path.name.startswith(".")]
-    others = [path.name for path in find_other_files(folder, file_ending=file_ending)]
+    images = [path for path in paths if path.is_file() and path.name.endswith(file_ending)]
+    others = [path.name for path in find_unused_files(folder, images)]
     used = None if only is None else {path.resolve() for path in only}
     unlisted = [
         path.name

@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,40 +156,6 @@ def _label_ending(spec: DatasetSpec) -> str:
     return LABEL_ENDING_OF_LOSSY if spec.file_ending.lower() in LOSSY_ENDINGS else spec.file_ending
 
 
-def find_cases(
-    folder: Path,
-    *,
-    file_ending: str,
-    num_channels: int,
-    known_cases: Collection[str] | None = None,
-    faulty: list[FaultyCase] | None = None,
-) -> tuple[RawCase, ...]:
-    """Find the cases to predict in a folder.
-
-    The folder holds `CASE_0000.ext`, `CASE_0001.ext` ... for each channel. If one file holds all channels (one channel,
-    a colour image, a NIfTI file of four axes), `CASE.ext` is a case too.
-
-    Args:
-        folder: Folder of images.
-        file_ending: Ending of the files, with its dot.
-        num_channels: Number of channels of each case.
-        known_cases: Case names of label maps, which distinguish surplus channels from frames. `None`: no label maps
-            exist.
-        faulty: List to which cases with missing or surplus channels, or with equal names, are added. `None`: they are
-            an error.
-
-    Returns:
-        The cases, sorted by name, without label maps.
-
-    Raises:
-        InputError: The folder or its files are missing, channels are missing or surplus, or files have the same name.
-            The message lists all faults.
-    """
-    _refuse_dataset(folder, file_ending)
-    files = list_files(folder, file_ending=file_ending)
-    return _group(folder, files, file_ending, num_channels, known_cases, faulty)
-
-
 def find_cases_of_files(
     files: Sequence[Path], *, num_channels: int, faulty: list[FaultyCase] | None = None
 ) -> tuple[RawCase, ...]:
@@ -199,13 +165,15 @@ def find_cases_of_files(
         files: Files of any known endings. If each channel has a file, one file of a case is enough. The others are
             found in its folder.
         num_channels: Number of channels of each case.
-        faulty: As for `find_cases`.
+        faulty: List to which cases with missing or surplus channels, or with equal names, are added. `None`: they are
+            an error.
 
     Returns:
         The cases, without label maps.
 
     Raises:
-        InputError: As `find_cases`.
+        InputError: A file or one of its channels is missing, or files have the same name. The message lists all
+            faults.
     """
     together: dict[tuple[Path, str], dict[Path, None]] = defaultdict(dict)
     for file in files:
@@ -221,7 +189,7 @@ def find_cases_of_files(
             list(group),
             ending,
             num_channels,
-            faulty=faulty,
+            faulty,
         )
     )
 
@@ -243,23 +211,30 @@ def _group(
     files: Sequence[Path],
     file_ending: str,
     num_channels: int,
-    known_cases: Collection[str] | None = None,
-    faulty: list[FaultyCase] | None = None,
+    faulty: list[FaultyCase] | None,
 ) -> tuple[RawCase, ...]:
     """Group files into cases.
 
     Raises:
         FaultsError: Files are faulty. The message lists all faults.
     """
-    grouped = group_files(files, file_ending=file_ending, num_channels=num_channels, known_cases=known_cases)
+    grouped = group_files(files, file_ending=file_ending, num_channels=num_channels)
     refuse_faults(where, grouped.all_faults if faulty is None else grouped.faults)
     if faulty is not None:
         faulty += grouped.faulty
     return tuple(RawCase(name, images, None) for name, images in grouped.cases.items())
 
 
-def _refuse_dataset(folder: Path, file_ending: str) -> None:
-    """Raise an error that names the image folders of a data set."""
+def refuse_dataset(folder: Path, file_ending: str) -> None:
+    """Raise an error if a folder is a data set, which names its image folders.
+
+    Args:
+        folder: Folder that should hold images.
+        file_ending: Ending of the images.
+
+    Raises:
+        InputError: The folder holds the folders of a data set, and no image of the ending.
+    """
     inside = [folder / name for name in (TEST_IMAGES_FOLDER, IMAGES_FOLDER) if (folder / name).is_dir()]
     if inside and not any(path.name.endswith(file_ending) for path in folder.iterdir()):
         raise InputError(

@@ -18,7 +18,6 @@ from scanseg.inference.outputs import (
     check_output,
     find_outputs,
     remove_replaced,
-    warn_of_other_endings,
     write_map,
 )
 from scanseg.inference.prediction import Prediction, PreparedImage
@@ -77,7 +76,7 @@ def predict_folder(
 
     Args:
         predictor: Predictor of the model.
-        source: Folder of images named as in training, or the file of one case, or a list of these.
+        source: Folder of images in any supported formats, the file of one case, or a list of these.
         output: Folder for the results. It is created if it is missing.
         mirror: Average over flips along the plan's `inference.mirror_axes`.
         probabilities: Write the probabilities too.
@@ -101,10 +100,11 @@ def predict_folder(
     several = predictor.num_members(mirror=mirror) > 1
     options = OutputOptions(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
     sources = [source] if isinstance(source, Path) else list(source)
-    faulty: list[FaultyCase] = []
-    outputs = find_outputs(sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty)
-    endings = warn_of_other_endings(sources, file_ending=predictor.plan.dataset.file_ending)
-    warnings = (*endings, *predictor.warnings)
+    faulty, skipped = list[FaultyCase](), list[str]()
+    outputs = find_outputs(
+        sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty, warnings=skipped
+    )
+    warnings = (*skipped, *predictor.warnings)
     record = new_record(predictor, mirror=mirror, warnings=warnings)
     sources_of = {each.case.name: _describe_images(each) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None

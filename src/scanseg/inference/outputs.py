@@ -12,9 +12,8 @@ from scanseg.dataset import (
     DESCRIPTION_FILE,
     FaultyCase,
     RawCase,
-    count_other_endings,
-    find_cases,
     find_cases_of_files,
+    find_images,
 )
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.imaging import (
@@ -26,7 +25,7 @@ from scanseg.imaging import (
     file_ending,
     write_image,
 )
-from scanseg.messages import counted, listed
+from scanseg.messages import listed
 from scanseg.specs import DatasetSpec
 
 RECORD_FILE = "prediction.json"
@@ -101,6 +100,7 @@ def find_outputs(
     dataset: DatasetSpec,
     options: OutputOptions,
     faulty: list[FaultyCase] | None = None,
+    warnings: list[str] | None = None,
 ) -> list[CaseOutputs]:
     """Find the cases of folders and files, and name their output files.
 
@@ -111,6 +111,7 @@ def find_outputs(
         options: Files to write in addition to label maps.
         faulty: List to which cases with missing or surplus channels are added if other cases are found. `None`: they
             are an error.
+        warnings: List to which a sentence about the skipped files of each folder is added.
 
     Raises:
         InputError: No usable cases are found, or two have the same name.
@@ -118,12 +119,12 @@ def find_outputs(
     unusable: list[FaultyCase] = []
     ending, num_channels = dataset.file_ending, dataset.num_channels
     folders = [source for source in sources if source.is_dir()]
+    images = [find_images(folder, file_ending=ending, num_channels=num_channels) for folder in folders]
+    unusable += [case for found in images for case in found.faulty]
+    if warnings is not None:
+        warnings += [warning for found in images for warning in found.warnings]
     cases = [
-        *(
-            case
-            for folder in folders
-            for case in find_cases(folder, file_ending=ending, num_channels=num_channels, faulty=unusable)
-        ),
+        *(case for found in images for case in found.cases),
         *find_cases_of_files(
             [source for source in sources if source not in folders],
             num_channels=num_channels,
@@ -143,27 +144,6 @@ def find_outputs(
             f"these cases into different folders."
         )
     return [_outputs_of(case, output, options) for case in cases]
-
-
-def warn_of_other_endings(sources: Sequence[Path], *, file_ending: str) -> tuple[str, ...]:
-    """Return a warning per folder that has files of other endings.
-
-    Args:
-        sources: Folders, and files, which are ignored here.
-        file_ending: Ending of the images, with its dot.
-    """
-    warnings = []
-    for folder in dict.fromkeys(source for source in sources if source.is_dir()):
-        others = count_other_endings(folder, file_ending=file_ending)
-        if others:
-            number = sum(others.values())
-            verb = "does" if number == 1 else "do"
-            endings = listed([f"{count} in {ending}" for ending, count in others.items()])
-            warnings.append(
-                f"{folder}: {counted(number, 'file')} skipped that {verb} not end in {file_ending} ({endings}). Give a "
-                "file by its name to use another known ending."
-            )
-    return tuple(warnings)
 
 
 def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutputs:

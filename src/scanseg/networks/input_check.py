@@ -1,7 +1,9 @@
 """Checks of images and patch sizes of networks."""
 
+import warnings
 from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor
 
 from scanseg.errors import InputError
@@ -132,3 +134,17 @@ def _deepest_voxels(size: Sequence[int], total_stride: Sequence[int]) -> int:
     for axis_size, stride in zip(size, total_stride, strict=True):
         voxels *= axis_size // stride
     return voxels
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def warn_of_compiled_training() -> None:
+    """Warn that compiled training of a 2D network on a CPU may abort.
+
+    The compiler calls this function while it traces, not at each step.
+    """
+    warnings.warn(
+        "Training of the 2D xLSTM-UNet under torch.compile on a CPU has aborted processes with PyTorch 2.13.0 and "
+        "2.14.1 (double free in Inductor's backward pass). Train without torch.compile on a CPU.",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from scanseg.layers import (
     convolve,
     zero_init_residuals,
 )
-from scanseg.networks.input_check import check_size
+from scanseg.networks.input_check import check_size, warn_of_compiled_training
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
 from scanseg.networks.stage_logits import stage_logits
@@ -167,6 +168,8 @@ class XLSTMUNet(ConvolutionalNetwork):
         """
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
+        if torch.compiler.is_compiling() and self.training and x.ndim == 4 and x.device.type == "cpu":
+            warn_of_compiled_training()
         return self.cropped(self.decoder(self.features(x), every_stage=every_stage), x)
 
     def features(
