@@ -24,16 +24,19 @@ from benchmarks.machine import describe_run
 from scanseg.batches.batches import make_batches, num_batches_at_once
 from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
+from scanseg.batches.shard import BatchShard
 from scanseg.models import network_of
 from scanseg.preprocessing.store import Store
 from scanseg.runtime import RunContext
 from scanseg.runtime.device import autocast_dtype, choose_device
+from scanseg.runtime.distributed import SINGLE_PROCESS, Distributed
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
 from scanseg.training.prefetch import BatchPrefetcher
 from scanseg.training.step import TrainingStep
 
-_WARM_UPS = 20
+WARM_UPS = 20
+"""Steps before the first timed one."""
 
 
 def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
@@ -45,10 +48,18 @@ def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
     return total / 1e6
 
 
-def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[[], object], int]:
+def make_step(
+    plan: Plan, store: Store, device: torch.device, *, distributed: Distributed = SINGLE_PROCESS
+) -> tuple[Callable[[], object], int]:
     """Make a function that runs the next training step.
 
     The training uses all cases of a store.
+
+    Args:
+        plan: Plan of the training.
+        store: Store of the plan.
+        device: GPU of this process.
+        distributed: Processes that share each batch.
 
     Returns:
         The function, and the number of batches that are made at once.
@@ -58,7 +69,9 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
     dtype = autocast_dtype(device, plan.training.precision)
-    step = TrainingStep(plan, network.to(device), context=RunContext(device=device), autocast_dtype=dtype)
+    context = RunContext(device=device, distributed=distributed)
+    step = TrainingStep(plan, network.to(device), context=context, autocast_dtype=dtype)
+    shard = BatchShard(distributed.rank, distributed.world_size)
     make = partial(
         make_batches,
         cases,
@@ -67,8 +80,9 @@ def make_step(plan: Plan, store: Store, device: torch.device) -> tuple[Callable[
         seed=plan.training.seed,
         stream=TRAINING_STREAM,
         device=device,
+        shard=shard,
     )
-    at_once = num_batches_at_once(cases, plan.sampling, device=device)
+    at_once = num_batches_at_once(cases, plan.sampling, device=device, shard=shard)
     batches = BatchPrefetcher(lambda iterations: make(iterations=iterations), device=device, at_once=at_once)
 
     def run_step() -> None:
@@ -85,12 +99,12 @@ def profile_steps(step: Callable[[], object], *, num_steps: int) -> dict[str, ob
         step: Runs a step on the current GPU.
         num_steps: Number of steps.
     """
-    for _ in range(_WARM_UPS):
+    for _ in range(WARM_UPS):
         step()
-    plain_seconds = _seconds(step, num_steps)
+    plain_seconds = time_steps(step, num_steps)
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
-        wall_seconds = _seconds(step, num_steps)
+        wall_seconds = time_steps(step, num_steps)
     kernels = [
         (event.name, event.time_range.start, event.time_range.end)
         for event in profiler.events()
@@ -120,7 +134,13 @@ def profile_steps(step: Callable[[], object], *, num_steps: int) -> dict[str, ob
     }
 
 
-def _seconds(step: Callable[[], object], num_steps: int) -> float:
+def time_steps(step: Callable[[], object], num_steps: int) -> float:
+    """Return the seconds of a number of steps on the current GPU.
+
+    Args:
+        step: Runs a step.
+        num_steps: Number of steps.
+    """
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for _ in range(num_steps):

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from scanseg.layers import convolution
-from scanseg.layers.convolution import convolve_slices, pointwise_product
+from scanseg.layers.convolution import (
+    convolve_before_norm,
+    convolve_slices,
+    convolve_without_bias,
+    pointwise_product,
+)
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 1, 1), (1, 2, 2), (2, 2, 2)])
@@ -23,6 +28,17 @@ def test_pointwise_product_equals_the_convolution(generator, stride):
         torch.autograd.grad(result, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_map_of_one_image_keeps_the_strides_of_channels_last(generator):
+    """Convolutions read the strides of the batch too, and transpose a map if they are not those of the format."""
+    layer = convolution(4, 6, kernel_size=(3, 3, 3)).to(memory_format=torch.channels_last_3d)
+    x = torch.randn(1, 4, 6, 6, 8, generator=generator).to(memory_format=torch.channels_last_3d)
+    expected = convolve_without_bias(layer, x)
+    result = convolve_before_norm(layer, x)
+    assert result.requires_grad
+    assert result.stride() == expected.stride()
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -182,7 +182,8 @@ class _WithoutEffect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
         ctx.shape, ctx.dtype = parameter.shape, parameter.dtype
-        return x.view_as(x)
+        # A slice keeps all strides. `view_as` changes that of a batch of one, and convolutions would transpose the map.
+        return x[:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from scanseg.runtime.workers import (
 if TYPE_CHECKING:
     from scanseg.runtime.cuda_graph import capture
     from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, warm_up
+    from scanseg.runtime.gradient_reduction import GradientReduction
     from scanseg.runtime.memory import (
         CaptureMemoryError,
         explained_memory,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptureMemoryError",
     "Distributed",
+    "GradientReduction",
     "Precision",
     "RunContext",
     "Ticket",
@@ -67,6 +69,7 @@ __all__ = [
 _LOADED_ON_USE = {
     "cuda_graph": ("capture",),
     "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
+    "gradient_reduction": ("GradientReduction",),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
     "versions": ("installed_versions", "source_commit"),
 }

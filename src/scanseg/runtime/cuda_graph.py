@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
+from weakref import WeakSet
 
 import torch
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
 """Graphs of failed captures. PyTorch's allocator of pinned memory still refers to them, so they must stay alive."""
+
+
+_COMMUNICATING: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+"""Graphs that send messages to other processes."""
 
 
 @contextmanager
@@ -16,6 +21,7 @@ def capture(
     *,
     beside: torch.cuda.CUDAGraph | None = None,
     other_threads: Literal["refused", "left alone"] = "refused",
+    communicates: bool = False,
 ) -> Iterator[None]:
     """Capture the kernels launched in the block as a CUDA graph.
 
@@ -28,13 +34,17 @@ def capture(
         graph: A new graph.
         beside: A captured graph whose memory may be shared. It must never be replayed at the same time.
         other_threads: `refused`: the capture fails if another thread makes a call that captures forbid.
+        communicates: The block sends messages to other processes, whose threads are then left alone too. The graph
+            cannot be replayed after the group of processes has ended.
 
     Raises:
         RuntimeError: The block contains a call that cannot be captured.
     """
     device = torch.cuda.current_device()
     pool = torch.cuda.graph_pool_handle() if beside is None else beside.pool()
-    mode = "global" if other_threads == "refused" else "thread_local"
+    mode = "global" if other_threads == "refused" and not communicates else "thread_local"
+    if communicates:
+        _COMMUNICATING.add(graph)
     try:
         with (
             torch.cuda.stream(torch.cuda.current_stream()),
@@ -46,6 +56,16 @@ def capture(
         with suppress(RuntimeError):
             _end_drawing(mode)
         raise
+
+
+def release_communicating_graphs() -> None:
+    """Free the graphs that send messages.
+
+    NCCL ends a group of processes only when no graph refers to it, and waits forever otherwise.
+    """
+    for graph in list(_COMMUNICATING):
+        graph.reset()
+        _COMMUNICATING.discard(graph)
 
 
 def _stop_recording(graph: torch.cuda.CUDAGraph, device: int, pool: tuple[int, int]) -> None:

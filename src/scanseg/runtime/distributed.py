@@ -1,8 +1,8 @@
 """Processes that share each batch, one per GPU, started by `torchrun`.
 
 The GPUs belong to one machine or more. Every process holds the whole network and computes its shard of each batch.
-After the backward pass, gradients are averaged over the processes in one message. So a step can be a CUDA graph and
-can accumulate gradients, as on one device.
+Gradients are averaged over the processes during the backward pass, also inside a CUDA graph. With accumulated
+gradients, they are averaged once, after the last pass.
 """
 
 import os
@@ -191,6 +191,7 @@ def join_processes(device: str) -> "Iterator[tuple[Distributed, torch.device]]":
     import torch.distributed as dist
 
     from scanseg.runtime import collectives as _imported_before_the_group  # noqa: F401 - see its first comment
+    from scanseg.runtime.cuda_graph import release_communicating_graphs
     from scanseg.runtime.device import choose_device
 
     if count_launched() == 1:
@@ -211,6 +212,7 @@ def join_processes(device: str) -> "Iterator[tuple[Distributed, torch.device]]":
         with _explain_lost_process(rank, world_size):
             yield Distributed(rank, world_size, local_rank, local_world_size), chosen
     finally:
+        release_communicating_graphs()
         dist.destroy_process_group()
 
 

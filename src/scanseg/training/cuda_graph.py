@@ -25,7 +25,14 @@ class GraphedGradients:
     After a call the gradients are in the parameters' `grad`. It must stay there and not be set to `None`.
     """
 
-    def __init__(self, compute: Callable[[Batch], Tensor], network: nn.Module, batch: Batch) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Batch], Tensor],
+        network: nn.Module,
+        batch: Batch,
+        *,
+        communicates: bool = False,
+    ) -> None:
         """Capture the computation. The network's buffers are unchanged afterwards.
 
         Args:
@@ -33,6 +40,7 @@ class GraphedGradients:
                 a value back to the host.
             network: The network.
             batch: A batch on the GPU, with the shape of all others.
+            communicates: The function sends messages to other processes.
 
         Raises:
             CaptureMemoryError: The memory is enough for the computation, but not for its graph.
@@ -43,7 +51,7 @@ class GraphedGradients:
             self._warm_up(compute, network)
             self.graph = torch.cuda.CUDAGraph()
             try:
-                with capture(self.graph):
+                with capture(self.graph, communicates=communicates):
                     self._loss = compute(self._batch)
             except RuntimeError as error:
                 if is_memory_error(error):

@@ -14,7 +14,7 @@ from scanseg.inference import CudaGraphNetwork
 from scanseg.models import Checkpoint
 from scanseg.networks import EncoderNetwork, place_network
 from scanseg.ops import cores_for_compiling
-from scanseg.runtime import RunContext
+from scanseg.runtime import GradientReduction, RunContext
 from scanseg.specs import Plan, TrainingState
 from scanseg.training.cuda_graph import GraphedGradients
 from scanseg.training.ema import EMANetwork
@@ -70,6 +70,7 @@ class TrainingStep:
         self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
+        self._reduction: GradientReduction | None = None
         self._graphed_logits: CudaGraphNetwork | None = None
         if num_compiling_threads is None:
             num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_world_size)
@@ -104,13 +105,18 @@ class TrainingStep:
         self.network.train()
         parts = _split(batch, training.accumulation_steps)
         self._compile(parts[0])
+        if self._reduction is None and self._distributed.world_size > 1 and len(parts) == 1:
+            world_size = self._distributed.world_size
+            self._reduction = GradientReduction(list(self.network.parameters()), world_size=world_size)
         if self._graph is None and self._device.type == "cuda" and self._can_be_graph():
-            self._graph = GraphedGradients(self._backward, self.network, parts[0])
+            shared = self._distributed.world_size > 1
+            self._graph = GraphedGradients(self._backward, self.network, parts[0], communicates=shared)
         # Compiling and capturing draw numbers too, so the seed comes after them.
         seed = np.random.default_rng([training.seed, _STREAM, self.iterations_done, self._distributed.rank])
         torch.manual_seed(int(seed.integers(2**62)))
         loss = self._accumulated_gradients(parts)
-        self._distributed.average_gradients(list(self.network.parameters()))
+        if self._reduction is None:
+            self._distributed.average_gradients(list(self.network.parameters()))
         with _without_gradients(self._encoder_parameters() if encoder_frozen else []):
             if training.gradient_clip is not None:
                 self._scaler.unscale_(self._optimizer)
@@ -188,7 +194,10 @@ class TrainingStep:
         return self._backward(batch)
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Run the forward and the backward pass, and return the loss."""
+        """Run the forward and the backward pass, and return the loss.
+
+        Gradients are averaged over all processes, if there is a reduction.
+        """
         with self._autocast():
             outputs = as_sequence(self.network(batch.images))
         loss = segmentation_loss(
@@ -198,7 +207,8 @@ class TrainingStep:
             dataset=self._plan.dataset,
             total=self._distributed.sum,
         )
-        self._scaler.scale(loss).backward()
+        with nullcontext() if self._reduction is None else self._reduction.during_backward():
+            self._scaler.scale(loss).backward()
         return loss.detach()
 
     @torch.no_grad()

@@ -66,7 +66,7 @@ CHANNELS_FIRST = Tiles(
     narrow=Passes(sum=Tile(4096, 1, 8), write=Tile(4096, 1, 8)),
     wide=Passes(sum=Tile(4096, 1, 8), write=Tile(4096, 1, 8)),
 )
-COMBINE = Tile(256, 16, 8)
+COMBINE = Tile(512, 16, 8)
 """Tile that merges chunks. Its voxels are the maximum number of chunks of an instance."""
 NUM_PROGRAMS = 1056
 """Target number of programs of a reduction: eight for each multiprocessor of an H100. Results depend on it."""
