@@ -137,6 +137,10 @@ def write_dataset(
     spec = found.spec
     assert spec is not None
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
+    folds = _without_test_cases(found.folds, cases)
+    if folds != found.folds:
+        found = replace(found, folds=folds)
+        drawn = (*drawn, "test cases are removed from the folds of the source")
     counts = Counter(case.part for case in cases)
     unlabelled = "Unlabelled" if counts["test"] else "Ts"
     with new_folder(output) as folder:
@@ -246,6 +250,23 @@ def _with_test_cases(
     return drawn, (
         f"{number} of {counted(len(labelled), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
     )
+
+
+def _without_test_cases(folds: tuple[Fold, ...], cases: tuple[SourceCase, ...]) -> tuple[Fold, ...]:
+    """Return folds without test cases.
+
+    A fold that has no training or no validation cases left is left out.
+    """
+    test = {case.name for case in cases if case.part == "test"}
+    kept = []
+    for fold in folds:
+        train = tuple(name for name in fold.train if name not in test)
+        validation = tuple(name for name in fold.validation if name not in test)
+        if (train, validation) == (fold.train, fold.validation):
+            kept.append(fold)
+        elif train and validation:
+            kept.append(Fold(train=train, validation=validation))
+    return tuple(kept)
 
 
 def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
