@@ -86,6 +86,7 @@ def convert_dataset(
         UsageError: The output already exists or is inside the source, or the test set cannot be drawn.
         OSError: The disk is full. No file is written.
     """
+    check_test_fraction(test_fraction)
     check_folders(named, source, output)
     found, layout = _find(named, source)
     spec = found.spec or named.spec
@@ -207,10 +208,23 @@ def check_folders(named: NamedDataset, source: Path, output: Path) -> None:
         raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
 
 
+def check_test_fraction(fraction: float | None) -> None:
+    """Check a test fraction before files are read.
+
+    Args:
+        fraction: Fraction of the cases, from 0 to below 1. `None`: that of the data set.
+
+    Raises:
+        UsageError: The number is outside this range.
+    """
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}. Give 0.2 for a fifth.")
+
+
 def _advise_download(named: NamedDataset) -> str:
     """Return the advice for a missing source or another layout."""
     if not named.homepage:
-        return "Name the folder of your images."
+        return "Name the folder of your images, or of your label maps."
     return f"Download {named.name} from {named.homepage}."
 
 
@@ -235,8 +249,6 @@ def _with_test_cases(
         All cases, and a note if test cases were drawn.
     """
     has_test = any(case.part in ("validation", "test") for case in cases)
-    if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}")
     if fraction is not None and has_test:
         raise UsageError(f"this source of {named.name} has a split of its own. Leave the test fraction out.")
     part = named.test_fraction if fraction is None else fraction
