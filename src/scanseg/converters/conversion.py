@@ -218,7 +218,9 @@ def check_test_fraction(fraction: float | None) -> None:
         UsageError: The number is outside this range.
     """
     if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}. Give 0.2 for a fifth.")
+        raise UsageError(
+            f"test fraction: expected a number from 0 to below 1, got {fraction}. Give 0.2 for a fifth."
+        )
 
 
 def _advise_download(named: NamedDataset) -> str:

@@ -83,8 +83,8 @@ def find_pairs(
     if cases is None and predicted and referred and not predicted.keys() & referred.keys():
         faults.append(
             f"no common names: predictions are {listed(sorted(predicted))}; references are {listed(sorted(referred))}. "
-            "Give each reference the name of its prediction. The references of a converted data set are in its labelsTs "
-            "or labelsTr."
+            "Give each reference the name of its prediction. The references of a converted data set are in its "
+            "labelsTs or labelsTr."
         )
     else:
         faults += _missing_faults(predictions, references, wanted, predicted=predicted, referred=referred)
