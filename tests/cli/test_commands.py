@@ -270,6 +270,15 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     assert outcome.stdout.endswith("\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
 
 
+def test_predict_names_the_pictures_in_colours(command, fake_api, tmp_path) -> None:
+    (tmp_path / "colours").mkdir()
+    record = SimpleNamespace(cases=[], seconds=1.0, device="cpu", warnings=())
+    predictor = SimpleNamespace(predict_folder=Call(record))
+    fake_api.load = lambda model, **options: predictor
+    outcome = command("predict", "m", "in", "-o", tmp_path)
+    assert outcome.stdout.endswith(f"\nin colours, to look at: {tmp_path / 'colours'}\n")
+
+
 def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:
     module = fake_module("demo")
     module.run = Call(

@@ -220,6 +220,19 @@ def test_missing_and_extra_files_are_reported_together(folders):
     assert "a.nii.gz and a.nrrd" in message
 
 
+@pytest.mark.parametrize("only_predicted", [False, True])
+def test_folders_without_a_common_name_are_one_fault(folders, only_predicted):
+    predictions, references = folders
+    for name in ("a", "b"):
+        (references / f"{name}.nii.gz").rename(references / f"{name}_mask.nii.gz")
+    with pytest.raises(InputError) as caught:
+        evaluate(predictions, references, only_predicted=only_predicted)
+    message = str(caught.value)
+    assert "no common names: predictions are a, b; references are a_mask, b_mask." in message
+    assert "labelsTs" in message
+    assert "\n" not in message
+
+
 def test_faulty_files_are_reported_together(folders):
     predictions, references = folders
     write(predictions / "a.nii.gz", np.zeros((4, 5, 7)))

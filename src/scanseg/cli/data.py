@@ -12,6 +12,9 @@ from scanseg.errors import UsageError, refuse_faults
 from scanseg.messages import counted, first_lines, listed
 from scanseg.progress_display import show_progress
 
+_MOST_NAMED = 4
+"""Largest number of labels in the advice to name them."""
+
 
 def list_datasets() -> None:
     """List the converters: own folders and public data sets."""
@@ -31,10 +34,10 @@ def convert(
     output: Annotated[Path | None, COMMON, Parameter(name=("--output", "-o"))] = None,
     labels: Annotated[str | None, COMMON] = None,
     channels: Annotated[str, COMMON] = "",
+    test_fraction: Annotated[float | None, COMMON] = None,
     dry_run: Annotated[bool, COMMON] = False,
     dataset_name: Annotated[str | None, COMMON, Parameter(name="--name")] = None,
     num_workers: Annotated[int | None, HARDWARE] = None,
-    test_fraction: Annotated[float | None, ADVANCED] = None,
     overlap: Annotated[Literal["refuse", "last"], ADVANCED] = "refuse",
 ) -> None:
     """Convert a folder or a public data set to nnU-Net's raw layout.
@@ -52,12 +55,12 @@ def convert(
         channels: Names of the channels in order, separated by commas. Names of image files may end with them, such as
             `CASE_t1` and `CASE_flair`. `CT` chooses the normalization of CT. Defaults to
             `R,G,B` or `intensity`.
+        test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to none for
+            `folder`, otherwise to a fraction fixed for each data set.
         dry_run: Print the pairs, labels, sizes and left out files found in up to 20 cases. Nothing is written.
         dataset_name: Name of the converted data set. Defaults to that of the public data set, or of the output folder.
         num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
             16.
-        test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to a fraction
-            fixed for each data set.
         overlap: Treatment of voxels in several structure masks: an error, or the last label.
     """
     from scanseg import api
@@ -105,6 +108,7 @@ def _show_folder(
         UsageError: The converter is another one.
     """
     from scanseg import api
+    from scanseg.converters import name_folders
 
     if converter != "folder":
         raise UsageError("--dry-run: expected the converter `folder`, got another. Leave the option out.")
@@ -130,11 +134,15 @@ def _show_folder(
             for one in found.labels
         ]
         show_table(("label", "value", "in the files", "cases", "voxels"), rows)
+    keys = [one.source for one in found.labels if one.value and one.source != one.name]
+    if keys and labels is None:
+        more = ",..." if len(keys) > _MOST_NAMED else ""
+        print_line(f"to name them:  --labels {','.join(f'NAME={key}' for key in keys[:_MOST_NAMED])}{more}")
     for ignored in first_lines(found.ignored):
         print_line(f"left out: {ignored}")
     for note in found.notes:
         print_line(f"note: {note}")
-    refuse_faults(source, found.faults)
+    refuse_faults(name_folders(source, label_maps), found.faults)
     print_line("nothing was written (--dry-run)")
 
 

@@ -74,3 +74,6 @@ def predict(
     print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
+    colours = output / "colours"
+    if colours.is_dir():
+        print_line(f"in colours, to look at: {colours}")

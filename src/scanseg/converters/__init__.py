@@ -7,6 +7,7 @@ from scanseg.converters.own_folder import (
     FolderInspection,
     convert_folder,
     inspect_folder,
+    name_folders,
 )
 from scanseg.converters.own_survey import FolderOptions
 from scanseg.converters.table import NAMED_DATASETS, find_dataset
@@ -23,4 +24,5 @@ __all__ = [
     "convert_folder",
     "find_dataset",
     "inspect_folder",
+    "name_folders",
 ]

@@ -86,6 +86,7 @@ def convert_dataset(
         UsageError: The output already exists or is inside the source, or the test set cannot be drawn.
         OSError: The disk is full. No file is written.
     """
+    check_test_fraction(test_fraction)
     check_folders(named, source, output)
     found, layout = _find(named, source)
     spec = found.spec or named.spec
@@ -137,6 +138,10 @@ def write_dataset(
     spec = found.spec
     assert spec is not None
     cases, drawn = _with_test_cases(named, found.cases, test_fraction)
+    folds = _without_test_cases(found.folds, cases)
+    if folds != found.folds:
+        found = replace(found, folds=folds)
+        drawn = (*drawn, "test cases are removed from the folds of the source")
     counts = Counter(case.part for case in cases)
     unlabelled = "Unlabelled" if counts["test"] else "Ts"
     with new_folder(output) as folder:
@@ -203,10 +208,25 @@ def check_folders(named: NamedDataset, source: Path, output: Path) -> None:
         raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
 
 
+def check_test_fraction(fraction: float | None) -> None:
+    """Check a test fraction before files are read.
+
+    Args:
+        fraction: Fraction of the cases, from 0 to below 1. `None`: that of the data set.
+
+    Raises:
+        UsageError: The number is outside this range.
+    """
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UsageError(
+            f"test fraction: expected a number from 0 to below 1, got {fraction}. Give 0.2 for a fifth."
+        )
+
+
 def _advise_download(named: NamedDataset) -> str:
     """Return the advice for a missing source or another layout."""
     if not named.homepage:
-        return "Name the folder of your images."
+        return "Name the folder of your images, or of your label maps."
     return f"Download {named.name} from {named.homepage}."
 
 
@@ -231,8 +251,6 @@ def _with_test_cases(
         All cases, and a note if test cases were drawn.
     """
     has_test = any(case.part in ("validation", "test") for case in cases)
-    if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}")
     if fraction is not None and has_test:
         raise UsageError(f"this source of {named.name} has a split of its own. Leave the test fraction out.")
     part = named.test_fraction if fraction is None else fraction
@@ -246,6 +264,23 @@ def _with_test_cases(
     return drawn, (
         f"{number} of {counted(len(labelled), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
     )
+
+
+def _without_test_cases(folds: tuple[Fold, ...], cases: tuple[SourceCase, ...]) -> tuple[Fold, ...]:
+    """Return folds without test cases.
+
+    A fold that has no training or no validation cases left is left out.
+    """
+    test = {case.name for case in cases if case.part == "test"}
+    kept = []
+    for fold in folds:
+        train = tuple(name for name in fold.train if name not in test)
+        validation = tuple(name for name in fold.validation if name not in test)
+        if (train, validation) == (fold.train, fold.validation):
+            kept.append(fold)
+        elif train and validation:
+            kept.append(Fold(train=train, validation=validation))
+    return tuple(kept)
 
 
 def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from scanseg.converters.label_code import LabelCode, choose_code
 from scanseg.converters.label_table import LabelKey, LabelTable, read_label_table
 from scanseg.converters.own_cases import CaseContent, Inspected, OverlapRule, OwnFormat, inspect_case
-from scanseg.dataset import FolderCase, FolderCases, find_folder_cases
+from scanseg.dataset import DESCRIPTION_FILE, IMAGES_FOLDER, FolderCase, FolderCases, find_folder_cases
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, MEDICAL_DECODERS, count_channels, file_ending, read_image
 from scanseg.messages import counted, listed
@@ -99,7 +99,12 @@ def survey_folder(
             code = _choose_labels(found, contents, table)
         except InputError as error:
             faults.append(str(error))
-    notes = (*(code.notes if code else ()), *_note_missing_masks(found), *_note_ct(contents, channels, form))
+    notes = (
+        *(code.notes if code else ()),
+        *_note_missing_masks(found),
+        *_note_ct(contents, channels, form),
+        *_note_description(images, options),
+    )
     return FolderSurvey(found, tuple(contents), code, form, channels, notes, tuple(faults))
 
 
@@ -212,4 +217,15 @@ def _note_ct(
         return ()
     return (
         f"intensities from {lowest:g}, as in CT: --channels CT normalizes them by values of the whole data set",
+    )
+
+
+def _note_description(images: Path, options: FolderOptions) -> tuple[str, ...]:
+    """Return a note if the folder belongs to a data set in nnU-Net's layout, whose description is not read."""
+    places = [place for place in (images, images.parent) if (place / DESCRIPTION_FILE).is_file()]
+    if options.labels is not None or not places or not (places[0] / IMAGES_FOLDER).is_dir():
+        return ()
+    return (
+        f"{places[0] / DESCRIPTION_FILE} names labels and channels, and is not read. To keep its names, use "
+        f"{places[0]} as it is, or convert it by: scanseg data convert msd {places[0]} -o DATASET",
     )

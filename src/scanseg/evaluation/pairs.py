@@ -80,15 +80,14 @@ def find_pairs(
     unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
     candidates = predicted.keys() | referred.keys() if cases is None else set(cases)
     wanted = sorted(candidates - set(unpredicted))
-    faults += [
-        _missing_file_fault(
-            name,
-            predictions=None if name in predicted else predictions,
-            references=None if name in referred else references,
+    if cases is None and predicted and referred and not predicted.keys() & referred.keys():
+        faults.append(
+            f"no common names: predictions are {listed(sorted(predicted))}; references are {listed(sorted(referred))}. "
+            "Give each reference the name of its prediction. The references of a converted data set are in its "
+            "labelsTs or labelsTr."
         )
-        for name in wanted
-        if name not in predicted or name not in referred
-    ]
+    else:
+        faults += _missing_faults(predictions, references, wanted, predicted=predicted, referred=referred)
     if not wanted:
         where = predictions if unpredicted else "either folder"
         faults.append(f"no label maps in {where}. Known endings are {', '.join(DECODERS)}.")
@@ -146,6 +145,34 @@ def _check_arguments(
         raise UsageError("cases and only_predicted exclude each other. Leave one out.")
     if predictions.is_file() and (cases is not None or only_predicted):
         raise UsageError("selecting cases is for folders only, and two files are one case.")
+
+
+def _missing_faults(
+    predictions: Path,
+    references: Path,
+    wanted: Sequence[str],
+    *,
+    predicted: Collection[str],
+    referred: Collection[str],
+) -> list[str]:
+    """Return a fault for each case that lacks its prediction or its reference.
+
+    Args:
+        predictions: Folder of the predictions.
+        references: Folder of the references.
+        wanted: Names of the cases to compare.
+        predicted: Names of the predictions.
+        referred: Names of the references.
+    """
+    return [
+        _missing_file_fault(
+            name,
+            predictions=None if name in predicted else predictions,
+            references=None if name in referred else references,
+        )
+        for name in wanted
+        if name not in predicted or name not in referred
+    ]
 
 
 def _missing_file_fault(name: str, *, predictions: Path | None, references: Path | None) -> str:

@@ -19,6 +19,7 @@ from scanseg.imaging.orientation import (
     left_right_axis,
 )
 from scanseg.imaging.palette import LABEL_COLOURS
+from scanseg.imaging.pictures import read_palette
 from scanseg.imaging.reading import (
     count_channels,
     read_geometry,
@@ -67,6 +68,7 @@ __all__ = [
     "read_image",
     "read_instance_map",
     "read_label_map",
+    "read_palette",
     "read_stored_values",
     "resample_image",
     "resample_label_map",

@@ -126,8 +126,9 @@ def _read_whole_numbers(path: Path, *, kind: str) -> Image:
     image = _read_file(path, indices=True)
     array = image.array[:1]
     if image.num_channels > 1 and not (image.array == array).all():
+        hint = " `scanseg data convert folder` converts colours." if kind == "label" else ""
         raise InputError(
-            f"{path}: the {kind} map has {image.num_channels} channels that differ. Save one integer per voxel."
+            f"{path}: the {kind} map has {image.num_channels} channels that differ. Save one integer per voxel.{hint}"
         )
     if array.dtype.kind == "f" and not (array == np.rint(array)).all():
         wrong = array[array != np.rint(array)]
