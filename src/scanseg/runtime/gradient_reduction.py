@@ -28,7 +28,7 @@ class _Bucket:
 
 
 class GradientReduction:
-    """Average the gradients of a network over all processes while the backward pass computes them.
+    """Average the gradients of distributed processes during the backward pass.
 
     Gradients are grouped in the reverse order of the parameters, which is about the order in which they are computed.
     A group is sent when its last gradient is there, so sending overlaps with the rest of the backward pass. The
