@@ -31,7 +31,7 @@ class GradientReduction:
     """Average the gradients of distributed processes during the backward pass.
 
     Gradients are grouped in the reverse order of the parameters, which is about the order in which they are computed.
-    A group is sent when its last gradient is there, so sending overlaps with the rest of the backward pass. The
+    A group is sent when its last gradient is complete, so sending overlaps with the rest of the backward pass. The
     messages may be captured in a CUDA graph.
 
     After a pass, `grad` of each parameter is a part of its group's memory. The next pass overwrites it.
