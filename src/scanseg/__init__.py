@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load,
         make_plan,
         preprocess,
+        save_pretrained,
         time_step,
         train,
     )
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "make_plan",
     "preprocess",
+    "save_pretrained",
     "time_step",
     "train",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scanseg.inference import Predictor
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
+    from scanseg.pretrained import WeightType
     from scanseg.runtime import Precision
     from scanseg.training import FoldChoice, StepTiming, TrainingResult
 
@@ -353,14 +354,15 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: A model folder, or the folder of a cross-validation, whose models predict as one.
+        model: A model folder, or the folder of a cross-validation, whose models predict as one. Or the name or address
+            of a model, see `scanseg.pretrained.find_model`.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
         precision: Precision of matrix products. Defaults to that of the plan's training.
         cuda_graph: Replay the network as a CUDA graph on a GPU with CUDA, see `scanseg.inference.Predictor`.
 
     Raises:
-        InputError: The folder is not a model folder, or its training has not finished.
+        InputError: The folder is not a model folder, no model has the name, or its training has not finished.
         UsageError: The device is missing, or weights or precision are unknown.
 
     Example:
@@ -370,10 +372,43 @@ def load(
         (24, 24)
     """
     from scanseg.inference import load as load_predictor
+    from scanseg.pretrained import find_model
 
     return load_predictor(
-        Path(model), device=device, weights=weights, precision=precision, cuda_graph=cuda_graph
+        find_model(model), device=device, weights=weights, precision=precision, cuda_graph=cuda_graph
     )
+
+
+def save_pretrained(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    weight_type: "WeightType" = "float32",
+    about: str | None = None,
+) -> Path:
+    """Save a trained model to share it: plan, weights and card.
+
+    `scanseg.load` takes the output, and the address of an archive. Names of cases, paths, host names, checkpoints and
+    label maps are left out.
+
+    Args:
+        model: A model folder, or the folder of a cross-validation.
+        output: Folder to write, or a file ending in `.zip`. It must not exist.
+        weight_type: Type of the stored weights. `float16` halves their size.
+        about: Text in Markdown for the card, such as source and licence of the data.
+
+    Returns:
+        The output.
+
+    Raises:
+        InputError: The folder is not a model folder, its training has not finished, or a weight is too large for
+            float16.
+        UsageError: The output exists, or the type is unknown.
+    """
+    from scanseg.pretrained import save_model
+
+    save_model(Path(model), Path(output), weight_type=weight_type, about=about)
+    return Path(output)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ from scanseg.progress_display import show_progress
 
 
 def predict(
-    model: Path,
+    model: str,
     /,
     *inputs: Annotated[Path, Parameter(name="INPUT")],
     output: OutputFolder,
@@ -28,7 +28,8 @@ def predict(
     """Segment images with a trained model.
 
     Args:
-        model: Folder of a model from `scanseg train` or `scanseg crossval`.
+        model: Folder of a model from `scanseg train` or `scanseg crossval`, or the name or address of a model (`scanseg
+            models`).
         inputs: Folder of images named as for training (`CASE_0000.nii.gz`), or one image. Several may be given.
         output: Folder of the label maps. Each has the grid of its image.
         overwrite: Replace the files of an earlier prediction.
