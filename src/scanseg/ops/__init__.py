@@ -37,12 +37,13 @@ from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
-from scanseg.ops.verification import KernelCheck, verify_kernels
+from scanseg.ops.verification import KernelCheck, KernelVerdict, kernel_verdicts, verify_kernels
 
 __all__ = [
     "BackendStatus",
     "BranchStart",
     "KernelCheck",
+    "KernelVerdict",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",
@@ -51,6 +52,7 @@ __all__ = [
     "feed_forward",
     "instance_norm",
     "is_one_operator",
+    "kernel_verdicts",
     "masks_of",
     "merged_kernel",
     "mlstm",

@@ -6,6 +6,7 @@ Names that need PyTorch load on first use. So worker processes that only read im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.runtime.cache_folder import cache_folder
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
 from scanseg.runtime.host_memory import free_memory, physical_memory
@@ -41,6 +42,7 @@ __all__ = [
     "WorkerEndedError",
     "WorkerPool",
     "autocast_dtype",
+    "cache_folder",
     "capture",
     "choose_device",
     "choose_workers",

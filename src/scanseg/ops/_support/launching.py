@@ -6,9 +6,11 @@ continues to the next kernel.
 """
 
 import contextvars
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +20,14 @@ import torch
 from scanseg.cores import available_cores
 from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
+
+_LOGGER = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_MESSAGES = 2.0
+"""Time between two messages in the log while kernels are compiled."""
+
+at_end_of_block: list[Callable[[], None]] = []
+"""Functions that request further kernels at the end of a block of `compile_ahead`."""
 
 MAX_THREADS = 16
 """Maximum number of threads that compile. A network has a few dozen kernels."""
@@ -42,9 +52,15 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
         kernel: The kernel.
         grid: Number of programs along up to three axes.
     """
-    if _compilation is None or not _compilation.applies_to_this_thread():
+    if not is_compiling_ahead():
         return partial(run_compiled, kernel, grid) if USABLE else kernel[grid]
+    assert _compilation is not None
     return _compilation.submitter(kernel, grid)
+
+
+def is_compiling_ahead() -> bool:
+    """Return whether launches of this thread compile the kernels instead."""
+    return _compilation is not None and _compilation.applies_to_this_thread()
 
 
 @contextmanager
@@ -52,7 +68,7 @@ def compile_ahead(
     num_threads: int,
     *,
     backward_on: torch.device | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
     """Compile the kernels of a pass in threads, without launching them.
 
@@ -66,10 +82,8 @@ def compile_ahead(
     Args:
         num_threads: Number of threads that compile.
         backward_on: Device of the backward passes in the block. `None`: the block has no backward pass.
-        progress: Called with the number of compiled kernels and of all kernels, at the end of the block.
-
-    Raises:
-        Exception: Triton's error, if a kernel cannot be compiled.
+        progress: Called with the number of compiled kernels and of all kernels, at the end of the block. `None`: if it
+            takes longer than two seconds, the log has a message every two seconds.
 
     Example:
         >>> import torch
@@ -84,7 +98,7 @@ def compile_ahead(
     if INTERPRETED or MISSING is not None:
         yield
         return
-    if _compilation is not None and _compilation.applies_to_this_thread():
+    if is_compiling_ahead():
         raise RuntimeError(
             "compile_ahead: expected one block, got a block inside another one. Remove the inner block."
         )
@@ -94,6 +108,8 @@ def compile_ahead(
         try:
             try:
                 yield
+                for request in at_end_of_block:
+                    compilation.run_in_a_thread(request)
             finally:
                 _compilation = None
             compilation.wait(progress)
@@ -128,7 +144,7 @@ class _Compilation:
         self._pool = pool
         self._threads = threads
         self._futures: list[Future[Any]] = []
-        self._mode = AsyncCompileMode(self)
+        self._mode = AsyncCompileMode(self, ignore_errors=True)
         # Triton keeps its mode in a context variable. This context carries it to other threads.
         self._context = contextvars.copy_context()
         self._context.run(self._mode.__enter__)
@@ -156,11 +172,49 @@ class _Compilation:
         self._futures.append(self._pool.submit(compile_kernel))
         return self._futures[-1]
 
-    def wait(self, progress: Callable[[int, int], None]) -> None:
+    def run_in_a_thread(self, request: Callable[[], None]) -> None:
+        """Run a function in a thread of its own, whose launches compile too."""
+
+        def run() -> None:
+            self._threads.add(threading.get_ident())
+            try:
+                request()
+            except Exception as error:  # the kernels are compiled at their first launch
+                _LOGGER.debug("some kernels are not compiled ahead: %s", error)
+
+        thread = threading.Thread(target=run, name="compile ahead")
+        thread.start()
+        thread.join()
+
+    def wait(self, progress: Callable[[int, int], None] | None) -> None:
         """Wait for all kernels and register them with Triton."""
-        for done, _ in enumerate(as_completed(self._futures), start=1):
-            progress(done, len(self._futures))
+        waiting, total, reported = set(self._futures), len(self._futures), 0
+        messages = _Messages()
+        while waiting:
+            _, waiting = wait(waiting, timeout=SECONDS_BETWEEN_MESSAGES / 4, return_when=FIRST_COMPLETED)
+            done = total - len(waiting)
+            if progress is None:
+                messages.show(done, total)
+                continue
+            for number in range(reported + 1, done + 1):
+                progress(number, total)
+            reported = done
         self._context.run(self._mode.__exit__, None, None, None)
+
+
+class _Messages:
+    """Messages in the log while kernels are compiled."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        """Log the number of compiled kernels, at most every two seconds."""
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_MESSAGES:
+            self._last = now
+            # Python shows warnings of programs that set up no log. Otherwise minutes would pass in silence.
+            _LOGGER.warning("compiling GPU kernels, once on this machine: %d of %d", done, total)
 
 
 _compilation: _Compilation | None = None
