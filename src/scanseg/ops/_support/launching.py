@@ -8,16 +8,16 @@ continues to the next kernel.
 import contextvars
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from scanseg.cores import available_cores
+from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
@@ -59,7 +59,13 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
 
 
 def is_compiling_ahead() -> bool:
-    """Return whether launches of this thread compile the kernels instead."""
+    """Return whether launches of this thread compile the kernels instead, in a block of `compile_ahead`.
+
+    Example:
+        >>> from scanseg.ops import is_compiling_ahead
+        >>> is_compiling_ahead()
+        False
+    """
     return _compilation is not None and _compilation.applies_to_this_thread()
 
 
@@ -82,8 +88,8 @@ def compile_ahead(
     Args:
         num_threads: Number of threads that compile.
         backward_on: Device of the backward passes in the block. `None`: the block has no backward pass.
-        progress: Called with the number of compiled kernels and of all kernels, at the end of the block. `None`: if it
-            takes longer than two seconds, the log has a message every two seconds.
+        progress: Called with the number of compiled kernels and of all kernels, at the end of the block. `None`: the
+            log has a message every two seconds.
 
     Example:
         >>> import torch
@@ -104,18 +110,46 @@ def compile_ahead(
         )
     threads = {threading.get_ident()} | ({_backward_thread(backward_on)} if backward_on else set())
     with _one_at_a_time, ThreadPoolExecutor(num_threads, thread_name_prefix="compile") as pool:
-        _compilation = compilation = _Compilation(pool, threads)
-        try:
+        compilation = _Compilation(pool, threads)
+        with _messages(compilation) if progress is None else nullcontext():
+            _compilation = compilation
             try:
-                yield
-                for request in at_end_of_block:
-                    compilation.run_in_a_thread(request)
-            finally:
-                _compilation = None
-            compilation.wait(progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                try:
+                    yield
+                    for request in at_end_of_block:
+                        compilation.run_in_a_thread(request)
+                finally:
+                    _compilation = None
+                compilation.wait(progress or _ignore)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _ignore(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def can_compile_ahead(tensor: torch.Tensor) -> bool:
+    """Return whether a block of `compile_ahead` may start here.
+
+    It may not without Triton, inside another block, under tracing, in the capture of a CUDA graph, in a backward pass
+    and in a forked process.
+
+    Args:
+        tensor: A tensor of the pass.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import can_compile_ahead
+        >>> can_compile_ahead(torch.ones(1))
+        False
+    """
+    if not tensor.is_cuda or INTERPRETED or MISSING is not None or torch.cuda._is_in_bad_fork():
+        return False
+    if is_compiling_ahead() or torch.compiler.is_compiling() or is_traced(tensor):
+        return False
+    return torch._C._current_graph_task_id() == -1 and not torch.cuda.is_current_stream_capturing()
 
 
 def cores_for_compiling(*, num_sharing: int = 1) -> int:
@@ -186,35 +220,35 @@ class _Compilation:
         thread.start()
         thread.join()
 
-    def wait(self, progress: Callable[[int, int], None] | None) -> None:
+    def counts(self) -> tuple[int, int]:
+        """Return the number of compiled kernels, and of all kernels so far."""
+        futures = list(self._futures)
+        return sum(future.done() for future in futures), len(futures)
+
+    def wait(self, progress: Callable[[int, int], None]) -> None:
         """Wait for all kernels and register them with Triton."""
-        waiting, total, reported = set(self._futures), len(self._futures), 0
-        messages = _Messages()
-        while waiting:
-            _, waiting = wait(waiting, timeout=SECONDS_BETWEEN_MESSAGES / 4, return_when=FIRST_COMPLETED)
-            done = total - len(waiting)
-            if progress is None:
-                messages.show(done, total)
-                continue
-            for number in range(reported + 1, done + 1):
-                progress(number, total)
-            reported = done
+        for done, _ in enumerate(as_completed(self._futures), start=1):
+            progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
 
 
-class _Messages:
-    """Messages in the log while kernels are compiled."""
+@contextmanager
+def _messages(compilation: _Compilation) -> Iterator[None]:
+    """Log the number of compiled kernels every two seconds while the block runs."""
+    ended = threading.Event()
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def show(self, done: int, total: int) -> None:
-        """Log the number of compiled kernels, at most every two seconds."""
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_MESSAGES:
-            self._last = now
+    def report() -> None:
+        while not ended.wait(SECONDS_BETWEEN_MESSAGES):
             # Python shows warnings of programs that set up no log. Otherwise minutes would pass in silence.
-            _LOGGER.warning("compiling GPU kernels, once on this machine: %d of %d", done, total)
+            _LOGGER.warning("compiling GPU kernels, once on this machine: %d of %d", *compilation.counts())
+
+    thread = threading.Thread(target=report, name="messages of compile_ahead", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _compilation: _Compilation | None = None
