@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         preprocess,
         time_step,
         train,
+        warm_up,
     )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "preprocess",
     "time_step",
     "train",
+    "warm_up",
 ]
 
 
