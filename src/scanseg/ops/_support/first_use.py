@@ -115,7 +115,6 @@ def may_use_kernels(operator: str, first: Any) -> bool:
     return _decide(key, tensor) if usable is None else usable
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _may_compile(operator: str, dtype: torch.dtype, index: int) -> bool:
     """Return whether compiled code may use the kernels.
 
@@ -336,5 +335,7 @@ def kept_verdicts(device: torch.device) -> list[Verdict]:
     return list(VerdictFile(combination_of(device)).read().values())
 
 
+# As `torch.compiler.assume_constant_result` does, whose import takes a second.
+_may_compile._dynamo_marked_constant = True  # type: ignore[attr-defined]
 launching.at_end_of_block.append(_request_wanted)
 check_kernels_by(may_use_kernels)
