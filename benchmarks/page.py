@@ -30,7 +30,7 @@ SECTIONS = (
     ("Training steps: forward, loss, backward", ("msvm-unet/", "xlstm-unet-"), "step"),
     ("Inference", ("msvm-unet/", "xlstm-unet-"), "inference"),
     ("Loss: Dice and cross-entropy of one stage", ("loss/",), "cuda"),
-    ("CPU", ("ss2d-scan/", "mlstm/"), "cpu"),
+    ("CPU", ("",), "cpu"),
 )
 HEADER = (
     "row",

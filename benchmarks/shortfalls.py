@@ -67,7 +67,7 @@ def _missed_memory(row: PageRow) -> Iterator[str]:
 
 
 def _faster_baselines(row: PageRow, rows: Sequence[PageRow]) -> Iterator[str]:
-    """Compare a paper's network with the baselines at its input in bf16."""
+    """Compare a paper's network with the baselines at its input."""
     if not _is_compared(row) or row.is_baseline:
         return
     for other in filter(_is_compared, rows):
@@ -83,5 +83,5 @@ def _faster_baselines(row: PageRow, rows: Sequence[PageRow]) -> Iterator[str]:
 
 
 def _is_compared(row: PageRow) -> bool:
-    """Whether a row is a timed network in bf16."""
-    return row.is_network and row.in_bf16 and row.launched_ms is not None
+    """Whether a row is a timed network in the usual precision of its device."""
+    return row.is_network and (row.in_bf16 or row.device_type == "cpu") and row.launched_ms is not None
