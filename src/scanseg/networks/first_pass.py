@@ -6,7 +6,6 @@ training and prediction compile ahead. A network in a loop of the user's own doe
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from scanseg.networks.buffers import buffers_kept
 from scanseg.ops import can_compile_ahead, compile_ahead, cores_for_compiling, is_compiling_ahead
+from scanseg.runtime import autocast_without_cache
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -92,12 +92,3 @@ def _request(network: nn.Module, images: Tensor, *, with_gradients: bool) -> Non
             outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
             grads = [torch.zeros_like(output) for output in outputs]
             torch.autograd.grad(outputs, parameters, grads, allow_unused=True)
-
-
-def autocast_without_cache() -> AbstractContextManager[object]:
-    """Return the current autocast of CUDA without its cache.
-
-    The cache would keep weights that a pass of no consequence has converted.
-    """
-    dtype = torch.get_autocast_dtype("cuda")
-    return torch.autocast("cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)

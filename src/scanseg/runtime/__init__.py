@@ -22,7 +22,12 @@ from scanseg.runtime.workers import (
 )
 
 if TYPE_CHECKING:
-    from scanseg.runtime.cuda_graph import capture
+    from scanseg.runtime.cuda_graph import (
+        GraphedCall,
+        autocast_without_cache,
+        report_direct_passes,
+        run_before_capture,
+    )
     from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, warm_up
     from scanseg.runtime.memory import (
         CaptureMemoryError,
@@ -36,14 +41,15 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptureMemoryError",
     "Distributed",
+    "GraphedCall",
     "Precision",
     "RunContext",
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
     "autocast_dtype",
+    "autocast_without_cache",
     "cache_folder",
-    "capture",
     "choose_device",
     "choose_workers",
     "count_launched",
@@ -60,6 +66,8 @@ __all__ = [
     "physical_memory",
     "raise_if_stopped",
     "release_signals",
+    "report_direct_passes",
+    "run_before_capture",
     "source_commit",
     "spawning_jobs",
     "warm_up",
@@ -67,7 +75,12 @@ __all__ = [
 ]
 
 _LOADED_ON_USE = {
-    "cuda_graph": ("capture",),
+    "cuda_graph": (
+        "GraphedCall",
+        "autocast_without_cache",
+        "report_direct_passes",
+        "run_before_capture",
+    ),
     "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),
     "versions": ("installed_versions", "source_commit"),
