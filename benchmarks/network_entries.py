@@ -58,6 +58,11 @@ MICROSCOPY = ImageShape(12, 3, (512, 512), (1.0, 1.0), 3)
 ABDOMEN = ImageShape(2, 1, (48, 160, 224), (2.0, 1.0, 1.0), 14)
 
 
+PICTURES = ImageShape(2, 3, (224, 224), (1.0, 1.0), 9)
+HIPPOCAMPUS = ImageShape(2, 1, (40, 56, 40), (1.0, 1.0, 1.0), 3)
+"""Small inputs, for CPUs."""
+
+
 @dataclass(frozen=True)
 class NetworkRow:
     """A network at one input in some precisions.
@@ -66,11 +71,13 @@ class NetworkRow:
         name: A key of `NETWORKS` or of `BASELINES`.
         shape: The input.
         precisions: Each gives one entry.
+        device: Kind of device of the entries.
     """
 
     name: str
     shape: ImageShape
     precisions: tuple[PrecisionName, ...] = ("bfloat16",)
+    device: Literal["cuda", "cpu"] = "cuda"
 
 
 def _with_batch(shape: ImageShape, batch: int) -> ImageShape:
@@ -97,6 +104,14 @@ ROWS = (
     NetworkRow("monai-swin-unetr", ENDOSCOPY),
     NetworkRow("monai-segresnet", SYNAPSE),
     NetworkRow("monai-swin-unetr", SYNAPSE),
+    *(
+        NetworkRow(name, PICTURES, ("float32",), "cpu")
+        for name in ("msvm-unet", "xlstm-unet-enc", "xlstm-unet-bot", "plain-unet", "nnunet-plain-conv-unet")
+    ),
+    *(
+        NetworkRow(name, HIPPOCAMPUS, ("float32",), "cpu")
+        for name in ("xlstm-unet-enc", "xlstm-unet-bot", "plain-unet", "nnunet-plain-conv-unet")
+    ),
 )
 """The most important first, since a run ends at its time limit."""
 
@@ -111,7 +126,7 @@ def _entry(row: NetworkRow, precision: PrecisionName) -> Entry:
     return Entry(
         name=f"{row.name}/{row.shape}/{precision}",
         precision=precision,
-        device="cuda",
+        device=row.device,
         build=partial(_build, row, precision),
         check=partial(_check, row, precision) if ours else None,
         check_key=f"{row.name} {row.shape.patch_size} {precision}",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         save_pretrained,
         time_step,
         train,
+        warm_up,
     )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "save_pretrained",
     "time_step",
     "train",
+    "warm_up",
 ]
 
 

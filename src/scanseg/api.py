@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scanseg.planning import PlanRequest
     from scanseg.pretrained import WeightType
     from scanseg.runtime import Precision
-    from scanseg.training import FoldChoice, StepTiming, TrainingResult
+    from scanseg.training import FoldChoice, Purpose, StepTiming, TrainingResult, WarmUp
 
 AnyPath = str | os.PathLike[str]
 
@@ -128,6 +128,49 @@ def time_step(plan: Plan | AnyPath, *, device: str = "auto", progress: ProgressC
     opened = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     with display(progress) as shown:
         return measure(opened, context=RunContext(device=device, progress=shown))
+
+
+def warm_up(
+    plan: Plan | AnyPath,
+    *,
+    purpose: "Purpose | None" = None,
+    device: str = "auto",
+    progress: ProgressChoice = True,
+) -> "WarmUp":
+    """Compile the GPU kernels of a training or prediction, and check them.
+
+    Triton compiles kernels at their first use and keeps them in its cache (`TRITON_CACHE_DIR`). Afterwards the first
+    step or prediction with the plan starts at once, in any process.
+
+    Args:
+        plan: The plan, its file, a model folder, or the folder of a cross-validation.
+        purpose: `training` or `prediction`. `None`: prediction for folders, both for plans.
+        device: `cuda`, `cuda:N`, or `auto` for the first GPU.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        Device, number of kernels and duration.
+
+    Raises:
+        UsageError: The device is no GPU with CUDA, or Triton is missing.
+        ScansegError: The plan does not fit into memory.
+
+    Example:
+        >>> import scanseg
+        >>> scanseg.warm_up("plan.json", device="cpu")
+        Traceback (most recent call last):
+        ...
+        scanseg.errors.UsageError: warm-up: expected a GPU with CUDA, got cpu...
+    """
+    from scanseg.training import read_plans
+    from scanseg.training import warm_up as compile_plans
+
+    is_folder = not isinstance(plan, Plan) and Path(plan).is_dir()
+    plans = [plan] if isinstance(plan, Plan) else read_plans(Path(plan))
+    both: tuple[Purpose, ...] = ("prediction",) if is_folder else ("training", "prediction")
+    with display(progress) as shown:
+        context = RunContext(device=device, progress=shown)
+        return compile_plans(plans, purposes=both if purpose is None else (purpose,), context=context)
 
 
 def preprocess(

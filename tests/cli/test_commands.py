@@ -323,7 +323,7 @@ def test_info_as_text_and_as_json(command) -> None:
     outcome = command("info", "--json")
     assert outcome.code == 0
     facts = json.loads(outcome.stdout)
-    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras"}
+    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras", "kernel_checks"}
     assert "cpu" in facts["devices"]
     assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
     assert {"selective_scan", "ss2d_scan", "mlstm"} <= {row["operator"] for row in facts["backends"]}
@@ -365,3 +365,17 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     assert fake_api.cross_validate.options["ensembles"] is False
     assert fake_api.cross_validate.options["max_minutes"] == 1.5
     assert fake_api.cross_validate.options["batch_size"] == 4
+
+
+def test_warm_up_reports_kernels(command, fake_api) -> None:
+    calls = []
+
+    def warm_up(plan, **options):
+        calls.append((plan, options["purpose"], options["device"]))
+        return SimpleNamespace(purposes=("training",), num_kernels=76, seconds=12.0, device="cuda:0 (H200)")
+
+    fake_api.warm_up = warm_up
+    outcome = command("warm-up", "plan.json", "--for", "training", "--device", "cuda")
+    assert outcome.code == 0
+    assert outcome.stdout == "plan.json: 76 kernels for training in 12 s on cuda:0 (H200)\n"
+    assert calls == [(Path("plan.json"), "training", "cuda")]

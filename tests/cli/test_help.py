@@ -48,7 +48,7 @@ def test_every_command_is_known() -> None:
         *("check", "plan", "preprocess", "train", "crossval", "predict", "evaluate"),
         *("compare", "compare list", "compare show", "reproduce"),
         *("data list", "data convert", "data instances", "models", "models save", "models fetch", "card"),
-        *("weights import", "weights verify", "demo", "info"),
+        *("weights import", "weights verify", "demo", "warm-up", "info"),
     ]
 
 

@@ -23,6 +23,7 @@ from scanseg.cli.predict import predict
 from scanseg.cli.preprocess import preprocess
 from scanseg.cli.reproduce import reproduce
 from scanseg.cli.train import train
+from scanseg.cli.warm_up import warm_up
 from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 from scanseg.version import __version__
@@ -72,7 +73,17 @@ def build_app() -> App:
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
-        *(_compare_app(), reproduce, _data_app(), _models_app(), models.card, _weights_app(), demo, info),
+        *(
+            _compare_app(),
+            reproduce,
+            _data_app(),
+            _models_app(),
+            models.card,
+            _weights_app(),
+            demo,
+            warm_up,
+            info,
+        ),
     )
     usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",

@@ -5,14 +5,19 @@ from scanseg.training.initial_weights import check_encoder_weights
 from scanseg.training.records import command_words
 from scanseg.training.step_timing import StepTiming, time_step
 from scanseg.training.trainer import TrainingResult, train
+from scanseg.training.warm_up import Purpose, WarmUp, read_plans, warm_up
 
 __all__ = [
     "FoldChoice",
+    "Purpose",
     "StepTiming",
     "TrainingResult",
+    "WarmUp",
     "check_encoder_weights",
     "choose_fold",
     "command_words",
+    "read_plans",
     "time_step",
     "train",
+    "warm_up",
 ]
