@@ -39,7 +39,16 @@ class Backend(NamedTuple):
 
     def chosen_unnamed(self) -> bool:
         """Return whether a call without a name may choose the backend."""
-        return not self.by_name_only and not (self.custom and torch.compiler.is_exporting())
+        return not self.by_name_only and not (self.custom and is_exporting())
+
+
+def is_exporting() -> bool:
+    """Return whether `torch.export` traces the call.
+
+    PyTorch 2.11 and 2.12 answer `torch.compiler.is_exporting()` with True under `torch.compile` too. The flag behind it
+    is right in all versions.
+    """
+    return bool(torch.compiler._is_exporting_flag)
 
 
 def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *tensors: object) -> Backend:
