@@ -225,7 +225,8 @@ def _step(
 
     float16 losses are scaled as in training.
     """
-    network.train()
+    if not network.training:  # walking over the modules of a network takes a millisecond
+        network.train()
     network.zero_grad(set_to_none=True)
     with torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = network(images)
@@ -235,7 +236,8 @@ def _step(
 
 
 def _infer(network: nn.Module, images: Tensor, *, dtype: torch.dtype | None) -> Tensor:
-    network.eval()
+    if network.training:
+        network.eval()
     with (
         torch.no_grad(),
         torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),

@@ -38,7 +38,7 @@ def _forward(
     first, of_first, last, of_last = as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
     hidden = torch.addmm(of_first, as_rows(pixels), first.t())
     mixed = F.gelu(hidden)
-    kept = [pixels, first, hidden, last]
+    kept = [as_rows(pixels), first, hidden, last]
     if kernels:
         taps = _merged_taps(kernels)
         kept.append(taps)
@@ -48,19 +48,20 @@ def _forward(
         )
         mixed = mixed.view(hidden.shape)
     result = torch.addmm(of_last, mixed, last.t()).view(*pixels.shape[:3], -1)
-    return result, [*kept, mixed]
+    # As matrices: compiled graphs convert kept tensors of four axes to another layout.
+    return result, [*kept, mixed] if save else []
 
 
 def _gradients(
     grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
 ) -> tuple[Tensor, ...]:
-    pixels, first, hidden, last, *taps, mixed = kept
+    rows, first, hidden, last, *taps, mixed = kept
     weight1, bias1, weight2, bias2, *kernels = parameters
-    grad_rows = as_rows(grad.to(pixels.dtype))
+    grad_rows = as_rows(grad.to(rows.dtype))
     grad_mixed = torch.mm(grad_rows, last)
     of_taps = []
     if kernels:
-        shape = (*pixels.shape[:3], hidden.shape[1])
+        shape = (*grad.shape[:3], hidden.shape[1])
         grad_hidden, *of_taps = gradients(
             grad_mixed.view(shape),
             hidden.view(shape),
@@ -75,8 +76,8 @@ def _gradients(
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
     return (
-        torch.mm(grad_hidden, first).view(pixels.shape),
-        weight_gradient(grad_hidden, as_rows(pixels), weight1),
+        torch.mm(grad_hidden, first).view(*grad.shape[:3], -1),
+        weight_gradient(grad_hidden, rows, weight1),
         bias_gradient(grad_hidden, bias1),
         weight_gradient(grad_rows, mixed, weight2),
         bias_gradient(grad_rows, bias2),
@@ -94,7 +95,7 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
     batch, dim, height, width = x.shape
     hidden = x.new_empty((batch * height * width, weight1.shape[0]), dtype=dtype)
     kept = [
-        x.new_empty((batch, height, width, dim), dtype=dtype),
+        x.new_empty((batch * height * width, dim), dtype=dtype),
         torch.empty_like(weight1, dtype=dtype),
         hidden,
         torch.empty_like(weight2, dtype=dtype),

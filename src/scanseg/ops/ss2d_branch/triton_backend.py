@@ -53,31 +53,36 @@ def _forward(
     merged = as_pixels(merged)
     _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1)
     result = torch.mm(as_rows(normed), of_out.t()).view(pixels.shape)
-    kept = [pixels, of_in, entered, taps, convolved, before_silu, of_x, projected]
-    return result, [*kept, merged, states, rates, skips, normed, of_out]
+    if not save:
+        return result, []
+    # As matrices: compiled graphs convert kept tensors of four axes to another layout.
+    kept = [as_rows(pixels), of_in, as_rows(entered), taps, as_rows(convolved), as_rows(before_silu)]
+    kept += [of_x, projected, as_rows(merged), states, rates, skips, as_rows(normed), of_out]
+    return result, kept
 
 
 def _gradients(
     grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
 ) -> tuple[Tensor, ...]:
-    pixels, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
+    rows, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
     merged, states, rates, skips, normed, of_out = rest
+    shape = grad.shape
     in_weight, _, x_weight, dt_weight, dt_bias, A_log, D_skip, norm_weight, _, out_weight = parameters
-    grad_rows = as_rows(grad.to(pixels.dtype))
-    grad_normed = torch.mm(grad_rows, of_out).view(normed.shape)
+    grad_rows = as_rows(grad.to(rows.dtype))
+    grad_normed = torch.mm(grad_rows, of_out).view(shape)
     grad_merged, _, of_norm = norm_gradients(
-        *(grad_normed, grad_normed, merged, None, norm_weight, eps, 1, merged.dtype, None)
+        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None)
     )
     grad_convolved, grad_projected, of_scan = packed_gradients(
-        *(as_map(grad_merged), as_map(convolved), projected.permute(0, 3, 4, 1, 2)),
+        *(as_map(grad_merged), as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
         *(dt_weight, dt_bias, A_log, D_skip, states, rates, skips),
     )
     projected_rows = grad_projected.permute(0, 3, 4, 1, 2).reshape(grad_rows.shape[0], -1)
     grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.flatten(0, 1))
     grad_entered, of_taps = gradients(
-        grad_convolved.view(entered.shape),
-        entered,
-        before_silu,
+        grad_convolved.view(shape),
+        entered.view(shape),
+        before_silu.view(shape),
         taps,
         before=None,
         gelu=False,
@@ -86,13 +91,13 @@ def _gradients(
     )
     entered_rows = as_rows(grad_entered)
     return (
-        torch.mm(entered_rows, of_in).view(pixels.shape),
-        weight_gradient(entered_rows, as_rows(pixels), in_weight),
+        torch.mm(entered_rows, of_in).view(shape),
+        weight_gradient(entered_rows, rows, in_weight),
         of_taps,
-        weight_gradient(projected_rows, as_rows(convolved), x_weight),
+        weight_gradient(projected_rows, convolved, x_weight),
         of_scan,
         of_norm,
-        weight_gradient(grad_rows, as_rows(normed), out_weight),
+        weight_gradient(grad_rows, normed, out_weight),
     )
 
 
@@ -115,25 +120,25 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
     batch, dim, height, width = x.shape
     wide = torch.float64 if dtype == torch.float64 else torch.float32
 
-    def pixels(*channels: int, dtype: torch.dtype = dtype) -> Tensor:
-        return x.new_empty((batch, height, width, *channels), dtype=dtype)
+    def rows(dtype: torch.dtype = dtype) -> Tensor:
+        return x.new_empty((batch * height * width, dim), dtype=dtype)
 
     state, segments = A_log.shape[2], -(-height * width // FORWARD_TILE.tokens)
     taps = (conv_weight.shape[2] * conv_weight.shape[3], dim)
     return [
-        pixels(dim),
+        rows(),
         torch.empty_like(in_weight, dtype=dtype),
-        pixels(dim),
+        rows(),
         conv_weight.new_empty(taps),
-        pixels(dim),
-        pixels(dim),
+        rows(),
+        rows(),
         torch.empty_like(x_weight, dtype=dtype),
-        pixels(*x_weight.shape[:2]),
-        pixels(dim, dtype=wide),
+        x.new_empty((batch, height, width, *x_weight.shape[:2]), dtype=dtype),
+        rows(wide),
         x.new_empty((batch, 4, segments, state, dim), dtype=wide),
         A_log.new_empty((4, state, dim), dtype=wide),
         A_log.new_empty((dim,), dtype=wide),
-        pixels(dim),
+        rows(),
         torch.empty_like(out_weight, dtype=dtype),
     ]
 
