@@ -195,9 +195,7 @@ def _build(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny
         "inference": TimedCall(partial(_infer, network, images, dtype=dtype)),
     }
     if row.name in NETWORKS:
-        calls["step-one-thread"] = TimedCall(
-            partial(_in_one_thread, partial(step, network)), replays=False
-        )
+        calls["step-one-thread"] = TimedCall(partial(_in_one_thread, partial(step, network)), replays=False)
     if len(images) > 1 and row.name in NETWORKS:
         calls["inference-batch-1"] = TimedCall(partial(_infer, network, images[:1], dtype=dtype))
     num_parameters = sum(parameter.numel() for parameter in network.parameters())

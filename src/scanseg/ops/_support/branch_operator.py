@@ -22,8 +22,8 @@ class Bodies(NamedTuple):
     """Functions of one kind of branch.
 
     Attributes:
-        forward: Takes the map, the other four tensors of the start, the parameters, eps, dtype and `save`. Returns the sum (`None`
-            without a last branch), the branch, and the tensors for the gradients.
+        forward: Takes the map, the other four tensors of the start, the parameters, eps, dtype and `save`. Returns the
+            sum (`None` without a last branch), the branch, and the tensors for the gradients.
         gradients: Takes the gradients of both results, the sum, sample scale, weight and bias of the norm, the kept
             tensors, the parameters, eps and the dtypes of both maps. Returns `grad_x`, `grad_added`, the sums of the
             norm, and the gradients that `finish` converts.
@@ -85,6 +85,14 @@ def branch_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]:
             results[0] = _map_like(x, torch.promote_types(x.dtype, added.dtype))
         return results + (bodies.kept_like(x, parameters, dtype) if save else [])
 
+    _register_gradients(forward, _backward_operator(name, bodies), bodies)
+    run_directly(forward)
+    return forward
+
+
+def _backward_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]:
+    """Register the operator of the gradients of a branch."""
+
     @torch.library.custom_op(f"scanseg::{name}_backward", mutates_args=())
     def backward(
         grad_total: Tensor | None,
@@ -128,6 +136,11 @@ def branch_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]:
         return [_map_like(total, x_dtype), grad_added, sums, *of_parameters]
 
     run_directly(backward)
+    return backward
+
+
+def _register_gradients(forward: Any, backward: Callable[..., list[Tensor]], bodies: Bodies) -> None:
+    """Make the second operator the gradient of the first one."""
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
         x, added, sample_scale, norm_weight, norm_bias, parameters, eps, _, _ = inputs
@@ -144,15 +157,11 @@ def branch_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]:
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, [None] * len(parameters), None, None, None
         norm = (sample_scale, norm_weight, norm_bias)
-        found = backward(
-            grads[0], grads[1], total, *norm, kept, parameters, eps, x_dtype, added_dtype
-        )
+        found = backward(grads[0], grads[1], total, *norm, kept, parameters, eps, x_dtype, added_dtype)
         of_added, of_norm, of_parameters = finished(found, norm, parameters, added_dtype, bodies)
         return found[0], of_added, None, *of_norm, list(of_parameters), None, None, None
 
     forward.register_autograd(differentiate, setup_context=keep)
-    run_directly(forward)
-    return forward
 
 
 def finished(

@@ -45,8 +45,7 @@ class Backend(NamedTuple):
 def is_exporting() -> bool:
     """Return whether `torch.export` traces the call.
 
-    PyTorch 2.11 and 2.12 answer `torch.compiler.is_exporting()` with True under `torch.compile` too. The flag behind it
-    is right in all versions.
+    Under `torch.compile`, PyTorch 2.11 takes `torch.compiler.is_exporting()` for True. The flag behind it is right.
     """
     return bool(torch.compiler._is_exporting_flag)
 

@@ -222,7 +222,11 @@ def _(
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x, grad_added = _input_gradients(_as_rows(total), sample_scale, x_dtype, added_dtype)
-    return _as_map(grad_x), _as_map(grad_added), total.new_empty((2, weight.numel()), dtype=state_dtype(total))
+    return (
+        _as_map(grad_x),
+        _as_map(grad_added),
+        total.new_empty((2, weight.numel()), dtype=state_dtype(total)),
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -59,7 +59,7 @@ def _gradients(
     weight1, bias1, weight2, bias2, *kernels = parameters
     grad_rows = as_rows(grad.to(rows.dtype))
     grad_mixed = torch.mm(grad_rows, last)
-    of_taps = []
+    of_taps: list[Tensor] = []
     if kernels:
         shape = (*grad.shape[:3], hidden.shape[1])
         grad_hidden, *of_taps = gradients(

@@ -131,8 +131,8 @@ def _convolve_normed(
 ) -> Tensor:
     scale = norm_weight * torch.rsqrt(variance + eps)
     before = Before(mean, scale, norm_bias.contiguous())
-    options = {"silu": False, "residual": False, "save_pre": False}
-    return as_map(convolve(as_pixels(x), taps, bias, before=before, **options)[0])
+    out, _ = convolve(as_pixels(x), taps, bias, before=before, silu=False, residual=False, save_pre=False)
+    return as_map(out)
 
 
 @_convolve_normed.register_fake

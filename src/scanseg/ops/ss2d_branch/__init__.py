@@ -78,8 +78,8 @@ def ss2d_branch(
         >>> SS2D(16)(torch.randn(1, 16, 5, 6)).shape
         torch.Size([1, 16, 5, 6])
     """
-    parameters = (in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
-    parameters = (*parameters, norm_weight, norm_bias, out_weight)
+    inner = (in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
+    parameters = (*inner, norm_weight, norm_bias, out_weight)
     signature = signature_of("ss2d_branch", backend, *start, *parameters)
     chosen = recall(signature)
     if chosen is None:
