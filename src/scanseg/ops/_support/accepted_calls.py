@@ -19,12 +19,15 @@ _chosen: dict[Signature, Backend] = {}
 
 
 def signature_of(operator: str, backend: str | None, *tensors: Tensor | None) -> Signature | None:
-    """Return all that the checks of a call depend on, or `None` for a traced call.
+    """Return the shapes, dtypes and devices of a call.
 
     Args:
         operator: Name of the operator.
         backend: Name of the requested backend.
         *tensors: All tensors of the call, in a fixed order.
+
+    Returns:
+        A key of the calls with the same checks, or `None` for a traced call.
     """
     if torch.compiler.is_compiling() or is_traced(*tensors):
         return None
@@ -38,7 +41,7 @@ def signature_of(operator: str, backend: str | None, *tensors: Tensor | None) ->
 
 
 def recall(signature: Signature | None) -> Backend | None:
-    """Return the backend of an earlier call with the same signature, or `None`."""
+    """Return the backend of an earlier call with this signature."""
     return None if signature is None else _chosen.get(signature)
 
 

@@ -182,7 +182,10 @@ def _forward(
     save: bool,
     code: Code,
 ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-    """Return sum, branch, and tensors for its gradients. `rest` is the start without its map."""
+    """Return sum, branch, and tensors for its gradients.
+
+    `rest` is the start without its map.
+    """
     added, sample_scale, norm_weight, norm_bias = rest
     pixels, total = as_pixels(x), None
     if norm_weight is not None and norm_bias is not None:
@@ -237,7 +240,7 @@ def _gradients(
     *,
     code: Code,
 ) -> list[Tensor]:
-    """Return the gradients of both maps, the sums of the norm, and the tensors for `Code.finish`."""
+    """Return the gradients of both maps, and the tensors for `finished`."""
     if grad is None:
         grad = torch.zeros_like(total, dtype=kept[0].dtype)
     grad_pixels, *of_parameters = code.gradients(as_pixels(grad), kept, parameters, eps=eps)

@@ -40,7 +40,7 @@ class Bodies(NamedTuple):
 
 
 def branch_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]:
-    """Register the operators of a branch and return the one of its results.
+    """Register the operators of a branch.
 
     Args:
         name: Name of the operator.
@@ -171,7 +171,7 @@ def finished(
     added_dtype: torch.dtype | None,
     bodies: Bodies,
 ) -> tuple[Tensor | None, tuple[Tensor | None, Tensor | None], tuple[Tensor, ...]]:
-    """Return the gradients of the last branch, of the norm and of the parameters.
+    """Return the gradients of last branch, norm and parameters.
 
     Args:
         found: The result of `Bodies.gradients`.
@@ -198,7 +198,10 @@ def _map_like(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _separate(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Copy the results that share memory with inputs, as operators of a graph must not return their inputs."""
+    """Copy the results that share memory with inputs.
+
+    An operator of a graph must not return its inputs.
+    """
     used = {tensor.untyped_storage().data_ptr() for tensor in inputs}
     separate = []
     for result in results:

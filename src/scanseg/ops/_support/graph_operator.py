@@ -14,7 +14,7 @@ from scanseg.ops._support.triton import INTERPRETED
 
 
 def run_directly(operator: Any, body: Callable[..., Any] | None = None) -> Any:
-    """Register a twin of a custom operator and let AOTAutograd replace the operator by it.
+    """Register the twin of a custom operator for compiled graphs.
 
     Args:
         operator: The custom operator, with its fake registered.

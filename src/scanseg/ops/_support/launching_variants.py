@@ -112,10 +112,10 @@ def _launch_by_triton(
 
 
 def _launcher(run: Any, version: tuple[int, ...]) -> tuple[Callable[..., None], tuple[Any, ...]]:
-    """Return the function that launches a kernel, and the options that follow the kernel's handle.
+    """Return a launching function and its options after the kernel's handle.
 
-    Triton 3.6 wraps its launching function by one that allocates scratch memory. Kernels without such memory need only
-    the inner one.
+    The launcher of Triton 3.6 allocates scratch memory and calls an inner function. Kernels without such memory need
+    only the inner function.
     """
     names = ("launch", "launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
     if version != (3, 6) or not all(hasattr(run, name) for name in names):

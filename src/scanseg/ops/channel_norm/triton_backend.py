@@ -261,7 +261,10 @@ def _with_channels_last(x: Tensor) -> Tensor:
 
 
 def _as_map(rows: Tensor) -> Tensor:
-    """Return rows as a map with channels as axis 1. Empty tensors stay as they are."""
+    """Return rows as a map with channels as axis 1.
+
+    Empty tensors stay unchanged.
+    """
     return rows.movedim(-1, 1) if rows.ndim > 1 else rows
 
 

@@ -100,9 +100,9 @@ def packed_gradients(
     rates: Tensor,
     skips: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x and `projected`, and those of all parameters as one tensor.
+    """Return the gradients of x, `projected` and all parameters.
 
-    `unpack_gradients` splits the last one.
+    The gradients of the parameters are one tensor, which `unpack_gradients` splits.
     """
     from scanseg.ops.ss2d import triton_kernels
 
@@ -147,7 +147,7 @@ def packed_gradients(
 def unpack_gradients(
     packed: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the parameters, as views of the last result of `packed_gradients`."""
+    """Split the last result of `packed_gradients` into gradients of parameters."""
     _, dim, rank = dt_weight.shape
     state = A_log.shape[2]
     weights, biases, decays, skip = packed.split([4 * dim * rank, 4 * dim, 4 * dim * state, dim])
