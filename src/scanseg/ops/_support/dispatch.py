@@ -42,7 +42,15 @@ class Backend(NamedTuple):
 
     def chosen_unnamed(self) -> bool:
         """Return whether a call without a name may choose the backend."""
-        return not self.by_name_only and not (self.custom and torch.compiler.is_exporting())
+        return not self.by_name_only and not (self.custom and is_exporting())
+
+
+def is_exporting() -> bool:
+    """Return whether `torch.export` traces the call.
+
+    Under `torch.compile`, PyTorch 2.11 takes `torch.compiler.is_exporting()` for True. The flag behind it is right.
+    """
+    return bool(torch.compiler._is_exporting_flag)
 
 
 def _use_unchecked(operator: str, first: Any) -> bool:
