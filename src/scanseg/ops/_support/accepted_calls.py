@@ -52,3 +52,8 @@ def remember(signature: Signature | None, backend: Backend) -> None:
     if len(_chosen) >= MOST_CALLS:
         _chosen.clear()
     _chosen[signature] = backend
+
+
+def forget() -> None:
+    """Forget all calls, because a backend is no longer usable."""
+    _chosen.clear()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scanseg.errors import ScansegError
-from scanseg.ops._support import launching
+from scanseg.ops._support import accepted_calls, launching
 from scanseg.ops._support.dispatch import check_kernels_by
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.triton import on_first_run
@@ -257,6 +257,7 @@ def _remember(use: _Use, verdict: Verdict) -> None:
     _verdicts[use] = verdict
     if verdict.passed:
         return
+    accepted_calls.forget()
     refused.update({(use.operator, use.gpu)} | {(n, use.gpu) for n, m in _NAMES.items() if m == use.operator})
     if is_new:
         _LOGGER.warning(
@@ -323,6 +324,7 @@ def record(device: torch.device, verdicts: Iterable[Verdict]) -> None:
             refused.difference_update(_with_namesakes(use))
         _remember(use, verdict)
     _usable.clear()
+    accepted_calls.forget()
     _file(_Use("", torch.float32, index)).add(verdicts)
 
 
