@@ -7,8 +7,12 @@ written.
 from scanseg.imaging.axes import SLICE_SPACING_MM, as_volume
 from scanseg.imaging.companion import companion_path
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
-from scanseg.imaging.dicom import DICOM_ADVICE, find_dicom
-from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, file_ending
+from scanseg.imaging.dicom.container import leads_outside
+from scanseg.imaging.dicom.geometry import stack_slices
+from scanseg.imaging.dicom.recognition import can_read_dicom, dicom_advice, find_dicom, split_series_path
+from scanseg.imaging.dicom.segmentation import Segment, SegmentationSource, write_segmentation
+from scanseg.imaging.dicom.series import Series, SeriesList, choose_series, find_series, list_series
+from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, decoder_of, file_ending
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.in_memory import BinaryFile, image_from_memory, library_of
@@ -40,7 +44,6 @@ from scanseg.imaging.writing import (
 __all__ = [
     "DECODERS",
     "DETACHED_ENDINGS",
-    "DICOM_ADVICE",
     "LABEL_COLOURS",
     "LOSSY_ENDINGS",
     "MEDICAL_DECODERS",
@@ -48,11 +51,19 @@ __all__ = [
     "BinaryFile",
     "Image",
     "PictureHeader",
+    "Segment",
+    "SegmentationSource",
+    "Series",
+    "SeriesList",
     "as_volume",
     "axis_codes",
+    "can_read_dicom",
+    "choose_series",
     "companion_path",
     "compare_geometry",
     "count_channels",
+    "decoder_of",
+    "dicom_advice",
     "direction_of",
     "file_ending",
     "files_of",
@@ -60,9 +71,12 @@ __all__ = [
     "find_nonzero_box",
     "find_nonzero_mask",
     "find_reorientation",
+    "find_series",
     "image_from_memory",
+    "leads_outside",
     "left_right_axis",
     "library_of",
+    "list_series",
     "read_geometry",
     "read_image",
     "read_instance_map",
@@ -70,9 +84,12 @@ __all__ = [
     "read_stored_values",
     "resample_image",
     "resample_label_map",
+    "split_series_path",
+    "stack_slices",
     "write_colours",
     "write_image",
     "write_instance_map",
     "write_label_map",
     "write_probabilities",
+    "write_segmentation",
 ]
