@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         evaluate,
         evaluate_instances,
         inspect_folder,
+        list_series,
         load,
         make_plan,
         preprocess,
         time_step,
         train,
+        write_segmentation,
     )
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "evaluate",
     "evaluate_instances",
     "inspect_folder",
+    "list_series",
     "load",
     "make_plan",
     "preprocess",
     "time_step",
     "train",
+    "write_segmentation",
 ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from scanseg.cli import compare, data
+from scanseg.cli import compare, data, dicom
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -72,7 +72,7 @@ def build_app() -> App:
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
-        *(_compare_app(), reproduce, _data_app(), _weights_app(), demo, info),
+        *(_compare_app(), reproduce, _data_app(), _dicom_app(), _weights_app(), demo, info),
     )
     usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
@@ -106,6 +106,12 @@ def _data_app() -> App:
     usage = "Usage: scanseg data convert --output PATH [OPTIONS] NAME SOURCE [LABELS]"
     app.command(data.convert, sort_key=1, usage=usage)
     app.command(data.instances, sort_key=2)
+    return app
+
+
+def _dicom_app() -> App:
+    app = App(name="dicom", help="List the series of DICOM folders and zip files.")
+    app.command(dicom.list_series, name="list", sort_key=0)
     return app
 
 

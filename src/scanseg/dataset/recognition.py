@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_names import IMAGE_FOLDERS, is_image_file
-from scanseg.imaging import DECODERS, DICOM_ADVICE, MEDICAL_DECODERS, file_ending, find_dicom
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, dicom_advice, file_ending, find_dicom
 from scanseg.messages import counted
 
 
@@ -31,7 +31,7 @@ def suggest_conversion(folder: Path) -> str | None:
         if found is not None and (found.labelled or found.faults):
             return _describe(found, place)
     dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
-    return f"The folder holds DICOM files. {DICOM_ADVICE}" if dicom else None
+    return f"The folder holds DICOM files. {dicom_advice()}" if dicom else None
 
 
 def _describe(found: FolderCases, folder: Path) -> str:

@@ -10,9 +10,22 @@ from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.dicom.container import leads_outside
 from scanseg.imaging.dicom.geometry import stack_slices
 from scanseg.imaging.dicom.recognition import can_read_dicom, dicom_advice, find_dicom, split_series_path
-from scanseg.imaging.dicom.segmentation import Segment, SegmentationSource, write_segmentation
+from scanseg.imaging.dicom.segmentation import (
+    SegmentationSource,
+    make_segments,
+    require_writer,
+    write_segmentation,
+)
 from scanseg.imaging.dicom.series import Series, SeriesList, choose_series, find_series, list_series
-from scanseg.imaging.formats import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS, MEDICAL_DECODERS, decoder_of, file_ending
+from scanseg.imaging.dicom.summary import SeriesSummary, SourceSummary, summarize_series
+from scanseg.imaging.formats import (
+    DECODERS,
+    DETACHED_ENDINGS,
+    LOSSY_ENDINGS,
+    MEDICAL_DECODERS,
+    decoder_of,
+    file_ending,
+)
 from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.in_memory import BinaryFile, image_from_memory, library_of
@@ -51,10 +64,11 @@ __all__ = [
     "BinaryFile",
     "Image",
     "PictureHeader",
-    "Segment",
     "SegmentationSource",
     "Series",
     "SeriesList",
+    "SeriesSummary",
+    "SourceSummary",
     "as_volume",
     "axis_codes",
     "can_read_dicom",
@@ -77,15 +91,18 @@ __all__ = [
     "left_right_axis",
     "library_of",
     "list_series",
+    "make_segments",
     "read_geometry",
     "read_image",
     "read_instance_map",
     "read_label_map",
     "read_stored_values",
+    "require_writer",
     "resample_image",
     "resample_label_map",
     "split_series_path",
     "stack_slices",
+    "summarize_series",
     "write_colours",
     "write_image",
     "write_instance_map",

@@ -198,5 +198,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: Member) -> Binary
             head = stream.read(_HEAD)
             rest = stream.read(member.num_bytes) if begins_as_dicom(head) else b""
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise InputError(f"{path}: {member.name}: damaged ({reason_of(error)}). Pack the files again.") from error
+        raise InputError(
+            f"{path}: {member.name}: damaged ({reason_of(error)}). Pack the files again."
+        ) from error
     return io.BytesIO(head + rest)

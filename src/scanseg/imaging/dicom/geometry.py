@@ -58,7 +58,7 @@ def stack_slices(series: Series) -> SliceStack:
     slices, warnings = _drop_copies(series)
     _refuse_objects(series, slices)
     _refuse_mixtures(series, slices)
-    row, column = np.reshape(slices[0].orientation, (2, 3)).astype(np.float64)
+    row, column = np.reshape(slices[0].orientation or (), (2, 3)).astype(np.float64)
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
     places = np.array([each.position for each in slices], np.float64)
@@ -157,7 +157,8 @@ def _refuse_mixtures(series: Series, slices: Sequence[Slice]) -> None:
     lengths = np.linalg.norm(directions[0].reshape(2, 3), axis=1)
     if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
         _refuse(
-            series, f"expected direction cosines of length 1, got {np.round(lengths, 4).tolist()}. Fix the headers"
+            series,
+            f"expected direction cosines of length 1, got {np.round(lengths, 4).tolist()}. Fix the headers",
         )
 
 
@@ -169,7 +170,9 @@ def _single_step(
     text = "expected several slices, got one"
     if not size:
         _refuse(series, f"{text} without thickness. Give all files of the series")
-    return normal * size, [f"{series.path}: {text}. Its thickness of {size:g} mm is used as the spacing along z."]
+    return normal * size, [
+        f"{series.path}: {text}. Its thickness of {size:g} mm is used as the spacing along z."
+    ]
 
 
 def _regular_step(
@@ -188,7 +191,9 @@ def _regular_step(
     usual = float(np.median(gaps))
     missing = np.flatnonzero(gaps > _GAP * usual)
     if len(missing):
-        pairs = [f"{slices[place].member.name} and {slices[place + 1].member.name}" for place in missing]
+        pairs = [
+            f"{slices[place].member.name} and {slices[place + 1].member.name}" for place in missing.tolist()
+        ]
         number = round(float((gaps[missing] / usual - 1).sum()))
         _refuse(
             series,

@@ -18,20 +18,15 @@ from scanseg.imaging.dicom.series import Series, choose_series, list_series
 from scanseg.imaging.header import DicomHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.palette import make_palette
+from scanseg.specs import TISSUE, Code, SegmentCode, SegmentCodes
 from scanseg.version import __version__
 
 if TYPE_CHECKING:
     from highdicom import PixelMeasuresSequence
     from highdicom.seg import SegmentDescription
+    from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
-Code = tuple[str, str, str]
-"""Value, scheme and meaning of a code, such as `("10200004", "SCT", "Liver")`."""
-
-TISSUE: Code = ("85756007", "SCT", "Tissue")
-"""Category and type of segments without a code."""
-ANATOMICAL_STRUCTURE: Code = ("91723000", "SCT", "Anatomical Structure")
-"""Category of segments whose code has none."""
 _LONGEST = 64
 """Longest text of a label, a name or a code's meaning, in characters."""
 _EMPTY_IF_MISSING = (
@@ -39,8 +34,10 @@ _EMPTY_IF_MISSING = (
     *("StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 """Attributes of patient and study that the standard requires, empty if unknown."""
+_ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 _SERIES_NUMBER = 1000
 """Series number of a segmentation: beyond those of scanners, which count from 1."""
+_TISSUE = SegmentCode(category=TISSUE, type=TISSUE)
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,8 @@ class Segment:
     """Label of the segment."""
     values: tuple[int, ...]
     """Values of its voxels in the label map. Segments may share values (regions)."""
-    category: Code = TISSUE
-    """Coded category of the segment."""
-    type: Code = TISSUE
-    """Coded type of the segment."""
+    code: SegmentCode = _TISSUE
+    """Category and type of the segment."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,9 @@ def write_segmentation(
     """
     require_writer()
     if not isinstance(like.header, DicomHeader):
-        raise InputError(f"{path}: expected an image of a DICOM series, got another one. Choose another format.")
+        raise InputError(
+            f"{path}: expected an image of a DICOM series, got another one. Choose another format."
+        )
     _check_label_map(path, label_map, like, segments)
     datasets = _read_sources(like.header)
     origin = source or SegmentationSource()
@@ -174,7 +171,9 @@ def _check_label_map(path: Path, label_map: np.ndarray, like: Image, segments: S
     unnamed = sorted({int(value) for value in np.unique(label_map)} - named - {0})
     if not segments or unnamed:
         raise InputError(f"{path}: expected a segment for each label value, got none for {unnamed or 'any'}.")
-    wrong = [segment.name for segment in segments if not 0 < len(segment.name) <= _LONGEST or "\\" in segment.name]
+    wrong = [
+        segment.name for segment in segments if not 0 < len(segment.name) <= _LONGEST or "\\" in segment.name
+    ]
     if wrong:
         raise InputError(
             f"{path}: expected names of segments of 1 to {_LONGEST} characters without a backslash, got {wrong}."
@@ -190,7 +189,9 @@ def _read_sources(header: DicomHeader) -> "list[Dataset]":
     series = choose_series([list_series(header.source)], header.uid)
     stack = stack_slices(series)
     if not stack.grid.equals(header.grid):
-        raise InputError(f"{series.path}: expected the series that was segmented, got changed files. Predict it again.")
+        raise InputError(
+            f"{series.path}: expected the series that was segmented, got changed files. Predict it again."
+        )
     with opened(series.source) as open_member:
         datasets = []
         for each in stack.slices:
@@ -238,11 +239,10 @@ def _describe(segments: Sequence[Segment], source: SegmentationSource) -> "list[
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-    from highdicom.sr import CodedConcept
 
     algorithm = AlgorithmIdentificationSequence(
         name=source.model[:_LONGEST],
-        family=CodedConcept("123110", "DCM", "Artificial Intelligence"),
+        family=_to_concept(_ARTIFICIAL_INTELLIGENCE),
         version=__version__,
         parameters={"digest": source.digest},
     )
@@ -251,8 +251,8 @@ def _describe(segments: Sequence[Segment], source: SegmentationSource) -> "list[
         SegmentDescription(
             segment_number=number,
             segment_label=segment.name,
-            segmented_property_category=CodedConcept(*segment.category),
-            segmented_property_type=CodedConcept(*segment.type),
+            segmented_property_category=_to_concept(segment.code.category),
+            segmented_property_type=_to_concept(segment.code.type),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
             display_color=CIELabColor.from_rgb(*palette[3 * (number % 256) : 3 * (number % 256) + 3]),
@@ -261,21 +261,29 @@ def _describe(segments: Sequence[Segment], source: SegmentationSource) -> "list[
     ]
 
 
+def _to_concept(code: Code) -> "CodedConcept":
+    """Return a code for highdicom."""
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
 def make_segments(
-    labels: Mapping[str, Sequence[int]], codes: Mapping[str, tuple[Code, Code]] | None = None
+    labels: Mapping[str, Sequence[int]], codes: SegmentCodes | None = None
 ) -> tuple[Segment, ...]:
     """Return the segments of labels.
 
     Args:
         labels: Name to the values of the label or region.
-        codes: Category and type by name. Other segments are coded as tissue.
+        codes: Codes by name. `None`: none. Other segments are coded as tissue.
 
     Raises:
         InputError: A code has a name that is no label.
     """
-    unknown = sorted(set(codes or ()) - set(labels))
+    known = {} if codes is None else codes.segments
+    unknown = sorted(set(known) - set(labels))
     if unknown:
-        raise InputError(f"segment codes: expected names among {', '.join(labels)}, got {', '.join(unknown)}.")
-    return tuple(
-        Segment(name, tuple(values), *(codes or {}).get(name, (TISSUE, TISSUE))) for name, values in labels.items()
-    )
+        raise InputError(
+            f"segment codes: expected names among {', '.join(labels)}, got {', '.join(unknown)}."
+        )
+    return tuple(Segment(name, tuple(values), known.get(name, _TISSUE)) for name, values in labels.items())

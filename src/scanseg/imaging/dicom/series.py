@@ -169,7 +169,9 @@ def find_series(path: Path) -> Series:
     if not found.series and not found.others:
         raise InputError(f"{path}: {_NOTHING}")
     if not found.series:
-        raise InputError(f"{path}: expected a DICOM series of images, got {listed(found.others)}. Give its images.")
+        raise InputError(
+            f"{path}: expected a DICOM series of images, got {listed(found.others)}. Give its images."
+        )
     raise InputError(
         f"{path}: expected one series, got {counted(len(found.series), 'series', 'series')}. Give one of "
         f"{listed([str(series.path) for series in found.series])}."
@@ -194,6 +196,8 @@ def choose_series(lists: Sequence[SeriesList], uid: str) -> Series:
     where = listed([str(each.source) for each in lists])
     if found:
         names = listed([f"{series.uid} in {series.source}" for series in found])
-        raise InputError(f"{where}: expected one series of UID {uid}, got {names}. Give a longer UID or one folder.")
+        raise InputError(
+            f"{where}: expected one series of UID {uid}, got {names}. Give a longer UID or one folder."
+        )
     names = listed([series.uid for series in every]) or "none"
     raise InputError(f"{where}: expected a series of UID {uid}, got {names}. Choose by scanseg dicom list.")

@@ -90,7 +90,9 @@ def read_slice(file: BinaryIO, member: Member, where: str) -> SliceOfSeries | st
     """
     dataset = read_header(file, where, tags=_TAGS)
     with explained(where):
-        kind = dataset.file_meta.MediaStorageSOPClassUID if "SOPClassUID" not in dataset else dataset.SOPClassUID
+        kind = (
+            dataset.file_meta.MediaStorageSOPClassUID if "SOPClassUID" not in dataset else dataset.SOPClassUID
+        )
         if kind == _DIRECTORY:
             return None
         if "Rows" not in dataset or kind in _OTHER_CLASSES:
@@ -175,15 +177,19 @@ def _find_fault(dataset: "Dataset") -> str | None:
     if int(dataset.get("SamplesPerPixel") or 1) > 1 or not photometric.startswith("MONOCHROME"):
         return f"expected grey values, got colours ({photometric}). Give a series of grey values"
     if photometric != "MONOCHROME2":
-        return f"expected values that grow with brightness, got {photometric}. Convert the series to MONOCHROME2"
+        return (
+            f"expected values that grow with brightness, got {photometric}. Convert the series to MONOCHROME2"
+        )
     if "ModalityLUTSequence" in dataset:
-        return "expected a rescale slope and intercept, got a modality lookup table. Convert the series to NIfTI"
+        return (
+            "expected a rescale slope and intercept, got a modality lookup table. Convert the series to NIfTI"
+        )
     return _find_compression_fault(dataset)
 
 
 def _find_compression_fault(dataset: "Dataset") -> str | None:
     """Return the reason why pixels cannot be decoded."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
