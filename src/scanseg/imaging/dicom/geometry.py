@@ -202,8 +202,9 @@ def _regular_step(
         )
     step = (places[-1] - places[0]) / (len(places) - 1)
     regular = places[0] + np.arange(len(places))[:, np.newaxis] * step
-    apart = float(np.abs((places - regular) @ normal).max() / usual)
-    beside = float(np.linalg.norm(places - regular, axis=1).max() / min(usual, *(slices[0].spacing or ())))
+    along = (places - regular) @ normal
+    across = np.linalg.norm(places - regular - along[:, np.newaxis] * normal, axis=1)
+    apart, beside = float(np.abs(along).max() / usual), float(across.max() / min(slices[0].spacing or (1.0,)))
     if max(apart, beside) > _PLACE_TOLERANCE:
         _refuse(
             series,

@@ -60,7 +60,8 @@ def explained(where: str) -> Iterator[None]:
         with without_warnings():
             yield
     except (*faults, OSError, RuntimeError, TypeError, ValueError, struct.error) as error:
-        reason = shortened(reason_of(error) or type(error).__name__, 200)
+        lacking = getattr(error, "name", None) if isinstance(error, AttributeError) else None
+        reason = shortened(f"no {lacking}" if lacking else reason_of(error) or type(error).__name__, 200)
         raise InputError(
             f"{where}: expected a complete DICOM file, got a damaged one ({reason}). Copy it again."
         ) from error

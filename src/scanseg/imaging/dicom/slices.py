@@ -90,9 +90,7 @@ def read_slice(file: BinaryIO, member: Member, where: str) -> SliceOfSeries | st
     """
     dataset = read_header(file, where, tags=_TAGS)
     with explained(where):
-        kind = (
-            dataset.file_meta.MediaStorageSOPClassUID if "SOPClassUID" not in dataset else dataset.SOPClassUID
-        )
+        kind = dataset.get("SOPClassUID") or dataset.file_meta.MediaStorageSOPClassUID
         if kind == _DIRECTORY:
             return None
         if "Rows" not in dataset or kind in _OTHER_CLASSES:
@@ -189,7 +187,7 @@ def _find_fault(dataset: "Dataset") -> str | None:
 
 def _find_compression_fault(dataset: "Dataset") -> str | None:
     """Return the reason why pixels cannot be decoded."""
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
