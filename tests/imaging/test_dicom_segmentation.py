@@ -170,7 +170,7 @@ def test_codes_of_unknown_labels_and_changed_series(series, tmp_path):
         make_segments({"liver": (1,)}, codes)
     image = read_image(series)
     (series / "IM0004").unlink()
-    with pytest.raises(InputError, match="got changed files. Predict it again"):
+    with pytest.raises(InputError, match="expected the series that was segmented, got changed files"):
         write_segmentation(tmp_path / "a.dcm", LABEL_MAP, like=image, segments=make_segments(LABELS))
     with pytest.raises(InputError, match="expected a DICOM series, got another image"):
         scanseg.write_segmentation(tmp_path / "a.dcm", LABEL_MAP, series=tmp_path / "a.png", labels=LABELS)

@@ -121,7 +121,7 @@ def test_a_segmentation_is_written(make_predictor, tmp_path):
     ]
     segmentation = dcmread(tmp_path / "out/a.dcm")
     assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["bright"]
-    np.testing.assert_array_equal(segmentation.pixel_array, VOLUME)
+    np.testing.assert_array_equal(segmentation.pixel_array[::-1], VOLUME)
     assert f"digest={record.model_digest}" in str(segmentation.SegmentSequence[0])
 
 
@@ -245,6 +245,25 @@ def test_codes_need_segmentations_and_known_labels(make_predictor, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_command(command, make_predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr("scanseg.api.load", lambda *arguments, **options: make_predictor())
+    write_series(tmp_path / "study/a", VOLUME, series="1.2.77")
+    write_series(tmp_path / "study/b", OTHER, series="1.3.88")
+    codes = tmp_path / "codes.json"
+    code = {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}
+    codes.write_text(json.dumps({"segments": {"bright": {"type": code}}}))
+    words = ("predict", "MODEL", tmp_path / "study", "--format", "dicom-seg", "--segment-codes", codes)
+    assert command(*words, "--series", "1.3", "-o", tmp_path / "out").code == 0
+    (segment,) = dcmread(tmp_path / "out/b.dcm").SegmentSequence
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "10200004"
+    assert [path.name for path in (tmp_path / "out").glob("*.dcm")] == ["b.dcm"]
+    failed = command(*words, "--series", "1.", "-o", tmp_path / "none")
+    assert (failed.code, failed.stderr.count("\n")) == (1, 1)
+    codes.write_text('{"segments": {"bright": {}}}')
+    assert command(*words, "-o", tmp_path / "none").code == 1
+    assert not (tmp_path / "none").exists()
+
+
 def test_formats_of_the_command_are_those_of_the_package():
     assert options.OutputFormat == OutputFormat
 
@@ -259,7 +278,8 @@ def test_listing(command, tmp_path):
     )
     shown = command("dicom", "list", tmp_path / "study")
     assert shown.code == 0
-    assert f"thin          5       5 x 6 x 7       3 x 0.5 x 0.75   {SERIES}" in shown.stdout
+    words = f"CT 3 thin 5 5 x 6 x 7 3 x 0.5 x 0.75 {SERIES}"
+    assert words in [" ".join(line.split()) for line in shown.stdout.splitlines()]
     assert f"{tmp_path / 'study/1.2.3'}: expected a slice every 3 mm, got 1 missing slice" in shown.stdout
     assert shown.stderr == "left out: 1 Segmentation Storage\n"
     found = json.loads(command("dicom", "list", "--json", tmp_path / "study").stdout)
