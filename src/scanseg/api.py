@@ -420,7 +420,7 @@ def write_segmentation(
     segment_codes: SegmentCodes | None = None,
     model: str = "scanseg",
 ) -> None:
-    """Write a label map as a DICOM Segmentation on the slices of a series.
+    """Write a label map as a DICOM Segmentation of a series.
 
     Args:
         path: File to write. An existing file is replaced.

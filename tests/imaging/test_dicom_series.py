@@ -5,7 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from pydicom.uid import MPEG2MPML, JPEGLosslessSV1, RLELossless
+from pydicom.uid import (
+    MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from scanseg.errors import InputError
 from scanseg.imaging import files_of, list_series, read_geometry, read_image
@@ -71,6 +77,13 @@ def test_stored_types(tmp_path, dtype):
     np.testing.assert_array_equal(read_image(write_series(tmp_path, volume, **fields)).array[0], volume)
 
 
+def test_jpeg_ls(tmp_path):
+    for number, dataset in enumerate(make_series(np.abs(VOLUME).astype(np.uint16))):
+        dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+        save(dataset, tmp_path / f"{number}")
+    np.testing.assert_array_equal(read_image(tmp_path).array[0], VOLUME)
+
+
 def test_implicit_encoding_and_rle(tmp_path):
     for number, dataset in enumerate(make_series(VOLUME)):
         save(dataset, tmp_path / f"implicit/{number}", implicit=True)
@@ -116,6 +129,14 @@ def test_a_compression_without_decoder(tmp_path):
 )
 def test_objects_that_are_no_slices(tmp_path, fields, text):
     refused(write_series(tmp_path, VOLUME, **fields), text)
+
+
+def test_deflated_objects_are_refused(tmp_path):
+    folder = write_series(tmp_path, VOLUME)
+    dataset = make_slice(VOLUME[0], (0, 0, 0))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    save(dataset, folder / "IM0000")
+    refused(folder, r"IM0000: .* got a deflated one\. Convert it")
 
 
 def test_a_lookup_table_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from scanseg.cli import options
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging import read_image, read_label_map
-from scanseg.inference import OutputFormat
+from scanseg.inference.outputs import OutputFormat
 from tests.dicom_series import SERIES, make_slice, save, write_series
 from tests.factories import write_labels, write_picture
 

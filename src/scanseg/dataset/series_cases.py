@@ -166,7 +166,7 @@ def _name_of(series: Series) -> str:
 
 
 def _group_channels(paths: Sequence[Path], num_channels: int, faulty: list[FaultyCase]) -> list[RawCase]:
-    """Group folders and zip files with one series each into cases, as image files are."""
+    """Group folders and zip files of one series into cases."""
     by_ending: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         by_ending[path.name[len(_stem(path)) :]].append(path)

@@ -3,14 +3,12 @@
 from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.loading import load
-from scanseg.inference.outputs import OutputFormat
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
 
 __all__ = [
     "CudaGraphNetwork",
-    "OutputFormat",
     "Prediction",
     "Predictor",
     "label_maps_of_groups",

@@ -43,7 +43,7 @@ class Member:
 
 
 def list_members(source: Path) -> tuple[Member, ...]:
-    """List the visible files of a folder or zip file, sorted by name.
+    """List the visible files of a source by name.
 
     Args:
         source: Folder, with its subfolders, or zip file.
@@ -192,7 +192,7 @@ def _is_windows_path(name: str) -> bool:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: Member) -> BinaryIO:
-    """Return the content of a member. Of a file that is not DICOM only the beginning is read."""
+    """Return the content of a member, or the beginning of other files."""
     try:
         with archive.open(member.name) as stream:
             head = stream.read(_HEAD)

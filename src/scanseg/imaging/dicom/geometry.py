@@ -45,7 +45,7 @@ class SliceStack:
 
 
 def stack_slices(series: Series) -> SliceStack:
-    """Order the slices of a series along their normal, and check that they form a volume.
+    """Order the slices of a series into a volume.
 
     Args:
         series: The series.
@@ -165,7 +165,7 @@ def _refuse_mixtures(series: Series, slices: Sequence[Slice]) -> None:
 def _single_step(
     series: Series, only: Slice, normal: Float64[np.ndarray, "3"]
 ) -> tuple[Float64[np.ndarray, "3"], list[str]]:
-    """Return the step along z of a series of one slice: its thickness."""
+    """Return the thickness of a single slice as the step along z."""
     size = only.thickness
     text = "expected several slices, got one"
     if not size:
@@ -181,7 +181,7 @@ def _regular_step(
     places: Float64[np.ndarray, "slice 3"],
     normal: Float64[np.ndarray, "3"],
 ) -> tuple[Float64[np.ndarray, "3"], list[str]]:
-    """Return the step from slice to slice, and a warning about small deviations.
+    """Return the step between slices, and a warning about deviations.
 
     Raises:
         InputError: Slices lie more than a tenth of a voxel beside their regular place.

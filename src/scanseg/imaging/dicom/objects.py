@@ -15,6 +15,8 @@ from scanseg.messages import shortened
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_META_START, _META_GROUP = 132, 2
+"""Place and group of the elements that name the encoding."""
 _lock = threading.RLock()
 """Filters of warnings belong to the whole process."""
 
@@ -45,7 +47,7 @@ def without_warnings() -> Iterator[None]:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn errors of pydicom about a file into one error that names it.
+    """Name the file in errors of pydicom.
 
     Args:
         where: Folder or zip file, and name in it.
@@ -67,8 +69,35 @@ def explained(where: str) -> Iterator[None]:
         ) from error
 
 
+def is_deflated(file: BinaryIO, where: str) -> bool:
+    """Return whether the whole object is compressed, which may hide any size.
+
+    Args:
+        file: The open file, at its beginning. It is there again afterwards.
+        where: Folder or zip file, and name in it.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    from pydicom.filereader import read_dataset
+
+    with explained(where):
+        file.seek(_META_START)
+        meta = read_dataset(
+            file,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, *_: tag >> 16 != _META_GROUP,
+        )
+        values = {element.keyword: element.value for element in meta}
+        file.seek(0)
+        return bool(values["TransferSyntaxUID"].is_deflated)
+
+
 def read_header(file: BinaryIO, where: str, *, tags: Sequence[str] | None = None) -> "Dataset":
-    """Read a DICOM object up to its pixels, where the file is then.
+    """Read a DICOM object up to its pixels.
+
+    The file is then at the beginning of the pixels.
 
     Args:
         file: The open file.

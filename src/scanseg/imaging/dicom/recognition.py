@@ -20,7 +20,7 @@ def can_read_dicom() -> bool:
 
 
 def dicom_advice() -> str:
-    """Return advice for users with DICOM files: read the series, or convert it."""
+    """Return advice for users with DICOM files."""
     if can_read_dicom():
         return f"Give the folder of the series (scanseg dicom list FOLDER), or {_CONVERSION}"
     return f'Install the reader of series by pip install "scanseg[dicom]", or {_CONVERSION}'
@@ -42,7 +42,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def has_dicom_ending(name: str) -> bool:
-    """Return whether a name ends as those of DICOM files.
+    """Return whether a name has an ending of DICOM files.
 
     Args:
         name: Name of a file.
@@ -51,7 +51,7 @@ def has_dicom_ending(name: str) -> bool:
 
 
 def begins_as_dicom(content: bytes) -> bool:
-    """Return whether a file begins as DICOM files.
+    """Return whether a file begins with the mark of DICOM.
 
     Args:
         content: At least the first 132 bytes of the file.

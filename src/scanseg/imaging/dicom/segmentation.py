@@ -1,4 +1,4 @@
-"""Write a label map as a DICOM Segmentation on the slices of a series."""
+"""Write label maps as DICOM Segmentations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _EMPTY_IF_MISSING = (
 """Attributes of patient and study that the standard requires, empty if unknown."""
 _ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 _SERIES_NUMBER = 1000
-"""Series number of a segmentation: beyond those of scanners, which count from 1."""
+"""Series number of a segmentation. Scanners count from 1."""
 _TISSUE = SegmentCode(category=TISSUE, type=TISSUE)
 
 
@@ -138,7 +138,7 @@ def write_segmentation(
 
 
 def _measure_pixels(dataset: "Dataset", like: Image) -> "PixelMeasuresSequence":
-    """Return the sizes of voxels: of pixels as stored, and the distance of slices as read."""
+    """Return the size of pixels, and the distance of slices as read."""
     from highdicom import PixelMeasuresSequence
 
     return PixelMeasuresSequence(
@@ -181,7 +181,7 @@ def _check_label_map(path: Path, label_map: np.ndarray, like: Image, segments: S
 
 
 def _read_sources(header: DicomHeader) -> "list[Dataset]":
-    """Read the headers of the slices of a series, in the order of the volume.
+    """Read the headers of a series in the order of the volume.
 
     Raises:
         InputError: The series cannot be read, or has changed.
@@ -224,7 +224,9 @@ def _complete(dataset: "Dataset", series: Series, *, distance: float) -> "Datase
 def _to_segments(
     label_map: Integer[np.ndarray, "z y x"], segments: Sequence[Segment]
 ) -> Shaped[np.ndarray, "z y x *segment"]:
-    """Return the numbers of segments, or one mask for each segment if they share values."""
+    """Return the segment of each voxel.
+
+    If segments share values, each has a mask."""
     values = [value for segment in segments for value in segment.values]
     if len(set(values)) < len(values):
         return np.stack([np.isin(label_map, segment.values) for segment in segments], axis=-1)

@@ -23,7 +23,7 @@ _NOTHING = "not a file, and no folder or zip file with a DICOM series. Give an i
 
 @dataclass(frozen=True)
 class Series:
-    """A series of a folder or zip file, with the headers of its slices."""
+    """A series of a folder or zip file, with its headers."""
 
     path: Path
     """Path of the series: the source, or `SOURCE/UID` if it holds several."""
@@ -75,7 +75,9 @@ class SeriesList:
 
 
 def list_series(source: Path) -> SeriesList:
-    """List the series of a folder with its subfolders, or of a zip file.
+    """List the series of a folder or zip file.
+
+    Subfolders are searched too.
 
     Only headers are read. The last lists are kept, and read again if a file was changed, added or removed.
 

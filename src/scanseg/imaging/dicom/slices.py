@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from scanseg.errors import InputError
 from scanseg.imaging.dicom.container import Member
-from scanseg.imaging.dicom.objects import explained, read_header
+from scanseg.imaging.dicom.objects import explained, is_deflated, read_header
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -88,6 +89,11 @@ def read_slice(file: BinaryIO, member: Member, where: str) -> SliceOfSeries | st
     Raises:
         InputError: The file is damaged.
     """
+    if is_deflated(file, where):
+        raise InputError(
+            f"{where}: expected a DICOM file whose pixels alone are compressed, got a deflated one. Convert it, for "
+            "example by dcmconv +te."
+        )
     dataset = read_header(file, where, tags=_TAGS)
     with explained(where):
         kind = dataset.get("SOPClassUID") or dataset.file_meta.MediaStorageSOPClassUID
@@ -164,7 +170,7 @@ def _number(dataset: "Dataset", keyword: str, default: float) -> float:
 
 
 def _find_fault(dataset: "Dataset") -> str | None:
-    """Return the reason why an object is no slice that can be read."""
+    """Return the reason why an object is no slice."""
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
         return (
@@ -203,14 +209,12 @@ def _find_compression_fault(dataset: "Dataset") -> str | None:
 
 
 def _check_pixels(file: BinaryIO, dataset: "Dataset", member: Member) -> None:
-    """Check that a file holds all of its pixels, unless they are compressed.
+    """Check that a file holds all of its uncompressed pixels.
 
     Raises:
         ValueError: Pixels are missing.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_deflated:
-        return
     start = file.tell()
     tag = file.read(4)
     if tag != _PIXELS[not syntax.is_little_endian]:

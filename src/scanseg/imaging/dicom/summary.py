@@ -46,7 +46,9 @@ class SourceSummary:
 
 
 def summarize_series(source: Path) -> SourceSummary:
-    """List the series of a folder with its subfolders, or of a zip file.
+    """List the series of a folder or zip file.
+
+    Subfolders are searched too.
 
     Args:
         source: Folder or zip file.
