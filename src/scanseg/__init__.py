@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         evaluate,
         evaluate_instances,
         inspect_folder,
+        list_series,
         load,
         make_plan,
         preprocess,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         time_step,
         train,
         warm_up,
+        write_segmentation,
     )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "evaluate",
     "evaluate_instances",
     "inspect_folder",
+    "list_series",
     "load",
     "make_plan",
     "preprocess",
@@ -40,6 +43,7 @@ __all__ = [
     "time_step",
     "train",
     "warm_up",
+    "write_segmentation",
 ]
 
 

@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
-from scanseg.errors import UsageError
+from scanseg.errors import InputError, UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import Settings, as_tuple, setting_texts
-from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
+from scanseg.specs import (
+    DistanceUnit,
+    InstanceReport,
+    InstanceSource,
+    Plan,
+    PlanSize,
+    Report,
+    RuleName,
+    SegmentCodes,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
     from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
     from scanseg.experiments import CrossValidationResult
+    from scanseg.imaging import SourceSummary
     from scanseg.inference import Predictor
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
@@ -452,6 +465,69 @@ def save_pretrained(
 
     save_model(Path(model), Path(output), weight_type=weight_type, about=about)
     return Path(output)
+
+
+def list_series(source: AnyPath) -> "SourceSummary":
+    """List the DICOM series of a folder or zip file.
+
+    Only headers are read.
+
+    Args:
+        source: Folder with its subfolders, or zip file.
+
+    Raises:
+        InputError: The source is missing, damaged or unsafe, or pydicom is not installed.
+
+    Example:
+        >>> import scanseg
+        >>> found = scanseg.list_series("SERIES")
+        >>> found.series[0].modality, found.series[0].shape
+        ('CT', (4, 5, 6))
+    """
+    from scanseg.imaging import summarize_series
+
+    return summarize_series(Path(source))
+
+
+def write_segmentation(
+    path: AnyPath,
+    label_map: "UInt8[np.ndarray, 'z y x']",
+    *,
+    series: AnyPath,
+    labels: Mapping[str, int | Sequence[int]],
+    segment_codes: SegmentCodes | None = None,
+    model: str = "scanseg",
+) -> None:
+    """Write a label map as a DICOM Segmentation of a series.
+
+    Args:
+        path: File to write. An existing file is replaced.
+        label_map: Label map on the grid of the series, such as `prediction.label_map`.
+        series: Folder or zip file of the series, with `/UID` if it holds several.
+        labels: Name to the value of a label, or to the values of a region. 0 is no label.
+        segment_codes: Codes of the segments by label. `None`: all are coded as tissue.
+        model: Name of the model, for the header.
+
+    Raises:
+        InputError: highdicom is not installed, the series cannot be read, the shape differs, a value or a code has no
+            label, or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, scanseg
+        >>> label_map = np.ones((4, 5, 6), np.uint8)
+        >>> scanseg.write_segmentation("liver.dcm", label_map, series="SERIES", labels={"liver": 1})
+    """
+    from scanseg.imaging import SegmentationSource, make_segments, read_geometry
+    from scanseg.imaging import write_segmentation as write
+
+    like = read_geometry([Path(series)])
+    if like is None:
+        raise InputError(
+            f"{series}: expected a DICOM series, got another image. Give its folder or zip file."
+        )
+    values = {name: (value,) if isinstance(value, int) else tuple(value) for name, value in labels.items()}
+    segments = make_segments(values, segment_codes)
+    write(Path(path), label_map, like=like, segments=segments, source=SegmentationSource(model))
 
 
 def evaluate(

@@ -47,7 +47,8 @@ def test_every_command_is_known() -> None:
     assert list(COMMANDS) == [
         *("check", "plan", "preprocess", "train", "crossval", "predict", "evaluate"),
         *("compare", "compare list", "compare show", "reproduce"),
-        *("data list", "data convert", "data instances", "models", "models save", "models fetch", "card"),
+        *("data list", "data convert", "data instances", "dicom list"),
+        *("models", "models save", "models fetch", "card"),
         *("weights import", "weights verify", "demo", "warm-up", "info"),
     ]
 

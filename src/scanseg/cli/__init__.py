@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from scanseg.cli import compare, data, models
+from scanseg.cli import compare, data, dicom, models
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -77,6 +77,7 @@ def build_app() -> App:
             _compare_app(),
             reproduce,
             _data_app(),
+            _dicom_app(),
             _models_app(),
             models.card,
             _weights_app(),
@@ -125,6 +126,12 @@ def _models_app() -> App:
     app.default(models.list_models)
     app.command(models.save, sort_key=1, usage="Usage: scanseg models save --output PATH [OPTIONS] MODEL")
     app.command(models.fetch, sort_key=2)
+    return app
+
+
+def _dicom_app() -> App:
+    app = App(name="dicom", help="List the series of DICOM folders and zip files.")
+    app.command(dicom.list_series, name="list", sort_key=0)
     return app
 
 

@@ -10,7 +10,7 @@ from scanseg.converters.label_table import LabelKey, LabelTable, read_label_tabl
 from scanseg.converters.own_cases import CaseContent, Inspected, OverlapRule, OwnFormat, inspect_case
 from scanseg.dataset import DESCRIPTION_FILE, IMAGES_FOLDER, FolderCase, FolderCases, find_folder_cases
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, count_channels, file_ending, read_image
+from scanseg.imaging import MEDICAL_DECODERS, count_channels, decoder_of, files_of, read_image
 from scanseg.messages import counted, listed
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import BACKGROUND
@@ -90,7 +90,7 @@ def survey_folder(
         for case in found.labelled
         if case in sample or (all_labels and table is None)
     ]
-    context = context.for_images(sum(file.stat().st_size for one in chosen for file in one.case.images))
+    context = context.for_images(_count_bytes([one.case for one in chosen]))
     contents = map_cases(inspect_case, chosen, context=context, task="reading label maps")
     faults += [fault for content in contents for fault in content.faults]
     code = None
@@ -108,6 +108,11 @@ def survey_folder(
     return FolderSurvey(found, tuple(contents), code, form, channels, notes, tuple(faults))
 
 
+def _count_bytes(cases: Sequence[FolderCase]) -> int:
+    """Return the size of the images of cases."""
+    return sum(file.stat().st_size for case in cases for image in case.images for file in files_of(image))
+
+
 def _every_nth(cases: Sequence[FolderCase], most: int) -> Sequence[FolderCase]:
     """Return evenly spaced cases."""
     return [cases[number * len(cases) // most] for number in range(most)] if len(cases) > most else cases
@@ -118,7 +123,7 @@ def _find_format(
 ) -> tuple[tuple[str, ...], OwnFormat | None]:
     """Return names of channels and the converted format, and collect faults."""
     files = [file for case in found.cases for file in case.images]
-    kinds = Counter(DECODERS[file_ending(file)] in MEDICAL_DECODERS for file in files)
+    kinds = Counter(decoder_of(file) in MEDICAL_DECODERS for file in files)
     if not files or len(kinds) > 1:
         if files:
             faults.append("expected pictures or medical images, got both. Convert both kinds separately.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_names import IMAGE_FOLDERS, is_image_file
-from scanseg.imaging import DECODERS, DICOM_ADVICE, MEDICAL_DECODERS, file_ending, find_dicom
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, dicom_advice, file_ending, find_dicom
 from scanseg.messages import counted
 
 
@@ -33,7 +33,7 @@ def suggest_conversion(folder: Path) -> str | None:
             return _describe(found, place)
     dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
     if dicom:
-        return f"The folder holds DICOM files. {DICOM_ADVICE}"
+        return f"The folder holds DICOM files. {dicom_advice()}"
     if any(map(is_image_file, folder.iterdir())):
         words = ["scanseg", "data", "convert", "folder", str(folder), "LABELS", "-o", _output_of(folder)]
         return f"The folder has images, but no label maps. Name their folder:\n  {shlex.join(words)}"

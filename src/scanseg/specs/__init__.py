@@ -105,10 +105,12 @@ from scanseg.specs.records.run import (
 )
 from scanseg.specs.records.source import FileStamp, PairSources, ScoreSources, SourceFile
 from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
+from scanseg.specs.segment_codes import TISSUE, Code, SegmentCode, SegmentCodes
 
 __all__ = [
     "BACKGROUND",
     "RENAMED_FIELDS",
+    "TISSUE",
     "AdamWSpec",
     "AffineTransform",
     "ArmComparison",
@@ -120,6 +122,7 @@ __all__ = [
     "CaseGeometry",
     "CaseMeasures",
     "CaseReport",
+    "Code",
     "ComparisonArm",
     "ComparisonRecord",
     "ComparisonSpec",
@@ -189,6 +192,8 @@ __all__ = [
     "ScoreSources",
     "ScoredOutcome",
     "SegResNetSpec",
+    "SegmentCode",
+    "SegmentCodes",
     "SourceFile",
     "Splits",
     "Spread",
