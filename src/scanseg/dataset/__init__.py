@@ -7,7 +7,7 @@ from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_pairs import FolderCase
-from scanseg.dataset.image_folder import find_images
+from scanseg.dataset.image_folder import ImageFolder, find_images
 from scanseg.dataset.inspection import check_values, count_values
 from scanseg.dataset.intensities import measure_ranges
 from scanseg.dataset.naming import FaultyCase
@@ -36,6 +36,7 @@ __all__ = [
     "FaultyCase",
     "FolderCase",
     "FolderCases",
+    "ImageFolder",
     "RawCase",
     "RawDataset",
     "SeriesCases",
