@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scanseg.errors import ScansegError
-from scanseg.ops._support import launching
+from scanseg.ops._support import accepted_calls, launching
 from scanseg.ops._support.dispatch import check_kernels_by
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.triton import on_first_run
@@ -109,10 +109,25 @@ def may_use_kernels(operator: str, first: Any) -> bool:
         index = tensor.get_device()
         # In this order: the first function may add to the set, and guards hold the set's content when it is read.
         return _may_compile(operator, tensor.dtype, index) and (operator, index) not in refused
-    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-    key = (operator, tensor.dtype, tensor.get_device(), autocast)
+    key = _key(operator, tensor)
     usable = _usable.get(key)
     return _decide(key, tensor) if usable is None else usable
+
+
+def is_settled(operator: str, first: Any) -> bool:
+    """Return whether the kernels of a call have a verdict, or need none on its device.
+
+    Args:
+        operator: Name of the operator.
+        first: First tensor of the call, or a value with this tensor as `x`.
+    """
+    tensor = first if isinstance(first, Tensor) else first.x
+    return not tensor.is_cuda or _key(operator, tensor) in _usable
+
+
+def _key(operator: str, tensor: Tensor) -> tuple[str, torch.dtype, int, torch.dtype | None]:
+    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    return operator, tensor.dtype, tensor.get_device(), autocast
 
 
 def _may_compile(operator: str, dtype: torch.dtype, index: int) -> bool:
@@ -323,6 +338,7 @@ def record(device: torch.device, verdicts: Iterable[Verdict]) -> None:
             refused.difference_update(_with_namesakes(use))
         _remember(use, verdict)
     _usable.clear()
+    accepted_calls.forget()
     _file(_Use("", torch.float32, index)).add(verdicts)
 
 
@@ -338,4 +354,4 @@ def kept_verdicts(device: torch.device) -> list[Verdict]:
 # As `torch.compiler.assume_constant_result` does, whose import takes a second.
 _may_compile._dynamo_marked_constant = True  # type: ignore[attr-defined]
 launching.at_end_of_block.append(_request_wanted)
-check_kernels_by(may_use_kernels)
+check_kernels_by(may_use_kernels, is_settled)
