@@ -1,4 +1,4 @@
-"""Check of the Triton kernels of an operator at its first use on a machine.
+"""Check of Triton kernels at their first use on a machine.
 
 The first call of an operator compares its kernels with float64, forward and gradients, in the dtypes of the call. Wrong
 kernels are not used: the next backend of the operator computes. Verdicts are kept on disk (`verdicts`).
@@ -85,7 +85,9 @@ _comparer: Comparer | None = None
 
 
 def set_comparer(comparer: Comparer) -> None:
-    """Set the functions that compare operators. The module of the comparisons imports all operators.
+    """Set the functions that compare operators.
+
+    Their module imports all operators, so this one cannot import it.
 
     Args:
         comparer: The functions.
@@ -95,7 +97,7 @@ def set_comparer(comparer: Comparer) -> None:
 
 
 def may_use_kernels(operator: str, first: Any) -> bool:
-    """Return whether a call may use the Triton kernels of its operator, after a check at the first use.
+    """Check kernels at their first use, and return whether they may run.
 
     Args:
         operator: Name of the operator.
@@ -115,7 +117,9 @@ def may_use_kernels(operator: str, first: Any) -> bool:
 
 
 def is_settled(operator: str, first: Any) -> bool:
-    """Return whether the kernels of a call have a verdict, or need none on its device.
+    """Return whether the kernels of a call have a verdict.
+
+    On a CPU they need none.
 
     Args:
         operator: Name of the operator.
@@ -169,7 +173,7 @@ def _check_noted() -> None:
 
 
 def _decide(key: tuple[str, torch.dtype, int, torch.dtype | None], tensor: Tensor) -> bool:
-    """Return whether a call may use the kernels, and keep the answer if it is final."""
+    """Return whether kernels may run, and keep final answers."""
     operator, dtype, index, autocast = key
     name = _NAMES.get(operator, operator)
     uses = [_Use(name, each, index) for each in dict.fromkeys((dtype, autocast or dtype))]
@@ -201,7 +205,7 @@ def _may_check() -> bool:
 
 
 def _check(uses: list[_Use]) -> None:
-    """Compare operators in a thread of its own, whose modes (autocast, inference) are the default ones."""
+    """Compare operators in a new thread, with default modes (autocast, inference)."""
     failure: list[BaseException] = []
 
     def run() -> None:
