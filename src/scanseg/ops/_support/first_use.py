@@ -302,7 +302,7 @@ def _file(use: _Use) -> VerdictFile:
 
 
 def _raise_if_broken(device: torch.device) -> None:
-    """Raise an error if a kernel has broken the state of the GPU.
+    """Raise an error if the GPU no longer responds.
 
     Raises:
         ScansegError: No further call can succeed in this process.
@@ -319,7 +319,7 @@ def _raise_if_broken(device: torch.device) -> None:
 
 
 def _request_wanted() -> None:
-    """Compile the kernels of the coming checks with the others, at the end of a block of `compile_ahead`."""
+    """Compile the kernels of coming checks with the others."""
     uses = [use for use in _wanted if use not in _verdicts]
     _wanted.clear()
     for use in uses:
