@@ -265,7 +265,11 @@ def test_a_repeated_call_is_not_checked_again(generator, monkeypatch):
     monkeypatch.setattr(accepted_calls, "_chosen", {})
     checks = []
     original = accepted_calls.remember
-    monkeypatch.setattr(ss2d_package, "remember", lambda *given: (checks.append(given), original(*given)))
+    monkeypatch.setattr(
+        ss2d_package,
+        "remember",
+        lambda *given, **options: (checks.append(given), original(*given, **options)),
+    )
     for _ in range(3):
         assert torch.equal(scan_branch("triton")(inputs), expected)
     assert len(checks) == 1

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from scanseg.errors import ScansegError
 from scanseg.ops import compile_ahead, instance_norm, kernel_verdicts, verification, verify_kernels
-from scanseg.ops._support import first_use, launching, triton, verdicts
+from scanseg.ops._support import accepted_calls, first_use, launching, triton, verdicts
 from scanseg.ops._support.dispatch import Backend
 from scanseg.ops._support.verdicts import Verdict, VerdictFile
+from scanseg.ops.feed_forward import BACKENDS as FEED_FORWARD
 from scanseg.ops.instance_norm import BACKENDS
 
 COMBINATION = {"gpu": "a GPU of this test", "sources": "0"}
@@ -399,3 +400,38 @@ def test_on_a_gpu_a_wrong_kernel_is_replaced(monkeypatch, tmp_path, caplog):
 def test_a_block_without_kernels_ends(kernels):
     with compile_ahead(2):
         pass
+
+
+def branch():
+    """Run a branch without the name of a backend."""
+    case = verification._cases(torch.device("cpu"))["feed_forward"]
+    return case.call(verification._inputs(case, torch.float32, torch.device("cpu")), None)
+
+
+def test_a_branch_that_was_chosen_before_its_check_is_not_remembered(kernels, monkeypatch, tmp_path):
+    """Branches remember the backends of their calls. A pass inside `compile_ahead` chooses without a check."""
+    calls = []
+
+    def run(start, *parameters, **options):
+        calls.append(start.x.dtype)
+        return tuple(2 * each for each in FEED_FORWARD["composed"].run(start, *parameters, **options))
+
+    refuses = Backend(run, lambda start, *others: "float64" if start.x.dtype == torch.float64 else None)
+    monkeypatch.setitem(FEED_FORWARD, "triton", refuses)
+    monkeypatch.setattr(accepted_calls, "_chosen", {})
+    monkeypatch.setattr(accepted_calls, "is_settled", settled_on_a_gpu)
+    monkeypatch.setattr(launching, "is_compiling_ahead", lambda: True)
+    branch()
+    assert len(calls) == 1
+    monkeypatch.setattr(launching, "is_compiling_ahead", lambda: False)
+    expected = branch()
+    assert kept(tmp_path)["feed_forward", "float32"] is not None
+    assert len(calls) == 2  # the second one is the check
+    assert torch.equal(branch(), expected)
+    assert len(calls) == 2
+    assert len(accepted_calls._chosen) == 1
+
+
+def settled_on_a_gpu(operator, first):
+    """Tensors of this test are on the CPU, where no kernels need a verdict."""
+    return first_use._key(operator, first.x) in first_use._usable

@@ -33,7 +33,7 @@ _prepared: "WeakKeyDictionary[nn.Module, set[_Kind]]" = WeakKeyDictionary()
 
 
 def compile_before_first_pass(network: nn.Module, images: Tensor) -> None:
-    """Compile the kernels of a pass, forward and backward, if it is the first one of its kind.
+    """Compile the kernels of the first pass of a kind.
 
     The kernels are requested by a pass that computes nothing. Buffers, gradients and random generators are unchanged.
     Passes that something intercepts are left alone: under tracing, in the capture of a CUDA graph, with hooks on
@@ -68,7 +68,10 @@ def _kind(network: nn.Module, images: Tensor) -> _Kind:
 
 
 def _hooks(network: nn.Module) -> Iterator[bool]:
-    """Return for each module whether it has hooks of the user, which would see meaningless values."""
+    """Return for each module whether it has hooks.
+
+    They would see meaningless values.
+    """
     for module in network.modules():
         yield bool(module._forward_hooks or module._forward_pre_hooks)
         yield bool(module._backward_hooks or module._backward_pre_hooks)

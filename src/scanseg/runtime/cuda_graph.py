@@ -1,4 +1,4 @@
-"""Capture of CUDA graphs that cleans up after a failure, for training, prediction and loops of one's own."""
+"""Capture and replay of CUDA graphs."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +152,7 @@ def autocast_without_cache() -> AbstractContextManager[object]:
 
 
 def report_direct_passes(error: RuntimeError) -> None:
-    """Log that passes of a network run directly, with the first line of the reason.
+    """Log the reason why passes of a network run directly.
 
     Args:
         error: Error of the capture.

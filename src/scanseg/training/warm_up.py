@@ -1,4 +1,4 @@
-"""Compilation of all GPU kernels of a plan, before its first training or prediction."""
+"""Compilation of all GPU kernels of a plan."""
 
 import time
 from collections.abc import Collection

@@ -7,7 +7,7 @@ repeats the same shapes, dtypes and devices.
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.dispatch import Backend
+from scanseg.ops._support.dispatch import Backend, is_settled
 from scanseg.ops._support.eager import is_traced
 
 MOST_CALLS = 1024
@@ -31,7 +31,9 @@ def signature_of(operator: str, backend: str | None, *tensors: Tensor | None) ->
     """
     if torch.compiler.is_compiling() or is_traced(*tensors):
         return None
-    parts: list[object] = [operator, backend]
+    # Kernels are checked in the dtype of autocast, too.
+    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    parts: list[object] = [operator, backend, autocast]
     for tensor in tensors:
         if tensor is None:
             parts.append(None)
@@ -45,9 +47,18 @@ def recall(signature: Signature | None) -> Backend | None:
     return None if signature is None else _chosen.get(signature)
 
 
-def remember(signature: Signature | None, backend: Backend) -> None:
-    """Note the backend of a call that has passed its checks."""
-    if signature is None:
+def remember(signature: Signature | None, backend: Backend, *, operator: str, first: object) -> None:
+    """Note the backend of a call that has passed its checks.
+
+    A backend that was chosen before the check of its kernels is not noted.
+
+    Args:
+        signature: The key of the call.
+        backend: The chosen backend.
+        operator: Name of the operator.
+        first: First tensor of the call, or a value that holds it.
+    """
+    if signature is None or not is_settled(operator, first):
         return
     if len(_chosen) >= MOST_CALLS:
         _chosen.clear()
@@ -55,5 +66,5 @@ def remember(signature: Signature | None, backend: Backend) -> None:
 
 
 def forget() -> None:
-    """Forget all calls, because a backend is no longer usable."""
+    """Forget all calls, because the verdicts about kernels have changed."""
     _chosen.clear()

@@ -58,17 +58,31 @@ def _use_unchecked(operator: str, first: Any) -> bool:
 
 
 _may_use_kernels: Callable[[str, Any], bool] = _use_unchecked
+_is_settled: Callable[[str, Any], bool] = _use_unchecked
 
 
-def check_kernels_by(may_use: Callable[[str, Any], bool]) -> None:
+def check_kernels_by(may_use: Callable[[str, Any], bool], is_settled: Callable[[str, Any], bool]) -> None:
     """Set the check of Triton kernels before their use.
 
     Args:
         may_use: Takes the name of an operator and the first tensor of a call, or a value that holds it. Returns whether
             the call may use the kernels.
+        is_settled: Takes the same. Returns whether that answer holds for later calls, too.
     """
-    global _may_use_kernels
-    _may_use_kernels = may_use
+    global _may_use_kernels, _is_settled
+    _may_use_kernels, _is_settled = may_use, is_settled
+
+
+def is_settled(operator: str, first: Any) -> bool:
+    """Return whether later calls like this one choose the same backend.
+
+    Calls that must not be interrupted by a check of the kernels choose one for themselves only.
+
+    Args:
+        operator: Name of the operator.
+        first: First tensor of the call, or a value that holds it.
+    """
+    return _is_settled(operator, first)
 
 
 def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *tensors: object) -> Backend:

@@ -1,4 +1,4 @@
-"""Check of the Triton kernels of an operator at its first use on a machine.
+"""Check of Triton kernels at their first use on a machine.
 
 The first call of an operator compares its kernels with float64, forward and gradients, in the dtypes of the call. Wrong
 kernels are not used: the next backend of the operator computes. Verdicts are kept on disk (`verdicts`).
@@ -85,7 +85,9 @@ _comparer: Comparer | None = None
 
 
 def set_comparer(comparer: Comparer) -> None:
-    """Set the functions that compare operators. The module of the comparisons imports all operators.
+    """Set the functions that compare operators.
+
+    Their module imports all operators, so this one cannot import it.
 
     Args:
         comparer: The functions.
@@ -95,7 +97,7 @@ def set_comparer(comparer: Comparer) -> None:
 
 
 def may_use_kernels(operator: str, first: Any) -> bool:
-    """Return whether a call may use the Triton kernels of its operator, after a check at the first use.
+    """Check kernels at their first use, and return whether they may run.
 
     Args:
         operator: Name of the operator.
@@ -109,10 +111,27 @@ def may_use_kernels(operator: str, first: Any) -> bool:
         index = tensor.get_device()
         # In this order: the first function may add to the set, and guards hold the set's content when it is read.
         return _may_compile(operator, tensor.dtype, index) and (operator, index) not in refused
-    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-    key = (operator, tensor.dtype, tensor.get_device(), autocast)
+    key = _key(operator, tensor)
     usable = _usable.get(key)
     return _decide(key, tensor) if usable is None else usable
+
+
+def is_settled(operator: str, first: Any) -> bool:
+    """Return whether the kernels of a call have a verdict.
+
+    On a CPU they need none.
+
+    Args:
+        operator: Name of the operator.
+        first: First tensor of the call, or a value with this tensor as `x`.
+    """
+    tensor = first if isinstance(first, Tensor) else first.x
+    return not tensor.is_cuda or _key(operator, tensor) in _usable
+
+
+def _key(operator: str, tensor: Tensor) -> tuple[str, torch.dtype, int, torch.dtype | None]:
+    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    return operator, tensor.dtype, tensor.get_device(), autocast
 
 
 def _may_compile(operator: str, dtype: torch.dtype, index: int) -> bool:
@@ -154,7 +173,7 @@ def _check_noted() -> None:
 
 
 def _decide(key: tuple[str, torch.dtype, int, torch.dtype | None], tensor: Tensor) -> bool:
-    """Return whether a call may use the kernels, and keep the answer if it is final."""
+    """Return whether kernels may run, and keep final answers."""
     operator, dtype, index, autocast = key
     name = _NAMES.get(operator, operator)
     uses = [_Use(name, each, index) for each in dict.fromkeys((dtype, autocast or dtype))]
@@ -186,7 +205,7 @@ def _may_check() -> bool:
 
 
 def _check(uses: list[_Use]) -> None:
-    """Compare operators in a thread of its own, whose modes (autocast, inference) are the default ones."""
+    """Compare operators in a new thread, with default modes (autocast, inference)."""
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -284,7 +303,7 @@ def _file(use: _Use) -> VerdictFile:
 
 
 def _raise_if_broken(device: torch.device) -> None:
-    """Raise an error if a kernel has broken the state of the GPU.
+    """Raise an error if the GPU no longer responds.
 
     Raises:
         ScansegError: No further call can succeed in this process.
@@ -301,7 +320,7 @@ def _raise_if_broken(device: torch.device) -> None:
 
 
 def _request_wanted() -> None:
-    """Compile the kernels of the coming checks with the others, at the end of a block of `compile_ahead`."""
+    """Compile the kernels of coming checks with the others."""
     uses = [use for use in _wanted if use not in _verdicts]
     _wanted.clear()
     for use in uses:
@@ -340,4 +359,4 @@ def kept_verdicts(device: torch.device) -> list[Verdict]:
 # As `torch.compiler.assume_constant_result` does, whose import takes a second.
 _may_compile._dynamo_marked_constant = True  # type: ignore[attr-defined]
 launching.at_end_of_block.append(_request_wanted)
-check_kernels_by(may_use_kernels)
+check_kernels_by(may_use_kernels, is_settled)

@@ -59,7 +59,7 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
 
 
 def is_compiling_ahead() -> bool:
-    """Return whether launches of this thread compile the kernels instead, in a block of `compile_ahead`.
+    """Return whether launches of this thread only compile kernels.
 
     Example:
         >>> from scanseg.ops import is_compiling_ahead

@@ -102,7 +102,7 @@ class VerdictFile:
 
     @contextmanager
     def one_process(self) -> Iterator[None]:
-        """Let one process at a time check, if the folder can be written."""
+        """Let one process at a time check kernels."""
         lock = None
         if self.path is not None:
             try:
@@ -119,7 +119,7 @@ class VerdictFile:
 
 
 def combination_of(device: torch.device) -> dict[str, str]:
-    """Return hardware and software that compile and run the kernels of a GPU.
+    """Return the hardware and software behind the kernels of a GPU.
 
     Args:
         device: A GPU with CUDA.
@@ -185,7 +185,7 @@ def _parsed(entry: dict[str, Any]) -> Verdict:
 
 @cache
 def _report_once(folder: str, reason: str) -> None:
-    """Log that the verdicts cannot be kept, once for each folder and reason."""
+    """Log once that a folder cannot keep verdicts."""
     _LOGGER.warning(
         "the results of the check of the GPU kernels cannot be kept in %s (%s), so each process checks again. "
         "Make the folder writable, or set XDG_CACHE_HOME to another one.",

@@ -76,7 +76,7 @@ def feed_forward(
     if chosen is None:
         _check(start, weight1, bias1, weight2, bias2, kernels)
         chosen = choose("feed_forward", BACKENDS, backend, start, *parameters)
-        remember(signature, chosen)
+        remember(signature, chosen, operator="feed_forward", first=start)
     results = chosen.run(start, *parameters, eps=eps, dtype=start.x.dtype if dtype is None else dtype)
     return cast(tuple[Tensor, Tensor], results)
 

@@ -85,7 +85,7 @@ def ss2d_branch(
     if chosen is None:
         _check(start, *parameters)
         chosen = choose("ss2d_branch", BACKENDS, backend, start, *parameters)
-        remember(signature, chosen)
+        remember(signature, chosen, operator="ss2d_branch", first=start)
     results = chosen.run(start, *parameters, eps=eps, dtype=start.x.dtype if dtype is None else dtype)
     return cast(tuple[Tensor, Tensor], results)
 
