@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, 
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
     assert len(written) == 2
     assert (outcome.code, outcome.stdout) == (1, "")
-    assert outcome.stderr == f"error: {tmp_path / 'instances' / 'b.png'}: No space left on device\n"
+    assert outcome.after_start == f"error: {tmp_path / 'instances' / 'b.png'}: No space left on device\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -322,7 +322,7 @@ def test_existing_instance_maps_are_not_replaced(folders, command, tmp_path):
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
     assert outcome.code == 2
     assert (
-        outcome.stderr
+        outcome.after_start
         == f"error: {tmp_path / 'instances'} already exists. Choose a new folder, or remove it.\n"
     )
     assert (tmp_path / "instances" / "a.png").read_text() == "mine"

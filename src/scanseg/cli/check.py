@@ -10,9 +10,9 @@ def check(dataset: Dataset, /, *, num_workers: Workers = None) -> None:
 
     Without faults, a summary is printed: cases, channels, shapes, spacings and labels.
     """
-    from scanseg import api
+    with show_progress(f"checking {dataset}") as progress:
+        from scanseg import api
 
-    with show_progress() as progress:
         report = api.check(dataset, num_workers=num_workers, progress=progress)
     lines = report.lines()
     num_summary = next((n for n, line in enumerate(lines) if line.startswith("warning: ")), len(lines))

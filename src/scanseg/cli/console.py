@@ -1,5 +1,6 @@
 """Output of the commands on stdout: lines and tables."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,11 @@ from rich.text import Text
 
 _WIDTH_OF_FILES = 200
 """Columns of a table if stdout is not a terminal. Tables are not wrapped then."""
+
+
+def is_first_process() -> bool:
+    """Return whether this process reports its work. Of the processes of `torchrun`, the first one does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def suggest_command(purpose: str, *words: str | Path) -> None:

@@ -63,15 +63,15 @@ def convert(
             16.
         overlap: Treatment of voxels in several structure masks: an error, or the last label.
     """
-    from scanseg import api
-
     names = split_names(channels)
     if dry_run:
         _show_folder(converter, source, label_maps, labels=labels, channels=names, num_workers=num_workers)
         return
     if output is None:
         raise UsageError("--output: expected a new folder, got none. Add -o DATASET, or --dry-run.")
-    with show_progress() as progress:
+    with show_progress(f"converting {source}") as progress:
+        from scanseg import api
+
         result = api.convert(
             converter,
             source,
@@ -107,12 +107,12 @@ def _show_folder(
         InputError: The folder has faults.
         UsageError: The converter is another one.
     """
-    from scanseg import api
-    from scanseg.converters import name_folders
-
     if converter != "folder":
         raise UsageError("--dry-run: expected the converter `folder`, got another. Leave the option out.")
-    with show_progress() as progress:
+    with show_progress(f"inspecting {source}") as progress:
+        from scanseg import api
+        from scanseg.converters import name_folders
+
         found = api.inspect_folder(
             source, label_maps, labels=labels, channels=channels, num_workers=num_workers, progress=progress
         )
@@ -179,10 +179,10 @@ def instances(
         boundary: Label value of the boundary, into which instances grow.
         grow: Voxels by which instances grow. 1 undoes the boundary drawn by `scanseg data convert`. 0 is as published.
     """
-    from scanseg.evaluation import convert_to_instances
-    from scanseg.runtime import RunContext, choose_workers
+    with show_progress(f"converting {predictions}") as progress:
+        from scanseg.evaluation import convert_to_instances
+        from scanseg.runtime import RunContext, choose_workers
 
-    with show_progress() as progress:
         files = convert_to_instances(
             predictions,
             output,

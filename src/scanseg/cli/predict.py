@@ -7,7 +7,8 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
-from scanseg.messages import counted, format_duration
+from scanseg.errors import UsageError
+from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
 
 
@@ -42,13 +43,12 @@ def predict(
         uncertainty: Also write two maps from 0 to 1. One is the entropy of the probabilities. The other is the
             disagreement of mirrored images and of the networks of a cross-validation.
     """
-    from scanseg import api
-    from scanseg.errors import UsageError
-
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
-    with show_progress() as progress:
+    with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
+        from scanseg import api
+
         predictor = api.load(model, device=device, weights=weights, precision=precision)
         record = predictor.predict_folder(
             inputs,
