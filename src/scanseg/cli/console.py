@@ -31,6 +31,17 @@ def suggest_command(purpose: str, *words: str | Path) -> None:
     print_line(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
 
 
+def print_colours(output: Path) -> None:
+    """Print the folder of pictures in colours, if an output folder has one.
+
+    Args:
+        output: Folder of label maps or instance maps.
+    """
+    colours = output / "colours"
+    if colours.is_dir():
+        print_line(f"in colours, to look at: {colours}")
+
+
 def print_error_lines(lines: Iterable[str]) -> None:
     """Print lines on stderr.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_line, show_table, suggest_command
+from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder, split_names
 from scanseg.errors import UsageError, refuse_faults
 from scanseg.messages import counted, first_lines, listed
@@ -171,7 +171,7 @@ def instances(
     Args:
         predictions: Folder of label maps, or one file.
         output: Folder of the instance maps, with the names of the label maps. It must not exist, and appears once all
-            maps are complete.
+            maps are complete. Maps of pictures look black in viewers, so `colours` in it shows them in colours.
         min_voxels: Leave out instances with fewer voxels.
         num_workers: Processes that convert label maps. 0 converts in the main process. Defaults to one per core, at
             most 16.
@@ -193,3 +193,4 @@ def instances(
             context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
         )
     print_line(f"{output}: {counted(len(files), 'instance map')}")
+    print_colours(output)

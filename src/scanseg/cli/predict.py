@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_line, show_table
+from scanseg.cli.console import print_colours, print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
@@ -74,6 +74,4 @@ def predict(
     print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
-    colours = output / "colours"
-    if colours.is_dir():
-        print_line(f"in colours, to look at: {colours}")
+    print_colours(output)

@@ -14,6 +14,7 @@ from scanseg.imaging import (
     PictureHeader,
     write_colours,
     write_image,
+    write_instance_colours,
     write_instance_map,
     write_label_map,
 )
@@ -29,7 +30,8 @@ def write_sample(
     """Write the image, label map and instance map of a case.
 
     Their folders end in `Ts` for test cases and in `Tr` for training cases. A colour picture is one file. Other images
-    are one file per channel. The label map of a picture looks black in viewers, so `coloursTr` holds it in colours too.
+    are one file per channel. The maps of a picture look black in viewers, so `coloursTr` and `instanceColoursTr` hold
+    them in colours too.
 
     Args:
         folder: Folder of the data set.
@@ -55,11 +57,15 @@ def write_sample(
     name = f"{case.name}{file_ending}"
     label_map = sample.label_map.array[0]
     write_label_map(_make_folder(folder / f"labels{part}") / name, label_map, like=image)
-    if label_map.ndim == 2 and DECODERS[known_ending(Path(name))] not in MEDICAL_DECODERS:
+    is_picture = label_map.ndim == 2 and DECODERS[known_ending(Path(name))] not in MEDICAL_DECODERS
+    if is_picture:
         write_colours(_make_folder(folder / f"colours{part}") / f"{case.name}.png", label_map, like=image)
     if sample.instances is not None:
         instances = sample.instances.array[0]
         write_instance_map(_make_folder(folder / f"instances{part}") / name, instances, like=image)
+        if is_picture:
+            colours = folder / f"instanceColours{part}" / f"{case.name}.png"
+            write_instance_colours(colours, instances, like=image)
 
 
 def _without_tag(image: Image) -> Image:

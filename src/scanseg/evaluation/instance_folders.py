@@ -15,10 +15,14 @@ from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
 from scanseg.files import find_disk_fault, is_unused, new_folder
 from scanseg.imaging import (
+    DECODERS,
+    MEDICAL_DECODERS,
     Image,
     compare_geometry,
+    file_ending,
     read_instance_map,
     read_label_map,
+    write_instance_colours,
     write_instance_map,
 )
 from scanseg.runtime import RunContext, map_cases
@@ -26,6 +30,9 @@ from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, Instance
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
 """Folder of instance maps for each folder of label maps in a converted data set."""
+
+INSTANCE_COLOURS = "colours"
+"""Folder of the pictures in colours inside a folder of instance maps."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,8 @@ def convert_to_instances(
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder for the instance maps, which have the same file names. It appears once all are written.
+        output: Folder for the instance maps, which have the same file names. It appears once all are written. The maps
+            of pictures look black in viewers, so `colours` in it holds them in colours too.
         interior: Value of the voxels whose connected components are the instances.
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels by which instances grow.
@@ -180,7 +188,11 @@ def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | N
     """Write the instances of one label map, or return its fault."""
     try:
         image = read_label_map(task.prediction)
-        write_instance_map(task.reference, find(image.array[0]), like=image)
+        instances = find(image.array[0])
+        write_instance_map(task.reference, instances, like=image)
+        if instances.ndim == 2 and DECODERS[file_ending(task.reference)] not in MEDICAL_DECODERS:
+            colours = task.reference.parent / INSTANCE_COLOURS / f"{task.name}.png"
+            write_instance_colours(colours, instances, like=image)
     except InputError as error:
         if (full := find_disk_fault(error)) is not None:
             raise full from error

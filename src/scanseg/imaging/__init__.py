@@ -33,6 +33,7 @@ from scanseg.imaging.sources import files_of
 from scanseg.imaging.writing import (
     write_colours,
     write_image,
+    write_instance_colours,
     write_instance_map,
     write_label_map,
     write_probabilities,
@@ -74,6 +75,7 @@ __all__ = [
     "resample_label_map",
     "write_colours",
     "write_image",
+    "write_instance_colours",
     "write_instance_map",
     "write_label_map",
     "write_probabilities",
