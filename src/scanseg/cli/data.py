@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder, split_names
 from scanseg.errors import UsageError, refuse_faults
-from scanseg.messages import counted, first_lines, listed
+from scanseg.messages import counted, first_lines, listed, merge_cases
 from scanseg.progress_display import show_progress
 
 _MOST_NAMED = 4
@@ -85,7 +85,7 @@ def convert(
             num_workers=num_workers,
             progress=progress,
         )
-    for line in first_lines([f"note: {note}" for note in result.notes]):
+    for line in first_lines([f"note: {note}" for note in merge_cases(result.notes)]):
         print_line(line)
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
     print_line(f"{result.folder}: {result.name}, {counts}; by {result.dataset} from {result.layout}")
