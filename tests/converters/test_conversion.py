@@ -86,19 +86,19 @@ def test_command(command, tmp_path):
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
-    from scanseg.converters import conversion
+    from scanseg.converters import converted_case
 
     for number in range(3):
         forms.picture(tmp_path / "source" / "images" / f"{number}.png")
         forms.mask(tmp_path / "source" / "masks" / f"{number}.png", np.ones((20, 24), bool))
-    write = conversion.write_sample
+    write = converted_case.write_sample
 
     def interrupted(folder, case, sample, **options):
         write(folder, case, sample, **options)
         if case.name == "1":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(conversion, "write_sample", interrupted)
+    monkeypatch.setattr(converted_case, "write_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_dataset(
             NAMED_DATASETS["kvasir-seg"],
