@@ -20,6 +20,7 @@ from scanseg.cli.options import (
     Store,
     Workers,
 )
+from scanseg.errors import InterruptionError
 from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:

@@ -58,8 +58,8 @@ def convert(
             `R,G,B` or `intensity`.
         test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to none for
             `folder`, otherwise to a fraction fixed for each data set.
-        dry_run: Print the content of the source. Nothing is written. For `folder`: pairs, labels, sizes and left out files of up
-            to 20 cases. Otherwise every case is read and checked: cases of each part, channels, labels and notes.
+        dry_run: Print the content of the source. Nothing is written. For `folder`: pairs, labels, sizes and left
+            out files of up to 20 cases. Otherwise every case is read: cases of each part, channels, labels and notes.
         dataset_name: Name of the converted data set. Defaults to that of the public data set, or of the output folder.
         num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
             16.

@@ -222,8 +222,8 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
         try:
             images[path] = read_label_map(path)
         except InputError as error:
-            hint = f" {_SCORE_INSTANCES}" if is_instance_map(path) else ""
-            faults.append(f"case {pair.name}: {error}{hint}")
+            advice = f" {_SCORE_INSTANCES}" if is_instance_map(path) else ""
+            faults.append(f"case {pair.name}: {error}{advice}")
     found = {path: _values(image.array) for path, image in images.items()}
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []
