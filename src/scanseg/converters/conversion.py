@@ -334,6 +334,7 @@ def _write_documents(
         "channel_names": dict(enumerate(spec.channel_names)),
         "labels": spec.labels,
         **({"regions_class_order": spec.regions_class_order} if spec.regions_class_order else {}),
+        **({"label_colours": spec.label_colours} if spec.label_colours else {}),
         "numTraining": len(training),
         "file_ending": spec.file_ending,
         **found.about,

@@ -38,7 +38,14 @@ def convert_case(case: SourceCase, *, folder: Path | None, spec: DatasetSpec, un
         sample = case.read()
         faults = _sample_faults(sample, spec)
         if not faults and folder is not None:
-            write_sample(folder, case, sample, file_ending=spec.file_ending, unlabelled=unlabelled)
+            write_sample(
+                folder,
+                case,
+                sample,
+                file_ending=spec.file_ending,
+                unlabelled=unlabelled,
+                colours=spec.colours,
+            )
     except InputError as error:
         if (full := find_disk_fault(error)) is not None:
             raise full from error

@@ -148,6 +148,7 @@ def convert_folder(
         channel_names=survey.channels,
         labels={BACKGROUND: 0, **survey.code.names},
         file_ending=survey.form.file_ending,
+        label_colours=survey.code.colours,
     )
     read = partial(read_own_case, code=survey.code, form=survey.form, overlap=options.overlap)
     cases = tuple(

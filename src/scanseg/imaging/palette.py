@@ -1,6 +1,7 @@
 """Colours of labels and instances, for figures and for pictures of their maps."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -15,9 +16,21 @@ _NUM_COLOURS = len(LABEL_COLOURS) * len(_SHADES)
 """Number of different colours."""
 
 
-@cache
-def make_palette() -> bytes:
+def make_palette(colours: Mapping[int, tuple[int, int, int]] | None = None) -> bytes:
     """Return red, green and blue of the label values 0 to 255.
+
+    Args:
+        colours: Red, green and blue of label values. Other values have the colours of the fixed palette.
+    """
+    palette = bytearray(_fixed_palette())
+    for value, colour in (colours or {}).items():
+        palette[3 * value : 3 * value + 3] = bytes(colour)
+    return bytes(palette)
+
+
+@cache
+def _fixed_palette() -> bytes:
+    """Return the fixed palette.
 
     The background is black. After the last colour, lighter and darker rounds of the colours follow. From label 36 on,
     they repeat.

@@ -3,7 +3,7 @@
 Files are complete: an interrupted write leaves the old file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,13 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
     _write_integers(path, label_map.astype(np.uint8, copy=False), like)
 
 
-def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Image) -> None:
+def write_colours(
+    path: Path,
+    label_map: UInt8[np.ndarray, "y x"],
+    *,
+    like: Image,
+    colours: Mapping[int, tuple[int, int, int]] | None = None,
+) -> None:
     """Write a picture of a label map, with one colour per label.
 
     The file is a PNG with a palette: its stored values are the label values. Many readers return colours instead
@@ -58,6 +64,7 @@ def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Imag
         path: The file, ending in `.png`.
         label_map: Label values of shape (y, x).
         like: Image with the shape of the label map. Its orientation tag is kept.
+        colours: Red, green and blue of label values. Other values have the colours of a fixed palette.
 
     Raises:
         InputError: The shape differs from the image's, or the file cannot be written.
@@ -66,7 +73,7 @@ def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Imag
     _write(
         path,
         lambda target: write_pillow(
-            target, label_map, palette=make_palette(), orientation=_orientation_of(like)
+            target, label_map, palette=make_palette(colours), orientation=_orientation_of(like)
         ),
     )
 

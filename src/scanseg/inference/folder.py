@@ -227,7 +227,7 @@ def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegErro
         if isinstance(outcome, ScansegError):
             raise outcome
         warnings = [each for each in outcome.warnings if each not in work.predictor.warnings]
-        _write(outputs, outcome)
+        _write(outputs, outcome, colours=work.predictor.plan.dataset.colours)
     except ScansegError as error:
         fault = str(error)
     entry = make_entry(
@@ -240,7 +240,9 @@ def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegErro
     work.running.add(entry)
 
 
-def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
+def _write(
+    outputs: CaseOutputs, prediction: Prediction, *, colours: Mapping[int, tuple[int, int, int]]
+) -> None:
     """Write the files of a case, the label map last."""
     if outputs.probabilities is not None and prediction.probabilities is not None:
         write_probabilities(outputs.probabilities, prediction.probabilities, like=prediction.image)
@@ -252,7 +254,7 @@ def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
             write_map(path, values, like=prediction.image)
     if outputs.colours is not None and prediction.label_map.ndim == 2:
         outputs.colours.parent.mkdir(exist_ok=True)
-        write_colours(outputs.colours, prediction.label_map, like=prediction.image)
+        write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=colours)
     write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
 
 
