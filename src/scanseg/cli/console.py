@@ -17,7 +17,10 @@ _WIDTH_OF_FILES = 200
 
 
 def is_first_process() -> bool:
-    """Return whether this process reports its work. Of the processes of `torchrun`, the first one does."""
+    """Return whether this process reports its work.
+
+    Only the first process of `torchrun` does.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -32,7 +35,7 @@ def suggest_command(purpose: str, *words: str | Path) -> None:
 
 
 def print_colours(output: Path) -> None:
-    """Print the folder of pictures in colours, if an output folder has one.
+    """Print the folder of pictures in colours, if it exists.
 
     Args:
         output: Folder of label maps or instance maps.

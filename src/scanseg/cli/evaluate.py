@@ -123,7 +123,11 @@ def _score_labels(
     num_workers: int | None,
     progress: ProgressCallback,
 ) -> "tuple[Report | InstanceReport, list[tuple[str, ...]]]":
-    """Score label maps and return the report and the rows of its summary."""
+    """Score label maps.
+
+    Returns:
+        The report, and the rows of its summary.
+    """
     from scanseg import api
     from scanseg.evaluation import parse_tolerances, summary_rows
 
@@ -156,7 +160,11 @@ def _score_instances(
     num_workers: int | None,
     progress: ProgressCallback,
 ) -> "tuple[Report | InstanceReport, list[tuple[str, ...]]]":
-    """Score instances and return the report and the rows of its summary."""
+    """Score instances.
+
+    Returns:
+        The report, and the rows of its summary.
+    """
     from scanseg import api
     from scanseg.evaluation import instance_rows
 

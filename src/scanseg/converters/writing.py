@@ -46,7 +46,8 @@ def write_sample(
         sample: Image and maps to write.
         file_ending: Ending of all files.
         unlabelled: End of the name of the folder of unlabelled images.
-        colours: Red, green and blue of label values, for `coloursTr`. Other values have those of a fixed palette.
+        colours: Red, green and blue of label values, for `coloursTr`. Other values have the colours of a fixed
+            palette.
 
     Raises:
         InputError: The format of the ending cannot store the case, or a file cannot be written.

@@ -21,7 +21,7 @@ def write_log(folder: ModelFolder, context: RunContext, *, warnings: tuple[str, 
     """Write the log of a training, `train.log` in its model folder.
 
     Resumed trainings append to it. Only the main process writes. A terminal shows bars instead of lines, so the log has
-    progress lines of its own, at other moments than those of the console.
+    progress lines of its own, at other moments than the console.
 
     Args:
         folder: The model folder.
