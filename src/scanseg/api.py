@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
 
-    from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
+    from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule, SourceInspection
     from scanseg.experiments import CrossValidationResult
     from scanseg.imaging import SourceSummary
     from scanseg.inference import Predictor
@@ -743,6 +743,42 @@ def inspect_folder(
     options = _folder_options(label_maps, labels, channels)
     with display(progress) as shown:
         return inspect(Path(images), options, context=RunContext(num_workers=num_workers, progress=shown))
+
+
+def inspect_source(
+    name: str,
+    source: AnyPath,
+    *,
+    test_fraction: float | None = None,
+    num_workers: int | None = None,
+    progress: ProgressChoice = True,
+) -> "SourceInspection":
+    """Read and check a public data set as `convert` does, without writing.
+
+    Every case is read. For a folder of your own, use `inspect_folder`.
+
+    Args:
+        name: Name of the data set, see `scanseg.converters.NAMED_DATASETS`.
+        source: Folder of the data set in one of its original forms.
+        test_fraction: As for `convert`.
+        num_workers: Processes that read cases. `None`: one per core, at most 16.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Raises:
+        InputError: The source is in no known form, or is faulty. One message lists all faults.
+        UsageError: The name is unknown, or the test set cannot be drawn.
+
+    Example:
+        >>> import scanseg
+        >>> found = scanseg.inspect_source("kvasir-seg", "KVASIR")
+        >>> sorted(found.num_cases), found.channels
+        (['test', 'train'], ('R', 'G', 'B'))
+    """
+    from scanseg.converters import find_dataset, inspect_dataset
+
+    with display(progress) as shown:
+        context = RunContext(num_workers=num_workers, progress=shown)
+        return inspect_dataset(find_dataset(name), Path(source), test_fraction=test_fraction, context=context)
 
 
 def _folder_options(

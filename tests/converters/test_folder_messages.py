@@ -50,3 +50,27 @@ def test_the_description_of_a_raw_data_set_is_not_lost_silently(command, tmp_pat
     outcome = command(*words, "--dry-run")
     assert f"scanseg data convert msd {tmp_path / 'in'} -o DATASET" in outcome.stdout
     assert "data convert msd" not in command(*words, "--dry-run", "--labels", "liver=1").stdout
+
+
+def test_a_value_without_name_in_many_label_maps_is_one_line(command, tmp_path):
+    for number in range(25):
+        forms.picture(tmp_path / "a" / f"{number}.png", SHAPE, seed=number)
+        write_picture(tmp_path / "b" / f"{number}_mask.png", squares(1, 255))
+    words = (
+        "data",
+        "convert",
+        "folder",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--labels",
+        "cell=1",
+        "-o",
+        tmp_path / "out",
+    )
+    (error,) = (line for line in command(*words).stderr.splitlines() if line.startswith("error: "))
+    assert "25 cases (0, 1, 10, " in error
+    path = tmp_path / "b" / "CASE_mask.png"
+    assert (
+        f" and 15 more): {path}: expected the values 0, 1, got 255 too. Name all of them by --labels."
+        in error
+    )

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_line, show_table
+from scanseg.cli.console import print_colours, print_line, show_table
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
-from scanseg.messages import counted, format_duration
+from scanseg.errors import UsageError
+from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
 
 
@@ -52,15 +53,14 @@ def predict(
             more. Defaults to all series.
         segment_codes: JSON file with the codes of the segments of `--format dicom-seg`. Defaults to the code of tissue.
     """
-    from scanseg import api
-    from scanseg.errors import UsageError
-    from scanseg.specs import SegmentCodes
-
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
-    codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
-    with show_progress() as progress:
+    with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
+        from scanseg import api
+        from scanseg.specs import SegmentCodes
+
+        codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
         predictor = api.load(model, device=device, weights=weights, precision=precision)
         record = predictor.predict_folder(
             inputs,
@@ -89,6 +89,4 @@ def predict(
     print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
-    colours = output / "colours"
-    if colours.is_dir():
-        print_line(f"in colours, to look at: {colours}")
+    print_colours(output)

@@ -54,6 +54,16 @@ class LabelCode:
     """Label value of each value or colour of the files, with the background. Empty for structures."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def colours(self) -> dict[str, str]:
+        """Colour of each label of colour masks, as `#rrggbb` by name. Empty for other forms."""
+        names = {value: name for name, value in self.names.items()}
+        return {
+            names[value]: describe_key(key)
+            for key, value in self.keys.items()
+            if value and not isinstance(key, int)
+        }
+
     def encode(self, path: Path, values: Shaped[np.ndarray, "*spatial"]) -> Integer[np.ndarray, "*spatial"]:
         """Return the label values of a file's numbers.
 

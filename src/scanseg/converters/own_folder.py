@@ -9,9 +9,9 @@ from pathlib import Path
 from scanseg.converters.conversion import (
     Conversion,
     check_folders,
-    check_test_fraction,
     write_dataset,
 )
+from scanseg.converters.drawing import check_test_fraction
 from scanseg.converters.label_code import LabelCode
 from scanseg.converters.label_table import LabelKey, describe_key
 from scanseg.converters.own_cases import CaseContent, read_own_case
@@ -148,6 +148,7 @@ def convert_folder(
         channel_names=survey.channels,
         labels={BACKGROUND: 0, **survey.code.names},
         file_ending=survey.form.file_ending,
+        label_colours=survey.code.colours,
     )
     read = partial(read_own_case, code=survey.code, form=survey.form, overlap=options.overlap)
     cases = tuple(

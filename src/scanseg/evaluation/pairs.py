@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, Image, compare_geometry, file_ending, read_label_map
+from scanseg.imaging import (
+    DECODERS,
+    MEDICAL_DECODERS,
+    Image,
+    compare_geometry,
+    file_ending,
+    read_instance_map,
+    read_label_map,
+)
 from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
 
@@ -214,12 +222,14 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
         try:
             images[path] = read_label_map(path)
         except InputError as error:
-            faults.append(f"case {pair.name}: {error}")
+            advice = f" {_SCORE_INSTANCES}" if is_instance_map(path) else ""
+            faults.append(f"case {pair.name}: {error}{advice}")
     found = {path: _values(image.array) for path, image in images.items()}
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []
         if unknown:
-            hint = _mask_hint(values, frozenset(known_values or ()) - {0})
+            labels = frozenset(known_values or ()) - {0}
+            hint = _mask_hint(values, labels) or _instance_hint(values, labels)
             faults.append(
                 f"case {pair.name}: {path} holds the values {_joined(unknown)}, which are no labels. The labels are "
                 f"{_joined(sorted(known_values or ()))}. {hint or 'Correct the file, or the labels.'}"
@@ -265,6 +275,30 @@ def _mask_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
     if values - {0} == {255} and labels == {1}:
         return "Replace 255 by 1: (array == 255).astype('uint8')."
     return None
+
+
+_SCORE_INSTANCES = "If each instance has its own number, score instances by --instances."
+
+
+def _instance_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
+    """Return the advice for numbers without a gap that exceed the labels by two or more, if any."""
+    highest = max(values, default=0)
+    if values - {0} == set(range(1, highest + 1)) and highest > max(labels, default=0) + 1:
+        return f"{_SCORE_INSTANCES} Otherwise correct the file, or the labels."
+    return None
+
+
+def is_instance_map(path: Path) -> bool:
+    """Return whether a file that is no label map can be read as an instance map.
+
+    Args:
+        path: The file.
+    """
+    try:
+        read_instance_map(path)
+    except InputError:
+        return False
+    return True
 
 
 def _joined(values: Sequence[int]) -> str:

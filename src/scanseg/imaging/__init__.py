@@ -50,6 +50,7 @@ from scanseg.imaging.sources import files_of
 from scanseg.imaging.writing import (
     write_colours,
     write_image,
+    write_instance_colours,
     write_instance_map,
     write_label_map,
     write_probabilities,
@@ -107,6 +108,7 @@ __all__ = [
     "summarize_series",
     "write_colours",
     "write_image",
+    "write_instance_colours",
     "write_instance_map",
     "write_label_map",
     "write_probabilities",

@@ -295,7 +295,8 @@ def _write(outputs: CaseOutputs, prediction: Prediction, work: _Work) -> None:
             write_map(path, values, like=prediction.image)
     if outputs.colours is not None and prediction.label_map.ndim == 2:
         outputs.colours.parent.mkdir(exist_ok=True)
-        write_colours(outputs.colours, prediction.label_map, like=prediction.image)
+        colours = work.predictor.plan.dataset.colours
+        write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=colours)
     if outputs.label_map.suffix == SEGMENTATION_ENDING:
         write_segmentation(
             outputs.label_map,
