@@ -21,7 +21,7 @@ from scanseg.models.folder import (
     Weights,
 )
 from scanseg.models.network import check_network, count_parameters, network_of
-from scanseg.models.published_checkpoints import import_weights, load_encoder
+from scanseg.models.published_checkpoints import import_weights, load_checkpoint, load_encoder
 from scanseg.models.tensors import list_misfits, read_tensors
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "import_weights",
     "is_ensemble",
     "list_misfits",
+    "load_checkpoint",
     "load_encoder",
     "load_model",
     "member_folders",
