@@ -16,6 +16,8 @@ from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
+from scanseg.cli.export import export_app
+from scanseg.cli.import_model import import_app
 from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
@@ -72,7 +74,7 @@ def build_app() -> App:
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
-        *(_compare_app(), reproduce, _data_app(), _weights_app(), demo, info),
+        *(_compare_app(), reproduce, _data_app(), _weights_app(), import_app(), export_app(), demo, info),
     )
     usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",

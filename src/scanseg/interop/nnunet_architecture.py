@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from scanseg.interop.nnunet_documents import Architecture
-from scanseg.specs import PlainUNetSpec, ResidualUNetSpec, describe_faults
+from scanseg.interop.nnunet_networks import CLASS_NAME, read_network
+from scanseg.specs import NetworkSpec, PlainUNetSpec, ResidualUNetSpec, describe_faults
 
 UNetSpec = PlainUNetSpec | ResidualUNetSpec
 
@@ -20,7 +21,7 @@ _SLOPE = 0.01
 
 def network_of_architecture(
     architecture: Architecture, *, num_axes: int, faults: list[str], notes: list[str]
-) -> UNetSpec | None:
+) -> NetworkSpec | None:
     """Return the network of nnU-Net's plans.
 
     Args:
@@ -33,6 +34,8 @@ def network_of_architecture(
         The network, or `None` if it cannot be imported.
     """
     name = architecture.network_class_name.rpartition(".")[2]
+    if architecture.network_class_name == CLASS_NAME:
+        return _own_network(architecture, faults)
     if name not in _CLASSES:
         faults.append(
             f"network {architecture.network_class_name}: expected {' or '.join(_CLASSES)}, which scanseg has"
@@ -52,6 +55,16 @@ def network_of_architecture(
     except (TypeError, ValueError) as error:
         faults.append(f"network: expected numbers for each stage ({error})")
     return None
+
+
+def _own_network(architecture: Architecture, faults: list[str]) -> NetworkSpec | None:
+    """Return a network of ours that nnU-Net has trained."""
+    content = architecture.arch_kwargs.get("network")
+    try:
+        return read_network(content if isinstance(content, dict) else {})
+    except ValidationError as error:
+        faults.append(f"network: {describe_faults(error, content=content)}")
+        return None
 
 
 def architecture_of_network(spec: UNetSpec) -> dict[str, Any]:
@@ -120,7 +133,14 @@ def _list_option_faults(name: str, arguments: Mapping[str, Any], *, known: set[s
         "bottleneck_channels": (None,),
         "stem_channels": (None, first),
     }
-    free = {"conv_bias", "norm_op_kwargs", "nonlin_kwargs", "dropout_op", "dropout_op_kwargs", "deep_supervision"}
+    free = {
+        "conv_bias",
+        "norm_op_kwargs",
+        "nonlin_kwargs",
+        "dropout_op",
+        "dropout_op_kwargs",
+        "deep_supervision",
+    }
     for key, value in arguments.items():
         if key in allowed and value not in allowed[key]:
             yield f"network {name}: {key}: expected {allowed[key][-1]}, got {value}"

@@ -10,16 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scanseg.errors import InputError, UsageError
 from scanseg.files import new_folder, write_text
 from scanseg.interop.nnunet_documents import PLANS_FILE, read_plans
+from scanseg.interop.nnunet_networks import NETWORK_PREFIX
 from scanseg.interop.nnunet_plan import convert_plan
 from scanseg.messages import listed
-from scanseg.models import ModelFolder, load_checkpoint, write_ensemble
+from scanseg.models import ModelFolder, load_checkpoint, load_weights, write_ensemble
 from scanseg.networks import load_official, ours_to_official
-from scanseg.specs import EnsembleSpec, ImportedCheckpoint, NNUNetImportRecord, Plan
+from scanseg.specs import (
+    EnsembleSpec,
+    ImportedCheckpoint,
+    NetworkSpec,
+    NNUNetImportRecord,
+    PlainUNetSpec,
+    Plan,
+    ResidualUNetSpec,
+)
 
 IMPORT_FILE = "import.json"
 """File of the import record in a model folder."""
@@ -27,7 +36,8 @@ _FOLD = re.compile(r"fold_(\d+|all)")
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 """Prefixes from DistributedDataParallel and torch.compile."""
 _OTHER_NETWORKS = re.compile(
-    r"nnUNetTrainerBN|.*Primus.*|.*MedNeXt.*|.*UMamba.*|.*U_Mamba.*|.*SwinUNETR.*|.*UNETR.*|.*xLSTM.*", re.IGNORECASE
+    r"nnUNetTrainerBN|.*Primus.*|.*MedNeXt.*|.*UMamba.*|.*U_Mamba.*|.*SwinUNETR.*|.*UNETR.*|.*xLSTM.*",
+    re.IGNORECASE,
 )
 """Trainers that replace the network of the plans."""
 _OWN_TRAINERS = re.compile(
@@ -143,10 +153,14 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of nnU-Net, got no folder. Unpack archives first.")
     if (folder.parent / PLANS_FILE).is_file():
-        raise InputError(f"{folder}: expected the folder of a training, got one of its folds. Give {folder.parent}.")
+        raise InputError(
+            f"{folder}: expected the folder of a training, got one of its folds. Give {folder.parent}."
+        )
     inside = sorted(str(each.parent) for each in folder.glob(f"*/{PLANS_FILE}"))
     advice = f"Choose one of {listed(inside)}." if inside else "It has the files plans.json and dataset.json."
-    raise InputError(f"{folder}: expected the folder of a training, got none ({PLANS_FILE} is missing). {advice}")
+    raise InputError(
+        f"{folder}: expected the folder of a training, got none ({PLANS_FILE} is missing). {advice}"
+    )
 
 
 def _find_checkpoints(folder: Path, *, folds: Sequence[str], checkpoint: str) -> dict[str, Path]:
@@ -203,7 +217,9 @@ def _open_first_stage(
             f"{opened.record.configuration}."
         )
     if opened.previous_stage is not None or opened.plan.dataset != training.plan.dataset:
-        raise InputError(f"{first_stage}: expected a single stage with the labels and channels of the second stage.")
+        raise InputError(
+            f"{first_stage}: expected a single stage with the labels and channels of the second stage."
+        )
     return opened
 
 
@@ -244,18 +260,32 @@ def _write_weights(training: _Training, path: Path, member: ModelFolder) -> int:
             f"{path}: expected trainer, configuration and mirror axes of the first fold {expected}, got {own}. Import "
             "the folds one by one."
         )
-    network, kind = member.build_network(), training.plan.network.kind
-    official = ours_to_official(network.state_dict(), kind=kind)
-    absent = {name for name in official if name.endswith(".bias") and name not in checkpoint.weights}
-    zeros = {name: torch.zeros_like(official[name]) for name in absent if _is_convolution(name, official)}
-    has_bias = any(name.endswith("conv.bias") for name in checkpoint.weights)
-    try:
-        # A network without biases (conv_bias) equals one with biases of 0.
-        load_official(network, checkpoint.weights | ({} if has_bias else zeros), kind=kind)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    network = member.build_network()
+    _load(network, checkpoint.weights, training.plan.network, path)
     member.write_weights(network.state_dict())
     return len(network.state_dict())
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], spec: NetworkSpec, path: Path) -> None:
+    """Load the weights of a checkpoint into a network.
+
+    Raises:
+        InputError: Names or shapes differ. The message lists all differences.
+    """
+    if not isinstance(spec, PlainUNetSpec | ResidualUNetSpec):
+        own = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in weights.items()}
+        load_weights(network, own, source=path)
+        return
+    kind = spec.kind
+    official = ours_to_official(network.state_dict(), kind=kind)
+    absent = {name for name in official if name.endswith(".bias") and name not in weights}
+    zeros = {name: torch.zeros_like(official[name]) for name in absent if _is_convolution(name, official)}
+    has_bias = any(name.endswith("conv.bias") for name in weights)
+    try:
+        # A network without biases (conv_bias) equals one with biases of 0.
+        load_official(network, {**weights, **({} if has_bias else zeros)}, kind=kind)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _is_convolution(name: str, official: Mapping[str, Tensor]) -> bool:
@@ -297,7 +327,9 @@ def _read_checkpoint(path: Path) -> _Checkpoint:
         )
     trainer, configuration = content.get("trainer_name"), arguments.get("configuration")
     if not isinstance(trainer, str) or not isinstance(configuration, str):
-        raise InputError(f"{path}: expected the names of trainer and configuration as text, got other values.")
+        raise InputError(
+            f"{path}: expected the names of trainer and configuration as text, got other values."
+        )
     return _Checkpoint(
         weights=dict(_named_tensors(weights)),
         trainer=trainer,
@@ -310,9 +342,12 @@ def _named_tensors(weights: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Yield tensors with their names, without prefixes of wrappers."""
     for name, tensor in weights.items():
         if isinstance(tensor, Tensor):
-            yield _WRAPPERS.sub("", str(name)).replace(".skip.0.conv.", ".skip.1.conv.").replace(
-                ".skip.0.norm.", ".skip.1.norm."
-            ), tensor
+            yield (
+                _WRAPPERS.sub("", str(name))
+                .replace(".skip.0.conv.", ".skip.1.conv.")
+                .replace(".skip.0.norm.", ".skip.1.norm."),
+                tensor,
+            )
 
 
 def _mirror_axes(path: Path, value: object) -> tuple[int, ...]:

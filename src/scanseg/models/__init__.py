@@ -20,7 +20,7 @@ from scanseg.models.folder import (
     TrainedWeights,
     Weights,
 )
-from scanseg.models.network import check_network, count_parameters, network_of
+from scanseg.models.network import check_network, count_parameters, load_weights, network_of
 from scanseg.models.published_checkpoints import import_weights, load_checkpoint, load_encoder
 from scanseg.models.tensors import list_misfits, read_tensors
 
@@ -42,6 +42,7 @@ __all__ = [
     "load_checkpoint",
     "load_encoder",
     "load_model",
+    "load_weights",
     "member_folders",
     "network_of",
     "pair_prediction_path",

@@ -2,7 +2,9 @@
 
 from scanseg.training.folds import FoldChoice, choose_fold
 from scanseg.training.initial_weights import check_encoder_weights
+from scanseg.training.optimizers import build_optimizer
 from scanseg.training.records import command_words
+from scanseg.training.schedules import learning_rate
 from scanseg.training.step_timing import StepTiming, time_step
 from scanseg.training.trainer import TrainingResult, train
 
@@ -10,9 +12,11 @@ __all__ = [
     "FoldChoice",
     "StepTiming",
     "TrainingResult",
+    "build_optimizer",
     "check_encoder_weights",
     "choose_fold",
     "command_words",
+    "learning_rate",
     "time_step",
     "train",
 ]
