@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
     from scanseg.experiments import CrossValidationResult
     from scanseg.inference import Predictor
-    from scanseg.interop import ExportedPlans
+    from scanseg.interop import ExportedModel, ExportedPlans
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
     from scanseg.runtime import Precision
@@ -687,7 +687,7 @@ def export_nnunet(
         )
 
 
-def export_nnunet_model(model: AnyPath, output: AnyPath) -> tuple[str, ...]:
+def export_nnunet_model(model: AnyPath, output: AnyPath) -> "ExportedModel":
     """Write a model as a folder of a training of nnU-Net v2.
 
     Args:
@@ -695,7 +695,7 @@ def export_nnunet_model(model: AnyPath, output: AnyPath) -> tuple[str, ...]:
         output: New folder to write.
 
     Returns:
-        Names of the folds.
+        Names of the folds, and differences from our preprocessing.
 
     Raises:
         InputError: The model has no weights yet, or nnU-Net has no such preprocessing.
@@ -703,7 +703,7 @@ def export_nnunet_model(model: AnyPath, output: AnyPath) -> tuple[str, ...]:
 
     Example:
         >>> import scanseg
-        >>> scanseg.export_nnunet_model("MODEL", "FOR_NNUNET")
+        >>> scanseg.export_nnunet_model("MODEL", "FOR_NNUNET").folds
         ('0',)
     """
     from scanseg.interop import export_nnunet_model as export_model

@@ -59,8 +59,10 @@ def nnunet(
     if source.is_dir() and (ModelFolder.exists(source) or is_ensemble(source)):
         if dataset_name is not None or recipe is not None or size is not None or settings:
             raise UsageError(f"{source} is a model and has its plan. Leave the other options out.")
-        folds = api.export_nnunet_model(source, output)
-        print_line(f"{output}: {counted(len(folds), 'fold')} for nnUNetv2_predict_from_modelfolder")
+        exported = api.export_nnunet_model(source, output)
+        print_line(f"{output}: {counted(len(exported.folds), 'fold')} for nnUNetv2_predict_from_modelfolder")
+        for note in exported.notes:
+            print_line(f"note: {note}")
         return
     require_new_file(output, overwrite=overwrite)
     with show_progress() as progress:
@@ -79,16 +81,18 @@ def nnunet(
 
 def _print_commands(output: Path, made: "ExportedPlans") -> None:
     """Print the commands of nnU-Net that use the plans."""
-    number = made.dataset_name.removeprefix("Dataset")[:3]
-    configurations = " ".join(made.configurations)
-    first = made.configurations[0]
+    number = int(made.dataset_name.removeprefix("Dataset")[:3])
     print_line(
         f"{output}: {counted(len(made.configurations), 'configuration')} ({', '.join(made.configurations)})"
     )
-    print_line(f"to use:  copy it to $nnUNet_preprocessed/{made.dataset_name}/{made.plans_name}.json")
+    for note in made.notes:
+        print_line(f"note: {note}")
+    if output.absolute().parent.name != made.dataset_name:
+        print_line(f"to use:  copy it to $nnUNet_preprocessed/{made.dataset_name}/{made.plans_name}.json")
     print_line(f"         export nnUNet_extTrainer={made.trainer_folder}")
-    print_line(f"         nnUNetv2_preprocess -d {number} -plans_name {made.plans_name} -c {configurations}")
-    print_line(f"         nnUNetv2_train {number} {first} 0 -p {made.plans_name} -tr {made.trainer}")
+    print_line(f"         nnUNetv2_preprocess -d {number} -plans_name {made.plans_name} -c {' '.join(made.prepared)}")
+    for configuration in made.configurations:
+        print_line(f"         nnUNetv2_train {number} {configuration} 0 -p {made.plans_name} -tr {made.trainer}")
 
 
 def export_app() -> App:

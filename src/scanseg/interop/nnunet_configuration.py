@@ -114,6 +114,21 @@ def make_plans(
     }
 
 
+def list_notes(plan: Plan) -> tuple[str, ...]:
+    """Return the differences between a plan and its configuration of nnU-Net.
+
+    Args:
+        plan: The plan.
+    """
+    orientation = plan.preprocessing.orientation
+    if orientation in (None, "RAS") or plan.num_axes == 2:
+        return ()
+    return (
+        f"nnU-Net reads volumes as stored. Give images stored in the orientation {orientation}, like those of the data "
+        "set",
+    )
+
+
 def _scheme_of(normalization: Normalization) -> tuple[str, bool] | None:
     """Return nnU-Net's normalization and its use of the mask. `None`: nnU-Net has no such normalization."""
     match normalization:

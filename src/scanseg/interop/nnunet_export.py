@@ -13,7 +13,7 @@ from torch import Tensor
 import scanseg.interop.nnunet_trainer as trainers
 from scanseg.errors import UsageError
 from scanseg.files import new_folder, write_text
-from scanseg.interop.nnunet_configuration import make_configuration, make_plans
+from scanseg.interop.nnunet_configuration import list_notes, make_configuration, make_plans
 from scanseg.interop.nnunet_documents import PLANS_FILE
 from scanseg.interop.nnunet_networks import NETWORK_PREFIX
 from scanseg.messages import listed
@@ -40,10 +40,24 @@ class ExportedPlans:
     """Name of the plans."""
     configurations: tuple[str, ...]
     """Names of the configurations."""
+    prepared: tuple[str, ...]
+    """Names of the configurations to preprocess. The others read the same cases."""
     trainer: str
     """Name of the trainer class."""
     trainer_folder: Path
     """Folder for nnU-Net's variable `nnUNet_extTrainer`."""
+    notes: tuple[str, ...]
+    """Differences from our preprocessing."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """The result of an export of a model."""
+
+    folds: tuple[str, ...]
+    """Names of the folds."""
+    notes: tuple[str, ...]
+    """Differences from our preprocessing."""
 
 
 def export_nnunet_plans(
@@ -92,8 +106,10 @@ def export_nnunet_plans(
         dataset_name=name,
         plans_name=output.stem,
         configurations=tuple(configurations),
+        prepared=tuple(dict.fromkeys(map(_data_of, configurations))),
         trainer=TRAINER,
         trainer_folder=Path(str(trainers.__file__)).parent,
+        notes=list_notes(last),
     )
 
 
@@ -136,7 +152,7 @@ def _make_plans(source: TrainingSource, request: PlanRequest, *, context: RunCon
     return plans
 
 
-def export_nnunet_model(source: Path, output: Path) -> tuple[str, ...]:
+def export_nnunet_model(source: Path, output: Path) -> ExportedModel:
     """Write a model as a folder of a training of nnU-Net.
 
     nnU-Net's own networks become nnU-Net's. Other networks need scanseg in the environment of nnU-Net.
@@ -146,7 +162,7 @@ def export_nnunet_model(source: Path, output: Path) -> tuple[str, ...]:
         output: New folder to write.
 
     Returns:
-        Names of the folds.
+        Names of the folds, and differences.
 
     Raises:
         InputError: The model is unfinished, or nnU-Net has no such preprocessing.
@@ -175,7 +191,7 @@ def export_nnunet_model(source: Path, output: Path) -> tuple[str, ...]:
                 "dataset_json": dataset,
             }
             _write_checkpoint(member, temporary / f"fold_{fold}", arguments)
-    return tuple(str(fold) for fold in range(len(members)))
+    return ExportedModel(tuple(str(fold) for fold in range(len(members))), list_notes(plan))
 
 
 def _find_members(source: Path) -> list[ModelFolder]:
