@@ -16,6 +16,8 @@ from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
+from scanseg.cli.export import export_app
+from scanseg.cli.import_model import import_app
 from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
@@ -81,6 +83,8 @@ def build_app() -> App:
             _models_app(),
             models.card,
             _weights_app(),
+            import_app(),
+            export_app(),
             demo,
             warm_up,
             info,

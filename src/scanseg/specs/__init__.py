@@ -67,7 +67,7 @@ from scanseg.specs.records.comparison import (
     ComparisonSpec,
 )
 from scanseg.specs.records.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
-from scanseg.specs.records.imports import ImportRecord
+from scanseg.specs.records.imports import ImportedCheckpoint, ImportRecord, NNUNetImportRecord
 from scanseg.specs.records.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
 from scanseg.specs.records.intensities import IntensityRange, IntensityScale, is_colour
 from scanseg.specs.records.prediction import PredictedCase, PredictionRecord
@@ -145,6 +145,7 @@ __all__ = [
     "GaussianBlurTransform",
     "GaussianNoiseTransform",
     "ImportRecord",
+    "ImportedCheckpoint",
     "InferenceSpec",
     "InstanceCase",
     "InstanceReport",
@@ -161,6 +162,7 @@ __all__ = [
     "Means",
     "Measure",
     "MirrorTransform",
+    "NNUNetImportRecord",
     "NetworkSpec",
     "NoNormalization",
     "Normalization",

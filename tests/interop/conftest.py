@@ -1,0 +1,1 @@
+"""These tests cover the exchange with other programs."""
