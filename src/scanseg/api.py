@@ -12,12 +12,12 @@ from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import Settings, as_tuple, setting_texts
-from scanseg.specs import DistanceUnit, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
+from scanseg.specs import DistanceUnit, ExportedModel, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
 
 if TYPE_CHECKING:
     from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
     from scanseg.experiments import CrossValidationResult
-    from scanseg.inference import Predictor
+    from scanseg.inference import Predictor, Runtime
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
     from scanseg.runtime import Precision
@@ -349,19 +349,21 @@ def load(
     weights: "Weights" = "exported",
     precision: "Precision | None" = None,
     cuda_graph: bool = True,
+    runtime: "Runtime | None" = None,
 ) -> "Predictor":
     """Load a model for prediction.
 
     Args:
-        model: A model folder, or the folder of a cross-validation, whose models predict as one.
+        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
         precision: Precision of matrix products. Defaults to that of the plan's training.
         cuda_graph: Replay the network as a CUDA graph on a GPU with CUDA, see `scanseg.inference.Predictor`.
+        runtime: Library that computes an exported model on the CPU: `onnxruntime` (the default) or `openvino`.
 
     Raises:
         InputError: The folder is not a model folder, or its training has not finished.
-        UsageError: The device is missing, or weights or precision are unknown.
+        UsageError: The device is missing, weights or precision are unknown, or an option does not fit the model.
 
     Example:
         >>> import scanseg
@@ -372,8 +374,44 @@ def load(
     from scanseg.inference import load as load_predictor
 
     return load_predictor(
-        Path(model), device=device, weights=weights, precision=precision, cuda_graph=cuda_graph
+        Path(model),
+        device=device,
+        weights=weights,
+        precision=precision,
+        cuda_graph=cuda_graph,
+        runtime=runtime,
     )
+
+
+def export_onnx(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    weights: "Weights" = "exported",
+    opset: int = 20,
+    progress: ProgressChoice = True,
+) -> ExportedModel:
+    """Export a model as ONNX files with a document, for prediction without PyTorch.
+
+    Args:
+        model: A model folder, or the folder of a cross-validation.
+        output: Folder to write. It must be missing or empty.
+        weights: Weights to export: `exported`, `last`, or `best` (highest validation Dice).
+        opset: Version of the ONNX operators, from 20 to 23.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        The document `model.json` of the folder.
+
+    Raises:
+        InputError: The folder is not a model folder, or its training has not finished.
+        UsageError: A package of the extra `onnx-export` is missing, or the output exists.
+        ScansegError: A network cannot be exported, or differs from PyTorch.
+    """
+    from scanseg.interop import export_onnx as export
+
+    with display(progress) as shown:
+        return export(Path(model), Path(output), weights=weights, opset=opset, progress=shown)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
+from scanseg.cli.export import onnx
 from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
@@ -72,7 +73,7 @@ def build_app() -> App:
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
-        *(_compare_app(), reproduce, _data_app(), _weights_app(), demo, info),
+        *(_compare_app(), reproduce, _data_app(), _weights_app(), _export_app(), demo, info),
     )
     usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
@@ -113,6 +114,12 @@ def _weights_app() -> App:
     app = App(name="weights", help="Import and verify weights of the published networks.")
     app.command(import_checkpoint, name="import", sort_key=0)
     app.command(verify, sort_key=1, usage="Usage: scanseg weights verify [OPTIONS] RECORD...")
+    return app
+
+
+def _export_app() -> App:
+    app = App(name="export", help="Export models for other programs.")
+    app.command(onnx, sort_key=0, usage="Usage: scanseg export onnx --output PATH [OPTIONS] MODEL")
     return app
 
 

@@ -21,6 +21,7 @@ def predict(
     mirror: Annotated[bool, COMMON] = False,
     device: Device = "auto",
     precision: Annotated[Precision | None, HARDWARE] = None,
+    runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
     probabilities: Annotated[bool, ADVANCED] = False,
     uncertainty: Annotated[bool, ADVANCED] = False,
@@ -28,7 +29,7 @@ def predict(
     """Segment images with a trained model.
 
     Args:
-        model: Folder of a model from `scanseg train` or `scanseg crossval`.
+        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`.
         inputs: Folder of images named as for training (`CASE_0000.nii.gz`), or one image. Several may be given.
         output: Folder of the label maps. Each has the grid of its image.
         overwrite: Replace the files of an earlier prediction.
@@ -36,6 +37,7 @@ def predict(
         mirror: Average over mirrored images. This is slower and often slightly better.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
+        runtime: Library that computes an exported model. Defaults to `onnxruntime`.
         weights: Weights to load. `exported`: chosen by the training. `last`: from the end of the training. `best`: with
             the highest Dice on validation patches.
         probabilities: Also write the probabilities of the labels.
@@ -49,7 +51,7 @@ def predict(
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
     with show_progress() as progress:
-        predictor = api.load(model, device=device, weights=weights, precision=precision)
+        predictor = api.load(model, device=device, weights=weights, precision=precision, runtime=runtime)
         record = predictor.predict_folder(
             inputs,
             output,

@@ -122,7 +122,7 @@ class Predictor:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the model, which each prediction repeats."""
         unknown = orientation_warning(self.plan)
-        return (*self._warnings, *(() if unknown is None else (unknown,)))
+        return tuple(dict.fromkeys((*self._warnings, *(() if unknown is None else (unknown,)))))
 
     @property
     def precision(self) -> str:

@@ -41,6 +41,12 @@ class ExportedPart(Document):
     members: "tuple[ExportedPart, ...]" = ()
     """Networks of other plans. The probabilities of all plans are averaged on the grid of the image."""
 
+    @property
+    def all_networks(self) -> tuple[ExportedNetwork, ...]:
+        """Networks of the plan, of its first stage and of its members."""
+        further = (*(() if self.first_stage is None else (self.first_stage,)), *self.members)
+        return (*self.networks, *(network for part in further for network in part.all_networks))
+
 
 class ExportedModel(Document):
     """The file `model.json` of an exported model."""
@@ -73,3 +79,8 @@ class ExportedModel(Document):
     """Components that are removed from predicted label maps."""
     warnings: tuple[str, ...] = ()
     """Warnings about the model, which each prediction repeats."""
+
+    @property
+    def networks(self) -> tuple[ExportedNetwork, ...]:
+        """All networks: those of the plan, of its first stage and of its members."""
+        return self.model.all_networks
