@@ -12,7 +12,16 @@ from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import Settings, as_tuple, setting_texts
-from scanseg.specs import DistanceUnit, ExportedModel, InstanceReport, InstanceSource, Plan, PlanSize, Report, RuleName
+from scanseg.specs import (
+    DistanceUnit,
+    ExportedModel,
+    InstanceReport,
+    InstanceSource,
+    Plan,
+    PlanSize,
+    Report,
+    RuleName,
+)
 
 if TYPE_CHECKING:
     from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
@@ -405,7 +414,7 @@ def export_onnx(
 
     Raises:
         InputError: The folder is not a model folder, or its training has not finished.
-        UsageError: A package of the extra `onnx-export` is missing, or the output exists.
+        UsageError: A package of the extra `onnx` is missing, or the output exists.
         ScansegError: A network cannot be exported, or differs from PyTorch.
     """
     from scanseg.interop import export_onnx as export

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from scipy import special
@@ -40,7 +40,7 @@ class Host:
         return self.type
 
 
-Device = "torch.device | Host"
+Device: TypeAlias = "torch.device | Host"
 """Device of networks."""
 
 
@@ -160,9 +160,7 @@ class NumpyArrays:
         """See `Arrays`."""
         return np.flip(array, axes)
 
-    def pad_planes(
-        self, array: np.ndarray, *, rows: tuple[int, int], columns: tuple[int, int]
-    ) -> np.ndarray:
+    def pad_planes(self, array: np.ndarray, *, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         """See `Arrays`."""
         return np.pad(array, [*[(0, 0)] * (array.ndim - 2), rows, columns])
 

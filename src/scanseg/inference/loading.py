@@ -65,9 +65,7 @@ def load(
     return _predictor_of(model, name, device=chosen, precision=precision, cuda_graph=cuda_graph)
 
 
-def _refuse_options(
-    path: Path, *, device: str, weights: "Weights", precision: "Precision | None"
-) -> None:
+def _refuse_options(path: Path, *, device: str, weights: "Weights", precision: "Precision | None") -> None:
     """Refuse options that an exported model does not have.
 
     Raises:

@@ -1,7 +1,7 @@
 """Networks of one plan on their device, of any library."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from scanseg.inference.arrays import Device, Network
 
@@ -35,7 +35,7 @@ class Networks(Protocol):
         """Each network alone, at least one."""
 
     @property
-    def autocast_dtype(self) -> object:
+    def autocast_dtype(self) -> Any:
         """Type of products of a `torch.autocast`. `None`: float32."""
 
     def content(self) -> Iterator[bytes | memoryview]:

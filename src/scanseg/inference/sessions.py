@@ -15,8 +15,6 @@ from scanseg.messages import shortened
 Runtime = Literal["onnxruntime", "openvino"]
 """Library that computes exported networks."""
 
-_EXTRAS: dict[Runtime, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
-"""Extra of this package that installs a library."""
 _LONGEST_REASON = 300
 """Longest reason of a library that is quoted in a message, in characters."""
 
@@ -24,8 +22,9 @@ _LONGEST_REASON = 300
 class Session(Protocol):
     """A network that is ready to run."""
 
-    input_shapes: Sequence[Sequence[object]]
-    """Shape of each input. A free axis is a text, -1 or `None`."""
+    @property
+    def input_shapes(self) -> Sequence[Sequence[object]]:
+        """Shape of each input. A free axis is a text or `None`."""
 
     def run(self, windows: Float32[np.ndarray, "batch channel *patch"]) -> np.ndarray:
         """Return the first output."""
@@ -83,14 +82,14 @@ def import_runtime(runtime: Runtime) -> ModuleType:
     Raises:
         UsageError: The name is unknown, or the library is not installed.
     """
-    if runtime not in _EXTRAS:
-        raise UsageError(f"runtime {runtime!r} is unknown. Choose {' or '.join(_EXTRAS)}.")
+    if runtime not in _SESSIONS:
+        raise UsageError(f"runtime {runtime!r} is unknown. Choose {' or '.join(_SESSIONS)}.")
     try:
         return import_module(runtime)
     except ImportError as error:
         raise UsageError(
             f"runtime {runtime}: expected the package {runtime}, which cannot be imported ({error}). "
-            f'Run: pip install "scanseg[{_EXTRAS[runtime]}]"'
+            f"Run: pip install {runtime}"
         ) from error
 
 

@@ -37,7 +37,7 @@ def require_exporter() -> None:
         except ImportError as error:
             raise UsageError(
                 f"export onnx: expected the package {name}, which cannot be imported ({error}). "
-                'Run: pip install "scanseg[onnx-export]"'
+                'Run: pip install "scanseg[onnx]"'
             ) from error
 
 
@@ -58,7 +58,9 @@ def to_onnx(network: nn.Module, windows: Tensor, *, opset: int, name: str) -> by
         ScansegError: The weights exceed an ONNX file, or PyTorch cannot export the network.
     """
     if not DEFAULT_OPSET <= opset <= HIGHEST_OPSET:
-        raise UsageError(f"opset {opset}: expected {DEFAULT_OPSET} to {HIGHEST_OPSET}. Choose {DEFAULT_OPSET}.")
+        raise UsageError(
+            f"opset {opset}: expected {DEFAULT_OPSET} to {HIGHEST_OPSET}. Choose {DEFAULT_OPSET}."
+        )
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > MOST_BYTES:
         raise ScansegError(
@@ -80,7 +82,9 @@ def to_onnx(network: nn.Module, windows: Tensor, *, opset: int, name: str) -> by
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = shortened(" ".join(str(error).split()), _LONGEST_REASON)
-        raise ScansegError(f"{name}: PyTorch cannot export the network ({reason}). Predict with PyTorch.") from error
+        raise ScansegError(
+            f"{name}: PyTorch cannot export the network ({reason}). Predict with PyTorch."
+        ) from error
     if program is None:
         raise ScansegError(f"{name}: PyTorch exported no network. Predict with PyTorch.")
     return program.model_proto.SerializeToString()
