@@ -32,7 +32,7 @@ from scanseg.cores import prepare_threads
 from scanseg.imaging import read_label_map
 from scanseg.inference import EXPORTED_FILE, Predictor, load
 from scanseg.interop import export_onnx
-from scanseg.models import PLAN_FILE, ModelFolder
+from scanseg.models import ModelFolder
 from scanseg.specs import Plan
 
 RUNTIMES = ("torch", "onnxruntime", "openvino", "onnxruntime int8", "openvino int8")

@@ -400,7 +400,7 @@ def export_onnx(
     opset: int = 20,
     progress: ProgressChoice = True,
 ) -> ExportedModel:
-    """Export a model as ONNX files with a document, for prediction without PyTorch.
+    """Export a model to ONNX, for prediction without PyTorch.
 
     Args:
         model: A model folder, or the folder of a cross-validation.
@@ -416,6 +416,14 @@ def export_onnx(
         InputError: The folder is not a model folder, or its training has not finished.
         UsageError: A package of the extra `onnx` is missing, or the output exists.
         ScansegError: A network cannot be exported, or differs from PyTorch.
+
+    Example:
+        >>> import scanseg
+        >>> document = scanseg.export_onnx("MODEL", "EXPORTED", progress=False)
+        >>> [network.file for network in document.networks]
+        ['network-0.onnx']
+        >>> scanseg.load("EXPORTED", runtime="onnxruntime").predict("image.png").label_map.shape
+        (24, 24)
     """
     from scanseg.interop import export_onnx as export
 

@@ -47,7 +47,8 @@ def test_every_command_is_known() -> None:
     assert list(COMMANDS) == [
         *("check", "plan", "preprocess", "train", "crossval", "predict", "evaluate"),
         *("compare", "compare list", "compare show", "reproduce"),
-        *("data list", "data convert", "data instances", "weights import", "weights verify", "demo", "info"),
+        *("data list", "data convert", "data instances", "weights import", "weights verify"),
+        *("export onnx", "demo", "info"),
     ]
 
 

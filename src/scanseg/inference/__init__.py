@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
-from scanseg.inference.exported import EXPORTED_FILE, is_exported, load_exported
+from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
@@ -26,7 +26,6 @@ __all__ = [
     "is_exported",
     "label_maps_of_groups",
     "load",
-    "load_exported",
     "open_session",
     "postprocess",
     "run_session",

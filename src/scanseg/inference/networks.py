@@ -24,7 +24,7 @@ class Networks(Protocol):
 
     @property
     def network(self) -> object:
-        """The network itself. Several networks: one that returns their mean logits."""
+        """The network itself, or the average of several networks."""
 
     @property
     def mean(self) -> Network:

@@ -148,7 +148,7 @@ def resample_slices(
 ) -> Iterator[Float32[Array, "output y x"]]:
     """Yield the logits of each slice of the source.
 
-    Slices are those of the cropped source grid along z. Several slices at a time are resized in-plane, and neighbours
+    Slices lie along z of the cropped source grid. Several slices at a time are resized in-plane, and neighbours
     along z are interpolated.
 
     Args:

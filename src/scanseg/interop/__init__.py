@@ -1,6 +1,5 @@
 """Models in the formats of other programs."""
 
-from scanseg.interop.onnx_export import TOLERANCE, export_onnx
-from scanseg.interop.onnx_graph import DEFAULT_OPSET
+from scanseg.interop.onnx_export import export_onnx
 
-__all__ = ["DEFAULT_OPSET", "TOLERANCE", "export_onnx"]
+__all__ = ["export_onnx"]

@@ -69,7 +69,7 @@ def export_onnx(
     """Export a model as ONNX files with a document.
 
     The folder has one file for each network, and `model.json` with the plan, the postprocessing and checksums. The
-    logits of each file are compared with those of PyTorch on random windows by onnxruntime.
+    logits of each file by onnxruntime are compared with PyTorch's on random windows.
 
     Args:
         model: Model folder, or folder of a cross-validation. Cascades and ensembles are exported with all networks.
@@ -142,7 +142,7 @@ def _export_part(predictor: Predictor, export: _Export) -> ExportedPart:
 def _compare(
     network: nn.Module, content: bytes, shape: tuple[int, ...], *, file: str, source: Path
 ) -> ExportedNetwork:
-    """Compare the logits of a file with those of PyTorch.
+    """Compare the logits of a file with PyTorch's.
 
     Raises:
         ScansegError: A difference exceeds the tolerance.
@@ -171,7 +171,7 @@ def _compare(
     difference, bound = max(differences), TOLERANCE * max(1.0, *largest)
     if not difference <= bound:
         raise ScansegError(
-            f"{name}: expected logits that differ from those of PyTorch by at most {bound:.2g}, got {difference:.2g}. "
+            f"{name}: expected logits within {bound:.2g} of PyTorch's, got a difference of {difference:.2g}. "
             "Nothing was written. Predict with PyTorch."
         )
     return ExportedNetwork(

@@ -44,8 +44,8 @@ def require_exporter() -> None:
 def to_onnx(network: nn.Module, windows: Tensor, *, opset: int, name: str) -> bytes:
     """Return a network as an ONNX file with the input `windows` and the output `logits`.
 
-    The batch axis is free. Channels and voxels are those of the example: the sizes of some networks are part of their
-    graphs. Recurrences are computed in chunks, without `Loop`.
+    The batch axis is free. The example fixes channels and voxels, since some networks have their sizes in the graph.
+    Recurrences are computed in chunks, without `Loop`.
 
     Args:
         network: Network in evaluation mode on the CPU.

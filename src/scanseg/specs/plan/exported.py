@@ -82,5 +82,5 @@ class ExportedModel(Document):
 
     @property
     def networks(self) -> tuple[ExportedNetwork, ...]:
-        """All networks: those of the plan, of its first stage and of its members."""
+        """Networks of the plan, of its first stage and of its members."""
         return self.model.all_networks
