@@ -18,7 +18,7 @@ from scanseg.batches import Batch
 from scanseg.dataset import find_images, find_splits, open_dataset
 from scanseg.errors import refuse_faults
 from scanseg.imaging import Image, write_label_map
-from scanseg.inference.uncertainty import Network
+from scanseg.inference.arrays import Network
 from scanseg.inference.windows import SlidingWindow, predict_slabs
 from scanseg.preprocessing import Store, build_store
 from scanseg.runtime import RunContext

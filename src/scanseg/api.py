@@ -14,6 +14,7 @@ from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import Settings, as_tuple, setting_texts
 from scanseg.specs import (
     DistanceUnit,
+    ExportedModel,
     InstanceReport,
     InstanceSource,
     Plan,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule, SourceInspection
     from scanseg.experiments import CrossValidationResult
     from scanseg.imaging import SourceSummary
-    from scanseg.inference import Predictor
-    from scanseg.interop import ExportedModel, ExportedPlans
+    from scanseg.inference import Predictor, Runtime
+    from scanseg.interop import ExportedPlans, ExportedTraining
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
     from scanseg.pretrained import WeightType
@@ -408,20 +409,22 @@ def load(
     weights: "Weights" = "exported",
     precision: "Precision | None" = None,
     cuda_graph: bool = True,
+    runtime: "Runtime | None" = None,
 ) -> "Predictor":
     """Load a model for prediction.
 
     Args:
-        model: A model folder, or the folder of a cross-validation, whose models predict as one. Or the name or address
-            of a model, see `scanseg.pretrained.find_model`.
+        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model. Or the
+            name or address of a model, see `scanseg.pretrained.find_model`.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
         precision: Precision of matrix products. Defaults to that of the plan's training.
         cuda_graph: Replay the network as a CUDA graph on a GPU with CUDA, see `scanseg.inference.Predictor`.
+        runtime: Library that computes an exported model on the CPU: `onnxruntime` (the default) or `openvino`.
 
     Raises:
         InputError: The folder is not a model folder, no model has the name, or its training has not finished.
-        UsageError: The device is missing, or weights or precision are unknown.
+        UsageError: The device is missing, weights or precision are unknown, or an option does not fit the model.
 
     Example:
         >>> import scanseg
@@ -430,10 +433,19 @@ def load(
         (24, 24)
     """
     from scanseg.inference import load as load_predictor
-    from scanseg.pretrained import find_model
 
+    folder = Path(model)
+    if not folder.exists():  # exported models need no PyTorch, which the search for names loads
+        from scanseg.pretrained import find_model
+
+        folder = find_model(model)
     return load_predictor(
-        find_model(model), device=device, weights=weights, precision=precision, cuda_graph=cuda_graph
+        folder,
+        device=device,
+        weights=weights,
+        precision=precision,
+        cuda_graph=cuda_graph,
+        runtime=runtime,
     )
 
 
@@ -530,6 +542,45 @@ def write_segmentation(
     values = {name: (value,) if isinstance(value, int) else tuple(value) for name, value in labels.items()}
     segments = make_segments(values, segment_codes)
     write(Path(path), label_map, like=like, segments=segments, source=SegmentationSource(model))
+
+
+def export_onnx(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    weights: "Weights" = "exported",
+    opset: int = 20,
+    progress: ProgressChoice = True,
+) -> ExportedModel:
+    """Export a model to ONNX, for prediction without PyTorch.
+
+    Args:
+        model: A model folder, or the folder of a cross-validation.
+        output: Folder to write. It must be missing or empty.
+        weights: Weights to export: `exported`, `last`, or `best` (highest validation Dice).
+        opset: Version of the ONNX operators, from 20 to 23.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        The document `model.json` of the folder.
+
+    Raises:
+        InputError: The folder is not a model folder, or its training has not finished.
+        UsageError: A package of the extra `onnx` is missing, or the output exists.
+        ScansegError: A network cannot be exported, or differs from PyTorch.
+
+    Example:
+        >>> import scanseg
+        >>> document = scanseg.export_onnx("MODEL", "EXPORTED", progress=False)
+        >>> [network.file for network in document.networks]
+        ['network-0.onnx']
+        >>> scanseg.load("EXPORTED", runtime="onnxruntime").predict("image.png").label_map.shape
+        (24, 24)
+    """
+    from scanseg.interop import export_onnx as export
+
+    with display(progress) as shown:
+        return export(Path(model), Path(output), weights=weights, opset=opset, progress=shown)
 
 
 def evaluate(
@@ -877,7 +928,7 @@ def export_nnunet(
         )
 
 
-def export_nnunet_model(model: AnyPath, output: AnyPath) -> "ExportedModel":
+def export_nnunet_model(model: AnyPath, output: AnyPath) -> "ExportedTraining":
     """Write a model as a folder of a training of nnU-Net v2.
 
     Args:

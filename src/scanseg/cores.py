@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -16,6 +16,16 @@ def available_cores() -> int:
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = _container_limit()
     return bound if limit is None else max(1, min(bound, math.ceil(limit)))
+
+
+def choose_threads(environment: Mapping[str, str]) -> int:
+    """Return the number of threads of a library without OpenMP.
+
+    Args:
+        environment: Environment variables of the process. `OMP_NUM_THREADS`, if set, holds for these libraries too.
+    """
+    wanted = environment.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else available_cores()
 
 
 def prepare_threads(environment: MutableMapping[str, str]) -> None:

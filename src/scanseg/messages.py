@@ -60,7 +60,7 @@ def first_lines(lines: Sequence[str]) -> list[str]:
 
 
 def merge_cases(lines: Sequence[str]) -> list[str]:
-    """Merge lines `case NAME: TEXT` of three or more cases with an equal text.
+    """Merge lines `case NAME: TEXT` with equal texts.
 
     The name of a case in the paths of the text does not count. It becomes CASE in the merged line.
 

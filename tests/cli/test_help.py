@@ -49,7 +49,8 @@ def test_every_command_is_known() -> None:
         *("compare", "compare list", "compare show", "reproduce"),
         *("data list", "data convert", "data instances", "dicom list"),
         *("models", "models save", "models fetch", "card"),
-        *("weights import", "weights verify", "import nnunet", "export nnunet", "demo", "warm-up", "info"),
+        *("weights import", "weights verify", "import nnunet"),
+        *("export nnunet", "export onnx", "demo", "warm-up", "info"),
     ]
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from scanseg.errors import ScansegError
 from scanseg.inference import windows
+from scanseg.inference.arrays import arrays_on
 from scanseg.inference.windows import (
     SlidingWindow,
     gaussian_weights,
@@ -71,7 +72,7 @@ def test_positions_of_nnunet():
 
 @pytest.mark.parametrize("patch", [(8, 16), (9, 24, 40), (1, 16, 16)])
 def test_weights_are_nnunets_gaussian(patch):
-    weights = gaussian_weights(patch).numpy()
+    weights = gaussian_weights(patch, arrays_on(CPU)).numpy()
     assert weights.shape == patch
     assert weights.max() == 1
     assert weights.min() > 0
@@ -98,7 +99,7 @@ def test_windows_are_blended_by_gaussian_weights(generator):
     )
     blended = predict(network, image, patch, window_batch=2)
     total, weight = torch.zeros(2, *image.shape[1:], dtype=torch.float64)
-    gaussian = gaussian_weights(patch).double()
+    gaussian = gaussian_weights(patch, arrays_on(CPU)).double()
     for number, start in enumerate(window_starts(image.shape[1:], patch_size=patch, overlap=0.5)):
         box = tuple(slice(first, first + 6) for first in start)
         total[box] += number * gaussian

@@ -1,7 +1,7 @@
 """Batches: sampling and augmentation of patches."""
 
 from scanseg.batches.batches import Batch, TrainingCases, make_batch, make_batches, num_batches_at_once
-from scanseg.batches.cascade import build_cascade_store, one_hot, predicted_labels_of, to_grid
+from scanseg.batches.cascade import build_cascade_store, predicted_labels_of
 from scanseg.batches.in_memory import case_bytes, load_into_memory
 from scanseg.batches.on_disk import DiskCases, open_cases
 from scanseg.batches.sampling import TRAINING_STREAM, VALIDATION_STREAM, iterations_per_pass
@@ -21,8 +21,6 @@ __all__ = [
     "make_batch",
     "make_batches",
     "num_batches_at_once",
-    "one_hot",
     "open_cases",
     "predicted_labels_of",
-    "to_grid",
 ]

@@ -19,7 +19,6 @@ from torch import Tensor
 from scanseg.batches.augmentation import perturb_labels
 from scanseg.errors import InputError
 from scanseg.files import write_text
-from scanseg.imaging import resample_label_map
 from scanseg.messages import counted, listed
 from scanseg.preprocessing import (
     CASES_FOLDER,
@@ -29,10 +28,9 @@ from scanseg.preprocessing import (
     PACKING_BASE,
     REFERENCE_FILE,
     Store,
-    crop_from_source,
     lock_store,
     read_array,
-    separates_z,
+    to_grid,
     write_array,
 )
 from scanseg.runtime import RunContext, map_cases
@@ -40,31 +38,6 @@ from scanseg.specs import CascadeSpec, CaseGeometry, Document, Plan, Preprocessi
 
 _SOURCES_FILE = "sources.json"
 """File name of the sizes and dates of the source files."""
-
-
-def to_grid(
-    label_map: UInt8[np.ndarray, "*source"], geometry: CaseGeometry, preprocessing: PreprocessingSpec
-) -> UInt8[np.ndarray, "z y x"]:
-    """Resample a predicted label map to the network's grid.
-
-    Args:
-        label_map: Label map on the source grid.
-        geometry: Geometry of the network's grid in the source.
-        preprocessing: Preprocessing of the case.
-
-    Raises:
-        InputError: The label map has another shape than the source.
-    """
-    if label_map.shape != tuple(geometry.source_shape):
-        raise InputError(
-            f"predicted label map: expected shape {geometry.source_shape} as the image, got {label_map.shape}."
-        )
-    return resample_label_map(
-        np.ascontiguousarray(crop_from_source(label_map, geometry)),
-        geometry.shape,
-        order=preprocessing.label_order,
-        separate_z=separates_z(geometry, preprocessing),
-    )
 
 
 def one_hot(

@@ -36,8 +36,7 @@ def save(
         weight_type: Number format of the stored weights. `float16` halves their size.
         about: Markdown file with text for the card, such as source and licence of the data. Defaults to none.
     """
-    from scanseg.pretrained import save_model
-    from scanseg.pretrained.fetching import checksum_of
+    from scanseg.pretrained import checksum_of, save_model
 
     save_model(model, output, weight_type=weight_type, about=_read(about))
     print_line(f"{output}: {_size_of(output) / 1e6:.1f} MB")
@@ -52,8 +51,7 @@ def fetch(source: str, /) -> None:
         source: Address `https://HOST/MODEL.zip#sha256=CHECKSUM`, or `hf:OWNER/REPOSITORY`.
     """
     from scanseg.errors import UsageError
-    from scanseg.pretrained import find_model
-    from scanseg.pretrained.fetching import is_address
+    from scanseg.pretrained import find_model, is_address
 
     if not is_address(source):
         raise UsageError(f"SOURCE: expected an address (https://... or hf:OWNER/REPOSITORY), got {source!r}")
@@ -78,8 +76,7 @@ def card(
     """
     from scanseg.errors import UsageError
     from scanseg.files import write_text
-    from scanseg.pretrained import find_model, make_card
-    from scanseg.pretrained.card import CARD_FILE
+    from scanseg.pretrained import CARD_FILE, find_model, make_card
 
     path = find_model(model)
     shared = path / CARD_FILE

@@ -23,6 +23,7 @@ def predict(
     mirror: Annotated[bool, COMMON] = False,
     device: Device = "auto",
     precision: Annotated[Precision | None, HARDWARE] = None,
+    runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
     probabilities: Annotated[bool, ADVANCED] = False,
     uncertainty: Annotated[bool, ADVANCED] = False,
@@ -32,8 +33,8 @@ def predict(
     """Segment images with a trained model.
 
     Args:
-        model: Folder of a model from `scanseg train` or `scanseg crossval`, or the name or address of a model (`scanseg
-            models`).
+        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`, or the name or address
+            of a model (`scanseg models`).
         inputs: Folder of images named as for training (`CASE_0000.nii.gz`), one image, or the folder or zip file of
             DICOM series. Several may be given.
         output: Folder of the label maps. Each has the grid of its image.
@@ -44,6 +45,7 @@ def predict(
         mirror: Average over mirrored images. This is slower and often slightly better.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
+        runtime: Library that computes an exported model. Defaults to `onnxruntime`.
         weights: Weights to load. `exported`: chosen by the training. `last`: from the end of the training. `best`: with
             the highest Dice on validation patches.
         probabilities: Also write the probabilities of the labels.
@@ -61,7 +63,7 @@ def predict(
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
-        predictor = api.load(model, device=device, weights=weights, precision=precision)
+        predictor = api.load(model, device=device, weights=weights, precision=precision, runtime=runtime)
         record = predictor.predict_folder(
             inputs,
             output,

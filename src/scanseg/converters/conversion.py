@@ -147,7 +147,7 @@ def inspect_dataset(
 
 
 def _describe(named: NamedDataset, found: Found, source: Path) -> DatasetSpec:
-    """Return the description of a data set, of the source or of the converter."""
+    """Return the description of a converted data set."""
     spec = found.spec or named.spec
     if spec is None:
         raise InputError(f"{source}: {'; '.join(found.faults) or 'no description of the labels'}")

@@ -1,4 +1,4 @@
-"""Cases in folders of other layouts than nnU-Net's, found by names, and DICOM series by their headers."""
+"""Cases in folders of other layouts, by names and DICOM headers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -326,7 +326,7 @@ def _propose_channels(folder: Path) -> tuple[str, ...]:
 
 
 def _read_series_folder(folder: Path, series: Path | str) -> FolderCase | str:
-    """Return the case of a folder with a DICOM series, or its fault.
+    """Return the case of a DICOM folder, or its fault.
 
     Images of other formats are its label map, or its structure masks if there are several.
     """

@@ -77,7 +77,7 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
 
 
 def _find_series(folder: Path, file_ending: str, num_channels: int) -> SeriesCases:
-    """Find the DICOM series of a folder, unless it holds pictures for a model of pictures."""
+    """Find the DICOM series of a folder of volumes."""
     if not _is_volume(file_ending) and folder.is_dir():
         images = filter(is_image_file, folder.iterdir())
         if any(path.name.endswith(file_ending) or not _is_volume(path.name) for path in images):
@@ -86,7 +86,7 @@ def _find_series(folder: Path, file_ending: str, num_channels: int) -> SeriesCas
 
 
 def _choose_files(folder: Path, file_ending: str, *, with_series: bool) -> list[Path]:
-    """List the images of the training's kind, or of the other kind if there are none.
+    """List the images of the training's kind, else of the other.
 
     DICOM series count as volumes.
     """
@@ -138,7 +138,7 @@ def _cases_of_two_endings(grouped: Sequence[GroupedFiles]) -> list[FaultyCase]:
 
 
 def _describe_skipped(folder: Path, files: Collection[Path], file_ending: str) -> tuple[str, ...]:
-    """Return a sentence about the files that are no images of the chosen kind."""
+    """Describe the files that are skipped."""
     skipped = find_unused_files(folder, files)
     if not skipped:
         return ()

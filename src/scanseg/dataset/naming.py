@@ -98,7 +98,7 @@ def _describe_folders(folder: Path) -> str:
 
 
 def find_unused_files(folder: Path, images: Collection[Path]) -> list[Path]:
-    """Find the visible files of a folder that belong to no image, sorted by name.
+    """Find the visible files of a folder that belong to no image.
 
     `dataset.json` and files of operating systems are left out, and so are the voxels of images in two files, and the
     spacings of TIFF files.
@@ -123,7 +123,7 @@ def find_unused_files(folder: Path, images: Collection[Path]) -> list[Path]:
 
 
 def _names_beside(image: Path) -> list[str]:
-    """Return the names of files that may lie beside an image and belong to it."""
+    """Return the names of files that may belong to an image."""
     if image.name.lower().endswith(DETACHED_ENDINGS):
         return [file.name for file in files_of(image)]
     if DECODERS.get(ending_of(image.name).lower()) == "tiff":

@@ -213,7 +213,7 @@ def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | N
 def _find_doubts(
     predictions: Path, references: Path, scored: Sequence[_Scored], *, instances: InstanceSource
 ) -> tuple[str, ...]:
-    """Return warnings if label maps seem to be instance maps, or the reverse."""
+    """Return warnings about maps that seem to be of another kind."""
     predicted = max((case.predicted for case in scored), default=0)
     referred = max((case.referred for case in scored), default=0)
     doubts = []
@@ -236,7 +236,7 @@ def _find_doubts(
 
 
 def refuse_instance_maps(references: Path) -> None:
-    """Refuse instance maps of a converted data set as references of label maps.
+    """Refuse instance maps as references of label maps.
 
     Args:
         references: Folder of references, or one file.

@@ -163,7 +163,7 @@ def _missing_faults(
     predicted: Collection[str],
     referred: Collection[str],
 ) -> list[str]:
-    """Return a fault for each case that lacks its prediction or its reference.
+    """Return a fault for each case without prediction or reference.
 
     Args:
         predictions: Folder of the predictions.
@@ -281,7 +281,7 @@ _SCORE_INSTANCES = "If each instance has its own number, score instances by --in
 
 
 def _instance_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
-    """Return the advice for numbers without a gap that exceed the labels by two or more, if any."""
+    """Return the advice for numbers that look like instances, if any."""
     highest = max(values, default=0)
     if values - {0} == set(range(1, highest + 1)) and highest > max(labels, default=0) + 1:
         return f"{_SCORE_INSTANCES} Otherwise correct the file, or the labels."
@@ -289,7 +289,7 @@ def _instance_hint(values: frozenset[int], labels: frozenset[int]) -> str | None
 
 
 def is_instance_map(path: Path) -> bool:
-    """Return whether a file that is no label map can be read as an instance map.
+    """Return whether a file can be read as an instance map.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Colours of labels and instances, for figures and for pictures of their maps."""
+"""Colours of labels and instances, for figures and pictures."""
 
 from collections import defaultdict
 from collections.abc import Mapping

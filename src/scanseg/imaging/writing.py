@@ -79,7 +79,7 @@ def write_colours(
 
 
 def write_instance_colours(path: Path, instances: Integer[np.ndarray, "y x"], *, like: Image) -> None:
-    """Write a picture of an instance map, in which instances that touch differ in colour.
+    """Write a picture of an instance map, with different colours for neighbours.
 
     Instances that do not touch may share a colour. The file is a PNG with a palette, for viewing.
 

@@ -1,18 +1,40 @@
-"""Segmentation of images: windows, resampling to the source grid, uncertainty, folders."""
+"""Segmentation of images: windows, resampling to the source grid, uncertainty, folders.
 
-from scanseg.inference.cuda_graph import CudaGraphNetwork
+Names that need PyTorch load on first use. So exported models predict without PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
+from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
+from scanseg.inference.sessions import Runtime, open_session, run_session
+
+if TYPE_CHECKING:
+    from scanseg.inference.cuda_graph import CudaGraphNetwork
 
 __all__ = [
+    "EXPORTED_FILE",
     "CudaGraphNetwork",
     "Prediction",
     "Predictor",
+    "Runtime",
+    "is_exported",
     "label_maps_of_groups",
     "load",
+    "open_session",
     "postprocess",
+    "run_session",
     "share_progress",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a module that needs PyTorch on the first use of its name."""
+    if name == "CudaGraphNetwork":
+        return import_module("scanseg.inference.cuda_graph").CudaGraphNetwork
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,15 @@
 """First-stage labels as input of the second stage of a cascade."""
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float32, UInt8
 
-from scanseg.batches import one_hot
 from scanseg.errors import UsageError
-from scanseg.inference.uncertainty import Network
+from scanseg.inference.arrays import Array, Network, arrays_of
 
 
 def append_labels(
-    image: Float[Tensor, "channel z y x"], predicted: UInt8[np.ndarray, "z y x"] | None
-) -> Float[Tensor, "channel_and_labels z y x"]:
+    image: Float32[np.ndarray, "channel z y x"], predicted: UInt8[np.ndarray, "z y x"] | None
+) -> Float32[np.ndarray, "channel_and_labels z y x"]:
     """Append the labels of the first stage as last channel.
 
     Args:
@@ -26,7 +23,7 @@ def append_labels(
         raise UsageError(
             "the model is the second stage of a cascade: expected labels of the first stage, got none. Pass predicted=."
         )
-    return torch.cat((image, torch.from_numpy(predicted)[None].float()))
+    return np.concatenate((image, predicted[None].astype(np.float32)))
 
 
 def split_labels(network: Network, values: tuple[int, ...]) -> Network:
@@ -37,7 +34,9 @@ def split_labels(network: Network, values: tuple[int, ...]) -> Network:
         values: Label value of each of these channels.
     """
 
-    def run(windows: Tensor) -> Tensor:
-        return network(torch.cat((windows[:, :-1], one_hot(windows[:, -1], values)), dim=1))
+    def run(windows: Array) -> Array:
+        arrays = arrays_of(windows)
+        channels = [arrays.single(windows[:, -1:] == value) for value in values]
+        return network(arrays.concatenate((windows[:, :-1], *channels), axis=1))
 
     return run

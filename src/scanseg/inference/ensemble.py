@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor
-from torch.nn import functional as F
 
+from scanseg.inference.arrays import Array, Device, arrays_on, without_gradients
 from scanseg.inference.prediction import PlanPrediction
 from scanseg.inference.resample import SLAB_BYTES, SourceMaps, decide_labels, resample_slices
 from scanseg.inference.uncertainty import entropy as entropy_of
@@ -26,13 +24,13 @@ from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.specs import CaseGeometry
 
 
-@torch.inference_mode()
+@without_gradients
 def average_on_source(
     predictions: Sequence[PlanPrediction],
     *,
     num_outputs: int,
     regions_class_order: Sequence[int] | None,
-    device: torch.device,
+    device: Device,
     probabilities: bool = False,
     uncertainty: bool = False,
     slab_bytes: int = SLAB_BYTES,
@@ -64,16 +62,17 @@ def average_on_source(
     slices = _joint_slices(
         predictions, num_outputs=num_outputs, regions=regions, device=device, slab_bytes=slab_bytes
     )
+    arrays = arrays_on(device)
     for row, parts in enumerate(slices):
         mean = _mean([part[:num_outputs] for part in parts])
-        labels[row] = _decide(mean, regions_class_order).cpu().numpy()
+        labels[row] = arrays.to_numpy(_decide(mean, regions_class_order))
         if means is not None:
-            means[:, row] = mean.half().cpu().numpy()
+            means[:, row] = arrays.to_numpy(mean, half=True)
         if entropies is not None and disagreements is not None:
             entropy = entropy_of(mean, regions=regions)
             own = _mean([_own_entropy(part, num_outputs=num_outputs, regions=regions) for part in parts])
-            entropies[row] = entropy.half().cpu().numpy()
-            disagreements[row] = (entropy - own).clamp(0, 1).half().cpu().numpy()
+            entropies[row] = arrays.to_numpy(entropy, half=True)
+            disagreements[row] = arrays.to_numpy((entropy - own).clip(0, 1), half=True)
     return SourceMaps(
         label_map=place_in_source(labels, geometry),
         probabilities=None if means is None else place_in_source(means, geometry),
@@ -82,14 +81,14 @@ def average_on_source(
     )
 
 
-@torch.inference_mode()
+@without_gradients
 def label_maps_of_groups(
     predictions: Sequence[PlanPrediction],
     groups: Sequence[Sequence[int]],
     *,
     num_outputs: int,
     regions_class_order: Sequence[int] | None,
-    device: torch.device,
+    device: Device,
     slab_bytes: int = SLAB_BYTES,
 ) -> list[UInt8[np.ndarray, "*source"]]:
     """Return one label map per group of predictions.
@@ -119,7 +118,7 @@ def label_maps_of_groups(
     for row, parts in enumerate(slices):
         for labels, group in zip(label_maps, groups, strict=True):
             mean = _mean([parts[number][:num_outputs] for number in group])
-            labels[row] = _decide(mean, regions_class_order).cpu().numpy()
+            labels[row] = arrays_on(device).to_numpy(_decide(mean, regions_class_order))
     return [place_in_source(labels, geometry) for labels in label_maps]
 
 
@@ -144,15 +143,15 @@ def share_progress(progress: ProgressCallback, count: int) -> list[ProgressCallb
     return [share(number) for number in range(count)]
 
 
-@torch.inference_mode()
+@without_gradients
 def _joint_slices(
     predictions: Sequence[PlanPrediction],
     *,
     num_outputs: int,
     regions: bool,
-    device: torch.device,
+    device: Device,
     slab_bytes: int,
-) -> Iterator[list[Float32[Tensor, "channel y x"]]]:
+) -> Iterator[list[Float32[Array, "channel y x"]]]:
     """Yield the probabilities of all plans for each slice of the source.
 
     Slices are those along z of the first prediction. The disagreement, if any, is the last channel.
@@ -170,10 +169,10 @@ def _joint_slices(
         yield list(parts)
 
 
-@torch.inference_mode()
+@without_gradients
 def _placed_slices(
-    prediction: PlanPrediction, *, num_outputs: int, regions: bool, device: torch.device, slab_bytes: int
-) -> Iterator[Float32[Tensor, "channel y x"]]:
+    prediction: PlanPrediction, *, num_outputs: int, regions: bool, device: Device, slab_bytes: int
+) -> Iterator[Float32[Array, "channel y x"]]:
     """Yield the probabilities of every slice of the source.
 
     Slices are those along z of the plan. Cropped voxels are background with probability 1.
@@ -181,8 +180,10 @@ def _placed_slices(
     geometry = prediction.geometry
     depth, height, width = _uncropped(geometry).crop_shape
     (start, top, left), (count, rows, columns) = geometry.crop_start, geometry.crop_shape
-    padding = (left, width - left - columns, top, height - top - rows)
-    outside = torch.zeros((prediction.num_channels, height, width), device=device)
+    arrays = arrays_on(device)
+    padding = {"rows": (top, height - top - rows), "columns": (left, width - left - columns)}
+    is_padded = (height, width) != (rows, columns)
+    outside = arrays.zeros((prediction.num_channels, height, width))
     outside[0] = 0 if regions else 1
     logits = resample_slices(
         prediction.slabs, geometry, separate_z=prediction.separate_z, device=device, slab_bytes=slab_bytes
@@ -191,54 +192,55 @@ def _placed_slices(
         yield outside
     for values in logits:
         probabilities = to_probabilities(values[:num_outputs], regions=regions)
-        placed = F.pad(torch.cat((probabilities, values[num_outputs:])), padding)
-        if any(padding) and not regions:
-            placed[0] += 1 - F.pad(torch.ones((rows, columns), device=device), padding)
+        placed = arrays.pad_planes(arrays.concatenate((probabilities, values[num_outputs:])), **padding)
+        if is_padded and not regions:
+            placed[0] += 1 - arrays.pad_planes(arrays.zeros((rows, columns)) + 1, **padding)
         yield placed
     for _ in range(depth - start - count):
         yield outside
 
 
-@torch.inference_mode()
+@without_gradients
 def _permuted_slices(
-    slices: Iterable[Float32[Tensor, "channel y x"]],
+    slices: Iterable[Float32[Array, "channel y x"]],
     prediction: PlanPrediction,
     *,
     like: CaseGeometry,
-    device: torch.device,
-) -> Iterator[Float32[Tensor, "channel y x"]]:
+    device: Device,
+) -> Iterator[Float32[Array, "channel y x"]]:
     """Yield the slices of a case along z of another axis order.
 
     A temporary file holds all of them as float16.
     """
     depth, height, width = _uncropped(prediction.geometry).crop_shape
+    arrays = arrays_on(device)
     with tempfile.TemporaryFile() as file:
         stored = np.memmap(
             file, dtype=np.float16, mode="w+", shape=(prediction.num_channels, depth, height, width)
         )
         for row, values in enumerate(slices):
-            stored[:, row] = values.half().cpu().numpy()
+            stored[:, row] = arrays.to_numpy(values, half=True)
         geometry = prediction.geometry
         source = permute(flip(stored, geometry.flips), _inverse(geometry.axis_order))
         permuted = flip(permute(source, like.axis_order), like.flips)
         for row in range(permuted.shape[1]):
-            yield torch.from_numpy(np.ascontiguousarray(permuted[:, row])).to(device, torch.float32)
+            yield arrays.of(np.ascontiguousarray(permuted[:, row]))
 
 
 def _own_entropy(
-    part: Float32[Tensor, "channel y x"], *, num_outputs: int, regions: bool
-) -> Float32[Tensor, "y x"]:
+    part: Float32[Array, "channel y x"], *, num_outputs: int, regions: bool
+) -> Float32[Array, "y x"]:
     """Return the mean entropy of a plan's members.
 
     It is the entropy of the probabilities minus the disagreement, and at least 0: probabilities of mean logits can
     have less entropy than the mean of the members' probabilities.
     """
     own = entropy_of(part[:num_outputs], regions=regions)
-    return (own - part[num_outputs]).clamp(min=0) if len(part) > num_outputs else own
+    return (own - part[num_outputs]).clip(min=0) if len(part) > num_outputs else own
 
 
-def _mean(parts: Sequence[Float32[Tensor, "*shape"]]) -> Float32[Tensor, "*shape"]:
-    """Return the mean of tensors without stacking them."""
+def _mean(parts: Sequence[Float32[Array, "*shape"]]) -> Float32[Array, "*shape"]:
+    """Return the mean of arrays without stacking them."""
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -246,8 +248,8 @@ def _mean(parts: Sequence[Float32[Tensor, "*shape"]]) -> Float32[Tensor, "*shape
 
 
 def _decide(
-    probabilities: Float32[Tensor, "output y x"], regions_class_order: Sequence[int] | None
-) -> UInt8[Tensor, "y x"]:
+    probabilities: Float32[Array, "output y x"], regions_class_order: Sequence[int] | None
+) -> UInt8[Array, "y x"]:
     """Return the label of each voxel."""
     if regions_class_order is None:
         return decide_labels(probabilities, None)

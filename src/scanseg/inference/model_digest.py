@@ -4,26 +4,24 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import torch
-from torch import nn
-
+from scanseg.inference.networks import Networks
 from scanseg.specs import Plan, PostprocessingSpec
 
 
 class Model(Protocol):
-    """Object with a network, its plan, and optional further models."""
+    """Object with networks, their plan, and optional further models."""
 
     @property
     def plan(self) -> Plan:
-        """Plan of the network."""
+        """Plan of the networks."""
 
     @property
     def postprocessing(self) -> PostprocessingSpec:
         """Components to remove from label maps."""
 
     @property
-    def network(self) -> nn.Module:
-        """The network."""
+    def networks(self) -> Networks:
+        """Networks of the plan."""
 
     @property
     def first_stage(self) -> "Model | None":
@@ -53,9 +51,7 @@ def _parts(model: Model) -> Iterator[bytes | memoryview]:
     """Yield plan, postprocessing and weights of a model and its further models."""
     yield model.plan.to_json().encode()
     yield model.postprocessing.to_json().encode()
-    for name, tensor in model.network.state_dict().items():
-        yield name.encode()
-        yield memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    yield from model.networks.content()
     for further in (model.first_stage, *model.members):
         if further is not None:
             yield from _parts(further)

@@ -167,7 +167,7 @@ def find_outputs(
 def _find_cases(
     sources: Sequence[Path], dataset: DatasetSpec, unusable: list[FaultyCase], warnings: list[str]
 ) -> list[RawCase]:
-    """Find all cases of folders, files and DICOM series, and collect unusable cases and warnings."""
+    """Find all cases of folders, files and DICOM series."""
     ending, num_channels = dataset.file_ending, dataset.num_channels
     folders = [source for source in sources if source.is_dir()]
     others = {source: split_series_path(source) for source in sources if source not in folders}

@@ -5,63 +5,34 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import nn
 
 from scanseg.errors import ScansegError
+from scanseg.inference.arrays import arrays_of, arrays_on
 from scanseg.inference.cascade import append_labels, split_labels
-from scanseg.inference.cuda_graph import CudaGraphNetwork
 from scanseg.inference.input_checks import growth_hint
+from scanseg.inference.networks import Networks
 from scanseg.inference.prediction import PlanPrediction
 from scanseg.inference.resample import SourceMaps, resample_labels_to_source, resample_to_source
-from scanseg.inference.uncertainty import Network
 from scanseg.inference.windows import SlidingWindow, predict_slabs
-from scanseg.models import LogitEnsemble
-from scanseg.networks import place_network
 from scanseg.preprocessing import separates_z
 from scanseg.progress import ProgressCallback
-from scanseg.runtime import Precision, autocast_dtype, lacks_memory, memory_for
 from scanseg.specs import CaseGeometry, Plan
 
 
 class PlanPredictor:
-    """Networks of one plan on their device."""
+    """Prediction by networks of one plan."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        network: nn.Module,
-        *,
-        device: torch.device,
-        precision: Precision | None = None,
-        cuda_graph: bool = True,
-    ) -> None:
-        """Move a network to a device and set it to evaluation.
+    def __init__(self, plan: Plan, networks: Networks) -> None:
+        """Combine a plan and its networks.
 
         Args:
-            plan: Plan of the network.
-            network: One network, or a `LogitEnsemble` of several.
-            device: Device of the computation.
-            precision: Precision of products. `None`: that of the plan's training.
-            cuda_graph: Replay passes as a CUDA graph on a GPU with CUDA.
-
-        Raises:
-            UsageError: The device does not support the precision.
-            ScansegError: The network does not fit into memory.
+            plan: Plan of the networks.
+            networks: Networks on their device.
         """
         self.plan = plan
-        self.device = device
-        self._autocast_dtype = autocast_dtype(device, precision or plan.training.precision)
-        with memory_for("the network", device=device):
-            self.network = place_network(network, device).eval()
-        replayed = cuda_graph and device.type == "cuda"
-        self._forward: Network = CudaGraphNetwork(self.network) if replayed else self.network
-
-    @property
-    def precision(self) -> str:
-        """Type of the network's products, such as `bfloat16`."""
-        return str(self._autocast_dtype or torch.float32).removeprefix("torch.")
+        self.networks = networks
+        self.device = networks.device
 
     def num_members(self, *, mirror: bool) -> int:
         """Return the number of averaged predictions: one per network and flip.
@@ -69,14 +40,7 @@ class PlanPredictor:
         Args:
             mirror: Average over flips along the plan's `inference.mirror_axes`.
         """
-        return len(self._member_networks) * 2 ** (len(self.plan.inference.mirror_axes) if mirror else 0)
-
-    @property
-    def _member_networks(self) -> list[Network]:
-        """Networks of an ensemble, or the only one."""
-        if isinstance(self.network, LogitEnsemble):
-            return list(self.network.networks)
-        return [self._forward]
+        return len(self.networks.members) * 2 ** (len(self.plan.inference.mirror_axes) if mirror else 0)
 
     def predict(
         self,
@@ -103,23 +67,24 @@ class PlanPredictor:
         """
         settings = self.plan.inference
         with_disagreement = uncertainty and self.num_members(mirror=mirror) > 1
-        networks = self._member_networks if with_disagreement else [self._forward]
+        networks = list(self.networks.members) if with_disagreement else [self.networks.mean]
         sliding_window = SlidingWindow(
             patch_size=self.plan.sampling.patch_size,
             num_outputs=self.plan.dataset.num_outputs,
             overlap=settings.overlap,
             window_batch=settings.window_batch,
             mirror_axes=settings.mirror_axes if mirror else (),
-            autocast_dtype=self._autocast_dtype,
+            autocast_dtype=self.networks.autocast_dtype,
             disagreement=with_disagreement,
             regions=self.plan.dataset.has_regions,
             background_value=self.plan.preprocessing.background_value,
         )
-        image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        image = np.ascontiguousarray(array, dtype=np.float32)
         if self.plan.cascade is not None:
             image = append_labels(image, predicted)
             networks = [split_labels(network, self.plan.dataset.label_values) for network in networks]
-        slabs = predict_slabs(networks, image, sliding_window, device=self.device, progress=progress)
+        on_host = arrays_on(self.device).on_host().of(image)
+        slabs = predict_slabs(networks, on_host, sliding_window, device=self.device, progress=progress)
         return PlanPrediction(
             slabs, geometry, separates_z(geometry, self.plan.preprocessing), sliding_window.num_channels
         )
@@ -167,7 +132,9 @@ class PlanPredictor:
                     prediction.slabs, geometry, num_outputs=dataset.num_outputs, regions_class_order=order
                 )
                 return SourceMaps(label_map, probabilities=None, entropy=None, disagreement=None)
-            slabs = [slab.clone() for slab in prediction.slabs] if by_labels else prediction.slabs
+            slabs = (
+                [arrays_of(slab).copy(slab) for slab in prediction.slabs] if by_labels else prediction.slabs
+            )
             maps = resample_to_source(
                 slabs,
                 geometry,
@@ -198,7 +165,7 @@ class PlanPredictor:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
+            if not self.networks.lacks_memory(error):
                 raise
             raise ScansegError(
                 f"not enough memory on {self.device} for an image of {geometry.shape} voxels on the network's grid."

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32, UInt8
-from torch import Tensor
 
 from scanseg.imaging import Image
+from scanseg.inference.arrays import Array
 from scanseg.specs import CaseGeometry
 
 
@@ -50,7 +50,7 @@ class PreparedImage:
 class PlanPrediction:
     """Logits of a case by the networks of one plan."""
 
-    slabs: Iterable[Float[Tensor, "output slab y x"]]
+    slabs: Iterable[Float[Array, "output slab y x"]]
     """Logits on the networks' grid, slab by slab along z. A last channel can hold the disagreement of members."""
     geometry: CaseGeometry
     """Geometry of that grid in the source."""

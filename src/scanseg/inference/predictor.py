@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import nn
 
-from scanseg.batches import to_grid
 from scanseg.errors import UsageError
+from scanseg.inference.arrays import Device
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder
 from scanseg.inference.foreign import as_path
@@ -24,15 +23,22 @@ from scanseg.inference.inputs import (
     preprocess_source,
 )
 from scanseg.inference.model_digest import compute_digest
+from scanseg.inference.networks import Networks
 from scanseg.inference.outputs import OutputFormat
 from scanseg.inference.plan_predictor import PlanPredictor
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import PlanPrediction, Prediction, PreparedImage
 from scanseg.inference.resample import SourceMaps
+from scanseg.preprocessing import to_grid
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.runtime import Precision
 from scanseg.settings import as_tuple
 from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord, SegmentCodes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from scanseg.runtime import Precision
 
 
 class Predictor:
@@ -45,14 +51,14 @@ class Predictor:
     def __init__(
         self,
         plan: Plan,
-        network: nn.Module,
+        network: "nn.Module | Networks",
         *,
-        device: torch.device,
+        device: "torch.device | None" = None,
         model: str = "a network in memory",
         postprocessing: PostprocessingSpec = NOTHING,
         first_stage: "Predictor | None" = None,
         members: "Sequence[Predictor]" = (),
-        precision: Precision | None = None,
+        precision: "Precision | None" = None,
         cuda_graph: bool = True,
         warnings: Sequence[str] = (),
     ) -> None:
@@ -60,8 +66,8 @@ class Predictor:
 
         Args:
             plan: Plan of the network: preprocessing, windows and labels.
-            network: Network of the plan.
-            device: Device of the computation.
+            network: Network of the plan, or networks of another library on their device.
+            device: Device of a network of PyTorch. `None`: the CPU. Networks of another library have their own.
             model: Source of the network, for the record of predictions.
             postprocessing: Components to remove from label maps. Defaults to none.
             first_stage: First stage of a cascade. It segments an image before this network does.
@@ -78,22 +84,47 @@ class Predictor:
             ScansegError: The network does not fit into memory.
         """
         self.plan = plan
-        self.device = device
         self.model = model
         self.postprocessing = postprocessing
         self.first_stage = first_stage
         self.members = tuple(members)
         self._warnings = tuple(warnings)
-        self._plan_predictor = PlanPredictor(
-            plan, network, device=device, precision=precision, cuda_graph=cuda_graph
-        )
-        self.network = self._plan_predictor.network
+        if not isinstance(network, Networks):
+            from scanseg.inference.torch_networks import TorchNetworks
+
+            network = TorchNetworks(
+                network,
+                device=device,
+                precision=precision or plan.training.precision,
+                cuda_graph=cuda_graph,
+            )
+        self.networks: Networks = network
+        self._plan_predictor = PlanPredictor(plan, self.networks)
+
+    @property
+    def network(self) -> Any:
+        """The network: a module of PyTorch, or a function of arrays in an exported model."""
+        return self.networks.network
+
+    @property
+    def device(self) -> Device:
+        """Device of the computation."""
+        return self.networks.device
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the Python packages that compute, for records."""
+        return self.networks.libraries
+
+    def describe_device(self) -> str:
+        """Return the device with its product name or its threads."""
+        return self.networks.describe_device()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the model, which each prediction repeats."""
         unknown = orientation_warning(self.plan)
-        return (*self._warnings, *(() if unknown is None else (unknown,)))
+        return tuple(dict.fromkeys((*self._warnings, *(() if unknown is None else (unknown,)))))
 
     @property
     def precision(self) -> str:
@@ -101,7 +132,7 @@ class Predictor:
 
         Several types are joined by ` + `.
         """
-        own = self._plan_predictor.precision
+        own = self.networks.precision
         return " + ".join(dict.fromkeys((own, *(member.precision for member in self.members))))
 
     @property

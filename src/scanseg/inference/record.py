@@ -12,7 +12,7 @@ from scanseg.files import write_text
 from scanseg.inference.outputs import RECORD_FILE, CaseOutputs
 from scanseg.inference.segmenter import Segmenter
 from scanseg.messages import listed
-from scanseg.runtime import describe_device, installed_versions
+from scanseg.runtime import installed_versions
 from scanseg.specs import PredictedCase, PredictionRecord, SourceFile
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -84,10 +84,10 @@ def new_record(predictor: Segmenter, *, mirror: bool, warnings: Sequence[str]) -
         model=predictor.model,
         model_digest=predictor.compute_digest(),
         recipe=predictor.recipe,
-        device=describe_device(predictor.device),
+        device=predictor.describe_device(),
         precision=predictor.precision,
         mirror=mirror,
-        versions=installed_versions(),
+        versions=installed_versions(*predictor.libraries),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         warnings=tuple(warnings),

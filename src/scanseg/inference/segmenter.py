@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
-
 from scanseg.inference.inputs import Source
 from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.progress import ProgressCallback, ignore_progress
@@ -19,8 +17,11 @@ class Segmenter(Protocol):
         """Plan of the network, or of the first network of several plans."""
 
     @property
-    def device(self) -> torch.device:
-        """Device of the computation."""
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the Python packages that compute, for records."""
+
+    def describe_device(self) -> str:
+        """Return the device with its product name or its threads, for records."""
 
     @property
     def model(self) -> str:

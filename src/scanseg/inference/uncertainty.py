@@ -7,33 +7,32 @@ Source: Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2; Depeweg et al
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-Network = Callable[[Tensor], Tensor]
+from scanseg.inference.arrays import Array, Network, arrays_of
 
 
-def entropy(probabilities: Float[Tensor, "output *spatial"], *, regions: bool) -> Float[Tensor, "*spatial"]:
+def entropy(probabilities: Float[Array, "output *spatial"], *, regions: bool) -> Float[Array, "*spatial"]:
     """Return the normalized entropy of each voxel, from 0 to 1.
 
     Args:
         probabilities: Probability of each label, or of each region.
         regions: The outputs are regions. The mean of their entropies is returned.
     """
+    terms = arrays_of(probabilities).entropy_terms
     if regions:
-        return (_terms(probabilities) + _terms(1 - probabilities)).mean(0) / math.log(2)
-    return _terms(probabilities).sum(0) / math.log(max(2, len(probabilities)))
+        return (terms(probabilities) + terms(1 - probabilities)).mean(0) / math.log(2)
+    return terms(probabilities).sum(0) / math.log(max(2, len(probabilities)))
 
 
 def mean_logits(
     networks: Sequence[Network],
-    windows: Float[Tensor, "batch channel *patch"],
+    windows: Float[Array, "batch channel *patch"],
     *,
     flips: Sequence[tuple[int, ...]],
-) -> Float[Tensor, "batch output *patch"]:
+) -> Float[Array, "batch output *patch"]:
     """Return the mean logits of windows over networks and flips.
 
     Logits of flipped windows are flipped back.
@@ -43,21 +42,22 @@ def mean_logits(
         windows: Input of the networks.
         flips: Sets of batch axes to flip, in addition to the unflipped windows.
     """
-    total = torch.zeros((), device=windows.device)
+    arrays, total = arrays_of(windows), 0.0
     for network in networks:
-        total = total + network(windows).float()
+        total = total + arrays.single(network(windows))
         for axes in flips:
-            total = total + network(windows.flip(axes)).float().flip(axes)
+            flipped = arrays.single(network(arrays.flip(windows, axes)))
+            total = total + arrays.flip(flipped, axes)
     return total / (len(networks) * (1 + len(flips)))
 
 
 def logits_and_disagreement(
     networks: Sequence[Network],
-    windows: Float[Tensor, "batch channel *patch"],
+    windows: Float[Array, "batch channel *patch"],
     *,
     flips: Sequence[tuple[int, ...]],
     regions: bool,
-) -> Float[Tensor, "batch output_and_one *patch"]:
+) -> Float[Array, "batch output_and_one *patch"]:
     """Return the mean logits, and the disagreement as last channel.
 
     Args:
@@ -69,22 +69,23 @@ def logits_and_disagreement(
     Returns:
         Mean logits as in `mean_logits`, then one channel of disagreement from 0 to 1.
     """
-    logits, mean, own = (torch.zeros((), device=windows.device) for _ in range(3))
+    arrays = arrays_of(windows)
+    logits = mean = own = 0.0
     count = len(networks) * (1 + len(flips))
     for network in networks:
         for axes in ((), *flips):
-            member = network(windows.flip(axes) if axes else windows).float()
-            member = member.flip(axes) if axes else member
-            probabilities = to_probabilities(member.transpose(0, 1), regions=regions)
+            member = arrays.single(network(arrays.flip(windows, axes) if axes else windows))
+            member = arrays.flip(member, axes) if axes else member
+            probabilities = to_probabilities(member.swapaxes(0, 1), regions=regions)
             logits, mean = logits + member / count, mean + probabilities / count
             own = own + entropy(probabilities, regions=regions) / count
-    disagreement = (entropy(mean, regions=regions) - own).clamp(min=0)
-    return torch.cat((logits, disagreement[:, None]), dim=1)
+    disagreement = (entropy(mean, regions=regions) - own).clip(min=0)
+    return arrays.concatenate((logits, disagreement[:, None]), axis=1)
 
 
 def to_probabilities(
-    logits: Float[Tensor, "output *spatial"], *, regions: bool
-) -> Float[Tensor, "output *spatial"]:
+    logits: Float[Array, "output *spatial"], *, regions: bool
+) -> Float[Array, "output *spatial"]:
     """Return the probabilities of logits.
 
     Args:
@@ -94,9 +95,5 @@ def to_probabilities(
     Returns:
         Sigmoid of each region, or softmax over labels.
     """
-    return logits.sigmoid() if regions else logits.softmax(0)
-
-
-def _terms(probabilities: Tensor) -> Tensor:
-    """Return -p log p, and 0 for p = 0."""
-    return -torch.special.xlogy(probabilities, probabilities)
+    arrays = arrays_of(logits)
+    return arrays.sigmoid(logits) if regions else arrays.softmax(logits)

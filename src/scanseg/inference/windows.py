@@ -7,16 +7,18 @@ running weighted mean. So it is exact where the windows agree, and stays in rang
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from scanseg.errors import ScansegError
-from scanseg.inference.uncertainty import Network, logits_and_disagreement, mean_logits
+from scanseg.inference.arrays import Array, Arrays, Device, Network, arrays_of, arrays_on, without_gradients
+from scanseg.inference.uncertainty import logits_and_disagreement, mean_logits
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
+
+if TYPE_CHECKING:
+    import torch
 
 SIGMA_FRACTION = 1 / 8
 """Standard deviation of the Gaussian as a fraction of the window size."""
@@ -57,18 +59,19 @@ def window_starts(
     return list(itertools.product(*axes))
 
 
-def gaussian_weights(patch_size: Sequence[int]) -> Float[Tensor, "*patch"]:
+def gaussian_weights(patch_size: Sequence[int], arrays: Arrays) -> Float[Array, "*patch"]:
     """Return the weight of each voxel of a window, at most 1.
 
     The weights are a Gaussian around the centre.
 
     Args:
         patch_size: Voxels of a window along each axis.
+        arrays: Library of the weights.
     """
-    weights = torch.ones(())
+    weights = arrays.of(1.0)
     for size in patch_size:
-        offsets = torch.arange(size) - size // 2
-        weights = weights[..., None] * torch.exp(-0.5 * (offsets / (size * SIGMA_FRACTION)) ** 2)
+        offsets = arrays.of([place - size // 2 for place in range(size)])
+        weights = weights[..., None] * arrays.exp(-0.5 * (offsets / (size * SIGMA_FRACTION)) ** 2)
     return weights
 
 
@@ -86,7 +89,7 @@ class SlidingWindow:
     """Number of windows in one pass of a network."""
     mirror_axes: tuple[int, ...] = ()
     """Patch axes of mirroring. The logits of all combinations of their flips are averaged."""
-    autocast_dtype: torch.dtype | None = None
+    autocast_dtype: "torch.dtype | None" = None
     """Type of the networks' products. `None`: float32."""
     disagreement: bool = False
     """Add the disagreement of flips and networks as last channel, see `scanseg.inference.uncertainty`."""
@@ -101,15 +104,15 @@ class SlidingWindow:
         return self.num_outputs + self.disagreement
 
 
-@torch.inference_mode()
+@without_gradients
 def predict_slabs(
     networks: Sequence[Network],
-    image: Float[Tensor, "channel z y x"],
+    image: Float[Array, "channel z y x"],
     sliding_window: SlidingWindow,
     *,
-    device: torch.device,
+    device: Device,
     progress: ProgressCallback = ignore_progress,
-) -> Iterator[Float[Tensor, "output slab y x"]]:
+) -> Iterator[Float[Array, "output slab y x"]]:
     """Yield the logits of an image slab by slab along z.
 
     A slab is yielded once all of its windows are computed. The logits held at a time are as thick as a window, or as
@@ -135,17 +138,18 @@ def predict_slabs(
         (z, y, x)
         for z, y, x in window_starts(padded.shape[1:], patch_size=patch, overlap=sliding_window.overlap)
     ]
-    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=sliding_window.num_channels, device=device)
-    padded = padded.to(blend.device)
-    autocast = _autocast(device, sliding_window.autocast_dtype)
+    arrays = arrays_on(device)
+    blend = _Blend(padded.shape[1:], patch=patch, num_outputs=sliding_window.num_channels, arrays=arrays)
+    padded = blend.arrays.place(padded)
+    autocast = arrays.autocast(sliding_window.autocast_dtype)
     progress(ProgressUpdate("windows", 0, len(starts)))
     for first in range(0, len(starts), batch):
         chosen = starts[first : first + batch]
-        windows = torch.stack([padded[(slice(None), *_box(start, patch))] for start in chosen])
+        windows = arrays.stack([padded[(slice(None), *_box(start, patch))] for start in chosen])
         with autocast:
             logits = _run(
                 networks,
-                windows.reshape(*windows.shape[:2], *sliding_window.patch_size).to(device),
+                arrays.place(windows.reshape(*windows.shape[:2], *sliding_window.patch_size)),
                 sliding_window,
             )
         for start, window in zip(
@@ -160,8 +164,8 @@ def predict_slabs(
 
 
 def _run(
-    networks: Sequence[Network], windows: Float[Tensor, "batch channel *patch"], sliding_window: SlidingWindow
-) -> Float[Tensor, "batch output *patch"]:
+    networks: Sequence[Network], windows: Float[Array, "batch channel *patch"], sliding_window: SlidingWindow
+) -> Float[Array, "batch output *patch"]:
     """Return the logits of a batch of windows, with disagreement if wanted.
 
     Raises:
@@ -173,7 +177,7 @@ def _run(
     else:
         logits = mean_logits(networks, windows, flips=flips)
     expected = (len(windows), sliding_window.num_channels, *sliding_window.patch_size)
-    if logits.shape != expected:
+    if tuple(logits.shape) != expected:
         raise ScansegError(
             f"network: expected logits of shape {expected} by the plan, got {tuple(logits.shape)}. Use the plan of the "
             "network."
@@ -184,13 +188,14 @@ def _run(
 class _Blend:
     """Running weighted mean of windows, for some slices at a time."""
 
-    def __init__(self, shape: Sequence[int], *, patch: Start, num_outputs: int, device: torch.device) -> None:
+    def __init__(self, shape: Sequence[int], *, patch: Start, num_outputs: int, arrays: Arrays) -> None:
         slice_bytes = math.prod(shape[1:]) * (num_outputs + 1) * 4
         depth = min(shape[0], max(patch[0], SLAB_BYTES // slice_bytes))
-        dtype, self.device = _choose_memory(depth * slice_bytes, device)
-        self._mean = torch.zeros((num_outputs, depth, *shape[1:]), dtype=dtype, device=self.device)
-        self._total = torch.zeros((depth, *shape[1:]), device=self.device)
-        self._weights = gaussian_weights(patch).to(self.device)
+        half = _exceeds_memory(depth * slice_bytes, arrays)
+        self.arrays = arrays.on_host() if half else arrays
+        self._mean = self.arrays.zeros((num_outputs, depth, *shape[1:]), half=half)
+        self._total = self.arrays.zeros((depth, *shape[1:]))
+        self._weights = self.arrays.place(gaussian_weights(patch, arrays.on_host()))
         self._patch = patch
         self._first = 0
         """Number of the first slice in memory."""
@@ -203,7 +208,7 @@ class _Blend:
         """
         return start[0] + self._patch[0] <= self._first + self._mean.shape[1]
 
-    def add(self, logits: Float[Tensor, "output z y x"], start: Start) -> None:
+    def add(self, logits: Float[Array, "output z y x"], start: Start) -> None:
         """Add one window to the mean.
 
         Args:
@@ -212,11 +217,13 @@ class _Blend:
         """
         z, y, x = start
         box = _box((z - self._first, y, x), self._patch)
-        total, mean = self._total[box], self._mean[(slice(None), *box)]
+        arrays, total, mean = self.arrays, self._total[box], self._mean[(slice(None), *box)]
         total += self._weights
-        mean.copy_(torch.lerp(mean.float(), logits.to(self.device, torch.float32), self._weights / total))
+        mean[...] = arrays.lerp(
+            arrays.single(mean), arrays.single(arrays.place(logits)), self._weights / total
+        )
 
-    def before(self, until: int, *, inner: Sequence[slice]) -> Float[Tensor, "output slab y x"]:
+    def before(self, until: int, *, inner: Sequence[slice]) -> Float[Array, "output slab y x"]:
         """Return the slices in memory before a slice, without padding.
 
         Args:
@@ -236,34 +243,26 @@ class _Blend:
         """
         count = first - self._first
         kept = self._total.shape[0] - count
-        for held in (self._mean.transpose(0, 1), self._total):
-            held[:kept] = held[count:] if kept <= count else held[count:].clone()
+        for held in (self._mean.swapaxes(0, 1), self._total):
+            held[:kept] = held[count:] if kept <= count else self.arrays.copy(held[count:])
             held[kept:] = 0
         self._first = first
 
 
-def _choose_memory(num_bytes: int, device: torch.device) -> tuple[torch.dtype, torch.device]:
-    """Choose dtype and device of a slab of logits.
+def _exceeds_memory(num_bytes: int, arrays: Arrays) -> bool:
+    """Return whether a slab of logits is held as float16 in the host's memory.
 
     Args:
         num_bytes: Size of the slab in float32.
-        device: Device of the networks.
+        arrays: Arrays on the device of the networks.
     """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return (
-            (torch.float32, device)
-            if num_bytes <= DEVICE_FRACTION * free
-            else (torch.float16, torch.device("cpu"))
-        )
-    if num_bytes <= HOST_FLOAT32_BYTES:
-        return torch.float32, device
-    return torch.float16, torch.device("cpu")
+    free = arrays.gpu_memory()
+    return num_bytes > (HOST_FLOAT32_BYTES if free is None else DEVICE_FRACTION * free)
 
 
 def _pad(
-    image: Float[Tensor, "channel z y x"], patch: Start, *, background_value: Sequence[float]
-) -> tuple[Float[Tensor, "channel z y x"], tuple[slice, ...]]:
+    image: Float[Array, "channel z y x"], patch: Start, *, background_value: Sequence[float]
+) -> tuple[Float[Array, "channel z y x"], tuple[slice, ...]]:
     """Pad an image to the size of a window.
 
     Returns:
@@ -272,10 +271,11 @@ def _pad(
     sizes = [max(size, wanted) for size, wanted in zip(image.shape[1:], patch, strict=True)]
     margins = [(padded - size) // 2 for size, padded in zip(image.shape[1:], sizes, strict=True)]
     z, y, x = (slice(margin, margin + size) for margin, size in zip(margins, image.shape[1:], strict=True))
-    if tuple(sizes) == image.shape[1:]:
+    if tuple(sizes) == tuple(image.shape[1:]):
         return image, (z, y, x)
-    result = image.new_zeros((len(image), *sizes))
-    result[: len(background_value)] = image.new_tensor(background_value)[:, None, None, None]
+    arrays = arrays_of(image)
+    result = arrays.zeros((len(image), *sizes))
+    result[: len(background_value)] = arrays.of(background_value)[:, None, None, None]
     result[:, z, y, x] = image
     return result, (z, y, x)
 
@@ -301,8 +301,3 @@ def _combinations(mirror_axes: Sequence[int]) -> list[tuple[int, ...]]:
         for count in range(1, len(mirror_axes) + 1)
         for axes in itertools.combinations(mirror_axes, count)
     ]
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the autocast context of a dtype."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -124,7 +124,7 @@ def list_notes(plan: Plan) -> tuple[str, ...]:
     if orientation in (None, "RAS") or plan.num_axes == 2:
         return ()
     return (
-        f"nnU-Net reads volumes as stored. Give images stored in the orientation {orientation}, like those of the data "
+        f"nnU-Net reads volumes as stored. Give images stored in the orientation {orientation}, as in the data "
         "set",
     )
 
@@ -183,13 +183,13 @@ def _find_reader(plan: Plan) -> str:
         return "Tiff3DIO"
     known = ", ".join(dict.fromkeys((*_ITK_ENDINGS, ".nii", *_PICTURE_ENDINGS, *_TIFF_ENDINGS)))
     raise UsageError(
-        f"file ending: expected one that nnU-Net reads ({known}), got {ending} with {plan.num_axes} axes. Convert the "
+        f"file ending: expected an ending that nnU-Net reads ({known}), got {ending} with {plan.num_axes} axes. Convert the "
         "images."
     )
 
 
 def _intensities(normalization: Normalization) -> dict[str, float]:
-    """Return the intensities of a channel's foreground, as far as its normalization knows them."""
+    """Return the known intensities of a channel's foreground."""
     names: Sequence[str] = ("mean", "median", "std", "min", "max", "percentile_00_5", "percentile_99_5")
     if not isinstance(normalization, CTNormalization):
         return dict.fromkeys(names, 0.0)

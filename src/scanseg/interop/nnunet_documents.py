@@ -50,7 +50,7 @@ class Architecture(_NNUNetDocument):
 
 
 class NNUNetConfiguration(_NNUNetDocument):
-    """One configuration of the plans, such as `3d_fullres`, with all that it inherits."""
+    """A configuration of the plans, such as `3d_fullres`, with inherited values."""
 
     preprocessor_name: str = "DefaultPreprocessor"
     batch_size: int = Field(gt=0)

@@ -51,7 +51,7 @@ class ExportedPlans:
 
 
 @dataclass(frozen=True)
-class ExportedModel:
+class ExportedTraining:
     """The result of an export of a model."""
 
     folds: tuple[str, ...]
@@ -152,7 +152,7 @@ def _make_plans(source: TrainingSource, request: PlanRequest, *, context: RunCon
     return plans
 
 
-def export_nnunet_model(source: Path, output: Path) -> ExportedModel:
+def export_nnunet_model(source: Path, output: Path) -> ExportedTraining:
     """Write a model as a folder of a training of nnU-Net.
 
     nnU-Net's own networks become nnU-Net's. Other networks need scanseg in the environment of nnU-Net.
@@ -191,7 +191,7 @@ def export_nnunet_model(source: Path, output: Path) -> ExportedModel:
                 "dataset_json": dataset,
             }
             _write_checkpoint(member, temporary / f"fold_{fold}", arguments)
-    return ExportedModel(tuple(str(fold) for fold in range(len(members))), list_notes(plan))
+    return ExportedTraining(tuple(str(fold) for fold in range(len(members))), list_notes(plan))
 
 
 def _find_members(source: Path) -> list[ModelFolder]:

@@ -190,7 +190,7 @@ def _find_checkpoints(folder: Path, *, folds: Sequence[str], checkpoint: str) ->
 def _open_first_stage(
     training: _Training, first_stage: Path | None, *, folds: Sequence[str], checkpoint: str
 ) -> _Training | None:
-    """Open the training of a cascade's first stage, if the training is the second stage of one.
+    """Open the first stage of a cascade, if the training has one.
 
     Raises:
         InputError: The first stage is missing or does not fit.
@@ -289,7 +289,7 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], spec: NetworkSpec, 
 
 
 def _is_convolution(name: str, official: Mapping[str, Tensor]) -> bool:
-    """Return whether a bias belongs to a convolution of the encoder or decoder."""
+    """Return whether a bias belongs to a convolution."""
     weight = official.get(f"{name.removesuffix('.bias')}.weight")
     return weight is not None and weight.ndim > 1 and not name.startswith("decoder.seg_layers.")
 

@@ -18,7 +18,7 @@ NETWORK_PREFIX = "network."
 
 
 class NetworkForNNUNet(nn.Module):
-    """Any network of ours, with the arguments and the switch of deep supervision that nnU-Net expects.
+    """A network of scanseg with the interface that nnU-Net expects.
 
     nnU-Net builds it by the name of the class and the arguments in its plans, without a change to nnU-Net. Prediction
     and training need scanseg in the same environment.
@@ -62,7 +62,7 @@ class NetworkForNNUNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
-        """Return the logits, with deep supervision those of every decoder stage."""
+        """Return the logits, with deep supervision of every decoder stage."""
         if not self._has_stages:
             logits = self.network(x)
             return (logits,) if self.deep_supervision else logits

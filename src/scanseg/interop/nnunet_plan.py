@@ -1,4 +1,4 @@
-"""Plan of ours for a configuration of nnU-Net, which predicts as nnU-Net does."""
+"""The plan of scanseg for a configuration of nnU-Net."""
 
 import math
 from dataclasses import dataclass, field

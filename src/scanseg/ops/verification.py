@@ -139,7 +139,7 @@ def verify_kernels(device: torch.device) -> list[KernelCheck]:
 
 
 def kernel_verdicts() -> list[KernelVerdict]:
-    """Return the kept results of the checks of Triton kernels on the GPUs of this machine.
+    """Return the kept verdicts about Triton kernels on this machine's GPUs.
 
     The first use of an operator checks its kernels, and `verify_kernels` checks all. The results of other versions of
     PyTorch, Triton, cuDNN, the driver and this package are left out.
@@ -172,7 +172,7 @@ def _compare(name: str, dtype: torch.dtype, device: torch.device) -> Comparison 
 
 
 def _request(name: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Run the kernels of an operator inside `compile_ahead`. Errors occur again in the comparison."""
+    """Run the kernels of an operator inside `compile_ahead`."""
     case = _cases(device)[name]
     with suppress(Exception), torch.autograd.set_multithreading_enabled(False):
         _results(case, _inputs(case, dtype, device), "triton")

@@ -1,8 +1,8 @@
 """Preprocessing of cases, and stores of preprocessed cases."""
 
-from scanseg.preprocessing.case import preprocess_image
+from scanseg.preprocessing.case import preprocess_image, to_grid
 from scanseg.preprocessing.compressed import open_array, read_array, read_part, write_array
-from scanseg.preprocessing.geometry import crop_from_source, flip, permute, place_in_source, separates_z
+from scanseg.preprocessing.geometry import flip, permute, place_in_source, separates_z
 from scanseg.preprocessing.normalization import find_hidden_channels, find_range_faults
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
@@ -25,7 +25,6 @@ __all__ = [
     "REFERENCE_FILE",
     "Store",
     "build_store",
-    "crop_from_source",
     "find_hidden_channels",
     "find_range_faults",
     "flip",
@@ -38,5 +37,6 @@ __all__ = [
     "read_part",
     "separates_z",
     "store_name",
+    "to_grid",
     "write_array",
 ]

@@ -144,6 +144,31 @@ def preprocess_case(
     return PreprocessedCase(image=array, label_map=labels, geometry=geometry)
 
 
+def to_grid(
+    label_map: UInt8[np.ndarray, "*source"], geometry: CaseGeometry, preprocessing: PreprocessingSpec
+) -> UInt8[np.ndarray, "z y x"]:
+    """Resample a predicted label map to the network's grid.
+
+    Args:
+        label_map: Label map on the source grid.
+        geometry: Geometry of the network's grid in the source.
+        preprocessing: Preprocessing of the case.
+
+    Raises:
+        InputError: The label map has another shape than the source.
+    """
+    if label_map.shape != tuple(geometry.source_shape):
+        raise InputError(
+            f"predicted label map: expected shape {geometry.source_shape} as the image, got {label_map.shape}."
+        )
+    return resample_label_map(
+        np.ascontiguousarray(crop_from_source(label_map, geometry)),
+        geometry.shape,
+        order=preprocessing.label_order,
+        separate_z=separates_z(geometry, preprocessing),
+    )
+
+
 def _find_geometry(image: Image, preprocessing: PreprocessingSpec) -> CaseGeometry:
     """Return the crop of an image and its shape after resampling."""
     expected = len(preprocessing.normalizations)

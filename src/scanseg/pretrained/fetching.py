@@ -1,4 +1,4 @@
-"""Models from an address: an archive with a checksum, or a repository of Hugging Face's hub."""
+"""Models from an address: an archive, or a repository of a hub."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ _INSTALL = 'Run: pip install "scanseg[hub]"'
 
 
 def is_address(source: str) -> bool:
-    """Return whether a source is an address instead of a folder or a name.
+    """Return whether a source is an address.
 
     Args:
         source: Model given by a user.
@@ -104,7 +104,7 @@ def _download(url: str, checksum: str, cache: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path, url: str) -> None:
-    """Unpack a model. Entries outside of the folder, links, and other kinds of files are refused.
+    """Unpack a model, without links and unknown files.
 
     Raises:
         InputError: The archive is damaged, has such entries, or holds no model.

@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 def list_models() -> list[NamedModel]:
-    """List the models of the package, then the fetched ones, each sorted by name."""
+    """List the models of the package and the fetched ones."""
     shipped = [_describe(path, path.name, "package") for path in _model_folders(_SHIPPED)]
     fetched = []
     for path in _model_folders(cache_folder()):

@@ -1,4 +1,4 @@
-"""Trained models in a form to share: no case names, no paths, optionally weights of 16 bits."""
+"""Trained models in a form to share, without names of cases and paths."""
 
 import tempfile
 import zipfile

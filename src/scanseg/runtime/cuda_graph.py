@@ -129,7 +129,7 @@ class GraphedCall(Generic[Result]):
 
 
 def run_before_capture(run: Callable[[], object]) -> None:
-    """Run a function on another stream, so that a capture of it finds libraries ready.
+    """Run a function on another stream before its capture.
 
     Args:
         run: The function to capture.

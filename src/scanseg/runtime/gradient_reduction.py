@@ -106,7 +106,7 @@ class GradientReduction:
 
 
 def _laid_out_as(part: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a part of memory with the shape and strides of a parameter, which fused optimizers demand."""
+    """Return a part of memory with the shape and strides of a parameter."""
     is_dense = torch.empty_like(parameter).stride() == parameter.stride()
     return (
         part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())

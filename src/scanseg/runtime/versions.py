@@ -2,23 +2,26 @@
 
 import json
 import platform
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
-import torch
 
 from scanseg.version import __version__
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of scanseg, python, torch, numpy and the platform."""
+def installed_versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of scanseg, python, numpy, the platform and libraries.
+
+    Args:
+        libraries: Names of the packages that compute. Defaults to `torch`.
+    """
     return {
         "scanseg": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: str(import_module(name).__version__) for name in libraries or ("torch",)},
         "numpy": np.__version__,
         "platform": platform.platform(),
     }

@@ -26,6 +26,7 @@ from scanseg.specs.plan.ensemble import (
     PostprocessingSpec,
     ScoredOutcome,
 )
+from scanseg.specs.plan.exported import ExportedModel, ExportedNetwork, ExportedPart
 from scanseg.specs.plan.network import (
     DynUNetSpec,
     MSVMUNetSpec,
@@ -136,6 +137,9 @@ __all__ = [
     "EarlyStopSpec",
     "EnsembleOutcome",
     "EnsembleSpec",
+    "ExportedModel",
+    "ExportedNetwork",
+    "ExportedPart",
     "ExportedWeights",
     "FileStamp",
     "Fingerprint",

@@ -39,7 +39,7 @@ class WarmUp:
 
 
 def read_plans(path: Path) -> list[Plan]:
-    """Read the plans of a plan file, a model folder or an ensemble, with their first stages.
+    """Read the plans of a plan file, a model folder or an ensemble.
 
     Args:
         path: File or folder.
@@ -102,7 +102,7 @@ class _Counter:
         self._progress, self.num_kernels = context.progress, 0
 
     def __call__(self, update: ProgressUpdate) -> None:
-        """Count the kernels of a block at its end, and pass the update on."""
+        """Count the kernels of a block, and pass the update on."""
         if update.done == update.total:
             self.num_kernels += update.total
         self._progress(update)

@@ -73,7 +73,7 @@ def is_deflated(file: BinaryIO, where: str) -> bool:
     """Return whether the whole object is compressed, which may hide any size.
 
     Args:
-        file: The open file, at its beginning. It is there again afterwards.
+        file: The open file, at its beginning. Its position is restored.
         where: Folder or zip file, and name in it.
 
     Raises:

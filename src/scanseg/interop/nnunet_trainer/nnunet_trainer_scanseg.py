@@ -1,4 +1,4 @@
-"""Trainer for nnU-Net 2.8 with the optimizer, schedule and epochs of our plans.
+"""Trainer for nnU-Net 2.8 with the settings of our plans.
 
 nnU-Net finds it by its name in the folder of the variable `nnUNet_extTrainer`.
 """
@@ -48,7 +48,7 @@ class nnUNetTrainerScanseg(nnUNetTrainer):  # noqa: N801 (nnU-Net's form of name
         self.enable_deep_supervision = settings["deep_supervision"]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Return the optimizer of the plan, and a schedule with one step per epoch."""
+        """Return the plan's optimizer, and a schedule with one step per epoch."""
         optimizer = build_optimizer(self.network, self.spec.optimizer)
         return optimizer, _EpochSchedule(optimizer, self.spec)
 

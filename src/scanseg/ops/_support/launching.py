@@ -207,7 +207,7 @@ class _Compilation:
         return self._futures[-1]
 
     def run_in_a_thread(self, request: Callable[[], None]) -> None:
-        """Run a function in a thread of its own, whose launches compile too."""
+        """Run a function in a new thread, whose launches compile too."""
 
         def run() -> None:
             self._threads.add(threading.get_ident())
@@ -234,7 +234,7 @@ class _Compilation:
 
 @contextmanager
 def _messages(compilation: _Compilation) -> Iterator[None]:
-    """Log the number of compiled kernels every two seconds while the block runs."""
+    """Log the number of compiled kernels every two seconds."""
     ended = threading.Event()
 
     def report() -> None:

@@ -147,7 +147,7 @@ def digest_of_sources() -> str:
 
 
 def _driver_version() -> str:
-    """Return the version of the driver, and that of CUDA that it offers."""
+    """Return the versions of the driver and of its CUDA."""
     cuda = str(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined]
     try:
         return f"{_DRIVER.read_text(encoding='utf-8').partition(chr(10))[0].strip()} (CUDA {cuda})"

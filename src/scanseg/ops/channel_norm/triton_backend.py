@@ -66,7 +66,7 @@ def normalise(
     dtype: torch.dtype,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum (empty without `added`) and the normalized map, all with channels as the last axis."""
+    """Return the sum and the normalized map, channels last."""
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows
 
     total, out = _results(x, added, dtype, factor)
@@ -141,7 +141,7 @@ def norm_gradients(
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of both maps, and of weight and bias as (2, channel).
+    """Return the gradients of the maps, the weight and the bias.
 
     Args:
         grad_total: Gradient of the sum, read only with `added_dtype`.

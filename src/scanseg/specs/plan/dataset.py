@@ -124,7 +124,7 @@ class DatasetSpec(Document):
 
     @property
     def colours(self) -> dict[int, tuple[int, int, int]]:
-        """Red, green and blue of each label value that has a colour of its own."""
+        """Red, green and blue of label values with their own colour."""
         return {
             value: (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:], 16))
             for name, colour in self.label_colours.items()

@@ -38,7 +38,7 @@ class ImportedCheckpoint(Document):
 
 
 class NNUNetImportRecord(Document):
-    """Origin of a model that was imported from nnU-Net, stored beside its plan."""
+    """Origin of a model that was imported from nnU-Net."""
 
     format: Literal[1] = 1
     """Version of the file format."""
