@@ -414,8 +414,8 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model. Or the
-            name or address of a model, see `scanseg.pretrained.find_model`.
+        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model. Or
+            the name or address of a model, see `scanseg.pretrained.find_model`.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
         precision: Precision of matrix products. Defaults to that of the plan's training.

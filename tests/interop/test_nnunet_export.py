@@ -214,15 +214,16 @@ def test_refusals(tmp_path):
         export(faulty, tmp_path)
     path = tmp_path / "plan.json"
     path.write_text(plan_of(PLAIN).to_json())
-    with pytest.raises(UsageError, match="ends in .json"):
+    with pytest.raises(UsageError, match=r"ends in \.json"):
         export_nnunet_plans(path, tmp_path / "plans", context=CONTEXT)
     with pytest.raises(UsageError, match="--dataset-name"):
         export_nnunet_plans(path, tmp_path / "plans.json", context=CONTEXT)
     with pytest.raises(UsageError, match="expected a name like Dataset004_Hippocampus, got Mine"):
         export_nnunet_plans(path, tmp_path / "plans.json", dataset_name="Mine", context=CONTEXT)
-    with pytest.raises(UsageError, match=r"file ending: expected one that nnU-Net reads .*, got .jpg"):
-        dataset = plan_of(PLAIN).dataset.model_copy(update={"file_ending": ".jpg"})
-        export(plan_of(PLAIN).model_copy(update={"dataset": dataset}), tmp_path)
+    dataset = plan_of(PLAIN).dataset.model_copy(update={"file_ending": ".jpg"})
+    unreadable = plan_of(PLAIN).model_copy(update={"dataset": dataset})
+    with pytest.raises(UsageError, match=r"file ending: expected an ending that nnU-Net reads .*, got .jpg"):
+        export(unreadable, tmp_path)
     for name, network in (("a", PLAIN), ("b", RESIDUAL)):
         write_model(tmp_path / "pair" / name, plan_of(network))
     write_ensemble(tmp_path / "pair", EnsembleSpec(members=("a", "b"), average="probabilities"))

@@ -50,7 +50,7 @@ def test_half_voxels_of_target_sizes():
             )
             for size in sizes:
                 image = image_of(np.ones((1, 1, 1, size), dtype=np.float32), spacing=(1.0, 1.0, source))
-                expected = int(round(source / target * size))  # nnU-Net's `compute_new_shape`
+                expected = round(source / target * size)  # nnU-Net's `compute_new_shape`
                 _, geometry = preprocess_image(image, preprocessing)
                 assert geometry.shape[2] == max(1, expected)
                 rounded_otherwise += expected != round(size * source / target)

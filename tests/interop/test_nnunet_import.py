@@ -238,7 +238,7 @@ def test_settings_that_a_plan_lacks_are_named(tmp_path, name):
     folder = write_folder(tmp_path / "in", described, "3d_fullres", [network])
     with pytest.raises(InputError, match=message):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_all_faults_are_in_one_message(tmp_path):
@@ -284,7 +284,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         InputError, match=r"fold_0/checkpoint_final.pth: .*encoder.stages.2.0.convs.0.conv.weight"
     ):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 class Hostile:
@@ -300,7 +300,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
     torch.save(content | {"logging": Hostile()}, path, pickle_module=pickle)
     with pytest.raises(InputError, match="holds objects whose loading could run code"):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_other_files_and_folders_are_explained(tmp_path):

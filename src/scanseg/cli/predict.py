@@ -33,8 +33,8 @@ def predict(
     """Segment images with a trained model.
 
     Args:
-        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`, or the name or address
-            of a model (`scanseg models`).
+        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`, or the name or
+            address of a model (`scanseg models`).
         inputs: Folder of images named as for training (`CASE_0000.nii.gz`), one image, or the folder or zip file of
             DICOM series. Several may be given.
         output: Folder of the label maps. Each has the grid of its image.

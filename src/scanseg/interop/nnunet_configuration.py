@@ -183,8 +183,8 @@ def _find_reader(plan: Plan) -> str:
         return "Tiff3DIO"
     known = ", ".join(dict.fromkeys((*_ITK_ENDINGS, ".nii", *_PICTURE_ENDINGS, *_TIFF_ENDINGS)))
     raise UsageError(
-        f"file ending: expected an ending that nnU-Net reads ({known}), got {ending} with {plan.num_axes} axes. Convert the "
-        "images."
+        f"file ending: expected an ending that nnU-Net reads ({known}), got {ending} with {plan.num_axes} axes. "
+        "Convert the images."
     )
 
 
