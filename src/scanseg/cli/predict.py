@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_colours, print_line, show_table
+from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
@@ -92,3 +92,6 @@ def predict(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
     print_colours(output)
+    if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
+        instances = output.with_name(f"{output.name}-instances")
+        suggest_command("to number the instances", "data", "instances", output, "-o", instances)
