@@ -35,6 +35,8 @@ _EMPTY_IF_MISSING = (
 )
 """Attributes of patient and study that the standard requires, empty if unknown."""
 _ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
+_FEWEST_PIXELS = 8
+"""Fewest pixels of a slice. highdicom 0.28 pads smaller frames to whole bytes, so that readers misplace them."""
 _SERIES_NUMBER = 1000
 """Series number of a segmentation. Scanners count from 1."""
 _TISSUE = SegmentCode(category=TISSUE, type=TISSUE)
@@ -101,7 +103,8 @@ def write_segmentation(
 
     Raises:
         InputError: highdicom is not installed, the image was not read from a series or its files have changed, the
-            shape differs, a value has no segment, a name is empty or too long, or the file cannot be written.
+            shape differs, slices have fewer than 8 pixels, a value has no segment, a name is empty or too long, or the
+            file cannot be written.
     """
     require_writer()
     if not isinstance(like.header, DicomHeader):
@@ -164,6 +167,11 @@ def _check_label_map(path: Path, label_map: np.ndarray, like: Image, segments: S
     if label_map.shape != like.shape:
         raise InputError(
             f"{path}: expected the label map in the shape {like.shape} of the series, got {label_map.shape}."
+        )
+    if label_map[0].size < _FEWEST_PIXELS:
+        raise InputError(
+            f"{path}: expected slices of at least {_FEWEST_PIXELS} pixels, got {label_map[0].size}. Choose another "
+            "format."
         )
     if label_map.dtype.kind not in "ui":
         raise InputError(f"{path}: expected integers in the label map, got {label_map.dtype}.")
