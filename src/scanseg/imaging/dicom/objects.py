@@ -70,7 +70,7 @@ def explained(where: str) -> Iterator[None]:
 
 
 def is_deflated(file: BinaryIO, where: str) -> bool:
-    """Return whether the whole object is compressed, which may hide any size.
+    """Return whether an object is compressed as a whole.
 
     Args:
         file: The open file, at its beginning. Its position is restored.
