@@ -98,7 +98,7 @@ def blob_of_segmentation(path):
     return np.mean(points, axis=0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=volumes(), orientation=st.sampled_from(ALL))
 def test_the_place_of_a_blob(tmp_path, drawn, orientation):
     """Through reading, prediction, NIfTI and DICOM-SEG, within half a voxel (here: a thousandth of a mm)."""
