@@ -164,6 +164,25 @@ def test_label_maps_that_do_not_fit(series, tmp_path, label_map, labels, text):
     assert not (tmp_path / "a.dcm").exists()
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientSex", "unknown"),
+        ("StudyTime", "noon"),
+        ("SpecificCharacterSet", "ISO_IR 999"),
+        ("SOPClassUID", "1.2"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_values_of_the_series_that_are_invalid(tmp_path, keyword, value):
+    series = write_series(tmp_path / "series", VOLUME, **{keyword: value})
+    with pytest.raises(
+        InputError, match=r"headers of .*series that a segmentation can copy, got an invalid value"
+    ):
+        scanseg.write_segmentation(tmp_path / "a.dcm", LABEL_MAP, series=series, labels=LABELS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["series"]
+
+
 def test_slices_that_are_too_small(tmp_path):
     series = write_series(tmp_path / "series", VOLUME[:, :1])
     with pytest.raises(InputError, match="slices of at least 8 pixels, got 7"):

@@ -55,9 +55,10 @@ def explained(where: str) -> Iterator[None]:
     Raises:
         InputError: The block raised an error of pydicom or of one of its decoders.
     """
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    faults = (ArithmeticError, AssertionError, AttributeError, EOFError, InvalidDicomError, LookupError)
+    of_pydicom = (BytesLengthException, InvalidDicomError)
+    faults = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, *of_pydicom)
     try:
         with without_warnings():
             yield

@@ -18,12 +18,13 @@ from scanseg.imaging.dicom.series import Series, choose_series, list_series
 from scanseg.imaging.header import DicomHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.palette import make_palette
+from scanseg.messages import shortened
 from scanseg.specs import TISSUE, Code, SegmentCode, SegmentCodes
 from scanseg.version import __version__
 
 if TYPE_CHECKING:
     from highdicom import PixelMeasuresSequence
-    from highdicom.seg import SegmentDescription
+    from highdicom.seg import Segmentation, SegmentDescription
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
@@ -103,8 +104,8 @@ def write_segmentation(
 
     Raises:
         InputError: highdicom is not installed, the image was not read from a series or its files have changed, the
-            shape differs, slices have fewer than 8 pixels, a value has no segment, a name is empty or too long, or the
-            file cannot be written.
+            shape differs, slices have fewer than 8 pixels, a value has no segment, a name is empty or too long, a value
+            of the patient or study is invalid, or the file cannot be written.
     """
     require_writer()
     if not isinstance(like.header, DicomHeader):
@@ -113,31 +114,47 @@ def write_segmentation(
         )
     _check_label_map(path, label_map, like, segments)
     datasets = _read_sources(like.header)
-    origin = source or SegmentationSource()
+    try:
+        with without_warnings():
+            segmentation = _build(datasets, label_map, like, segments, source or SegmentationSource())
+            _save(path, segmentation)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected headers of {like.header.source} that a segmentation can copy, got an invalid value "
+            f"({shortened(str(error), 200)}). Correct it, or choose another format."
+        ) from error
+
+
+def _build(
+    datasets: "list[Dataset]",
+    label_map: Integer[np.ndarray, "z y x"],
+    like: Image,
+    segments: Sequence[Segment],
+    source: SegmentationSource,
+) -> "Segmentation":
+    """Return the segmentation of a label map."""
     from highdicom import UID
     from highdicom.seg import Segmentation
 
-    with without_warnings():
-        segmentation = Segmentation(
-            source_images=datasets,
-            pixel_array=_to_segments(label_map, segments),
-            segmentation_type="BINARY",
-            segment_descriptions=_describe(segments, origin),
-            series_instance_uid=UID(),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=UID(),
-            instance_number=1,
-            manufacturer="scanseg",
-            manufacturer_model_name="scanseg",
-            software_versions=__version__,
-            device_serial_number=origin.digest[:_LONGEST],
-            pixel_measures=_measure_pixels(datasets[0], like),
-            omit_empty_frames=bool(np.any(label_map)),
-            content_label="SEGMENTATION",
-            content_description=f"Label map of {origin.model}"[:_LONGEST],
-            series_description="Segmentation by scanseg",
-        )
-        _save(path, segmentation)
+    return Segmentation(
+        source_images=datasets,
+        pixel_array=_to_segments(label_map, segments),
+        segmentation_type="BINARY",
+        segment_descriptions=_describe(segments, source),
+        series_instance_uid=UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="scanseg",
+        manufacturer_model_name="scanseg",
+        software_versions=__version__,
+        device_serial_number=source.digest[:_LONGEST],
+        pixel_measures=_measure_pixels(datasets[0], like),
+        omit_empty_frames=bool(np.any(label_map)),
+        content_label="SEGMENTATION",
+        content_description=f"Label map of {source.model}"[:_LONGEST],
+        series_description="Segmentation by scanseg",
+    )
 
 
 def _measure_pixels(dataset: "Dataset", like: Image) -> "PixelMeasuresSequence":
