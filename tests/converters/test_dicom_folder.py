@@ -54,6 +54,18 @@ def test_series_with_label_maps(tmp_path, layout):
     assert "scanseg data convert folder" in suggest_conversion(source)
 
 
+def test_series_without_label_maps(command, tmp_path):
+    source = write_series(tmp_path / "in/anna", VOLUMES["anna"]).parent
+    shown = command("check", source)
+    assert shown.code == 1
+    assert (
+        "The folder has DICOM files, but no label maps. Check its series, and add label maps:" in shown.stderr
+    )
+    assert f"  scanseg dicom list {source}" in shown.stderr
+    shown = command("data", "convert", "folder", source, "-o", tmp_path / "DATASET")
+    assert (shown.code, (tmp_path / "DATASET").exists()) == (1, False)
+
+
 def test_structure_masks_beside_series(tmp_path):
     for name, volume in VOLUMES.items():
         write_series(tmp_path / "in" / name, volume, RescaleIntercept="-1024", **GRID)

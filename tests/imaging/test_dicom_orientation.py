@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.pixels import pixel_array
 
 from scanseg.imaging import direction_of, read_image
 from scanseg.inference import Predictor
@@ -49,7 +50,7 @@ def rotation(angles):
 @st.composite
 def volumes(draw):
     """Draw a volume with a blob, its grid, and the order and names of its files."""
-    shape = tuple(draw(st.integers(2, 7)) for _ in range(3))
+    shape = tuple(draw(st.integers(3, 7)) for _ in range(3))
     corner = [draw(st.integers(0, size - 1)) for size in shape]
     volume = np.zeros(shape, np.int16)
     volume[tuple(slice(start, start + draw(st.integers(1, 3))) for start in corner)] = 1
@@ -85,7 +86,8 @@ def place_in(image, mask):
 def blob_of_segmentation(path):
     """Return the physical centre of a segmentation, from its frames alone."""
     dataset = dcmread(path)
-    frames = np.atleast_3d(dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns))
+    pixels = pixel_array(dataset, allow_excess_frames=False)  # padding of few bits looks like frames
+    frames = pixels.reshape(-1, dataset.Rows, dataset.Columns)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     row, column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3))
     y_size, x_size = shared.PixelMeasuresSequence[0].PixelSpacing
@@ -96,7 +98,7 @@ def blob_of_segmentation(path):
     return np.mean(points, axis=0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=volumes(), orientation=st.sampled_from(ALL))
 def test_the_place_of_a_blob(tmp_path, drawn, orientation):
     """Through reading, prediction, NIfTI and DICOM-SEG, within half a voxel (here: a thousandth of a mm)."""

@@ -164,6 +164,40 @@ def test_label_maps_that_do_not_fit(series, tmp_path, label_map, labels, text):
     assert not (tmp_path / "a.dcm").exists()
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientSex", "unknown"),
+        ("StudyTime", "noon"),
+        ("SpecificCharacterSet", "ISO_IR 999"),
+        ("SOPClassUID", "1.2"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_values_of_the_series_that_are_invalid(tmp_path, keyword, value):
+    series = write_series(tmp_path / "series", VOLUME, **{keyword: value})
+    with pytest.raises(
+        InputError, match=r"headers of .*series that a segmentation can copy, got an invalid value"
+    ):
+        scanseg.write_segmentation(tmp_path / "a.dcm", LABEL_MAP, series=series, labels=LABELS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["series"]
+
+
+def test_slices_that_are_too_small(tmp_path):
+    series = write_series(tmp_path / "series", VOLUME[:, :1])
+    with pytest.raises(InputError, match="slices of at least 8 pixels, got 7"):
+        scanseg.write_segmentation(tmp_path / "a.dcm", LABEL_MAP[:, :1], series=series, labels=LABELS)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 4, 5, 7])
+def test_slices_that_do_not_fill_bytes(tmp_path, columns):
+    series = write_series(tmp_path / "series", VOLUME[:, :4, :columns])
+    expected = LABEL_MAP[:, :4, :columns]
+    scanseg.write_segmentation(tmp_path / "a.dcm", expected, series=series, labels=LABELS)
+    volume = highdicom.seg.segread(tmp_path / "a.dcm").get_volume(combine_segments=True)
+    np.testing.assert_array_equal(volume.array[::-1], expected)
+
+
 def test_codes_of_unknown_labels_and_changed_series(series, tmp_path):
     codes = SegmentCodes.model_validate_json(CODES)
     with pytest.raises(InputError, match="expected names among liver, got spleen"):

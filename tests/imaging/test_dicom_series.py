@@ -77,6 +77,11 @@ def test_stored_types(tmp_path, dtype):
     np.testing.assert_array_equal(read_image(write_series(tmp_path, volume, **fields)).array[0], volume)
 
 
+@pytest.mark.parametrize("fields", [{"BitsStored": 40000}, {"BitsAllocated": 12}, {"BitsStored": 17}])
+def test_sizes_of_values_that_cannot_be_read(tmp_path, fields):
+    refused(write_series(tmp_path, VOLUME[:1], **fields), r"got a damaged one \(\d+ of \d+ bits\)")
+
+
 def test_jpeg_ls(tmp_path):
     for number, dataset in enumerate(make_series(np.abs(VOLUME).astype(np.uint16))):
         dataset.compress(JPEGLSLossless, generate_instance_uid=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_names import IMAGE_FOLDERS, is_image_file
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, dicom_advice, file_ending, find_dicom
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, can_read_dicom, dicom_advice, file_ending, find_dicom
 from scanseg.messages import counted
 
 
@@ -33,11 +33,21 @@ def suggest_conversion(folder: Path) -> str | None:
             return _describe(found, place)
     dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
     if dicom:
-        return f"The folder holds DICOM files. {dicom_advice()}"
+        return _describe_dicom(folder)
     if any(map(is_image_file, folder.iterdir())):
         words = ["scanseg", "data", "convert", "folder", str(folder), "LABELS", "-o", _output_of(folder)]
         return f"The folder has images, but no label maps. Name their folder:\n  {shlex.join(words)}"
     return None
+
+
+def _describe_dicom(folder: Path) -> str:
+    """Return the command for a folder of DICOM files without label maps."""
+    if not can_read_dicom():
+        return f"The folder holds DICOM files. {dicom_advice()}"
+    command = shlex.join(["scanseg", "dicom", "list", str(folder)])
+    return (
+        f"The folder has DICOM files, but no label maps. Check its series, and add label maps:\n  {command}"
+    )
 
 
 def _describe(found: FolderCases, folder: Path) -> str:

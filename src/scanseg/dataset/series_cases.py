@@ -15,6 +15,7 @@ from scanseg.imaging import (
     can_read_dicom,
     choose_series,
     find_dicom,
+    has_dicom_content,
     leads_outside,
     list_series,
     stack_slices,
@@ -55,13 +56,14 @@ def find_series_places(folder: Path) -> list[Path]:
 
     Returns:
         The folder itself if DICOM files lie directly in it, else its subfolders with DICOM files and its zip files.
-        Empty if pydicom is not installed.
+        Empty if pydicom is not installed. Beside images of other formats, DICOM files count by their content alone.
     """
     if not can_read_dicom() or not folder.is_dir():
         return []
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     loose = [path for path in visible if path.is_file() and not is_image_file(path) and not _is_zip(path)]
-    if find_dicom(loose):
+    found = find_dicom(loose)
+    if any(map(has_dicom_content, found)) or (found and not any(map(is_image_file, visible))):
         return [folder]
     return [path for path in visible if (path.is_dir() and find_dicom([path])) or _is_zip(path)]
 

@@ -9,7 +9,13 @@ from scanseg.imaging.companion import companion_path
 from scanseg.imaging.cropping import find_nonzero_box, find_nonzero_mask
 from scanseg.imaging.dicom.container import leads_outside
 from scanseg.imaging.dicom.geometry import stack_slices
-from scanseg.imaging.dicom.recognition import can_read_dicom, dicom_advice, find_dicom, split_series_path
+from scanseg.imaging.dicom.recognition import (
+    can_read_dicom,
+    dicom_advice,
+    find_dicom,
+    has_dicom_content,
+    split_series_path,
+)
 from scanseg.imaging.dicom.segmentation import (
     SegmentationSource,
     make_segments,
@@ -88,6 +94,7 @@ __all__ = [
     "find_nonzero_mask",
     "find_reorientation",
     "find_series",
+    "has_dicom_content",
     "image_from_memory",
     "leads_outside",
     "left_right_axis",

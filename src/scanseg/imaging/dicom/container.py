@@ -79,7 +79,7 @@ def holds_dicom(file: BinaryIO) -> bool:
     """Return whether an open file is DICOM by its content.
 
     Args:
-        file: File at its beginning, where it is again afterwards.
+        file: File at its beginning. Its place is unchanged.
     """
     head = file.read(_HEAD)
     file.seek(0)

@@ -55,9 +55,10 @@ def explained(where: str) -> Iterator[None]:
     Raises:
         InputError: The block raised an error of pydicom or of one of its decoders.
     """
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    faults = (ArithmeticError, AssertionError, AttributeError, EOFError, InvalidDicomError, LookupError)
+    of_pydicom = (BytesLengthException, InvalidDicomError)
+    faults = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, *of_pydicom)
     try:
         with without_warnings():
             yield
@@ -70,7 +71,7 @@ def explained(where: str) -> Iterator[None]:
 
 
 def is_deflated(file: BinaryIO, where: str) -> bool:
-    """Return whether the whole object is compressed, which may hide any size.
+    """Return whether an object is compressed as a whole.
 
     Args:
         file: The open file, at its beginning. Its position is restored.

@@ -32,8 +32,15 @@ def is_dicom(path: Path) -> bool:
     Args:
         path: File with or without an ending.
     """
-    if has_dicom_ending(path.name):
-        return True
+    return has_dicom_ending(path.name) or has_dicom_content(path)
+
+
+def has_dicom_content(path: Path) -> bool:
+    """Return whether a file is DICOM by its content.
+
+    Args:
+        path: The file.
+    """
     try:
         with path.open("rb") as file:
             return begins_as_dicom(file.read(_MAGIC_OFFSET + len(_MAGIC)))

@@ -18,12 +18,13 @@ from scanseg.imaging.dicom.series import Series, choose_series, list_series
 from scanseg.imaging.header import DicomHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.palette import make_palette
+from scanseg.messages import shortened
 from scanseg.specs import TISSUE, Code, SegmentCode, SegmentCodes
 from scanseg.version import __version__
 
 if TYPE_CHECKING:
     from highdicom import PixelMeasuresSequence
-    from highdicom.seg import SegmentDescription
+    from highdicom.seg import Segmentation, SegmentDescription
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
@@ -35,6 +36,8 @@ _EMPTY_IF_MISSING = (
 )
 """Attributes of patient and study that the standard requires, empty if unknown."""
 _ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
+_FEWEST_PIXELS = 8
+"""Fewest pixels of a slice. highdicom 0.28 pads smaller frames to whole bytes, so that readers misplace them."""
 _SERIES_NUMBER = 1000
 """Series number of a segmentation. Scanners count from 1."""
 _TISSUE = SegmentCode(category=TISSUE, type=TISSUE)
@@ -101,7 +104,8 @@ def write_segmentation(
 
     Raises:
         InputError: highdicom is not installed, the image was not read from a series or its files have changed, the
-            shape differs, a value has no segment, a name is empty or too long, or the file cannot be written.
+            shape differs, slices have fewer than 8 pixels, a value has no segment, a name is empty or too long, a value
+            of the patient or study is invalid, or the file cannot be written.
     """
     require_writer()
     if not isinstance(like.header, DicomHeader):
@@ -110,31 +114,47 @@ def write_segmentation(
         )
     _check_label_map(path, label_map, like, segments)
     datasets = _read_sources(like.header)
-    origin = source or SegmentationSource()
+    try:
+        with without_warnings():
+            segmentation = _build(datasets, label_map, like, segments, source or SegmentationSource())
+            _save(path, segmentation)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected headers of {like.header.source} that a segmentation can copy, got an invalid value "
+            f"({shortened(str(error), 200)}). Correct it, or choose another format."
+        ) from error
+
+
+def _build(
+    datasets: "list[Dataset]",
+    label_map: Integer[np.ndarray, "z y x"],
+    like: Image,
+    segments: Sequence[Segment],
+    source: SegmentationSource,
+) -> "Segmentation":
+    """Return the segmentation of a label map."""
     from highdicom import UID
     from highdicom.seg import Segmentation
 
-    with without_warnings():
-        segmentation = Segmentation(
-            source_images=datasets,
-            pixel_array=_to_segments(label_map, segments),
-            segmentation_type="BINARY",
-            segment_descriptions=_describe(segments, origin),
-            series_instance_uid=UID(),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=UID(),
-            instance_number=1,
-            manufacturer="scanseg",
-            manufacturer_model_name="scanseg",
-            software_versions=__version__,
-            device_serial_number=origin.digest[:_LONGEST],
-            pixel_measures=_measure_pixels(datasets[0], like),
-            omit_empty_frames=bool(np.any(label_map)),
-            content_label="SEGMENTATION",
-            content_description=f"Label map of {origin.model}"[:_LONGEST],
-            series_description="Segmentation by scanseg",
-        )
-        _save(path, segmentation)
+    return Segmentation(
+        source_images=datasets,
+        pixel_array=_to_segments(label_map, segments),
+        segmentation_type="BINARY",
+        segment_descriptions=_describe(segments, source),
+        series_instance_uid=UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="scanseg",
+        manufacturer_model_name="scanseg",
+        software_versions=__version__,
+        device_serial_number=source.digest[:_LONGEST],
+        pixel_measures=_measure_pixels(datasets[0], like),
+        omit_empty_frames=bool(np.any(label_map)),
+        content_label="SEGMENTATION",
+        content_description=f"Label map of {source.model}"[:_LONGEST],
+        series_description="Segmentation by scanseg",
+    )
 
 
 def _measure_pixels(dataset: "Dataset", like: Image) -> "PixelMeasuresSequence":
@@ -164,6 +184,11 @@ def _check_label_map(path: Path, label_map: np.ndarray, like: Image, segments: S
     if label_map.shape != like.shape:
         raise InputError(
             f"{path}: expected the label map in the shape {like.shape} of the series, got {label_map.shape}."
+        )
+    if label_map[0].size < _FEWEST_PIXELS:
+        raise InputError(
+            f"{path}: expected slices of at least {_FEWEST_PIXELS} pixels, got {label_map[0].size}. Choose another "
+            "format."
         )
     if label_map.dtype.kind not in "ui":
         raise InputError(f"{path}: expected integers in the label map, got {label_map.dtype}.")

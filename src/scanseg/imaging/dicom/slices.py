@@ -130,10 +130,23 @@ def _to_slice(dataset: "Dataset", member: Member, fault: str | None) -> Slice:
         position=_numbers(dataset, "ImagePositionPatient", 3),
         orientation=_numbers(dataset, "ImageOrientationPatient", 6),
         scaling=(_number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)),
-        bits=(int(dataset.get("BitsStored") or 16), bool(dataset.get("PixelRepresentation"))),
+        bits=(_count_bits(dataset), bool(dataset.get("PixelRepresentation"))),
         fault=fault,
         is_localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
     )
+
+
+def _count_bits(dataset: "Dataset") -> int:
+    """Return the number of stored bits.
+
+    Raises:
+        ValueError: Values of this size cannot be read.
+    """
+    allocated = int(dataset.BitsAllocated)
+    stored = int(dataset.get("BitsStored") or allocated)
+    if allocated not in (8, 16, 32) or not 0 < stored <= allocated:
+        raise ValueError(f"{stored} of {allocated} bits")
+    return stored
 
 
 def _text(dataset: "Dataset", keyword: str) -> str:
