@@ -474,6 +474,12 @@ def save_pretrained(
         InputError: The folder is not a model folder, its training has not finished, or a weight is too large for
             float16.
         UsageError: The output exists, or the type is unknown.
+
+    Example:
+        >>> import scanseg
+        >>> folder = scanseg.save_pretrained("MODEL", "shared", about="Data: our discs.")
+        >>> sorted(path.name for path in folder.iterdir())
+        ['README.md', 'model.safetensors', 'plan.json']
     """
     from scanseg.pretrained import save_model
 
