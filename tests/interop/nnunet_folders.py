@@ -126,7 +126,9 @@ class Decoder(nn.Module):
             self.transpconvs.append(up)
             count = arguments["n_conv_per_stage_decoder"][number]
             ones = [1] * axes
-            self.stages.append(Layers(2 * features[level], features[level], kernels[level], ones, count, bias=bias))
+            self.stages.append(
+                Layers(2 * features[level], features[level], kernels[level], ones, count, bias=bias)
+            )
             self.seg_layers.append(CONV[axes](features[level], num_classes, 1))
 
     def forward(self, skips):
@@ -139,7 +141,9 @@ class Decoder(nn.Module):
 class UNet(nn.Module):
     """nnU-Net's plain or residual-encoder U-Net."""
 
-    def __init__(self, inputs: int, num_classes: int, arguments: Mapping[str, Any], *, residual: bool) -> None:
+    def __init__(
+        self, inputs: int, num_classes: int, arguments: Mapping[str, Any], *, residual: bool
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(inputs, arguments, residual=residual)
         self.decoder = Decoder(self.encoder, num_classes, arguments)
@@ -229,9 +233,7 @@ DATASET = {
 }
 
 
-def random_network(
-    arch: Mapping[str, Any], *, inputs: int = 1, num_classes: int = 3, seed: int = 0
-) -> UNet:
+def random_network(arch: Mapping[str, Any], *, inputs: int = 1, num_classes: int = 3, seed: int = 0) -> UNet:
     """Return a network of an architecture with random weights, norms included."""
     torch.manual_seed(seed)
     residual = arch["network_class_name"].endswith("ResidualEncoderUNet")

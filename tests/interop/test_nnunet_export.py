@@ -147,7 +147,7 @@ def test_nnunet_builds_the_network_and_switches_deep_supervision(tmp_path, netwo
 def test_another_orientation_is_noted(tmp_path):
     made, content = export(plan_of(PLAIN, preprocessing={"orientation": "LPS"}), tmp_path)
     assert content["image_reader_writer"] == "SimpleITKIO"
-    assert "stored in the orientation LPS" in made.notes[0]
+    assert "Store images in the orientation LPS" in made.notes[0]
 
 
 def test_a_plan_becomes_a_configuration(tmp_path):
@@ -208,19 +208,22 @@ def test_refusals(tmp_path):
         },
         sampling=SamplingSpec(patch_size=(32, 32), batch_size=1, order="every-slice"),
     )
-    with pytest.raises(InputError, match=r"3 faults(.|\n)*normalizations.0(.|\n)*slice_size(.|\n)*always crops"):
+    with pytest.raises(
+        InputError, match=r"3 faults(.|\n)*normalizations.0(.|\n)*slice_size(.|\n)*always crops"
+    ):
         export(faulty, tmp_path)
     path = tmp_path / "plan.json"
     path.write_text(plan_of(PLAIN).to_json())
-    with pytest.raises(UsageError, match="ends in .json"):
+    with pytest.raises(UsageError, match=r"ends in \.json"):
         export_nnunet_plans(path, tmp_path / "plans", context=CONTEXT)
     with pytest.raises(UsageError, match="--dataset-name"):
         export_nnunet_plans(path, tmp_path / "plans.json", context=CONTEXT)
     with pytest.raises(UsageError, match="expected a name like Dataset004_Hippocampus, got Mine"):
         export_nnunet_plans(path, tmp_path / "plans.json", dataset_name="Mine", context=CONTEXT)
-    with pytest.raises(UsageError, match=r"file ending: expected one that nnU-Net reads .*, got .jpg"):
-        dataset = plan_of(PLAIN).dataset.model_copy(update={"file_ending": ".jpg"})
-        export(plan_of(PLAIN).model_copy(update={"dataset": dataset}), tmp_path)
+    dataset = plan_of(PLAIN).dataset.model_copy(update={"file_ending": ".jpg"})
+    pictures = plan_of(PLAIN).model_copy(update={"dataset": dataset})
+    with pytest.raises(UsageError, match=r"file ending: expected an ending of nnU-Net .*, got .jpg"):
+        export(pictures, tmp_path)
     for name, network in (("a", PLAIN), ("b", RESIDUAL)):
         write_model(tmp_path / "pair" / name, plan_of(network))
     write_ensemble(tmp_path / "pair", EnsembleSpec(members=("a", "b"), average="probabilities"))
@@ -299,9 +302,13 @@ def test_the_commands_export_and_import(tmp_path, capsys):
     assert "2 configurations (2d, 2d_msvm_unet)" in shown
     assert "nnUNetv2_train 3 2d 0 -p nnUNetPlans_scanseg -tr nnUNetTrainerScanseg" in shown
     assert main(["export", "nnunet", str(dataset), "-o", str(output)]) == 2  # exists
-    write_model(tmp_path / "model", plan_of(PLAIN, preprocessing={"normalizations": (ZScoreNormalization(),)}))
+    write_model(
+        tmp_path / "model", plan_of(PLAIN, preprocessing={"normalizations": (ZScoreNormalization(),)})
+    )
     assert main(["export", "nnunet", str(tmp_path / "model"), "-o", str(tmp_path / "out")]) == 0
-    assert main(["import", "nnunet", str(tmp_path / "out"), "-o", str(tmp_path / "back"), "--folds", "0"]) == 0
+    assert (
+        main(["import", "nnunet", str(tmp_path / "out"), "-o", str(tmp_path / "back"), "--folds", "0"]) == 0
+    )
     assert "1 fold" in capsys.readouterr().out
     assert scanseg.load(tmp_path / "back", device="cpu").plan.network == PLAIN
     options = ["--recipe", "plain-unet"]

@@ -223,7 +223,10 @@ FAULTS = {
         "order_z: expected 0, got 1",
     ),
     "normalization": ({"normalization_schemes": ["Mine"]}, "channel 0: Mine is unknown"),
-    "preprocessor": ({"preprocessor_name": "Mine"}, "preprocessor_name: expected DefaultPreprocessor, got Mine"),
+    "preprocessor": (
+        {"preprocessor_name": "Mine"},
+        "preprocessor_name: expected DefaultPreprocessor, got Mine",
+    ),
 }
 
 
@@ -235,7 +238,7 @@ def test_settings_that_a_plan_lacks_are_named(tmp_path, name):
     folder = write_folder(tmp_path / "in", described, "3d_fullres", [network])
     with pytest.raises(InputError, match=message):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_all_faults_are_in_one_message(tmp_path):
@@ -277,9 +280,11 @@ def test_weights_of_another_network_are_refused(tmp_path):
     described = plans({"3d_fullres": configuration(3)})
     other = random_network(architecture(3, features_per_stage=[4, 8, 16]))
     folder = write_folder(tmp_path / "in", described, "3d_fullres", [other])
-    with pytest.raises(InputError, match=r"fold_0/checkpoint_final.pth: .*encoder.stages.2.0.convs.0.conv.weight"):
+    with pytest.raises(
+        InputError, match=r"fold_0/checkpoint_final.pth: .*encoder.stages.2.0.convs.0.conv.weight"
+    ):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 class Hostile:
@@ -295,7 +300,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
     torch.save(content | {"logging": Hostile()}, path, pickle_module=pickle)
     with pytest.raises(InputError, match="holds objects whose loading could run code"):
         import_nnunet(folder, tmp_path / "model")
-    assert os.listdir(tmp_path) == ["in"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_other_files_and_folders_are_explained(tmp_path):
@@ -306,7 +311,9 @@ def test_other_files_and_folders_are_explained(tmp_path):
         import_nnunet(folder.parent, tmp_path / "model")
     with pytest.raises(InputError, match="got no folder"):
         import_nnunet(tmp_path / "absent", tmp_path / "model")
-    with pytest.raises(InputError, match=r"no fold has the file checkpoint_best.pth. Choose one of checkpoint_final"):
+    with pytest.raises(
+        InputError, match=r"no fold has the file checkpoint_best.pth. Choose one of checkpoint_final"
+    ):
         import_nnunet(folder, tmp_path / "model", checkpoint="checkpoint_best.pth")
     with pytest.raises(UsageError, match="checkpoint: expected the name of a file"):
         import_nnunet(folder, tmp_path / "model", checkpoint="../checkpoint_final.pth")

@@ -90,9 +90,13 @@ def _print_commands(output: Path, made: "ExportedPlans") -> None:
     if output.absolute().parent.name != made.dataset_name:
         print_line(f"to use:  copy it to $nnUNet_preprocessed/{made.dataset_name}/{made.plans_name}.json")
     print_line(f"         export nnUNet_extTrainer={made.trainer_folder}")
-    print_line(f"         nnUNetv2_preprocess -d {number} -plans_name {made.plans_name} -c {' '.join(made.prepared)}")
+    print_line(
+        f"         nnUNetv2_preprocess -d {number} -plans_name {made.plans_name} -c {' '.join(made.prepared)}"
+    )
     for configuration in made.configurations:
-        print_line(f"         nnUNetv2_train {number} {configuration} 0 -p {made.plans_name} -tr {made.trainer}")
+        print_line(
+            f"         nnUNetv2_train {number} {configuration} 0 -p {made.plans_name} -tr {made.trainer}"
+        )
 
 
 def export_app() -> App:
