@@ -3,6 +3,7 @@
 These tests need nnunetv2 (extra `nnunet`). Without it they are skipped.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -31,8 +32,10 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("default"),
 ]
-AGREEING = 0.999
-"""Fraction of voxels that agree. nnU-Net sums windows in float16, so voxels between two labels differ."""
+EQUAL = 0.9999
+"""Fraction of equal voxels if nnU-Net sums windows in float32 too."""
+AGREEING = 0.995
+"""Fraction of equal voxels otherwise. With these small random networks, many voxels lie between two labels."""
 CASES = {
     "isotropic": ((20, 30, 26), (1.0, 1.0, 1.0)),
     "resampled": ((14, 26, 22), (2.3, 1.2, 0.8)),
@@ -51,6 +54,30 @@ def write_images(folder: Path) -> Path:
         image.SetSpacing(spacing[::-1])
         SimpleITK.WriteImage(image, str(folder / f"{name}_0000.nii.gz"))
     return folder
+
+
+class Float32:
+    """The module torch without 16 bits, for nnU-Net's sums of windows."""
+
+    half = torch.float32
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(torch, name)
+
+
+@pytest.fixture(params=[False, True], ids=["float16", "float32"])
+def is_exact(request, monkeypatch):
+    """Whether nnU-Net sums windows in float32 instead of float16."""
+    if request.param:
+        from nnunetv2.inference import predict_from_raw_data as module
+
+        compute = module.compute_gaussian.__wrapped__
+        wide = functools.lru_cache(2)(
+            lambda *sizes, **options: compute(*sizes, **options, dtype=torch.float32)
+        )
+        monkeypatch.setattr(module, "torch", Float32())
+        monkeypatch.setattr(module, "compute_gaussian", wide)
+    return request.param
 
 
 def predict_by_nnunet(model: Path, images: Path, output: Path, *, mirror: bool) -> None:
@@ -77,7 +104,7 @@ def compare(one: Path, other: Path) -> list[float]:
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("axes", [2, 3])
-def test_predictions_agree(tmp_path, axes, residual):
+def test_predictions_agree(tmp_path, is_exact, axes, residual):
     arch = architecture(axes, residual=residual)
     config = configuration(axes, architecture=arch, use_mask_for_norm=[residual])
     name = "2d" if axes == 2 else "3d_fullres"
@@ -89,17 +116,17 @@ def test_predictions_agree(tmp_path, axes, residual):
     import_nnunet(folder, tmp_path / "model")
     scanseg.load(tmp_path / "model", device="cpu").predict_folder(images, tmp_path / "ours", mirror=True)
     predict_by_nnunet(folder, images, tmp_path / "theirs", mirror=True)
-    assert min(compare(tmp_path / "ours", tmp_path / "theirs")) >= AGREEING
+    assert min(compare(tmp_path / "ours", tmp_path / "theirs")) >= (EQUAL if is_exact else AGREEING)
 
 
-def test_nnunet_predicts_an_exported_model(tmp_path):
+def test_nnunet_predicts_an_exported_model(tmp_path, is_exact):
     plan = plan_of(PLAIN)
     write_model(tmp_path / "model", plan)
     export_nnunet_model(tmp_path / "model", tmp_path / "out")
     images = write_images(tmp_path / "images")
     scanseg.load(tmp_path / "model", device="cpu").predict_folder(images, tmp_path / "ours")
     predict_by_nnunet(tmp_path / "out", images, tmp_path / "theirs", mirror=False)
-    assert min(compare(tmp_path / "ours", tmp_path / "theirs")) >= AGREEING
+    assert min(compare(tmp_path / "ours", tmp_path / "theirs")) >= (EQUAL if is_exact else AGREEING)
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_nnunet_builds_the_network_and_switches_deep_supervision(tmp_path, netwo
 def test_another_orientation_is_noted(tmp_path):
     made, content = export(plan_of(PLAIN, preprocessing={"orientation": "LPS"}), tmp_path)
     assert content["image_reader_writer"] == "SimpleITKIO"
-    assert "stored in the orientation LPS" in made.notes[0]
+    assert "Store images in the orientation LPS" in made.notes[0]
 
 
 def test_a_plan_becomes_a_configuration(tmp_path):
@@ -221,9 +221,9 @@ def test_refusals(tmp_path):
     with pytest.raises(UsageError, match="expected a name like Dataset004_Hippocampus, got Mine"):
         export_nnunet_plans(path, tmp_path / "plans.json", dataset_name="Mine", context=CONTEXT)
     dataset = plan_of(PLAIN).dataset.model_copy(update={"file_ending": ".jpg"})
-    unreadable = plan_of(PLAIN).model_copy(update={"dataset": dataset})
-    with pytest.raises(UsageError, match=r"file ending: expected an ending that nnU-Net reads .*, got .jpg"):
-        export(unreadable, tmp_path)
+    pictures = plan_of(PLAIN).model_copy(update={"dataset": dataset})
+    with pytest.raises(UsageError, match=r"file ending: expected an ending of nnU-Net .*, got .jpg"):
+        export(pictures, tmp_path)
     for name, network in (("a", PLAIN), ("b", RESIDUAL)):
         write_model(tmp_path / "pair" / name, plan_of(network))
     write_ensemble(tmp_path / "pair", EnsembleSpec(members=("a", "b"), average="probabilities"))

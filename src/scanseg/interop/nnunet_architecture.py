@@ -124,7 +124,7 @@ def _list_faults(name: str, arguments: Mapping[str, Any], *, num_axes: int) -> I
 
 
 def _list_option_faults(name: str, arguments: Mapping[str, Any], *, known: set[str]) -> Iterator[str]:
-    """Yield options with other values than our networks have."""
+    """Yield options with values that our networks do not have."""
     features = arguments.get("features_per_stage")
     first = features[0] if isinstance(features, list) and features else features
     allowed: dict[str, tuple[Any, ...]] = {

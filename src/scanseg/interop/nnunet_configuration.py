@@ -124,8 +124,8 @@ def list_notes(plan: Plan) -> tuple[str, ...]:
     if orientation in (None, "RAS") or plan.num_axes == 2:
         return ()
     return (
-        f"nnU-Net reads volumes as stored. Give images stored in the orientation {orientation}, as in the data "
-        "set",
+        f"orientation: nnU-Net does not reorient these volumes. Store images in the orientation {orientation} before "
+        "nnU-Net reads them",
     )
 
 
@@ -183,8 +183,8 @@ def _find_reader(plan: Plan) -> str:
         return "Tiff3DIO"
     known = ", ".join(dict.fromkeys((*_ITK_ENDINGS, ".nii", *_PICTURE_ENDINGS, *_TIFF_ENDINGS)))
     raise UsageError(
-        f"file ending: expected an ending that nnU-Net reads ({known}), got {ending} with {plan.num_axes} axes. "
-        "Convert the images."
+        f"file ending: expected an ending of nnU-Net ({known}), got {ending} with {plan.num_axes} axes. Convert the "
+        "images."
     )
 
 

@@ -62,7 +62,7 @@ class NetworkForNNUNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch class *space"] | tuple[Float[Tensor, "batch class *stage_space"], ...]:
-        """Return the logits, with deep supervision of every decoder stage."""
+        """Return the logits: of every decoder stage with deep supervision, else of the last one."""
         if not self._has_stages:
             logits = self.network(x)
             return (logits,) if self.deep_supervision else logits
