@@ -262,16 +262,16 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
     )
     devices = []
 
-    def load(model: Path, *, device: str, weights: str, precision: str | None) -> SimpleNamespace:
-        devices.append((model, device, weights, precision))
-        return SimpleNamespace(predict_folder=predict_folder)
+    def load(model: str, **options: str | None) -> SimpleNamespace:
+        devices.append((model, *options.values()))
+        return SimpleNamespace(predict_folder=predict_folder, plan=plan_of_labels("disc"))
 
     fake_api.load = load
     outcome = command(
         "predict", "m", "in", "more", "-o", "out", "--mirror", "--device", "cuda:1", "--precision", "float32"
     )
     assert outcome.code == 0
-    assert devices == [(Path("m"), "cuda:1", "exported", "float32")]
+    assert devices == [("m", "cuda:1", "exported", "float32", None)]
     assert predict_folder.arguments == ((Path("in"), Path("more")), Path("out"))
     assert predict_folder.options == {
         "mirror": True,
@@ -279,6 +279,9 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         "uncertainty": False,
         "overwrite": False,
         "skip_existing": False,
+        "format": None,
+        "series": (),
+        "segment_codes": None,
     }
     assert "b.nii.gz" in outcome.stdout
     assert outcome.after_start == "warning: 1 file skipped\nwarning: case b: its spacing is strange\n"
@@ -288,10 +291,25 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
 def test_predict_names_the_pictures_in_colours(command, fake_api, tmp_path) -> None:
     (tmp_path / "colours").mkdir()
     record = SimpleNamespace(cases=[], seconds=1.0, device="cpu", warnings=())
-    predictor = SimpleNamespace(predict_folder=Call(record))
+    predictor = SimpleNamespace(predict_folder=Call(record), plan=plan_of_labels("disc"))
     fake_api.load = lambda model, **options: predictor
     outcome = command("predict", "m", "in", "-o", tmp_path)
     assert outcome.stdout.endswith(f"\nin colours, to look at: {tmp_path / 'colours'}\n")
+
+
+def test_predict_names_the_command_that_numbers_instances(command, fake_api) -> None:
+    record = SimpleNamespace(cases=[], seconds=1.0, device="cpu", warnings=())
+    predictor = SimpleNamespace(predict_folder=Call(record), plan=plan_of_labels("interior", "boundary"))
+    fake_api.load = lambda model, **options: predictor
+    outcome = command("predict", "m", "in", "-o", "out")
+    assert outcome.stdout.endswith(
+        "\nto number the instances:  scanseg data instances out -o out-instances\n"
+    )
+
+
+def plan_of_labels(*names: str) -> SimpleNamespace:
+    labels = {name: (number,) for number, name in enumerate(names, start=1)}
+    return SimpleNamespace(dataset=SimpleNamespace(foreground=labels))
 
 
 def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:

@@ -185,7 +185,7 @@ def test_an_invalid_spacing_is_refused(make_predictor, volume, spacing):
 
 
 def test_a_folder_is_refused(make_predictor, tmp_path):
-    with pytest.raises(UsageError, match=r"expected a file, got a folder.*predict_folder"):
+    with pytest.raises(UsageError, match=r"expected a file or a DICOM series, got a folder.*predict_folder"):
         make_predictor().predict(tmp_path)
 
 
