@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     torch.set_num_threads(arguments.threads)
     record = describe_run(torch.device("cpu"), commit=arguments.commit)
+    record["versions"] |= {name: metadata.version(name) for name in ("onnx", "onnxruntime", "openvino")}
     record |= {"repeats": arguments.repeats, "load_before": os.getloadavg(), "models": []}
     for text in arguments.subjects:
         paths = [Path(part) for part in text.split("=")]

@@ -285,7 +285,7 @@ def test_a_file_that_differs_from_torch_is_not_written(exported, tmp_path, monke
         name="other",
     )
     monkeypatch.setattr(onnx_export, "to_onnx", lambda *_, **__: other)
-    with pytest.raises(ScansegError, match="expected logits within .* of PyTorch's, got a difference of"):
+    with pytest.raises(ScansegError, match=r"expected logits within .* of PyTorch's, got a difference of"):
         scanseg.export_onnx(exported[0], tmp_path / "out", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
