@@ -93,9 +93,10 @@ def measure(subject: Subject, *, repeats: int) -> dict[str, object]:
             "openvino int8": load(folder / "int8", runtime="openvino"),
         }
         rows = {name: {"bytes": _size(name, model, folder)} for name in RUNTIMES}
-        for name, seconds in _time_windows(predictors, calibration[0][None], repeats=repeats).items():
-            rows[name]["seconds_per_window"] = statistics.median(seconds)
-            rows[name]["fastest_seconds"] = min(seconds)
+        for name, passes in _time_windows(predictors, calibration[0][None], repeats=repeats).items():
+            rows[name]["seconds_per_window"] = statistics.median(wall for wall, _ in passes)
+            rows[name]["fastest_seconds"] = min(wall for wall, _ in passes)
+            rows[name]["processor_seconds_per_window"] = statistics.median(used for _, used in passes)
         if subject.images is not None:
             _compare_label_maps(predictors, subject, folder, rows)
         return {
@@ -181,21 +182,21 @@ def _size(name: str, model: Path, folder: Path) -> int:
 @torch.inference_mode()
 def _time_windows(
     predictors: dict[str, Predictor], window: np.ndarray, *, repeats: int
-) -> dict[str, list[float]]:
-    """Return the seconds of each pass of one window.
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds of each pass of one window, and the processor time of all its threads.
 
     Each runtime has several turns. The first pass of a turn is not timed: threads of the previous runtime may spin.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in predictors}
+    passes: dict[str, list[tuple[float, float]]] = {name: [] for name in predictors}
     for _ in range(TURNS):
         for name, predictor in predictors.items():
             given = torch.from_numpy(window) if name == "torch" else window
             predictor.networks.mean(given)
             for _ in range(math.ceil(repeats / TURNS)):
-                begin = time.perf_counter()
+                begin, used = time.perf_counter(), time.process_time()
                 predictor.networks.mean(given)
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
+                passes[name].append((time.perf_counter() - begin, time.process_time() - used))
+    return passes
 
 
 def _compare_label_maps(
@@ -222,8 +223,8 @@ def _compare_label_maps(
 def make_table(record: dict[str, object]) -> str:
     """Return a record as a Markdown table."""
     lines = [
-        "| network, window | runtime | size (MB) | window (ms) | voxels as by PyTorch (%) | mean Dice |",
-        "|---|---|---|---|---|---|",
+        "| network, window | runtime | MB | time (ms) | processor time (ms) | voxels as by PyTorch (%) | Dice |",
+        "|---|---|---|---|---|---|---|",
     ]
     for model in record["models"]:
         window = "x".join(map(str, model["window"][1:]))
@@ -233,7 +234,8 @@ def make_table(record: dict[str, object]) -> str:
             voxels = row.get("voxels")
             share = "" if voxels is None else f"{100 * (1 - row['different_voxels'] / voxels):.4f}"
             dice = f"{row['dice']:.4f}" if row.get("dice") is not None else ""
-            milliseconds = f"{1000 * row['seconds_per_window']:.3g}"
+            times = (row["seconds_per_window"], row["processor_seconds_per_window"])
+            milliseconds = " | ".join(f"{1000 * seconds:.0f}" for seconds in times)
             lines.append(
                 f"| {first} | {name} | {row['bytes'] / 1e6:.1f} | {milliseconds} | {share} | {dice} |"
             )
