@@ -32,11 +32,13 @@ class TimedCall:
         call: Runs once.
         work: Least work of the call, by formula. `None`: the work is counted while the call runs.
         flush: Empty the cache of a GPU before every repetition.
+        replays: Whether the call is also timed as a CUDA graph, and its floor counted. Compiled calls are not.
     """
 
     call: Call
     work: Work | None = None
     flush: bool = False
+    replays: bool = True
 
 
 @dataclass(frozen=True)

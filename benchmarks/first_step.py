@@ -27,6 +27,7 @@ from scanseg.batches.batches import Batch, make_batch
 from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.sampling import TRAINING_STREAM
 from scanseg.models import network_of
+from scanseg.networks import encoder_network
 from scanseg.ops._support.launching import cores_for_compiling
 from scanseg.ops._support.triton import MISSING
 from scanseg.preprocessing.store import Store
@@ -70,6 +71,8 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
     batch = _first_batch(plan, arguments.store, device)
     torch.manual_seed(plan.training.seed)
     network = network_of(plan)
+    if num_threads == 0:  # the first pass of a network compiles ahead by itself
+        encoder_network.compile_before_first_pass = lambda network, images: None
     step = TrainingStep(
         plan,
         network,
@@ -77,7 +80,7 @@ def take_first_step(arguments: argparse.Namespace, *, num_threads: int) -> dict[
         autocast_dtype=autocast_dtype(device, plan.training.precision),
         num_compiling_threads=num_threads,
     )
-    kernels = _count_compilations()
+    kernels = count_compilations()
     _wait(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -144,7 +147,7 @@ def _first_batch(plan: Plan, store: Path, device: torch.device) -> Batch:
     )
 
 
-def _count_compilations() -> list[bool]:
+def count_compilations() -> list[bool]:
     """Return a list that receives one entry per compiled kernel.
 
     An entry is True if the kernel was compiled ahead of its launch.

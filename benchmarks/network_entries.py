@@ -58,6 +58,11 @@ MICROSCOPY = ImageShape(12, 3, (512, 512), (1.0, 1.0), 3)
 ABDOMEN = ImageShape(2, 1, (48, 160, 224), (2.0, 1.0, 1.0), 14)
 
 
+PICTURES = ImageShape(2, 3, (224, 224), (1.0, 1.0), 9)
+HIPPOCAMPUS = ImageShape(2, 1, (40, 56, 40), (1.0, 1.0, 1.0), 3)
+"""Small inputs, for CPUs."""
+
+
 @dataclass(frozen=True)
 class NetworkRow:
     """A network at one input in some precisions.
@@ -66,11 +71,13 @@ class NetworkRow:
         name: A key of `NETWORKS` or of `BASELINES`.
         shape: The input.
         precisions: Each gives one entry.
+        device: Kind of device of the entries.
     """
 
     name: str
     shape: ImageShape
     precisions: tuple[PrecisionName, ...] = ("bfloat16",)
+    device: Literal["cuda", "cpu"] = "cuda"
 
 
 def _with_batch(shape: ImageShape, batch: int) -> ImageShape:
@@ -97,6 +104,14 @@ ROWS = (
     NetworkRow("monai-swin-unetr", ENDOSCOPY),
     NetworkRow("monai-segresnet", SYNAPSE),
     NetworkRow("monai-swin-unetr", SYNAPSE),
+    *(
+        NetworkRow(name, PICTURES, ("float32",), "cpu")
+        for name in ("msvm-unet", "xlstm-unet-enc", "xlstm-unet-bot", "plain-unet", "nnunet-plain-conv-unet")
+    ),
+    *(
+        NetworkRow(name, HIPPOCAMPUS, ("float32",), "cpu")
+        for name in ("xlstm-unet-enc", "xlstm-unet-bot", "plain-unet", "nnunet-plain-conv-unet")
+    ),
 )
 """The most important first, since a run ends at its time limit."""
 
@@ -111,7 +126,7 @@ def _entry(row: NetworkRow, precision: PrecisionName) -> Entry:
     return Entry(
         name=f"{row.name}/{row.shape}/{precision}",
         precision=precision,
-        device="cuda",
+        device=row.device,
         build=partial(_build, row, precision),
         check=partial(_check, row, precision) if ours else None,
         check_key=f"{row.name} {row.shape.patch_size} {precision}",
@@ -187,6 +202,37 @@ def _autocast_dtype(precision: PrecisionName) -> torch.dtype | None:
 
 
 def _build(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001
+    network, step = make_step(row, precision, device, tiny=tiny)
+    images = step.keywords["images"]
+    dtype = _autocast_dtype(precision)
+    calls = {
+        "step": TimedCall(partial(step, network)),
+        "inference": TimedCall(partial(_infer, network, images, dtype=dtype)),
+    }
+    if row.name in NETWORKS:
+        calls["step-one-thread"] = TimedCall(partial(_in_one_thread, partial(step, network)), replays=False)
+    if len(images) > 1 and row.name in NETWORKS:
+        calls["inference-batch-1"] = TimedCall(partial(_infer, network, images[:1], dtype=dtype))
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    shape = row.shape.tiny() if tiny else row.shape
+    settings = {"input": tuple(images.shape), "classes": shape.num_classes, "parameters": num_parameters}
+    return Workload(calls, settings)
+
+
+def make_step(
+    row: NetworkRow, precision: PrecisionName, device: torch.device, *, tiny: bool
+) -> tuple[nn.Module, "partial[Tensor]"]:
+    """Build a network and its training step.
+
+    Args:
+        row: The network and its input.
+        precision: Precision of the step.
+        device: Device of both.
+        tiny: Shrink both, for tests.
+
+    Returns:
+        The network, and a function that takes it or its compiled form, computes the gradients and returns the loss.
+    """
     shape = row.shape.tiny() if tiny else row.shape
     network = place_network(build_network(row.name, shape), device)
     generator = torch.Generator(device).manual_seed(_SEED)
@@ -195,16 +241,14 @@ def _build(row: NetworkRow, precision: PrecisionName, device: torch.device, tiny
     label_maps = torch.randint(
         shape.num_classes, (shape.batch, *shape.patch_size), generator=generator, device=device
     )
-    dtype = _autocast_dtype(precision)
-    calls = {
-        "step": TimedCall(partial(_step, network, images, label_maps, loss=_loss(shape), dtype=dtype)),
-        "inference": TimedCall(partial(_infer, network, images, dtype=dtype)),
-    }
-    if shape.batch > 1 and row.name in NETWORKS:
-        calls["inference-batch-1"] = TimedCall(partial(_infer, network, images[:1], dtype=dtype))
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    settings = {"input": size, "classes": shape.num_classes, "parameters": num_parameters}
-    return Workload(calls, settings)
+    options = {"loss": _loss(shape), "dtype": _autocast_dtype(precision)}
+    return network, partial(_step, images=images, label_maps=label_maps, **options)
+
+
+def _in_one_thread(step: Callable[[], Tensor]) -> Tensor:
+    """Run a step whose backward pass stays in the calling thread."""
+    with torch.autograd.set_multithreading_enabled(mode=False):
+        return step()
 
 
 def _loss(shape: ImageShape) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
@@ -215,9 +259,9 @@ def _loss(shape: ImageShape) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
 
 def _step(
     network: nn.Module,
+    *,
     images: Tensor,
     label_maps: Tensor,
-    *,
     loss: Callable[[Sequence[Tensor], Tensor], Tensor],
     dtype: torch.dtype | None,
 ) -> Tensor:
@@ -225,7 +269,8 @@ def _step(
 
     float16 losses are scaled as in training.
     """
-    network.train()
+    if not network.training:  # walking over the modules of a network takes a millisecond
+        network.train()
     network.zero_grad(set_to_none=True)
     with torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = network(images)
@@ -235,7 +280,8 @@ def _step(
 
 
 def _infer(network: nn.Module, images: Tensor, *, dtype: torch.dtype | None) -> Tensor:
-    network.eval()
+    if network.training:
+        network.eval()
     with (
         torch.no_grad(),
         torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),

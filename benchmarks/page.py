@@ -30,19 +30,19 @@ SECTIONS = (
     ("Training steps: forward, loss, backward", ("msvm-unet/", "xlstm-unet-"), "step"),
     ("Inference", ("msvm-unet/", "xlstm-unet-"), "inference"),
     ("Loss: Dice and cross-entropy of one stage", ("loss/",), "cuda"),
-    ("CPU", ("ss2d-scan/", "mlstm/"), "cpu"),
+    ("CPU", ("",), "cpu"),
 )
 HEADER = (
     "row",
     "launched ms (20 to 80 %)",
     "replayed ms",
     "peak GiB",
-    "published ms, GiB",
-    "best public ms",
-    "target ms, GiB",
+    "published ms: launched, replayed (GiB)",
+    "best public ms: launched, replayed",
+    "target ms: launched, replayed (GiB)",
     "floor ms",
     "ours / floor",
-    "best other / ours",
+    "best other / ours: launched, replayed",
 )
 
 
@@ -84,7 +84,7 @@ def _is_of(row: PageRow, kind: str | None) -> bool:
     """Whether a row belongs to a section, by device or call."""
     if kind in ("cuda", "cpu"):
         return row.device_type == kind
-    return kind is None or row.call.startswith(kind)
+    return kind is None or (row.device_type == "cuda" and row.call.startswith(kind))
 
 
 def _records(records: Sequence[Path], page: Path) -> Iterator[str]:
@@ -122,9 +122,9 @@ def _reading(devices: Sequence[str]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "Comparisons with targets and floors use the replayed time, as for users. Comparisons with the numbers of "
-        "others use the launched time for operators, because the operators of others were launched, and the replayed "
-        "time for whole networks. Steps of baselines have both times."
+        "Only like is compared with like, on the same device: launched with launched, replayed with replayed. A dash "
+        "stands for a number that was not measured. No compiled network of others was measured, so none is compared. "
+        "The floor bounds both ways, and is compared with the replayed time, on CPUs with the launched one."
     )
     yield ""
     yield f"*Published* and *best public* numbers: {source}"
@@ -146,25 +146,25 @@ def _reading(devices: Sequence[str]) -> Iterator[str]:
             f"{HARDWARE[name]['half_flops'] / 1e12:.0f} TFLOP/s in 16 bits (measured, half of it in TF32), "
             f"exponentials, logarithms and reciprocals {HARDWARE[name]['special_functions'] / 1e12:.2f} T/s"
         )
-    if len(known) > 1:
-        yield ""
-        yield (
-            "The numbers of others and the targets are for the H100. An H200 has the same multiprocessors and faster "
-            "memory. So if memory is the limit, a faster row on an H200 does not beat the numbers of an H100."
-        )
 
 
 def _cells(row: PageRow) -> tuple[str, ...]:
     """Return a row of one of the first tables."""
     name = row.name
+    launched_target = row.target_ms if row.device_type == "cpu" else row.target_launched_ms
+    replayed_target = None if row.device_type == "cpu" else row.target_ms
     other = (
-        _with_memory(row.published_ms, row.published_gib, row.published_note),
-        _number(row.public_ms),
-        _with_memory(row.target_ms, row.target_gib, None),
+        _both(row.published_ms, row.published_replayed_ms, row.published_gib, row.published_note),
+        _both(row.public_ms, row.public_replayed_ms),
+        _both(launched_target, replayed_target, row.target_gib),
     )
     if row.status != "measured":
         return (name, row.status, "", "", *other, "", "", "")
     spread = f"{_number(row.launched_ms)} ({_number(row.p20_ms)} to {_number(row.p80_ms)})"
+    ratios = (
+        _ratio(row.best_other_ms, row.launched_ms),
+        _ratio(row.best_other_replayed_ms, row.replayed_ms),
+    )
     return (
         name,
         spread,
@@ -173,27 +173,32 @@ def _cells(row: PageRow) -> tuple[str, ...]:
         *other,
         _number(row.floor_ms),
         _ratio(row.ours_ms, row.floor_ms),
-        _ratio(row.best_other_ms, row.comparable_ms),
+        ", ".join(ratio or "-" for ratio in ratios) if any(ratios) else "",
     )
 
 
 def _baselines(rows: Sequence[PageRow]) -> Iterator[str]:
     """Compare the networks at each input in bf16, the fastest first."""
-    header = ("input", "network", "step launched ms", "step replayed ms", "peak GiB", "inference replayed ms")
+    header = ("input", "network", "step launched ms", "step replayed ms", "peak GiB")
+    header += ("inference launched ms", "inference replayed ms")
     inputs = sorted({(row.input_size, row.device_suffix) for row in rows if row.is_baseline})
     lines = []
     for size, on in inputs:
         here = [row for row in rows if (row.input_size, row.device_suffix) == (size, on) and row.in_bf16]
         steps = [row for row in here if row.call in ("step", "")]
-        for row in sorted(steps, key=lambda row: row.ours_ms or float("inf")):
+        for row in sorted(steps, key=lambda row: row.replayed_ms or float("inf")):
             inference = [other for other in here if other.entry == row.entry and other.call == "inference"]
-            replayed = _number(inference[0].replayed_ms) if inference else ""
+            passes = (
+                (_number(inference[0].launched_ms), _number(inference[0].replayed_ms))
+                if inference
+                else ("", "")
+            )
             if row.status != "measured":
                 why = f"{row.status}: {row.reason}" if row.reason else row.status
-                lines.append((size + on, row.network, why, "", "", ""))
+                lines.append((size + on, row.network, why, "", "", "", ""))
                 continue
-            numbers = (_number(row.launched_ms), _number(row.replayed_ms), _number(row.peak_gib), replayed)
-            lines.append((size + on, row.network, *numbers))
+            numbers = (_number(row.launched_ms), _number(row.replayed_ms), _number(row.peak_gib))
+            lines.append((size + on, row.network, *numbers, *passes))
     yield from table(header, iter(lines))
 
 
@@ -220,9 +225,13 @@ def _number(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _with_memory(ms: float | None, gib: float | None, note: str | None) -> str:
-    words = [_number(ms), f"{gib:g} GiB" if gib else "", (note or "") if ms is None else ""]
-    return ", ".join(word for word in words if word)
+def _both(
+    launched: float | None, replayed: float | None, gib: float | None = None, note: str | None = None
+) -> str:
+    """Format the launched and the replayed number of others, or a target."""
+    words = [f"{_number(launched) or '-'}, {_number(replayed) or '-'}"] if launched or replayed else []
+    words += [f"({gib:g} GiB)"] if gib else []
+    return " ".join([*words, note] if note else words)
 
 
 def _ratio(above: float | None, below: float | None) -> str:

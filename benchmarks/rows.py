@@ -33,10 +33,16 @@ class PageRow:
     peak_gib: float | None = None
     floor_ms: float | None = None
     published_ms: float | None = None
+    """Launched. Numbers of others are of the same device as the row."""
+    published_replayed_ms: float | None = None
     published_gib: float | None = None
     published_note: str | None = None
     public_ms: float | None = None
+    """Launched."""
+    public_replayed_ms: float | None = None
+    target_launched_ms: float | None = None
     target_ms: float | None = None
+    """Target of the replayed time on a GPU, and of the launched time on a CPU."""
     target_gib: float | None = None
     device: str = ""
     """The short name of the GPU, or the CPU."""
@@ -80,24 +86,32 @@ class PageRow:
 
     @property
     def ours_ms(self) -> float | None:
-        """Time for comparisons with targets and floors.
-
-        It is the replayed time, as for users, if that was measured. Otherwise it is the launched time.
-        """
+        """Shortest of our times, for the distance to the floor, which bounds all of them."""
         return self.launched_ms if self.replayed_ms is None else self.replayed_ms
 
     @property
-    def comparable_ms(self) -> float | None:
-        """Time for comparisons with the numbers of others.
-
-        For operators it is the launched time, because the operators of others were launched too.
-        """
-        return self.ours_ms if self.is_network else self.launched_ms
+    def best_other_ms(self) -> float | None:
+        """Shortest launched time of another implementation."""
+        return _least(self.published_ms, self.public_ms)
 
     @property
-    def best_other_ms(self) -> float | None:
-        """Shortest time of another implementation."""
-        return min((ms for ms in (self.published_ms, self.public_ms) if ms is not None), default=None)
+    def best_other_replayed_ms(self) -> float | None:
+        """Shortest replayed time of another implementation."""
+        return _least(self.published_replayed_ms, self.public_replayed_ms)
+
+    @property
+    def targets(self) -> tuple[tuple[str, float | None, float | None], ...]:
+        """Way of running, our time and its target, for both ways."""
+        if self.device_type == "cpu":
+            return (("launched", self.launched_ms, self.target_ms),)
+        return (
+            ("launched", self.launched_ms, self.target_launched_ms),
+            ("replayed", self.replayed_ms, self.target_ms),
+        )
+
+
+def _least(*times: float | None) -> float | None:
+    return min((ms for ms in times if ms is not None), default=None)
 
 
 def read_sources() -> tuple[str, str]:
@@ -129,23 +143,25 @@ def read_rows(records: Sequence[Path]) -> list[PageRow]:
     Args:
         records: Files. If several records of one device have a row, the last one counts.
     """
-    published = {(row["entry"], row["call"]): row for row in _published()}
+    published = {(row["entry"], row["call"], row["device"]): row for row in _published()}
     found: dict[tuple[str, str, str], PageRow] = {}
     for path in records:
         record = read_record(path)
         device = _short_name(record["device"])
         for row in record["rows"]:
-            known = published.get((row["entry"], row.get("call", "")), {})
+            where = device if record["device_type"] == "cuda" else "cpu"
+            known = published.get((row["entry"], row.get("call", ""), where), {})
             found[row["entry"], row.get("call", ""), device] = _measured_row(
                 row, known, device_type=record["device_type"], device=device
             )
     measured = {row.entry for row in found.values() if row.status == "measured"}
     rows = [row for row in found.values() if row.call or row.entry not in measured]
     present = {(row.entry, row.call) for row in rows} | {(row.entry, "") for row in rows if not row.call}
-    for (entry, call), known in published.items():
+    for (entry, call, device), known in published.items():
         if (entry, call) not in present and (entry, "") not in present:
-            device = "cpu" if entry.endswith("/float32") else "cuda"
-            rows.append(PageRow(entry, call, device, status="not measured", **_numbers(known)))
+            kind = "cpu" if device == "cpu" else "cuda"
+            rows.append(PageRow(entry, call, kind, status="not measured", **_numbers(known)))
+            present.add((entry, call))
     gpus = {row.device for row in rows if row.device_type == "cuda" and row.device}
     return [
         replace(row, device_suffix=f" on {row.device}") if len(gpus) > 1 and row.device in gpus else row
@@ -166,7 +182,7 @@ def _published() -> list[dict[str, Any]]:
 
 
 def _numbers(known: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in known.items() if name not in ("entry", "call")}
+    return {name: value for name, value in known.items() if name not in ("entry", "call", "device")}
 
 
 def _measured_row(row: dict[str, Any], known: dict[str, Any], *, device_type: str, device: str) -> PageRow:

@@ -99,6 +99,8 @@ class Runner:
         except torch.OutOfMemoryError as error:
             return {"status": "out of memory", "reason": _first_line(error)}
         row: Row = {"status": "measured", "eager": asdict(eager), "floor_ms": None}
+        if not timed.replays:
+            return row
         try:
             row["floor_ms"] = self._floor_ms(entry, timed)
         except Exception as error:  # the times are valid without a floor

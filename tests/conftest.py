@@ -61,6 +61,11 @@ class Outcome:
     stdout: str
     stderr: str
 
+    @property
+    def after_start(self) -> str:
+        """Standard error without its first line, which names the work."""
+        return self.stderr.partition("\n")[2]
+
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import scanseg
+from tests.dicom_series import write_series
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_picture
 
 MODULES = ["scanseg.ops", "scanseg.networks", "scanseg.api"]
@@ -69,7 +70,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = scanseg.make_plan(dataset, settings=settings, num_workers=0)
     (folder / "plan.json").write_text(plan.to_json())
     scanseg.train(folder / "plan.json", folder / "MODEL", device="cpu", num_workers=0)
+    scanseg.export_nnunet_model(folder / "MODEL", folder / "NNUNET")
     shutil.copy(dataset / "imagesTr" / "case_0_0000.png", folder / "image.png")
+    write_series(folder / "SERIES", np.zeros((4, 5, 6), np.int16))
     for name in ("predictions", "REFERENCES"):
         shutil.copytree(dataset / "labelsTr", folder / name)
     numbers = np.zeros((32, 32), dtype=np.uint8)

@@ -30,8 +30,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"(?<![\w./-])(?:src|tests|docs|scripts|benchmarks)/[\w./-]*\w")
-OTHER_OPTIONS = {"--requeue", "--help"}
-"""Options of SLURM, and of every command."""
+OTHER_OPTIONS = {"--requeue", "--help", "--disable_tta"}
+"""Options of SLURM, of every command, and of nnU-Net."""
 OUTPUT_FILES = ("benchmarks/results/NAME", "benchmarks/results/growth", "benchmarks/results/fp16")
 """Files on the pages that exist only after a command."""
 LONGEST_LINE = 119
@@ -161,7 +161,7 @@ def test_every_named_option_exists(page):
             known = every_option() | OTHER_OPTIONS
         else:
             continue
-        named = re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
+        named = re.findall(r"(?<!\S)--[a-z][a-z_-]*", code)
         assert set(named) <= known, code
 
 

@@ -118,11 +118,14 @@ def test_a_reminder_comes_if_work_takes_long() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = ProgressLines(stream, clock)
     progress.remind()
+    clock.now += 8
+    progress.remind()
     progress(ProgressUpdate("training", 3, 30))
     for _ in range(25):
         clock.now += 1
         progress.remind()
     assert stream.getvalue().splitlines() == [
+        "still working, 0:00:08 after the start",
         "still working, 0:00:08 after training 3/30",
         "still working, 0:00:16 after training 3/30",
         "still working, 0:00:24 after training 3/30",

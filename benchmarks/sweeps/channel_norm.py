@@ -148,8 +148,8 @@ def kernels(case: Case, inputs: dict[str, Tensor]) -> dict[str, Callable[[], obj
     added_dtype = None if added is None else added.dtype
     grad_sum = rows.get("grad_sum", x.new_empty(0))
     return {
-        "forward": lambda: triton_gpu._normalise(x, added, scale, weight, bias, 1e-5, dtype, case.factor),
-        "backward": lambda: triton_gpu._normalise_backward(
+        "forward": lambda: triton_gpu.normalise(x, added, scale, weight, bias, 1e-5, dtype, case.factor),
+        "backward": lambda: triton_gpu.norm_gradients(
             grad_sum, rows["grad"], x, scale, weight, 1e-5, case.factor, x.dtype, added_dtype
         ),
     }
@@ -179,7 +179,7 @@ def sweep(case: Case) -> dict[str, object]:
 def statistics(channels: int, side: int) -> dict[str, object]:
     """Time batch statistics and their gradient beside PyTorch's batch norm with ReLU."""
     x = torch.randn(BATCH, side, side, channels, device="cuda").bfloat16()
-    mean, variance = normed._statistics(x)
+    mean, variance = normed._statistics(x.permute(0, 3, 1, 2))
     truth = x.double().flatten(0, 2)
     assert torch.allclose(variance.double(), truth.var(0, correction=0), rtol=1e-4), "wrong variance"
     grad = torch.randn_like(x)
@@ -188,7 +188,7 @@ def statistics(channels: int, side: int) -> dict[str, object]:
     row: dict[str, object] = {
         "statistics": (channels, side),
         "floor_us": [round(x.numel() * passes / BANDWIDTH * 1e6, 1) for passes in (2, 6)],
-        "sums_us": replayed(lambda: normed._statistics(x)),
+        "sums_us": replayed(lambda: normed._statistics(x.permute(0, 3, 1, 2))),
         "gradient_us": replayed(call),
     }
     image, weight = x.permute(0, 3, 1, 2), ones.requires_grad_()

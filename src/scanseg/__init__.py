@@ -15,13 +15,21 @@ if TYPE_CHECKING:
         cross_validate,
         evaluate,
         evaluate_instances,
+        export_nnunet,
+        export_nnunet_model,
         export_onnx,
+        import_nnunet,
         inspect_folder,
+        inspect_source,
+        list_series,
         load,
         make_plan,
         preprocess,
+        save_pretrained,
         time_step,
         train,
+        warm_up,
+        write_segmentation,
     )
 
 __all__ = [
@@ -31,13 +39,21 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "evaluate_instances",
+    "export_nnunet",
+    "export_nnunet_model",
     "export_onnx",
+    "import_nnunet",
     "inspect_folder",
+    "inspect_source",
+    "list_series",
     "load",
     "make_plan",
     "preprocess",
+    "save_pretrained",
     "time_step",
     "train",
+    "warm_up",
+    "write_segmentation",
 ]
 
 

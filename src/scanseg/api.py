@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.dataset import CheckReport, check_dataset, open_dataset
-from scanseg.errors import UsageError
+from scanseg.errors import InputError, UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext, keep_workers
@@ -21,16 +21,24 @@ from scanseg.specs import (
     PlanSize,
     Report,
     RuleName,
+    SegmentCodes,
 )
 
 if TYPE_CHECKING:
-    from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule
+    import numpy as np
+    from jaxtyping import UInt8
+
+    from scanseg.converters import Conversion, FolderInspection, FolderOptions, OverlapRule, SourceInspection
     from scanseg.experiments import CrossValidationResult
+    from scanseg.imaging import SourceSummary
     from scanseg.inference import Predictor, Runtime
+    from scanseg.interop import ExportedPlans, ExportedTraining
     from scanseg.models import Weights
     from scanseg.planning import PlanRequest
+    from scanseg.pretrained import WeightType
     from scanseg.runtime import Precision
-    from scanseg.training import FoldChoice, StepTiming, TrainingResult
+    from scanseg.specs import NNUNetImportRecord
+    from scanseg.training import FoldChoice, Purpose, StepTiming, TrainingResult, WarmUp
 
 AnyPath = str | os.PathLike[str]
 
@@ -136,6 +144,49 @@ def time_step(plan: Plan | AnyPath, *, device: str = "auto", progress: ProgressC
     opened = plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     with display(progress) as shown:
         return measure(opened, context=RunContext(device=device, progress=shown))
+
+
+def warm_up(
+    plan: Plan | AnyPath,
+    *,
+    purpose: "Purpose | None" = None,
+    device: str = "auto",
+    progress: ProgressChoice = True,
+) -> "WarmUp":
+    """Compile the GPU kernels of a training or prediction, and check them.
+
+    Triton compiles kernels at their first use and keeps them in its cache (`TRITON_CACHE_DIR`). Afterwards the first
+    step or prediction with the plan starts at once, in any process.
+
+    Args:
+        plan: The plan, its file, a model folder, or the folder of a cross-validation.
+        purpose: `training` or `prediction`. `None`: prediction for folders, both for plans.
+        device: `cuda`, `cuda:N`, or `auto` for the first GPU.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        Device, number of kernels and duration.
+
+    Raises:
+        UsageError: The device is no GPU with CUDA, or Triton is missing.
+        ScansegError: The plan does not fit into memory.
+
+    Example:
+        >>> import scanseg
+        >>> scanseg.warm_up("plan.json", device="cpu")
+        Traceback (most recent call last):
+        ...
+        scanseg.errors.UsageError: warm-up: expected a GPU with CUDA, got cpu...
+    """
+    from scanseg.training import read_plans
+    from scanseg.training import warm_up as compile_plans
+
+    is_folder = not isinstance(plan, Plan) and Path(plan).is_dir()
+    plans = [plan] if isinstance(plan, Plan) else read_plans(Path(plan))
+    both: tuple[Purpose, ...] = ("prediction",) if is_folder else ("training", "prediction")
+    with display(progress) as shown:
+        context = RunContext(device=device, progress=shown)
+        return compile_plans(plans, purposes=both if purpose is None else (purpose,), context=context)
 
 
 def preprocess(
@@ -363,7 +414,8 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model.
+        model: A model folder, the folder of a cross-validation, whose models predict as one, or an exported model. Or
+            the name or address of a model, see `scanseg.pretrained.find_model`.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         weights: Weights to load: `exported`, `last`, or `best` (highest validation Dice).
         precision: Precision of matrix products. Defaults to that of the plan's training.
@@ -371,7 +423,7 @@ def load(
         runtime: Library that computes an exported model on the CPU: `onnxruntime` (the default) or `openvino`.
 
     Raises:
-        InputError: The folder is not a model folder, or its training has not finished.
+        InputError: The folder is not a model folder, no model has the name, or its training has not finished.
         UsageError: The device is missing, weights or precision are unknown, or an option does not fit the model.
 
     Example:
@@ -382,14 +434,120 @@ def load(
     """
     from scanseg.inference import load as load_predictor
 
+    folder = Path(model)
+    if not folder.exists():  # exported models need no PyTorch, which the search for names loads
+        from scanseg.pretrained import find_model
+
+        folder = find_model(model)
     return load_predictor(
-        Path(model),
+        folder,
         device=device,
         weights=weights,
         precision=precision,
         cuda_graph=cuda_graph,
         runtime=runtime,
     )
+
+
+def save_pretrained(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    weight_type: "WeightType" = "float32",
+    about: str | None = None,
+) -> Path:
+    """Save a trained model to share it: plan, weights and card.
+
+    `scanseg.load` takes the output, and the address of an archive. Names of cases, paths, host names, checkpoints and
+    label maps are left out.
+
+    Args:
+        model: A model folder, or the folder of a cross-validation.
+        output: Folder to write, or a file ending in `.zip`. It must not exist.
+        weight_type: Type of the stored weights. `float16` halves their size.
+        about: Text in Markdown for the card, such as source and licence of the data.
+
+    Returns:
+        The output.
+
+    Raises:
+        InputError: The folder is not a model folder, its training has not finished, or a weight is too large for
+            float16.
+        UsageError: The output exists, or the type is unknown.
+
+    Example:
+        >>> import scanseg
+        >>> folder = scanseg.save_pretrained("MODEL", "shared", about="Data: our discs.")
+        >>> sorted(path.name for path in folder.iterdir())
+        ['README.md', 'model.safetensors', 'plan.json']
+    """
+    from scanseg.pretrained import save_model
+
+    save_model(Path(model), Path(output), weight_type=weight_type, about=about)
+    return Path(output)
+
+
+def list_series(source: AnyPath) -> "SourceSummary":
+    """List the DICOM series of a folder or zip file.
+
+    Only headers are read.
+
+    Args:
+        source: Folder with its subfolders, or zip file.
+
+    Raises:
+        InputError: The source is missing, damaged or unsafe, or pydicom is not installed.
+
+    Example:
+        >>> import scanseg
+        >>> found = scanseg.list_series("SERIES")
+        >>> found.series[0].modality, found.series[0].shape
+        ('CT', (4, 5, 6))
+    """
+    from scanseg.imaging import summarize_series
+
+    return summarize_series(Path(source))
+
+
+def write_segmentation(
+    path: AnyPath,
+    label_map: "UInt8[np.ndarray, 'z y x']",
+    *,
+    series: AnyPath,
+    labels: Mapping[str, int | Sequence[int]],
+    segment_codes: SegmentCodes | None = None,
+    model: str = "scanseg",
+) -> None:
+    """Write a label map as a DICOM Segmentation of a series.
+
+    Args:
+        path: File to write. An existing file is replaced.
+        label_map: Label map on the grid of the series, such as `prediction.label_map`.
+        series: Folder or zip file of the series, with `/UID` if it holds several.
+        labels: Name to the value of a label, or to the values of a region. 0 is no label.
+        segment_codes: Codes of the segments by label. `None`: all are coded as tissue.
+        model: Name of the model, for the header.
+
+    Raises:
+        InputError: highdicom is not installed, the series cannot be read, the shape differs, a value or a code has no
+            label, or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, scanseg
+        >>> label_map = np.ones((4, 5, 6), np.uint8)
+        >>> scanseg.write_segmentation("liver.dcm", label_map, series="SERIES", labels={"liver": 1})
+    """
+    from scanseg.imaging import SegmentationSource, make_segments, read_geometry
+    from scanseg.imaging import write_segmentation as write
+
+    like = read_geometry([Path(series)])
+    if like is None:
+        raise InputError(
+            f"{series}: expected a DICOM series, got another image. Give its folder or zip file."
+        )
+    values = {name: (value,) if isinstance(value, int) else tuple(value) for name, value in labels.items()}
+    segments = make_segments(values, segment_codes)
+    write(Path(path), label_map, like=like, segments=segments, source=SegmentationSource(model))
 
 
 def export_onnx(
@@ -644,6 +802,160 @@ def inspect_folder(
     options = _folder_options(label_maps, labels, channels)
     with display(progress) as shown:
         return inspect(Path(images), options, context=RunContext(num_workers=num_workers, progress=shown))
+
+
+def inspect_source(
+    name: str,
+    source: AnyPath,
+    *,
+    test_fraction: float | None = None,
+    num_workers: int | None = None,
+    progress: ProgressChoice = True,
+) -> "SourceInspection":
+    """Read and check a public data set as `convert` does, without writing.
+
+    Every case is read. For a folder of your own, use `inspect_folder`.
+
+    Args:
+        name: Name of the data set, see `scanseg.converters.NAMED_DATASETS`.
+        source: Folder of the data set in one of its original forms.
+        test_fraction: As for `convert`.
+        num_workers: Processes that read cases. `None`: one per core, at most 16.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Raises:
+        InputError: The source is in no known form, or is faulty. One message lists all faults.
+        UsageError: The name is unknown, or the test set cannot be drawn.
+
+    Example:
+        >>> import scanseg
+        >>> found = scanseg.inspect_source("kvasir-seg", "KVASIR")
+        >>> sorted(found.num_cases), found.channels
+        (['test', 'train'], ('R', 'G', 'B'))
+    """
+    from scanseg.converters import find_dataset, inspect_dataset
+
+    with display(progress) as shown:
+        context = RunContext(num_workers=num_workers, progress=shown)
+        return inspect_dataset(find_dataset(name), Path(source), test_fraction=test_fraction, context=context)
+
+
+def import_nnunet(
+    folder: AnyPath,
+    output: AnyPath,
+    *,
+    folds: Sequence[str | int] = (),
+    checkpoint: str = "checkpoint_final.pth",
+    first_stage: AnyPath | None = None,
+) -> "NNUNetImportRecord":
+    """Import a training of nnU-Net v2 as a model.
+
+    No code in the checkpoints is executed, and nnU-Net is not needed.
+
+    Args:
+        folder: Folder of the training, with `plans.json`, `dataset.json` and `fold_*`.
+        output: New model folder to write. Several folds become an ensemble.
+        folds: Folds to import: numbers, or `all`. Defaults to every numbered fold, or else to `all`.
+        checkpoint: File name of the checkpoint of a fold.
+        first_stage: Folder of the first stage of a cascade. `None`: the folder beside `folder` with its name.
+
+    Returns:
+        The import record, which is also written to the model folder.
+
+    Raises:
+        InputError: A file is missing or damaged, or the training has settings that a model cannot express. The message
+            names all of them, and nothing is written.
+        UsageError: The output exists, or an argument does not fit the training.
+
+    Example:
+        >>> import scanseg
+        >>> record = scanseg.import_nnunet("NNUNET", "IMPORTED")
+        >>> record.configuration, scanseg.load("IMPORTED").plan.network.kind
+        ('2d', 'xlstm-unet')
+    """
+    from scanseg.interop import import_nnunet as import_training
+
+    return import_training(
+        Path(folder),
+        Path(output),
+        folds=tuple(map(str, folds)),
+        checkpoint=checkpoint,
+        first_stage=None if first_stage is None else Path(first_stage),
+    )
+
+
+def export_nnunet(
+    source: AnyPath,
+    output: AnyPath,
+    *,
+    dataset_name: str | None = None,
+    recipe: str | None = None,
+    size: PlanSize | None = None,
+    settings: Settings = (),
+    num_workers: int | None = None,
+    progress: ProgressChoice = True,
+) -> "ExportedPlans":
+    """Write plans with which nnU-Net v2 trains networks of scanseg.
+
+    Args:
+        source: Folder of a raw data set, or a plan file.
+        output: JSON file to write, such as `nnUNetPlans_scanseg.json`.
+        dataset_name: Name of the data set in nnU-Net, such as `Dataset004_Hippocampus`. `None`: the name of the folder
+            of the data set or of the output, if it has this form.
+        recipe: Recipe of the only configuration. `None`: for a data set `2d` and `3d_fullres` with xLSTM-UNet, and
+            `2d_msvm_unet` with MSVM-UNet.
+        size: As for `make_plan`.
+        settings: As for `make_plan`.
+        num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        Names of data set, plans, configurations and trainer, for nnU-Net's commands.
+
+    Raises:
+        InputError: The data set or the plan is faulty, or nnU-Net has no such preprocessing.
+        UsageError: The name of the data set is unknown, or an argument does not fit.
+
+    Example:
+        >>> import scanseg
+        >>> made = scanseg.export_nnunet("DATASET", "nnUNetPlans_scanseg.json", dataset_name="Dataset001_Disks")
+        >>> made.configurations
+        ('2d', '2d_msvm_unet')
+    """
+    from scanseg.interop import export_nnunet_plans
+
+    with display(progress) as shown:
+        return export_nnunet_plans(
+            Path(source),
+            Path(output),
+            dataset_name=dataset_name,
+            request=_plan_request(recipe=recipe, size=size, settings=settings),
+            context=RunContext(device="cpu", num_workers=num_workers, progress=shown),
+        )
+
+
+def export_nnunet_model(model: AnyPath, output: AnyPath) -> "ExportedTraining":
+    """Write a model as a folder of a training of nnU-Net v2.
+
+    Args:
+        model: Model folder, or folder of a cross-validation.
+        output: New folder to write.
+
+    Returns:
+        Names of the folds, and differences from our preprocessing.
+
+    Raises:
+        InputError: The model has no weights yet, or nnU-Net has no such preprocessing.
+        UsageError: The output exists, or the members of the model have different plans.
+
+    Example:
+        >>> import scanseg
+        >>> scanseg.export_nnunet_model("MODEL", "FOR_NNUNET").folds
+        ('0',)
+    """
+    from scanseg.interop import export_nnunet_model as export_model
+
+    return export_model(Path(model), Path(output))
 
 
 def _folder_options(

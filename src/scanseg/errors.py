@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from scanseg.messages import first_lines
+from scanseg.messages import first_lines, merge_cases
 
 
 class ScansegError(Exception):
@@ -65,11 +65,13 @@ def refuse_faults(where: Path | str, faults: Sequence[str]) -> None:
 
     Raises:
         FaultsError: At least one fault. One fault is one line. Several have a line each, at most the first twenty.
+            Equal faults of three or more cases share a line.
     """
-    if len(faults) == 1:
-        raise FaultsError(f"{where}: {faults[0]}", faults)
+    merged = merge_cases(faults)
+    if len(merged) == 1:
+        raise FaultsError(f"{where}: {merged[0]}", faults)
     if faults:
-        lines = [f"{where}: {len(faults)} faults", *first_lines(faults)]
+        lines = [f"{where}: {len(faults)} faults", *first_lines(merged)]
         raise FaultsError("\n  ".join(lines), faults)
 
 

@@ -50,8 +50,15 @@ def display(progress: ProgressChoice) -> Iterator[ProgressCallback]:
 
 
 @contextmanager
-def show_progress() -> Iterator["PrintedNotes"]:
-    """Return a progress callback that shows updates on stderr."""
+def show_progress(work: str | None = None) -> Iterator["PrintedNotes"]:
+    """Return a progress callback that shows updates on stderr.
+
+    Args:
+        work: Line to print at once, because imports and checks before the first update take seconds. `None`: no line.
+    """
+    if work is not None:
+        sys.stderr.write(work + "\n")
+        sys.stderr.flush()
     console = Console(stderr=True)
     if sys.stderr.isatty() or (console.is_jupyter and find_spec("ipywidgets") is not None):
         with _bars(console) as bars:
@@ -145,10 +152,15 @@ class ProgressLines:
 
     stream: Lines
     clock: Callable[[], float] = time.monotonic
+    _started: float = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict)
     _last_time: float = float("-inf")
     _last_update: tuple[ProgressUpdate, float] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Note the time of the start."""
+        self._started = self.clock()
 
     def __call__(self, update: ProgressUpdate) -> None:
         """Show an update."""
@@ -170,13 +182,13 @@ class ProgressLines:
     def remind(self) -> None:
         """Print a reminder after eight seconds without a line."""
         with self._lock:
-            if self._last_update is None:
-                return
-            now, (update, reported) = self.clock(), self._last_update
-            if now - max(self._last_time, reported) < SECONDS_BETWEEN_LINES:
-                return
-            waited = format_duration(now - reported)
-            self._print(f"still working, {waited} after {update.task} {_amount(update)}")
+            since, event = self._started, "the start"
+            if self._last_update is not None:
+                update, since = self._last_update
+                event = f"{update.task} {_amount(update)}"
+            now = self.clock()
+            if now - max(self._last_time, since) >= SECONDS_BETWEEN_LINES:
+                self._print(f"still working, {format_duration(now - since)} after {event}")
 
     def _print(self, line: str) -> None:
         self.stream.write(line + "\n")

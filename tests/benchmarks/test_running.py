@@ -53,7 +53,7 @@ def test_names_are_unique():
 def test_every_published_row_and_target_has_an_entry():
     rows = json.loads(PUBLISHED.read_text())["rows"]
     assert {row["entry"] for row in rows} <= set(names())
-    known = {"forward", "forward+backward", "forward-chunked", "step", "inference"}
+    known = {"forward", "forward+backward", "forward-chunked", "step", "inference", "inference-batch-1"}
     assert {row["call"] for row in rows} <= known
 
 
@@ -70,6 +70,7 @@ def test_every_published_row_and_target_has_an_entry():
         "xlstm-unet-enc/2x3x384x640/bfloat16",
         "xlstm-unet-bot/2x1x48x160x224/bfloat16",
         "plain-unet/2x1x48x160x224/bfloat16",
+        "msvm-unet/32x3x224x224/bfloat16/compiled",
     ],
 )
 def test_entries_pass_their_checks_and_run(name):

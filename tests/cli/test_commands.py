@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from scanseg.cli.console import format_memory
 from scanseg.cli.options import Recipe
@@ -60,7 +61,8 @@ def plan() -> Plan:
 def test_check_shows_the_report(command, fake_api) -> None:
     fake_api.check = Call(SimpleNamespace(lines=lambda: ["2 cases", "[0, 1] labels"]))
     outcome = command("check", "folder")
-    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "2 cases\n[0, 1] labels\n", "")
+    assert (outcome.code, outcome.stdout.splitlines()[:-1]) == (0, ["2 cases", "[0, 1] labels"])
+    assert outcome.stderr == "checking folder\n"
     assert fake_api.check.arguments == (Path("folder"),)
 
 
@@ -68,8 +70,21 @@ def test_check_shows_warnings_on_stderr(command, fake_api) -> None:
     lines = ["2 cases", "warning: a", "warning: b", "and 3 more"]
     fake_api.check = Call(SimpleNamespace(lines=lambda: lines))
     outcome = command("check", "folder")
-    assert outcome.stdout == "2 cases\n"
-    assert outcome.stderr == "warning: a\nwarning: b\nand 3 more\n"
+    assert outcome.stdout.splitlines()[:-1] == ["2 cases"]
+    assert outcome.after_start == "warning: a\nwarning: b\nand 3 more\n"
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "options"), [(False, " --recipe xlstm-unet-fast --max-minutes 2"), (True, "")]
+)
+def test_check_ends_with_the_command_that_trains(
+    command, fake_api, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, options: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    fake_api.check = Call(SimpleNamespace(lines=lambda: ["2 cases"]))
+    outcome = command("check", "my set")
+    assert outcome.stdout == f"2 cases\nto train:  scanseg train 'my set' -o MODEL{options}\n"
 
 
 def test_warnings_of_a_call_are_shown_once(command, fake_api, plan: Plan, tmp_path: Path) -> None:
@@ -80,7 +95,7 @@ def test_warnings_of_a_call_are_shown_once(command, fake_api, plan: Plan, tmp_pa
 
     fake_api.make_plan, fake_api.time_step = make_plan, Call(TIMING)
     outcome = command("plan", "folder", "-o", tmp_path / "plan.json")
-    assert outcome.stderr == "warning: a file is left out\nwarning: b\n"
+    assert outcome.after_start == "warning: a file is left out\nwarning: b\n"
     lines = [line.partition(":")[0] for line in outcome.stdout.splitlines()]
     assert lines[-4:] == ["mirroring", "sides", "normalization", "to train"]
 
@@ -266,8 +281,17 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         "skip_existing": False,
     }
     assert "b.nii.gz" in outcome.stdout
-    assert outcome.stderr == "warning: 1 file skipped\nwarning: case b: its spacing is strange\n"
+    assert outcome.after_start == "warning: 1 file skipped\nwarning: case b: its spacing is strange\n"
     assert outcome.stdout.endswith("\nout: 2 label maps in 0:00:03 on cuda:1 (a GPU)\n")
+
+
+def test_predict_names_the_pictures_in_colours(command, fake_api, tmp_path) -> None:
+    (tmp_path / "colours").mkdir()
+    record = SimpleNamespace(cases=[], seconds=1.0, device="cpu", warnings=())
+    predictor = SimpleNamespace(predict_folder=Call(record))
+    fake_api.load = lambda model, **options: predictor
+    outcome = command("predict", "m", "in", "-o", tmp_path)
+    assert outcome.stdout.endswith(f"\nin colours, to look at: {tmp_path / 'colours'}\n")
 
 
 def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:
@@ -314,7 +338,7 @@ def test_info_as_text_and_as_json(command) -> None:
     outcome = command("info", "--json")
     assert outcome.code == 0
     facts = json.loads(outcome.stdout)
-    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras"}
+    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras", "kernel_checks"}
     assert "cpu" in facts["devices"]
     assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
     assert {"selective_scan", "ss2d_scan", "mlstm"} <= {row["operator"] for row in facts["backends"]}
@@ -356,3 +380,17 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     assert fake_api.cross_validate.options["ensembles"] is False
     assert fake_api.cross_validate.options["max_minutes"] == 1.5
     assert fake_api.cross_validate.options["batch_size"] == 4
+
+
+def test_warm_up_reports_kernels(command, fake_api) -> None:
+    calls = []
+
+    def warm_up(plan, **options):
+        calls.append((plan, options["purpose"], options["device"]))
+        return SimpleNamespace(purposes=("training",), num_kernels=76, seconds=12.0, device="cuda:0 (H200)")
+
+    fake_api.warm_up = warm_up
+    outcome = command("warm-up", "plan.json", "--for", "training", "--device", "cuda")
+    assert outcome.code == 0
+    assert outcome.stdout == "plan.json: 76 kernels for training in 12 s on cuda:0 (H200)\n"
+    assert calls == [(Path("plan.json"), "training", "cuda")]

@@ -47,8 +47,10 @@ def test_every_command_is_known() -> None:
     assert list(COMMANDS) == [
         *("check", "plan", "preprocess", "train", "crossval", "predict", "evaluate"),
         *("compare", "compare list", "compare show", "reproduce"),
-        *("data list", "data convert", "data instances", "weights import", "weights verify"),
-        *("export onnx", "demo", "info"),
+        *("data list", "data convert", "data instances", "dicom list"),
+        *("models", "models save", "models fetch", "card"),
+        *("weights import", "weights verify", "import nnunet"),
+        *("export nnunet", "export onnx", "demo", "warm-up", "info"),
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from scanseg.cli.info import _describe_cudnn
+from scanseg.ops import KernelCheck, KernelVerdict
 
 
 @pytest.mark.parametrize(
@@ -27,10 +28,16 @@ def test_a_slow_cudnn_is_reported_with_the_line_that_replaces_it(version, cuda, 
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "text"), [(1e-6, 0, "correct (error 1e-06)"), (0.5, 1, "wrong (error 0.5")]
+    ("error", "code", "text"),
+    [
+        (1e-6, 0, "correct (error 1e-06)"),
+        (0.5, 1, "not used: their results are wrong (relative error 0.5, expected at most 0.001)"),
+        (float("nan"), 1, "not used: their results are not numbers"),
+    ],
 )
 def test_verify_reports_each_operator(command, monkeypatch, error, code, text):
-    row = {"device": "cuda:0", "operator": "mlstm", "dtype": "float32", "error": error, "bound": 1e-3}
+    check = KernelCheck("mlstm", "float32", error, 1e-3)
+    row = {"device": "cuda:0", **check._asdict(), "fault": check.fault}
     # The name `scanseg.cli.info` is the command.
     module = importlib.import_module("scanseg.cli.info")
     monkeypatch.setattr(module, "check_kernels", lambda: [row | {"passed": error < 1e-3}])
@@ -39,3 +46,20 @@ def test_verify_reports_each_operator(command, monkeypatch, error, code, text):
     assert text in " ".join(shown.stdout.split())
     assert json.loads(command("info", "--verify", "--json").stdout)["kernels"][0]["operator"] == "mlstm"
     assert "kernels" not in json.loads(command("info", "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [(None, "2026-11-30: correct"), ("they failed (reason)", "2026-11-30: not used: they failed (reason)")],
+)
+def test_kept_checks_are_shown(command, monkeypatch, fault, text):
+    verdict = KernelVerdict("cuda:0", "mlstm", "float32", fault is None, fault, "2026-11-30")
+    monkeypatch.setattr("scanseg.ops.kernel_verdicts", lambda: [verdict])
+    assert text in " ".join(command("info").stdout.split())
+    assert json.loads(command("info", "--json").stdout)["kernel_checks"] == [verdict._asdict()]
+
+
+def test_without_a_gpu_no_check_is_shown(command, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert "last check" not in command("info").stdout
+    assert json.loads(command("info", "--json").stdout)["kernel_checks"] == []

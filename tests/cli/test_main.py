@@ -68,8 +68,8 @@ def test_expected_errors_have_no_traceback(
     fake_api.check = check
     outcome = command("check", "folder")
     assert (outcome.code, outcome.stdout) == (code, "")
-    assert outcome.stderr.startswith(message)
-    assert outcome.stderr.count("\n") == 1
+    assert outcome.after_start.startswith(message)
+    assert outcome.after_start.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("a shape of a tensor")])
@@ -118,7 +118,11 @@ def test_signals_end_the_command_in_order(number: signal.Signals, code: int) -> 
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stdout, stderr) == (code, "cleaned up\n", "error: interrupted\n")
+    assert (process.returncode, stdout, stderr) == (
+        code,
+        "cleaned up\n",
+        "checking folder\nerror: interrupted\n",
+    )
 
 
 def test_module_runs_as_the_command() -> None:
@@ -137,3 +141,58 @@ def test_a_closed_pipe_is_no_error() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "pydantic", "scipy"):
+            raise SystemExit(f"imported {name}")
+
+sys.meta_path.insert(0, Blocker())
+from scanseg.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("check SET", "checking SET"),
+        ("plan SET -o plan.json", "planning a training on SET"),
+        ("train SET -o model", "preparing a training on SET in model"),
+        ("train SET -o model --resume", "continuing the training in model"),
+        ("crossval SET -o folds", "preparing a cross-validation on SET in folds"),
+        ("preprocess SET --store stores", "preprocessing SET"),
+        ("predict model IMAGES -o out", "segmenting IMAGES with model"),
+        ("evaluate out REFS -o report.json", "scoring out against REFS"),
+        ("evaluate out REFS -o report.json --instances numbers", "scoring out against REFS"),
+        ("data convert folder IMAGES -o SET", "converting IMAGES"),
+        ("data convert folder IMAGES --dry-run", "inspecting IMAGES"),
+        ("data instances out -o cells", "converting out"),
+    ],
+)
+def test_the_first_line_comes_before_heavy_imports(words: str, line: str, tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *words.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    shown, imported = process.stderr.splitlines()
+    assert shown == line
+    assert imported.startswith("imported ")
+
+
+def test_further_processes_of_torchrun_print_no_first_line(
+    command, fake_api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*paths: Path, **options: object) -> None:
+        raise InputError("stop")
+
+    fake_api.train = train
+    monkeypatch.setenv("RANK", "1")
+    assert command("train", "folder", "-o", "m").stderr == "error: stop\n"

@@ -121,6 +121,22 @@ def test_folds_of_the_source_are_kept(shared_data, tmp_path):
     assert "nobody" in refused("hippocampus", source, tmp_path / "again")
 
 
+def test_drawn_test_cases_leave_the_folds_of_the_source(shared_data, tmp_path):
+    source = tmp_path / "source"
+    forms.link_some(shared_data / "hippocampus", source, ("imagesTr", "labelsTr"), number=5)
+    (source / "dataset.json").symlink_to(shared_data / "hippocampus" / "dataset.json")
+    known = [case.name for case in open_dataset(source).cases]
+    folds = [{"train": [other for other in known if other != name], "val": [name]} for name in known]
+    (source / "splits_final.json").write_text(json.dumps(folds))
+    result, dataset = convert("msd", source, tmp_path / "out", test_fraction=0.2)
+    (test,) = set(known) - {case.name for case in dataset.cases}
+    rest = [name for name in known if name != test]
+    written = find_splits(dataset).folds
+    assert [fold.validation for fold in written] == [(name,) for name in rest]
+    assert all(set(fold.train) == set(rest) - set(fold.validation) for fold in written)
+    assert "test cases are removed from the folds of the source" in result.notes
+
+
 def test_other_labels_are_no_hippocampus(tmp_path):
     organs = {name: value for name, value in _ABDOMEN_MR.labels.items() if name != "background"}
     raw_abdomen(tmp_path / "source", organs)

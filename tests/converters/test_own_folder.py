@@ -278,6 +278,28 @@ def test_palette_pictures_keep_their_indices_and_the_ignore_label_is_last(tmp_pa
     np.testing.assert_array_equal(labels_of(dataset.path, "a"), squares(1, 2, 3))
 
 
+def test_palettes_in_which_black_is_not_number_0_need_names_of_colours(tmp_path):
+    import PIL.Image
+
+    colours = {"red": (255, 0, 0), "black": (0, 0, 0), "green": (0, 255, 0)}
+    orders = {"a": ("red", "black", "green"), "b": ("black", "green", "red")}
+    (tmp_path / "in" / "masks").mkdir(parents=True)
+    wanted = squares(1, 2)
+    for name, order in orders.items():
+        forms.picture(tmp_path / "in" / "images" / f"{name}.jpg", SHAPE)
+        numbers = np.array([order.index(colour) for colour in ("black", "red", "green")], np.uint8)[wanted]
+        picture = PIL.Image.frombytes("P", SHAPE[::-1], numbers.tobytes())
+        picture.putpalette([value for colour in order for value in colours[colour]])
+        picture.save(tmp_path / "in" / "masks" / f"{name}.png")
+    message = refused(tmp_path / "in", tmp_path / "out")
+    assert "a.png: expected black, the background, as number 0 of the palette, got it as number 1" in message
+    assert "NAME=#ff0000,NAME=#00ff00" in message
+    assert "b.png" not in message
+    _, dataset = convert(tmp_path / "in", tmp_path / "out", labels="one=#ff0000,two=#00ff00")
+    for name in orders:
+        np.testing.assert_array_equal(labels_of(dataset.path, name), wanted)
+
+
 @pytest.mark.parametrize("labels", [{"polyp": 1}, {"polyp": 255}, "polyp=255"])
 def test_jpeg_masks_are_sharpened(tmp_path, labels):
     inside = np.zeros((80, 96), np.uint8)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from scanseg.converters import NAMED_DATASETS, convert_dataset
 from scanseg.converters.instances import interior_and_boundary
@@ -12,6 +13,17 @@ from scanseg.runtime import RunContext
 
 from . import forms
 from .forms import convert, label_map, names, refused
+
+
+def assert_shown(path, numbers):
+    """Check that a picture shows each instance in one colour, and instances that touch in different ones."""
+    with Picture.open(path) as picture:
+        colours = np.asarray(picture.convert("RGB"))
+    assert (colours[numbers == 0] == 0).all()
+    shown = {number: np.unique(colours[numbers == number], axis=0) for number in np.unique(numbers) if number}
+    assert all(len(found) == 1 and found.any() for found in shown.values())
+    assert (shown[7] != shown[300]).any()
+
 
 # endovis17
 
@@ -123,6 +135,8 @@ def test_neurips_cell(tmp_path):
     np.testing.assert_array_equal(read_instance_map(out / "instancesTr" / "cell_00001.png").array[0], cells)
     np.testing.assert_array_equal(label_map(out, "cell_00001", ending=".png"), interior_and_boundary(cells))
     assert (out / "instancesTs" / "cell_00001_t.png").is_file()
+    assert_shown(out / "instanceColoursTr" / "cell_00001.png", cells)
+    assert (out / "instanceColoursTs" / "cell_00001_t.png").is_file()
     (root / "Tuning" / "labels").rename(tmp_path / "kept")
     result, _ = convert("neurips-cell", root, tmp_path / "train-only")
     assert result.num_cases == {"train": 3}

@@ -68,9 +68,15 @@ def test_faulty_names_lead_to_a_dry_run(tmp_path):
         open_dataset(tmp_path / "in")
 
 
-@pytest.mark.parametrize("files", [["a.txt"], ["1.png", "2.png"], ["scans/1.png", "scans/2.png"]])
+@pytest.mark.parametrize("files", [["a.txt"], ["scans/1.png", "scans/2.png"]])
 def test_an_unknown_layout_has_no_command(tmp_path, files):
     touch(tmp_path / "in", *files)
     with pytest.raises(InputError, match="A raw data set needs this file") as caught:
         open_dataset(tmp_path / "in")
     assert "scanseg data convert" not in str(caught.value)
+
+
+def test_images_alone_need_the_folder_of_label_maps(tmp_path):
+    touch(tmp_path / "in", "1.png", "2.png")
+    with pytest.raises(InputError, match=r"no label maps.*\n.*convert folder \S*in LABELS -o in-dataset"):
+        open_dataset(tmp_path / "in")

@@ -220,6 +220,19 @@ def test_missing_and_extra_files_are_reported_together(folders):
     assert "a.nii.gz and a.nrrd" in message
 
 
+@pytest.mark.parametrize("only_predicted", [False, True])
+def test_folders_without_a_common_name_are_one_fault(folders, only_predicted):
+    predictions, references = folders
+    for name in ("a", "b"):
+        (references / f"{name}.nii.gz").rename(references / f"{name}_mask.nii.gz")
+    with pytest.raises(InputError) as caught:
+        evaluate(predictions, references, only_predicted=only_predicted)
+    message = str(caught.value)
+    assert "no common names: predictions are a, b; references are a_mask, b_mask." in message
+    assert "labelsTs" in message
+    assert "\n" not in message
+
+
 def test_faulty_files_are_reported_together(folders):
     predictions, references = folders
     write(predictions / "a.nii.gz", np.zeros((4, 5, 7)))
@@ -236,20 +249,32 @@ def test_faulty_files_are_reported_together(folders):
     assert str(references / "c.nii.gz") in message
 
 
-def test_the_message_lists_the_first_of_many_faults_and_the_error_holds_all(folders):
+def test_missing_predictions_are_one_line_and_the_error_holds_all(folders):
     predictions, references = folders
     for number in range(40):
         (references / f"c{number:02d}.nii.gz").touch()
     with pytest.raises(FaultsError) as caught:
         evaluate(predictions, references)
-    first, *lines = str(caught.value).split("\n")
-    assert first.endswith(": 40 faults")
-    assert len(lines) == 21
-    assert lines[19].startswith("  case c19: no prediction")
-    assert lines[20] == "  and 20 more"
+    names = ", ".join(f"c{number:02d}" for number in range(10))
+    assert str(caught.value).startswith(
+        f"{predictions} and {references}: 40 cases ({names} and 30 more): no prediction in {predictions}. "
+    )
+    assert "\n" not in str(caught.value)
     assert len(caught.value.faults) == 40
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
+
+
+def test_equal_values_are_one_line(folders):
+    predictions, references = folders
+    for name in "abcd":
+        for folder in folders:
+            write(folder / f"{name}.nii.gz", np.full((4, 5, 6), 255 if folder == references else 1))
+    with pytest.raises(InputError) as caught:
+        evaluate(predictions, references)
+    message = str(caught.value)
+    assert f"4 cases (a, b, c, d): {references / 'CASE.nii.gz'} holds the values [255]" in message
+    assert "\n" not in message
 
 
 def test_missing_and_mismatched_paths(tmp_path, folders):

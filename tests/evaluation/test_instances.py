@@ -263,7 +263,11 @@ def test_converted_predictions_are_scored_as_numbers(folders, command, tmp_path)
     assert read_instance_map(tmp_path / "none" / "a.png").array.max() == 0
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--min-voxels", 49)
     assert outcome.code == 0, outcome.stderr
-    assert read_instance_map(tmp_path / "instances" / "a.png").array.max() == 3
+    numbers = read_instance_map(tmp_path / "instances" / "a.png").array[0]
+    assert numbers.max() == 3
+    colours = tmp_path / "instances" / "colours"
+    assert outcome.stdout.endswith(f"in colours, to look at: {colours}\n")
+    np.testing.assert_array_equal(read_label_map(colours / "a.png").array[0] > 0, numbers > 0)
     report = evaluate_instances(
         tmp_path / "instances", folders[1], iou=1.0, context=RunContext(num_workers=0)
     )
@@ -305,14 +309,14 @@ def test_a_full_disk_leaves_no_instance_maps_behind(folders, command, tmp_path, 
     def fill_the_disk(path, numbers, **options):
         write(path, numbers)
         written.append(path)
-        if len(written) == 2:
+        if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing, "write_pillow", fill_the_disk)
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
-    assert len(written) == 2
+    assert [path.parent.name for path in written][1] == "colours"
     assert (outcome.code, outcome.stdout) == (1, "")
-    assert outcome.stderr == f"error: {tmp_path / 'instances' / 'b.png'}: No space left on device\n"
+    assert outcome.after_start == f"error: {tmp_path / 'instances' / 'b.png'}: No space left on device\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -322,7 +326,7 @@ def test_existing_instance_maps_are_not_replaced(folders, command, tmp_path):
     outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--num-workers", 0)
     assert outcome.code == 2
     assert (
-        outcome.stderr
+        outcome.after_start
         == f"error: {tmp_path / 'instances'} already exists. Choose a new folder, or remove it.\n"
     )
     assert (tmp_path / "instances" / "a.png").read_text() == "mine"

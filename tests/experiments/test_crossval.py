@@ -324,8 +324,10 @@ def test_a_fold_without_validation_cases_is_refused_before_any_training(dataset,
     )
 
     assert (outcome.code, outcome.stdout) == (1, "")
-    assert outcome.stderr.startswith(f"error: {where}: fold 1 has no validation cases (splits_final.json), ")
-    assert outcome.stderr.count("\n") == 1
+    assert outcome.after_start.startswith(
+        f"error: {where}: fold 1 has no validation cases (splits_final.json), "
+    )
+    assert outcome.after_start.count("\n") == 1
     assert not list(tmp_path.glob("study/**/run.json"))
 
 

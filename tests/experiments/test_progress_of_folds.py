@@ -25,7 +25,7 @@ def test_each_fold_that_runs_is_told_of(dataset, tmp_path, monkeypatch):
         (progress.done, progress.total, progress.detail) for progress in heard if progress.task == "folds"
     ]
     assert said[0] == (0, 2, "")
-    told = r"xlstm-unet fold {}: epoch \d+/40, loss \d\.\d{{3}}, Dice [01]\.\d{{3}}"
+    told = r"xlstm-unet fold {}: epoch \d+/40, loss \d\.\d{{3}}, patch Dice [01]\.\d{{3}}"
     both = re.compile("; ".join(told.format(fold) for fold in (0, 1)))
     assert any(both.fullmatch(detail) for done, _, detail in said if not done)
     assert re.fullmatch(r"xlstm-unet fold \d: validating case_\d", said[-1][2])

@@ -1,4 +1,4 @@
-"""DICOM is not read, and its files are named with the way to convert them."""
+"""Without pydicom, DICOM is not read, and its files are named with the ways to read or convert them."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,20 @@ import SimpleITK
 
 from scanseg.dataset import find_cases_of_files
 from scanseg.errors import InputError
-from scanseg.imaging import find_dicom, read_geometry, read_image
+from scanseg.imaging import find_dicom, read_geometry, read_image, require_writer
 from tests.factories import find_cases, write_volume
 
 CONTENT = b"\0" * 128 + b"DICM" + b"\2\0"
 
 
+@pytest.fixture
+def without_reader(monkeypatch):
+    """Pretend that pydicom and highdicom are not installed."""
+    monkeypatch.setattr("scanseg.imaging.dicom.recognition.find_spec", lambda name: None)
+    monkeypatch.setattr("scanseg.imaging.dicom.segmentation.find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("without_reader")
 @pytest.mark.parametrize(
     "name", ["IM0001", "1.2.840", "scan.dcm", "SCAN.DCM", "a.IMA", "study/series/IM0001"]
 )
@@ -21,10 +29,23 @@ def test_a_folder_of_dicom(tmp_path, name):
     path.write_bytes(CONTENT)
     (tmp_path / "README").write_text("no image" * 40)
     with pytest.raises(
-        InputError, match=rf"got DICOM files such as {name}\. Convert each DICOM series .*dcm2niix"
+        InputError,
+        match=rf'got DICOM files such as {name}\. Install .*"scanseg\[dicom\]", or convert each .*dcm2niix',
     ):
         find_cases(tmp_path, file_ending=".nii.gz", num_channels=1)
     assert find_dicom(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("without_reader")
+def test_a_series_without_its_reader(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/IM1").write_bytes(CONTENT)
+    with pytest.raises(
+        InputError, match=r'got DICOM\. Install .* pip install "scanseg\[dicom\]", or convert'
+    ):
+        read_image(tmp_path / "a")
+    with pytest.raises(InputError, match=r'Install it by pip install "scanseg\[dicom\]"'):
+        require_writer()
 
 
 @pytest.mark.parametrize("name", ["IM0001", "scan.dcm", "1.2.840.1"])
@@ -32,7 +53,9 @@ def test_a_file_of_dicom(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(CONTENT)
     for read in (read_image, lambda file: find_cases_of_files([file], num_channels=1)):
-        with pytest.raises(InputError, match=r"expected an image file, got DICOM\. Convert .*dcm2niix"):
+        with pytest.raises(
+            InputError, match=r"expected an image file, got DICOM\. Give the folder .*dcm2niix"
+        ):
             read(path)
 
 

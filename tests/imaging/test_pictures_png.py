@@ -156,5 +156,7 @@ def test_masks_in_colours_are_refused(tmp_path, rng):
     mask = np.zeros((4, 5, 3), np.uint8)
     mask[1:3, 1:3] = (255, 0, 0)
     PIL.Image.fromarray(mask).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"3 channels that differ\. Save one integer per voxel"):
+    with pytest.raises(
+        InputError, match=r"3 channels that differ\. Save one integer per voxel\. `scanseg data convert"
+    ):
         read_label_map(tmp_path / "a.png")

@@ -18,17 +18,18 @@ class Recorded:
 
     captures = 0
 
-    def __init__(self, network, windows, beside):
+    def __init__(self, network, inputs, *, beside, other_threads):
+        assert other_threads == "left alone"
         Recorded.captures += 1
         self._network = network
 
-    def replay(self, windows):
+    def __call__(self, windows):
         return self._network(windows) + 1000
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    monkeypatch.setattr(replay, "_Graph", Recorded)
+    monkeypatch.setattr(replay, "GraphedCall", Recorded)
     monkeypatch.setattr(Recorded, "captures", 0)
 
 
@@ -53,10 +54,10 @@ def test_number_of_graphs_is_limited(recorded):
 
 
 def test_a_pass_that_cannot_be_captured_runs_directly_with_a_warning(monkeypatch, caplog):
-    def refuse(network, windows, beside):
+    def refuse(network, inputs, **options):
         raise RuntimeError("operation not permitted when stream is capturing\nmore words")
 
-    monkeypatch.setattr(replay, "_Graph", refuse)
+    monkeypatch.setattr(replay, "GraphedCall", refuse)
     network = CudaGraphNetwork(double)
     with caplog.at_level(logging.WARNING):
         results = [network(torch.ones(1, 1, 2, 2)).max().item() for _ in range(DIRECT_PASSES + 4)]

@@ -80,6 +80,18 @@ def test_pictures_as_jpeg_become_png(make_predictor, tmp_path):
     assert read_label_map(tmp_path / "out" / "frame.png").array.all()
 
 
+def test_pictures_have_the_colours_of_the_data_set(make_predictor, tmp_path):
+    Picture.fromarray(np.full((9, 8), 200, np.uint8)).save(tmp_path / "a.png")
+    spec = {"file_ending": ".png", "label_colours": {"bright": "#ff0102"}}
+    predictor = make_predictor(num_axes=2, patch_size=(8, 8), dataset=spec)
+    predictor.predict_folder(tmp_path / "a.png", tmp_path / "out")
+    with Picture.open(tmp_path / "out" / "colours" / "a.png") as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (0xFF, 0x01, 0x02)
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["label_colours"] == {
+        "bright": "#ff0102"
+    }
+
+
 def test_probabilities(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     make_predictor().predict_folder(folder, tmp_path / "out", probabilities=True)

@@ -94,10 +94,11 @@ def elsewhere():
 
 
 def compilation_error():
-    """Compile an invalid kernel and return the error message."""
+    """Launch an invalid kernel, which was not compiled ahead, and return the error message."""
+    with compile_ahead(2):
+        launch(write_too_much, (1,))(torch.ones(16), SIZE=12)
     try:
-        with compile_ahead(2):
-            launch(write_too_much, (1,))(torch.ones(16), SIZE=12)
+        launch(write_too_much, (1,))(torch.ones(16), SIZE=12)
     except Exception as error:
         return str(error)
     return None

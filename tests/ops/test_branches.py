@@ -1,14 +1,24 @@
 """Branches of a block as one operator each: accuracy, gradients, refusals, and launches."""
 
+import sys
+
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from scanseg.errors import InputError, UsageError
 from scanseg.ops import BranchStart, feed_forward, ss2d_branch
+from scanseg.ops._support import accepted_calls
+from scanseg.ops.ss2d_branch import triton_backend as ss2d_code
 
 from .precision import cast, poisoned, relative_errors, run
 
 DIM, RANK, HIDDEN = 16, 2, 24
+
+ss2d_package = sys.modules["scanseg.ops.ss2d_branch"]
+"""The package, whose name in `scanseg.ops` is that of its function."""
 
 
 def scan_inputs(generator, *, state=1, size=(5, 7), added=True):
@@ -194,6 +204,77 @@ def test_traced_calls_are_left_to_the_parts(generator, name):
         with pytest.raises(UsageError, match="outside of tracing"):
             branch("triton")(inputs)
         assert branch(None)(inputs).shape == result_gradient(inputs, generator).shape
+
+
+def compiled_operators(operator, inputs, grad):
+    """Return the results under `torch.compile`, and the names of this package's operators in the graphs."""
+    names = []
+
+    def note(graph, example):
+        names.extend(str(node.target) for node in graph.graph.nodes if "scanseg" in str(node.target))
+        return make_boxed_func(graph)
+
+    torch.compiler.reset()
+    backend = aot_autograd(fw_compiler=note, bw_compiler=note)
+    results = run(torch.compile(operator, backend=backend, fullgraph=True), inputs, grad)
+    return results, names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_graph_has_one_operator_for_each_pass(generator, branch_and_inputs, dtype):
+    branch, inputs = branch_and_inputs
+    grad = result_gradient(inputs, generator)
+    operator = branch("triton", SCALE if "start added" in inputs else None, dtype=dtype)
+    results, names = compiled_operators(operator, inputs, grad)
+    kind = "ss2d_branch" if branch is scan_branch else "feed_forward"
+    assert names == [f"scanseg.{kind}_body.default", f"scanseg.{kind}_backward_body.default"]
+    for name, expected in run(operator, inputs, grad).items():
+        assert torch.equal(results[name], expected), name
+
+
+def test_a_new_batch_size_compiles_once_more(generator):
+    """The first compilation is for one size, the second one for all."""
+    inputs, counter = mixing_inputs(generator, (3,)), CompileCounterWithBackend("aot_eager")
+    torch.compiler.reset()
+    operator = torch.compile(mixing_branch("triton"), backend=counter, fullgraph=True)
+    for batch in (2, 3, 4, 5):
+        sized = {
+            name: torch.randn((batch, *tensor.shape[1:]), generator=generator) if tensor.ndim == 4 else tensor
+            for name, tensor in inputs.items()
+            if not name.startswith("kernel")
+        }
+        kernels = {name: tensor for name, tensor in inputs.items() if name.startswith("kernel")}
+        results = operator(sized | kernels)
+        torch.testing.assert_close(results, mixing_branch("triton")(sized | kernels))
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_operators_of_graphs_pass_opcheck(generator, added):
+    start, others = split(scan_inputs(generator, added=added, size=(2, 3)))
+    parameters = [tensor.requires_grad_() for tensor in others.values()]
+    arguments = (*start, parameters, 1e-5, torch.float32, True)
+    # Compiled graphs are tested above. With one segment, the states between segments are not written.
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(ss2d_code._BRANCH.in_graph, arguments, test_utils=tests)
+
+
+def test_a_repeated_call_is_not_checked_again(generator, monkeypatch):
+    inputs = scan_inputs(generator)
+    expected = scan_branch("triton")(inputs)
+    monkeypatch.setattr(accepted_calls, "_chosen", {})
+    checks = []
+    original = accepted_calls.remember
+    monkeypatch.setattr(
+        ss2d_package,
+        "remember",
+        lambda *given, **options: (checks.append(given), original(*given, **options)),
+    )
+    for _ in range(3):
+        assert torch.equal(scan_branch("triton")(inputs), expected)
+    assert len(checks) == 1
+    with pytest.raises(InputError, match="D_skip"):
+        scan_branch("triton")(inputs | {"D_skip": torch.ones(4, 3)})
 
 
 def test_wrong_shapes_are_refused(generator):

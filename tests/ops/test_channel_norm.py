@@ -158,11 +158,11 @@ def test_gradients_in_float64(generator, kind):
 @pytest.mark.parametrize("factor", [1, 2])
 def test_passes_opcheck(generator, added, factor):
     inputs = norm_inputs(generator, channels=4, space=(2, 3), factor=factor, added=added is not None)
-    x = inputs["x"].movedim(1, -1).contiguous().requires_grad_()
+    x = inputs["x"].contiguous(memory_format=torch.channels_last).requires_grad_()
     weight, bias = inputs["weight"].requires_grad_(), inputs["bias"].requires_grad_()
     branch = None
     if added is not None:
-        branch = inputs["added"].movedim(1, -1).to(added, copy=True).contiguous().requires_grad_()
+        branch = inputs["added"].to(added, copy=True, memory_format=torch.channels_last).requires_grad_()
     for scale in (None, torch.rand(2)):
         arguments = (x, branch, scale, weight, bias, 1e-5, torch.float32, factor)
         # The operator sums the gradients of two results of different dtypes. Other tests check their accuracy.

@@ -171,3 +171,23 @@ def test_the_number_of_variants_is_bounded(kernel, monkeypatch):
     for count in range(10):
         launch(kernel, x, count=count)
     assert len(launching_variants._variants) <= 3
+
+
+class Launcher:
+    """The interface of the launcher of Triton 3.6."""
+
+    launch_cooperative_grid, launch_pdl = False, True
+    profile_scratch_size = 0
+
+    def __init__(self, global_scratch_size):
+        self.global_scratch_size = global_scratch_size
+
+    def launch(self, *arguments):
+        """Launch a kernel without scratch memory."""
+
+
+def test_kernels_without_scratch_memory_skip_the_outer_launcher():
+    plain, scratching = Launcher(0), Launcher(64)
+    assert launching_variants._launcher(plain, (3, 6)) == (plain.launch, (False, True, None, None))
+    assert launching_variants._launcher(scratching, (3, 6)) == (scratching, ())
+    assert launching_variants._launcher(plain, (3, 9)) == (plain, ())

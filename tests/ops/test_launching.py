@@ -63,7 +63,7 @@ def test_the_number_of_compiled_kernels_is_reported(imagined):
     assert counts == [[done, total] for done in range(1, total + 1)]
 
 
-def test_a_kernel_that_cannot_be_compiled_raises(imagined):
+def test_a_kernel_that_cannot_be_compiled_raises_at_its_launch(imagined):
     assert "power of 2" in imagined["error"]
 
 

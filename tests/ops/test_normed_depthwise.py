@@ -93,7 +93,7 @@ def test_a_mean_far_from_zero_costs_no_precision(generator):
 @pytest.mark.parametrize("rows", [(1, 1, 2), (1, 5, 7), (2, 40, 30)])
 def test_statistics_over_shares_of_any_size(generator, rows):
     x = torch.randn(*rows, 70, generator=generator) + 100
-    mean, variance = _statistics(x)
+    mean, variance = _statistics(x.permute(0, 3, 1, 2))
     flat = x.double().flatten(0, 2)
     torch.testing.assert_close(mean, flat.mean(0).float())
     torch.testing.assert_close(variance, flat.var(0, correction=0).float())
@@ -141,7 +141,7 @@ def test_gradients_in_float64(generator, training):
 @pytest.mark.parametrize("of_batch", [False, True])
 def test_passes_opcheck(generator, of_batch):
     inputs = head_inputs(generator, channels=3)
-    x = inputs["x"].permute(0, 2, 3, 1).contiguous()
+    x = inputs["x"].contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(_statistics, (x,))
     inputs["weight"] = inputs["weight"].flatten(1).t().contiguous()
     parameters = [tensor.requires_grad_() for name, tensor in inputs.items() if name != "x"]

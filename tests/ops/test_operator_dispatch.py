@@ -53,8 +53,24 @@ def test_a_custom_backend_is_not_chosen_while_a_network_is_exported(monkeypatch)
     backends = {"custom": Backend(torch.sin, custom=True), "plain": Backend(torch.cos)}
     x = torch.ones(2)
     assert choose("operator", backends, None, x).run is torch.sin
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
     assert choose("operator", backends, None, x).run is torch.cos
+
+
+class Wave(torch.nn.Module):
+    """A module that computes a sine by a custom backend and a cosine by another one."""
+
+    def forward(self, x):
+        backends = {"custom": Backend(torch.sin, custom=True), "plain": Backend(torch.cos)}
+        return choose("operator", backends, None, x).run(x)
+
+
+def test_a_custom_backend_is_chosen_under_compilation_but_not_under_export():
+    x = torch.ones(2)
+    torch.testing.assert_close(torch.compile(Wave(), backend="eager", fullgraph=True)(x), x.sin())
+    for strict in (False, True):
+        exported = torch.export.export(Wave(), (x,), strict=strict).module()
+        torch.testing.assert_close(exported(x), x.cos())
 
 
 def test_choosing_traces():

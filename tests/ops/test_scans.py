@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.errors import InputError, UsageError
-from scanseg.ops._support.recurrence import solve_recurrence_
+from scanseg.ops._support.recurrence import recurrence_operator, solve_recurrence_
 from scanseg.ops.selective_scan import BACKENDS, selective_scan
 from scanseg.ops.ss2d import BACKENDS as SS2D_BACKENDS
 from scanseg.ops.ss2d import ss2d_scan
@@ -98,7 +98,7 @@ def test_recurrence(generator, token, reverse, adjoint):
 
 def test_recurrence_passes_opcheck(generator):
     decay, values = torch.rand(2, 3, 9, 1, generator=generator), torch.rand(2, 3, 9, 2, generator=generator)
-    torch.library.opcheck(solve_recurrence_, (decay, values, [False, True], False))
+    torch.library.opcheck(recurrence_operator, (decay, values, [False, True], False))
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,12 @@ def test_learns_easy_shapes(way: Way, command, tmp_path: Path, request: pytest.F
     dataset = request.getfixturevalue(way.dataset)
 
     outcome = command("check", dataset, "--num-workers", 0)
-    assert (outcome.code, outcome.stderr) == (0, "")
+    assert (outcome.code, outcome.after_start) == (0, "")
 
     plan, model = tmp_path / "plan.json", tmp_path / "model"
     words = ("--recipe", way.recipe, "-o", plan, "--num-workers", 0, *options(way.settings))
     outcome = command("plan", dataset, *words)
-    assert (outcome.code, outcome.stderr) == (0, "")
+    assert (outcome.code, outcome.after_start) == (0, "")
 
     outcome = command(
         "train", plan, "-o", model, "--epochs", way.epochs, "--device", "cpu", "--num-workers", 0

@@ -14,7 +14,7 @@ def test_plans_of_nnunet_are_refused_in_one_sentence(command, tmp_path):
     path.write_text(json.dumps(plans))
     outcome = command("train", path, "-o", tmp_path / "model")
     assert outcome.code == 2
-    assert outcome.stderr.count("\n") == 1
+    assert outcome.after_start.count("\n") == 1
     assert (
         "expected a plan of scanseg, got nnU-Net's plans. Plan the data set by scanseg plan" in outcome.stderr
     )

@@ -3,7 +3,7 @@ import gc
 import pytest
 import torch
 
-from scanseg.runtime.cuda_graph import capture
+from scanseg.runtime.cuda_graph import GraphedCall, capture, run_before_capture
 
 pytestmark = pytest.mark.gpu
 
@@ -92,3 +92,15 @@ def test_a_capture_that_fails_beside_a_graph_leaves_that_one():
     for each in (graph, beside, apart):
         each.replay()
     assert u.tolist() == [40] * 4
+
+
+def test_a_call_copies_its_inputs_and_replays():
+    def run(x, y):
+        return x * 2 + y
+
+    x, y = torch.ones(4, device="cuda"), torch.ones(4, device="cuda")
+    run_before_capture(lambda: run(x, y))
+    call = GraphedCall(run, (x, y))
+    x.fill_(100)  # the call has its own copies
+    assert call(torch.full_like(x, 3), y).tolist() == [7] * 4
+    assert call(torch.full_like(x, 4), None).tolist() == [8] * 4

@@ -84,3 +84,18 @@ def test_types_are_sent_apart(messages, generator):
     assert [parameter.grad.dtype for parameter in network.parameters()] == [torch.float32] * 2 + [
         torch.float64
     ] * 2
+
+
+def test_gradients_have_the_strides_of_their_parameters(messages, generator):
+    """Fused optimizers refuse others. Weights of convolutions may be channels-last."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 8, 8, generator=generator)
+    expected = torch.autograd.grad(network(images).square().mean(), list(network.parameters()))
+    reduction = GradientReduction(list(network.parameters()), world_size=2)
+    loss = network(images).square().mean()
+    with reduction.during_backward():
+        loss.backward()
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        assert parameter.grad.stride() == parameter.stride()
+        torch.testing.assert_close(parameter.grad, gradient)
+    torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True).step()

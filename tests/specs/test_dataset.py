@@ -47,3 +47,17 @@ def test_the_ignore_label_has_no_output():
         describe(labels={"background": 0, "a": 1, "ignore": 2, "b": 3}, regions_class_order=None)
     regions = describe(labels={"background": 0, "a": (1, 2), "b": 2, "ignore": 3}, regions_class_order=(1, 2))
     assert (regions.num_outputs, regions.ignore_label) == (2, 3)
+
+
+def test_colours_of_labels_are_left_out_of_the_json_unless_given():
+    labels = {"background": 0, "road": 1, "tree": 2}
+    plain = describe(labels=labels, regions_class_order=None)
+    assert "label_colours" not in plain.to_json()
+    coloured = describe(labels=labels, regions_class_order=None, label_colours={"tree": "#00fF10"})
+    assert DatasetSpec.model_validate_json(coloured.to_json()) == coloured
+    assert coloured.colours == {2: (0, 255, 16)}
+    assert coloured.without_colours() == plain
+    with pytest.raises(ValidationError, match="label_colours: expected names of labels, got sky"):
+        describe(label_colours={"sky": "#0000ff"})
+    with pytest.raises(ValidationError, match="label_colours"):
+        describe(labels=labels, regions_class_order=None, label_colours={"tree": "green"})

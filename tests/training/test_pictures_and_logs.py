@@ -82,7 +82,7 @@ def test_the_console_is_told_of_loss_and_dice(train, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     assert re.fullmatch(r"epoch 1/2, loss \d\.\d{3}", said[0])
     dice = lines[0]["validation_dice"]["disk"] or 0.0
-    assert re.fullmatch(rf"epoch 2/2, loss \d\.\d{{3}}, Dice {dice:.3f}", said[-1])
+    assert re.fullmatch(rf"epoch 2/2, loss \d\.\d{{3}}, patch Dice {dice:.3f}", said[-1])
 
 
 def test_tensorboard_reads_the_same_numbers(train, tmp_path):

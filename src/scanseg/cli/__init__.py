@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from scanseg.cli import compare, data
+from scanseg.cli import compare, data, dicom, models
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
-from scanseg.cli.export import onnx
+from scanseg.cli.export import export_app
+from scanseg.cli.import_model import import_app
 from scanseg.cli.info import info
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
@@ -24,6 +25,7 @@ from scanseg.cli.predict import predict
 from scanseg.cli.preprocess import preprocess
 from scanseg.cli.reproduce import reproduce
 from scanseg.cli.train import train
+from scanseg.cli.warm_up import warm_up
 from scanseg.cli.weights import import_checkpoint, verify
 from scanseg.errors import OtherProcessError, ScansegError, UsageError
 from scanseg.version import __version__
@@ -73,7 +75,20 @@ def build_app() -> App:
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
         *(check, plan, preprocess, train, crossval, predict, evaluate),
-        *(_compare_app(), reproduce, _data_app(), _weights_app(), _export_app(), demo, info),
+        *(
+            _compare_app(),
+            reproduce,
+            _data_app(),
+            _dicom_app(),
+            _models_app(),
+            models.card,
+            _weights_app(),
+            import_app(),
+            export_app(),
+            demo,
+            warm_up,
+            info,
+        ),
     )
     usages: dict[Callable[..., object], str] = {
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
@@ -110,16 +125,24 @@ def _data_app() -> App:
     return app
 
 
+def _models_app() -> App:
+    app = App(name="models", help="List the models that predict by name, and share your own.")
+    app.default(models.list_models)
+    app.command(models.save, sort_key=1, usage="Usage: scanseg models save --output PATH [OPTIONS] MODEL")
+    app.command(models.fetch, sort_key=2)
+    return app
+
+
+def _dicom_app() -> App:
+    app = App(name="dicom", help="List the series of DICOM folders and zip files.")
+    app.command(dicom.list_series, name="list", sort_key=0)
+    return app
+
+
 def _weights_app() -> App:
     app = App(name="weights", help="Import and verify weights of the published networks.")
     app.command(import_checkpoint, name="import", sort_key=0)
     app.command(verify, sort_key=1, usage="Usage: scanseg weights verify [OPTIONS] RECORD...")
-    return app
-
-
-def _export_app() -> App:
-    app = App(name="export", help="Export models for other programs.")
-    app.command(onnx, sort_key=0, usage="Usage: scanseg export onnx --output PATH [OPTIONS] MODEL")
     return app
 
 

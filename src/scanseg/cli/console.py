@@ -1,5 +1,6 @@
 """Output of the commands on stdout: lines and tables."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,14 @@ _WIDTH_OF_FILES = 200
 """Columns of a table if stdout is not a terminal. Tables are not wrapped then."""
 
 
+def is_first_process() -> bool:
+    """Return whether this process reports its work.
+
+    Only the first process of `torchrun` does.
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
 def suggest_command(purpose: str, *words: str | Path) -> None:
     """Print a command to run next, quoted for a shell.
 
@@ -23,6 +32,17 @@ def suggest_command(purpose: str, *words: str | Path) -> None:
         words: Words after `scanseg`. Paths may contain spaces.
     """
     print_line(f"{purpose}:  {shlex.join(['scanseg', *map(str, words)])}")
+
+
+def print_colours(output: Path) -> None:
+    """Print the folder of pictures in colours, if it exists.
+
+    Args:
+        output: Folder of label maps or instance maps.
+    """
+    colours = output / "colours"
+    if colours.is_dir():
+        print_line(f"in colours, to look at: {colours}")
 
 
 def print_error_lines(lines: Iterable[str]) -> None:

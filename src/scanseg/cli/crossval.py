@@ -20,6 +20,7 @@ from scanseg.cli.options import (
     Store,
     Workers,
 )
+from scanseg.errors import InterruptionError
 from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ def crossval(
             first available of `cuda`, `mps`, `cpu`.
         no_ensembles: Exclude pairs of recipes from the choice.
     """
-    from scanseg import api
-    from scanseg.errors import InterruptionError
+    with show_progress(f"preparing a cross-validation on {source} in {output}") as progress:
+        from scanseg import api
 
-    with show_progress() as progress:
         try:
             result = api.cross_validate(
                 source,

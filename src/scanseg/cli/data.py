@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_line, show_table, suggest_command
+from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, OutputFolder, split_names
 from scanseg.errors import UsageError, refuse_faults
-from scanseg.messages import counted, first_lines, listed
+from scanseg.messages import counted, first_lines, listed, merge_cases
 from scanseg.progress_display import show_progress
+
+_NOTHING_WRITTEN = "nothing was written (--dry-run)"
+_MOST_NAMED = 4
+"""Largest number of labels in the advice to name them."""
 
 
 def list_datasets() -> None:
@@ -31,10 +35,10 @@ def convert(
     output: Annotated[Path | None, COMMON, Parameter(name=("--output", "-o"))] = None,
     labels: Annotated[str | None, COMMON] = None,
     channels: Annotated[str, COMMON] = "",
+    test_fraction: Annotated[float | None, COMMON] = None,
     dry_run: Annotated[bool, COMMON] = False,
     dataset_name: Annotated[str | None, COMMON, Parameter(name="--name")] = None,
     num_workers: Annotated[int | None, HARDWARE] = None,
-    test_fraction: Annotated[float | None, ADVANCED] = None,
     overlap: Annotated[Literal["refuse", "last"], ADVANCED] = "refuse",
 ) -> None:
     """Convert a folder or a public data set to nnU-Net's raw layout.
@@ -45,30 +49,38 @@ def convert(
         converter: `folder` for your own images and label maps, or a name from `scanseg data list`.
         source: Folder of your images, or of the downloaded data set.
         label_maps: Folder of your label maps. Defaults to label maps inside the folder of images. Only for `folder`,
-            as `--labels`, `--channels`, `--dry-run` and `--overlap`.
+            as `--labels`, `--channels` and `--overlap`.
         output: Folder to write. It must not exist. Defaults to none, which needs `--dry-run`.
         labels: Values or colours of the labels: `liver=1,spleen=2`, `road=#ff0000`, or a file with `name value` or
             `name r g b` on each line. For one mask per structure, the structures to use. Defaults to all values found.
         channels: Names of the channels in order, separated by commas. Names of image files may end with them, such as
             `CASE_t1` and `CASE_flair`. `CT` chooses the normalization of CT. Defaults to
             `R,G,B` or `intensity`.
-        dry_run: Print the pairs, labels, sizes and left out files found in up to 20 cases. Nothing is written.
+        test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to none for
+            `folder`, otherwise to a fraction fixed for each data set.
+        dry_run: Print the content of the source. Nothing is written. For `folder`: pairs, labels, sizes and left
+            out files of up to 20 cases. Otherwise every case is read: cases of each part, channels, labels and notes.
         dataset_name: Name of the converted data set. Defaults to that of the public data set, or of the output folder.
         num_workers: Processes that convert cases. 0 converts in the main process. Defaults to one per core, at most
             16.
-        test_fraction: Fraction of the cases to draw as test cases, if the data set has none. Defaults to a fraction
-            fixed for each data set.
         overlap: Treatment of voxels in several structure masks: an error, or the last label.
     """
-    from scanseg import api
-
     names = split_names(channels)
+    if dry_run and converter == "folder":
+        _show_folder(source, label_maps, labels=labels, channels=names, num_workers=num_workers)
+        return
     if dry_run:
-        _show_folder(converter, source, label_maps, labels=labels, channels=names, num_workers=num_workers)
+        if label_maps is not None or labels is not None or names or overlap != "refuse":
+            raise UsageError(
+                f"{converter}: LABELS, --labels, --channels and --overlap are only for `folder`."
+            )
+        _show_source(converter, source, test_fraction=test_fraction, num_workers=num_workers)
         return
     if output is None:
         raise UsageError("--output: expected a new folder, got none. Add -o DATASET, or --dry-run.")
-    with show_progress() as progress:
+    with show_progress(f"converting {source}") as progress:
+        from scanseg import api
+
         result = api.convert(
             converter,
             source,
@@ -82,15 +94,13 @@ def convert(
             num_workers=num_workers,
             progress=progress,
         )
-    for line in first_lines([f"note: {note}" for note in result.notes]):
-        print_line(line)
+    _print_notes(result.notes)
     counts = ", ".join(counted(number, f"{part} case") for part, number in result.num_cases.items())
     print_line(f"{result.folder}: {result.name}, {counts}; by {result.dataset} from {result.layout}")
     suggest_command("to check it", "check", result.folder)
 
 
 def _show_folder(
-    converter: str,
     source: Path,
     label_maps: Path | None,
     *,
@@ -102,13 +112,11 @@ def _show_folder(
 
     Raises:
         InputError: The folder has faults.
-        UsageError: The converter is another one.
     """
-    from scanseg import api
+    with show_progress(f"inspecting {source}") as progress:
+        from scanseg import api
+        from scanseg.converters import name_folders
 
-    if converter != "folder":
-        raise UsageError("--dry-run: expected the converter `folder`, got another. Leave the option out.")
-    with show_progress() as progress:
         found = api.inspect_folder(
             source, label_maps, labels=labels, channels=channels, num_workers=num_workers, progress=progress
         )
@@ -130,12 +138,44 @@ def _show_folder(
             for one in found.labels
         ]
         show_table(("label", "value", "in the files", "cases", "voxels"), rows)
+    keys = [one.source for one in found.labels if one.value and one.source != one.name]
+    if keys and labels is None:
+        more = ",..." if len(keys) > _MOST_NAMED else ""
+        print_line(f"to name them:  --labels {','.join(f'NAME={key}' for key in keys[:_MOST_NAMED])}{more}")
     for ignored in first_lines(found.ignored):
         print_line(f"left out: {ignored}")
     for note in found.notes:
         print_line(f"note: {note}")
-    refuse_faults(source, found.faults)
-    print_line("nothing was written (--dry-run)")
+    refuse_faults(name_folders(source, label_maps), found.faults)
+    print_line(_NOTHING_WRITTEN)
+
+
+def _show_source(
+    converter: str, source: Path, *, test_fraction: float | None, num_workers: int | None
+) -> None:
+    """Print the content of a public data set.
+
+    Raises:
+        InputError: The data set has faults.
+    """
+    with show_progress(f"inspecting {source}") as progress:
+        from scanseg import api
+
+        found = api.inspect_source(
+            converter, source, test_fraction=test_fraction, num_workers=num_workers, progress=progress
+        )
+    print_line(f"layout: {found.layout}")
+    print_line(f"cases: {', '.join(f'{number} {part}' for part, number in found.num_cases.items())}")
+    print_line(f"channels: {', '.join(found.channels)}")
+    print_line("labels: " + ", ".join(f"{name} {value}" for name, value in found.labels.items()))
+    _print_notes(found.notes)
+    print_line(_NOTHING_WRITTEN)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    """Print notes, at most the first twenty."""
+    for line in first_lines([f"note: {note}" for note in merge_cases(notes)]):
+        print_line(line)
 
 
 def _show_sizes(name: str, sizes: Sequence[tuple[float, ...]]) -> None:
@@ -163,7 +203,7 @@ def instances(
     Args:
         predictions: Folder of label maps, or one file.
         output: Folder of the instance maps, with the names of the label maps. It must not exist, and appears once all
-            maps are complete.
+            maps are complete. Maps of pictures look black in viewers, so `colours` in it shows them in colours.
         min_voxels: Leave out instances with fewer voxels.
         num_workers: Processes that convert label maps. 0 converts in the main process. Defaults to one per core, at
             most 16.
@@ -171,10 +211,10 @@ def instances(
         boundary: Label value of the boundary, into which instances grow.
         grow: Voxels by which instances grow. 1 undoes the boundary drawn by `scanseg data convert`. 0 is as published.
     """
-    from scanseg.evaluation import convert_to_instances
-    from scanseg.runtime import RunContext, choose_workers
+    with show_progress(f"converting {predictions}") as progress:
+        from scanseg.evaluation import convert_to_instances
+        from scanseg.runtime import RunContext, choose_workers
 
-    with show_progress() as progress:
         files = convert_to_instances(
             predictions,
             output,
@@ -185,3 +225,4 @@ def instances(
             context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
         )
     print_line(f"{output}: {counted(len(files), 'instance map')}")
+    print_colours(output)

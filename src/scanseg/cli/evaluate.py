@@ -17,6 +17,7 @@ from scanseg.cli.options import (
 )
 from scanseg.errors import UsageError
 from scanseg.messages import counted
+from scanseg.progress import ProgressCallback
 from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
@@ -74,102 +75,118 @@ def evaluate(
         raise UsageError(f"{', '.join(given)}: expected --instances too. Add it, or leave these options out.")
     if given:
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
-    from scanseg.evaluation import report_files
+    require_new_file(output, overwrite=overwrite)
+    with show_progress(f"scoring {predictions} against {references}") as progress:
+        from scanseg.evaluation import report_files
 
-    for path in report_files(output):
-        require_new_file(path, overwrite=overwrite)
+        for path in report_files(output):
+            require_new_file(path, overwrite=overwrite)
+        if instances is None:
+            report, rows = _score_labels(
+                predictions,
+                references,
+                cases=cases,
+                only_predicted=only_predicted,
+                rule=rule or "skip",
+                distances=distances or "mm",
+                tolerances=tolerances,
+                num_workers=num_workers,
+                progress=progress,
+            )
+        else:
+            report, rows = _score_instances(
+                predictions,
+                references,
+                cases=cases,
+                only_predicted=only_predicted,
+                instances=instances,
+                iou=0.5 if iou is None else iou,
+                border=2 if border is None else border,
+                num_workers=num_workers,
+                progress=progress,
+            )
+    _write(output, report, rows)
     if instances is None:
-        _evaluate_labels(
-            predictions,
-            references,
-            output=output,
-            cases=cases,
-            only_predicted=only_predicted,
-            rule=rule or "skip",
-            distances=distances or "mm",
-            tolerances=tolerances,
-            num_workers=num_workers,
-        )
-        return
-    _evaluate_instances(
-        predictions,
-        references,
-        output=output,
-        cases=cases,
-        only_predicted=only_predicted,
-        instances=instances,
-        iou=0.5 if iou is None else iou,
-        border=2 if border is None else border,
-        num_workers=num_workers,
-    )
+        _print_rule(rule or "skip")
+    print_line(f"report: {output}, with .csv and .md beside it")
 
 
-def _evaluate_labels(
+def _score_labels(
     predictions: Path,
     references: Path,
     *,
-    output: Path,
     cases: tuple[str, ...],
     only_predicted: bool,
     rule: Rule,
     distances: Literal["mm", "voxels"],
     tolerances: tuple[str, ...],
     num_workers: int | None,
-) -> None:
-    """Score label maps, write the report and print its summary."""
+    progress: ProgressCallback,
+) -> "tuple[Report | InstanceReport, list[tuple[str, ...]]]":
+    """Score label maps.
+
+    Returns:
+        The report, and the rows of its summary.
+    """
     from scanseg import api
-    from scanseg.evaluation import METRIC_RULES, parse_tolerances, summary_rows
+    from scanseg.evaluation import parse_tolerances, summary_rows
 
     tolerance_mm, label_tolerances_mm, preset = parse_tolerances(tolerances)
-    with show_progress() as progress:
-        report = api.evaluate(
-            predictions,
-            references,
-            cases=cases or None,
-            only_predicted=only_predicted,
-            rule=rule,
-            distance_unit=distances,
-            tolerance_mm=tolerance_mm,
-            label_tolerances_mm=label_tolerances_mm,
-            tolerance_preset=preset,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    _write(output, report, summary_rows(report))
-    print_line(f"rule: {METRIC_RULES[rule].description}")
-    print_line(f"report: {output}, with .csv and .md beside it")
+    report = api.evaluate(
+        predictions,
+        references,
+        cases=cases or None,
+        only_predicted=only_predicted,
+        rule=rule,
+        distance_unit=distances,
+        tolerance_mm=tolerance_mm,
+        label_tolerances_mm=label_tolerances_mm,
+        tolerance_preset=preset,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    return report, summary_rows(report)
 
 
-def _evaluate_instances(
+def _score_instances(
     predictions: Path,
     references: Path,
     *,
-    output: Path,
     cases: tuple[str, ...],
     only_predicted: bool,
     instances: Literal["numbers", "components", "grown"],
     iou: float,
     border: int,
     num_workers: int | None,
-) -> None:
-    """Score instances, write the report and print its summary."""
+    progress: ProgressCallback,
+) -> "tuple[Report | InstanceReport, list[tuple[str, ...]]]":
+    """Score instances.
+
+    Returns:
+        The report, and the rows of its summary.
+    """
     from scanseg import api
     from scanseg.evaluation import instance_rows
 
-    with show_progress() as progress:
-        report = api.evaluate_instances(
-            predictions,
-            references,
-            instances=instances,
-            iou=iou,
-            border=border,
-            cases=cases or None,
-            only_predicted=only_predicted,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    _write(output, report, instance_rows(report))
-    print_line(f"report: {output}, with .csv and .md beside it")
+    report = api.evaluate_instances(
+        predictions,
+        references,
+        instances=instances,
+        iou=iou,
+        border=border,
+        cases=cases or None,
+        only_predicted=only_predicted,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    return report, instance_rows(report)
+
+
+def _print_rule(rule: Rule) -> None:
+    """Print the description of the rule for empty labels."""
+    from scanseg.evaluation import METRIC_RULES
+
+    print_line(f"rule: {METRIC_RULES[rule].description}")
 
 
 def _write(output: Path, report: "Report | InstanceReport", rows: list[tuple[str, ...]]) -> None:

@@ -27,12 +27,12 @@ def info(
     """Show versions, devices, backends, networks, recipes and extras.
 
     Args:
-        verify: Compare the kernels with float64 on every GPU with CUDA, forward and gradients. Exit code 1: a kernel
-            is wrong.
+        verify: Compare the kernels with float64 on every GPU with CUDA, forward and gradients, and keep the results.
+            Wrong kernels are not used. Exit code 1: a kernel is wrong.
         as_json: Print one JSON document instead of tables.
     """
-    facts = collect()
     kernels = check_kernels() if verify else []
+    facts = collect()
     exit_code = None if all(row["passed"] for row in kernels) else 1
     if as_json:
         print_line(json.dumps(facts | ({"kernels": kernels} if verify else {}), indent=2))
@@ -46,6 +46,12 @@ def info(
     show_table(("recipe", "description"), facts["recipes"].items(), align="left")
     extras = [(name, _describe_extra(row)) for name, row in facts["extras"].items()]
     show_table(("extra", "status"), extras, align="left")
+    if facts["kernel_checks"] and not verify:
+        rows = [
+            (row["device"], row["operator"], row["dtype"], _describe_verdict(row))
+            for row in facts["kernel_checks"]
+        ]
+        show_table(("device", "operator", "dtype", "last check"), rows, align="left")
     if verify:
         rows = [(row["device"], row["operator"], row["dtype"], _describe_check(row)) for row in kernels]
         show_table(("device", "operator", "dtype", "kernels"), rows, align="left")
@@ -56,14 +62,14 @@ def check_kernels() -> list[dict[str, Any]]:
     """Compare the kernels with float64 on every GPU with CUDA.
 
     Returns:
-        A list of device, operator, dtype, error, bound and passed.
+        A list of device, operator, dtype, error, bound, failure, fault and passed.
     """
     import torch
 
     from scanseg.ops import verify_kernels
 
     return [
-        {"device": f"cuda:{number}", **check._asdict(), "passed": check.passed}
+        {"device": f"cuda:{number}", **check._asdict(), "fault": check.fault, "passed": check.passed}
         for number in range(torch.cuda.device_count())
         for check in verify_kernels(torch.device("cuda", number))
     ]
@@ -73,9 +79,13 @@ def _describe_check(row: dict[str, Any]) -> str:
     if row["passed"]:
         return f"correct (error {row['error']:.1g})"
     return (
-        f"wrong (error {row['error']:.1g}, expected at most {row['bound']:g}). "
-        "Install another version of PyTorch, whose Triton compiles them correctly."
+        f"not used: {row['fault']}. Install another version of PyTorch, whose Triton compiles them correctly."
     )
+
+
+def _describe_verdict(row: dict[str, Any]) -> str:
+    state = "correct" if row["passed"] else f"not used: {row['fault']}. Check again by --verify"
+    return f"{row['date']}: {state}"
 
 
 def collect() -> dict[str, Any]:
@@ -89,9 +99,10 @@ def collect() -> dict[str, Any]:
         - `networks`: name to title, summary and source.
         - `recipes`: name to description.
         - `extras`: name to the missing packages and the line that installs them.
+        - `kernel_checks`: list of device, operator, dtype, passed, fault and date of the last check on this machine.
     """
     from scanseg.networks import NETWORKS
-    from scanseg.ops import describe_backends
+    from scanseg.ops import describe_backends, kernel_verdicts
     from scanseg.planning import RECIPES
 
     return {
@@ -104,6 +115,7 @@ def collect() -> dict[str, Any]:
         },
         "recipes": {name: recipe.description for name, recipe in RECIPES.items()},
         "extras": _extras(),
+        "kernel_checks": [verdict._asdict() for verdict in kernel_verdicts()],
     }
 
 

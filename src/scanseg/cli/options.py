@@ -60,6 +60,9 @@ Rule = Literal["skip", "transunet", "umamba", "brats", "brats-segmamba"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """Values of a plan's `training.precision`."""
 
+OutputFormat = Literal["nii.gz", "nii", "nrrd", "mha", "png", "tif", "dicom-seg"]
+"""Values of `scanseg.inference.OutputFormat`. A test compares both."""
+
 Dataset = Annotated[
     Path, Parameter(help="Data set folder in nnU-Net's raw layout (`dataset.json`, `imagesTr`, `labelsTr`).")
 ]

@@ -49,12 +49,10 @@ def plan(
         like: Model folder whose plan this data set takes over, for fine-tuning. Excludes `--recipe`. Defaults to a
             new plan of the recipe.
     """
-    from scanseg import api
-    from scanseg.files import write_text
-    from scanseg.planning import describe_decisions
-
     require_new_file(output, overwrite=overwrite)
-    with show_progress() as progress:
+    with show_progress(f"planning a training on {dataset}") as progress:
+        from scanseg import api
+
         made = api.make_plan(
             dataset,
             recipe=recipe,
@@ -66,6 +64,9 @@ def plan(
             progress=progress,
         )
         timing = api.time_step(made, device=device, progress=progress)
+    from scanseg.files import write_text
+    from scanseg.planning import describe_decisions
+
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, made.to_json())
     rows = [*_describe_data(dataset), *_describe_plan(made), *_describe_step(made, timing)]

@@ -5,17 +5,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from scanseg.cli.console import print_line, show_table
-from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, Precision
-from scanseg.messages import counted, format_duration
+from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
+from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
+from scanseg.errors import UsageError
+from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
 
 
 def predict(
-    model: Path,
+    model: str,
     /,
     *inputs: Annotated[Path, Parameter(name="INPUT")],
     output: OutputFolder,
+    output_format: Annotated[OutputFormat | None, COMMON, Parameter(name="--format")] = None,
     overwrite: Annotated[bool, COMMON] = False,
     skip_existing: Annotated[bool, COMMON] = False,
     mirror: Annotated[bool, COMMON] = False,
@@ -25,13 +27,19 @@ def predict(
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
     probabilities: Annotated[bool, ADVANCED] = False,
     uncertainty: Annotated[bool, ADVANCED] = False,
+    series: Annotated[tuple[str, ...], ADVANCED] = (),
+    segment_codes: Annotated[Path | None, ADVANCED] = None,
 ) -> None:
     """Segment images with a trained model.
 
     Args:
-        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`.
-        inputs: Folder of images named as for training (`CASE_0000.nii.gz`), or one image. Several may be given.
+        model: Folder of a model from `scanseg train`, `scanseg crossval` or `scanseg export onnx`, or the name or
+            address of a model (`scanseg models`).
+        inputs: Folder of images named as for training (`CASE_0000.nii.gz`), one image, or the folder or zip file of
+            DICOM series. Several may be given.
         output: Folder of the label maps. Each has the grid of its image.
+        output_format: Format of the label maps: an ending, or `dicom-seg` for DICOM Segmentations of DICOM series.
+            Defaults to the format of the image, and to `nii.gz` for DICOM series.
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
         mirror: Average over mirrored images. This is slower and often slightly better.
@@ -43,14 +51,18 @@ def predict(
         probabilities: Also write the probabilities of the labels.
         uncertainty: Also write two maps from 0 to 1. One is the entropy of the probabilities. The other is the
             disagreement of mirrored images and of the networks of a cross-validation.
+        series: UID of a DICOM series to segment, or its beginning if it is unique (`scanseg dicom list`). Repeat for
+            more. Defaults to all series.
+        segment_codes: JSON file with the codes of the segments of `--format dicom-seg`. Defaults to the code of tissue.
     """
-    from scanseg import api
-    from scanseg.errors import UsageError
-
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
-    with show_progress() as progress:
+    with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
+        from scanseg import api
+        from scanseg.specs import SegmentCodes
+
+        codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
         predictor = api.load(model, device=device, weights=weights, precision=precision, runtime=runtime)
         record = predictor.predict_folder(
             inputs,
@@ -60,6 +72,9 @@ def predict(
             uncertainty=uncertainty,
             overwrite=overwrite,
             skip_existing=skip_existing,
+            format=output_format,
+            series=series,
+            segment_codes=codes,
             progress=progress,
         )
         case_warnings = [
@@ -76,3 +91,7 @@ def predict(
     print_line(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
+    print_colours(output)
+    if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
+        instances = output.with_name(f"{output.name}-instances")
+        suggest_command("to number the instances", "data", "instances", output, "-o", instances)

@@ -27,9 +27,9 @@ def preprocess(
         store: Folder of the preprocessed cases. Existing cases are reused.
         recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`.
     """
-    from scanseg import api
+    with show_progress(f"preprocessing {source}") as progress:
+        from scanseg import api
 
-    with show_progress() as progress:
         folder = api.preprocess(
             source,
             store=store,

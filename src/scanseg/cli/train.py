@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from scanseg.cli.console import format_score, print_line, show_table, suggest_command
+from scanseg.cli.console import format_score, is_first_process, print_line, show_table, suggest_command
 from scanseg.cli.interrupts import Interrupt
 from scanseg.cli.options import (
     ADVANCED,
@@ -20,6 +20,7 @@ from scanseg.cli.options import (
     Store,
     Workers,
 )
+from scanseg.errors import InterruptionError
 from scanseg.messages import counted, format_duration
 from scanseg.progress_display import show_progress
 
@@ -73,10 +74,12 @@ def train(
             `float16` is for older GPUs. It scales the loss to keep small gradients. Defaults to the plan's.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
     """
-    from scanseg import api
-    from scanseg.errors import InterruptionError
+    work = (
+        f"continuing the training in {output}" if resume else f"preparing a training on {source} in {output}"
+    )
+    with show_progress(work if is_first_process() else None) as progress:
+        from scanseg import api
 
-    with show_progress() as progress:
         try:
             result = api.train(
                 source,

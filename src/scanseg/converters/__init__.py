@@ -1,12 +1,19 @@
 """Converters of public data sets into the raw layout."""
 
-from scanseg.converters.conversion import Conversion, compute_source_digest, convert_dataset
+from scanseg.converters.conversion import (
+    Conversion,
+    SourceInspection,
+    compute_source_digest,
+    convert_dataset,
+    inspect_dataset,
+)
 from scanseg.converters.own_cases import OverlapRule
 from scanseg.converters.own_folder import (
     OWN_FOLDER,
     FolderInspection,
     convert_folder,
     inspect_folder,
+    name_folders,
 )
 from scanseg.converters.own_survey import FolderOptions
 from scanseg.converters.table import NAMED_DATASETS, find_dataset
@@ -18,9 +25,12 @@ __all__ = [
     "FolderInspection",
     "FolderOptions",
     "OverlapRule",
+    "SourceInspection",
     "compute_source_digest",
     "convert_dataset",
     "convert_folder",
     "find_dataset",
+    "inspect_dataset",
     "inspect_folder",
+    "name_folders",
 ]

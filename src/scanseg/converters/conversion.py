@@ -13,21 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
-from scanseg.converters.sources import Found, Layout, NamedDataset, Part, Sample, SourceCase
-from scanseg.converters.writing import write_sample
+from scanseg.converters.converted_case import convert_case
+from scanseg.converters.drawing import check_test_fraction, draw_test_cases, without_test_cases
+from scanseg.converters.sources import Found, Layout, NamedDataset, Part, SourceCase
 from scanseg.dataset import DESCRIPTION_FILE, SPLITS_FILE, find_name_fault
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.files import find_disk_fault, is_unused, new_folder, write_text
-from scanseg.imaging import compare_geometry
-from scanseg.messages import counted, listed
+from scanseg.files import is_unused, new_folder, write_text
+from scanseg.messages import counted
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, Fold
 
 RECORD_FILE = "conversion.json"
-TEST_SEED = 0
-"""Seed for drawing test cases of a data set without a published split."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,30 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """Faults and notes of one case."""
+class SourceInspection:
+    """Content of a public data set, as a dry run shows it."""
 
-    faults: tuple[str, ...]
+    dataset: str
+    """Name of the converter."""
+    layout: str
+    """Layout of the source."""
+    num_cases: dict[Part, int]
+    """Number of cases of each part that has any."""
+    channels: tuple[str, ...]
+    """Names of the channels."""
+    labels: dict[str, int | tuple[int, ...]]
+    """Value, or values of a region, of each label."""
+    notes: tuple[str, ...]
+    """As in `Conversion`."""
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """Cases of a conversion, all of which could be used."""
+
+    cases: tuple[SourceCase, ...]
+    found: Found
+    num_cases: dict[Part, int]
     notes: tuple[str, ...]
 
 
@@ -86,17 +102,56 @@ def convert_dataset(
         UsageError: The output already exists or is inside the source, or the test set cannot be drawn.
         OSError: The disk is full. No file is written.
     """
+    check_test_fraction(test_fraction)
     check_folders(named, source, output)
     found, layout = _find(named, source)
-    spec = found.spec or named.spec
-    if spec is None:
-        raise InputError(f"{source}: {'; '.join(found.faults) or 'no description of the labels'}")
+    spec = _describe(named, found, source)
     found = replace(found, spec=_renamed(spec, found, layout, output=output, name=name))
     if not layout.is_general and name is None:
         found = replace(found, about={"reference": named.homepage, **found.about})
     return write_dataset(
         named, found, source, output, layout=layout.files, test_fraction=test_fraction, context=context
     )
+
+
+def inspect_dataset(
+    named: NamedDataset, source: Path, *, test_fraction: float | None = None, context: RunContext
+) -> SourceInspection:
+    """Read and check a data set as for a conversion, without writing.
+
+    Args:
+        named: Data set to inspect.
+        source: Folder of the data set, in one of its layouts.
+        test_fraction: As for `convert_dataset`.
+        context: Worker processes and progress.
+
+    Raises:
+        InputError: The source has no known layout, or cases are faulty. One message lists all faults.
+        UsageError: The test set cannot be drawn.
+    """
+    check_test_fraction(test_fraction)
+    _check_source(named, source)
+    found, layout = _find(named, source)
+    spec = _describe(named, found, source)
+    converted = _convert_cases(
+        named, replace(found, spec=spec), source, None, test_fraction=test_fraction, context=context
+    )
+    return SourceInspection(
+        named.name,
+        layout.files,
+        converted.num_cases,
+        spec.channel_names,
+        dict(spec.labels),
+        converted.notes,
+    )
+
+
+def _describe(named: NamedDataset, found: Found, source: Path) -> DatasetSpec:
+    """Return the description of a converted data set."""
+    spec = found.spec or named.spec
+    if spec is None:
+        raise InputError(f"{source}: {'; '.join(found.faults) or 'no description of the labels'}")
+    return spec
 
 
 def _renamed(
@@ -136,36 +191,65 @@ def write_dataset(
     """
     spec = found.spec
     assert spec is not None
-    cases, drawn = _with_test_cases(named, found.cases, test_fraction)
+    with new_folder(output) as folder:
+        converted = _convert_cases(named, found, source, folder, test_fraction=test_fraction, context=context)
+        result = Conversion(named.name, output, layout, converted.num_cases, converted.notes, name=spec.name)
+        _write_documents(
+            folder, named, spec, cases=converted.cases, found=converted.found, source=source, result=result
+        )
+    return result
+
+
+def _convert_cases(
+    named: NamedDataset,
+    found: Found,
+    source: Path,
+    folder: Path | None,
+    *,
+    test_fraction: float | None,
+    context: RunContext,
+) -> _Converted:
+    """Read, check and write all cases.
+
+    Args:
+        named: Data set to convert.
+        found: Cases of the source, with the description of the data set.
+        source: Folder of the source.
+        folder: Folder to write. `None`: write nothing.
+        test_fraction: As for `convert_dataset`.
+        context: Worker processes and progress.
+
+    Raises:
+        InputError: Cases are faulty. One message lists all faults.
+    """
+    spec = found.spec
+    assert spec is not None
+    cases, drawn = draw_test_cases(named, found.cases, test_fraction)
+    folds = without_test_cases(found.folds, cases)
+    if folds != found.folds:
+        found = replace(found, folds=folds)
+        drawn = (*drawn, "test cases are removed from the folds of the source")
     counts = Counter(case.part for case in cases)
     unlabelled = "Unlabelled" if counts["test"] else "Ts"
-    with new_folder(output) as folder:
-        convert = partial(_convert_case, folder=folder, spec=spec, unlabelled=unlabelled)
-        outcomes = map_cases(convert, cases, context=context, task="converting")
-        faults = [
-            *found.faults,
-            *_repeated(cases),
-            *(fault for outcome in outcomes for fault in outcome.faults),
-        ]
-        if not cases and not faults:
-            faults.append("no cases")
-        refuse_faults(source, faults)
-        of_cases = (note for outcome in outcomes for note in outcome.notes)
-        notes = [*found.notes, *drawn, *(note.replace(f"{source}{os.sep}", "") for note in of_cases)]
-        if counts["unlabelled"]:
-            notes.append(
-                f"{counted(counts['unlabelled'], 'image')} without label map in images{unlabelled}, for prediction"
-            )
-        result = Conversion(
-            named.name,
-            output,
-            layout,
-            {part: counts[part] for part in get_args(Part) if counts[part]},
-            tuple(notes),
-            name=spec.name,
+    convert = partial(convert_case, folder=folder, spec=spec, unlabelled=unlabelled)
+    task = "reading" if folder is None else "converting"
+    outcomes = map_cases(convert, cases, context=context, task=task)
+    faults = [
+        *found.faults,
+        *_repeated(cases),
+        *(fault for outcome in outcomes for fault in outcome.faults),
+    ]
+    if not cases and not faults:
+        faults.append("no cases")
+    refuse_faults(source, faults)
+    of_cases = (note for outcome in outcomes for note in outcome.notes)
+    notes = [*found.notes, *drawn, *(note.replace(f"{source}{os.sep}", "") for note in of_cases)]
+    if counts["unlabelled"]:
+        notes.append(
+            f"{counted(counts['unlabelled'], 'image')} without label map in images{unlabelled}, for prediction"
         )
-        _write_documents(folder, named, spec, cases=cases, found=found, source=source, result=result)
-    return result
+    num_cases = {part: counts[part] for part in get_args(Part) if counts[part]}
+    return _Converted(cases, found, num_cases, tuple(notes))
 
 
 def compute_source_digest(source: Path) -> str:
@@ -195,18 +279,23 @@ def check_folders(named: NamedDataset, source: Path, output: Path) -> None:
         InputError: The source is missing.
         UsageError: The output already exists, or is inside the source.
     """
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder. {_advise_download(named)}")
+    _check_source(named, source)
     if output.exists() and (not output.is_dir() or not is_unused(output)):
         raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
     if output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{output} is inside the source {source}. Choose a folder beside it.")
 
 
+def _check_source(named: NamedDataset, source: Path) -> None:
+    """Check that the source of a conversion exists."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder. {_advise_download(named)}")
+
+
 def _advise_download(named: NamedDataset) -> str:
     """Return the advice for a missing source or another layout."""
     if not named.homepage:
-        return "Name the folder of your images."
+        return "Name the folder of your images, or of your label maps."
     return f"Download {named.name} from {named.homepage}."
 
 
@@ -222,83 +311,10 @@ def _find(named: NamedDataset, source: Path) -> tuple[Found, Layout]:
     )
 
 
-def _with_test_cases(
-    named: NamedDataset, cases: tuple[SourceCase, ...], fraction: float | None
-) -> tuple[tuple[SourceCase, ...], tuple[str, ...]]:
-    """Draw test cases if the source has none.
-
-    Returns:
-        All cases, and a note if test cases were drawn.
-    """
-    has_test = any(case.part in ("validation", "test") for case in cases)
-    if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"test fraction: expected a number from 0 to below 1, got {fraction}")
-    if fraction is not None and has_test:
-        raise UsageError(f"this source of {named.name} has a split of its own. Leave the test fraction out.")
-    part = named.test_fraction if fraction is None else fraction
-    labelled = [case for case in cases if case.part != "unlabelled"]
-    number = 0 if has_test else round(part * len(labelled))
-    if number == 0:
-        return cases, ()
-    names = sorted(case.name for case in labelled)
-    chosen = {names[i] for i in np.random.default_rng(TEST_SEED).permutation(len(names))[:number]}
-    drawn = tuple(replace(case, part="test") if case.name in chosen else case for case in cases)
-    return drawn, (
-        f"{number} of {counted(len(labelled), 'case')} drawn as test set (seed {TEST_SEED}), as none is published",
-    )
-
-
 def _repeated(cases: tuple[SourceCase, ...]) -> list[str]:
     counts = Counter(case.name for case in cases)
     faults = [f"case {name}: found {number} times" for name, number in counts.items() if number > 1]
     return faults + [fault for name in counts if (fault := find_name_fault(name)) is not None]
-
-
-def _convert_case(case: SourceCase, *, folder: Path, spec: DatasetSpec, unlabelled: str) -> _Outcome:
-    """Read, check and write one case."""
-    try:
-        sample = case.read()
-        faults = _sample_faults(sample, spec)
-        if not faults:
-            write_sample(folder, case, sample, file_ending=spec.file_ending, unlabelled=unlabelled)
-    except InputError as error:
-        if (full := find_disk_fault(error)) is not None:
-            raise full from error
-        return _Outcome((f"case {case.name}: {error}",), ())
-    return _Outcome(
-        tuple(f"case {case.name}: {fault}" for fault in faults),
-        tuple(f"case {case.name}: {note}" for note in (*sample.notes, *_warnings(sample))),
-    )
-
-
-def _warnings(sample: Sample) -> tuple[str, ...]:
-    """Return the different warnings about the files of a case."""
-    images = (sample.image, sample.label_map, sample.instances)
-    return tuple(dict.fromkeys(warning for each in images if each is not None for warning in each.warnings))
-
-
-def _sample_faults(sample: Sample, spec: DatasetSpec) -> list[str]:
-    """Return the differences of a case from its data set's description."""
-    faults = []
-    if sample.image.num_channels != spec.num_channels:
-        faults.append(
-            f"expected {counted(spec.num_channels, 'channel')}, got {counted(sample.image.num_channels, 'channel')}"
-        )
-    if sample.image.array.dtype.kind == "f" and not np.isfinite(sample.image.array).all():
-        faults.append("the image holds NaN or infinities")
-    maps = {"label map": sample.label_map, "instance map": sample.instances}
-    for name, other in maps.items():
-        differences = [] if other is None else compare_geometry(sample.image, other)
-        if differences:
-            faults.append(f"image and {name} differ in {', '.join(differences)}")
-    values = () if sample.label_map is None else np.unique(sample.label_map.array)
-    unknown = set(map(int, values)) - spec.known_values
-    if unknown:
-        known = ", ".join(map(str, sorted(spec.known_values)))
-        faults.append(
-            f"unknown label values {listed(list(map(str, sorted(unknown))))}. The labels are {known}."
-        )
-    return faults
 
 
 def _write_documents(
@@ -318,6 +334,7 @@ def _write_documents(
         "channel_names": dict(enumerate(spec.channel_names)),
         "labels": spec.labels,
         **({"regions_class_order": spec.regions_class_order} if spec.regions_class_order else {}),
+        **({"label_colours": spec.label_colours} if spec.label_colours else {}),
         "numTraining": len(training),
         "file_ending": spec.file_ending,
         **found.about,

@@ -11,7 +11,14 @@ from jaxtyping import Integer, Shaped
 
 from scanseg.converters.label_table import Colour, LabelKey, LabelTable, describe_key
 from scanseg.errors import InputError
-from scanseg.imaging import LOSSY_ENDINGS, Image, file_ending, read_image, read_stored_values
+from scanseg.imaging import (
+    LOSSY_ENDINGS,
+    Image,
+    file_ending,
+    read_image,
+    read_palette,
+    read_stored_values,
+)
 from scanseg.messages import counted, listed
 from scanseg.specs import BACKGROUND
 
@@ -46,6 +53,16 @@ class LabelCode:
     keys: Mapping[LabelKey, int]
     """Label value of each value or colour of the files, with the background. Empty for structures."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """Colour of each label of colour masks, as `#rrggbb` by name. Empty for other forms."""
+        names = {value: name for name, value in self.names.items()}
+        return {
+            names[value]: describe_key(key)
+            for key, value in self.keys.items()
+            if value and not isinstance(key, int)
+        }
 
     def encode(self, path: Path, values: Shaped[np.ndarray, "*spatial"]) -> Integer[np.ndarray, "*spatial"]:
         """Return the label values of a file's numbers.
@@ -90,6 +107,8 @@ def read_label_numbers(path: Path, *, as_colours: bool) -> tuple[Image, bool]:
     """
     image = read_image(path) if as_colours else read_stored_values(path)
     array = image.array
+    if not as_colours:
+        _check_palette(path, array)
     if array.dtype.kind == "f":
         if not (array == np.rint(array)).all():
             raise InputError(f"{path}: expected whole numbers, got fractions. Save labels as integers.")
@@ -102,6 +121,29 @@ def read_label_numbers(path: Path, *, as_colours: bool) -> tuple[Image, bool]:
     if _is_picture(path):
         array = _sharpened(path, array)
     return _with(image, array.astype(np.int32) * 0x010101 if as_colours else array), as_colours
+
+
+def _check_palette(path: Path, array: np.ndarray) -> None:
+    """Refuse a palette whose background is not its first colour.
+
+    Programs that reduce a colour mask to a palette may put its colours in any order, a different one in each file.
+
+    Raises:
+        InputError: The first colour is not black, and black is another colour of the palette in use.
+    """
+    palette = read_palette(path)
+    if palette is None or palette[0] == _BLACK:
+        return
+    used, _ = count_numbers(array)
+    colours = {int(index): palette[index] for index in used if index < len(palette)}
+    black = next((index for index, colour in colours.items() if colour == _BLACK), None)
+    if black is None:
+        return
+    names = ",".join(f"NAME={describe_key(colour)}" for colour in colours.values() if colour != _BLACK)
+    raise InputError(
+        f"{path}: expected black, the background, as number 0 of the palette, got it as number {black}. Name the "
+        f"colours by --labels, such as {names}, or save the mask as RGB."
+    )
 
 
 def _with(image: Image, array: np.ndarray) -> Image:

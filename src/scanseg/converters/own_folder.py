@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from scanseg.converters.conversion import Conversion, check_folders, write_dataset
+from scanseg.converters.conversion import (
+    Conversion,
+    check_folders,
+    write_dataset,
+)
+from scanseg.converters.drawing import check_test_fraction
 from scanseg.converters.label_code import LabelCode
 from scanseg.converters.label_table import LabelKey, describe_key
 from scanseg.converters.own_cases import CaseContent, read_own_case
@@ -131,10 +136,11 @@ def convert_folder(
         UsageError: The output already exists or is inside the source, or the labels have another form.
         OSError: The disk is full. No file is written.
     """
+    check_test_fraction(test_fraction)
     for folder in (images, *(() if options.label_maps is None else (options.label_maps,))):
         check_folders(OWN_FOLDER, folder, output)
     survey = survey_folder(images, options, all_labels=True, context=context)
-    refuse_faults(images, survey.faults)
+    refuse_faults(name_folders(images, options.label_maps), survey.faults)
     assert survey.code is not None
     assert survey.form is not None
     spec = DatasetSpec(
@@ -142,6 +148,7 @@ def convert_folder(
         channel_names=survey.channels,
         labels={BACKGROUND: 0, **survey.code.names},
         file_ending=survey.form.file_ending,
+        label_colours=survey.code.colours,
     )
     read = partial(read_own_case, code=survey.code, form=survey.form, overlap=options.overlap)
     cases = tuple(
@@ -159,6 +166,16 @@ def convert_folder(
         test_fraction=test_fraction,
         context=context,
     )
+
+
+def name_folders(images: Path, label_maps: Path | None) -> str:
+    """Name the folders of a source for messages.
+
+    Args:
+        images: Folder of images.
+        label_maps: Folder of label maps. `None`: inside `images`.
+    """
+    return str(images) if label_maps is None else f"{images} and {label_maps}"
 
 
 def _note_ignored(found: FolderCases) -> tuple[str, ...]:

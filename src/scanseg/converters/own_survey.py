@@ -8,9 +8,9 @@ from pathlib import Path
 from scanseg.converters.label_code import LabelCode, choose_code
 from scanseg.converters.label_table import LabelKey, LabelTable, read_label_table
 from scanseg.converters.own_cases import CaseContent, Inspected, OverlapRule, OwnFormat, inspect_case
-from scanseg.dataset import FolderCase, FolderCases, find_folder_cases
+from scanseg.dataset import DESCRIPTION_FILE, IMAGES_FOLDER, FolderCase, FolderCases, find_folder_cases
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, count_channels, file_ending, read_image
+from scanseg.imaging import MEDICAL_DECODERS, count_channels, decoder_of, files_of, read_image
 from scanseg.messages import counted, listed
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import BACKGROUND
@@ -90,7 +90,7 @@ def survey_folder(
         for case in found.labelled
         if case in sample or (all_labels and table is None)
     ]
-    context = context.for_images(sum(file.stat().st_size for one in chosen for file in one.case.images))
+    context = context.for_images(_count_bytes([one.case for one in chosen]))
     contents = map_cases(inspect_case, chosen, context=context, task="reading label maps")
     faults += [fault for content in contents for fault in content.faults]
     code = None
@@ -99,8 +99,18 @@ def survey_folder(
             code = _choose_labels(found, contents, table)
         except InputError as error:
             faults.append(str(error))
-    notes = (*(code.notes if code else ()), *_note_missing_masks(found), *_note_ct(contents, channels, form))
+    notes = (
+        *(code.notes if code else ()),
+        *_note_missing_masks(found),
+        *_note_ct(contents, channels, form),
+        *_note_description(images, options),
+    )
     return FolderSurvey(found, tuple(contents), code, form, channels, notes, tuple(faults))
+
+
+def _count_bytes(cases: Sequence[FolderCase]) -> int:
+    """Return the size of the images of cases."""
+    return sum(file.stat().st_size for case in cases for image in case.images for file in files_of(image))
 
 
 def _every_nth(cases: Sequence[FolderCase], most: int) -> Sequence[FolderCase]:
@@ -113,7 +123,7 @@ def _find_format(
 ) -> tuple[tuple[str, ...], OwnFormat | None]:
     """Return names of channels and the converted format, and collect faults."""
     files = [file for case in found.cases for file in case.images]
-    kinds = Counter(DECODERS[file_ending(file)] in MEDICAL_DECODERS for file in files)
+    kinds = Counter(decoder_of(file) in MEDICAL_DECODERS for file in files)
     if not files or len(kinds) > 1:
         if files:
             faults.append("expected pictures or medical images, got both. Convert both kinds separately.")
@@ -212,4 +222,15 @@ def _note_ct(
         return ()
     return (
         f"intensities from {lowest:g}, as in CT: --channels CT normalizes them by values of the whole data set",
+    )
+
+
+def _note_description(images: Path, options: FolderOptions) -> tuple[str, ...]:
+    """Return a note if the folder belongs to a data set in nnU-Net's layout, whose description is not read."""
+    places = [place for place in (images, images.parent) if (place / DESCRIPTION_FILE).is_file()]
+    if options.labels is not None or not places or not (places[0] / IMAGES_FOLDER).is_dir():
+        return ()
+    return (
+        f"{places[0] / DESCRIPTION_FILE} names labels and channels, and is not read. To keep its names, use "
+        f"{places[0]} as it is, or convert it by: scanseg data convert msd {places[0]} -o DATASET",
     )

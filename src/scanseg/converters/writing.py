@@ -1,5 +1,6 @@
 """Writing of one case into the raw layout."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scanseg.imaging import (
     PictureHeader,
     write_colours,
     write_image,
+    write_instance_colours,
     write_instance_map,
     write_label_map,
 )
@@ -24,12 +26,19 @@ _FOLDER_ENDS: dict[Part, str] = {"train": "Tr", "validation": "Tr", "test": "Ts"
 
 
 def write_sample(
-    folder: Path, case: SourceCase, sample: Sample, *, file_ending: str, unlabelled: str = "Ts"
+    folder: Path,
+    case: SourceCase,
+    sample: Sample,
+    *,
+    file_ending: str,
+    unlabelled: str = "Ts",
+    colours: Mapping[int, tuple[int, int, int]] | None = None,
 ) -> None:
     """Write the image, label map and instance map of a case.
 
     Their folders end in `Ts` for test cases and in `Tr` for training cases. A colour picture is one file. Other images
-    are one file per channel. The label map of a picture looks black in viewers, so `coloursTr` holds it in colours too.
+    are one file per channel. The maps of a picture look black in viewers, so `coloursTr` and `instanceColoursTr` hold
+    them in colours too.
 
     Args:
         folder: Folder of the data set.
@@ -37,6 +46,8 @@ def write_sample(
         sample: Image and maps to write.
         file_ending: Ending of all files.
         unlabelled: End of the name of the folder of unlabelled images.
+        colours: Red, green and blue of label values, for `coloursTr`. Other values have the colours of a fixed
+            palette.
 
     Raises:
         InputError: The format of the ending cannot store the case, or a file cannot be written.
@@ -55,11 +66,16 @@ def write_sample(
     name = f"{case.name}{file_ending}"
     label_map = sample.label_map.array[0]
     write_label_map(_make_folder(folder / f"labels{part}") / name, label_map, like=image)
-    if label_map.ndim == 2 and DECODERS[known_ending(Path(name))] not in MEDICAL_DECODERS:
-        write_colours(_make_folder(folder / f"colours{part}") / f"{case.name}.png", label_map, like=image)
+    is_picture = label_map.ndim == 2 and DECODERS[known_ending(Path(name))] not in MEDICAL_DECODERS
+    if is_picture:
+        shown = _make_folder(folder / f"colours{part}") / f"{case.name}.png"
+        write_colours(shown, label_map, like=image, colours=colours)
     if sample.instances is not None:
         instances = sample.instances.array[0]
         write_instance_map(_make_folder(folder / f"instances{part}") / name, instances, like=image)
+        if is_picture:
+            shown = folder / f"instanceColours{part}" / f"{case.name}.png"
+            write_instance_colours(shown, instances, like=image)
 
 
 def _without_tag(image: Image) -> Image:

@@ -22,6 +22,7 @@ from scanseg.dataset.raw import (
     open_dataset,
     read_case,
 )
+from scanseg.dataset.series_cases import SeriesCases, find_series_cases, find_series_places
 from scanseg.dataset.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, find_splits, list_unused
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ImageFolder",
     "RawCase",
     "RawDataset",
+    "SeriesCases",
     "check_dataset",
     "check_values",
     "compute_dataset_digest",
@@ -47,6 +49,8 @@ __all__ = [
     "find_folder_cases",
     "find_images",
     "find_name_fault",
+    "find_series_cases",
+    "find_series_places",
     "find_splits",
     "find_test_cases",
     "list_unused",

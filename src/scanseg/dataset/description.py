@@ -71,6 +71,7 @@ def read_description(folder: Path) -> Description:
             "labels": _labels(content),
             "regions_class_order": content.get("regions_class_order"),
             "file_ending": content.get("file_ending") or _ending_of(listed),
+            "label_colours": content.get("label_colours", {}),
         }
         num_training = _num_training(content)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Cases in folders of other layouts than nnU-Net's, found by names alone."""
+"""Cases in folders of other layouts, by names and DICOM headers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from scanseg.dataset.folder_names import (
     without_words,
 )
 from scanseg.dataset.folder_pairs import FolderCase, group_images, pair_names, split_by_words
+from scanseg.dataset.folder_series import find_case_series
 from scanseg.errors import InputError
 from scanseg.imaging import DECODERS, DETACHED_ENDINGS, companion_path
 from scanseg.messages import counted, listed
@@ -177,7 +178,11 @@ def _read_image_folders(images: Path, channels: Sequence[str]) -> FolderCases:
     """Find cases with a folder of images each."""
     cases, faults = [], []
     for folder in _visible_folders(images):
-        files = _ordered(folder.name, _image_files(folder), channels)
+        series = None if _image_files(folder) else find_case_series(folder)
+        if isinstance(series, Path):
+            files: tuple[Path, ...] | str = (series,)
+        else:
+            files = series or _ordered(folder.name, _image_files(folder), channels)
         if isinstance(files, str):
             faults.append(files)
         else:
@@ -274,11 +279,13 @@ def _read_case_folders(root: Path, channels: Sequence[str]) -> FolderCases | Non
     cases, faults, ignored = [], [], _other_files(root)
     proposed: set[tuple[str, ...]] = set()
     for folder in _visible_folders(root):
-        if not _may_be_case(folder):
+        series = find_case_series(folder)
+        if series is None and not _may_be_case(folder):
             ignored.append(f"{folder.name}: a folder without an image and its labels")
             continue
-        ignored += _other_files(folder)
-        case = _read_case_folder(folder, channels)
+        if series is None:
+            ignored += _other_files(folder)
+        case = _read_series_folder(folder, series) if series else _read_case_folder(folder, channels)
         if isinstance(case, str):
             faults.append(case)
             proposed.add(_propose_channels(folder))
@@ -316,6 +323,19 @@ def _propose_channels(folder: Path) -> tuple[str, ...]:
     images, label_maps = split_by_words(_image_files(folder))
     names = find_channel_names(folder.name, [stem_of(file) for file in images])
     return names if len(names) == len(images) > 1 and len(label_maps) == 1 else ()
+
+
+def _read_series_folder(folder: Path, series: Path | str) -> FolderCase | str:
+    """Return the case of a DICOM folder, or its fault.
+
+    Images of other formats are its label map, or its structure masks if there are several.
+    """
+    if isinstance(series, str):
+        return series
+    masks = _masks_in(folder, folder.name)
+    if len(masks) == 1 and masks[0][1].parent == folder:
+        return FolderCase(folder.name, (series,), masks[0][1])
+    return FolderCase(folder.name, (series,), masks=masks)
 
 
 def _read_case_folder(folder: Path, channels: Sequence[str]) -> FolderCase | str:

@@ -16,6 +16,7 @@ from scanseg.dataset.naming import (
     list_files,
 )
 from scanseg.dataset.raw import RawCase, refuse_dataset
+from scanseg.dataset.series_cases import SeriesCases, find_series_cases, find_series_places
 from scanseg.errors import refuse_faults
 from scanseg.imaging import DECODERS, MEDICAL_DECODERS
 from scanseg.messages import counted, listed
@@ -37,7 +38,8 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
     """Find the cases to predict in a folder of images.
 
     All formats of the kind of the training images are taken: all volumes (NIfTI, NRRD, MetaImage), or all pictures
-    (PNG, JPEG, BMP, TIFF). A folder without any of them may hold the other kind. The files of one case have the same
+    (PNG, JPEG, BMP, TIFF). A folder without any of them may hold the other kind. DICOM series are volumes, see
+    `find_series_places`. The files of one case have the same
     ending: `CASE_0000.ext`, `CASE_0001.ext` ... for the channels, or `CASE.ext` if one file holds all channels.
 
     Args:
@@ -50,12 +52,14 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
             like further channels.
     """
     refuse_dataset(folder, file_ending)
-    files = _choose_files(folder, file_ending)
+    series = _find_series(folder, file_ending, num_channels)
+    files = _choose_files(folder, file_ending, with_series=bool(series.cases or series.faulty))
     grouped = [
         group_files(group, file_ending=ending, num_channels=num_channels)
         for ending, group in _by_ending(files, file_ending).items()
     ]
     refuse_faults(folder, [fault for group in grouped for fault in group.faults])
+    grouped.append(GroupedFiles({case.name: case.images for case in series.cases}, series.faulty))
     twice = _cases_of_two_endings(grouped)
     names = {case.name for case in twice}
     cases = (
@@ -68,19 +72,33 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
     return ImageFolder(
         tuple(sorted(cases, key=lambda case: case.name)),
         (*faulty, *twice),
-        _describe_skipped(folder, files, file_ending),
+        (*series.warnings, *_describe_skipped(folder, [*files, *series.used], file_ending)),
     )
 
 
-def _choose_files(folder: Path, file_ending: str) -> list[Path]:
-    """List the images of the training's kind, or of the other kind if there are none."""
+def _find_series(folder: Path, file_ending: str, num_channels: int) -> SeriesCases:
+    """Find the DICOM series of a folder of volumes."""
+    if not _is_volume(file_ending) and folder.is_dir():
+        images = filter(is_image_file, folder.iterdir())
+        if any(path.name.endswith(file_ending) or not _is_volume(path.name) for path in images):
+            return SeriesCases()
+    return find_series_cases(find_series_places(folder), num_channels=num_channels)
+
+
+def _choose_files(folder: Path, file_ending: str, *, with_series: bool) -> list[Path]:
+    """List the images of the training's kind, else of the other.
+
+    DICOM series count as volumes.
+    """
     found = sorted(filter(is_image_file, folder.iterdir())) if folder.is_dir() else []
     of_kind = [
         path
         for path in found
         if path.name.endswith(file_ending) or _is_volume(path.name) == _is_volume(file_ending)
     ]
-    return of_kind or found or list_files(folder, file_ending=file_ending)
+    if with_series and _is_volume(file_ending):
+        return of_kind
+    return of_kind or found or ([] if with_series else list_files(folder, file_ending=file_ending))
 
 
 def _is_volume(name: str) -> bool:
@@ -120,7 +138,7 @@ def _cases_of_two_endings(grouped: Sequence[GroupedFiles]) -> list[FaultyCase]:
 
 
 def _describe_skipped(folder: Path, files: Collection[Path], file_ending: str) -> tuple[str, ...]:
-    """Return a sentence about the files that are no images of the chosen kind."""
+    """Describe the files that are skipped."""
     skipped = find_unused_files(folder, files)
     if not skipped:
         return ()

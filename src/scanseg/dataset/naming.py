@@ -12,9 +12,9 @@ from scanseg.errors import InputError
 from scanseg.imaging import (
     DECODERS,
     DETACHED_ENDINGS,
-    DICOM_ADVICE,
     companion_path,
     count_channels,
+    dicom_advice,
     files_of,
     find_dicom,
 )
@@ -83,7 +83,7 @@ def list_files(folder: Path, *, file_ending: str) -> list[Path]:
         if dicom:
             raise InputError(
                 f"{folder}: expected files that end in {file_ending}, got DICOM files such as "
-                f"{dicom[0].relative_to(folder)}. {DICOM_ADVICE}"
+                f"{dicom[0].relative_to(folder)}. {dicom_advice()}"
             )
         endings = sorted({ending_of(path.name) for path in visible})
         found = f"files that end in {listed(endings)}" if endings else _describe_folders(folder)
@@ -98,7 +98,7 @@ def _describe_folders(folder: Path) -> str:
 
 
 def find_unused_files(folder: Path, images: Collection[Path]) -> list[Path]:
-    """Find the visible files of a folder that belong to no image, sorted by name.
+    """Find the visible files of a folder that belong to no image.
 
     `dataset.json` and files of operating systems are left out, and so are the voxels of images in two files, and the
     spacings of TIFF files.
@@ -123,7 +123,7 @@ def find_unused_files(folder: Path, images: Collection[Path]) -> list[Path]:
 
 
 def _names_beside(image: Path) -> list[str]:
-    """Return the names of files that may lie beside an image and belong to it."""
+    """Return the names of files that may belong to an image."""
     if image.name.lower().endswith(DETACHED_ENDINGS):
         return [file.name for file in files_of(image)]
     if DECODERS.get(ending_of(image.name).lower()) == "tiff":
@@ -148,7 +148,7 @@ def split_channel(file: Path, file_ending: str) -> tuple[str, int | None]:
 
     The channel is `None` if the name does not end in four digits.
     """
-    stem = file.name[: -len(file_ending)]
+    stem = file.name.removesuffix(file_ending)
     match = _NUMBERED.fullmatch(stem)
     return (match["case"], int(match["channel"])) if match else (stem, None)
 
@@ -240,7 +240,7 @@ def _further_channels(files: Sequence[Path], file_ending: str) -> list[str]:
         f"{listed([name for name, _ in further])}: {'a further channel' if single else 'further channels'}, expected "
         f"one channel for each case, such as {case}_0000{file_ending}. Move {'it' if single else 'them'} elsewhere, or "
         f"name the files to segment. The name of a separate image ends in _0000, such as "
-        f"{name[: -len(file_ending)]}_0000{file_ending}"
+        f"{name.removesuffix(file_ending)}_0000{file_ending}"
     ]
 
 
@@ -257,7 +257,7 @@ def _one_file_each(files: Sequence[Path], file_ending: str, known_cases: Collect
         return GroupedFiles({}, faults=(fault,))
     grouped: dict[str, list[Path]] = defaultdict(list)
     for file, (case, _) in parts.items():
-        stem = file.name[: -len(file_ending)]
+        stem = file.name.removesuffix(file_ending)
         is_whole = case in films or (stem in known_cases and case not in known_cases)
         grouped[stem if is_whole else case].append(file)
     faulty = [

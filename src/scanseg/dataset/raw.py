@@ -226,7 +226,7 @@ def _group(
 
 
 def refuse_dataset(folder: Path, file_ending: str) -> None:
-    """Raise an error if a folder is a data set, which names its image folders.
+    """Refuse the folder of a data set in place of images.
 
     Args:
         folder: Folder that should hold images.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scanseg.dataset.folder_cases import FolderCases, find_folder_cases
 from scanseg.dataset.folder_names import IMAGE_FOLDERS, is_image_file
-from scanseg.imaging import DECODERS, DICOM_ADVICE, MEDICAL_DECODERS, file_ending, find_dicom
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, can_read_dicom, dicom_advice, file_ending, find_dicom
 from scanseg.messages import counted
 
 
@@ -18,7 +18,8 @@ def suggest_conversion(folder: Path) -> str | None:
         folder: Folder that was given as a data set.
 
     Returns:
-        Two lines: the layout, and the command. `None`: the layout is unknown.
+        Two lines: the layout, and the command. `None`: the layout is unknown. A folder of images alone gets a command
+        with the word LABELS for the folder of label maps.
     """
     if not folder.is_dir():
         return None
@@ -31,7 +32,22 @@ def suggest_conversion(folder: Path) -> str | None:
         if found is not None and (found.labelled or found.faults):
             return _describe(found, place)
     dicom = find_dicom(sorted(path for path in folder.iterdir() if not path.name.startswith(".")))
-    return f"The folder holds DICOM files. {DICOM_ADVICE}" if dicom else None
+    if dicom:
+        return _describe_dicom(folder)
+    if any(map(is_image_file, folder.iterdir())):
+        words = ["scanseg", "data", "convert", "folder", str(folder), "LABELS", "-o", _output_of(folder)]
+        return f"The folder has images, but no label maps. Name their folder:\n  {shlex.join(words)}"
+    return None
+
+
+def _describe_dicom(folder: Path) -> str:
+    """Return the command for a folder of DICOM files without label maps."""
+    if not can_read_dicom():
+        return f"The folder holds DICOM files. {dicom_advice()}"
+    command = shlex.join(["scanseg", "dicom", "list", str(folder)])
+    return (
+        f"The folder has DICOM files, but no label maps. Check its series, and add label maps:\n  {command}"
+    )
 
 
 def _describe(found: FolderCases, folder: Path) -> str:
@@ -47,9 +63,13 @@ def _describe(found: FolderCases, folder: Path) -> str:
 
 def _with_command(layout: str, folder: Path, converter: str, *more: str) -> str:
     """Return the layout and the command on two lines."""
-    output = f"{folder.resolve().name}-dataset"
-    words = ["scanseg", "data", "convert", converter, str(folder), "-o", output, *more]
+    words = ["scanseg", "data", "convert", converter, str(folder), "-o", _output_of(folder), *more]
     return f"The folder looks like this layout: {layout}. Convert it, and use the new folder:\n  {shlex.join(words)}"
+
+
+def _output_of(folder: Path) -> str:
+    """Return a name for the converted data set."""
+    return f"{folder.resolve().name}-dataset"
 
 
 def _instance_converter(images: Path) -> str:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from scanseg.dataset import DESCRIPTION_FILE
 from scanseg.errors import UsageError, refuse_faults
+from scanseg.evaluation.instance_folders import refuse_instance_maps
 from scanseg.evaluation.label_source import LabelSource, find_labels
 from scanseg.evaluation.pairs import Pair, find_pairs, inspect_pair, read_pair
 from scanseg.evaluation.report import CaseScores, make_report
@@ -56,7 +57,8 @@ def evaluate(
     Raises:
         InputError: Files are missing, surplus, unreadable, no label maps, on another grid than their counterpart,
             or hold unknown values, or descriptions give a label different values. One message lists all faults.
-        UsageError: One path is a folder and the other a file, or the arguments contradict each other.
+        UsageError: One path is a folder and the other a file, the references are the instance maps of a converted data
+            set, or the arguments contradict each other.
     """
     if rule not in METRIC_RULES:
         raise UsageError(f"rule {rule!r} is unknown. Choose {', '.join(METRIC_RULES)}.")
@@ -64,6 +66,7 @@ def evaluate(
         raise UsageError(
             f"distance_unit {distance_unit!r} is unknown. Choose {', '.join(get_args(DistanceUnit))}."
         )
+    refuse_instance_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     source = (
         find_labels(predictions, references)

@@ -12,13 +12,17 @@ import numpy as np
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
 from scanseg.evaluation.instances import InstanceScores as Scores
-from scanseg.evaluation.pairs import Pair, case_name, find_pairs, list_label_maps
+from scanseg.evaluation.pairs import Pair, case_name, find_pairs, is_instance_map, list_label_maps
 from scanseg.files import find_disk_fault, is_unused, new_folder
 from scanseg.imaging import (
+    DECODERS,
+    MEDICAL_DECODERS,
     Image,
     compare_geometry,
+    file_ending,
     read_instance_map,
     read_label_map,
+    write_instance_colours,
     write_instance_map,
 )
 from scanseg.runtime import RunContext, map_cases
@@ -26,6 +30,13 @@ from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, Instance
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
 """Folder of instance maps for each folder of label maps in a converted data set."""
+
+INSTANCE_COLOURS = "colours"
+"""Folder of the pictures in colours inside a folder of instance maps."""
+
+
+_NUMBERS_HINT = "If each instance has its own number, choose --instances numbers."
+_HIGHEST_LABEL = max(INTERIOR, BOUNDARY)
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,10 @@ class _Scored:
     name: str
     scores: Scores | None
     faults: tuple[str, ...]
+    predicted: int = 0
+    """Highest value in the predicted map."""
+    referred: int = 0
+    """Highest number in the reference."""
 
 
 def evaluate_instances(
@@ -76,6 +91,8 @@ def evaluate_instances(
     score = partial(_score_pair, instances=instances, iou=iou, border=border)
     scored = map_cases(score, found.pairs, context=context, task="scoring")
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
+    doubts = _find_doubts(predictions, references, scored, instances=instances)
+    context.report_warnings(doubts)
     return make_instance_report(
         {case.name: case.scores for case in scored if case.scores is not None},
         predictions=str(predictions),
@@ -84,7 +101,7 @@ def evaluate_instances(
         iou=iou,
         border=border,
         unpredicted=found.unpredicted,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *doubts),
     )
 
 
@@ -138,7 +155,8 @@ def convert_to_instances(
 
     Args:
         predictions: Folder of label maps, or one file.
-        output: Folder for the instance maps, which have the same file names. It appears once all are written.
+        output: Folder for the instance maps, which have the same file names. It appears once all are written. The maps
+            of pictures look black in viewers, so `colours` in it holds them in colours too.
         interior: Value of the voxels whose connected components are the instances.
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels by which instances grow.
@@ -180,12 +198,61 @@ def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | N
     """Write the instances of one label map, or return its fault."""
     try:
         image = read_label_map(task.prediction)
-        write_instance_map(task.reference, find(image.array[0]), like=image)
+        instances = find(image.array[0])
+        write_instance_map(task.reference, instances, like=image)
+        if instances.ndim == 2 and DECODERS[file_ending(task.reference)] not in MEDICAL_DECODERS:
+            colours = task.reference.parent / INSTANCE_COLOURS / f"{task.name}.png"
+            write_instance_colours(colours, instances, like=image)
     except InputError as error:
         if (full := find_disk_fault(error)) is not None:
             raise full from error
         return f"case {task.name}: {error}"
     return None
+
+
+def _find_doubts(
+    predictions: Path, references: Path, scored: Sequence[_Scored], *, instances: InstanceSource
+) -> tuple[str, ...]:
+    """Return warnings about maps that seem to be of another kind."""
+    predicted = max((case.predicted for case in scored), default=0)
+    referred = max((case.referred for case in scored), default=0)
+    doubts = []
+    if instances == "numbers" and 0 < predicted <= _HIGHEST_LABEL < referred:
+        doubts.append(
+            f"{predictions}: no number above {predicted}. For label maps of interior and boundary, choose "
+            "--instances grown or components."
+        )
+    if instances != "numbers" and predicted > _HIGHEST_LABEL:
+        doubts.append(
+            f"{predictions}: values up to {predicted}, of which {INTERIOR} (interior) and {BOUNDARY} (boundary) count. "
+            f"{_NUMBERS_HINT}"
+        )
+    if 0 < referred <= _HIGHEST_LABEL < predicted:
+        doubts.append(
+            f"{references}: no number above {referred}. Each instance needs its own number: label maps of interior and "
+            "boundary are no references."
+        )
+    return tuple(doubts)
+
+
+def refuse_instance_maps(references: Path) -> None:
+    """Refuse instance maps as references of label maps.
+
+    Args:
+        references: Folder of references, or one file.
+
+    Raises:
+        UsageError: The folder has the name of instance maps, and label maps are beside it.
+    """
+    folder = references if references.is_dir() else references.parent
+    names = {instances: labels for labels, instances in INSTANCE_FOLDERS.items()}
+    other = folder.with_name(names.get(folder.name, folder.name))
+    if other != folder and other.is_dir():
+        raise UsageError(
+            f"{references}: expected label maps, got instance maps. To score instances, add --instances grown for "
+            "predictions of interior and boundary, or --instances numbers for instance maps. To score label maps, use "
+            f"{other}."
+        )
 
 
 def _refuse_label_maps(references: Path) -> None:
@@ -208,7 +275,9 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: in
         try:
             images.append(read(path))
         except InputError as error:
-            faults.append(f"case {pair.name}: {error}")
+            is_map = read is read_label_map and is_instance_map(path)
+            hint = f" {_NUMBERS_HINT}" if is_map else ""
+            faults.append(f"case {pair.name}: {error}{hint}")
     if len(images) < 2:
         return _Scored(pair.name, None, tuple(faults))
     differences = compare_geometry(*images)
@@ -216,9 +285,10 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: in
         fault = f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {', '.join(differences)}"
         return _Scored(pair.name, None, (f"{fault}. Resample the prediction to the reference's grid.",))
     prediction, reference = (image.array[0] for image in images)
+    highest = int(prediction.max(initial=0)), int(reference.max(initial=0))
     if instances != "numbers":
         prediction = find_instances(prediction, grow=1 if instances == "grown" else 0)
-    return _Scored(pair.name, score_instances(prediction, reference, iou=iou, border=border), ())
+    return _Scored(pair.name, score_instances(prediction, reference, iou=iou, border=border), (), *highest)
 
 
 def _case_report(name: str, scores: Scores) -> InstanceCase:

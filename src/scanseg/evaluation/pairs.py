@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, Image, compare_geometry, file_ending, read_label_map
+from scanseg.imaging import (
+    DECODERS,
+    MEDICAL_DECODERS,
+    Image,
+    compare_geometry,
+    file_ending,
+    read_instance_map,
+    read_label_map,
+)
 from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
 
@@ -80,15 +88,14 @@ def find_pairs(
     unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
     candidates = predicted.keys() | referred.keys() if cases is None else set(cases)
     wanted = sorted(candidates - set(unpredicted))
-    faults += [
-        _missing_file_fault(
-            name,
-            predictions=None if name in predicted else predictions,
-            references=None if name in referred else references,
+    if cases is None and predicted and referred and not predicted.keys() & referred.keys():
+        faults.append(
+            f"no common names: predictions are {listed(sorted(predicted))}; references are {listed(sorted(referred))}. "
+            "Give each reference the name of its prediction. The references of a converted data set are in its "
+            "labelsTs or labelsTr."
         )
-        for name in wanted
-        if name not in predicted or name not in referred
-    ]
+    else:
+        faults += _missing_faults(predictions, references, wanted, predicted=predicted, referred=referred)
     if not wanted:
         where = predictions if unpredicted else "either folder"
         faults.append(f"no label maps in {where}. Known endings are {', '.join(DECODERS)}.")
@@ -148,6 +155,34 @@ def _check_arguments(
         raise UsageError("selecting cases is for folders only, and two files are one case.")
 
 
+def _missing_faults(
+    predictions: Path,
+    references: Path,
+    wanted: Sequence[str],
+    *,
+    predicted: Collection[str],
+    referred: Collection[str],
+) -> list[str]:
+    """Return a fault for each case without prediction or reference.
+
+    Args:
+        predictions: Folder of the predictions.
+        references: Folder of the references.
+        wanted: Names of the cases to compare.
+        predicted: Names of the predictions.
+        referred: Names of the references.
+    """
+    return [
+        _missing_file_fault(
+            name,
+            predictions=None if name in predicted else predictions,
+            references=None if name in referred else references,
+        )
+        for name in wanted
+        if name not in predicted or name not in referred
+    ]
+
+
 def _missing_file_fault(name: str, *, predictions: Path | None, references: Path | None) -> str:
     """Return the fault of a case whose prediction or reference is missing.
 
@@ -187,12 +222,14 @@ def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspecti
         try:
             images[path] = read_label_map(path)
         except InputError as error:
-            faults.append(f"case {pair.name}: {error}")
+            advice = f" {_SCORE_INSTANCES}" if is_instance_map(path) else ""
+            faults.append(f"case {pair.name}: {error}{advice}")
     found = {path: _values(image.array) for path, image in images.items()}
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []
         if unknown:
-            hint = _mask_hint(values, frozenset(known_values or ()) - {0})
+            labels = frozenset(known_values or ()) - {0}
+            hint = _mask_hint(values, labels) or _instance_hint(values, labels)
             faults.append(
                 f"case {pair.name}: {path} holds the values {_joined(unknown)}, which are no labels. The labels are "
                 f"{_joined(sorted(known_values or ()))}. {hint or 'Correct the file, or the labels.'}"
@@ -238,6 +275,30 @@ def _mask_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
     if values - {0} == {255} and labels == {1}:
         return "Replace 255 by 1: (array == 255).astype('uint8')."
     return None
+
+
+_SCORE_INSTANCES = "If each instance has its own number, score instances by --instances."
+
+
+def _instance_hint(values: frozenset[int], labels: frozenset[int]) -> str | None:
+    """Return the advice for numbers that look like instances, if any."""
+    highest = max(values, default=0)
+    if values - {0} == set(range(1, highest + 1)) and highest > max(labels, default=0) + 1:
+        return f"{_SCORE_INSTANCES} Otherwise correct the file, or the labels."
+    return None
+
+
+def is_instance_map(path: Path) -> bool:
+    """Return whether a file can be read as an instance map.
+
+    Args:
+        path: The file.
+    """
+    try:
+        read_instance_map(path)
+    except InputError:
+        return False
+    return True
 
 
 def _joined(values: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""The log of a training: everything that the console shows, with times."""
+"""The log of a training: notes, warnings, errors, scores, and progress lines, with times."""
 
 import shlex
 import sys
@@ -20,7 +20,8 @@ from scanseg.training import TrainingResult, command_words
 def write_log(folder: ModelFolder, context: RunContext, *, warnings: tuple[str, ...]) -> Iterator[RunContext]:
     """Write the log of a training, `train.log` in its model folder.
 
-    Resumed trainings append to it. Only the main process writes.
+    Resumed trainings append to it. Only the main process writes. A terminal shows bars instead of lines, so the log has
+    progress lines of its own, at other moments than the console.
 
     Args:
         folder: The model folder.

@@ -1,6 +1,7 @@
 """Position fields of images, which maps on the same grid repeat."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -75,3 +76,15 @@ class ItkHeader:
     """Millimetres per voxel, in ITK's order x, y, z."""
     direction: tuple[float, ...]
     """Direction cosines, row by row, in ITK's order x, y, z. They are not quite at right angles."""
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """Series of a volume, on whose slices a DICOM Segmentation lies."""
+
+    grid: ImageGrid
+    """Grid of the series. On other grids no segmentation can be written."""
+    source: Path
+    """Folder or zip file."""
+    uid: str
+    """Series instance UID."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
-from scanseg.imaging.header import ItkHeader, NiftiHeader, PictureHeader
+from scanseg.imaging.header import DicomHeader, ItkHeader, NiftiHeader, PictureHeader
 
 SPACING_TOLERANCE = 1e-3
 """Largest relative difference of equal spacings."""
@@ -27,7 +27,7 @@ class Image:
     """Position of the first voxel in mm, in ITK's order x, y, z."""
     direction: tuple[float, ...]
     """Direction cosines, row by row, in ITK's order x, y, z. The identity matrix for raster images."""
-    header: NiftiHeader | ItkHeader | PictureHeader | None = None
+    header: NiftiHeader | ItkHeader | PictureHeader | DicomHeader | None = None
     """Position fields of the file, which maps on the same grid repeat. `None`: the file has none.
 
     The array of a picture is the displayed one. Its label maps are stored as the picture is, with the same tag.

@@ -83,6 +83,25 @@ def count_pillow_channels(path: Path) -> int:
         return 1 if picture.mode in (*_GREY_MODES, "LA") else 3
 
 
+def read_palette(path: Path) -> tuple[tuple[int, int, int], ...] | None:
+    """Read the palette of a PNG or BMP file.
+
+    Args:
+        path: File of any format.
+
+    Returns:
+        Red, green and blue of 8 bits of each index. `None`: the file has no palette, or another format.
+
+    Raises:
+        InputError: The header cannot be read.
+    """
+    if path.suffix.lower() not in (".png", ".bmp"):
+        return None
+    with _open_picture(path) as picture:
+        colours = picture.getpalette("RGB") if picture.mode == "P" else None
+    return None if colours is None else tuple(zip(*(colours[place::3] for place in range(3)), strict=True))
+
+
 def write_pillow(
     path: Path,
     pixels: Integer[np.ndarray, "y x *colour"],

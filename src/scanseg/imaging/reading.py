@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.errors import InputError, UsageError
-from scanseg.imaging.formats import DECODERS, LOSSY_ENDINGS, file_ending
+from scanseg.imaging.dicom.reading import read_series, read_series_geometry
+from scanseg.imaging.dicom.recognition import split_series_path
+from scanseg.imaging.formats import LOSSY_ENDINGS, Decoder, decoder_of, file_ending
 from scanseg.imaging.image import Image, compare_geometry
 from scanseg.imaging.itk import count_itk_channels, read_itk, read_itk_geometry
 from scanseg.imaging.nifti import count_nifti_channels, read_nifti, read_nifti_geometry
@@ -26,10 +28,11 @@ def read_image(paths: str | Path | Sequence[str | Path], *, num_channels: int | 
 
     One file may hold several channels: a colour raster, a vector image, or a NIfTI file of four axes (the last is
     the channel). Voxels keep the type of the file. Orientation tags of JPEG, PNG and TIFF files are applied: the array
-    is the displayed picture.
+    is the displayed picture. A DICOM series has one channel.
 
     Args:
-        paths: One file, or one file for each channel in order.
+        paths: One file, or one file for each channel in order. A DICOM series is a folder, a zip file, or one of them
+            with `/UID`.
         num_channels: Number of channels of the data set. If it is 1, the planes of TIFF files that may be slices or
             colours are slices. `None`: unknown.
 
@@ -126,8 +129,9 @@ def _read_whole_numbers(path: Path, *, kind: str) -> Image:
     image = _read_file(path, indices=True)
     array = image.array[:1]
     if image.num_channels > 1 and not (image.array == array).all():
+        hint = " `scanseg data convert folder` converts colours." if kind == "label" else ""
         raise InputError(
-            f"{path}: the {kind} map has {image.num_channels} channels that differ. Save one integer per voxel."
+            f"{path}: the {kind} map has {image.num_channels} channels that differ. Save one integer per voxel.{hint}"
         )
     if array.dtype.kind == "f" and not (array == np.rint(array)).all():
         wrong = array[array != np.rint(array)]
@@ -147,8 +151,9 @@ def count_channels(path: Path) -> int:
     Raises:
         InputError: The file cannot be read.
     """
-    _check_exists(path)
-    decoder = DECODERS[file_ending(path)]
+    decoder = _existing_decoder(path)
+    if decoder == "dicom":
+        return 1
     if decoder == "nifti":
         return count_nifti_channels(path)
     if decoder == "itk":
@@ -169,13 +174,14 @@ def read_geometry(paths: Sequence[Path]) -> Image | None:
     Raises:
         InputError: A header cannot be read.
     """
-    readers = {"nifti": read_nifti_geometry, "itk": read_itk_geometry}
-    decoders = [DECODERS[file_ending(path)] for path in paths]
+    readers = {"nifti": read_nifti_geometry, "itk": read_itk_geometry, "dicom": read_series_geometry}
+    decoders = [decoder_of(path) for path in paths]
     if not paths or not set(decoders) <= readers.keys():
         return None
     images = []
     for path, decoder in zip(paths, decoders, strict=True):
-        _check_exists(path)
+        if decoder != "dicom":
+            _check_exists(path)
         images.append(readers[decoder](path))
     num_channels = sum(image.num_channels for image in images)
     return replace(
@@ -207,9 +213,10 @@ def _files_of(paths: object) -> list[Path]:
 
 def _read_file(path: Path, *, indices: bool, num_channels: int | None = None) -> Image:
     """Read one file and check its values and spacing."""
-    _check_exists(path)
-    decoder = DECODERS[file_ending(path)]
-    if decoder == "nifti":
+    decoder = _existing_decoder(path)
+    if decoder == "dicom":
+        image = read_series(path)
+    elif decoder == "nifti":
         image = read_nifti(path)
     elif decoder == "itk":
         image = read_itk(path)
@@ -219,6 +226,17 @@ def _read_file(path: Path, *, indices: bool, num_channels: int | None = None) ->
         image = read_pillow(path, indices=indices)
     check_values(path, image)
     return image
+
+
+def _existing_decoder(path: Path) -> Decoder:
+    """Return the decoder of a file that exists, or of a series.
+
+    Raises:
+        InputError: The file is missing, cannot be read, or has no known ending.
+    """
+    if split_series_path(path) is None:
+        _check_exists(path)
+    return decoder_of(path)
 
 
 def _check_exists(path: Path) -> None:

@@ -3,7 +3,7 @@
 Files are complete: an interrupted write leaves the old file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from scanseg.imaging.header import PictureHeader
 from scanseg.imaging.image import Image
 from scanseg.imaging.itk import write_itk
 from scanseg.imaging.nifti import write_nifti
-from scanseg.imaging.palette import make_palette
+from scanseg.imaging.palette import colour_instances, make_palette
 from scanseg.imaging.pictures import write_pillow
 from scanseg.imaging.raster import write_tiff
 from scanseg.imaging.reading import HIGHEST_INSTANCE, HIGHEST_LABEL
@@ -48,7 +48,13 @@ def write_label_map(path: Path, label_map: Integer[np.ndarray, "*spatial"], *, l
     _write_integers(path, label_map.astype(np.uint8, copy=False), like)
 
 
-def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Image) -> None:
+def write_colours(
+    path: Path,
+    label_map: UInt8[np.ndarray, "y x"],
+    *,
+    like: Image,
+    colours: Mapping[int, tuple[int, int, int]] | None = None,
+) -> None:
     """Write a picture of a label map, with one colour per label.
 
     The file is a PNG with a palette: its stored values are the label values. Many readers return colours instead
@@ -58,6 +64,7 @@ def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Imag
         path: The file, ending in `.png`.
         label_map: Label values of shape (y, x).
         like: Image with the shape of the label map. Its orientation tag is kept.
+        colours: Red, green and blue of label values. Other values have the colours of a fixed palette.
 
     Raises:
         InputError: The shape differs from the image's, or the file cannot be written.
@@ -66,9 +73,27 @@ def write_colours(path: Path, label_map: UInt8[np.ndarray, "y x"], *, like: Imag
     _write(
         path,
         lambda target: write_pillow(
-            target, label_map, palette=make_palette(), orientation=_orientation_of(like)
+            target, label_map, palette=make_palette(colours), orientation=_orientation_of(like)
         ),
     )
+
+
+def write_instance_colours(path: Path, instances: Integer[np.ndarray, "y x"], *, like: Image) -> None:
+    """Write a picture of an instance map, with different colours for neighbours.
+
+    Instances that do not touch may share a colour. The file is a PNG with a palette, for viewing.
+
+    Args:
+        path: The file, ending in `.png`. Its folder is created if it is missing.
+        instances: Instance numbers, 0 elsewhere, of shape (y, x).
+        like: Image with the shape of the instance map. Its orientation tag is kept.
+
+    Raises:
+        InputError: The shape differs from the image's, or the file cannot be written.
+    """
+    _check_integers(path, instances, like, highest=HIGHEST_INSTANCE, kind="instance")
+    path.parent.mkdir(exist_ok=True)
+    write_colours(path, colour_instances(instances), like=like)
 
 
 def write_instance_map(path: Path, instances: Integer[np.ndarray, "*spatial"], *, like: Image) -> None:

@@ -4,7 +4,6 @@ For small batches, launching the hundreds of kernels of a pass takes longer than
 shape, so a pass is captured once and replayed for the other windows.
 """
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -12,9 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.ops import compile_ahead, cores_for_compiling
-from scanseg.runtime import capture
-
-_LOGGER = logging.getLogger(__name__)
+from scanseg.runtime import GraphedCall, report_direct_passes
 
 DIRECT_PASSES = 3
 """Passes of a shape that run directly before the capture.
@@ -55,7 +52,7 @@ class CudaGraphNetwork:
         self._network = network
         self._beside = beside
         self._counts: dict[torch.Size, int] = {}
-        self._graphs: dict[torch.Size, _Graph] = {}
+        self._graphs: dict[torch.Size, GraphedCall[Logits]] = {}
         self._refused = False
 
     @torch.inference_mode()
@@ -65,47 +62,20 @@ class CudaGraphNetwork:
             with compile_ahead(cores_for_compiling()):
                 self._network(windows)
         graph = self._graphs.get(windows.shape) or self._capture(windows)
-        return self._network(windows) if graph is None else graph.replay(windows)
+        return self._network(windows) if graph is None else graph(windows).clone()
 
-    def _capture(self, windows: Windows) -> "_Graph | None":
+    def _capture(self, windows: Windows) -> GraphedCall[Logits] | None:
         """Return a new graph, or `None` if this pass runs directly."""
         count = self._counts.get(windows.shape, 0)
         self._counts[windows.shape] = count + 1
         if self._refused or count < DIRECT_PASSES or len(self._graphs) == MAX_SHAPES:
             return None
         try:
-            graph = _Graph(self._network, windows, self._beside)
+            graph = GraphedCall(self._network, (windows,), beside=self._beside, other_threads="left alone")
         except RuntimeError as error:
             self._refused = True
             self._graphs.clear()
-            reason = str(error).strip().partition("\n")[0]
-            _LOGGER.warning("passes of the network run directly, not as a CUDA graph: %s", reason)
+            report_direct_passes(error)
             return None
         self._graphs[windows.shape] = graph
         return graph
-
-
-class _Graph:
-    """One captured pass with the memory of its input and logits."""
-
-    def __init__(
-        self, network: Callable[[Windows], Logits], windows: Windows, beside: torch.cuda.CUDAGraph | None
-    ) -> None:
-        self._input = windows.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        dtype = torch.get_autocast_dtype("cuda")
-        # Weights that autocast has converted outside of the graph would be freed before the replay, so no cache.
-        with (
-            torch.autocast(
-                "cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False
-            ),
-            torch.cuda.device(windows.device),
-            capture(self._graph, beside=beside, other_threads="left alone"),
-        ):
-            self._logits = network(self._input)
-
-    def replay(self, windows: Windows) -> Logits:
-        """Return a copy of the logits of windows of the captured shape."""
-        self._input.copy_(windows)
-        self._graph.replay()
-        return self._logits.clone()

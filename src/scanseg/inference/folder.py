@@ -10,10 +10,20 @@ from pathlib import Path
 from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
 from scanseg.files import remove_unfinished, write_text
-from scanseg.imaging import write_colours, write_label_map, write_probabilities
+from scanseg.imaging import (
+    SegmentationSource,
+    make_segments,
+    write_colours,
+    write_label_map,
+    write_probabilities,
+    write_segmentation,
+)
 from scanseg.inference.input_checks import header_warnings
 from scanseg.inference.outputs import (
+    SEGMENTATION_ENDING,
+    SEGMENTATION_FORMAT,
     CaseOutputs,
+    OutputFormat,
     OutputOptions,
     check_output,
     find_outputs,
@@ -33,7 +43,7 @@ from scanseg.inference.record import (
 )
 from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.specs import Plan, PredictionRecord, SourceFile
+from scanseg.specs import Plan, PredictionRecord, SegmentCodes, SourceFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +58,8 @@ class _Work:
     sources_of: Mapping[str, Sources]
     """Sizes and dates of the images by the name of their case."""
     running: RunningRecord
+    codes: SegmentCodes | None
+    """Codes of the segments of DICOM Segmentations."""
 
 
 def predict_folder(
@@ -60,6 +72,9 @@ def predict_folder(
     uncertainty: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
+    format: OutputFormat | None = None,
+    series: Sequence[str] = (),
+    segment_codes: SegmentCodes | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
     """Segment every case of folders and files.
@@ -67,7 +82,7 @@ def predict_folder(
     The output folder holds these files. Each appears when it is complete, the label map of a case last. The record
     grows with each case. While one case is segmented, the next one is prepared and the previous one is written.
 
-    - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG).
+    - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG, `.nii.gz` for DICOM series).
     - `CASE.npz`: probabilities, if asked for.
     - `colours/CASE.png`: the label map of a picture in colours, for viewing.
     - `entropy/CASE.ext`, `disagreement/CASE.ext`: uncertainty maps, if asked for.
@@ -76,13 +91,16 @@ def predict_folder(
 
     Args:
         predictor: Predictor of the model.
-        source: Folder of images in any supported formats, the file of one case, or a list of these.
+        source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
         mirror: Average over flips along the plan's `inference.mirror_axes`.
         probabilities: Write the probabilities too.
         uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
         overwrite: Replace files of an earlier prediction.
         skip_existing: Skip cases whose files an earlier prediction of the same model wrote.
+        format: Format of the label maps. `None`: that of the image.
+        series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
+        segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
         progress: Called with each progress update: every case and every pass of the network.
 
     Returns:
@@ -97,8 +115,15 @@ def predict_folder(
         raise UsageError("source: expected a folder or files, got none. Name at least one image.")
     if overwrite and skip_existing:
         raise UsageError("overwrite and skip_existing exclude each other. Leave one out.")
+    _check_codes(predictor, format, segment_codes)
     several = predictor.num_members(mirror=mirror) > 1
-    options = OutputOptions(probabilities, entropy=uncertainty, disagreement=uncertainty and several)
+    options = OutputOptions(
+        probabilities,
+        entropy=uncertainty,
+        disagreement=uncertainty and several,
+        format=format,
+        series=tuple(series),
+    )
     sources = [source] if isinstance(source, Path) else list(source)
     faulty, skipped = list[FaultyCase](), list[str]()
     outputs = find_outputs(
@@ -126,7 +151,7 @@ def predict_folder(
     names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
     running = RunningRecord(output, record, names=names)
     reported = _report_warnings(remaining, predictor.plan, warnings, progress=progress)
-    work = _Work(predictor, mirror=mirror, uncertainty=uncertainty, sources_of=sources_of, running=running)
+    work = _Work(predictor, mirror, uncertainty, sources_of, running, segment_codes)
     try:
         _predict_all(work, remaining, reported=reported, progress=progress)
     finally:
@@ -135,6 +160,24 @@ def predict_folder(
     faults = [f"case {case.case}: {case.fault}" for case in done.cases if case.fault is not None]
     refuse_faults(sources[0], faults)
     return done
+
+
+def _check_codes(
+    predictor: Segmenter, output_format: OutputFormat | None, codes: SegmentCodes | None
+) -> None:
+    """Check the codes of segments before any work.
+
+    Raises:
+        InputError: A code belongs to no label.
+        UsageError: No DICOM Segmentations are written.
+    """
+    if codes is None:
+        return
+    if output_format != SEGMENTATION_FORMAT:
+        raise UsageError(
+            f"segment codes: expected the format {SEGMENTATION_FORMAT}, got another. Add --format."
+        )
+    make_segments(predictor.plan.dataset.foreground, codes)
 
 
 def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
@@ -227,7 +270,7 @@ def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegErro
         if isinstance(outcome, ScansegError):
             raise outcome
         warnings = [each for each in outcome.warnings if each not in work.predictor.warnings]
-        _write(outputs, outcome)
+        _write(outputs, outcome, work)
     except ScansegError as error:
         fault = str(error)
     entry = make_entry(
@@ -240,7 +283,7 @@ def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegErro
     work.running.add(entry)
 
 
-def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
+def _write(outputs: CaseOutputs, prediction: Prediction, work: _Work) -> None:
     """Write the files of a case, the label map last."""
     if outputs.probabilities is not None and prediction.probabilities is not None:
         write_probabilities(outputs.probabilities, prediction.probabilities, like=prediction.image)
@@ -252,7 +295,17 @@ def _write(outputs: CaseOutputs, prediction: Prediction) -> None:
             write_map(path, values, like=prediction.image)
     if outputs.colours is not None and prediction.label_map.ndim == 2:
         outputs.colours.parent.mkdir(exist_ok=True)
-        write_colours(outputs.colours, prediction.label_map, like=prediction.image)
+        colours = work.predictor.plan.dataset.colours
+        write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=colours)
+    if outputs.label_map.suffix == SEGMENTATION_ENDING:
+        write_segmentation(
+            outputs.label_map,
+            prediction.label_map,
+            like=prediction.image,
+            segments=make_segments(work.predictor.plan.dataset.foreground, work.codes),
+            source=SegmentationSource(work.predictor.model, work.running.value.model_digest or "unknown"),
+        )
+        return
     write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.errors import UsageError
-from scanseg.imaging import DICOM_ADVICE, BinaryFile, Image, library_of
+from scanseg.imaging import BinaryFile, Image, library_of
 
 _SAVE = "Save the image and give its file, which keeps its position and orientation."
 _ADVICE = {
     "torch": "Give tensor.cpu().numpy() with spacing=.",
     "itk": f"{_SAVE} Or give itk.array_from_image(image) with spacing=image.GetSpacing()[::-1].",
-    "pydicom": DICOM_ADVICE,
+    "pydicom": "Give the folder of the series as a path.",
     "monai": "Give tensor.cpu().numpy() with spacing=.",
     "torchio": f"{_SAVE} Or give image.numpy() in the axis order channel, z, y, x, with spacing=.",
     "ants": f"{_SAVE} Or give image.numpy().T with spacing=image.spacing[::-1].",

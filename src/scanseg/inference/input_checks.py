@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scanseg.dataset import measure_ranges
 from scanseg.errors import InputError
-from scanseg.imaging import DECODERS, Image, axis_codes, file_ending, find_reorientation, read_geometry
+from scanseg.imaging import DECODERS, Image, axis_codes, decoder_of, find_reorientation, read_geometry
 from scanseg.preprocessing import find_hidden_channels, find_range_faults
 from scanseg.specs import CaseGeometry, CTNormalization, Plan
 
@@ -64,7 +64,7 @@ def unknown_orientation_warning(image: Image, paths: Sequence[Path], plan: Plan)
     """
     if image.num_axes == 2 or plan.preprocessing.orientation is None or not paths:
         return None
-    if DECODERS[file_ending(paths[0])] != "tiff" or DECODERS.get(plan.dataset.file_ending) == "tiff":
+    if decoder_of(paths[0]) != "tiff" or DECODERS.get(plan.dataset.file_ending) == "tiff":
         return None
     return (
         f"orientation: expected a file with an orientation as in the training, got a TIFF, which is read as "

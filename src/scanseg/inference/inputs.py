@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from scanseg.errors import InputError, ScansegError, UsageError
-from scanseg.imaging import BinaryFile, Image, direction_of, image_from_memory, read_image
+from scanseg.imaging import BinaryFile, Image, direction_of, find_dicom, image_from_memory, read_image
 from scanseg.inference.foreign import refuse_foreign
 from scanseg.inference.input_checks import (
     check_size,
@@ -46,9 +46,9 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
         image = _image_of_array(source, spacing, plan)
     elif spacing is not None:
         raise UsageError("spacing: expected none for files and images, which have their own. Leave it out.")
-    elif isinstance(source, Path) and source.is_dir():
+    elif isinstance(source, Path) and source.is_dir() and not find_dicom([source]):
         raise UsageError(
-            f"{source}: expected a file, got a folder. Segment all of its cases by predict_folder."
+            f"{source}: expected a file or a DICOM series, got a folder. Segment all of its cases by predict_folder."
         )
     elif isinstance(source, Image):
         image = source

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float16
@@ -11,9 +12,13 @@ from jaxtyping import Float16
 from scanseg.dataset import (
     DESCRIPTION_FILE,
     FaultyCase,
+    ImageFolder,
     RawCase,
+    SeriesCases,
     find_cases_of_files,
     find_images,
+    find_series_cases,
+    find_series_places,
 )
 from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.imaging import (
@@ -22,7 +27,12 @@ from scanseg.imaging import (
     LOSSY_ENDINGS,
     MEDICAL_DECODERS,
     Image,
+    decoder_of,
     file_ending,
+    files_of,
+    find_series,
+    require_writer,
+    split_series_path,
     write_image,
 )
 from scanseg.messages import listed
@@ -30,6 +40,14 @@ from scanseg.specs import DatasetSpec
 
 RECORD_FILE = "prediction.json"
 """File name of the record."""
+
+SEGMENTATION_FORMAT = "dicom-seg"
+"""Format of DICOM Segmentations."""
+SEGMENTATION_ENDING = ".dcm"
+"""Ending of DICOM Segmentations."""
+
+OutputFormat = Literal["nii.gz", "nii", "nrrd", "mha", "png", "tif", "dicom-seg"]
+"""Formats of label maps: endings of files, or a DICOM Segmentation."""
 
 WRITTEN_AS = dict.fromkeys(LOSSY_ENDINGS, ".png") | dict(
     zip(DETACHED_ENDINGS, (".nrrd", ".mha"), strict=True)
@@ -47,6 +65,10 @@ class OutputOptions:
     """Write `entropy/CASE.ext`."""
     disagreement: bool
     """Write `disagreement/CASE.ext`."""
+    format: OutputFormat | None = None
+    """Format of label maps. `None`: that of the image, or `nii.gz` for DICOM series."""
+    series: tuple[str, ...] = ()
+    """UIDs of the DICOM series to segment, or their beginnings. Empty: all cases."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,8 @@ class CaseOutputs:
     """Disagreement map. `None`: not asked for."""
     colours: Path | None
     """Picture of the label map in colours, written if it has two axes. `None`: a medical format."""
+    series_uids: tuple[str, ...] | None = None
+    """Series instance UIDs of DICOM series, one per channel. `None`: other images."""
 
     @property
     def files(self) -> list[Path]:
@@ -105,7 +129,7 @@ def find_outputs(
     """Find the cases of folders and files, and name their output files.
 
     Args:
-        sources: Folders of images named as in training, or files of single cases.
+        sources: Folders of images named as in training, files of single cases, or DICOM series.
         output: Folder for the results.
         dataset: Data set of the training: channels and file ending.
         options: Files to write in addition to label maps.
@@ -114,23 +138,16 @@ def find_outputs(
         warnings: List to which a sentence about the skipped files of each folder is added.
 
     Raises:
-        InputError: No usable cases are found, or two have the same name.
+        InputError: No usable cases are found, two have the same name, or a chosen series is missing or not unique.
+        UsageError: The format cannot hold the label maps of a case.
     """
-    unusable: list[FaultyCase] = []
-    ending, num_channels = dataset.file_ending, dataset.num_channels
-    folders = [source for source in sources if source.is_dir()]
-    images = [find_images(folder, file_ending=ending, num_channels=num_channels) for folder in folders]
-    unusable += [case for found in images for case in found.faulty]
+    unusable, skipped = list[FaultyCase](), list[str]()
+    if options.series:
+        cases = _find_chosen(sources, options.series, dataset.num_channels, unusable)
+    else:
+        cases = _find_cases(sources, dataset, unusable, skipped)
     if warnings is not None:
-        warnings += [warning for found in images for warning in found.warnings]
-    cases = [
-        *(case for found in images for case in found.cases),
-        *find_cases_of_files(
-            [source for source in sources if source not in folders],
-            num_channels=num_channels,
-            faulty=unusable,
-        ),
-    ]
+        warnings += skipped
     if faulty is None or not cases:
         where = str(sources[0]) if len(sources) == 1 else listed([str(source) for source in sources])
         refuse_faults(where, [fault for case in unusable for fault in case.named_faults])
@@ -143,7 +160,73 @@ def find_outputs(
             f"{listed([str(source) for source in sources])}: more than one case has the name {listed(twice)}. Predict "
             f"these cases into different folders."
         )
+    _check_format(cases, options.format)
     return [_outputs_of(case, output, options) for case in cases]
+
+
+def _find_cases(
+    sources: Sequence[Path], dataset: DatasetSpec, unusable: list[FaultyCase], warnings: list[str]
+) -> list[RawCase]:
+    """Find all cases of folders, files and DICOM series."""
+    ending, num_channels = dataset.file_ending, dataset.num_channels
+    folders = [source for source in sources if source.is_dir()]
+    others = {source: split_series_path(source) for source in sources if source not in folders}
+    series = [
+        find_series_cases(
+            [split[0]], num_channels=num_channels, chosen=() if split[1] is None else (split[1],)
+        )
+        for split in others.values()
+        if split is not None
+    ]
+    found: list[ImageFolder | SeriesCases] = [
+        *(find_images(folder, file_ending=ending, num_channels=num_channels) for folder in folders),
+        *series,
+    ]
+    unusable += [case for each in found for case in each.faulty]
+    warnings += [warning for each in found for warning in each.warnings]
+    files = [source for source, split in others.items() if split is None]
+    return [
+        *(case for each in found for case in each.cases),
+        *find_cases_of_files(files, num_channels=num_channels, faulty=unusable),
+    ]
+
+
+def _find_chosen(
+    sources: Sequence[Path], chosen: Sequence[str], num_channels: int, unusable: list[FaultyCase]
+) -> list[RawCase]:
+    """Find the chosen DICOM series of folders and zip files."""
+    places = list[Path]()
+    for source in sources:
+        split = split_series_path(source)
+        found = [] if split is None else find_series_places(source) if source.is_dir() else [split[0]]
+        if not found:
+            raise UsageError(
+                f"--series: expected folders or zip files of DICOM series, got {source}. Leave the option out for "
+                "other images."
+            )
+        places += found
+    cases = find_series_cases(places, num_channels=num_channels, chosen=chosen)
+    unusable += cases.faulty
+    return list(cases.cases)
+
+
+def _check_format(cases: Sequence[RawCase], output_format: OutputFormat | None) -> None:
+    """Check that a format can hold the label maps of all cases.
+
+    Raises:
+        InputError: The library that writes DICOM Segmentations is not installed.
+        UsageError: The format is for other images.
+    """
+    volumes = [case.name for case in cases if decoder_of(case.images[0]) in MEDICAL_DECODERS]
+    others = [case.name for case in cases if decoder_of(case.images[0]) != "dicom"]
+    if output_format == SEGMENTATION_FORMAT:
+        require_writer()
+        if others:
+            raise UsageError(
+                f"--format dicom-seg: expected DICOM series, got other images: {listed(others)}. Choose nii.gz."
+            )
+    if output_format == "png" and volumes:
+        raise UsageError(f"--format png: expected pictures, got volumes: {listed(volumes)}. Choose nii.gz.")
 
 
 def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutputs:
@@ -151,18 +234,23 @@ def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutp
 
     The label values of pictures look black in viewers, so they get a picture in colours.
     """
-    ending = file_ending(case.images[0])
+    is_series = decoder_of(case.images[0]) == "dicom"
+    ending = ".nii.gz" if is_series else file_ending(case.images[0])
+    is_segmentation = options.format == SEGMENTATION_FORMAT
     written = WRITTEN_AS.get(ending, ending)
+    if options.format is not None and not is_segmentation:
+        written = f".{options.format}"
     is_picture = DECODERS[written] == "pillow"
     is_medical = DECODERS[written] in MEDICAL_DECODERS
     map_name = f"{case.name}{written if is_medical else '.png' if is_picture else '.nii.gz'}"
     return CaseOutputs(
         case,
-        label_map=output / f"{case.name}{written}",
+        label_map=output / f"{case.name}{SEGMENTATION_ENDING if is_segmentation else written}",
         probabilities=output / f"{case.name}.npz" if options.probabilities else None,
         entropy=output / "entropy" / map_name if options.entropy else None,
         disagreement=output / "disagreement" / map_name if options.disagreement else None,
         colours=None if is_medical else output / "colours" / f"{case.name}.png",
+        series_uids=tuple(find_series(path).uid for path in case.images) if is_series else None,
     )
 
 
@@ -185,7 +273,7 @@ def check_output(
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: expected a folder, got a file. Choose a folder for the label maps.")
-    inputs = {path.resolve() for outputs in cases for path in outputs.case.images}
+    inputs = {file.resolve() for outputs in cases for path in outputs.case.images for file in files_of(path)}
     written = [path for outputs in cases for path in outputs.files]
     replaced = [path.name for path in written if path.resolve() in inputs]
     noun = "is an image" if len(replaced) == 1 else "are images"

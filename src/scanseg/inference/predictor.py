@@ -24,13 +24,15 @@ from scanseg.inference.inputs import (
 )
 from scanseg.inference.model_digest import compute_digest
 from scanseg.inference.networks import Networks
+from scanseg.inference.outputs import OutputFormat
 from scanseg.inference.plan_predictor import PlanPredictor
 from scanseg.inference.postprocessing import NOTHING, postprocess
 from scanseg.inference.prediction import PlanPrediction, Prediction, PreparedImage
 from scanseg.inference.resample import SourceMaps
 from scanseg.preprocessing import to_grid
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord
+from scanseg.settings import as_tuple
+from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord, SegmentCodes
 
 if TYPE_CHECKING:
     import torch
@@ -186,10 +188,10 @@ class Predictor:
         """Segment one image.
 
         Args:
-            source: File of an image, a list of files with one channel each, the content of a file (bytes or a file
-                object), an image (also one of pillow, SimpleITK or nibabel), or an array with axes (channel, z, y, x)
-                or (channel, y, x). The channel axis may be missing if there is one channel. It may be the last axis
-                if the first one has another size than the number of channels.
+            source: File of an image, a DICOM series, a list of these with one channel each, the content of a file
+                (bytes or a file object), an image (also one of pillow, SimpleITK or nibabel), or an array with axes
+                (channel, z, y, x) or (channel, y, x). The channel axis may be missing if there is one channel. It may
+                be the last axis if the first one has another size than the number of channels.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
@@ -322,6 +324,9 @@ class Predictor:
         uncertainty: bool = False,
         overwrite: bool = False,
         skip_existing: bool = False,
+        format: OutputFormat | None = None,
+        series: str | Sequence[str] = (),
+        segment_codes: SegmentCodes | None = None,
         progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of folders and files.
@@ -330,13 +335,18 @@ class Predictor:
         is segmented, the next one is prepared and the previous one is written.
 
         Args:
-            source: Folder of images named as in training, or the file of one case, or a list of these.
+            source: Folder of images named as in training, the file of one case, a DICOM series (folder or zip file), or
+                a list of these.
             output: Folder for the results. It is created if it is missing.
             mirror: Average over flips along the plan's `inference.mirror_axes`.
             probabilities: Write the probabilities too, as `CASE.npz`.
             uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
             overwrite: Replace files of an earlier prediction.
             skip_existing: Skip cases whose files an earlier prediction of the same model wrote.
+            format: Ending of the label maps without its dot, such as `nrrd`, or `dicom-seg` for DICOM
+                Segmentations. `None`: that of the image, or `nii.gz` for DICOM series.
+            series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
+            segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
             progress: Called with each progress update: every case and every pass of the network.
 
         Returns:
@@ -357,6 +367,9 @@ class Predictor:
             uncertainty=uncertainty,
             overwrite=overwrite,
             skip_existing=skip_existing,
+            format=format,
+            series=as_tuple(series),
+            segment_codes=segment_codes,
             progress=progress,
         )
 

@@ -270,6 +270,7 @@ def make_entry(
         case=outputs.case.name,
         images=tuple(str(path) for path in outputs.case.images),
         sources=sources if fault is None else None,
+        series_uids=outputs.series_uids,
         **(outputs.names if fault is None else dict.fromkeys(outputs.names)),
         seconds=round(seconds, 3),
         warning=warning,

@@ -53,7 +53,9 @@ def window_starts(
     for size, patch in zip(shape, patch_size, strict=True):
         room = size - patch
         num_steps = math.ceil(room / max(1, patch * (1 - overlap)) - 1e-9)
-        axes.append([round(room * step / max(num_steps, 1)) for step in range(num_steps + 1)])
+        size_of_step = room / max(num_steps, 1)
+        # The order of the operations is that of nnU-Net, since it decides the rounding of half voxels.
+        axes.append([round(size_of_step * step) for step in range(num_steps + 1)])
     return list(itertools.product(*axes))
 
 

@@ -20,8 +20,8 @@ from scanseg.models.folder import (
     TrainedWeights,
     Weights,
 )
-from scanseg.models.network import check_network, count_parameters, network_of
-from scanseg.models.published_checkpoints import import_weights, load_encoder
+from scanseg.models.network import check_network, count_parameters, load_weights, network_of
+from scanseg.models.published_checkpoints import import_weights, load_checkpoint, load_encoder
 from scanseg.models.tensors import list_misfits, read_tensors
 
 __all__ = [
@@ -39,8 +39,10 @@ __all__ = [
     "import_weights",
     "is_ensemble",
     "list_misfits",
+    "load_checkpoint",
     "load_encoder",
     "load_model",
+    "load_weights",
     "member_folders",
     "network_of",
     "pair_prediction_path",

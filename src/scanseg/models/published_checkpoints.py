@@ -65,7 +65,7 @@ def read_official(path: Path) -> OfficialCheckpoint:
         InputError: The file is missing or damaged. Or it holds types other than tensors, numbers and containers, or no
             weights in a supported form.
     """
-    content = _load(path)
+    content = load_checkpoint(path)
     form, state = _find_weights(path, content)
     weights = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if not weights:
@@ -193,8 +193,13 @@ _UNREADABLE = (
 """Errors of unpickling a file that is not a checkpoint. No code of ours runs meanwhile."""
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    """Unpickle types that torch considers safe, and numpy scalars.
+def load_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint of torch without running its code.
+
+    Only types that torch considers safe and numpy scalars are unpickled.
+
+    Args:
+        path: The file.
 
     Raises:
         InputError: The file is missing, damaged, not a dictionary, or holds unsafe objects.

@@ -3,10 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scanseg.networks.first_pass import compile_before_first_pass
 from scanseg.networks.input_check import check_image, padded_size
 
 Logits = Tensor | tuple[Tensor, ...]
@@ -71,7 +73,8 @@ class EncoderNetwork(nn.Module):
     ) -> Float[Tensor, "batch channel *padded_space"]:
         """Check images, and pad them if the network pads.
 
-        Padding repeats the last voxels at the end of each axis.
+        Padding repeats the last voxels at the end of each axis. The first images on a GPU start the compilation of
+        kernels.
 
         Args:
             x: Images of shape (batch, channel, *space).
@@ -92,6 +95,8 @@ class EncoderNetwork(nn.Module):
             total_stride=self.total_stride,
             min_deepest_voxels=min_deepest_voxels,
         )
+        if x.is_cuda and not torch.compiler.is_compiling():
+            compile_before_first_pass(self, x)
         return x
 
     def padded_size(self, size: Sequence[int], *, min_deepest_voxels: int) -> tuple[int, ...]:

@@ -1,8 +1,6 @@
 """Networks with passes that replay as CUDA graphs, in any loop."""
 
-import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,15 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from scanseg.networks.buffers import buffers_kept
 from scanseg.ops import compile_ahead, cores_for_compiling
-from scanseg.runtime import capture
-
-_LOGGER = logging.getLogger(__name__)
+from scanseg.runtime import GraphedCall, autocast_without_cache, report_direct_passes, run_before_capture
 
 MAX_GRAPHS = 4
 """Maximum number of passes with a graph. Each holds the memory of its pass."""
-
-_WARM_UPS = 3
-"""Runs before a capture, in which libraries choose kernels and allocate workspaces."""
 
 Outputs = Tensor | tuple[Tensor, ...]
 _Key = tuple[Any, ...]
@@ -83,12 +76,7 @@ class GraphedNetwork(nn.Module):
         Raises:
             RuntimeError: In the backward pass, if another pass with this graph has replaced the maps that it needs.
         """
-        if (
-            not images.is_cuda
-            or images.requires_grad
-            or self._refused
-            or torch.cuda.is_current_stream_capturing()
-        ):
+        if self._refused or not _can_replay(images):
             return self._direct(images)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         key = self._key(images, parameters)
@@ -119,9 +107,13 @@ class GraphedNetwork(nn.Module):
         except RuntimeError as error:
             self._refused = True
             self._graphs.clear()
-            reason = str(error).strip().partition("\n")[0]
-            _LOGGER.warning("passes of the network run directly, not as a CUDA graph: %s", reason)
+            report_direct_passes(error)
             return None
+
+
+def _can_replay(images: Tensor) -> bool:
+    """Return whether a pass of these images may be captured and replayed."""
+    return images.is_cuda and not images.requires_grad and not torch.cuda.is_current_stream_capturing()
 
 
 class _Pass:
@@ -130,45 +122,47 @@ class _Pass:
     def __init__(self, network: nn.Module, images: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         self._network = network
         self._parameters = tuple(parameters)
-        self._images = images.detach().clone()
-        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         self._generation = 0
-        with torch.cuda.device(images.device), _autocast_without_cache(), buffers_kept(network):
-            self._warm_up()
-            with capture(self._forward, other_threads="left alone"):
-                outputs = network(self._images)
-            self._is_single = isinstance(outputs, Tensor)
-            self._outputs: tuple[Tensor, ...] = (outputs,) if self._is_single else tuple(outputs)
-            self._grads_of_outputs = [torch.empty_like(output) for output in self._outputs]
-            self._gradients: list[Tensor | None] = []
+        with buffers_kept(network):
+            self._warm_up(images)
+            self._forward = GraphedCall(self._compute, (images,), other_threads="left alone")
+            outputs = self._forward.result
+            self._backward: GraphedCall[list[Tensor | None]] | None = None
             if self._parameters:
-                with capture(self._backward, beside=self._forward, other_threads="left alone"):
-                    self._gradients = self._differentiate(self._outputs)
+                self._backward = GraphedCall(
+                    lambda *grads: self._differentiate(outputs, grads),
+                    [torch.empty_like(output) for output in outputs],
+                    beside=self._forward.graph,
+                    other_threads="left alone",
+                )
         # The pass is not differentiated again. Its maps stay in the memory of the graphs.
-        self._outputs = tuple(output.detach() for output in self._outputs)
+        self._forward.result = tuple(output.detach() for output in outputs)
 
-    def _differentiate(self, outputs: tuple[Tensor, ...]) -> list[Tensor | None]:
-        return list(torch.autograd.grad(outputs, self._parameters, self._grads_of_outputs, allow_unused=True))
+    def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self._network(images)
+        self._is_single = isinstance(outputs, Tensor)
+        return (outputs,) if self._is_single else tuple(outputs)
 
-    def _warm_up(self) -> None:
+    def _differentiate(self, outputs: tuple[Tensor, ...], grads: Sequence[Tensor]) -> list[Tensor | None]:
+        return list(torch.autograd.grad(outputs, self._parameters, grads, allow_unused=True))
+
+    def _warm_up(self, images: Tensor) -> None:
         """Compile the kernels in threads, then run the pass on another stream."""
-        device = self._images.device
-        with torch.random.fork_rng(devices=[device]):
-            with compile_ahead(cores_for_compiling(), backward_on=device if self._parameters else None):
-                self._run()
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UPS):
-                    self._run()
-            torch.cuda.current_stream().wait_stream(side)
 
-    def _run(self) -> None:
-        outputs = self._network(self._images)
-        outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        if self._parameters:
-            self._grads_of_outputs = [torch.zeros_like(output) for output in outputs]
-            self._differentiate(outputs)
+        def run() -> None:
+            outputs = self._compute(images)
+            if self._parameters:
+                self._differentiate(outputs, [torch.zeros_like(output) for output in outputs])
+
+        device = images.device
+        with (
+            torch.cuda.device(device),
+            autocast_without_cache(),
+            torch.random.fork_rng(devices=[device]),
+        ):
+            with compile_ahead(cores_for_compiling(), backward_on=device if self._parameters else None):
+                run()
+            run_before_capture(run)
 
     def __call__(self, images: Tensor) -> Outputs:
         """Replay the forward pass for new images."""
@@ -177,10 +171,9 @@ class _Pass:
 
     def replay(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return copies of the outputs for new images."""
-        self._images.copy_(images)
-        self._forward.replay()
+        outputs = self._forward(images)
         self._generation += 1
-        return tuple(output.clone() for output in self._outputs)
+        return tuple(output.clone() for output in outputs)
 
     @property
     def generation(self) -> int:
@@ -202,15 +195,11 @@ class _Pass:
                 "graphed network: expected the backward pass before the next forward pass of this kind, got it after. "
                 "Call backward() after each forward pass, or use the network itself for several passes at a time."
             )
-        for buffer, grad in zip(self._grads_of_outputs, grads, strict=True):
-            if grad is None:
-                buffer.zero_()
-            else:
-                buffer.copy_(grad)
-        self._backward.replay()
+        assert self._backward is not None
+        gradients = self._backward(*grads)
         # Autograd may keep what it gets as `grad`, and the next replay writes into the captured tensors.
-        copies = iter(torch._foreach_mul([grad for grad in self._gradients if grad is not None], 1.0))
-        return [None if grad is None else next(copies) for grad in self._gradients]
+        copies = iter(torch._foreach_mul([grad for grad in gradients if grad is not None], 1.0))
+        return [None if grad is None else next(copies) for grad in gradients]
 
 
 class _Replay(torch.autograd.Function):
@@ -227,12 +216,3 @@ class _Replay(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, None, *ctx.graph.gradients(ctx.generation, grads)
-
-
-def _autocast_without_cache() -> AbstractContextManager[object]:
-    """Return the current autocast without its cache.
-
-    Weights that autocast has converted outside of a graph would be freed before the replay.
-    """
-    dtype = torch.get_autocast_dtype("cuda")
-    return torch.autocast("cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)

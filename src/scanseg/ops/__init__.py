@@ -14,7 +14,12 @@ from typing import NamedTuple
 
 from scanseg.ops._support.branch import BranchStart, is_one_operator
 from scanseg.ops._support.contract import without_autocast
-from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
+from scanseg.ops._support.launching import (
+    can_compile_ahead,
+    compile_ahead,
+    cores_for_compiling,
+    is_compiling_ahead,
+)
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
@@ -37,12 +42,14 @@ from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
-from scanseg.ops.verification import KernelCheck, verify_kernels
+from scanseg.ops.verification import KernelCheck, KernelVerdict, kernel_verdicts, verify_kernels
 
 __all__ = [
     "BackendStatus",
     "BranchStart",
     "KernelCheck",
+    "KernelVerdict",
+    "can_compile_ahead",
     "channel_norm",
     "compile_ahead",
     "cores_for_compiling",
@@ -50,7 +57,9 @@ __all__ = [
     "describe_backends",
     "feed_forward",
     "instance_norm",
+    "is_compiling_ahead",
     "is_one_operator",
+    "kernel_verdicts",
     "masks_of",
     "merged_kernel",
     "mlstm",

@@ -4,14 +4,21 @@ Kernels are compiled for each GPU by the installed Triton. Some versions of Trit
 code for some GPUs, without an error (flash-linear-attention#640, mlstm_kernels#16).
 """
 
+import logging
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import date
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scanseg.ops._support.branch import BranchStart
-from scanseg.ops._support.triton import MISSING
+from scanseg.ops._support.first_use import Comparer, Comparison, kept_verdicts, record, set_comparer
+from scanseg.ops._support.launching import compile_ahead, cores_for_compiling
+from scanseg.ops._support.triton import INTERPRETED, MISSING
+from scanseg.ops._support.verdicts import Verdict
 from scanseg.ops.channel_norm import residual_channel_norm
 from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.feed_forward import feed_forward
@@ -22,9 +29,15 @@ from scanseg.ops.segmentation_sums import segmentation_sums
 from scanseg.ops.ss2d import ss2d_scan
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.upsample_join import upsample_join
+from scanseg.runtime import lacks_memory
 
-BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+_LOGGER = logging.getLogger(__name__)
+
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Largest relative error of results and gradients. Wrong code exceeds it by far, and rounding does not reach it."""
+
+BOUND_OF_TF32 = 5e-3
+"""Bound in float32 if PyTorch's settings allow TF32."""
 
 Inputs = Mapping[str, Any]
 
@@ -35,19 +48,52 @@ class KernelCheck(NamedTuple):
     Attributes:
         operator: Name of the operator.
         dtype: Name of the dtype.
-        error: Largest relative error ||y - y64|| / ||y64|| of the result and the gradients.
+        error: Largest relative error ||y - y64|| / ||y64|| of the result and the gradients. NaN: there is none.
         bound: Largest error that passes.
+        failure: Error of compiling or running the kernels. `None`: they ran.
     """
 
     operator: str
     dtype: str
     error: float
     bound: float
+    failure: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the bound. NaN is not."""
-        return self.error <= self.bound
+        """Whether the kernels ran and the error is within the bound. NaN is not."""
+        return self.failure is None and self.error <= self.bound
+
+    @property
+    def fault(self) -> str | None:
+        """Why the kernels cannot be used. `None`: they are correct."""
+        if self.passed:
+            return None
+        if self.failure is not None:
+            return f"they failed ({self.failure})"
+        if math.isnan(self.error):
+            return "their results are not numbers (NaN)"
+        return f"their results are wrong (relative error {self.error:.1g}, expected at most {self.bound:g})"
+
+
+class KernelVerdict(NamedTuple):
+    """Kept result of the check of one operator.
+
+    Attributes:
+        device: Name of the GPU, such as `cuda:0`.
+        operator: Name of the operator.
+        dtype: Name of the dtype.
+        passed: Whether the kernels are correct. Otherwise another backend computes.
+        fault: Why they are not used. `None`: they are correct.
+        date: Day of the check, as YYYY-MM-DD.
+    """
+
+    device: str
+    operator: str
+    dtype: str
+    passed: bool
+    fault: str | None
+    date: str
 
 
 class _Case(NamedTuple):
@@ -59,6 +105,8 @@ class _Case(NamedTuple):
 
 def verify_kernels(device: torch.device) -> list[KernelCheck]:
     """Compare every operator with Triton kernels with float64, forward and gradients.
+
+    Results on a GPU replace the kept ones, which decide on the use of the kernels.
 
     Args:
         device: A GPU with CUDA.
@@ -75,26 +123,107 @@ def verify_kernels(device: torch.device) -> list[KernelCheck]:
     """
     if MISSING is not None:
         return []
-    return [_check(name, case, dtype, device) for name, case in _cases(device).items() for dtype in BOUNDS]
+    dtypes = [torch.float32]
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0):
+        dtypes.append(torch.bfloat16)
+    pairs = [(name, dtype) for name in _cases(device) for dtype in dtypes]
+    with torch.autograd.set_multithreading_enabled(False):
+        if not INTERPRETED:
+            with compile_ahead(cores_for_compiling()):
+                for name, dtype in pairs:
+                    _request(name, dtype, device)
+        checks = [check for name, dtype in pairs if (check := _check(name, dtype, device)) is not None]
+    if device.type == "cuda":
+        record(device, map(_verdict, checks))
+    return checks
 
 
-def _check(name: str, case: _Case, dtype: torch.dtype, device: torch.device) -> KernelCheck:
+def kernel_verdicts() -> list[KernelVerdict]:
+    """Return the kept verdicts about Triton kernels on this machine's GPUs.
+
+    The first use of an operator checks its kernels, and `verify_kernels` checks all. The results of other versions of
+    PyTorch, Triton, cuDNN, the driver and this package are left out.
+
+    Example:
+        >>> from scanseg.ops import kernel_verdicts
+        >>> all(verdict.passed for verdict in kernel_verdicts())
+        True
+    """
+    found = []
+    for number in range(torch.cuda.device_count() if MISSING is None else 0):
+        for verdict in kept_verdicts(torch.device("cuda", number)):
+            facts = (verdict.operator, verdict.dtype, verdict.passed, verdict.fault, verdict.date)
+            found.append(KernelVerdict(f"cuda:{number}", *facts))
+    return found
+
+
+def _verdict(check: KernelCheck) -> Verdict:
+    error = check.error if math.isfinite(check.error) else None
+    return Verdict(check.operator, check.dtype, check.fault, error, date.today().isoformat())
+
+
+def _compare(name: str, dtype: torch.dtype, device: torch.device) -> Comparison | None:
+    """Compile the kernels of an operator in threads, and compare it."""
+    if not INTERPRETED:
+        with compile_ahead(cores_for_compiling()):
+            _request(name, dtype, device)
+    check = _check(name, dtype, device)
+    return None if check is None else (check.fault, _verdict(check).error)
+
+
+def _request(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Run the kernels of an operator inside `compile_ahead`."""
+    case = _cases(device)[name]
+    with suppress(Exception), torch.autograd.set_multithreading_enabled(False):
+        _results(case, _inputs(case, dtype, device), "triton")
+
+
+def _check(name: str, dtype: torch.dtype, device: torch.device) -> KernelCheck | None:
+    """Compare an operator. `None`: the reference cannot be computed, or memory ran out."""
+    case = _cases(device)[name]
+    bound = BOUNDS[dtype]
+    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        bound = BOUND_OF_TF32
+    try:
+        inputs = _inputs(case, dtype, device)
+        expected = _results(case, {key: tensor.double() for key, tensor in inputs.items()}, None)
+        largest = max(tensor.norm().item() for tensor in expected)
+    except RuntimeError as error:  # deterministic algorithms are wanted and missing, for example
+        _LOGGER.warning("the GPU kernels of %s are used unchecked: %s", name, _reason_of(error))
+        return None
+    checked = (name, str(dtype).removeprefix("torch."))
+    try:
+        found = _results(case, inputs, "triton")
+        # A gradient that vanishes by an invariance is measured against a hundredth of the largest one.
+        errors = [
+            (tensor.double() - wanted).norm().item() / max(wanted.norm().item(), 1e-2 * largest)
+            for tensor, wanted in zip(found, expected, strict=True)
+        ]
+    except Exception as error:
+        if lacks_memory(error):
+            _LOGGER.warning("the GPU kernels of %s are used unchecked: %s", name, _reason_of(error))
+            return None
+        return KernelCheck(*checked, math.nan, bound, f"{type(error).__name__}: {_reason_of(error)}")
+    return KernelCheck(*checked, math.nan if any(map(math.isnan, errors)) else max(errors), bound)
+
+
+def _reason_of(error: Exception) -> str:
+    """Return the line of a message with the reason. Triton's messages have it at the end, after the source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return "no message"
+    return lines[-1] if lines[0].startswith("at ") else lines[0]
+
+
+def _inputs(case: _Case, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Return random inputs, the same ones in each call."""
     generator = torch.Generator().manual_seed(0)
-    inputs = {
-        key: (0.3 * torch.randn(shape, generator=generator)).to(device, dtype)
+    return {
+        key: (0.3 * torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")).to(
+            device, dtype
+        )
         for key, shape in case.shapes.items()
     }
-    wide = {key: tensor.double() for key, tensor in inputs.items()}
-    expected = _results(case, wide, None)  # kernels refuse float64
-    found = _results(case, inputs, "triton")
-    # A gradient that vanishes by an invariance is measured against a hundredth of the largest one.
-    largest = max(tensor.norm().item() for tensor in expected)
-    errors = [
-        (tensor.double() - wanted).norm().item() / max(wanted.norm().item(), 1e-2 * largest)
-        for tensor, wanted in zip(found, expected, strict=True)
-    ]
-    error = float("nan") if any(error != error for error in errors) else max(errors)
-    return KernelCheck(name, str(dtype).removeprefix("torch."), error, BOUNDS[dtype])
 
 
 def _results(case: _Case, inputs: Inputs, backend: str | None) -> list[Tensor]:
@@ -204,3 +333,6 @@ def _feed_forward(
     start: BranchStart, *, kernel: Tensor, backend: str | None, **parameters: Any
 ) -> tuple[Tensor, Tensor]:
     return feed_forward(start, **parameters, kernels=(kernel,), backend=backend)
+
+
+set_comparer(Comparer(_request, _compare))

@@ -3,6 +3,7 @@
 The rules are those published with nnU-Net (Isensee et al. 2021, supplement).
 """
 
+from scanseg.planning.augmentations import nnunet_augmentation
 from scanseg.planning.decisions import describe_dataset, describe_decisions
 from scanseg.planning.first_stage import check_first_stage, copy_first_stage, first_stage_stamps
 from scanseg.planning.memory import step_memory
@@ -34,6 +35,7 @@ __all__ = [
     "find_plan",
     "first_stage_stamps",
     "make_plan",
+    "nnunet_augmentation",
     "open_raw",
     "prepare_store",
     "replace_network",

@@ -285,7 +285,7 @@ def open_raw(plan: Plan, source: TrainingSource) -> RawDataset | None:
     if folder is None:
         return None
     raw = open_dataset(folder)
-    if raw.spec != plan.dataset:
+    if raw.spec.without_colours() != plan.dataset.without_colours():
         raise InputError(
             f"{folder}: expected the data set of the plan, but channels, labels or file ending differ. Give its "
             f"folder, or make a new plan."

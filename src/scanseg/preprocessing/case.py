@@ -215,7 +215,8 @@ def _find_axes(
 def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> tuple[int, int, int]:
     """Return the shape after resampling, with the extent in mm unchanged.
 
-    Sizes are rounded to the nearest voxel, and are at least one.
+    Sizes are rounded to the nearest voxel, and are at least one. The order of the operations is that of nnU-Net, since
+    it decides the rounding of half voxels.
 
     Raises:
         InputError: The shape has too many voxels.
@@ -226,7 +227,7 @@ def _target_shape(geometry: CaseGeometry, preprocessing: PreprocessingSpec) -> t
         return shape
     source, wanted = lifted_spacing(geometry), target_spacing(geometry, preprocessing)
     z, y, x = (
-        max(1, round(min(size * spacing / target, _BEYOND)))
+        max(1, round(min(spacing / target * size, _BEYOND)))
         for size, spacing, target in zip(geometry.crop_shape, source, wanted, strict=True)
     )
     shape = (1 if geometry.num_axes == 2 else z), y, x

@@ -6,6 +6,7 @@ Names that need PyTorch load on first use. So worker processes that only read im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.runtime.cache_folder import cache_folder
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
 from scanseg.runtime.host_memory import free_memory, physical_memory
@@ -21,7 +22,12 @@ from scanseg.runtime.workers import (
 )
 
 if TYPE_CHECKING:
-    from scanseg.runtime.cuda_graph import capture
+    from scanseg.runtime.cuda_graph import (
+        GraphedCall,
+        autocast_without_cache,
+        report_direct_passes,
+        run_before_capture,
+    )
     from scanseg.runtime.device import Precision, autocast_dtype, choose_device, describe_device, warm_up
     from scanseg.runtime.gradient_reduction import GradientReduction
     from scanseg.runtime.memory import (
@@ -37,13 +43,15 @@ __all__ = [
     "CaptureMemoryError",
     "Distributed",
     "GradientReduction",
+    "GraphedCall",
     "Precision",
     "RunContext",
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
     "autocast_dtype",
-    "capture",
+    "autocast_without_cache",
+    "cache_folder",
     "choose_device",
     "choose_workers",
     "count_launched",
@@ -60,6 +68,8 @@ __all__ = [
     "physical_memory",
     "raise_if_stopped",
     "release_signals",
+    "report_direct_passes",
+    "run_before_capture",
     "source_commit",
     "spawning_jobs",
     "warm_up",
@@ -67,7 +77,12 @@ __all__ = [
 ]
 
 _LOADED_ON_USE = {
-    "cuda_graph": ("capture",),
+    "cuda_graph": (
+        "GraphedCall",
+        "autocast_without_cache",
+        "report_direct_passes",
+        "run_before_capture",
+    ),
     "device": ("Precision", "autocast_dtype", "choose_device", "describe_device", "warm_up"),
     "gradient_reduction": ("GradientReduction",),
     "memory": ("CaptureMemoryError", "explained_memory", "is_memory_error", "lacks_memory", "memory_for"),

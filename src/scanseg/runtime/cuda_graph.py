@@ -1,11 +1,21 @@
-"""Capture of CUDA graphs that cleans up after a failure."""
+"""Capture and replay of CUDA graphs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Generic, Literal, TypeVar
 from weakref import WeakSet
 
 import torch
+from torch import Tensor
+
+_LOGGER = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+OtherThreads = Literal["refused", "left alone"]
+
+WARM_UPS = 3
+"""Runs before a capture, in which libraries choose kernels and allocate workspaces."""
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
 """Graphs of failed captures. PyTorch's allocator of pinned memory still refers to them, so they must stay alive."""
@@ -20,7 +30,7 @@ def capture(
     graph: torch.cuda.CUDAGraph,
     *,
     beside: torch.cuda.CUDAGraph | None = None,
-    other_threads: Literal["refused", "left alone"] = "refused",
+    other_threads: OtherThreads = "refused",
     communicates: bool = False,
 ) -> Iterator[None]:
     """Capture the kernels launched in the block as a CUDA graph.
@@ -66,6 +76,89 @@ def release_communicating_graphs() -> None:
     for graph in list(_COMMUNICATING):
         graph.reset()
         _COMMUNICATING.discard(graph)
+
+
+class GraphedCall(Generic[Result]):
+    """A function of tensors whose kernels are replayed as one CUDA graph.
+
+    Args:
+        run: The function. It must not read a value back to the host. It has run before (`run_before_capture`).
+        inputs: Tensors on one GPU, with the shapes and dtypes of all later calls. They are copied.
+        beside: See `capture`.
+        other_threads: See `capture`.
+        communicates: See `capture`.
+
+    Raises:
+        RuntimeError: The function cannot be captured.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Result],
+        inputs: Sequence[Tensor],
+        *,
+        beside: torch.cuda.CUDAGraph | None = None,
+        other_threads: OtherThreads = "refused",
+        communicates: bool = False,
+    ) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+        self.inputs = tuple(tensor.detach().clone() for tensor in inputs)
+        with (
+            torch.cuda.device(self.inputs[0].device),
+            autocast_without_cache(),
+            capture(self.graph, beside=beside, other_threads=other_threads, communicates=communicates),
+        ):
+            self.result = run(*self.inputs)
+
+    def __call__(self, *inputs: Tensor | None) -> Result:
+        """Replay the kernels for other inputs.
+
+        Args:
+            *inputs: Tensors of the captured shapes. `None`: zeros.
+
+        Returns:
+            The tensors of the graph, which the next call overwrites.
+        """
+        for own, given in zip(self.inputs, inputs, strict=True):
+            if given is None:
+                own.zero_()
+            else:
+                own.copy_(given)
+        self.graph.replay()
+        return self.result
+
+
+def run_before_capture(run: Callable[[], object]) -> None:
+    """Run a function on another stream before its capture.
+
+    Args:
+        run: The function to capture.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UPS):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+
+
+def autocast_without_cache() -> AbstractContextManager[object]:
+    """Return the current autocast of CUDA without its cache.
+
+    Weights that autocast has converted outside of a graph would be freed before the replay.
+    """
+    dtype = torch.get_autocast_dtype("cuda")
+    return torch.autocast("cuda", dtype=dtype, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False)
+
+
+def report_direct_passes(error: RuntimeError) -> None:
+    """Log the reason why passes of a network run directly.
+
+    Args:
+        error: Error of the capture.
+    """
+    reason = str(error).strip().partition("\n")[0]
+    _LOGGER.warning("passes of the network run directly, not as a CUDA graph: %s", reason)
 
 
 def _stop_recording(graph: torch.cuda.CUDAGraph, device: int, pool: tuple[int, int]) -> None:

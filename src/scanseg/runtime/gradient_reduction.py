@@ -28,10 +28,10 @@ class _Bucket:
 
 
 class GradientReduction:
-    """Average the gradients of a network over all processes while the backward pass computes them.
+    """Average the gradients of distributed processes during the backward pass.
 
     Gradients are grouped in the reverse order of the parameters, which is about the order in which they are computed.
-    A group is sent when its last gradient is there, so sending overlaps with the rest of the backward pass. The
+    A group is sent when its last gradient is complete, so sending overlaps with the rest of the backward pass. The
     messages may be captured in a CUDA graph.
 
     After a pass, `grad` of each parameter is a part of its group's memory. The next pass overwrites it.
@@ -49,7 +49,7 @@ class GradientReduction:
         for group in _grouped([parameter for parameter in parameters if parameter.requires_grad]):
             flat = torch.zeros(sum(map(torch.numel, group)), dtype=group[0].dtype, device=group[0].device)
             parts = flat.split([parameter.numel() for parameter in group])
-            views = [part.view(parameter.shape) for part, parameter in zip(parts, group, strict=True)]
+            views = [_laid_out_as(part, parameter) for part, parameter in zip(parts, group, strict=True)]
             self._buckets.append(_Bucket(group, flat, views))
             self._bucket_of |= dict.fromkeys(group, self._buckets[-1])
 
@@ -103,6 +103,16 @@ class GradientReduction:
             for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
                 if parameter.grad is not None:
                     parameter.grad = view
+
+
+def _laid_out_as(part: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a part of memory with the shape and strides of a parameter."""
+    is_dense = torch.empty_like(parameter).stride() == parameter.stride()
+    return (
+        part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
+        if is_dense
+        else part.view(parameter.shape)
+    )
 
 
 def _grouped(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -68,7 +68,7 @@ from scanseg.specs.records.comparison import (
     ComparisonSpec,
 )
 from scanseg.specs.records.fingerprint import CaseMeasures, Fingerprint, IntensityStatistics
-from scanseg.specs.records.imports import ImportRecord
+from scanseg.specs.records.imports import ImportedCheckpoint, ImportRecord, NNUNetImportRecord
 from scanseg.specs.records.instances import InstanceCase, InstanceReport, InstanceSource, InstanceSummary
 from scanseg.specs.records.intensities import IntensityRange, IntensityScale, is_colour
 from scanseg.specs.records.prediction import PredictedCase, PredictionRecord
@@ -106,10 +106,12 @@ from scanseg.specs.records.run import (
 )
 from scanseg.specs.records.source import FileStamp, PairSources, ScoreSources, SourceFile
 from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
+from scanseg.specs.segment_codes import TISSUE, Code, SegmentCode, SegmentCodes
 
 __all__ = [
     "BACKGROUND",
     "RENAMED_FIELDS",
+    "TISSUE",
     "AdamWSpec",
     "AffineTransform",
     "ArmComparison",
@@ -121,6 +123,7 @@ __all__ = [
     "CaseGeometry",
     "CaseMeasures",
     "CaseReport",
+    "Code",
     "ComparisonArm",
     "ComparisonRecord",
     "ComparisonSpec",
@@ -146,6 +149,7 @@ __all__ = [
     "GaussianBlurTransform",
     "GaussianNoiseTransform",
     "ImportRecord",
+    "ImportedCheckpoint",
     "InferenceSpec",
     "InstanceCase",
     "InstanceReport",
@@ -162,6 +166,7 @@ __all__ = [
     "Means",
     "Measure",
     "MirrorTransform",
+    "NNUNetImportRecord",
     "NetworkSpec",
     "NoNormalization",
     "Normalization",
@@ -193,6 +198,8 @@ __all__ = [
     "ScoreSources",
     "ScoredOutcome",
     "SegResNetSpec",
+    "SegmentCode",
+    "SegmentCodes",
     "SourceFile",
     "Splits",
     "Spread",

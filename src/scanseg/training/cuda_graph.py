@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from scanseg.batches import Batch
 from scanseg.errors import ScansegError
 from scanseg.networks import buffers_kept
-from scanseg.runtime import CaptureMemoryError, capture, is_memory_error
-
-_WARM_UPS = 3
-"""Runs before the capture, in which libraries choose kernels and allocate workspaces."""
+from scanseg.runtime import CaptureMemoryError, GraphedCall, is_memory_error, run_before_capture
 
 
 class GraphedGradients:
@@ -46,13 +43,20 @@ class GraphedGradients:
             CaptureMemoryError: The memory is enough for the computation, but not for its graph.
             ScansegError: The computation cannot be captured, for example because it reads values back to the host.
         """
-        self._batch = Batch(batch.images.clone(), batch.label_maps.clone())
+
+        def run() -> None:
+            network.zero_grad(set_to_none=True)
+            compute(batch)
+
         with buffers_kept(network):
-            self._warm_up(compute, network)
-            self.graph = torch.cuda.CUDAGraph()
+            run_before_capture(run)
+            network.zero_grad(set_to_none=True)
             try:
-                with capture(self.graph, communicates=communicates):
-                    self._loss = compute(self._batch)
+                self._call = GraphedCall(
+                    lambda images, label_maps: compute(Batch(images, label_maps)),
+                    (batch.images, batch.label_maps),
+                    communicates=communicates,
+                )
             except RuntimeError as error:
                 if is_memory_error(error):
                     raise CaptureMemoryError from error
@@ -62,20 +66,11 @@ class GraphedGradients:
                     f"model folder with --set training.cuda_graph=false"
                 ) from error
 
-    def _warm_up(self, compute: Callable[[Batch], Tensor], network: nn.Module) -> None:
-        """Run the computation on another stream, and drop the gradients."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UPS):
-                network.zero_grad(set_to_none=True)
-                compute(self._batch)
-        torch.cuda.current_stream().wait_stream(side)
-        network.zero_grad(set_to_none=True)
+    @property
+    def graph(self) -> torch.cuda.CUDAGraph:
+        """The graph."""
+        return self._call.graph
 
     def __call__(self, batch: Batch) -> Float[Tensor, ""]:
         """Compute the gradients of a batch and return its loss."""
-        self._batch.images.copy_(batch.images)
-        self._batch.label_maps.copy_(batch.label_maps)
-        self.graph.replay()
-        return self._loss.clone()
+        return self._call(batch.images, batch.label_maps).clone()

@@ -94,7 +94,7 @@ class TrainingReporter:
         of = " of at most " if by_clock else "/"
         detail = f"epoch {epochs_done}{of}{training.epochs}, loss {self._loss:.3f}"
         if self._dice is not None:
-            detail += f", Dice {self._dice:.3f}"
+            detail += f", patch Dice {self._dice:.3f}"
         total = training.epochs * iterations_per_epoch
         if by_clock:
             left = round(seconds * (1 / fraction - 1)) or int(fraction < 1)

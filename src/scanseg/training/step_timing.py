@@ -61,7 +61,7 @@ def time_step(plan: Plan, *, context: RunContext) -> StepTiming:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         step = TrainingStep(plan, network_of(plan), autocast_dtype=dtype, context=context)
-        batch = _random_batch(plan, device)
+        batch = random_batch(plan, device)
         while len(seconds) < 1 + _STEPS and not (seconds and seconds[0] > _SLOW_SECONDS):
             started = time.perf_counter()
             step.run(batch, lr=1e-6).item()
@@ -70,7 +70,7 @@ def time_step(plan: Plan, *, context: RunContext) -> StepTiming:
     return StepTiming(described, statistics.median(seconds[1:] or seconds), needed, free)
 
 
-def _random_batch(plan: Plan, device: torch.device) -> Batch:
+def random_batch(plan: Plan, device: torch.device) -> Batch:
     """Return a batch of random intensities and labels."""
     sampling = plan.sampling
     shape = (sampling.batch_size, *sampling.patch_size)

@@ -75,7 +75,8 @@ def train(
             another process trains in the folder.
         ScansegError: The loss is not finite, or the device has too little memory.
     """
-    if store.index.preprocessing != folder.plan.preprocessing or store.index.dataset != folder.plan.dataset:
+    stored, planned = store.index.dataset.without_colours(), folder.plan.dataset.without_colours()
+    if store.index.preprocessing != folder.plan.preprocessing or stored != planned:
         raise InputError(
             f"{store.folder}: the store was made for another plan. Choose another store, or leave it out."
         )

@@ -132,8 +132,36 @@ XLSTM_UNET = WeightMap(
     ),
     ignored=r".*\.all_modules\..*|decoder\.encoder\..*|(xlstm|encoder\.xlstm_layers\.\d+)\.norm\..*",
 )
+CONV_NORM = (Rename("conv", "conv"), Rename("norm", "norm"))
+NNUNET_DECODER = (
+    Rename("decoder.transpconvs.{i}", "decoder.upsamplings.{i}"),
+    *_inside("decoder.stages.{i}.convs.{j}", "decoder.stages.{i}.{j}", CONV_NORM),
+    Rename("decoder.seg_layers.{i}", "decoder.heads.{i}"),
+)
+NNUNET_DUPLICATES = r".*\.all_modules\..*|decoder\.encoder\..*"
+PLAIN_UNET = WeightMap(
+    (*_inside("encoder.stages.{i}.0.convs.{j}", "encoder.{i}.{j}", CONV_NORM), *NNUNET_DECODER),
+    ignored=NNUNET_DUPLICATES,
+)
+RESIDUAL_UNET = WeightMap(
+    (
+        *_inside("encoder.stem.convs.0", "stem", CONV_NORM),
+        *_inside("encoder.stages.{i}.blocks.{j}.conv1", "encoder.{i}.{j}.conv1", CONV_NORM),
+        *_inside("encoder.stages.{i}.blocks.{j}.conv2", "encoder.{i}.{j}.conv2", CONV_NORM),
+        # The convolution of a shortcut follows a pooling layer. In stages of stride 1 its official number is 0.
+        *_inside("encoder.stages.{i}.blocks.{j}.skip.1", "encoder.{i}.{j}.shortcut", CONV_NORM),
+        *NNUNET_DECODER,
+    ),
+    ignored=NNUNET_DUPLICATES,
+)
 WEIGHT_MAPS: Mapping[str, WeightMap] = MappingProxyType(
-    {"msvm-unet": MSVM_UNET, "xlstm-unet": XLSTM_UNET, "vmamba": VMAMBA}
+    {
+        "msvm-unet": MSVM_UNET,
+        "xlstm-unet": XLSTM_UNET,
+        "plain-unet": PLAIN_UNET,
+        "residual-unet": RESIDUAL_UNET,
+        "vmamba": VMAMBA,
+    }
 )
 """The maps, by kind of network.
 

@@ -2,18 +2,21 @@
 
 As separate operators, a branch passes autograd a dozen times, autocast converts each weight in a launch of its own,
 and gradients of weights are rounded to 16 bits and converted back. Here the host only launches kernels. The function
-starts with the residual sum and the norm before the branch. A call that is traced, by `torch.compile` for example, is
-refused, and the operators of the parts compute it.
+starts with the residual sum and the norm before the branch. Compiled graphs contain one operator with the same body. A
+call that a dispatch mode or a transform traces is refused, and the operators of the parts compute it.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scanseg.ops._support.branch_operator import Bodies, branch_operator, finished
 from scanseg.ops._support.contract import Expected
+from scanseg.ops._support.dispatch import is_exporting
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.linear import as_map, as_pixels
 from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
@@ -63,20 +66,56 @@ class Code(NamedTuple):
 
     Attributes:
         forward: Takes pixels (batch, y, x, channel) and the parameters. Returns pixels and the tensors for the
-            gradients, which are complete if `save` is set.
-        gradients: Takes the gradient of the result, as pixels, and these tensors. Returns the gradients of the pixels
-            and of the parameters.
+            gradients, which are complete if `save` is set. They contain no parameters.
+        gradients: Takes the gradient of the result, as pixels, these tensors and the parameters. Returns the gradient
+            of the pixels and tensors for `finish`, none of them a view of another.
+        finish: Takes these tensors and the parameters. Returns the gradients of the parameters, by views and
+            conversions alone.
+        kept_like: Takes the map, the parameters and the dtype. Allocates tensors like those for the gradients.
+        gradients_like: Takes the kept tensors and the parameters. Allocates tensors like those for `finish`.
     """
 
     forward: Callable[..., tuple[Tensor, list[Tensor]]]
     gradients: Callable[..., tuple[Tensor, ...]]
+    finish: Callable[..., tuple[Tensor, ...]]
+    kept_like: Callable[..., list[Tensor]]
+    gradients_like: Callable[..., list[Tensor]]
+
+
+class Branch(NamedTuple):
+    """A kind of branch, for calls in and outside of compiled graphs.
+
+    Attributes:
+        bodies: Its functions on maps.
+        in_graph: Its operator in compiled graphs (see `branch_operator`).
+    """
+
+    bodies: Bodies
+    in_graph: Callable[..., list[Tensor]]
+
+    @classmethod
+    def of(cls, name: str, code: Code) -> "Branch":
+        """Create a kind of branch and register its operators.
+
+        Args:
+            name: Name of the operators.
+            code: Its computation.
+        """
+        bodies = Bodies(
+            on_its_device(partial(_forward, code=code)),
+            on_its_device(partial(_gradients, code=code)),
+            code.finish,
+            code.kept_like,
+            code.gradients_like,
+        )
+        return cls(bodies, branch_operator(name, bodies))
 
 
 def is_one_operator(x: Tensor) -> bool:
     """Return whether a branch of a map is one operator.
 
-    It is on GPUs with Triton, outside of tracing, unless sizes forbid it. Elsewhere a branch consists of the operators
-    of its parts.
+    It is on GPUs with Triton, also under `torch.compile`, unless sizes forbid it. Elsewhere, and while `torch.export`
+    or a dispatch mode traces, a branch consists of the operators of its parts.
 
     Args:
         x: The map.
@@ -87,16 +126,16 @@ def is_one_operator(x: Tensor) -> bool:
         >>> is_one_operator(torch.ones(1, 4, 8, 8))
         False
     """
-    return not torch.compiler.is_compiling() and x.is_cuda and MISSING is None and not is_traced(x)
+    if not x.is_cuda or MISSING is not None:
+        return False
+    return not is_exporting() if torch.compiler.is_compiling() else not is_traced(x)
 
 
 def refuses(start: BranchStart, *parameters: Tensor) -> str | None:
     """Return why the function cannot run a call, or `None`."""
     tensors = (*start.tensors, *parameters)
-    if torch.compiler.is_compiling() or is_traced(*tensors):
-        return (
-            "expected a call outside of tracing, got one under torch.compile, a dispatch mode or a transform"
-        )
+    if not torch.compiler.is_compiling() and is_traced(*tensors):
+        return "expected a call outside of tracing, got one under a dispatch mode or a transform"
     if start.x.shape[1] > MOST_CHANNELS:
         return f"expected at most {MOST_CHANNELS} channels, got {start.x.shape[1]}"
     if not start.x.is_cuda and not INTERPRETED:
@@ -107,12 +146,12 @@ def refuses(start: BranchStart, *parameters: Tensor) -> str | None:
 
 
 def run_branch(
-    code: Code, start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
+    branch: Branch, start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Compute a branch.
 
     Args:
-        code: Its computation.
+        branch: Its kind.
         start: Its inputs.
         *parameters: Its parameters.
         eps: Added to the variance of the norm.
@@ -121,34 +160,40 @@ def run_branch(
     Returns:
         The sum of the map and the last branch, and the new branch.
     """
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*start.tensors, *parameters)):
-        total, branch = _Branch.apply(code, eps, dtype, *start, *parameters)
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*start.tensors, *parameters))
+    total: Tensor | None
+    if torch.compiler.is_compiling():
+        total, result, *_ = branch.in_graph(*start, list(parameters), eps, dtype, save)
+        total = None if start.added is None else total
+    elif save:
+        total, result = _Branch.apply(branch, eps, dtype, *start, *parameters)
     else:
-        total, branch, _ = _forward(start.x, code, start, parameters, eps, dtype, save=False)
-        branch = as_map(branch)
-    return (start.x if total is None else total), branch
+        total, result, _ = branch.bodies.forward(start.x, start[1:], parameters, eps, dtype, save=False)
+    return (start.x if total is None else total), result
 
 
-@on_its_device
 def _forward(
     x: Tensor,
-    code: Code,
-    start: BranchStart,
+    rest: tuple[Tensor | None, ...],
     parameters: tuple[Tensor, ...],
     eps: float,
     dtype: torch.dtype,
     *,
     save: bool,
+    code: Code,
 ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-    """Return sum, branch as pixels, and tensors for its gradients."""
+    """Return sum, branch, and tensors for its gradients.
+
+    `rest` is the start without its map.
+    """
+    added, sample_scale, norm_weight, norm_bias = rest
     pixels, total = as_pixels(x), None
-    if start.norm_weight is not None and start.norm_bias is not None:
-        added = None if start.added is None else as_pixels(start.added)
-        total, pixels = normalise(
-            *(pixels, added, start.sample_scale, start.norm_weight, start.norm_bias, eps, dtype, 1)
-        )
-        total = None if added is None else as_map(total)
-    return total, *code.forward(pixels.to(dtype), *parameters, eps=eps, save=save)
+    if norm_weight is not None and norm_bias is not None:
+        other = None if added is None else as_pixels(added)
+        summed, pixels = normalise(pixels, other, sample_scale, norm_weight, norm_bias, eps, dtype, 1)
+        total = None if added is None else as_map(summed)
+    result, kept = code.forward(pixels.to(dtype), *parameters, eps=eps, save=save)
+    return total, as_map(result), kept
 
 
 class _Branch(torch.autograd.Function):
@@ -156,53 +201,58 @@ class _Branch(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, code: Code, eps: float, dtype: torch.dtype, *tensors: Any
+        ctx: Any, branch: Branch, eps: float, dtype: torch.dtype, *tensors: Any
     ) -> tuple[Tensor | None, Tensor]:
-        start, parameters = BranchStart(*tensors[:5]), tensors[5:]
-        total, branch, kept = _forward(start.x, code, start, parameters, eps, dtype, save=True)
+        start, parameters = tensors[:5], tensors[5:]
+        total, result, kept = branch.bodies.forward(start[0], start[1:], parameters, eps, dtype, save=True)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(start.x if total is None else total, *start[2:], *kept)
-        ctx.code, ctx.eps = code, eps
-        ctx.dtypes = (start.x.dtype, None if start.added is None else start.added.dtype)
-        return total, as_map(branch)
+        ctx.save_for_backward(start[0] if total is None else total, *start[2:], *kept, *parameters)
+        ctx.branch, ctx.eps, ctx.num_kept = branch, eps, len(kept)
+        ctx.dtypes = (start[0].dtype, None if start[1] is None else start[1].dtype)
+        return total, result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        total, sample_scale, norm_weight, norm_bias, *kept = ctx.saved_tensors
-        if grad is None:
-            grad = torch.zeros_like(total, dtype=kept[0].dtype)
-        grads = _gradients(total, grad_total, grad, sample_scale, norm_weight, norm_bias, kept, ctx)
-        return None, None, None, *grads
+        total, sample_scale, norm_weight, norm_bias, *others = ctx.saved_tensors
+        kept, parameters = others[: ctx.num_kept], others[ctx.num_kept :]
+        norm, (x_dtype, added_dtype) = (sample_scale, norm_weight, norm_bias), ctx.dtypes
+        bodies = ctx.branch.bodies
+        found = bodies.gradients(
+            grad_total, grad, total, *norm, kept, parameters, ctx.eps, x_dtype, added_dtype
+        )
+        of_added, of_norm, of_parameters = finished(found, norm, parameters, added_dtype, bodies)
+        return None, None, None, found[0], of_added, None, *of_norm, *of_parameters
 
 
-@on_its_device
 def _gradients(
-    total: Tensor,
     grad_total: Tensor | None,
-    grad: Tensor,
+    grad: Tensor | None,
+    total: Tensor,
     sample_scale: Tensor | None,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
     kept: list[Tensor],
-    ctx: Any,
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the start and of the parameters."""
-    x_dtype, added_dtype = ctx.dtypes
-    grad_pixels, *of_parameters = ctx.code.gradients(as_pixels(grad), *kept, eps=ctx.eps)
+    parameters: tuple[Tensor, ...],
+    eps: float,
+    x_dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+    *,
+    code: Code,
+) -> list[Tensor]:
+    """Return the gradients of both maps, and the tensors for `finished`."""
+    if grad is None:
+        grad = torch.zeros_like(total, dtype=kept[0].dtype)
+    grad_pixels, *of_parameters = code.gradients(as_pixels(grad), kept, parameters, eps=eps)
     if norm_weight is None or norm_bias is None:
-        return as_map(grad_pixels).to(x_dtype), None, None, None, None, *of_parameters
-    through = grad_pixels if added_dtype is None else _pixels_or_zeros(grad_total, total)
+        none = total.new_empty(0)
+        return [as_map(grad_pixels).to(x_dtype), none, none, *of_parameters]
+    through = grad_pixels
+    if added_dtype is not None:
+        through = as_pixels(torch.zeros_like(total) if grad_total is None else grad_total)
     grad_x, grad_added, sums = norm_gradients(
         *(through, grad_pixels, as_pixels(total), sample_scale, norm_weight),
-        *(ctx.eps, 1, x_dtype, added_dtype),
+        *(eps, 1, x_dtype, added_dtype),
     )
-    of_added = None
-    if added_dtype is not None:
-        of_added = as_map(grad_added if grad_added.numel() > 0 else grad_x)
-    of_norm = (sums[0].to(norm_weight.dtype), sums[1].to(norm_bias.dtype))
-    return as_map(grad_x), of_added, None, *of_norm, *of_parameters
-
-
-def _pixels_or_zeros(grad: Tensor | None, total: Tensor) -> Tensor:
-    return as_pixels(torch.zeros_like(total) if grad is None else grad)
+    grad_added = as_map(grad_added) if grad_added.numel() > 0 else grad_added
+    return [as_map(grad_x), grad_added, sums, *of_parameters]

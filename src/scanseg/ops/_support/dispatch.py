@@ -1,17 +1,20 @@
 """Choice of an operator's backend from one explicit, ordered table.
 
 A table maps the name of a backend to a `Backend`. The first backend that accepts a call runs it. A backend that is
-selected by name runs the call or raises, and never falls back. Nothing here reads the environment, imports, or keeps
-state, so that a choice traces under `torch.compile(fullgraph=True)`.
+selected by name runs the call or raises, and never falls back. Nothing here reads the environment or imports, so that a
+choice traces under `torch.compile(fullgraph=True)`. Triton kernels are checked before their first use (`first_use`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scanseg.errors import UsageError
+
+CHECKED = "triton"
+"""Name of the backends with kernels that are compiled for the user's GPU."""
 
 
 def accepts_all(*tensors: Tensor) -> str | None:
@@ -39,7 +42,47 @@ class Backend(NamedTuple):
 
     def chosen_unnamed(self) -> bool:
         """Return whether a call without a name may choose the backend."""
-        return not self.by_name_only and not (self.custom and torch.compiler.is_exporting())
+        return not self.by_name_only and not (self.custom and is_exporting())
+
+
+def is_exporting() -> bool:
+    """Return whether `torch.export` traces the call.
+
+    Under `torch.compile`, PyTorch 2.11 takes `torch.compiler.is_exporting()` for True. The flag behind it is right.
+    """
+    return bool(torch.compiler._is_exporting_flag)
+
+
+def _use_unchecked(operator: str, first: Any) -> bool:
+    return True
+
+
+_may_use_kernels: Callable[[str, Any], bool] = _use_unchecked
+_is_settled: Callable[[str, Any], bool] = _use_unchecked
+
+
+def check_kernels_by(may_use: Callable[[str, Any], bool], is_settled: Callable[[str, Any], bool]) -> None:
+    """Set the check of Triton kernels before their use.
+
+    Args:
+        may_use: Takes the name of an operator and the first tensor of a call, or a value that holds it. Returns whether
+            the call may use the kernels.
+        is_settled: Takes the same. Returns whether that answer holds for later calls, too.
+    """
+    global _may_use_kernels, _is_settled
+    _may_use_kernels, _is_settled = may_use, is_settled
+
+
+def is_settled(operator: str, first: Any) -> bool:
+    """Return whether later calls like this one choose the same backend.
+
+    Calls that must not be interrupted by a check of the kernels choose one for themselves only.
+
+    Args:
+        operator: Name of the operator.
+        first: First tensor of the call, or a value that holds it.
+    """
+    return _is_settled(operator, first)
 
 
 def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *tensors: object) -> Backend:
@@ -55,8 +98,13 @@ def choose(operator: str, backends: Mapping[str, Backend], name: str | None, *te
         UsageError: The backend `name` is unknown or cannot run the call, or no backend can.
     """
     if name is None:
-        for backend in backends.values():
-            if backend.chosen_unnamed() and backend.unavailable is None and backend.refuses(*tensors) is None:
+        for key, backend in backends.items():
+            if (
+                backend.chosen_unnamed()
+                and backend.unavailable is None
+                and backend.refuses(*tensors) is None
+                and (key != CHECKED or _may_use_kernels(operator, tensors[0]))
+            ):
                 return backend
     if name is not None and name not in backends:
         known = ", ".join(backends)

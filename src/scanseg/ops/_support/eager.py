@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scanseg.ops._support.graph_operator import run_directly
+
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
@@ -30,12 +32,13 @@ def short_path(
         gradients: Its backward function.
         body: The computation outside of tracing. `None`: that of the operator.
     """
+    run_directly(operator)
     body = operator._init_fn if body is None else body
     function = None if keep is None or gradients is None else _function(body, keep, gradients)
 
     def call(*inputs: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling() or is_traced(*inputs):
-            return operator(*inputs, **options)
+            return operator(*inputs, **options)  # AOTAutograd replaces it by its twin
         if function is not None and torch.is_grad_enabled() and _needs_gradient(inputs):
             return function.apply(*inputs, options)
         return body(*inputs, **options)

@@ -6,18 +6,28 @@ continues to the next kernel.
 """
 
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from scanseg.cores import available_cores
+from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
+
+_LOGGER = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_MESSAGES = 2.0
+"""Time between two messages in the log while kernels are compiled."""
+
+at_end_of_block: list[Callable[[], None]] = []
+"""Functions that request further kernels at the end of a block of `compile_ahead`."""
 
 MAX_THREADS = 16
 """Maximum number of threads that compile. A network has a few dozen kernels."""
@@ -42,9 +52,21 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
         kernel: The kernel.
         grid: Number of programs along up to three axes.
     """
-    if _compilation is None or not _compilation.applies_to_this_thread():
+    if not is_compiling_ahead():
         return partial(run_compiled, kernel, grid) if USABLE else kernel[grid]
+    assert _compilation is not None
     return _compilation.submitter(kernel, grid)
+
+
+def is_compiling_ahead() -> bool:
+    """Return whether launches of this thread only compile kernels.
+
+    Example:
+        >>> from scanseg.ops import is_compiling_ahead
+        >>> is_compiling_ahead()
+        False
+    """
+    return _compilation is not None and _compilation.applies_to_this_thread()
 
 
 @contextmanager
@@ -52,7 +74,7 @@ def compile_ahead(
     num_threads: int,
     *,
     backward_on: torch.device | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
     """Compile the kernels of a pass in threads, without launching them.
 
@@ -66,10 +88,8 @@ def compile_ahead(
     Args:
         num_threads: Number of threads that compile.
         backward_on: Device of the backward passes in the block. `None`: the block has no backward pass.
-        progress: Called with the number of compiled kernels and of all kernels, at the end of the block.
-
-    Raises:
-        Exception: Triton's error, if a kernel cannot be compiled.
+        progress: Called with the number of compiled kernels and of all kernels, at the end of the block. `None`: the
+            log has a message every two seconds.
 
     Example:
         >>> import torch
@@ -84,22 +104,52 @@ def compile_ahead(
     if INTERPRETED or MISSING is not None:
         yield
         return
-    if _compilation is not None and _compilation.applies_to_this_thread():
+    if is_compiling_ahead():
         raise RuntimeError(
             "compile_ahead: expected one block, got a block inside another one. Remove the inner block."
         )
     threads = {threading.get_ident()} | ({_backward_thread(backward_on)} if backward_on else set())
     with _one_at_a_time, ThreadPoolExecutor(num_threads, thread_name_prefix="compile") as pool:
-        _compilation = compilation = _Compilation(pool, threads)
-        try:
+        compilation = _Compilation(pool, threads)
+        with _messages(compilation) if progress is None else nullcontext():
+            _compilation = compilation
             try:
-                yield
-            finally:
-                _compilation = None
-            compilation.wait(progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                try:
+                    yield
+                    for request in at_end_of_block:
+                        compilation.run_in_a_thread(request)
+                finally:
+                    _compilation = None
+                compilation.wait(progress or _ignore)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _ignore(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def can_compile_ahead(tensor: torch.Tensor) -> bool:
+    """Return whether a block of `compile_ahead` may start here.
+
+    It may not without Triton, inside another block, under tracing, in the capture of a CUDA graph, in a backward pass
+    and in a forked process.
+
+    Args:
+        tensor: A tensor of the pass.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import can_compile_ahead
+        >>> can_compile_ahead(torch.ones(1))
+        False
+    """
+    if not tensor.is_cuda or INTERPRETED or MISSING is not None or torch.cuda._is_in_bad_fork():
+        return False
+    if is_compiling_ahead() or torch.compiler.is_compiling() or is_traced(tensor):
+        return False
+    return torch._C._current_graph_task_id() == -1 and not torch.cuda.is_current_stream_capturing()
 
 
 def cores_for_compiling(*, num_sharing: int = 1) -> int:
@@ -128,7 +178,7 @@ class _Compilation:
         self._pool = pool
         self._threads = threads
         self._futures: list[Future[Any]] = []
-        self._mode = AsyncCompileMode(self)
+        self._mode = AsyncCompileMode(self, ignore_errors=True)
         # Triton keeps its mode in a context variable. This context carries it to other threads.
         self._context = contextvars.copy_context()
         self._context.run(self._mode.__enter__)
@@ -156,11 +206,49 @@ class _Compilation:
         self._futures.append(self._pool.submit(compile_kernel))
         return self._futures[-1]
 
+    def run_in_a_thread(self, request: Callable[[], None]) -> None:
+        """Run a function in a new thread, whose launches compile too."""
+
+        def run() -> None:
+            self._threads.add(threading.get_ident())
+            try:
+                request()
+            except Exception as error:  # the kernels are compiled at their first launch
+                _LOGGER.debug("some kernels are not compiled ahead: %s", error)
+
+        thread = threading.Thread(target=run, name="compile ahead")
+        thread.start()
+        thread.join()
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of compiled kernels, and of all kernels so far."""
+        futures = list(self._futures)
+        return sum(future.done() for future in futures), len(futures)
+
     def wait(self, progress: Callable[[int, int], None]) -> None:
         """Wait for all kernels and register them with Triton."""
         for done, _ in enumerate(as_completed(self._futures), start=1):
             progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
+
+
+@contextmanager
+def _messages(compilation: _Compilation) -> Iterator[None]:
+    """Log the number of compiled kernels every two seconds."""
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.wait(SECONDS_BETWEEN_MESSAGES):
+            # Python shows warnings of programs that set up no log. Otherwise minutes would pass in silence.
+            _LOGGER.warning("compiling GPU kernels, once on this machine: %d of %d", *compilation.counts())
+
+    thread = threading.Thread(target=report, name="messages of compile_ahead", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _compilation: _Compilation | None = None

@@ -27,7 +27,8 @@ class _Variant(NamedTuple):
     """A compiled kernel, ready to run.
 
     Attributes:
-        run: Triton's launcher.
+        run: Triton's launcher, or the function behind it.
+        options: Arguments of that function which the launcher adds.
         function: The loaded function.
         metadata: Triton's description of the kernel for its launcher.
         constants: Values of the compile-time arguments, which follow the others.
@@ -36,6 +37,7 @@ class _Variant(NamedTuple):
     """
 
     run: Callable[..., None]
+    options: tuple[Any, ...]
     function: Any
     metadata: Any
     constants: tuple[Any, ...]
@@ -77,8 +79,8 @@ def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constant
         return
     columns, rows, layers = (*grid, 1, 1)[:3]
     stream = torch._C._cuda_getCurrentRawStream(device)
-    run, function, metadata, values, _, _ = variant
-    run(columns, rows, layers, stream, function, metadata, None, None, None, *passed, *values)
+    run, options, function, metadata, values, _, _ = variant
+    run(columns, rows, layers, stream, function, *options, metadata, None, None, None, *passed, *values)
 
 
 def _launch_by_triton(
@@ -100,10 +102,24 @@ def _launch_by_triton(
     if len(_variants) >= MOST_VARIANTS:
         _variants.clear()
     _variants[key] = _Variant(
-        compiled.run,
+        *_launcher(compiled.run, version),
         compiled.function,
         compiled.packed_metadata,
         tuple(constants[name] for name in names),
         triton.knobs.runtime.launch_enter_hook,
         kernel,
     )
+
+
+def _launcher(run: Any, version: tuple[int, ...]) -> tuple[Callable[..., None], tuple[Any, ...]]:
+    """Return a launching function and its options after the kernel's handle.
+
+    The launcher of Triton 3.6 allocates scratch memory and calls an inner function. Kernels without such memory need
+    only the inner function.
+    """
+    names = ("launch", "launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
+    if version != (3, 6) or not all(hasattr(run, name) for name in names):
+        return run, ()
+    if run.global_scratch_size or run.profile_scratch_size:
+        return run, ()
+    return run.launch, (run.launch_cooperative_grid, run.launch_pdl, None, None)

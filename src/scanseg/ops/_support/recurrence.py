@@ -11,9 +11,11 @@ applications", section 1.4 (recurrences as scans).
 import torch
 from torch import Tensor
 
+from scanseg.ops._support.eager import short_path
+
 
 @torch.library.custom_op("scanseg::solve_recurrence_", mutates_args=("values",))
-def solve_recurrence_(
+def recurrence_operator(
     decay: Tensor,
     values: Tensor,
     reverse: list[bool],
@@ -36,9 +38,13 @@ def solve_recurrence_(
     _solve(links, values, [backward != adjoint for backward in reverse])
 
 
-@solve_recurrence_.register_fake
+@recurrence_operator.register_fake
 def _(decay: Tensor, values: Tensor, reverse: list[bool], adjoint: bool) -> None:  # noqa: FBT001
     return None
+
+
+solve_recurrence_ = short_path(recurrence_operator)
+"""The operator, called without `torch.library` outside of tracing. Its first call there would load the compiler."""
 
 
 def _solve(links: Tensor, values: Tensor, reverse: list[bool]) -> None:

@@ -25,6 +25,9 @@ MISSING: str | None = (
     else "Triton is not installed. PyTorch for CUDA on Linux includes it; elsewhere: pip install triton"
 )
 
+on_first_run: list[Callable[[], None]] = []
+"""Functions to call before the next kernels run. They empty the list (see `first_use`)."""
+
 INTERPRETED: bool = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether Triton runs kernels in its interpreter, on the CPU, for tests. Read once, as in Triton itself."""
 
@@ -66,6 +69,8 @@ def on_its_device(body: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
     @functools.wraps(body)
     def launch(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        for check in tuple(on_first_run):
+            check()
         # `torch.cuda.device` takes longer than a launch, and is rarely needed.
         if _is_current(arguments):
             return body(*arguments, **options)

@@ -46,14 +46,14 @@ def channel_norm_triton(
 
     Arguments are those of `residual_channel_norm`, with the factor of `channel_norm`.
     """
-    rows = x.movedim(1, -1).contiguous()
+    last = _with_channels_last(x)
     if added is None:
-        normed: Tensor = _norm(rows, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
-        return x, normed.movedim(-1, 1)
+        normed: Tensor = _norm(last, None, None, weight, bias, eps, dtype or x.dtype, factor)[1]
+        return x, normed
     dtype = dtype or torch.promote_types(x.dtype, added.dtype)
-    added = added.movedim(1, -1).contiguous()
-    total, normed = _norm(rows, added, sample_scale, weight, bias, eps, dtype, factor)
-    return total.movedim(-1, 1), normed.movedim(-1, 1)
+    added = _with_channels_last(added)
+    total, normed = _norm(last, added, sample_scale, weight, bias, eps, dtype, factor)
+    return total, normed
 
 
 def normalise(
@@ -66,7 +66,7 @@ def normalise(
     dtype: torch.dtype,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum (empty without `added`) and the normalized map, all with channels as the last axis."""
+    """Return the sum and the normalized map, channels last."""
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows
 
     total, out = _results(x, added, dtype, factor)
@@ -96,9 +96,23 @@ def normalise(
     return total, out
 
 
-_normalise = torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())(
-    triton_support.on_its_device(normalise)
-)
+# The operators take and return maps with channels as axis 1. PyTorch's compiler prefers channels last for maps of four
+# axes that it keeps for the backward pass, and would copy rows (batch, y, x, channel) into another layout.
+@torch.library.custom_op("scanseg::channel_norm_triton", mutates_args=())
+@triton_support.on_its_device
+def _normalise(
+    x: Tensor,
+    added: Tensor | None,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    factor: int,
+) -> tuple[Tensor, Tensor]:
+    others = None if added is None else _as_rows(added)
+    total, out = normalise(_as_rows(x), others, sample_scale, weight, bias, eps, dtype, factor)
+    return _as_map(total), _as_map(out)
 
 
 @_normalise.register_fake
@@ -112,7 +126,8 @@ def _(
     dtype: torch.dtype,
     factor: int,
 ) -> tuple[Tensor, Tensor]:
-    return _results(x, added, dtype, factor)
+    total, out = _results(_as_rows(x), added, dtype, factor)
+    return _as_map(total), _as_map(out)
 
 
 def norm_gradients(
@@ -126,7 +141,7 @@ def norm_gradients(
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of both maps, and of weight and bias as (2, channel).
+    """Return the gradients of the maps, the weight and the bias.
 
     Args:
         grad_total: Gradient of the sum, read only with `added_dtype`.
@@ -173,9 +188,25 @@ def norm_gradients(
     return grad_x, grad_added, partial.sum(0)
 
 
-_normalise_backward = torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())(
-    triton_support.on_its_device(norm_gradients)
-)
+@torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())
+@triton_support.on_its_device
+def _normalise_backward(
+    grad_total: Tensor,
+    grad: Tensor,
+    total: Tensor,
+    sample_scale: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    factor: int,
+    x_dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    through = grad if added_dtype is None else grad_total
+    grad_x, grad_added, sums = norm_gradients(
+        *(_as_rows(through), _as_rows(grad), _as_rows(total), sample_scale, weight),
+        *(eps, factor, x_dtype, added_dtype),
+    )
+    return _as_map(grad_x), _as_map(grad_added), sums
 
 
 @_normalise_backward.register_fake
@@ -190,8 +221,12 @@ def _(
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grads = _input_gradients(total, sample_scale, x_dtype, added_dtype)
-    return *grads, total.new_empty((2, weight.numel()), dtype=state_dtype(total))
+    grad_x, grad_added = _input_gradients(_as_rows(total), sample_scale, x_dtype, added_dtype)
+    return (
+        _as_map(grad_x),
+        _as_map(grad_added),
+        total.new_empty((2, weight.numel()), dtype=state_dtype(total)),
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -212,6 +247,25 @@ def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | Non
 _normalise.register_autograd(_gradients, setup_context=_keep)
 _norm = short_path(_normalise, _keep, _gradients)
 _norm_backward = short_path(_normalise_backward)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """Return a map with channels as the last axis, contiguous."""
+    return x.movedim(1, -1).contiguous()
+
+
+def _with_channels_last(x: Tensor) -> Tensor:
+    """Return the map in memory with channels last."""
+    rows = x.movedim(1, -1)
+    return x if rows.is_contiguous() else rows.contiguous().movedim(-1, 1)
+
+
+def _as_map(rows: Tensor) -> Tensor:
+    """Return rows as a map with channels as axis 1.
+
+    Empty tensors stay unchanged.
+    """
+    return rows.movedim(-1, 1) if rows.ndim > 1 else rows
 
 
 def _results(x: Tensor, added: Tensor | None, dtype: torch.dtype, factor: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops._support.accepted_calls import recall, remember, signature_of
 from scanseg.ops._support.branch import BranchStart
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
@@ -69,6 +70,26 @@ def feed_forward(
         >>> FeedForward(4, kernels=(1, 3))(torch.randn(1, 4, 5, 6)).shape
         torch.Size([1, 4, 5, 6])
     """
+    parameters = (weight1, bias1, weight2, bias2, *kernels)
+    signature = signature_of("feed_forward", backend, *start, *parameters)
+    chosen = recall(signature)
+    if chosen is None:
+        _check(start, weight1, bias1, weight2, bias2, kernels)
+        chosen = choose("feed_forward", BACKENDS, backend, start, *parameters)
+        remember(signature, chosen, operator="feed_forward", first=start)
+    results = chosen.run(start, *parameters, eps=eps, dtype=start.x.dtype if dtype is None else dtype)
+    return cast(tuple[Tensor, Tensor], results)
+
+
+def _check(
+    start: BranchStart,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    kernels: Sequence[Tensor],
+) -> None:
+    """Check shapes, dtypes and devices."""
     x = start.x
     require_axes("feed_forward", "x", x, "batch dim height width")
     require_axes("feed_forward", "weight1", weight1, "hidden dim")
@@ -86,7 +107,3 @@ def feed_forward(
             for kernel in kernels
         ),
     )
-    parameters = (weight1, bias1, weight2, bias2, *kernels)
-    chosen = choose("feed_forward", BACKENDS, backend, start, *parameters)
-    results = chosen.run(start, *parameters, eps=eps, dtype=x.dtype if dtype is None else dtype)
-    return cast(tuple[Tensor, Tensor], results)

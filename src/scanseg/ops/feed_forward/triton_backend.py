@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scanseg.ops._support import branch
-from scanseg.ops._support.branch import BranchStart, Code, run_branch
+from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
@@ -25,13 +25,6 @@ def refuses(
     return None
 
 
-def feed_forward_triton(
-    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Compute the branch, with the arguments of `feed_forward`."""
-    return run_branch(Code(_forward, _gradients), start, *parameters, eps=eps, dtype=dtype)
-
-
 def _forward(
     pixels: Tensor,
     weight1: Tensor,
@@ -45,60 +38,88 @@ def _forward(
     first, of_first, last, of_last = as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
     hidden = torch.addmm(of_first, as_rows(pixels), first.t())
     mixed = F.gelu(hidden)
-    taps = mixed
+    kept = [as_rows(pixels), first, hidden, last]
     if kernels:
         taps = _merged_taps(kernels)
+        kept.append(taps)
         shape = (*pixels.shape[:3], hidden.shape[1])
         mixed, _ = convolve(
             mixed.view(shape), taps, None, before=None, silu=False, residual=True, save_pre=False
         )
         mixed = mixed.view(hidden.shape)
     result = torch.addmm(of_last, mixed, last.t()).view(*pixels.shape[:3], -1)
-    return result, [pixels, first, hidden, taps, mixed, last, weight1, bias1, weight2, bias2, *kernels]
+    # As matrices: compiled graphs convert kept tensors of four axes to another layout.
+    return result, [*kept, mixed] if save else []
 
 
 def _gradients(
-    grad: Tensor,
-    pixels: Tensor,
-    first: Tensor,
-    hidden: Tensor,
-    taps: Tensor,
-    mixed: Tensor,
-    last: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    *kernels: Tensor,
-    eps: float,
+    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
 ) -> tuple[Tensor, ...]:
-    grad_rows = as_rows(grad.to(pixels.dtype))
+    rows, first, hidden, last, *taps, mixed = kept
+    weight1, bias1, weight2, bias2, *kernels = parameters
+    grad_rows = as_rows(grad.to(rows.dtype))
     grad_mixed = torch.mm(grad_rows, last)
-    of_kernels = []
+    of_taps: list[Tensor] = []
     if kernels:
-        shape = (*pixels.shape[:3], hidden.shape[1])
-        grad_hidden, of_taps = gradients(
+        shape = (*grad.shape[:3], hidden.shape[1])
+        grad_hidden, *of_taps = gradients(
             grad_mixed.view(shape),
             hidden.view(shape),
             None,
-            taps,
+            taps[0],
             before=None,
             gelu=True,
             has_bias=False,
             residual=True,
         )
         grad_hidden = as_rows(grad_hidden)
-        of_kernels = _kernel_gradients(of_taps, kernels)
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
     return (
-        torch.mm(grad_hidden, first).view(pixels.shape),
-        weight_gradient(grad_hidden, as_rows(pixels), weight1),
+        torch.mm(grad_hidden, first).view(*grad.shape[:3], -1),
+        weight_gradient(grad_hidden, rows, weight1),
         bias_gradient(grad_hidden, bias1),
         weight_gradient(grad_rows, mixed, weight2),
         bias_gradient(grad_rows, bias2),
-        *of_kernels,
+        *of_taps,
     )
+
+
+def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    kernels = parameters[4:]
+    return (*found[:4], *(_kernel_gradients(found[4], kernels) if kernels else ()))
+
+
+def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    weight1, _, weight2, _, *kernels = parameters
+    batch, dim, height, width = x.shape
+    hidden = x.new_empty((batch * height * width, weight1.shape[0]), dtype=dtype)
+    kept = [
+        x.new_empty((batch * height * width, dim), dtype=dtype),
+        torch.empty_like(weight1, dtype=dtype),
+        hidden,
+        torch.empty_like(weight2, dtype=dtype),
+    ]
+    if kernels:
+        largest = max(kernel.shape[-1] for kernel in kernels)
+        kept.append(kernels[0].new_empty((largest * largest, weight1.shape[0])))
+    return [*kept, torch.empty_like(hidden)]
+
+
+def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    wide = torch.float64 if kept[0].dtype == torch.float64 else torch.float32
+    of_taps = [torch.empty_like(kept[4], dtype=wide)] if len(parameters) > 4 else []
+    return [*(torch.empty_like(parameter) for parameter in parameters[:4]), *of_taps]
+
+
+_BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+
+
+def feed_forward_triton(
+    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the branch, with the arguments of `feed_forward`."""
+    return run_branch(_BRANCH, start, *parameters, eps=eps, dtype=dtype)
 
 
 def _merged_taps(kernels: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
+from scanseg.ops._support.linear import as_map, as_pixels
 from scanseg.ops.depthwise.triton_launch import FORWARD, Before, convolve, gradients
 
 MOST_SHARES = 64
@@ -44,13 +45,13 @@ def normed_depthwise_conv_triton(
     eps: float,
 ) -> Tensor:
     """Normalize, rectify and convolve, with the arguments of `normed_depthwise_conv`."""
-    rows = x.permute(0, 2, 3, 1).contiguous()
+    x = x.contiguous(memory_format=torch.channels_last)
     taps = weight.flatten(1).t().contiguous()
     if momentum is None:
         wide = state_dtype(x)
         mean, variance = running_mean.to(wide, copy=True), running_var.to(wide, copy=True)
     else:
-        mean, variance = _direct_statistics(rows.detach())
+        mean, variance = _direct_statistics(x.detach())
         count = x.numel() // x.shape[1]
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -58,11 +59,12 @@ def normed_depthwise_conv_triton(
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     of_batch = momentum is not None
     result: Tensor = _direct(
-        rows, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
+        x, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
     )
-    return result.permute(0, 3, 1, 2)
+    return result
 
 
+# The operators take and return maps with channels as axis 1, for the reason given in `scanseg.ops.channel_norm`.
 @torch.library.custom_op("scanseg::channel_statistics_triton", mutates_args=())
 @triton_support.on_its_device
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +72,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
     from scanseg.ops.normed_depthwise.triton_kernels import join_shares, sum_shares
 
+    x = as_pixels(x)
     channels = x.shape[-1]
     rows, blocks = x.numel() // channels, -(-channels // BLOCK_CHANNELS)
     shares = min(MOST_SHARES, -(-STATISTICS_PROGRAMS // blocks), -(-rows // BLOCK_ROWS))
@@ -109,7 +112,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 @_statistics.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
     wide = state_dtype(x)
-    return x.new_empty(x.shape[-1], dtype=wide), x.new_empty(x.shape[-1], dtype=wide)
+    return x.new_empty(x.shape[1], dtype=wide), x.new_empty(x.shape[1], dtype=wide)
 
 
 @torch.library.custom_op("scanseg::normed_depthwise_conv_triton", mutates_args=())
@@ -128,7 +131,8 @@ def _convolve_normed(
 ) -> Tensor:
     scale = norm_weight * torch.rsqrt(variance + eps)
     before = Before(mean, scale, norm_bias.contiguous())
-    return convolve(x, taps, bias, before=before, silu=False, residual=False, save_pre=False)[0]
+    out, _ = convolve(as_pixels(x), taps, bias, before=before, silu=False, residual=False, save_pre=False)
+    return as_map(out)
 
 
 @_convolve_normed.register_fake
@@ -144,7 +148,7 @@ def _(
     eps: float,
     of_batch: bool,
 ) -> Tensor:
-    return torch.empty_like(x)
+    return as_map(torch.empty_like(as_pixels(x)))
 
 
 @torch.library.custom_op("scanseg::normed_depthwise_conv_triton_backward", mutates_args=())
@@ -167,8 +171,9 @@ def _convolve_normed_backward(
     """
     inverse = torch.rsqrt(variance + eps)
     scale = norm_weight * inverse
+    x = as_pixels(x)
     grad_x, sums = gradients(
-        grad.contiguous(),
+        as_pixels(grad),
         x,
         None,
         taps,
@@ -182,7 +187,7 @@ def _convolve_normed_backward(
     count = x.numel() // x.shape[-1] if of_batch else torch.inf
     shifts = sums[-2:] * (scale / count)
     _add_statistics_gradient(grad_x, x, mean, scale, constant=shifts[0], slope=shifts[1] * inverse)
-    return grad_x, sums
+    return as_map(grad_x), sums
 
 
 @_convolve_normed_backward.register_fake
@@ -198,7 +203,8 @@ def _(
     eps: float,
     of_batch: bool,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((taps.shape[0] + 3, x.shape[3]), dtype=state_dtype(x))
+    grad_x = as_map(torch.empty_like(as_pixels(x)))
+    return grad_x, x.new_empty((taps.shape[0] + 3, x.shape[1]), dtype=state_dtype(x))
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:

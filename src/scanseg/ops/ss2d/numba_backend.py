@@ -15,13 +15,14 @@ from torch import Tensor
 
 from scanseg.ops._support.contract import state_dtype, without_autocast
 from scanseg.ops._support.cpu import LANES, run_tasks
+from scanseg.ops._support.eager import short_path
 
 
 def ss2d_scan_compiled_cpu(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> Tensor:
     """Compute the merged scan, with the arguments of `ss2d_scan`."""
-    merged: Tensor = _scan(x, projected, dt_weight, dt_bias, A_log, D_skip)
+    merged: Tensor = _direct(x, projected, dt_weight, dt_bias, A_log, D_skip)
     return merged
 
 
@@ -115,11 +116,14 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_merged: Tensor) -> tuple[Tensor, ...]:
-    grads: tuple[Tensor, ...] = _scan_backward(grad_merged, *ctx.saved_tensors)
+    grads: tuple[Tensor, ...] = _direct_backward(grad_merged, *ctx.saved_tensors)
     return grads
 
 
 _scan.register_autograd(_gradients, setup_context=_keep_inputs)
+# The first call of a custom operator loads PyTorch's compiler, which takes a second.
+_direct = short_path(_scan, _keep_inputs, _gradients)
+_direct_backward = short_path(_scan_backward)
 
 
 def _num_tasks(x: Tensor) -> int:

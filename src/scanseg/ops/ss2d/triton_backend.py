@@ -88,7 +88,7 @@ def _(
     )
 
 
-def scan_gradients(
+def packed_gradients(
     grad_merged: Tensor,
     x: Tensor,
     projected: Tensor,
@@ -99,10 +99,10 @@ def scan_gradients(
     states: Tensor,
     rates: Tensor,
     skips: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the inputs.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, `projected` and all parameters.
 
-    Gradients of parameters may be views of one tensor.
+    The gradients of the parameters are one tensor, which `unpack_gradients` splits.
     """
     from scanseg.ops.ss2d import triton_kernels
 
@@ -137,16 +137,48 @@ def scan_gradients(
             OPERAND=triton_kernels.operand(x.dtype, call.wide),
             num_warps=1,
         )
-    sizes = [4 * dim * rank, 4 * dim, 4 * dim * state, dim]
-    weights, biases, decays, skip = parameters.sum(0).split(sizes)
     return (
         grad_x,
         _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
+        parameters.sum(0),
+    )
+
+
+def unpack_gradients(
+    packed: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Split the last result of `packed_gradients` into gradients of parameters."""
+    _, dim, rank = dt_weight.shape
+    state = A_log.shape[2]
+    weights, biases, decays, skip = packed.split([4 * dim * rank, 4 * dim, 4 * dim * state, dim])
+    return (
         weights.view(4, dim, rank).to(dt_weight.dtype),
         biases.view(4, dim).to(dt_bias.dtype),
         decays.view(4, state, dim).mT.to(A_log.dtype),
         skip.expand(4, -1).to(D_skip.dtype),
     )
+
+
+def scan_gradients(
+    grad_merged: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    states: Tensor,
+    rates: Tensor,
+    skips: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the inputs.
+
+    Gradients of parameters are views of one tensor.
+    """
+    grad_x, grad_projected, packed = packed_gradients(
+        grad_merged, x, projected, dt_weight, dt_bias, A_log, D_skip, states, rates, skips
+    )
+    return grad_x, grad_projected, *unpack_gradients(packed, dt_weight, dt_bias, A_log, D_skip)
 
 
 @torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scanseg.ops._support.accepted_calls import recall, remember, signature_of
 from scanseg.ops._support.branch import BranchStart
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
@@ -77,6 +78,32 @@ def ss2d_branch(
         >>> SS2D(16)(torch.randn(1, 16, 5, 6)).shape
         torch.Size([1, 16, 5, 6])
     """
+    inner = (in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
+    parameters = (*inner, norm_weight, norm_bias, out_weight)
+    signature = signature_of("ss2d_branch", backend, *start, *parameters)
+    chosen = recall(signature)
+    if chosen is None:
+        _check(start, *parameters)
+        chosen = choose("ss2d_branch", BACKENDS, backend, start, *parameters)
+        remember(signature, chosen, operator="ss2d_branch", first=start)
+    results = chosen.run(start, *parameters, eps=eps, dtype=start.x.dtype if dtype is None else dtype)
+    return cast(tuple[Tensor, Tensor], results)
+
+
+def _check(
+    start: BranchStart,
+    in_weight: Tensor,
+    conv_weight: Tensor,
+    x_weight: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    out_weight: Tensor,
+) -> None:
+    """Check shapes, dtypes and devices."""
     x = start.x
     require_axes("ss2d_branch", "x", x, "batch dim height width")
     require_axes("ss2d_branch", "conv_weight", conv_weight, "dim 1 size size")
@@ -98,8 +125,3 @@ def ss2d_branch(
         Expected("norm_bias", norm_bias, "dim", (dim,)),
         Expected("out_weight", out_weight, "dim, dim", (dim, dim)),
     )
-    parameters = (in_weight, conv_weight, x_weight, dt_weight, dt_bias, A_log, D_skip)
-    outer = (norm_weight, norm_bias, out_weight)
-    chosen = choose("ss2d_branch", BACKENDS, backend, start, *parameters, *outer)
-    results = chosen.run(start, *parameters, *outer, eps=eps, dtype=x.dtype if dtype is None else dtype)
-    return cast(tuple[Tensor, Tensor], results)

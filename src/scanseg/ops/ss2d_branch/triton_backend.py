@@ -1,14 +1,17 @@
 """SS2D as one autograd function (see `scanseg.ops._support.branch`)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from scanseg.ops._support import branch
-from scanseg.ops._support.branch import BranchStart, Code, run_branch
+from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
-from scanseg.ops.ss2d.triton_backend import scan, scan_gradients
+from scanseg.ops.ss2d.triton_backend import FORWARD as FORWARD_TILE
+from scanseg.ops.ss2d.triton_backend import packed_gradients, scan, unpack_gradients
 
 
 def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
@@ -17,13 +20,6 @@ def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others:
     if reason is None and conv_weight.shape[-1] not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {conv_weight.shape[-1]}"
     return reason
-
-
-def ss2d_branch_triton(
-    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Compute the branch, with the arguments of `ss2d_branch`."""
-    return run_branch(Code(_forward, _gradients), start, *parameters, eps=eps, dtype=dtype)
 
 
 def _forward(
@@ -57,67 +53,36 @@ def _forward(
     merged = as_pixels(merged)
     _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1)
     result = torch.mm(as_rows(normed), of_out.t()).view(pixels.shape)
-    kept = [pixels, of_in, entered, taps, convolved, before_silu, of_x, projected]
-    kept += [merged, states, rates, skips, normed, of_out]
-    kept += [
-        in_weight,
-        conv_weight,
-        x_weight,
-        dt_weight,
-        dt_bias,
-        A_log,
-        D_skip,
-        norm_weight,
-        norm_bias,
-        out_weight,
-    ]
+    if not save:
+        return result, []
+    # As matrices: compiled graphs convert kept tensors of four axes to another layout.
+    kept = [as_rows(pixels), of_in, as_rows(entered), taps, as_rows(convolved), as_rows(before_silu)]
+    kept += [of_x, projected, as_rows(merged), states, rates, skips, as_rows(normed), of_out]
     return result, kept
 
 
 def _gradients(
-    grad: Tensor,
-    pixels: Tensor,
-    of_in: Tensor,
-    entered: Tensor,
-    taps: Tensor,
-    convolved: Tensor,
-    before_silu: Tensor,
-    of_x: Tensor,
-    projected: Tensor,
-    merged: Tensor,
-    states: Tensor,
-    rates: Tensor,
-    skips: Tensor,
-    normed: Tensor,
-    of_out: Tensor,
-    in_weight: Tensor,
-    conv_weight: Tensor,
-    x_weight: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A_log: Tensor,
-    D_skip: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    *,
-    eps: float,
+    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
 ) -> tuple[Tensor, ...]:
-    grad_rows = as_rows(grad.to(pixels.dtype))
-    grad_normed = torch.mm(grad_rows, of_out).view(normed.shape)
+    rows, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
+    merged, states, rates, skips, normed, of_out = rest
+    shape = grad.shape
+    in_weight, _, x_weight, dt_weight, dt_bias, A_log, D_skip, norm_weight, _, out_weight = parameters
+    grad_rows = as_rows(grad.to(rows.dtype))
+    grad_normed = torch.mm(grad_rows, of_out).view(shape)
     grad_merged, _, of_norm = norm_gradients(
-        *(grad_normed, grad_normed, merged, None, norm_weight, eps, 1, merged.dtype, None)
+        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None)
     )
-    grad_convolved, grad_projected, *of_scan = scan_gradients(
-        *(as_map(grad_merged), as_map(convolved), projected.permute(0, 3, 4, 1, 2)),
+    grad_convolved, grad_projected, of_scan = packed_gradients(
+        *(as_map(grad_merged), as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
         *(dt_weight, dt_bias, A_log, D_skip, states, rates, skips),
     )
     projected_rows = grad_projected.permute(0, 3, 4, 1, 2).reshape(grad_rows.shape[0], -1)
     grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.flatten(0, 1))
     grad_entered, of_taps = gradients(
-        grad_convolved.view(entered.shape),
-        entered,
-        before_silu,
+        grad_convolved.view(shape),
+        entered.view(shape),
+        before_silu.view(shape),
         taps,
         before=None,
         gelu=False,
@@ -126,12 +91,76 @@ def _gradients(
     )
     entered_rows = as_rows(grad_entered)
     return (
-        torch.mm(entered_rows, of_in).view(pixels.shape),
-        weight_gradient(entered_rows, as_rows(pixels), in_weight),
+        torch.mm(entered_rows, of_in).view(shape),
+        weight_gradient(entered_rows, rows, in_weight),
+        of_taps,
+        weight_gradient(projected_rows, convolved, x_weight),
+        of_scan,
+        of_norm,
+        weight_gradient(grad_rows, normed, out_weight),
+    )
+
+
+def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    of_in, of_taps, of_x, of_scan, of_norm, of_out = found
+    _, conv_weight, _, dt_weight, dt_bias, A_log, D_skip, norm_weight, norm_bias, _ = parameters
+    return (
+        of_in,
         of_taps.t().reshape(conv_weight.shape).to(conv_weight.dtype),
-        weight_gradient(projected_rows, as_rows(convolved), x_weight),
-        *of_scan,
+        of_x,
+        *unpack_gradients(of_scan, dt_weight, dt_bias, A_log, D_skip),
         of_norm[0].to(norm_weight.dtype),
         of_norm[1].to(norm_bias.dtype),
-        weight_gradient(grad_rows, as_rows(normed), out_weight),
+        of_out,
     )
+
+
+def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    in_weight, conv_weight, x_weight, _, _, A_log, _, _, _, out_weight = parameters
+    batch, dim, height, width = x.shape
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def rows(dtype: torch.dtype = dtype) -> Tensor:
+        return x.new_empty((batch * height * width, dim), dtype=dtype)
+
+    state, segments = A_log.shape[2], -(-height * width // FORWARD_TILE.tokens)
+    taps = (conv_weight.shape[2] * conv_weight.shape[3], dim)
+    return [
+        rows(),
+        torch.empty_like(in_weight, dtype=dtype),
+        rows(),
+        conv_weight.new_empty(taps),
+        rows(),
+        rows(),
+        torch.empty_like(x_weight, dtype=dtype),
+        x.new_empty((batch, height, width, *x_weight.shape[:2]), dtype=dtype),
+        rows(wide),
+        x.new_empty((batch, 4, segments, state, dim), dtype=wide),
+        A_log.new_empty((4, state, dim), dtype=wide),
+        A_log.new_empty((dim,), dtype=wide),
+        rows(),
+        torch.empty_like(out_weight, dtype=dtype),
+    ]
+
+
+def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    in_weight, _, x_weight, dt_weight, _, A_log, _, _, _, out_weight = parameters
+    wide, (_, dim, rank) = kept[8].dtype, dt_weight.shape
+    return [
+        torch.empty_like(in_weight),
+        torch.empty_like(kept[3], dtype=wide),
+        torch.empty_like(x_weight),
+        kept[8].new_empty(4 * dim * (rank + 1 + A_log.shape[2]) + dim),
+        kept[8].new_empty((2, dim)),
+        torch.empty_like(out_weight),
+    ]
+
+
+_BRANCH = Branch.of("ss2d_branch", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+
+
+def ss2d_branch_triton(
+    start: BranchStart, *parameters: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the branch, with the arguments of `ss2d_branch`."""
+    return run_branch(_BRANCH, start, *parameters, eps=eps, dtype=dtype)

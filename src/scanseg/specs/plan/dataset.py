@@ -1,13 +1,21 @@
 """Description of a data set: channels, labels, regions and folds."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from scanseg.messages import counted
 from scanseg.specs.base import Document
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
+
+HexColour = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 
 BACKGROUND = "background"
 """Name of the label of value 0."""
@@ -34,6 +42,19 @@ class DatasetSpec(Document):
     """
     file_ending: str
     """Ending of the image files, with its dot: `.nii.gz`, `.png` ..."""
+    label_colours: dict[str, HexColour] = Field(default_factory=dict)
+    """Colours of labels in pictures of label maps, as `#rrggbb` by name. Colour masks have them.
+
+    Labels without a colour get one of a fixed palette. Empty: left out of the JSON.
+    """
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_colours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Older plans keep their text, and models their checksum.
+        content: dict[str, Any] = handler(self)
+        if not self.label_colours:
+            content.pop("label_colours", None)
+        return content
 
     @field_validator("file_ending")
     @classmethod
@@ -48,6 +69,9 @@ class DatasetSpec(Document):
             raise ValueError('labels: expected "background": 0')
         if not self.foreground:
             raise ValueError("labels: expected a label besides background and ignore")
+        unknown = sorted(self.label_colours.keys() - self.labels.keys())
+        if unknown:
+            raise ValueError(f"label_colours: expected names of labels, got {', '.join(unknown)}")
         if isinstance(self.labels.get(IGNORE), tuple):
             raise ValueError("labels: expected one value for ignore")
         if self.has_regions:
@@ -97,6 +121,19 @@ class DatasetSpec(Document):
             if name not in (BACKGROUND, IGNORE)
         }
         return named if self.has_regions else dict(sorted(named.items(), key=lambda item: item[1]))
+
+    @property
+    def colours(self) -> dict[int, tuple[int, int, int]]:
+        """Red, green and blue of label values with their own colour."""
+        return {
+            value: (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:], 16))
+            for name, colour in self.label_colours.items()
+            if isinstance(value := self.labels[name], int)
+        }
+
+    def without_colours(self) -> "DatasetSpec":
+        """Return the description without colours, which change no training."""
+        return self.model_copy(update={"label_colours": {}})
 
     @property
     def has_regions(self) -> bool:

@@ -12,9 +12,11 @@ class PredictedCase(Document):
     case: str
     """Name of the case."""
     images: tuple[str, ...]
-    """Files of the image, one per channel."""
+    """Files of the image, one per channel. Of DICOM series: the folder or zip file, with `/UID` if it holds several."""
     sources: tuple[SourceFile, ...] | None = None
     """Sizes and dates of these files. `None`: the prediction failed, or an older record without them."""
+    series_uids: tuple[str, ...] | None = None
+    """Series instance UIDs of DICOM series, one per channel. `None`: other images, or an older record."""
     label_map: str | None
     """File of the label map in the output folder. `None`: the prediction failed."""
     probabilities: str | None
