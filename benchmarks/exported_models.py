@@ -5,14 +5,15 @@ Usage: python -m benchmarks.exported_models MODEL[=IMAGES[=LABELS]] ... --thread
 
 MODEL is a model folder, or a plan, whose network has its initial weights. Each model is exported to ONNX. A copy with
 convolutions in int8 is calibrated on windows of the images (random ones without images). One window passes through
-each network in turn, so a load of the machine hits all of them alike. With images, all of them are predicted, and
-voxels are counted whose label is that of PyTorch. With labels, the label maps are scored. The load of the machine is
-recorded: run this again on an idle one. `--table` prints the rows of a record for docs/onnx.md.
+each network, in several turns. With images, all of them are predicted, and the voxels with another label than by
+PyTorch are counted. With labels, the label maps are scored. The load of the machine is recorded: run this again on an
+idle one. `--table` prints the rows of a record for docs/onnx.md.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +38,9 @@ from scanseg.models import ModelFolder
 from scanseg.specs import Plan
 
 RUNTIMES = ("torch", "onnxruntime", "openvino", "onnxruntime int8", "openvino int8")
-MOST_DICE_LOST = 0.002
-"""Largest loss of mean Dice with which int8 would be recommended."""
 CALIBRATION_WINDOWS = 16
+TURNS = 3
+"""Turns of each runtime, so that a load of the machine hits all of them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     torch.set_num_threads(arguments.threads)
     record = describe_run(torch.device("cpu"), commit=arguments.commit)
+    record["versions"] |= {name: metadata.version(name) for name in ("onnx", "onnxruntime", "openvino")}
     record |= {"repeats": arguments.repeats, "load_before": os.getloadavg(), "models": []}
     for text in arguments.subjects:
         paths = [Path(part) for part in text.split("=")]
@@ -90,9 +93,10 @@ def measure(subject: Subject, *, repeats: int) -> dict[str, object]:
             "openvino int8": load(folder / "int8", runtime="openvino"),
         }
         rows = {name: {"bytes": _size(name, model, folder)} for name in RUNTIMES}
-        for name, seconds in _time_windows(predictors, calibration[0][None], repeats=repeats).items():
-            rows[name]["seconds_per_window"] = statistics.median(seconds)
-            rows[name]["fastest_seconds"] = min(seconds)
+        for name, passes in _time_windows(predictors, calibration[0][None], repeats=repeats).items():
+            rows[name]["seconds_per_window"] = statistics.median(wall for wall, _ in passes)
+            rows[name]["fastest_seconds"] = min(wall for wall, _ in passes)
+            rows[name]["processor_seconds_per_window"] = statistics.median(used for _, used in passes)
         if subject.images is not None:
             _compare_label_maps(predictors, subject, folder, rows)
         return {
@@ -178,17 +182,21 @@ def _size(name: str, model: Path, folder: Path) -> int:
 @torch.inference_mode()
 def _time_windows(
     predictors: dict[str, Predictor], window: np.ndarray, *, repeats: int
-) -> dict[str, list[float]]:
-    """Return the seconds of each pass of one window, after two untimed passes."""
-    seconds: dict[str, list[float]] = {name: [] for name in predictors}
-    for number in range(repeats + 2):
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds of each pass of one window, and the processor time of all its threads.
+
+    Each runtime has several turns. The first pass of a turn is not timed: threads of the previous runtime may spin.
+    """
+    passes: dict[str, list[tuple[float, float]]] = {name: [] for name in predictors}
+    for _ in range(TURNS):
         for name, predictor in predictors.items():
             given = torch.from_numpy(window) if name == "torch" else window
-            begin = time.perf_counter()
             predictor.networks.mean(given)
-            if number >= 2:
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
+            for _ in range(math.ceil(repeats / TURNS)):
+                begin, used = time.perf_counter(), time.process_time()
+                predictor.networks.mean(given)
+                passes[name].append((time.perf_counter() - begin, time.process_time() - used))
+    return passes
 
 
 def _compare_label_maps(
@@ -215,8 +223,8 @@ def _compare_label_maps(
 def make_table(record: dict[str, object]) -> str:
     """Return a record as a Markdown table."""
     lines = [
-        "| network, window | runtime | size (MB) | window (ms) | voxels as by PyTorch (%) | mean Dice |",
-        "|---|---|---|---|---|---|",
+        "| network, window | runtime | MB | time (ms) | processor time (ms) | voxels as by PyTorch (%) | Dice |",
+        "|---|---|---|---|---|---|---|",
     ]
     for model in record["models"]:
         window = "x".join(map(str, model["window"][1:]))
@@ -226,7 +234,8 @@ def make_table(record: dict[str, object]) -> str:
             voxels = row.get("voxels")
             share = "" if voxels is None else f"{100 * (1 - row['different_voxels'] / voxels):.4f}"
             dice = f"{row['dice']:.4f}" if row.get("dice") is not None else ""
-            milliseconds = f"{1000 * row['seconds_per_window']:.3g}"
+            times = (row["seconds_per_window"], row["processor_seconds_per_window"])
+            milliseconds = " | ".join(f"{1000 * seconds:.0f}" for seconds in times)
             lines.append(
                 f"| {first} | {name} | {row['bytes'] / 1e6:.1f} | {milliseconds} | {share} | {dice} |"
             )

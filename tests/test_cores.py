@@ -67,3 +67,9 @@ def test_the_command_sets_the_wait_policy_before_torch_is_imported():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "PASSIVE"
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("3", 3), ("", 8), ("0", 8), ("4,2", 8)])
+def test_threads_of_other_libraries_follow_openmp(cgroup, wanted, expected):
+    assert cores.choose_threads({"OMP_NUM_THREADS": wanted}) == expected
+    assert cores.choose_threads({}) == 8

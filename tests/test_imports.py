@@ -50,6 +50,12 @@ def test_no_optional_library_is_needed() -> None:
     run_without(("nilearn", "nibabel", "triton", "tensorboard", "monai"), "import scanseg.api, scanseg.cli")
 
 
+def test_prediction_needs_no_torch() -> None:
+    run_without(
+        ("torch", "safetensors", "matplotlib"), "from scanseg.inference import Predictor, load, postprocess"
+    )
+
+
 def test_names_can_be_listed_before_torch_is_loaded() -> None:
     code = "import scanseg; missing = set(scanseg.__all__) - set(dir(scanseg)); assert not missing, missing"
     run_without(("torch",), code)

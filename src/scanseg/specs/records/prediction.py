@@ -60,7 +60,7 @@ class PredictionRecord(RenamedFields):
     mirror: bool
     """Predictions are averaged over flips."""
     versions: dict[str, str]
-    """Versions of scanseg, python, torch, numpy and the platform."""
+    """Versions of scanseg, python, numpy, the platform and the library of the network."""
     started: str
     """Start time, ISO 8601 in UTC. A continued prediction keeps that of the first call."""
     seconds: float
