@@ -34,8 +34,11 @@ pytestmark = [
 ]
 EQUAL = 0.9999
 """Fraction of equal voxels if nnU-Net sums windows in float32 too."""
-AGREEING = 0.995
-"""Fraction of equal voxels otherwise. With these small random networks, many voxels lie between two labels."""
+AGREEING = 0.99
+"""Fraction of equal voxels otherwise. With these small random networks, many voxels lie between two labels.
+
+Networks of nnU-Net's sizes agree in 99.9 % (`docs/nnunet.md`).
+"""
 CASES = {
     "isotropic": ((20, 30, 26), (1.0, 1.0, 1.0)),
     "resampled": ((14, 26, 22), (2.3, 1.2, 0.8)),

@@ -14,7 +14,7 @@ import torch
 import scanseg
 from scanseg.errors import InputError, UsageError
 from scanseg.interop import import_nnunet
-from scanseg.models import load_model
+from scanseg.models import import_weights, load_model
 from scanseg.specs import (
     CTNormalization,
     NNUNetImportRecord,
@@ -365,3 +365,14 @@ def test_a_cascade_predicts_with_its_first_stage(tmp_path, folds):
     assert again.compute_digest() == predictor.compute_digest()
     with pytest.raises(InputError, match="expected the configuration 3d_lowres as first stage"):
         import_nnunet(full, tmp_path / "no", first_stage=write_training(tmp_path / "single")[0])
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_single_checkpoints_are_imported_with_a_plan(tmp_path, residual):
+    folder, _ = write_training(tmp_path / "in", residual=residual)
+    import_nnunet(folder, tmp_path / "model")
+    kind = "residual-unet" if residual else "plain-unet"
+    checkpoint = folder / "fold_0" / "checkpoint_final.pth"
+    import_weights(checkpoint, tmp_path / "single", kind=kind, plan=tmp_path / "model" / "plan.json")
+    digests = {scanseg.load(tmp_path / name, device="cpu").compute_digest() for name in ("model", "single")}
+    assert len(digests) == 1

@@ -55,7 +55,7 @@ def import_checkpoint(
     checkpoint: Path,
     /,
     *,
-    network: Annotated[Literal["msvm-unet", "xlstm-unet", "vmamba"], COMMON],
+    network: Annotated[Literal["msvm-unet", "xlstm-unet", "plain-unet", "residual-unet", "vmamba"], COMMON],
     output: OutputFolder,
     plan: Annotated[Path | None, COMMON] = None,
 ) -> None:

@@ -89,7 +89,8 @@ def import_weights(path: Path, output: Path, *, kind: str, plan: Path | None = N
     Args:
         path: Lightning's `.ckpt`, nnU-Net's `checkpoint_final.pth`, VMamba's `.pth`, or a plain state dict.
         output: New model folder to write. For `vmamba` a file ending in `.safetensors`.
-        kind: `msvm-unet`, `xlstm-unet`, or `vmamba` (ImageNet weights for the encoder of an MSVM-UNet).
+        kind: `msvm-unet`, `xlstm-unet`, `plain-unet`, `residual-unet`, or `vmamba` (ImageNet weights for the encoder
+            of an MSVM-UNet).
         plan: File of the plan for prediction, with labels, preprocessing and network. Not used for `vmamba`.
 
     Raises:
@@ -117,7 +118,7 @@ def import_model(path: Path, output: Path, *, plan: Plan, kind: str) -> ImportRe
         path: The checkpoint.
         output: New model folder to write.
         plan: Plan for prediction. Its network must be the one of the checkpoint.
-        kind: `msvm-unet` or `xlstm-unet`.
+        kind: `msvm-unet`, `xlstm-unet`, `plain-unet` or `residual-unet`.
 
     Returns:
         The import record, which is also written to the model folder.
