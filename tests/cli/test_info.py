@@ -48,6 +48,13 @@ def test_verify_reports_each_operator(command, monkeypatch, error, code, text):
     assert "kernels" not in json.loads(command("info", "--json").stdout)
 
 
+def test_programs_can_read_every_capability(command):
+    facts = json.loads(command("info", "--json").stdout)
+    assert ".jpg" in facts["formats"]["read"]
+    assert ".jpg" not in facts["formats"]["written"]
+    assert facts["models"]["nuclei"]["place"] == "package"
+
+
 @pytest.mark.parametrize(
     ("fault", "text"),
     [(None, "2026-11-30: correct"), ("they failed (reason)", "2026-11-30: not used: they failed (reason)")],

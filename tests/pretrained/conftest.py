@@ -14,7 +14,7 @@ from tests.factories import make_plan
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Folder of fetched models."""
-    monkeypatch.setattr(names, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(names, "fetched_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 

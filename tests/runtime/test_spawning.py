@@ -85,7 +85,9 @@ def test_signals_to_a_command_and_its_starting_workers(
         time.sleep(delay_seconds)
         os.killpg(process.pid, number)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (code, "", "error: interrupted\n")
+    *progress, error = stderr.splitlines()
+    assert (process.returncode, stdout, error) == (code, "", "error: interrupted")
+    assert all(line.startswith(("checking", "still working")) for line in progress), stderr
     assert_all_end(process, within_seconds=5)
 
 

@@ -94,6 +94,8 @@ def collect() -> dict[str, Any]:
     Returns:
         A dictionary with these keys:
 
+        - `formats`: endings of images that are read, and of label maps that are written.
+        - `models`: models that predict by name.
         - `versions`, `devices`: name to text.
         - `backends`: list of operator, backend, and reason if the backend is off, otherwise `None`.
         - `networks`: name to title, summary and source.
@@ -106,6 +108,8 @@ def collect() -> dict[str, Any]:
     from scanseg.planning import RECIPES
 
     return {
+        "formats": _formats(),
+        "models": _models(),
         "versions": _versions(),
         "devices": _devices(),
         "backends": [status._asdict() for status in describe_backends()],
@@ -116,6 +120,24 @@ def collect() -> dict[str, Any]:
         "recipes": {name: recipe.description for name, recipe in RECIPES.items()},
         "extras": _extras(),
         "kernel_checks": [verdict._asdict() for verdict in kernel_verdicts()],
+    }
+
+
+def _formats() -> dict[str, list[str]]:
+    """Return the endings of files that are read and written."""
+    from scanseg.imaging import DECODERS, DETACHED_ENDINGS, LOSSY_ENDINGS
+
+    not_written = (*DETACHED_ENDINGS, *LOSSY_ENDINGS)
+    return {"read": list(DECODERS), "written": [each for each in DECODERS if each not in not_written]}
+
+
+def _models() -> dict[str, dict[str, Any]]:
+    """Return place, size and description of the models by name."""
+    from scanseg.pretrained import list_models
+
+    return {
+        model.name: {"place": model.place, "bytes": model.num_bytes, "summary": model.summary}
+        for model in list_models()
     }
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from scanseg.errors import InputError
 from scanseg.messages import listed
 from scanseg.models import ModelFolder, is_ensemble
 from scanseg.pretrained.card import CARD_FILE
 from scanseg.pretrained.fetching import fetch, is_address
+from scanseg.runtime import cache_folder
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -34,16 +33,16 @@ class NamedModel:
     """Size of its files."""
 
 
-def cache_folder() -> Path:
+def fetched_folder() -> Path:
     """Return the folder of fetched models, which may be missing."""
-    return Path(platformdirs.user_cache_dir("scanseg", appauthor=False)) / "models"
+    return cache_folder() / "models"
 
 
 def list_models() -> list[NamedModel]:
     """List the models of the package and the fetched ones."""
     shipped = [_describe(path, path.name, "package") for path in _model_folders(_SHIPPED)]
     fetched = []
-    for path in _model_folders(cache_folder()):
+    for path in _model_folders(fetched_folder()):
         source = path.with_name(f"{path.name}.source")
         name = source.read_text(encoding="utf-8").strip() if source.is_file() else path.name
         fetched.append(_describe(path, name, "cache"))
@@ -71,7 +70,7 @@ def find_model(source: str | os.PathLike[str]) -> Path:
     """
     text = str(source)
     if is_address(text):
-        return fetch(text, cache_folder())
+        return fetch(text, fetched_folder())
     path = Path(source)
     if path.exists() or (isinstance(source, Path) and len(path.parts) > 1) or not _NAME.fullmatch(text):
         return path
