@@ -122,7 +122,7 @@ def test_plans_of_8_bits_have_not_changed(tmp_path):
 def test_the_full_range_holds_the_values_and_is_not_empty(dtype, values):
     low, high = sorted(values)
     if dtype == "uint8":
-        low, high = sorted((abs(low) % 256, abs(high) % 256))
+        low, high = sorted((abs(low) % 255, abs(high) % 255))
     lower, upper = IntensityRange(dtype=dtype, minimum=low, maximum=high).full
     assert lower < upper
     assert lower <= low

@@ -106,6 +106,7 @@ def test_kernels_keep_maps_channels_last_and_give_the_same_numbers(name, axes, r
 
 # Raised inside dynamo while it traces an autograd function, in torch 2.13.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Training of the 2D xLSTM-UNet under torch.compile:RuntimeWarning")
 def test_compiles_with_kernels_as_one_graph(kernels):
     torch.compiler.reset()
     network = built("xlstm-enc", 2, channels_last=True)

@@ -69,6 +69,7 @@ def kernels(monkeypatch, tmp_path):
     monkeypatch.setattr(verdicts, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(first_use, "combination_of", lambda device: COMBINATION)
     monkeypatch.setattr(verification, "INTERPRETED", True)  # nothing is compiled ahead
+    monkeypatch.setattr(first_use, "INTERPRETED", False)
     monkeypatch.setattr(verification, "MISSING", None)
     forget()
     yield kernels

@@ -196,7 +196,8 @@ def test_scores(page, words, here, command):
     assert outcome.code == 0, outcome.stderr
     output = here / words[words.index("-o") + 1]
     if words[0] == "data":
-        assert len(list(output.iterdir())) == 2
+        assert len([path for path in output.iterdir() if path.is_file()]) == 2
+        assert len(list((output / "colours").iterdir())) == 2
     elif "--instances" in words:
         assert '"f1"' in output.read_text()
     else:

@@ -78,7 +78,8 @@ def test_goes_on_exactly_from_a_stored_checkpoint(network, size, optimizer, tmp_
 class DrawingGradients:
     """Stands for a CUDA graph on the CPU: the warm-ups before its capture draw from torch's generator."""
 
-    def __init__(self, compute, network, batch):
+    def __init__(self, compute, network, batch, *, communicates):
+        assert not communicates
         torch.rand(100)
         self._compute, self._network = compute, network
 

@@ -21,7 +21,7 @@ from scanseg.errors import ScansegError
 from scanseg.ops._support import accepted_calls, launching
 from scanseg.ops._support.dispatch import check_kernels_by
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.triton import on_first_run
+from scanseg.ops._support.triton import INTERPRETED, on_first_run
 from scanseg.ops._support.verdicts import Verdict, VerdictFile, combination_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ def may_use_kernels(operator: str, first: Any) -> bool:
         ScansegError: A kernel has broken the GPU's state in this process.
     """
     tensor = first if isinstance(first, Tensor) else first.x
+    if INTERPRETED:
+        return True  # nothing is compiled
     if torch.compiler.is_compiling():
         index = tensor.get_device()
         # In this order: the first function may add to the set, and guards hold the set's content when it is read.
