@@ -356,7 +356,8 @@ def test_info_as_text_and_as_json(command) -> None:
     outcome = command("info", "--json")
     assert outcome.code == 0
     facts = json.loads(outcome.stdout)
-    assert set(facts) == {"versions", "devices", "backends", "networks", "recipes", "extras", "kernel_checks"}
+    described = {"formats", "models", "networks", "recipes", "extras"}
+    assert set(facts) == {"versions", "devices", "backends", "kernel_checks"} | described
     assert "cpu" in facts["devices"]
     assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
     assert {"selective_scan", "ss2d_scan", "mlstm"} <= {row["operator"] for row in facts["backends"]}

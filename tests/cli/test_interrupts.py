@@ -13,7 +13,7 @@ from scanseg.cli.interrupts import Interrupt, raise_on_signals
 def import_while_stopped() -> None:
     """Raise the error of an extension whose import a signal interrupted."""
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: os.kill may choose another one
     except Interrupt as interrupt:
         raise ImportError("initialization failed") from interrupt
 
