@@ -1,6 +1,5 @@
 """Signals become interrupts, also if a library raises its own error."""
 
-import os
 import signal
 import subprocess
 import sys
