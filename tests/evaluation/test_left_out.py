@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scanseg.errors import InputError
-from scanseg.evaluation import evaluate
+from scanseg.evaluation import evaluate, find_unit
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
 from scanseg.specs import Report
@@ -75,4 +75,17 @@ def test_many_unknown_values_are_shortened(folders):
         InputError, match=r"the values \[2, .*, 11, \.\.\. 142 values up to 143\], which"
     ) as caught:
         evaluate(*folders, context=RunContext(num_workers=0))
-    assert len(str(caught.value)) < 600
+    assert len(str(caught.value).replace(str(folders[0].parent), "")) < 500
+
+
+@pytest.mark.parametrize(
+    ("file_ending", "spacing", "unit"),
+    [
+        (".png", (1.0, 1.0), "pixels"),
+        (".PNG", (1.0, 1.0), "pixels"),
+        (".tif", (0.5, 0.5), "mm"),
+        (".nii.gz", (1.0, 1.0, 1.0), "mm"),
+    ],
+)
+def test_distances_in_pictures_are_in_pixels(file_ending, spacing, unit):
+    assert find_unit(file_ending, [spacing]) == unit

@@ -9,7 +9,7 @@ from scanseg.evaluation.instance_folders import (
     make_instance_report,
 )
 from scanseg.evaluation.instances import find_instances, score_instances
-from scanseg.evaluation.report import CaseScores, make_report
+from scanseg.evaluation.report import CaseScores, find_unit, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
 from scanseg.evaluation.table import summary_rows
@@ -24,6 +24,7 @@ __all__ = [
     "evaluate",
     "evaluate_instances",
     "find_instances",
+    "find_unit",
     "instance_rows",
     "make_instance_report",
     "make_report",

@@ -1,13 +1,14 @@
 """Reports with a summary, from the scores of cases."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from scanseg.evaluation.scores import LabelScores
 from scanseg.evaluation.tolerances import TOLERANCE_MM
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS
 from scanseg.specs import (
     CaseReport,
     LabelReport,
@@ -27,6 +28,20 @@ class CaseScores:
 
     case: str
     labels: Mapping[str, LabelScores]
+
+
+def find_unit(file_ending: str, spacings: Iterable[Sequence[float]]) -> ReportUnit:
+    """Return the unit of distances in the images of a data set.
+
+    Args:
+        file_ending: Ending of the images, with its dot.
+        spacings: Spacing of each image, 1 where its file holds none.
+
+    Returns:
+        `pixels` for raster files without a spacing, else `mm`.
+    """
+    is_medical = DECODERS.get(file_ending.lower()) in (*MEDICAL_DECODERS, None)
+    return "mm" if is_medical or any(size != 1 for spacing in spacings for size in spacing) else "pixels"
 
 
 def make_report(

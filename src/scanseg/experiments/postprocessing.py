@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanseg.evaluation import CaseScores, Report, make_report, score_case
+from scanseg.evaluation import CaseScores, Report, find_unit, make_report, score_case
 from scanseg.inference import postprocess
 from scanseg.preprocessing import Store, read_array
 from scanseg.runtime import RunContext, map_cases
@@ -125,6 +125,7 @@ def _score(case: PredictedCase, *, store: Store, spec: PostprocessingSpec, surfa
 
 def _report(scores: Sequence[CaseScores], store: Store) -> Report:
     """Return the report of all cases."""
+    spacings = (store.case(score.case).geometry.source_spacing for score in scores)
     return make_report(
         scores,
         labels=store.index.dataset.foreground,
@@ -132,4 +133,5 @@ def _report(scores: Sequence[CaseScores], store: Store) -> Report:
         predictions="validation cases of all folds",
         references=str(store.folder),
         labels_from="the plan",
+        distance_unit=find_unit(store.index.dataset.file_ending, spacings),
     )

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from scanseg.evaluation import (
     CaseScores,
     find_instances,
+    find_unit,
     make_instance_report,
     make_report,
     preset_tolerances,
@@ -103,6 +104,7 @@ def score_test_cases(
             instance_scores[name] = score_instances(find_instances(label_map, grow=0), numbers)
         context.progress(ProgressUpdate("scoring", number + 1, len(cases), name))
     model = f"{folder.path} ({weights} weights)"
+    spacings = (store.case(name).geometry.source_spacing for name in cases)
     report = make_report(
         scores,
         labels=dataset.foreground,
@@ -112,7 +114,7 @@ def score_test_cases(
         labels_from="the plan",
         tolerances_mm=tolerances,
         rule=scoring.rule,
-        distance_unit=scoring.distance_unit,
+        distance_unit=find_unit(dataset.file_ending, spacings) if scoring.distance_unit == "mm" else "voxels",
     )
     instance_report = (
         None

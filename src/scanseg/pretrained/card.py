@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from scanseg.evaluation import summary_rows
+from scanseg.evaluation import find_unit, summary_rows
 from scanseg.messages import counted, format_duration
 from scanseg.models import ModelFolder, count_parameters, is_ensemble, member_folders
 from scanseg.networks import NETWORKS
@@ -83,7 +83,9 @@ def _describe_spacing(plan: Plan) -> str:
     if plan.preprocessing.spacing is None:
         return "as stored"
     sizes = ["as stored" if size is None else f"{size:.3g}" for size in plan.preprocessing.spacing]
-    return f"{' x '.join(sizes)} mm (z, y, x)" if plan.num_axes == 3 else f"{' x '.join(sizes[1:])} mm (y, x)"
+    if plan.num_axes == 3:
+        return f"{' x '.join(sizes)} mm (z, y, x)"
+    return f"{' x '.join(sizes[1:])} {find_unit(plan.dataset.file_ending, ())} (y, x)"
 
 
 def _describe_runs(records: list[RunRecord]) -> list[tuple[str, str]]:

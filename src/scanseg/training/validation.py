@@ -14,7 +14,7 @@ from scanseg.batches import (
     make_batch,
     predicted_labels_of,
 )
-from scanseg.evaluation import CaseScores, Report, make_report, score_case
+from scanseg.evaluation import CaseScores, Report, find_unit, make_report, score_case
 from scanseg.files import written_whole
 from scanseg.inference import Predictor
 from scanseg.models import ModelFolder, TrainedWeights
@@ -180,6 +180,9 @@ def validate(
         predictions=str(folder.path),
         references=str(store.folder),
         labels_from="the plan",
+        distance_unit=find_unit(
+            dataset.file_ending, (store.case(name).geometry.source_spacing for name in cases)
+        ),
     )
     if context.distributed.is_main_process:
         folder.write_validation(report, weights=weights)
