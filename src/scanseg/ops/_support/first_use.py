@@ -279,7 +279,7 @@ def _remember(use: _Use, verdict: Verdict) -> None:
     if verdict.passed:
         return
     accepted_calls.forget()
-    refused.update({(use.operator, use.gpu)} | {(n, use.gpu) for n, m in _NAMES.items() if m == use.operator})
+    refused.update(_with_namesakes(use))
     if is_new:
         _LOGGER.warning(
             "the Triton kernels of %s are not used on %s in %s: %s. PyTorch's own operators compute, more slowly. %s",
