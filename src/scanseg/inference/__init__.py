@@ -6,9 +6,12 @@ Names that need PyTorch load on first use. So exported models predict without Py
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.inference.case_files import CaseOptions, CaseToPredict, segment_case, write_case
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
+from scanseg.inference.folder import FolderWork, predict_folder
 from scanseg.inference.loading import load
+from scanseg.inference.outputs import OutputFormat
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORTED_FILE",
+    "CaseOptions",
+    "CaseToPredict",
     "CudaGraphNetwork",
+    "FolderWork",
+    "OutputFormat",
     "Prediction",
     "Predictor",
     "Runtime",
@@ -28,8 +35,11 @@ __all__ = [
     "load",
     "open_session",
     "postprocess",
+    "predict_folder",
     "run_session",
+    "segment_case",
     "share_progress",
+    "write_case",
 ]
 
 

@@ -10,6 +10,7 @@ from scanseg.runtime.cache_folder import cache_folder
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
 from scanseg.runtime.host_memory import free_memory, physical_memory
+from scanseg.runtime.object_process import ObjectProcess
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.spawning import release_signals, spawning_jobs
 from scanseg.runtime.workers import (
@@ -44,6 +45,7 @@ __all__ = [
     "Distributed",
     "GradientReduction",
     "GraphedCall",
+    "ObjectProcess",
     "Precision",
     "RunContext",
     "Ticket",

@@ -196,7 +196,18 @@ def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
     except Exception as error:
         if _survives_sending(error):
             raise
-        raise RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}") from None
+        raise as_sendable(error) from None
+
+
+def as_sendable(error: Exception) -> Exception:
+    """Return an error, or a `RuntimeError` with its text if it cannot be pickled.
+
+    Args:
+        error: The error that is being handled.
+    """
+    if _survives_sending(error):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
 
 
 def _survives_sending(error: Exception) -> bool:
