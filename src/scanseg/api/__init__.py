@@ -1,5 +1,6 @@
 """The functions behind the commands."""
 
+from scanseg.api.cohort import predict_cohort
 from scanseg.api.datasets import check, convert, inspect_folder, inspect_source, list_series
 from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx, import_nnunet
 from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
@@ -22,6 +23,7 @@ __all__ = [
     "list_series",
     "load",
     "make_plan",
+    "predict_cohort",
     "preprocess",
     "save_pretrained",
     "time_step",

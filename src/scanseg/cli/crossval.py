@@ -13,8 +13,10 @@ from scanseg.cli.options import (
     HARDWARE,
     TRAINING,
     DatasetOrPlan,
+    Engine,
     OutputFolder,
     PlanSize,
+    RayAddress,
     Recipe,
     Settings,
     Store,
@@ -40,6 +42,8 @@ def crossval(
     batch_size: Annotated[int | None, TRAINING] = None,
     devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    on: Engine = None,
+    ray_address: RayAddress = None,
     no_ensembles: Annotated[bool, ADVANCED] = False,
     store: Store = None,
     settings: Settings = (),
@@ -82,6 +86,8 @@ def crossval(
                 store=store,
                 settings=settings,
                 num_workers=num_workers,
+                on=on,
+                ray_address=ray_address,
                 progress=progress,
             )
         except InterruptionError as error:

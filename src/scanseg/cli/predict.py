@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
-from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    Device,
+    Engine,
+    OutputFolder,
+    OutputFormat,
+    Precision,
+    RayAddress,
+    split_names,
+)
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
@@ -22,6 +33,9 @@ def predict(
     skip_existing: Annotated[bool, COMMON] = False,
     mirror: Annotated[bool, COMMON] = False,
     device: Device = "auto",
+    devices: Annotated[str, HARDWARE] = "",
+    on: Engine = None,
+    ray_address: RayAddress = None,
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
@@ -43,6 +57,8 @@ def predict(
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
         mirror: Average over mirrored images. This is slower and often slightly better.
+        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each loads the model once and takes the next image
+            as soon as it is free.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.
@@ -58,13 +74,35 @@ def predict(
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
 
+    if devices and device != "auto":
+        raise UsageError("--device and --devices exclude each other. Leave one out.")
+    if on is not None and (devices or device != "auto"):
+        raise UsageError("--on chooses the devices of its cluster. Leave out --device and --devices.")
+    if ray_address is not None and on is None:
+        raise UsageError(f"--ray-address {ray_address}: expected --on ray, got none. Add --on ray.")
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
+        from functools import partial
+
         from scanseg import api
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
-        predictor = api.load(model, device=device, weights=weights, precision=precision, runtime=runtime)
-        record = predictor.predict_folder(
+        if devices or on is not None:
+            predict_inputs = partial(
+                api.predict_cohort,
+                model,
+                devices=split_names(devices),
+                on=on,
+                ray_address=ray_address,
+                weights=weights,
+                precision=precision,
+                runtime=runtime,
+            )
+        else:
+            predict_inputs = api.load(
+                model, device=device, weights=weights, precision=precision, runtime=runtime
+            ).predict_folder
+        record = predict_inputs(
             inputs,
             output,
             mirror=mirror,
@@ -92,6 +130,14 @@ def predict(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
     print_colours(output)
-    if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
+    if _has_instances(output):
         instances = output.with_name(f"{output.name}-instances")
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)
+
+
+def _has_instances(output: Path) -> bool:
+    """Return whether label maps have the labels of instances."""
+    from scanseg.dataset import DESCRIPTION_FILE
+    from scanseg.specs import DatasetSpec
+
+    return DatasetSpec.read(output / DESCRIPTION_FILE).foreground.keys() == {"interior", "boundary"}

@@ -7,6 +7,7 @@ from functools import partial
 from scanseg.cohort.model_worker import CALLS_AT_ONCE, ModelChoice, ModelWorker
 from scanseg.cohort.pool import Place
 from scanseg.cores import choose_threads
+from scanseg.inference import is_exported
 from scanseg.runtime import ObjectProcess
 
 
@@ -18,7 +19,15 @@ def device_places(choice: ModelChoice, devices: Sequence[str]) -> list[Place]:
     Args:
         choice: The model.
         devices: Names of devices. A device that is named twice has two workers.
+
+    Raises:
+        UsageError: A device is unknown or missing.
     """
+    if not is_exported(choice.path):
+        from scanseg.runtime import choose_device
+
+        for name in devices:
+            choose_device(name)
     num_threads = choose_threads(os.environ)
     num_cpu = sum(name == "cpu" for name in devices)
     return [

@@ -1,5 +1,6 @@
 """A loaded model that predicts cases for another process."""
 
+import socket
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from scanseg.inference import (
     Prediction,
     Predictor,
     Runtime,
+    is_exported,
     load,
     segment_case,
     write_case,
@@ -109,13 +111,16 @@ class ModelWorker:
     written.
     """
 
-    def __init__(self, choice: ModelChoice, device: str, num_threads: int) -> None:
+    def __init__(
+        self, choice: ModelChoice, device: str, num_threads: int, is_remote: bool = False
+    ) -> None:
         """Load the model.
 
         Args:
             choice: The model.
             device: Name of the device.
             num_threads: Threads of the computation on a CPU.
+            is_remote: Add the name of the machine to the device in records.
         """
         _set_threads(choice, num_threads)
         self._predictor: Predictor = load(
@@ -125,7 +130,8 @@ class ModelWorker:
             precision=choice.precision,
             runtime=choice.runtime,
         )
-        self._device = self._predictor.describe_device()
+        device_name = self._predictor.describe_device()
+        self._device = f"{device_name} on {socket.gethostname()}" if is_remote else device_name
         self._lock = Lock()
 
     def facts(self) -> LoadedFacts:
@@ -180,8 +186,6 @@ class ModelWorker:
 
 def _set_threads(choice: ModelChoice, num_threads: int) -> None:
     """Set the number of threads of PyTorch. Exported models need no PyTorch."""
-    from scanseg.inference import is_exported
-
     if not is_exported(choice.path):
         import torch
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataclasses import replace
 from scanseg.cohort.devices import device_places
 from scanseg.cohort.model_worker import ModelChoice
 from scanseg.cohort.pool import ModelPool
-from scanseg.errors import UsageError
+from scanseg.cohort.ray_engine import RayEngine
 from scanseg.inference import OutputFormat, predict_folder
 from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.specs import PredictionRecord, SegmentCodes
@@ -17,7 +18,7 @@ def predict_cohort(
     source: Sequence[Path],
     output: Path,
     *,
-    devices: Sequence[str],
+    workers: Sequence[str] | RayEngine,
     mirror: bool = False,
     probabilities: bool = False,
     uncertainty: bool = False,
@@ -37,7 +38,7 @@ def predict_cohort(
         choice: The model.
         source: Folders of images, files of cases, or DICOM series.
         output: Folder for the results.
-        devices: Devices of this machine, each with one worker.
+        workers: Devices of this machine, each with one worker, or a Ray cluster.
         mirror: As for `Predictor.predict_folder`, like the other arguments.
         probabilities: See there.
         uncertainty: See there.
@@ -53,11 +54,12 @@ def predict_cohort(
         UsageError: A device is missing, or arguments exclude each other.
         ScansegError: Workers ended while they loaded the model.
     """
-    if not devices:
-        raise UsageError("devices: expected at least one, got none. Name a device, such as cuda:0.")
-    with ModelPool(device_places(choice, devices), num_ready=len(devices)) as pool:
+    is_cluster = isinstance(workers, RayEngine)
+    places = workers.places(choice) if is_cluster else device_places(choice, workers)
+    with ModelPool(places, num_ready=1 if is_cluster else len(places)) as pool:
+        facts = replace(pool.facts, device=workers.describe()) if is_cluster else pool.facts
         return predict_folder(
-            pool.facts,
+            facts,
             source,
             output=output,
             mirror=mirror,

@@ -16,14 +16,14 @@ from scanseg.runtime.spawning import serve_parent, spawning
 from scanseg.runtime.workers import WorkerEndedError, as_sendable
 
 _CREATION = 0
-"""Number of the call that creates the object."""
+"""Number of the answer with the error of the creation."""
 
 
 class ObjectProcess:
     """A process with one object, whose methods are called from here.
 
-    Up to `num_threads` calls run at the same time. Each returns a `Future`. If the process ends, even while it sends,
-    the futures of its calls raise `WorkerEndedError`.
+    Up to `num_threads` calls run at the same time. Each returns a `Future`. If the object cannot be created, they raise
+    the error of the creation. If the process ends, even while it sends, they raise `WorkerEndedError`.
     """
 
     def __init__(
@@ -41,9 +41,7 @@ class ObjectProcess:
         self._connection, theirs = context.Pipe()
         self._lock, self._calls, self._number = threading.Lock(), dict[int, Future[Any]](), _CREATION
         self._has_ended = False
-        self.created: Future[None] = Future()
-        """Done as soon as the object exists. It raises the error of the creation."""
-        self._calls[_CREATION] = self.created
+        self._creation_error: Exception | None = None
         words = (theirs, create, arguments, num_threads, threads_each)
         self._process = context.Process(target=_serve, args=words, daemon=True)
         with spawning():
@@ -53,11 +51,6 @@ class ObjectProcess:
         self._receiver.start()
         # At exit, Python sends SIGTERM to such processes and waits for them. These ignore it, so end them before.
         self._end = Finalize(self, _kill, args=(self._process,), exitpriority=0)
-
-    @property
-    def process(self) -> BaseProcess:
-        """The process."""
-        return self._process
 
     def call(self, method: str, *arguments: object) -> "Future[Any]":
         """Call a method of the object.
@@ -93,6 +86,9 @@ class ObjectProcess:
                 number, result, error = self._connection.recv()
             except (EOFError, OSError):
                 break
+            if number == _CREATION:
+                self._creation_error = error
+                continue
             with self._lock:
                 future = self._calls.pop(number)
             if error is None:
@@ -110,8 +106,10 @@ class ObjectProcess:
         for future in calls:
             future.set_exception(self._ended())
 
-    def _ended(self) -> WorkerEndedError:
+    def _ended(self) -> Exception:
         """Return the error of calls after the end of the process."""
+        if self._creation_error is not None:
+            return self._creation_error
         return WorkerEndedError(f"its process ended with exit code {self._process.exitcode}")
 
 
@@ -137,7 +135,6 @@ def _serve(
     except Exception as error:
         _answer(connection, lock, (_CREATION, None, as_sendable(error)))
         return
-    _answer(connection, lock, (_CREATION, None, None))
     with ThreadPoolExecutor(num_threads) as threads:
         while True:
             try:

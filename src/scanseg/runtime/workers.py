@@ -86,7 +86,7 @@ def map_cases(
 ) -> list[Result]:
     """Call a function for every case.
 
-    Processes are spawned without the user's script, which they would run again.
+    Processes are spawned without the user's script, which they would run again. On a cluster its engine calls it.
 
     Args:
         function: Called with each case. It can be pickled and is not defined in the user's script.
@@ -101,6 +101,8 @@ def map_cases(
         UsageError: `num_workers` is negative.
         ScansegError: A worker was ended from outside, or memory ran out. Other errors of the function propagate.
     """
+    if context.engine is not None and cases:
+        return context.engine.map_cases(function, cases, task=task, context=context)
     num_workers = choose_workers(context.num_workers)
     if num_workers < 0:
         raise UsageError(f"num_workers: expected 0 (no worker processes) or above, got {num_workers}.")
