@@ -2,7 +2,6 @@
 
 import multiprocessing
 
-import numpy as np
 import pytest
 
 import scanseg
@@ -34,9 +33,7 @@ def test_results_equal_one_device_if_a_worker_is_killed_and_a_case_is_faulty(
 
     options = {"probabilities": True, "uncertainty": True}
     with pytest.raises(InputError, match="case faulty"):
-        scanseg.predict_cohort(
-            model, pictures, output, devices=("cpu", "cpu"), progress=report, **options
-        )
+        scanseg.predict_cohort(model, pictures, output, devices=("cpu", "cpu"), progress=report, **options)
     assert killed
     assert any("ended with exit code -9" in warning for warning in warnings)
     assert multiprocessing.active_children() == []
@@ -46,9 +43,7 @@ def test_results_equal_one_device_if_a_worker_is_killed_and_a_case_is_faulty(
     assert {case.device for case in record.cases if case.fault is None} == {"cpu (1 thread)"}
     assert [case.case for case in record.cases if case.fault is not None] == ["faulty"]
     (pictures / "faulty_0000.png").unlink()
-    again = scanseg.load(model, device="cpu").predict_folder(
-        pictures, output, skip_existing=True, **options
-    )
+    again = scanseg.load(model, device="cpu").predict_folder(pictures, output, skip_existing=True, **options)
     assert [case.skipped for case in again.cases] == [True] * 8
 
 

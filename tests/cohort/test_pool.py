@@ -47,9 +47,7 @@ def facts():
 
 
 def entry(name, fault=None):
-    return PredictedCase(
-        case=name, images=(), label_map=None, probabilities=None, seconds=0.0, fault=fault
-    )
+    return PredictedCase(case=name, images=(), label_map=None, probabilities=None, seconds=0.0, fault=fault)
 
 
 def make_work(names, added, updates=None):
@@ -57,7 +55,7 @@ def make_work(names, added, updates=None):
         SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(images=()))) for name in names
     ]
     progress = (updates if updates is not None else []).append
-    return FolderWork(cases, None, {name: () for name in names}, added.append, progress)
+    return FolderWork(cases, None, dict.fromkeys(names, ()), added.append, progress)
 
 
 def test_a_case_that_ends_every_worker_fails_alone():

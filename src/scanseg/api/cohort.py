@@ -40,7 +40,7 @@ def predict_cohort(
     segment_codes: SegmentCodes | None = None,
     progress: ProgressChoice = True,
 ) -> PredictionRecord:
-    """Segment every case of folders and files on several devices or a cluster.
+    """Segment folders and files on several devices or a cluster.
 
     Each device or cluster worker loads the model once and takes the next case as soon as it is free. Cases are read and
     written while others are segmented. A case that fails does not stop the others. If a worker ends, its cases are
@@ -85,7 +85,9 @@ def predict_cohort(
 
     names = as_tuple(devices)
     if bool(names) == (on is not None):
-        raise UsageError("expected either devices of this machine or a cluster (on), got both or none. Give one.")
+        raise UsageError(
+            "expected either devices of this machine or a cluster (on), got both or none. Give one."
+        )
     sources = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else source
     choice = ModelChoice(find_folder(model), weights=weights, precision=precision, runtime=runtime)
     with display(progress) as shown, open_engine(on, ray_address=ray_address) as engine:

@@ -1,7 +1,9 @@
 """`scanseg predict`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +23,9 @@ from scanseg.cli.options import (
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
+
+if TYPE_CHECKING:
+    from scanseg.specs import PredictionRecord
 
 
 def predict(
@@ -57,8 +62,8 @@ def predict(
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
         mirror: Average over mirrored images. This is slower and often slightly better.
-        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each loads the model once and takes the next image
-            as soon as it is free.
+        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each loads the model once. The next image goes
+            to the first free one. Defaults to one device.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.
@@ -81,12 +86,11 @@ def predict(
     if ray_address is not None and on is None:
         raise UsageError(f"--ray-address {ray_address}: expected --on ray, got none. Add --on ray.")
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
-        from functools import partial
-
         from scanseg import api
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
+        predict_inputs: Callable[..., PredictionRecord]
         if devices or on is not None:
             predict_inputs = partial(
                 api.predict_cohort,

@@ -31,7 +31,10 @@ def device_places(choice: ModelChoice, devices: Sequence[str]) -> list[Place]:
     num_threads = choose_threads(os.environ)
     num_cpu = sum(name == "cpu" for name in devices)
     return [
-        Place(name, partial(_start, choice, name, max(1, num_threads // num_cpu) if name == "cpu" else num_threads))
+        Place(
+            name,
+            partial(_start, choice, name, max(1, num_threads // num_cpu) if name == "cpu" else num_threads),
+        )
         for name in devices
     ]
 

@@ -27,7 +27,9 @@ def open_engine(name: EngineName | None, *, ray_address: str | None = None) -> I
     """
     if name is None:
         if ray_address is not None:
-            raise UsageError(f"ray_address {ray_address}: expected `ray` as the engine, got none. Add --on ray.")
+            raise UsageError(
+                f"ray_address {ray_address}: expected `ray` as the engine, got none. Add --on ray."
+            )
         yield None
         return
     if name != "ray":

@@ -112,7 +112,7 @@ class ModelWorker:
     """
 
     def __init__(
-        self, choice: ModelChoice, device: str, num_threads: int, is_remote: bool = False
+        self, choice: ModelChoice, device: str, num_threads: int, *, is_remote: bool = False
     ) -> None:
         """Load the model.
 
@@ -157,7 +157,7 @@ class ModelWorker:
     def predict(self, case: CaseToPredict, options: CaseOptions) -> PredictedFiles:
         """Predict a case and write its files.
 
-        Probabilities are too large to hold those of two cases, so they are written before the next case is segmented.
+        Probabilities of two cases are too large for the memory, so they are written before the next case is segmented.
 
         Args:
             case: The case.

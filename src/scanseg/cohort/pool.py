@@ -135,7 +135,9 @@ class ModelPool:
                 devices = Counter(each.device for each in facts)
                 names = [name if count == 1 else f"{count} x {name}" for name, count in devices.items()]
                 return replace(facts[0], device=", ".join(names))
-            wait([slot.facts for slot in self._slots if not slot.facts.done()], _POLL_SECONDS, FIRST_COMPLETED)
+            wait(
+                [slot.facts for slot in self._slots if not slot.facts.done()], _POLL_SECONDS, FIRST_COMPLETED
+            )
 
 
 def _is_loaded(slot: _Slot) -> bool:
@@ -183,7 +185,8 @@ class _Run:
             for slot in self._slots:
                 _check_start(slot)
                 self._fill(slot)
-            futures = [future for slot in self._slots for future in (*slot.running, slot.facts)]
+            futures: list[Future[Any]] = [slot.facts for slot in self._slots]
+            futures += [future for slot in self._slots for future in slot.running]
             wait([each for each in futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
@@ -199,11 +202,11 @@ class _Run:
 
         A case at which a worker ended is alone in its worker.
         """
-        if len(slot.running) >= CALLS_AT_ONCE or any(self._attempts[each.name] for each in slot.running.values()):
+        if len(slot.running) >= CALLS_AT_ONCE or any(
+            self._attempts[each.name] for each in slot.running.values()
+        ):
             return None
-        candidates = (
-            case for case in self._waiting if not (slot.running and self._attempts[case.name])
-        )
+        candidates = (case for case in self._waiting if not (slot.running and self._attempts[case.name]))
         return next(candidates, None)
 
     def _collect(self, slot: _Slot) -> None:
@@ -234,7 +237,8 @@ class _Run:
         if number < MOST_ATTEMPTS:
             self._waiting.appendleft(case)
             self._report(
-                case.name, f"case {case.name}: its worker on {slot.place.name} ended ({ended}). It is repeated."
+                case.name,
+                f"case {case.name}: its worker on {slot.place.name} ended ({ended}). It is repeated.",
             )
             return
         fault = (

@@ -1,9 +1,9 @@
 """Prediction of folders by several workers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dataclasses import replace
 from scanseg.cohort.devices import device_places
 from scanseg.cohort.model_worker import ModelChoice
 from scanseg.cohort.pool import ModelPool
@@ -29,10 +29,10 @@ def predict_cohort(
     segment_codes: SegmentCodes | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
-    """Segment every case of folders and files by several workers.
+    """Segment folders and files by several workers.
 
-    Each worker loads the model once and takes the next case as soon as it is free. Label maps equal those of one device
-    of the same kind. See `scanseg.predict_cohort`.
+    Each worker loads the model once and takes the next case as soon as it is free. One device gives
+    the same label maps. See `scanseg.predict_cohort`.
 
     Args:
         choice: The model.
@@ -54,10 +54,15 @@ def predict_cohort(
         UsageError: A device is missing, or arguments exclude each other.
         ScansegError: Workers ended while they loaded the model.
     """
-    is_cluster = isinstance(workers, RayEngine)
-    places = workers.places(choice) if is_cluster else device_places(choice, workers)
-    with ModelPool(places, num_ready=1 if is_cluster else len(places)) as pool:
-        facts = replace(pool.facts, device=workers.describe()) if is_cluster else pool.facts
+    if isinstance(workers, RayEngine):
+        places, num_ready = workers.places(choice), 1
+    else:
+        places = device_places(choice, workers)
+        num_ready = len(places)
+    with ModelPool(places, num_ready=num_ready) as pool:
+        facts = pool.facts
+        if isinstance(workers, RayEngine):
+            facts = replace(facts, device=workers.describe())
         return predict_folder(
             facts,
             source,

@@ -13,8 +13,7 @@ from scanseg.cohort.model_worker import CALLS_AT_ONCE, ModelChoice, ModelWorker
 from scanseg.cohort.pool import MOST_ATTEMPTS, Place
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.progress import ProgressUpdate
-from scanseg.runtime import Job, RunContext, WorkerEndedError, watch_signals
-from scanseg.runtime.engine import NamedCase
+from scanseg.runtime import Job, NamedCase, RunContext, WorkerEndedError, watch_signals
 
 Case = TypeVar("Case", bound=NamedCase)
 Result = TypeVar("Result")
@@ -60,11 +59,11 @@ def share_nodes(nodes: Sequence[dict[str, float]], *, num_threads: int) -> Share
     if gpu_nodes:
         cores = min(int(node.get("CPU", 0) // node["GPU"]) for node in gpu_nodes)
         return Share(1, max(cores, 0), sum(int(node["GPU"]) for node in gpu_nodes))
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    if not any(cores):
+    counts = [int(node.get("CPU", 0)) for node in nodes]
+    if not any(counts):
         raise UsageError("ray: expected nodes with a GPU or a CPU, got none. Start Ray with --num-cpus.")
-    each = min(num_threads, max(cores))
-    return Share(0, each, sum(number // each for number in cores))
+    each = min(num_threads, max(counts))
+    return Share(0, each, sum(number // each for number in counts))
 
 
 @contextmanager
@@ -85,9 +84,20 @@ def open_ray(address: str | None) -> Iterator["RayEngine"]:
     except ImportError as error:
         raise UsageError('--on ray: Ray is not installed. Install it: pip install "scanseg[ray]"') from error
     is_connected = ray.is_initialized()
+    if is_connected and address not in (None, "auto", current := ray.get_runtime_context().gcs_address):
+        raise UsageError(
+            f"--ray-address {address}: this process is connected to {current}. Leave the address out, or disconnect by "
+            f"ray.shutdown()."
+        )
     if not is_connected:
+        more = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="warning",
+                **more,
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
@@ -219,7 +229,7 @@ class _RayWorker:
             scheduling_strategy="SPREAD",
         )
         self._ray = ray
-        self._actor = actor.remote(choice, share.device, num_threads, True)
+        self._actor = actor.remote(choice, share.device, num_threads, is_remote=True)
 
     def call(self, method: str, *arguments: object) -> "Future[Any]":
         """Call a method of the actor."""
@@ -284,7 +294,8 @@ class _RayJobs:
         )
         workers = share.num_cpus if num_workers is None else num_workers
         waiting = {
-            remote.remote(job, share.device, workers, self.engine._threads, self.messages): job for job in self.jobs
+            remote.remote(job, share.device, workers, self.engine._threads, self.messages): job
+            for job in self.jobs
         }
         self._report("")
         while waiting:
@@ -322,7 +333,9 @@ class _RayJobs:
 
     def _report(self, detail: str, warnings: tuple[str, ...] = ()) -> None:
         """Report the number of finished jobs."""
-        self.context.progress(ProgressUpdate(self.task, self.num_done, len(self.jobs), detail, warnings=warnings))
+        self.context.progress(
+            ProgressUpdate(self.task, self.num_done, len(self.jobs), detail, warnings=warnings)
+        )
 
 
 def _run_job(job: Job, device: str, num_workers: int, num_threads: int, messages: Any) -> str | None:
@@ -352,7 +365,7 @@ def _run_job(job: Job, device: str, num_workers: int, num_threads: int, messages
 
 @dataclass
 class _Sender:
-    """Send warnings and the detail of progress updates to the process that started the jobs."""
+    """Send warnings and details of progress to the parent process."""
 
     name: str
     messages: Any

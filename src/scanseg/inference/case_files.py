@@ -134,9 +134,7 @@ def _checksums(case: RawCase) -> tuple[str, ...] | None:
         return None
 
 
-def _write(
-    predictor: Segmenter, outputs: CaseOutputs, prediction: Prediction, options: CaseOptions
-) -> None:
+def _write(predictor: Segmenter, outputs: CaseOutputs, prediction: Prediction, options: CaseOptions) -> None:
     """Write the files of a case, the label map last."""
     dataset = predictor.plan.dataset
     if outputs.probabilities is not None and prediction.probabilities is not None:
@@ -149,9 +147,7 @@ def _write(
             write_map(path, values, like=prediction.image)
     if outputs.colours is not None and prediction.label_map.ndim == 2:
         outputs.colours.parent.mkdir(exist_ok=True)
-        write_colours(
-            outputs.colours, prediction.label_map, like=prediction.image, colours=dataset.colours
-        )
+        write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=dataset.colours)
     if outputs.label_map.suffix == SEGMENTATION_ENDING:
         write_segmentation(
             outputs.label_map,

@@ -173,9 +173,7 @@ def predict_folder(
     return done
 
 
-def _check_codes(
-    model: ModelFacts, output_format: OutputFormat | None, codes: SegmentCodes | None
-) -> None:
+def _check_codes(model: ModelFacts, output_format: OutputFormat | None, codes: SegmentCodes | None) -> None:
     """Check the codes of segments before any work.
 
     Raises:

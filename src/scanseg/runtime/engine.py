@@ -1,4 +1,4 @@
-"""Interface of a cluster that runs cases and jobs instead of this machine."""
+"""Interface of a cluster for cases and jobs."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -35,12 +35,14 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """A cluster. Its machines see all files under the same paths as this one."""
+    """Cluster of machines that share the file system of this one."""
 
     def map_cases(
         self, function: Callable[[Case], Result], cases: Sequence[Case], *, task: str, context: "RunContext"
     ) -> list[Result]:
-        """Call a function for every case. Calls of lost machines are repeated.
+        """Call a function for every case.
+
+        Calls of lost machines are repeated.
 
         Args:
             function: Called with each case. It can be pickled.
@@ -53,7 +55,9 @@ class Engine(Protocol):
         """
 
     def run_jobs(self, jobs: Sequence[Job], *, task: str, context: "RunContext") -> None:
-        """Run jobs. Those of lost machines continue on others.
+        """Run jobs.
+
+        Jobs of lost machines continue on others.
 
         Args:
             jobs: The jobs.

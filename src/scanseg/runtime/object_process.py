@@ -1,4 +1,4 @@
-"""A spawned process that holds one object, such as a loaded model, and calls its methods."""
+"""A spawned process with one object, such as a loaded model."""
 
 import os
 import threading

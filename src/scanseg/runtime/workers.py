@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from scanseg.cores import available_cores
 from scanseg.errors import ScansegError, UsageError
@@ -23,18 +23,10 @@ from scanseg.progress import ProgressUpdate
 
 if TYPE_CHECKING:
     from scanseg.runtime.context import RunContext
+from scanseg.runtime.engine import NamedCase
 from scanseg.runtime.spawning import serve_parent, spawning
 
-
-class Named(Protocol):
-    """Object with the name of a case."""
-
-    @property
-    def name(self) -> str:
-        """Name of the case."""
-
-
-Case = TypeVar("Case", bound=Named)
+Case = TypeVar("Case", bound=NamedCase)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -173,7 +165,7 @@ def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def _explain_memory(task: str, case: Named) -> Iterator[None]:
+def _explain_memory(task: str, case: NamedCase) -> Iterator[None]:
     """Add the case to errors for too little memory.
 
     Raises:
@@ -202,7 +194,9 @@ def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
 
 
 def as_sendable(error: Exception) -> Exception:
-    """Return an error, or a `RuntimeError` with its text if it cannot be pickled.
+    """Return an error in a form that can be pickled.
+
+    An error that cannot be pickled becomes a `RuntimeError` with its text.
 
     Args:
         error: The error that is being handled.
