@@ -1,10 +1,13 @@
 """Prediction by several workers of this machine."""
 
 import multiprocessing
+from typing import get_args
 
 import pytest
 
 import scanseg
+from scanseg.cli import options
+from scanseg.cohort import EngineName
 from scanseg.errors import InputError, UsageError
 from scanseg.specs import PredictionRecord
 from tests.cohort.conftest import read_outputs
@@ -63,6 +66,11 @@ def test_the_command_passes_its_options_on(model, pictures, tmp_path, command, m
     assert arguments == (str(model), (pictures,), tmp_path / "out")
     assert options["devices"] == ("cuda:0", "cuda:1")
     assert (options["weights"], options["on"]) == ("best", None)
+
+
+def test_the_command_has_the_engines_of_the_package():
+    annotated, *_ = get_args(options.Engine)
+    assert get_args(get_args(annotated)[0]) == get_args(EngineName)
 
 
 def test_wrong_choices_are_refused_before_any_work(model, pictures, tmp_path, command):

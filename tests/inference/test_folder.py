@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import time
 
@@ -44,6 +45,8 @@ def test_a_folder(make_predictor, volumes, tmp_path):
     assert PredictionRecord.read(output / "prediction.json") == record
     assert [case.case for case in record.cases] == ["a", "b"]
     assert record.cases[0].images == (str(folder / "a_0000.nii.gz"),)
+    content = (folder / "a_0000.nii.gz").read_bytes()
+    assert record.cases[0].checksums == (hashlib.sha256(content).hexdigest(),)
     assert (record.cases[0].label_map, record.cases[0].fault) == ("a.nii.gz", None)
     assert record.versions["scanseg"]
     assert (record.precision, record.recipe, record.mirror) == ("float32", "test", False)
