@@ -25,12 +25,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def write_pictures(folder: Path, number: int) -> Path:
+def write_pictures(folder: Path, number: int, *, size: tuple[int, int] = (24, 30)) -> Path:
     """Write noisy grey pictures."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for index in range(number):
-        write_picture(folder / f"case_{index:03}_0000.png", rng.integers(0, 256, (24, 30)).astype(np.uint8))
+        write_picture(folder / f"case_{index:03}_0000.png", rng.integers(0, 256, size).astype(np.uint8))
     return folder
 
 

@@ -52,13 +52,13 @@ def dataset(tmp_path):
 
 @pytest.mark.slow  # starts two nodes and three workers: half a minute
 def test_200_cases_if_a_node_is_killed(model, kill_node, tmp_path):
-    images = write_pictures(tmp_path / "images", 200)
+    images = write_pictures(tmp_path / "images", 200, size=(96, 96))
     scanseg.load(model, device="cpu").predict_folder(images, tmp_path / "one", probabilities=True)
     killed, updates = [], []
 
     def report(update):
         updates.append(update)
-        if update.done >= 20:
+        if update.done >= 80:  # by then both workers have cases
             killed.append(update.done)
             kill_node()
 
