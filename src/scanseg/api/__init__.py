@@ -2,7 +2,7 @@
 
 from scanseg.api.cohort import predict_cohort
 from scanseg.api.datasets import check, convert, inspect_folder, inspect_source, list_series
-from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx, import_nnunet
+from scanseg.api.exchange import export_monai, export_nnunet, export_nnunet_model, export_onnx, import_nnunet
 from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
 from scanseg.api.prediction import load, save_pretrained, write_segmentation
 from scanseg.api.scores import evaluate, evaluate_instances
@@ -14,6 +14,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "evaluate_instances",
+    "export_monai",
     "export_nnunet",
     "export_nnunet_model",
     "export_onnx",
