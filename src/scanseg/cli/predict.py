@@ -20,7 +20,7 @@ def predict(
     output_format: Annotated[OutputFormat | None, COMMON, Parameter(name="--format")] = None,
     overwrite: Annotated[bool, COMMON] = False,
     skip_existing: Annotated[bool, COMMON] = False,
-    mirror: Annotated[bool, COMMON] = False,
+    mirror: Annotated[bool | None, COMMON, Parameter(negative="--no-mirror")] = None,
     device: Device = "auto",
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
@@ -42,7 +42,8 @@ def predict(
             Defaults to the format of the image, and to `nii.gz` for DICOM series.
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
-        mirror: Average over mirrored images. This is slower and often slightly better.
+        mirror: Average over mirrored images. Slower by the number of flips, and often slightly better. Defaults to
+            `inference.mirror` of the plan.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.

@@ -51,8 +51,8 @@ class _Work:
     """A prediction of several cases."""
 
     predictor: Segmenter
-    mirror: bool
-    """Average over flips."""
+    mirror: bool | None
+    """Average over flips. `None`: as the plans say."""
     uncertainty: bool
     """Compute uncertainty maps."""
     sources_of: Mapping[str, Sources]
@@ -67,7 +67,7 @@ def predict_folder(
     source: Path | Sequence[Path],
     *,
     output: Path,
-    mirror: bool = False,
+    mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -93,7 +93,7 @@ def predict_folder(
         predictor: Predictor of the model.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
-        mirror: Average over flips along the plan's `inference.mirror_axes`.
+        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: as its `inference.mirror` says.
         probabilities: Write the probabilities too.
         uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
         overwrite: Replace files of an earlier prediction.
@@ -130,7 +130,7 @@ def predict_folder(
         sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty, warnings=skipped
     )
     warnings = (*skipped, *predictor.warnings)
-    record = new_record(predictor, mirror=mirror, warnings=warnings)
+    record = new_record(predictor, mirror=predictor.mirrors(mirror=mirror), warnings=warnings)
     sources_of = {each.case.name: _describe_images(each) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None
     current = {} if earlier is None else find_current(outputs, sources_of, earlier)
