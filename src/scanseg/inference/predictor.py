@@ -190,7 +190,9 @@ class Predictor:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
         self.mirror_axes(mirror=mirror)
-        return sum(each._plan_predictor.num_members(mirror=each._own(mirror)) for each in (self, *self.members))
+        return sum(
+            each._plan_predictor.num_members(mirror=each._own(mirror)) for each in (self, *self.members)
+        )
 
     def predict(
         self,
