@@ -158,9 +158,9 @@ class Predictor:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
         self.mirror_axes(mirror=mirror)
-        return any(each._own(mirror) for each in (self, *self.members))
+        return any(each._averages(mirror=mirror) for each in (self, *self.members))
 
-    def _own(self, mirror: bool | None) -> bool:
+    def _averages(self, *, mirror: bool | None) -> bool:
         """Return whether this plan's predictions are averaged over flips."""
         return self.plan.inference.mirror if mirror is None else mirror
 
@@ -177,7 +177,7 @@ class Predictor:
             raise UsageError(
                 "mirroring: expected axes in the plan's inference.mirror_axes, got none. Predict without mirroring."
             )
-        return self.plan.inference.mirror_axes if self._own(mirror) else ()
+        return self.plan.inference.mirror_axes if self._averages(mirror=mirror) else ()
 
     def num_members(self, *, mirror: bool | None) -> int:
         """Return the number of averaged predictions: one per network and flip.
@@ -191,7 +191,8 @@ class Predictor:
         """
         self.mirror_axes(mirror=mirror)
         return sum(
-            each._plan_predictor.num_members(mirror=each._own(mirror)) for each in (self, *self.members)
+            each._plan_predictor.num_members(mirror=each._averages(mirror=mirror))
+            for each in (self, *self.members)
         )
 
     def predict(
@@ -292,7 +293,7 @@ class Predictor:
                 prepared.array,
                 prepared.geometry,
                 predicted=predicted,
-                mirror=self._own(mirror),
+                mirror=self._averages(mirror=mirror),
                 probabilities=probabilities,
                 uncertainty=uncertainty,
                 progress=progress,
@@ -330,7 +331,7 @@ class Predictor:
         """
         self.mirror_axes(mirror=mirror)
         return self._plan_predictor.segment(
-            image, geometry, predicted=predicted, mirror=self._own(mirror), progress=progress
+            image, geometry, predicted=predicted, mirror=self._averages(mirror=mirror), progress=progress
         ).label_map
 
     def predict_folder(
@@ -420,7 +421,7 @@ class Predictor:
             array,
             geometry,
             predicted=predicted,
-            mirror=self._own(mirror),
+            mirror=self._averages(mirror=mirror),
             uncertainty=uncertainty,
             progress=progress,
         )
@@ -454,7 +455,7 @@ class Predictor:
                     part.array,
                     part.geometry,
                     predicted=each._predict_first_stage(part, mirror=mirror, progress=progress),
-                    mirror=each._own(mirror) and bool(each.plan.inference.mirror_axes),
+                    mirror=each._averages(mirror=mirror) and bool(each.plan.inference.mirror_axes),
                     uncertainty=uncertainty,
                     progress=share,
                 )
