@@ -77,7 +77,7 @@ def _reorient(share: np.ndarray, source: str | None, target: str | None) -> np.n
         return share
     order, flips = find_reorientation(source, target)
     turned = share.transpose(0, *(axis + 1 for axis in order))
-    return np.flip(turned, [axis + 1 for axis, flipped in enumerate(flips) if flipped])
+    return np.flip(turned, tuple(axis + 1 for axis, flipped in enumerate(flips) if flipped))
 
 
 def _soft_dice(share: Float[np.ndarray, "z y x"], axis: int) -> float:

@@ -93,7 +93,7 @@ def predict_folder(
         predictor: Predictor of the model.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
-        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: as its `inference.mirror` says.
+        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: its `inference.mirror`.
         probabilities: Write the probabilities too.
         uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
         overwrite: Replace files of an earlier prediction.

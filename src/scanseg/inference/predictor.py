@@ -168,7 +168,7 @@ class Predictor:
         """Return the patch axes of mirroring of the first plan.
 
         Args:
-            mirror: Average over flips. False: no axes. `None`: as the plan's `inference.mirror` says.
+            mirror: Average over flips. False: no axes. `None`: the plan's `inference.mirror`.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
@@ -212,7 +212,7 @@ class Predictor:
                 (bytes or a file object), an image (also one of pillow, SimpleITK or nibabel), or an array with axes
                 (channel, z, y, x) or (channel, y, x). The channel axis may be missing if there is one channel. It may
                 be the last axis if the first one has another size than the number of channels.
-            mirror: Average over flips along `inference.mirror_axes`. `None`: as the plan's `inference.mirror` says.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             spacing: Millimetres per voxel of an array along its spatial axes.
@@ -319,7 +319,7 @@ class Predictor:
             image: Image on the network's grid.
             geometry: Geometry of that grid in the source.
             predicted: Labels of the first stage of a cascade on the network's grid.
-            mirror: Average over flips along `inference.mirror_axes`. `None`: as the plan's `inference.mirror` says.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             progress: Called with each progress update.
 
         Returns:
@@ -358,7 +358,7 @@ class Predictor:
             source: Folder of images named as in training, the file of one case, a DICOM series (folder or zip file), or
                 a list of these.
             output: Folder for the results. It is created if it is missing.
-            mirror: Average over flips along `inference.mirror_axes`. `None`: as the plan's `inference.mirror` says.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             probabilities: Write the probabilities too, as `CASE.npz`.
             uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
             overwrite: Replace files of an earlier prediction.
@@ -409,7 +409,7 @@ class Predictor:
             array: Image on the network's grid.
             geometry: Geometry of that grid in the source.
             predicted: Labels of the first stage of a cascade on that grid.
-            mirror: Average over flips along `inference.mirror_axes`. `None`: as the plan's `inference.mirror` says.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             uncertainty: Add the disagreement of flips and networks if there are several.
             progress: Called with each progress update.
 
