@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
+from scanseg.inference.outputs import write_map
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -30,6 +31,7 @@ __all__ = [
     "postprocess",
     "run_session",
     "share_progress",
+    "write_map",
 ]
 
 
