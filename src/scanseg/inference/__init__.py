@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
-from scanseg.inference.outputs import write_map
+from scanseg.inference.outputs import OutputOptions, check_output, find_outputs, write_map
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPORTED_FILE",
     "CudaGraphNetwork",
+    "OutputOptions",
     "Prediction",
     "Predictor",
     "Runtime",
+    "check_output",
+    "find_outputs",
     "is_exported",
     "label_maps_of_groups",
     "load",

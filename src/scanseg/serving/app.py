@@ -102,7 +102,9 @@ class _Api:
             model = self._choose_model(request)
             mirror, uncertainty = _flag(request, "mirror"), _flag(request, "uncertainty")
             if mirror and not self._models[model].plan.inference.mirror_axes:
-                raise HTTPException(400, f"mirror: expected a model with mirror axes, got {model}. Leave it out.")
+                raise HTTPException(
+                    400, f"mirror: expected a model with mirror axes, got {model}. Leave it out."
+                )
             job = self._jobs.reserve()
         except (HTTPException, QueueFullError):
             await drain(request, seconds=_DRAIN_SECONDS)
@@ -170,7 +172,7 @@ class _Api:
         name = request.query_params.get("model")
         if name is None and len(self._models) == 1:
             return next(iter(self._models))
-        if name not in self._models:
+        if name is None or name not in self._models:
             known = ", ".join(self._models)
             raise HTTPException(400, f"model: expected one of {known}, got {name!r}. Add ?model=NAME.")
         return name
@@ -189,7 +191,9 @@ class _Api:
         """Return the job of a request."""
         job = self._jobs.find(request.path_params["job"])
         if job is None:
-            raise HTTPException(404, "job: expected a known job, got an unknown or removed one. Send it again.")
+            raise HTTPException(
+                404, "job: expected a known job, got an unknown or removed one. Send it again."
+            )
         return job
 
     def _find_done(self, request: Request) -> Job:

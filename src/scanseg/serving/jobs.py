@@ -28,6 +28,8 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 _SECONDS_OF_FIRST_JOBS = 10.0
 """Assumed duration of a job before the first one has ended."""
 _SECONDS_BETWEEN_CLEANUPS = 5.0
+_SECONDS_OF_LAST_WINDOW = 20.0
+"""Longest wait for the window of a job that is to end."""
 _logger = logging.getLogger(__name__)
 
 
@@ -241,7 +243,7 @@ class JobQueue:
             self._changed.wait_for(lambda: self._running is None, timeout=grace_seconds)
             if self._running is not None:
                 self._running.stop.set()
-        self._thread.join()
+        self._thread.join(_SECONDS_OF_LAST_WINDOW)
         while running is not None and running.state == "done" and not running.was_fetched:
             if running.id not in self._jobs or time.monotonic() > deadline:
                 break

@@ -67,15 +67,12 @@ def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
     dataset = plan.dataset
     return {
         "name": name,
-        "dataset": dataset.name,
         "recipe": predictor.recipe,
         "num_axes": plan.num_axes,
         "channels": list(dataset.channel_names),
         "labels": {label: list(values) for label, values in dataset.foreground.items()},
-        "colours": {str(value): list(colour) for value, colour in dataset.colours.items()},
-        "spacing_mm": None if plan.preprocessing.spacing is None else list(plan.preprocessing.spacing),
-        "file_ending": dataset.file_ending,
         "can_mirror": bool(plan.inference.mirror_axes),
+        "dataset": dataset.model_dump(mode="json"),
         "warnings": list(predictor.warnings),
     }
 

@@ -54,7 +54,9 @@ def make_document(models: Sequence[str], limits: Limits) -> dict[str, Any]:
             "503": (f"All {limits.queue_size} places are taken. See the header Retry-After.", _JSON),
         },
         [
-            _query("model", {"type": "string", "enum": list(models)}, "Required if there are several models."),
+            _query(
+                "model", {"type": "string", "enum": list(models)}, "Required if there are several models."
+            ),
             _query("mirror", {"type": "boolean"}, "Average over flips."),
             _query("uncertainty", {"type": "boolean"}, "Make the uncertainty maps too."),
         ],
@@ -81,7 +83,9 @@ def make_document(models: Sequence[str], limits: Limits) -> dict[str, Any]:
         "/jobs/{job}/volumes": {
             "get": _result("Get the volumes of the labels", "Voxels, and ml or mm2.", _JSON)
         },
-        "/jobs/{job}/label-map": {"get": _result("Get the label map", "On the grid of the image.", _FILE, [form])},
+        "/jobs/{job}/label-map": {
+            "get": _result("Get the label map", "On the grid of the image.", _FILE, [form])
+        },
         "/jobs/{job}/dicom-seg": {
             "get": _result("Get the DICOM Segmentation", "Only for uploads of DICOM series.", _FILE)
         },

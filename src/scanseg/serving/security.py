@@ -80,12 +80,18 @@ class Guard:
             return 403, f"host: expected {' or '.join(names)}, got another name. Use the printed address."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return 403, "origin: expected a page of this server, got another one. Use its own pages or a program."
+            return (
+                403,
+                "origin: expected a page of this server, got another one. Use its own pages or a program.",
+            )
         token = self._access.token
         if token is None or scope["path"] in _OPEN_PATHS:
             return None
         if not any(hmac.compare_digest(given.encode(), token.encode()) for given in _tokens(headers, scope)):
-            return 401, "token: expected the token of this server, got none or another one. Send it as a bearer token."
+            return (
+                401,
+                "token: expected the token of this server, got none or another one. Send it as a bearer token.",
+            )
         return None
 
 
@@ -103,7 +109,7 @@ def _tokens(headers: Headers, scope: Scope) -> Sequence[str]:
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         tokens.append(value.strip())
-    cookies = http.cookies.SimpleCookie[str]()
+    cookies = http.cookies.SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
     except http.cookies.CookieError:

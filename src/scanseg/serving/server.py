@@ -121,12 +121,17 @@ class Server:
         New jobs are refused and waiting ones are cancelled. The running job may finish within the grace time, and its
         client may fetch the result. All files are removed.
         """
-        self._jobs.close(grace_seconds=self._grace_seconds)
-        self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(2 * _SECONDS_OF_RESPONSES)
-        self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._jobs.close(grace_seconds=self._grace_seconds)
+        except BaseException:  # a second interrupt
+            self._jobs.close(grace_seconds=0.0)
+            raise
+        finally:
+            self._server.should_exit = True
+            if self._thread.is_alive():
+                self._thread.join(2 * _SECONDS_OF_RESPONSES)
+            self._socket.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

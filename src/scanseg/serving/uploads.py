@@ -127,7 +127,8 @@ def _is_read(request: Request) -> bool:
 def _too_large(limits: Limits) -> UploadError:
     """Return the error of an upload that is too large."""
     return UploadError(
-        f"upload: expected at most {limits.upload_bytes} bytes, got more. Compress or crop the image.", status=413
+        f"upload: expected at most {limits.upload_bytes} bytes, got more. Compress or crop the image.",
+        status=413,
     )
 
 
@@ -155,7 +156,9 @@ async def _receive_form(request: Request, stream: AsyncGenerator[bytes, None], f
         ) from error
     async with _closing(form.multi_items()) as files:
         if not files:
-            raise UploadError("upload: expected a file in the form, got none. Add the field image.", status=400)
+            raise UploadError(
+                "upload: expected a file in the form, got none. Add the field image.", status=400
+            )
         paths = [folder / f"image-{number}" for number in range(len(files))]
         for path, file in zip(paths, files, strict=True):
             await asyncio.to_thread(_copy, file, path)
@@ -191,7 +194,9 @@ def _ending_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:
-        raise UploadError(f"upload: expected {_EXPECTED}, got no bytes. Send the file as the body.", status=400)
+        raise UploadError(
+            f"upload: expected {_EXPECTED}, got no bytes. Send the file as the body.", status=400
+        )
     ending = next((ending for magic, ending in _MAGIC.items() if head.startswith(magic)), None)
     if ending is None and head[344:347] == b"n+1":
         ending = ".nii"

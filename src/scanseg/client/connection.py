@@ -1,9 +1,4 @@
-"""A client of `scanseg serve`, by httpx and without PyTorch.
-
-    >>> from scanseg.client import Client  # doctest: +SKIP
-    >>> with Client("http://127.0.0.1:8080") as client:  # doctest: +SKIP
-    ...     job = client.predict("scan.nii.gz", "label-map.nii.gz", model="liver")
-"""
+"""Connection to a server by httpx."""
 
 import os
 import time
