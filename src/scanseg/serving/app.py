@@ -115,7 +115,7 @@ class _Api:
             self._check_channels(job)
         except BaseException as error:
             self._jobs.drop(job)
-            if isinstance(error, UploadError):
+            if isinstance(error, UploadError) and error.status != 408:
                 await drain(request, seconds=_DRAIN_SECONDS)
             raise
         self._jobs.submit(job)

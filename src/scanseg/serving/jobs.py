@@ -120,6 +120,7 @@ class JobQueue:
         self._is_closed = False
         self._last_seconds = deque[float](maxlen=10)
         self._changed = threading.Condition()
+        self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scanseg-jobs", daemon=True)
         self._thread.start()
 
@@ -243,7 +244,7 @@ class JobQueue:
             self._changed.wait_for(lambda: self._running is None, timeout=grace_seconds)
             if self._running is not None:
                 self._running.stop.set()
-        self._thread.join(_SECONDS_OF_LAST_WINDOW)
+        self._has_ended.wait(_SECONDS_OF_LAST_WINDOW)
         while running is not None and running.state == "done" and not running.was_fetched:
             if running.id not in self._jobs or time.monotonic() > deadline:
                 break
@@ -262,6 +263,8 @@ class JobQueue:
                 self._changed.notify_all()
             if not is_known:
                 _remove(job)
+            del job
+        self._has_ended.set()
 
     def _next(self) -> Job | None:
         """Wait for a job. `None`: the queue is closed."""

@@ -70,14 +70,16 @@ class Server:
         """Port that the server listens on."""
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         """Address for clients."""
-        self._grace_seconds = grace_seconds
+        self._grace_seconds, self._is_stopped = grace_seconds, False
         limits = limits or Limits()
         self._folder = Path(tempfile.mkdtemp(prefix="scanseg-serve-"))
         self._jobs = JobQueue(self._folder, partial(segment_job, models=models, limits=limits), limits)
         access = Access(token, LOOPBACK_NAMES if is_local else None)
         routes = () if make_routes is None else make_routes(self._jobs)
+        self.app = make_app(models, self._jobs, access, routes=routes)
+        """The web application."""
         config = uvicorn.Config(
-            make_app(models, self._jobs, access, routes=routes),
+            self.app,
             http="h11",
             loop="asyncio",
             ws="none",
@@ -89,15 +91,15 @@ class Server:
             timeout_graceful_shutdown=_SECONDS_OF_RESPONSES,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="scanseg-server", daemon=True
-        )
+        # An interrupt during Thread.join would mark a running thread as ended (cpython#89437), so an event is waited for.
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scanseg-server", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the server."""
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
-        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
+        while not self._server.started and not self._has_ended.is_set() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._server.started:
             self.stop()
@@ -112,8 +114,15 @@ class Server:
 
     def wait(self) -> None:
         """Wait until the server ends or an exception comes, such as an interrupt."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+        while not self._has_ended.wait(0.5):
+            pass
+
+    def _run(self) -> None:
+        """Run in the thread of the server."""
+        try:
+            self._server.run([self._socket])
+        finally:
+            self._has_ended.set()
 
     def stop(self) -> None:
         """Stop gracefully.
@@ -121,6 +130,9 @@ class Server:
         New jobs are refused and waiting ones are cancelled. The running job may finish within the grace time, and its
         client may fetch the result. All files are removed.
         """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         try:
             self._jobs.close(grace_seconds=self._grace_seconds)
         except BaseException:  # a second interrupt
@@ -128,8 +140,8 @@ class Server:
             raise
         finally:
             self._server.should_exit = True
-            if self._thread.is_alive():
-                self._thread.join(2 * _SECONDS_OF_RESPONSES)
+            if self._thread.ident is not None:
+                self._has_ended.wait(2 * _SECONDS_OF_RESPONSES)
             self._socket.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
