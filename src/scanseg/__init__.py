@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         serve,
         time_step,
         train,
+        view,
         warm_up,
         write_segmentation,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "serve",
     "time_step",
     "train",
+    "view",
     "warm_up",
     "write_segmentation",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.api.paths import AnyPath
@@ -55,3 +56,53 @@ def serve(
     given = [models] if isinstance(models, str | PathLike) else models
     loaded = load_models([str(model) for model in given], device=device, precision=precision, runtime=runtime)
     return Server(loaded, host=host, port=port, token=token, limits=limits)
+
+
+def view(
+    image: AnyPath | Sequence[AnyPath],
+    label_maps: Sequence[AnyPath] = (),
+    *,
+    models: Sequence[AnyPath] = (),
+    output: AnyPath | None = None,
+    overwrite: bool = False,
+    port: int = 0,
+    device: str = "auto",
+) -> "Server":
+    """Return a server on loopback with a page that shows an image.
+
+    It runs in the block of a `with` statement. Its attribute `page` is the address for a browser of this machine. The
+    address has a random token, so other users of the machine do not see the image.
+
+    Args:
+        image: File of the image, or the files of its channels, or a DICOM series.
+        label_maps: Label maps on its grid.
+        models: Folders, names or addresses of models that the page can run.
+        output: File of label maps that the page saves. `None`: `NAME-corrected` with the ending of the image in the
+            working folder. Numbers are appended instead of replacing files.
+        overwrite: Replace the output if it exists.
+        port: Port, or 0 for a free one.
+        device: Device of the models.
+
+    Raises:
+        InputError: A file cannot be read, or a label map has another grid.
+        UsageError: Two models have the same name, or a package is missing.
+        ScansegError: The port is taken.
+
+    Example:
+        >>> import scanseg
+        >>> with scanseg.view("image.png", models=["MODEL"], device="cpu") as server:
+        ...     server.page.startswith("http://127.0.0.1:")
+        True
+    """
+    from scanseg.serving import Viewer, load_models, serve_page
+
+    paths = [image] if isinstance(image, str | PathLike) else image
+    loaded = load_models([str(model) for model in models], device=device) if models else {}
+    viewer = Viewer(
+        [Path(each) for each in paths],
+        [Path(each) for each in label_maps],
+        loaded,
+        output=None if output is None else Path(output),
+        overwrite=overwrite,
+    )
+    return serve_page(viewer, loaded, port=port)

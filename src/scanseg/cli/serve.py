@@ -1,6 +1,7 @@
 """`scanseg serve`."""
 
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,7 +83,7 @@ def serve(
     run_until_stopped(server, f"serving {listed(models)} at {server.url} (requests: {server.url}/docs)")
 
 
-def run_until_stopped(server: "Server", line: str) -> None:
+def run_until_stopped(server: "Server", line: str, *, page: str | None = None) -> None:
     """Run a server until Ctrl-C or SIGTERM.
 
     A second signal ends the wait for the running job.
@@ -90,10 +91,13 @@ def run_until_stopped(server: "Server", line: str) -> None:
     Args:
         server: The server.
         line: Line to print when it runs.
+        page: Address to open in a browser. `None`: open nothing.
     """
     with server:
         print_line(line)
         sys.stdout.flush()
+        if page is not None and not webbrowser.open(page):
+            print_error_lines(["no browser was found. Open the address yourself."])
         try:
             server.wait()
         except Interrupt:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
-from scanseg.inference.outputs import OutputOptions, check_output, find_outputs, write_map
+from scanseg.inference.outputs import (
+    WRITTEN_AS,
+    OutputOptions,
+    check_output,
+    find_outputs,
+    write_map,
+)
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORTED_FILE",
+    "WRITTEN_AS",
     "CudaGraphNetwork",
     "OutputOptions",
     "Prediction",

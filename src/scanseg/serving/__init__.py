@@ -2,6 +2,7 @@
 
 from scanseg.serving.limits import Limits
 from scanseg.serving.models import load_models
-from scanseg.serving.server import Server
+from scanseg.serving.server import Server, serve_page
+from scanseg.serving.viewer import Viewer
 
-__all__ = ["Limits", "Server", "load_models"]
+__all__ = ["Limits", "Server", "Viewer", "load_models", "serve_page"]

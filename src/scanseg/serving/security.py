@@ -5,7 +5,7 @@ import http.cookies
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 """Names of this machine in addresses."""
 COOKIE = "scanseg-token"
-"""Name of the cookie with the token, which only the viewer sets."""
+"""Beginning of the name of the viewer's cookie with the token. The port follows, since ports share cookies."""
+START_PATH = "/start"
+"""Path of the viewer that takes the token in its query and sets the cookie."""
 _OPEN_PATHS = ("/health",)
 """Paths that need no token."""
 CONTENT_SECURITY_POLICY = (
@@ -106,6 +108,8 @@ def _name_of(host: str) -> str:
 def _tokens(headers: Headers, scope: Scope) -> Sequence[str]:
     """Return the tokens of a request: header, cookie."""
     tokens = list[str]()
+    if scope["path"] == START_PATH:
+        tokens += parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         tokens.append(value.strip())
@@ -114,8 +118,9 @@ def _tokens(headers: Headers, scope: Scope) -> Sequence[str]:
         cookies.load(headers.get("cookie", ""))
     except http.cookies.CookieError:
         return tokens
-    if COOKIE in cookies:
-        tokens.append(cookies[COOKIE].value)
+    name = f"{COOKIE}-{(scope.get('server') or ('', 0))[1]}"
+    if name in cookies:
+        tokens.append(cookies[name].value)
     return tokens
 
 

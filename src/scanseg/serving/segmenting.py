@@ -11,7 +11,10 @@ from jaxtyping import UInt8
 from scanseg.errors import InputError, ScansegError
 from scanseg.imaging import (
     DECODERS,
+    MEDICAL_DECODERS,
+    Image,
     SegmentationSource,
+    decoder_of,
     file_ending,
     make_segments,
     read_geometry,
@@ -54,7 +57,8 @@ def segment_job(
             prepared, mirror=job.mirror, uncertainty=job.uncertainty, progress=progress
         )
         progress(ProgressUpdate("writing", 0, 1))
-        ending = ".png" if _is_picture(job.files[0]) else ".nii.gz"
+        is_picture = _is_picture(prediction.image, job.files[0])
+        ending = ".png" if is_picture else ".nii.gz"
         results = {"label-map": job.folder / f"label-map{ending}"}
         write_label_map(results["label-map"], prediction.label_map, like=prediction.image)
         for name, values in (("entropy", prediction.entropy), ("disagreement", prediction.disagreement)):
@@ -67,7 +71,7 @@ def segment_job(
         prediction.label_map,
         labels=predictor.plan.dataset.foreground,
         spacing=prediction.image.spacing,
-        is_physical=not _is_picture(job.files[0]),
+        is_physical=not is_picture,
     )
     job.results = results
     progress(ProgressUpdate("writing", 1, 1))
@@ -161,9 +165,9 @@ def _make_segmentation(job: Job, predictor: Predictor) -> Path:
     return path
 
 
-def _is_picture(path: Path) -> bool:
-    """Return whether a file is a picture without a position in space."""
-    return path.suffix in (".png", ".jpg")
+def _is_picture(image: Image, path: Path) -> bool:
+    """Return whether an image is a picture without a position in space."""
+    return image.num_axes == 2 and decoder_of(path) not in MEDICAL_DECODERS
 
 
 def _without_folder(text: str, job: Job) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -21,8 +22,9 @@ from scanseg.inference import Predictor
 from scanseg.serving.app import make_app
 from scanseg.serving.jobs import JobQueue
 from scanseg.serving.limits import Limits
-from scanseg.serving.security import LOOPBACK_NAMES, Access
+from scanseg.serving.security import LOOPBACK_NAMES, START_PATH, Access
 from scanseg.serving.segmenting import segment_job
+from scanseg.serving.viewer import Viewer
 
 _MOST_CONNECTIONS = 500
 _START_SECONDS = 30.0
@@ -70,6 +72,8 @@ class Server:
         """Port that the server listens on."""
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         """Address for clients."""
+        self.page = f"{self.url}/docs"
+        """Address for a browser."""
         self._grace_seconds, self._is_stopped = grace_seconds, False
         limits = limits or Limits()
         self._folder = Path(tempfile.mkdtemp(prefix="scanseg-serve-"))
@@ -91,7 +95,7 @@ class Server:
             timeout_graceful_shutdown=_SECONDS_OF_RESPONSES,
         )
         self._server = uvicorn.Server(config)
-        # An interrupt during Thread.join would mark a running thread as ended (cpython#89437), so an event is waited for.
+        # An interrupt during Thread.join would mark a running thread as ended (cpython#89437), so an event is used.
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scanseg-server", daemon=True)
 
@@ -144,6 +148,26 @@ class Server:
                 self._has_ended.wait(2 * _SECONDS_OF_RESPONSES)
             self._socket.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def serve_page(viewer: Viewer, models: Mapping[str, Predictor], *, port: int = 0) -> Server:
+    """Return the server of a viewer, on loopback and with a random token.
+
+    Args:
+        viewer: The viewer.
+        models: Its models.
+        port: Port, or 0 for a free one.
+
+    Raises:
+        ScansegError: The port cannot be used.
+    """
+    token = secrets.token_urlsafe(24)
+    limits = Limits(queue_size=2, voxels=2**31)
+    server = Server(
+        models, port=port, token=token, limits=limits, make_routes=viewer.make_routes, grace_seconds=0.0
+    )
+    server.page = f"{server.url}{START_PATH}?token={token}"
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:
