@@ -182,7 +182,6 @@ def draw(page: Any, start: tuple[int, int, int], end: tuple[int, int, int]) -> N
     page.mouse.move(*first)
     page.mouse.down()
     page.mouse.move(*last, steps=8)
-    page.mouse.move(last[0] + 1, last[1])  # NiiVue draws up to the last position but one
     page.mouse.up()
 
 

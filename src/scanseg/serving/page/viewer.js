@@ -288,7 +288,13 @@ async function showChannel(number) {
   if (state.ready) nv.createOnLocationChange();
 }
 
+// NiiVue 0.69 leaves out the voxel at which a stroke ends.
+function endStroke() {
+  if (edited && nv.drawBitmap && !Number.isNaN(nv.drawPenLocation[0])) nv.drawPt(...nv.drawPenLocation, nv.opts.penValue);
+}
+
 function connect() {
+  for (const kind of ["mouseup", "mouseleave", "touchend"]) byId("picture").addEventListener(kind, endStroke, { capture: true });
   byId("picture").addEventListener("keydown", onKey, { capture: true });
   byId("new").addEventListener("click", guarded(async () => correct(await addLayer(await ask("POST", "/view/overlays")))));
   byId("auto").addEventListener("click", guarded(() => setWindow(nv.volumes[0].robust_min, nv.volumes[0].robust_max)));
