@@ -376,7 +376,7 @@ def test_every_route_is_in_the_document(start):
 
 def test_a_second_server_on_the_port_is_refused(start):
     server = start()
-    with pytest.raises(ScansegError, match="another program uses"):
+    with pytest.raises(ScansegError, match="another program uses it"):
         serving.Server({}, port=server.port)
     with pytest.raises(UsageError, match="expected a token"):
         serving.Server({}, host="0.0.0.0", port=0)

@@ -22,18 +22,19 @@ def view(
     device: Device = "auto",
     port: Annotated[int, ADVANCED] = 0,
 ) -> None:
-    """Show an image with label maps in a browser, run models, and correct results.
+    """Show an image in a browser, with label maps and models.
 
-    The page is on this machine alone and loads nothing from elsewhere. Ctrl-C ends it.
+    The page runs models, compares label maps, and saves corrected ones. It is on this machine alone and loads nothing
+    from elsewhere. Ctrl-C ends it.
 
     Args:
         image: A volume, a picture, or the folder or zip file of a DICOM series.
         label_maps: Label maps on its grid. Names of labels come from `dataset.json` beside them, or from the model.
-        model: Folder, name or address of a model that the page can run. Repeat for more.
+        model: Folder, name or address of a model that the page can run. Repeat for more. Defaults to none.
         output: File of label maps that the page saves. Defaults to `NAME-corrected` with the ending of the image, in
             the working folder. A number is appended instead of replacing a file.
         overwrite: Replace the output file if it exists.
-        channel: File of a further channel of the image. Repeat for more.
+        channel: File of a further channel of the image. Repeat for more. Defaults to none.
         no_browser: Print the address without opening it.
         port: Port to listen on. Defaults to a free one.
     """

@@ -191,10 +191,13 @@ class Client:
         self._ask("DELETE", f"/jobs/{job}")
 
     def volumes(self, job: str) -> dict[str, Any]:
-        """Return the volumes of a finished job by label: voxels, and ml or mm2.
+        """Return the volumes of the labels of a finished job.
 
         Args:
             job: Name of the job.
+
+        Returns:
+            Voxels, and ml or mm2, by label.
         """
         return self._ask("GET", f"/jobs/{job}/volumes").json()["labels"]
 
@@ -273,7 +276,7 @@ class Client:
             return _checked(self._http.request(method, path, params=params))
 
     def _cancel_quietly(self, job: str) -> None:
-        """Cancel a job. A failure is ignored, since another error is on its way."""
+        """Cancel a job after another error. A failure is ignored."""
         try:
             self.cancel(job)
         except ScansegError:
@@ -296,7 +299,7 @@ class Client:
 
 @contextmanager
 def _packed(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield the files to send. A folder of a DICOM series is packed into a zip file."""
+    """Yield the files to send. DICOM folders become zip files."""
     for path in paths:
         if not path.exists() and split_series_path(path) is None:
             raise InputError(f"{path}: expected a file or a DICOM series, got nothing. Check the path.")
@@ -319,7 +322,7 @@ def _pack(path: Path, target: Path) -> Path:
 
 
 def _format_of(path: Path) -> str:
-    """Return the format of a label map by the ending of its file."""
+    """Return the format of a label map by its ending."""
     formats = ("nii.gz", "nii", "nrrd", "mha", "png")
     found = next((each for each in formats if path.name.lower().endswith(f".{each}")), None)
     if found is None:

@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scanseg.client.connection import Client
 from scanseg.errors import InputError, ScansegError, UsageError, refuse_faults
-from scanseg.inference import OutputOptions, check_output, find_outputs
+from scanseg.inference import CaseOutputs, OutputFormat, OutputOptions, check_output, find_outputs
 from scanseg.messages import listed
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.specs import DatasetSpec
-
-if TYPE_CHECKING:
-    from scanseg.inference.outputs import CaseOutputs, OutputFormat
 
 _MOST_SENT = 2
 """Cases on the server at a time: one is sent while another one is segmented."""
@@ -45,7 +42,7 @@ def predict_folder(
     mirror: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
-    format: "OutputFormat | None" = None,
+    format: OutputFormat | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> list[RemoteCase]:
     """Segment every case of folders and files by a server.
@@ -101,11 +98,11 @@ class _Work:
 
     def __init__(self, client: Client, *, model: str, mirror: bool, uncertainty: bool) -> None:
         self._client, self._model, self._mirror, self._uncertainty = client, model, mirror, uncertainty
-        self.sent = deque[tuple["CaseOutputs", str]]()
+        self.sent = deque[tuple[CaseOutputs, str]]()
         self.done = list[RemoteCase]()
         self.faults = list[str]()
 
-    def send(self, outputs: "CaseOutputs") -> None:
+    def send(self, outputs: CaseOutputs) -> None:
         """Send a case."""
         try:
             job = self._client.submit(
@@ -151,7 +148,7 @@ def _find_model(client: Client, name: str) -> dict[str, Any]:
     return models[name]
 
 
-def _check_formats(cases: Sequence["CaseOutputs"]) -> None:
+def _check_formats(cases: Sequence[CaseOutputs]) -> None:
     """Refuse label maps in a format that servers do not write."""
     wrong = sorted({each.label_map.suffix for each in cases if _format_of(each.label_map) is None})
     if wrong:
@@ -161,7 +158,7 @@ def _check_formats(cases: Sequence["CaseOutputs"]) -> None:
 
 
 def _format_of(path: Path) -> str | None:
-    """Return the format of a label map by the ending of its file. `None`: not one of a server."""
+    """Return the format of a label map. `None`: servers lack it."""
     if path.suffix == ".dcm":
         return "dicom-seg"
     return next((each for each in _FORMATS if path.name.lower().endswith(f".{each}")), None)

@@ -11,6 +11,8 @@ from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
 from scanseg.inference.outputs import (
     WRITTEN_AS,
+    CaseOutputs,
+    OutputFormat,
     OutputOptions,
     check_output,
     find_outputs,
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPORTED_FILE",
     "WRITTEN_AS",
+    "CaseOutputs",
     "CudaGraphNetwork",
+    "OutputFormat",
     "OutputOptions",
     "Prediction",
     "Predictor",

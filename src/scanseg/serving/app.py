@@ -122,7 +122,7 @@ class _Api:
         return JSONResponse(describe_job(job), status_code=202, headers={"location": f"/jobs/{job.id}"})
 
     async def show_job(self, request: Request) -> Response:
-        """Show the state of a job. With `wait`, wait for its end or a change of its progress."""
+        """Show a job. With `wait`, wait for a change."""
         job = self._find(request)
         deadline = time.monotonic() + _seconds(request)
         first = (job.state, job.progress)
@@ -178,7 +178,7 @@ class _Api:
         return name
 
     def _check_channels(self, job: Job) -> None:
-        """Refuse a number of files that cannot be the channels of the model."""
+        """Check the number of files."""
         wanted = self._models[job.model].plan.dataset.num_channels
         if len(job.files) not in (1, wanted):
             raise UploadError(

@@ -20,7 +20,7 @@ _KEPT_TYPES = ("u1", "i2", "u2", "i4", "f4")
 
 @dataclass(frozen=True, eq=False)
 class Canonical:
-    """Turn arrays of an image (z, y, x) to the axes of the viewer (x, y, z), and back."""
+    """Turn arrays of an image to the viewer's axes, and back."""
 
     orientation: np.ndarray
     """Order and direction of the axes, as of nibabel."""
@@ -69,7 +69,7 @@ class Canonical:
         return np.ascontiguousarray(apply_orientation(array, inverse).T.reshape(self.source_shape))
 
     def to_nifti(self, array: Shaped[np.ndarray, "x y z"]) -> bytes:
-        """Return an array of the viewer as the content of a NIfTI file.
+        """Return an array of the viewer as a NIfTI file.
 
         Args:
             array: Array of shape (x, y, z), or (x, y, z, 3) of uint8 for colours.
@@ -82,7 +82,7 @@ class Canonical:
         return image.to_bytes()
 
     def to_nifti_colours(self, image: Image) -> bytes:
-        """Return a colour picture as the content of a NIfTI file.
+        """Return a colour picture as a NIfTI file.
 
         Args:
             image: Picture of three channels of uint8.
@@ -92,7 +92,7 @@ class Canonical:
 
 
 def _affine_of(image: Image, shape: tuple[int, ...]) -> Float[np.ndarray, "4 4"]:
-    """Return the affine of an image, from indices (x, y, z) to mm in RAS."""
+    """Return the affine of an image from (x, y, z) to RAS."""
     spacing = np.array([*reversed(image.spacing), 1.0][:3])
     affine = np.eye(4)
     if image.num_axes == 2:

@@ -313,7 +313,7 @@ class JobQueue:
         job.state = state
 
     def _estimate(self) -> int:
-        """Estimate the seconds until a place is free: the duration of a job."""
+        """Estimate the seconds until a place is free."""
         mean = sum(self._last_seconds) / max(1, len(self._last_seconds)) or _SECONDS_OF_FIRST_JOBS
         return min(600, max(1, math.ceil(mean)))
 

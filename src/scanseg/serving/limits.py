@@ -32,7 +32,10 @@ class Limits:
 
     @property
     def unpacked_bytes(self) -> int:
-        """Most bytes of a zip file after decompression: 4 for each voxel, and 64 MiB for headers."""
+        """Most bytes of a zip file after decompression.
+
+        4 for each voxel, and 64 MiB for headers.
+        """
         return 4 * self.voxels + 2**26
 
 

@@ -17,6 +17,8 @@ from scanseg.specs import DatasetSpec
 
 DIFFERENCE_LABELS = {1: "only in the first", 2: "only in the second", 3: "different labels"}
 """Names of the values of a difference map."""
+DIFFERENCE_COLOURS = {1: (213, 94, 0), 2: (86, 180, 233), 3: (240, 228, 66)}
+"""Red, green and blue of the values of a difference map, for colour-blind readers."""
 
 
 @dataclass(eq=False)

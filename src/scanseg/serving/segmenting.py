@@ -109,7 +109,7 @@ def measure_volumes(
 
 
 def make_result(job: Job, name: str, *, format: str | None, predictor: Predictor) -> Path:
-    """Return the file of a result, and make it if it is missing.
+    """Return the file of a result, made on demand.
 
     Args:
         job: Job in the state `done`.

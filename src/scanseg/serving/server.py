@@ -117,7 +117,7 @@ class Server:
         self.stop()
 
     def wait(self) -> None:
-        """Wait until the server ends or an exception comes, such as an interrupt."""
+        """Wait until the server ends."""
         while not self._has_ended.wait(0.5):
             pass
 
@@ -151,7 +151,7 @@ class Server:
 
 
 def serve_page(viewer: Viewer, models: Mapping[str, Predictor], *, port: int = 0) -> Server:
-    """Return the server of a viewer, on loopback and with a random token.
+    """Return the loopback server of a viewer, with a random token.
 
     Args:
         viewer: The viewer.
@@ -197,7 +197,7 @@ def _explain(error: OSError | OverflowError) -> str:
     """Return the reason why a port cannot be used, with advice."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
-        return "expected a free port, got one that another program uses. Choose another one by --port, or 0 for any."
+        return "expected a free port, but another program uses it. Choose another by --port, or 0 for any."
     if number == errno.EACCES:
         return "expected a port that this user may open, got another. Choose one above 1023 by --port."
     if isinstance(error, OverflowError):

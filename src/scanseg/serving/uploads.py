@@ -166,7 +166,7 @@ async def _receive_form(request: Request, stream: AsyncGenerator[bytes, None], f
 
 
 class _closing:  # noqa: N801 - a context, as contextlib.closing
-    """Context with the files of a form, which are closed at its end."""
+    """Context that closes the files of a form."""
 
     def __init__(self, items: "list[tuple[str, UploadFile | str]]") -> None:
         self._files = [value for _, value in items if isinstance(value, UploadFile)]

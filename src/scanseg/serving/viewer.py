@@ -1,4 +1,4 @@
-"""The viewer: a page on loopback with an image, its overlays, predictions and corrections."""
+"""The viewer: a page with an image, overlays, predictions and corrections."""
 
 import asyncio
 import secrets
@@ -28,7 +28,13 @@ from scanseg.serving.app import describe_job
 from scanseg.serving.canonical import Canonical
 from scanseg.serving.jobs import JobQueue
 from scanseg.serving.models import label_names
-from scanseg.serving.overlays import DIFFERENCE_LABELS, Overlay, compare_overlays, read_overlay
+from scanseg.serving.overlays import (
+    DIFFERENCE_COLOURS,
+    DIFFERENCE_LABELS,
+    Overlay,
+    compare_overlays,
+    read_overlay,
+)
 from scanseg.serving.security import COOKIE, START_PATH
 
 _PAGE = Path(__file__).parent / "page"
@@ -156,7 +162,7 @@ class Viewer:
         return Response(content, media_type=_NIFTI)
 
     async def _create_overlay(self, request: Request) -> Response:
-        """Add a label map without labels, with the names of another one or of a model."""
+        """Add an empty label map with known names of labels."""
         names, colours = {1: "label 1"}, {}
         if self._models:
             dataset = next(iter(self._models.values())).plan.dataset
@@ -169,7 +175,7 @@ class Viewer:
         )
 
     async def _replace_voxels(self, request: Request) -> Response:
-        """Replace the voxels of a label map: uint8, x fastest, on the axes of the viewer."""
+        """Replace the voxels of a label map (uint8, x fastest)."""
         overlay = self._find_labels(request.path_params["id"])
         wanted, content = overlay.array.size, bytearray()
         async for chunk in request.stream():
@@ -195,7 +201,7 @@ class Viewer:
         return JSONResponse({"path": str(path)})
 
     def _write(self, overlay: Overlay) -> Path:
-        """Write a label map, and return its file. Files of others are not replaced."""
+        """Write a label map to a new file, and return it."""
         path, number = self._output, 2
         while path.exists() and not self._may_overwrite:
             ending = file_ending(self._output)
@@ -214,7 +220,9 @@ class Viewer:
         )
         array, rows = await asyncio.to_thread(compare_overlays, first, second)
         title = f"difference: {first.title}, {second.title}"
-        overlay = self._add(Overlay(_new_id(), title, "difference", array, DIFFERENCE_LABELS, {}))
+        overlay = self._add(
+            Overlay(_new_id(), title, "difference", array, DIFFERENCE_LABELS, DIFFERENCE_COLOURS)
+        )
         return JSONResponse({"rows": rows, "overlay": self._describe(overlay)})
 
     async def _predict(self, request: Request) -> Response:
@@ -266,7 +274,7 @@ class Viewer:
 
 
 def _set_cookie(request: Request) -> Response:
-    """Keep the token of the address in a cookie, and go to the page."""
+    """Keep the token in a cookie, and show the page."""
     response = RedirectResponse("/")
     token = request.query_params.get("token", "")
     port = request.scope["server"][1]
@@ -275,7 +283,7 @@ def _set_cookie(request: Request) -> Response:
 
 
 def _channel_names(image: Image, names: Sequence[str]) -> list[str]:
-    """Return the names of the channels to choose from. Colours are one picture."""
+    """Return the names of the channels. Colours are one picture."""
     if _is_coloured(image):
         return ["colours"]
     if len(names) == image.num_channels:

@@ -88,7 +88,7 @@ function applyOpacity(layer) {
 
 function refreshPanel() {
   drawOverlays(layers, edited, {
-    toggle: (layer, visible) => { layer.visible = visible; applyOpacity(layer); },
+    toggle: (layer, visible) => { layer.visible = visible; applyOpacity(layer); nv.createOnLocationChange(); },
     fade: (layer, opacity) => { layer.opacity = opacity; applyOpacity(layer); },
     correct: guarded((layer) => correct(layer)),
     save: guarded((layer) => save(layer)),
@@ -99,6 +99,9 @@ function refreshPanel() {
   const names = maps.map((layer) => [layer.overlay.id, title(layers, layer)]);
   fillSelect(byId("first"), names, 0);
   fillSelect(byId("second"), names, 1);
+  const other = names.find(([id]) => id !== byId("first").value);
+  if (other && byId("second").value === byId("first").value) byId("second").value = other[0];
+  if (state.ready) nv.createOnLocationChange();
 }
 
 function correct(layer) {
