@@ -36,7 +36,7 @@ def view(
         overwrite: Replace the output file if it exists.
         channel: File of a further channel of the image. Repeat for more. Defaults to none.
         no_browser: Print the address without opening it.
-        port: Port to listen on. Defaults to a free one.
+        port: Port to listen on. 0 chooses a free one.
     """
     print_error_lines([f"reading {image}"])
 
