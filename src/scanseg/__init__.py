@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         make_plan,
         preprocess,
         save_pretrained,
+        serve,
         time_step,
         train,
+        view,
         warm_up,
         write_segmentation,
     )
@@ -50,8 +52,10 @@ __all__ = [
     "make_plan",
     "preprocess",
     "save_pretrained",
+    "serve",
     "time_step",
     "train",
+    "view",
     "warm_up",
     "write_segmentation",
 ]

@@ -5,6 +5,7 @@ from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx
 from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
 from scanseg.api.prediction import load, save_pretrained, write_segmentation
 from scanseg.api.scores import evaluate, evaluate_instances
+from scanseg.api.serving import serve, view
 from scanseg.api.training import cross_validate, train
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "make_plan",
     "preprocess",
     "save_pretrained",
+    "serve",
     "time_step",
     "train",
+    "view",
     "warm_up",
     "write_segmentation",
 ]

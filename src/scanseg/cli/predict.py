@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
+from scanseg.cli.remote import predict_remotely, read_token
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
@@ -29,6 +30,8 @@ def predict(
     uncertainty: Annotated[bool, ADVANCED] = False,
     series: Annotated[tuple[str, ...], ADVANCED] = (),
     segment_codes: Annotated[Path | None, ADVANCED] = None,
+    server: Annotated[str | None, ADVANCED] = None,
+    token_file: Annotated[Path | None, ADVANCED] = None,
 ) -> None:
     """Segment images with a trained model.
 
@@ -55,9 +58,42 @@ def predict(
         series: UID of a DICOM series to segment, or its beginning if it is unique (`scanseg dicom list`). Repeat for
             more. Defaults to all series.
         segment_codes: JSON file with the codes of the segments of `--format dicom-seg`. Defaults to the code of tissue.
+        server: Address of a server (`scanseg serve`), which segments the images with its own device and precision.
+            MODEL is then a name of the server, and PyTorch is not needed here. Defaults to this machine.
+        token_file: File with the token of the server. Defaults to the environment variable SCANSEG_TOKEN.
     """
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
+    if server is not None:
+        local = {
+            "--skip-existing": skip_existing,
+            "--device": device != "auto",
+            "--precision": precision is not None,
+            "--runtime": runtime is not None,
+            "--weights": weights != "exported",
+            "--probabilities": probabilities,
+            "--series": bool(series),
+            "--segment-codes": segment_codes is not None,
+        }
+        given = [name for name, is_given in local.items() if is_given]
+        if given:
+            raise UsageError(
+                f"--server: expected no options of this machine, got {listed(given)}. Leave them out."
+            )
+        predict_remotely(
+            server,
+            model,
+            inputs,
+            output,
+            token=read_token(token_file),
+            output_format=output_format,
+            overwrite=overwrite,
+            mirror=mirror,
+            uncertainty=uncertainty,
+        )
+        return
+    if token_file is not None:
+        raise UsageError("--token-file: expected --server, got none. Leave it out.")
 
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
         from scanseg import api
