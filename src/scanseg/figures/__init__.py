@@ -1,13 +1,40 @@
-"""Figures: functions that draw data on matplotlib axes."""
+"""Figures: functions that draw data on matplotlib axes, and pictures of images with label maps."""
 
 from scanseg.figures.curves import draw_loss, draw_validation_dice
+from scanseg.figures.pictures import (
+    FILM_ENDINGS,
+    PICTURE_ENDINGS,
+    Caption,
+    draw_montage,
+    draw_planes,
+    write_figure,
+    write_film,
+)
+from scanseg.figures.rendering import PLANE_NAMES, Look, Style, render_plane
+from scanseg.figures.scene import Scene, choose_slice, count_values, displayed_labels, make_scene
 from scanseg.figures.slices import draw_slice
 from scanseg.figures.spread import draw_dice_over_time, draw_spread
 
 __all__ = [
+    "FILM_ENDINGS",
+    "PICTURE_ENDINGS",
+    "PLANE_NAMES",
+    "Caption",
+    "Look",
+    "Scene",
+    "Style",
+    "choose_slice",
+    "count_values",
+    "displayed_labels",
     "draw_dice_over_time",
     "draw_loss",
+    "draw_montage",
+    "draw_planes",
     "draw_slice",
     "draw_spread",
     "draw_validation_dice",
+    "make_scene",
+    "render_plane",
+    "write_figure",
+    "write_film",
 ]

@@ -41,7 +41,7 @@ from scanseg.imaging.orientation import (
     find_reorientation,
     left_right_axis,
 )
-from scanseg.imaging.palette import LABEL_COLOURS
+from scanseg.imaging.palette import LABEL_COLOURS, palette_colours
 from scanseg.imaging.pictures import read_palette
 from scanseg.imaging.reading import (
     count_channels,
@@ -101,6 +101,7 @@ __all__ = [
     "library_of",
     "list_series",
     "make_segments",
+    "palette_colours",
     "read_geometry",
     "read_image",
     "read_instance_map",
