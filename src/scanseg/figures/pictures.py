@@ -101,8 +101,8 @@ def draw_montage(
         raise UsageError(f"num_slices {num_slices}: expected at least 1. Choose a larger number.")
     first, last = find_range(scene, axis)
     indices = np.unique(np.linspace(first, last, min(num_slices, last - first + 1)).round().astype(int))
-    columns = min(len(indices), max(1, round((len(indices) * 1.6) ** 0.5)))
-    rows = -(-len(indices) // columns)
+    rows = max(1, round((len(indices) / 1.6) ** 0.5))
+    columns = -(-len(indices) // rows)
     height, width = plane_size(scene, axis)
     tile = 2.0
     ratio = min(max(width / height, 0.4), 2.5)
@@ -164,9 +164,7 @@ def _as_gif(frames: Iterator[UInt8[np.ndarray, "row column 3"]]) -> bytes:
     pictures = [Picture.fromarray(frame).quantize(_FILM_COLOURS) for frame in frames]
     buffer = io.BytesIO()
     milliseconds = round(1000 / _SLICES_PER_SECOND)
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
-    )
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
@@ -217,9 +215,7 @@ def _new_figure(width: float, height: float, scene: Scene, caption: Caption | No
     values = scene.found_values()
     palette = scene.palette() / 255
     entries = [
-        (name, palette[of_label[0]])
-        for name, of_label in scene.labels.items()
-        if values & set(of_label)
+        (name, palette[of_label[0]]) for name, of_label in scene.labels.items() if values & set(of_label)
     ]
     width = max(width, 5.0)
     columns = max(1, min(_LEGEND_COLUMNS, int(width / 2.2), len(entries) + (scene.reference is not None)))
@@ -267,9 +263,14 @@ def _show(axes: "Axes", pixels: UInt8[np.ndarray, "row column 3"], title: str) -
 
 def _name_sides(axes: "Axes", sides: tuple[str, str, str, str] | None) -> None:
     """Write the sides of the body at the borders of a plane."""
-    places = ((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
-    places += ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))
+    from matplotlib.patheffects import withStroke
+
+    places = (
+        *((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom")),
+        *((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center")),
+    )
     for letter, (x, y, horizontal, vertical) in zip(sides or (), places, strict=False):
-        axes.text(
-            x, y, letter, ha=horizontal, va=vertical, transform=axes.transAxes, color="#ffd54a", fontsize="small"
+        text = axes.text(x, y, letter, ha=horizontal, va=vertical, transform=axes.transAxes)
+        text.set(
+            color="#ffd54a", fontsize="small", path_effects=[withStroke(linewidth=2, foreground="#000000")]
         )

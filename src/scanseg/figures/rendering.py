@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Num, UInt8
-from PIL import Image as Picture
 
 from scanseg.figures.scene import Scene
 
@@ -75,6 +74,8 @@ def render_plane(
     Returns:
         Red, green and blue.
     """
+    from PIL import Image as Picture
+
     look = look or Look()
     height, width = plane_size(scene, axis)
     scale = look.num_pixels / max(height, width)
@@ -143,6 +144,8 @@ def _to_bytes(plane: Num[np.ndarray, "..."], window: tuple[float, float]) -> UIn
 def _resize_labels(
     plane: UInt8[np.ndarray, "row column"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "row column"]:
+    from PIL import Image as Picture
+
     picture = Picture.fromarray(np.ascontiguousarray(plane))
     return np.array(picture.resize(size, Picture.Resampling.NEAREST))
 

@@ -35,11 +35,11 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 
 def show(
-    image: Path | Sequence[Path],
-    label_map: Path | None,
+    image: Path | Sequence[Path] | Image,
+    label_map: Path | np.ndarray | None,
     output: Path,
     *,
-    reference: Path | None = None,
+    reference: Path | np.ndarray | None = None,
     layout: Layout = "planes",
     plane: Plane = "axial",
     at: Sequence[int] | None = None,
@@ -52,10 +52,10 @@ def show(
     """Draw an image with its label map. See `scanseg.show`.
 
     Args:
-        image: File of the image, or one file per channel.
-        label_map: File of the label map. `None`: only the image.
+        image: File of the image, one file per channel, or the image itself.
+        label_map: File of the label map, or its values. `None`: only the image.
         output: File to write. Its ending chooses between a picture and a film.
-        reference: File of a second label map, drawn as white outlines.
+        reference: A second label map, drawn as white outlines.
         layout: `planes` or `montage`.
         plane: Plane of a montage or a film.
         at: Slices z, y, x of the planes, in the orientation of the picture.
@@ -73,14 +73,14 @@ def show(
         raise UsageError(
             f"{output}: expected an ending of {', '.join((*PICTURE_ENDINGS, *FILM_ENDINGS))}. Choose one."
         )
-    shown = read_image(image)
-    maps = {path: _read_on_grid(path, shown) for path in (label_map, reference) if path is not None}
-    description = next((spec for path in maps if (spec := _find_description(path)) is not None), None)
+    shown = image if isinstance(image, Image) else read_image(image)
+    paths = [each for each in (label_map, reference) if isinstance(each, Path)]
+    description = next((spec for path in paths if (spec := _find_description(path)) is not None), None)
     named = _find_names(labels, description)
     scene = make_scene(
         shown,
-        None if label_map is None else maps[label_map],
-        None if reference is None else maps[reference],
+        _read_on_grid(label_map, shown),
+        _read_on_grid(reference, shown),
         labels=named,
         colours=None if description is None else description.colours,
         channel=channel,
@@ -90,8 +90,7 @@ def show(
     axis = PLANE_NAMES.index(plane)
     if ending in FILM_ENDINGS:
         return f"film of {write_film(scene, output, axis=axis, look=look)} {plane} slices"
-    first = image if isinstance(image, Path) else image[0]
-    caption = Caption(first.name, _volumes_of(scene))
+    caption = Caption(_name_of(image), _volumes_of(scene))
     if layout == "montage":
         figure = draw_montage(scene, axis=axis, num_slices=num_slices, look=look, caption=caption)
     else:
@@ -100,12 +99,21 @@ def show(
     return "montage" if layout == "montage" else "three planes" if scene.is_volume else "picture"
 
 
-def _read_on_grid(path: Path, image: Image) -> np.ndarray:
+def _name_of(image: Path | Sequence[Path] | Image) -> str:
+    """Return the title of a picture."""
+    if isinstance(image, Image):
+        return ""
+    return image.name if isinstance(image, Path) else image[0].name
+
+
+def _read_on_grid(path: Path | np.ndarray | None, image: Image) -> np.ndarray | None:
     """Read a label map on the grid of an image.
 
     Raises:
         InputError: The grids differ.
     """
+    if not isinstance(path, Path):
+        return path
     label_map = read_label_map(path)
     differences = compare_geometry(label_map, image)
     if differences:
@@ -135,9 +143,12 @@ def _find_names(
     if labels is None:
         return None if description is None else displayed_labels(description)
     found = read_label_table(labels)
-    named = {name: (value,) for name, value in found.items() if isinstance(value, int) and value}
+    named: dict[str, tuple[int, ...]] = {}
+    named |= {name: (value,) for name, value in found.items() if isinstance(value, int) and value}
     if len(named) < sum(value != 0 for value in found.values()):
-        raise UsageError(f"labels {labels}: expected numbers, got colours. Write for example liver=1,spleen=2.")
+        raise UsageError(
+            f"labels {labels}: expected numbers, got colours. Write for example liver=1,spleen=2."
+        )
     return named
 
 
