@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.api.paths import AnyPath
+from scanseg.errors import UsageError
+from scanseg.progress import ProgressChoice
+from scanseg.progress_display import display
+from scanseg.runtime import RunContext
+from scanseg.specs import Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +92,65 @@ def show(
         channel=channel,
         labels=labels if labels is None or isinstance(labels, str | Mapping) else Path(labels),
     )
+
+
+def report(
+    target: AnyPath,
+    output: AnyPath,
+    *,
+    references: AnyPath | None = None,
+    images: AnyPath | None = None,
+    scores: Report | None = None,
+    device: str = "auto",
+    num_workers: int | None = None,
+    progress: ProgressChoice = True,
+) -> Path:
+    """Write a report as one HTML file that needs no network.
+
+    Args:
+        target: A model folder, the folder of a cross-validation, of a comparison or of a reproduction, or a folder of
+            predictions.
+        output: HTML file to write. An existing file is replaced.
+        references: Folder of the references of predictions. `None`: unusual predictions are found without them.
+        images: Folder of the images of predictions. `None`: the files in `prediction.json`.
+        scores: Report of `evaluate` of these predictions. `None`: they are scored.
+        device: Device for validation cases of a model whose label maps were not kept. At most three are predicted.
+        num_workers: Processes that read cases. `None`: one per core, at most 16.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        The output.
+
+    Raises:
+        InputError: The folder is none of these, or a file cannot be read.
+        UsageError: An argument does not fit the folder, or jinja2 or matplotlib is missing.
+
+    Example:
+        >>> import scanseg
+        >>> scanseg.report("predictions", "report.html", references="REFERENCES").name
+        'report.html'
+    """
+    from scanseg.papers import is_reproduction, write_reproduction_report
+    from scanseg.reports import write_report
+
+    folder, path = Path(target), Path(output)
+    if is_reproduction(folder):
+        if references is not None or images is not None:
+            raise UsageError(
+                f"{folder}: references and images are for predictions, got a reproduction. Leave them out."
+            )
+        write_reproduction_report(folder, path)
+        return path
+    with display(progress) as shown:
+        write_report(
+            folder,
+            path,
+            references=None if references is None else Path(references),
+            images=None if images is None else Path(images),
+            scores=scores,
+            context=RunContext(device=device, num_workers=num_workers, progress=shown),
+        )
+    return path
 
 
 def _as_path(label_map: "AnyPath | np.ndarray | None") -> "Path | np.ndarray | None":

@@ -23,6 +23,7 @@ from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
 from scanseg.cli.preprocess import preprocess
+from scanseg.cli.report import report
 from scanseg.cli.reproduce import reproduce
 from scanseg.cli.show import show
 from scanseg.cli.train import train
@@ -75,7 +76,7 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
-        *(check, plan, preprocess, train, crossval, predict, evaluate, show),
+        *(check, plan, preprocess, train, crossval, predict, evaluate, report, show),
         *(
             _compare_app(),
             reproduce,

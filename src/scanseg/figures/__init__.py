@@ -1,5 +1,6 @@
 """Figures: functions that draw data on matplotlib axes, and pictures of images with label maps."""
 
+from scanseg.figures.calibration import draw_dice_over_entropy, draw_error_over_entropy, draw_reliability
 from scanseg.figures.curves import draw_loss, draw_validation_dice
 from scanseg.figures.pictures import (
     FILM_ENDINGS,
@@ -12,6 +13,7 @@ from scanseg.figures.pictures import (
 )
 from scanseg.figures.rendering import PLANE_NAMES, Look, Style, render_plane
 from scanseg.figures.scene import Scene, choose_slice, count_values, displayed_labels, make_scene
+from scanseg.figures.scores import draw_bland_altman, draw_confusion, draw_distribution, draw_volumes
 from scanseg.figures.slices import draw_slice
 from scanseg.figures.spread import draw_dice_over_time, draw_spread
 
@@ -26,13 +28,20 @@ __all__ = [
     "choose_slice",
     "count_values",
     "displayed_labels",
+    "draw_bland_altman",
+    "draw_confusion",
+    "draw_dice_over_entropy",
     "draw_dice_over_time",
+    "draw_distribution",
+    "draw_error_over_entropy",
     "draw_loss",
     "draw_montage",
     "draw_planes",
+    "draw_reliability",
     "draw_slice",
     "draw_spread",
     "draw_validation_dice",
+    "draw_volumes",
     "make_scene",
     "render_plane",
     "write_figure",
