@@ -131,7 +131,7 @@ def draw_bland_altman(
     axes.axhline(bias, color="#202124", linewidth=1.1)
     for value in limits or ():
         axes.axhline(value, color="#202124", linewidth=0.9, linestyle="--")
-    largest = max(np.abs([*differences, *(limits or ()), bias]).max() * 1.25, 1e-6)
+    largest = max(np.abs([*differences, *(limits or ()), bias]).max() * 1.25, 0.05 * pairs.max(), 1e-9)
     axes.set_ylim(-largest, largest)
     axes.margins(x=0.12)
     axes.set_title(_plain(title), fontsize="medium")
@@ -162,7 +162,7 @@ def draw_confusion(
             if share >= 0.0005:
                 colour = "#ffffff" if share > 0.55 else "#202124"
                 axes.text(
-                    column, row, f"{100 * share:.3g}", ha="center", va="center", fontsize=size, color=colour
+                    column, row, f"{100 * share:.1f}", ha="center", va="center", fontsize=size, color=colour
                 )
     axes.figure.colorbar(image, ax=axes, shrink=0.8, label="share of the reference label")
 

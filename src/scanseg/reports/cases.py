@@ -42,6 +42,12 @@ class CaseFiles:
     warning: str | None = None
     """Unusual property of the image that the prediction reported."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the maps on disk."""
+        paths = (self.label_map, self.reference, self.probabilities, self.entropy)
+        return sum(path.stat().st_size for path in paths if path is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:

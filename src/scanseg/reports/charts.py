@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _MOST_VECTOR_ELEMENTS = 3000
 """Points of a figure up to which it is a vector graphic."""
 _JPEG_QUALITY = 82
+_REM_PER_INCH = 6.0
+"""Width of figures on the page: multiples of its font size for an inch."""
 
 
 def make_chart(
@@ -25,7 +27,6 @@ def make_chart(
     caption: str = "",
     size: tuple[float, float] = (5.2, 3.6),
     num_elements: int = 0,
-    is_wide: bool = False,
 ) -> Chart:
     """Draw a figure and embed it.
 
@@ -35,7 +36,6 @@ def make_chart(
         caption: Text below the figure.
         size: Width and height in inches.
         num_elements: Number of points. Figures of many are pixels instead of vectors.
-        is_wide: Take the whole width of the page.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,12 +53,16 @@ def make_chart(
         draw(figure.subplots())
         buffer = io.BytesIO()
         if num_elements > _MOST_VECTOR_ELEMENTS:
-            figure.savefig(buffer, format="png", dpi=130)
+            figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", pad_inches=0.06)
             kind = "png"
         else:
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
+            figure.savefig(
+                buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06
+            )
             kind = "svg+xml"
-    return Chart(_address(buffer.getvalue(), kind), alternative, caption, is_wide)
+    return Chart(
+        _address(buffer.getvalue(), kind), alternative, caption, size[0] / size[1], _REM_PER_INCH * size[0]
+    )
 
 
 def embed_pixels(pixels: UInt8[np.ndarray, "row column 3"], *, alternative: str, caption: str = "") -> Chart:
@@ -73,7 +77,7 @@ def embed_pixels(pixels: UInt8[np.ndarray, "row column 3"], *, alternative: str,
 
     buffer = io.BytesIO()
     Picture.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True, subsampling=0)
-    return Chart(_address(buffer.getvalue(), "jpeg"), alternative, caption)
+    return Chart(_address(buffer.getvalue(), "jpeg"), alternative, caption, pixels.shape[1] / pixels.shape[0])
 
 
 def _address(content: bytes, kind: str) -> str:

@@ -44,17 +44,19 @@ def model_page(model: Path, *, context: RunContext) -> Page:
     plan = folders[0].plan
     records = {folder.path.name: record for folder in folders if (record := folder.read_run()) is not None}
     scores = Report.read(model / VALIDATION_FILE) if (model / VALIDATION_FILE).is_file() else None
-    sections = [_training(plan, records, is_single=not is_ensemble(model)), _curves(folders)]
+    sections: list[Section] = []
     if (model / CROSS_VALIDATION_FILE).is_file():
-        sections.insert(0, _choices(CrossValidationRecord.read(model / CROSS_VALIDATION_FILE)))
+        sections.append(_choices(CrossValidationRecord.read(model / CROSS_VALIDATION_FILE)))
     warnings: list[str] = []
     if scores is None:
         warnings.append(
             "The validation cases have no scores: the training has not finished, or used all cases."
         )
     else:
-        sections += score_sections(scores, colours_of_labels(plan.dataset))
-        sections += _case_sections(model, scores, plan, warnings, context=context)
+        tables, *figures = score_sections(scores, colours_of_labels(plan.dataset))
+        cases, *others = _case_sections(model, scores, plan, warnings, context=context)
+        sections += [tables, cases, *figures, *others]
+    sections += [_curves(folders), _training(plan, records, is_single=not is_ensemble(model))]
     unfinished = [name for name, record in records.items() if record.status != "finished"]
     if unfinished:
         warnings.append(f"Not finished: {listed(unfinished)}.")

@@ -47,8 +47,10 @@ class Chart:
     alternative: str
     """Text for readers that show no pictures."""
     caption: str = ""
-    is_wide: bool = False
-    """Take the whole width of the page."""
+    ratio: float = 1.0
+    """Width divided by height."""
+    width_rem: float = 20.0
+    """Width on the page in multiples of the font size."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class CasePictures:
     title: str
     facts: str
     pictures: tuple[Chart, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Width of the pictures side by side, divided by their height."""
+        return sum(picture.ratio for picture in self.pictures)
 
 
 @dataclass(frozen=True)

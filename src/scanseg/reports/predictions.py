@@ -6,6 +6,8 @@ from functools import partial, reduce
 from operator import add
 from pathlib import Path
 
+import numpy as np
+
 from scanseg.errors import InputError
 from scanseg.evaluation import Report, evaluate, find_labels
 from scanseg.figures import count_values, displayed_labels
@@ -31,13 +33,14 @@ from scanseg.reports.score_sections import (
     score_headline,
     score_sections,
 )
-from scanseg.runtime import RunContext, map_cases
+from scanseg.runtime import RunContext, keep_workers, map_cases
 from scanseg.specs import DatasetSpec
 
 _MOST_PICTURES = 6
 """Cases without references whose pictures are shown."""
 
 
+@keep_workers()
 def prediction_page(
     folder: Path,
     *,
@@ -61,13 +64,14 @@ def prediction_page(
     source = find_labels(folder, folder if references is None else references)
     found = find_predictions(folder, references=references, images=images, dataset=source.spec)
     dataset = source.spec or _dataset_of_values(found.cases)
+    context = context.for_images(sum(case.num_bytes for case in found.cases))
     scored = [case.name for case in found.cases if case.reference is not None]
     if references is not None and not scored:
         raise InputError(
             f"{references}: expected references of the predictions, got no common names. Choose another."
         )
     if scores is None and references is not None:
-        scores = evaluate(folder, references, labels=dataset, cases=scored, context=context)
+        scores = evaluate(folder, references, labels=source.spec, cases=scored, context=context)
     evidence = map_cases(
         partial(gather_evidence, dataset=dataset), found.cases, context=context, task="reading cases"
     )
@@ -76,38 +80,60 @@ def prediction_page(
         voxel_ml={each.case: each.voxel_ml for each in evidence},
         trained=_trained_volumes(found),
     )
-    colours = colours_of_labels(dataset)
     pictures, warnings = _draw_cases(found, scores, outliers, dataset)
+    legend = tuple(colours_of_labels(dataset).items()) if pictures else ()
+    cases = Section("Cases", cases=tuple(pictures), legend=legend)
     image_warnings = {case.name: case.warning for case in found.cases if case.warning is not None}
     unusual = outlier_section(outliers, len(evidence), image_warnings)
-    reliability = [each.reliability for each in evidence if each.reliability is not None]
-    confusion = [each.confusion for each in evidence if each.confusion is not None]
-    sections = [
-        _prediction(found, references),
-        *([] if scores is None else score_sections(scores, colours)),
-        Section("Cases", cases=tuple(pictures), legend=tuple(colours.items()) if pictures else ()),
-        reliability_section({"predictions": reduce(add, reliability, Reliability())}),
-        uncertainty_section(evidence, scores),
-        confusion_section(sum(confusion[1:], confusion[0]) if confusion else None, dataset),
-        unusual,
-        *([] if scores is not None else [_sizes(evidence)]),
-    ]
-    headline = ((str(len(evidence)), "cases"), (str(len({each.case for each in outliers})), "unusual cases"))
+    if scores is None:
+        numbers = [(str(len(evidence)), "cases")]
+        sections = [unusual, cases, _sizes(evidence), uncertainty_section(evidence, None)]
+    else:
+        numbers = list(score_headline(scores))
+        sections = [*_scored_sections(scores, evidence, dataset, cases), unusual]
+    numbers.append((str(len({each.case for each in outliers})), "unusual cases"))
     return Page(
-        f"{dataset.name}: {folder.name}",
+        folder.name if dataset.name == folder.name else f"{dataset.name}: {folder.name}",
         f"Predictions in {folder}" + ("" if references is None else f", references in {references}"),
-        (*(() if scores is None else score_headline(scores)), *headline[(scores is not None) :]),
-        tuple(sections),
+        tuple(numbers),
+        (*sections, _prediction(found, references)),
         (*(() if found.record is None else found.record.warnings), *warnings),
     )
 
 
+def _scored_sections(
+    scores: Report, evidence: Sequence[Evidence], dataset: DatasetSpec, cases: Section
+) -> list[Section]:
+    """Return the sections of predictions with references."""
+    tables, *figures = score_sections(scores, colours_of_labels(dataset))
+    reliability = [each.reliability for each in evidence if each.reliability is not None]
+    confusion = [each.confusion for each in evidence if each.confusion is not None]
+    return [
+        tables,
+        cases,
+        *figures,
+        reliability_section({"predictions": reduce(add, reliability, Reliability())}),
+        uncertainty_section(evidence, scores),
+        confusion_section(reduce(add, confusion) if confusion else None, dataset),
+    ]
+
+
 def _dataset_of_values(cases: Sequence[CaseFiles]) -> DatasetSpec:
     """Return a description whose labels are the values of the label maps."""
-    counts = sum((count_values(read_label_map(case.label_map).array[0]) for case in cases), 0)
-    values = [value for value in range(1, 256) if counts[value]]  # type: ignore[index]
-    labels = {"background": 0, **{str(value): value for value in values or [1]}}
-    return DatasetSpec(name="predictions", channel_names=("image",), labels=labels, file_ending=".nii.gz")
+    values = sorted({value for case in cases for value in _values_of(case)}) or [1]
+    labels: dict[str, int | tuple[int, ...]] = {"background": 0}
+    labels |= {str(value): value for value in values}
+    # Values of foreign label maps may have gaps, which a training refuses.
+    return DatasetSpec.model_construct(
+        name="predictions", channel_names=("image",), labels=labels, file_ending=".nii.gz"
+    )
+
+
+def _values_of(case: CaseFiles) -> list[int]:
+    """Return the label values of a prediction and its reference."""
+    paths = [path for path in (case.label_map, case.reference) if path is not None]
+    counts = sum(count_values(read_label_map(path).array[0]) for path in paths)
+    return [value for value in np.flatnonzero(counts).tolist() if value]
 
 
 def _prediction(found: Predictions, references: Path | None) -> Section:
