@@ -52,7 +52,7 @@ def show(
         style: `fill`, `contour` or `both`.
         window: Intensities that are shown black and white. `None`: the percentiles 0.5 and 99.5.
         channel: Number of the channel, from 0. `None`: the colours of an RGB picture, else channel 0.
-        labels: Values of labels by name: a mapping, a text such as `liver=1,spleen=2`, or a file. `None`: those of
+        labels: Values of labels by name: a mapping, a text such as `liver=1,spleen=2`, or a file. `None`: the names in
             `dataset.json` beside the label map.
 
     Returns:

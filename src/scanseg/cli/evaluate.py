@@ -58,7 +58,8 @@ def evaluate(
         instances: Score instances. The references are instance maps. `numbers`: predictions are instance maps too.
             `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
             adjacent voxels of label 2. Defaults to scoring label maps.
-        html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for label maps.
+        html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for folders of label maps.
+            Defaults to no report.
         num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
         distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to
             `mm`, or to pixels for images without spacing.
@@ -79,6 +80,10 @@ def evaluate(
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
     if html is not None and instances is not None:
         raise UsageError("--report: only for label maps, not with --instances. Leave one out.")
+    if html is not None and predictions.is_file():
+        raise UsageError(
+            f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."
+        )
     for path in (output, *(() if html is None else (html,))):
         require_new_file(path, overwrite=overwrite)
     with show_progress(f"scoring {predictions} against {references}") as progress:

@@ -48,8 +48,8 @@ def show(
             side.
         plane: Plane of a montage or a film.
         style: Labels as areas, as outlines, or as both.
-        labels: Names of the labels: `liver=1,spleen=2` or a file. Defaults to those of `dataset.json` beside the label
-            map or above it.
+        labels: Names of the labels: `liver=1,spleen=2` or a file. Defaults to the names in the `dataset.json` beside the
+            label map or above it.
         window: Intensities `LOW,HIGH` that are black and white, such as `-160,240`. Defaults to the percentiles 0.5 and
             99.5 of the image.
         at: Slices `Z,Y,X` of the three planes, counted from the feet, the front and the patient's right. Defaults to

@@ -177,7 +177,7 @@ def _case_sections(
         warnings.append(
             f"Pictures are missing, because the preprocessed cases are not at {scores.references}."
         )
-        return []
+        return [Section("Cases")]
     dataset = plan.dataset
     labels, colours = displayed_labels(dataset), dataset.colours
     predictor = ValidationPredictor(model, store, device=context.device)

@@ -63,7 +63,7 @@ def show(
         look: Style of the labels.
         window: Intensities that are shown black and white.
         channel: Number of the channel.
-        labels: Values of labels by name, as for `scanseg.convert`. `None`: those of `dataset.json`.
+        labels: Values of labels by name, as for `scanseg.convert`. `None`: the names in `dataset.json`.
 
     Returns:
         Description of the picture.
