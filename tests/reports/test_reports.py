@@ -84,7 +84,7 @@ def test_predictions_with_references(make_predictions, tmp_path):
     # Shifts of 0, 1 and 2 voxels along x of cubes of 4: Dice 1, 0.75 and 0.5
     assert "0.7500 ± 0.2500" in text
     assert "Expected calibration error, predictions" in text
-    assert content.tags.count("img") == 9 + 2 + 3 + 1 + 1 + 1
+    assert content.tags.count("img") == 9 + 2 + 3 + 1 + 2 + 1
 
 
 def test_the_calibration_error_of_a_report_is_that_of_its_probabilities(make_predictions, tmp_path):

@@ -34,7 +34,7 @@ def show(
     num_slices: Annotated[int, ADVANCED, Parameter(name="--slices")] = 20,
     channel: Annotated[int | None, ADVANCED] = None,
 ) -> None:
-    """Draw an image with its label map, as a picture or a film.
+    """Draw an image with its label map as picture or film.
 
     Volumes are shown in the orientation of radiology: the patient's right is on the left.
 
@@ -48,7 +48,7 @@ def show(
             side.
         plane: Plane of a montage or a film.
         style: Labels as areas, as outlines, or as both.
-        labels: Names of the labels: `liver=1,spleen=2` or a file. Defaults to the names in the `dataset.json` beside the
+        labels: Names of the labels: `liver=1,spleen=2` or a file. Defaults to the names in `dataset.json`, beside the
             label map or above it.
         window: Intensities `LOW,HIGH` that are black and white, such as `-160,240`. Defaults to the percentiles 0.5 and
             99.5 of the image.

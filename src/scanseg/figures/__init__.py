@@ -1,4 +1,4 @@
-"""Figures: functions that draw data on matplotlib axes, and pictures of images with label maps."""
+"""Figures on matplotlib axes, and pictures of label maps."""
 
 from scanseg.figures.calibration import draw_dice_over_entropy, draw_error_over_entropy, draw_reliability
 from scanseg.figures.curves import draw_loss, draw_validation_dice

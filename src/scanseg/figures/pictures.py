@@ -44,7 +44,9 @@ class Caption:
 def draw_planes(
     scene: Scene, *, at: Sequence[int] | None = None, look: Look | None = None, caption: Caption | None = None
 ) -> "Figure":
-    """Draw three planes of a volume, or a picture without and with its labels.
+    """Draw three planes of a volume, or a picture.
+
+    A picture is drawn without and with its labels.
 
     Args:
         scene: The scene.

@@ -45,14 +45,14 @@ def plane_size(scene: Scene, axis: int) -> tuple[float, float]:
 
 
 def sides_of(scene: Scene, axis: int) -> tuple[str, str, str, str] | None:
-    """Return the sides of the body at the top, bottom, left and right of a plane.
+    """Return the sides of the body at the borders of a plane.
 
     Args:
         scene: A picture or a volume.
         axis: Axis perpendicular to the plane.
 
     Returns:
-        Letters, or `None` for pictures.
+        Letters of top, bottom, left and right, or `None` for pictures.
     """
     return _SIDES[axis] if scene.is_volume else None
 
@@ -125,7 +125,7 @@ def _plane_axes(scene: Scene, axis: int) -> tuple[int, int]:
 
 
 def _take(scene: Scene, array: Num[np.ndarray, "..."], axis: int, index: int) -> np.ndarray:
-    """Return a slice with the head or the front of the body at its top."""
+    """Return a slice with head or front at its top."""
     if not scene.is_volume:
         return array
     plane = np.take(array, index, axis=axis)

@@ -193,7 +193,7 @@ def find_range(scene: Scene, axis: int) -> tuple[int, int]:
 
 
 def _share_of_slices(values: UInt8[np.ndarray, "z y x"], axis: int) -> np.ndarray:
-    """Return the sum over labels of the share of its voxels in each slice."""
+    """Sum the shares of all labels in each slice."""
     step = max(1, round((values.size / _MOST_SAMPLES) ** 0.5))
     moved = np.moveaxis(values, axis, 0)[:, ::step, ::step]
     counts = np.stack([np.bincount(plane.reshape(-1), minlength=256)[1:] for plane in moved])

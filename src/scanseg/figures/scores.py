@@ -23,7 +23,7 @@ def draw_distribution(
     quantity: str,
     limits: tuple[float, float] | None,
 ) -> None:
-    """Draw the scores of all cases as points over a box, one row per label.
+    """Draw the scores of each label as points over a box.
 
     Boxes show the quartiles. Whiskers reach to the last point within 1.5 interquartile ranges.
 
@@ -114,7 +114,7 @@ def draw_bland_altman(
     unit: str,
     colour: str,
 ) -> None:
-    """Draw the differences of volumes over their means, with bias and limits of agreement.
+    """Draw differences of volumes over their means (Bland-Altman plot).
 
     Args:
         axes: Axes to draw on.
@@ -143,7 +143,7 @@ def draw_bland_altman(
 def draw_confusion(
     axes: "Axes", shares: Float[np.ndarray, "reference predicted"], names: Sequence[str]
 ) -> None:
-    """Draw the share of each reference label that is predicted as each label.
+    """Draw the confusion between labels as shares of reference labels.
 
     Args:
         axes: Axes to draw on.

@@ -31,7 +31,7 @@ def make_palette(colours: Mapping[int, tuple[int, int, int]] | None = None) -> b
 def palette_colours(
     colours: Mapping[int, tuple[int, int, int]] | None = None,
 ) -> UInt8[np.ndarray, "256 3"]:
-    """Return red, green and blue of the label values 0 to 255 as an array.
+    """Return the colours of all label values as an array.
 
     Args:
         colours: Red, green and blue of label values. Other values have the colours of the fixed palette.

@@ -34,7 +34,9 @@ def is_reproduction(folder: Path) -> bool:
 
 
 def write_reproduction_report(folder: Path, output: Path) -> None:
-    """Write the report of a reproduction: its table, curves, and the test scores of the paper's network.
+    """Write the report of a reproduction.
+
+    It has the table, curves, and the test scores of the paper's network.
 
     Args:
         folder: Folder of the reproduction.

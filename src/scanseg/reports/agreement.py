@@ -42,7 +42,7 @@ def measure_agreement(pairs: Float[np.ndarray, "case 2"]) -> Agreement:
 def volumes_of(report: Report) -> dict[str, Float[np.ndarray, "case 2"]]:
     """Return reference and predicted volumes in ml of all cases, by label.
 
-    Labels without volumes, such as those of pictures, are left out.
+    Labels without volumes, such as labels of pictures, are left out.
 
     Args:
         report: The scores.

@@ -81,7 +81,7 @@ class Predictions:
 def find_predictions(
     folder: Path, *, references: Path | None, images: Path | None, dataset: DatasetSpec | None
 ) -> Predictions:
-    """Find the label maps of a folder with their images, references and other maps.
+    """Find the label maps of a folder and their other files.
 
     Args:
         folder: Folder of label maps.

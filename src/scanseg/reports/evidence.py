@@ -23,7 +23,7 @@ MOST_SAMPLES = 200_000
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Confidence and correctness of decisions, in bins of the confidence from 0 to 1."""
+    """Confidence and correctness of decisions, in bins of the confidence."""
 
     counts: Int64[np.ndarray, " bin"] = field(default_factory=lambda: np.zeros(NUM_BINS, np.int64))
     """Voxels in each bin."""
@@ -65,7 +65,10 @@ class Reliability:
         return float(np.abs(self.correct - self.confidence).sum() / total) if total else float("nan")
 
     def curve(self) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
-        """Return mean confidence and share of correct voxels of each bin. NaN: an empty bin."""
+        """Return mean confidence and share of correct voxels of each bin.
+
+        Empty bins are NaN.
+        """
         counts = np.where(self.counts > 0, self.counts, np.nan)
         return self.confidence / counts, self.correct / counts
 
@@ -96,7 +99,10 @@ class EntropyCounts:
         return EntropyCounts(self.counts + other.counts, self.wrong + other.wrong)
 
     def errors(self) -> Float[np.ndarray, " bin"]:
-        """Return the share of wrong voxels in each bin. NaN: an empty bin."""
+        """Return the share of wrong voxels in each bin.
+
+        Empty bins are NaN.
+        """
         return self.wrong / np.where(self.counts > 0, self.counts, np.nan)
 
 
@@ -145,7 +151,7 @@ def count_confusion(
 
 
 def find_box(masks: Sequence[np.ndarray], *, margin: int = MARGIN_VOXELS) -> tuple[slice, ...]:
-    """Return the box around the nonzero voxels of all maps, with a margin.
+    """Return the box around the nonzero voxels of all maps.
 
     Args:
         masks: Maps of one shape.
@@ -165,7 +171,9 @@ def find_box(masks: Sequence[np.ndarray], *, margin: int = MARGIN_VOXELS) -> tup
 
 
 def sample_voxels(shape: Sequence[int], box: tuple[slice, ...]) -> tuple[Int64[np.ndarray, " voxel"], ...]:
-    """Return the indices of all voxels in a box, or of a random sample.
+    """Return the indices of voxels in a box.
+
+    Large boxes are sampled at random.
 
     Args:
         shape: Shape of the image.

@@ -39,7 +39,7 @@ def find_outliers(
     voxel_ml: Mapping[str, float | None],
     trained: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[Outlier]:
-    """Find cases with unusual volume, number of components or position of a label.
+    """Find cases with unusual volume, components or position of a label.
 
     Args:
         shapes: Shape of each label by case. `None`: the prediction lacks the label.
@@ -74,7 +74,9 @@ def find_outliers(
 
 
 def modified_scores(values: Sequence[float], *, least_spread: float) -> np.ndarray:
-    """Return the modified z-score of each value: its distance from the median in robust standard deviations.
+    """Return the modified z-score of each value.
+
+    It is the distance from the median in robust standard deviations.
 
     Args:
         values: The values.
@@ -86,7 +88,7 @@ def modified_scores(values: Sequence[float], *, least_spread: float) -> np.ndarr
 
 
 def _outside(label: str, sizes: Mapping[str, float], trained: tuple[float, float]) -> list[Outlier]:
-    """Return cases with a volume far outside of the range in the model's validation cases."""
+    """Return cases with a volume unlike the references of training."""
     low, high = trained
     return [
         Outlier(
@@ -103,7 +105,7 @@ def _outside(label: str, sizes: Mapping[str, float], trained: tuple[float, float
 def _unusual_values(
     label: str, present: Mapping[str, Shape], sizes: Mapping[str, float], unit: str
 ) -> list[Outlier]:
-    """Return cases whose volume, components or position differ from those of the others."""
+    """Return cases with unusual volume, components or position."""
     names = list(present)
     median = float(np.median(list(sizes.values())))
     found: list[Outlier] = []

@@ -23,7 +23,7 @@ def draw_case(
     title: str,
     facts: str,
 ) -> CasePictures:
-    """Draw a case in three planes, or a picture without and with its labels.
+    """Draw a volume in three planes, or a picture.
 
     Slices are those with the most errors, or with the largest part of all labels.
 

@@ -159,7 +159,7 @@ def _prediction(found: Predictions, references: Path | None) -> Section:
 
 
 def _trained_volumes(found: Predictions) -> dict[str, tuple[float, float]] | None:
-    """Return the range of the reference volumes in the validation cases of the model.
+    """Return the range of reference volumes in the model's validation cases.
 
     `None`: the model is not on this machine, or has no scores.
     """
@@ -177,7 +177,7 @@ def _trained_volumes(found: Predictions) -> dict[str, tuple[float, float]] | Non
 def _draw_cases(
     found: Predictions, scores: Report | None, outliers: Sequence[Outlier], dataset: DatasetSpec
 ) -> tuple[list[CasePictures], list[str]]:
-    """Draw the best, the median and the worst case, or the most unusual ones."""
+    """Draw best, median and worst case, or the most unusual cases."""
     files = {case.name: case for case in found.cases}
     chosen: list[tuple[str, str, str]] = []
     if scores is not None:

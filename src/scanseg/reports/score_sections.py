@@ -18,7 +18,9 @@ _MOST_BLAND_ALTMAN = 12
 
 
 def mean_dice(case: CaseReport) -> float | None:
-    """Return the mean Dice over the labels of a case. `None`: no label is counted.
+    """Return the mean Dice over the labels of a case.
+
+    `None`: no label is counted.
 
     Args:
         case: Scores of the case.
@@ -90,7 +92,7 @@ def _tables(report: Report) -> Section:
 
 
 def _case_tables(report: Report) -> list[Table]:
-    """Return a table of Dice and one of HD95, with a row for each case."""
+    """Return the tables of Dice and HD95 of all cases."""
     ordered = sorted(report.cases, key=lambda case: (mean := mean_dice(case)) is None or mean)
     names = tuple(report.labels)
     dice = [
@@ -198,7 +200,9 @@ def _volumes(report: Report, colours: Mapping[str, str]) -> Section:
 
 
 def pick_cases(report: Report) -> list[tuple[str, CaseReport]]:
-    """Return the best, the median and the worst case by mean Dice, each with its rank.
+    """Return best, median and worst case with their ranks.
+
+    Cases are ordered by mean Dice.
 
     Args:
         report: The scores.

@@ -125,7 +125,7 @@ def _read_on_grid(path: Path | np.ndarray | None, image: Image) -> np.ndarray | 
 
 
 def _find_description(path: Path) -> DatasetSpec | None:
-    """Read the `dataset.json` in the folder of a label map or above it."""
+    """Read the `dataset.json` beside a label map or above it."""
     for folder in (path.parent, path.parent.parent):
         if (folder / DESCRIPTION_FILE).is_file():
             return read_description(folder).spec
@@ -135,7 +135,9 @@ def _find_description(path: Path) -> DatasetSpec | None:
 def _find_names(
     labels: str | Path | Mapping[str, object] | None, description: DatasetSpec | None
 ) -> dict[str, tuple[int, ...]] | None:
-    """Return the value of each label by name. `None`: no names are known.
+    """Return the value of each label by name.
+
+    `None`: no names are known.
 
     Raises:
         UsageError: A label has a colour instead of a value.
@@ -160,7 +162,10 @@ def _name_others(scene: Scene) -> Scene:
 
 
 def _volumes_of(scene: Scene) -> dict[str, float] | None:
-    """Return the volume of each label in ml. `None`: a picture, or no label map."""
+    """Return the volume of each label in ml.
+
+    `None`: a picture, or no label map.
+    """
     if scene.label_map is None or not scene.is_volume:
         return None
     counts, voxel_ml = count_values(scene.label_map), float(np.prod(scene.spacing)) / 1000

@@ -55,7 +55,9 @@ def read_stored_image(store: Store, name: str, plan: Plan) -> Image:
 
 
 def find_label_map(model: Path, store: Store, name: str) -> UInt8[np.ndarray, "*source"] | None:
-    """Return the kept label map of a validation case. `None`: it was not kept.
+    """Return the kept label map of a validation case.
+
+    `None`: it was not kept.
 
     Args:
         model: Model folder, or folder of a cross-validation.
@@ -106,7 +108,7 @@ class ValidationPredictor:
         )
 
     def _folder_of(self, name: str) -> Path:
-        """Return the folder of the network that has the case as a validation case."""
+        """Return the folder of the network that validated a case."""
         if not is_ensemble(self.model):
             return self.model
         for folder in member_folders(self.model):
@@ -117,7 +119,10 @@ class ValidationPredictor:
 
 
 def _source_codes(geometry: CaseGeometry, plan: Plan) -> str | None:
-    """Return the axis codes of the source of a case. `None`: the plan has no orientation."""
+    """Return the axis codes of the source of a case.
+
+    `None`: the plan has no orientation.
+    """
     orientation = plan.preprocessing.orientation
     if orientation is None:
         return None

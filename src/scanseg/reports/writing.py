@@ -1,4 +1,4 @@
-"""Write the report of a model, a folder of predictions, or a comparison."""
+"""Write the report of a model, predictions, or a comparison."""
 
 from pathlib import Path
 
