@@ -347,6 +347,7 @@ class Predictor:
         format: OutputFormat | None = None,
         series: str | Sequence[str] = (),
         segment_codes: SegmentCodes | None = None,
+        pictures: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of folders and files.
@@ -367,6 +368,7 @@ class Predictor:
                 Segmentations. `None`: that of the image, or `nii.gz` for DICOM series.
             series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
             segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
+            pictures: Write a picture of each image with its label map, as `pictures/CASE.png`.
             progress: Called with each progress update: every case and every pass of the network.
 
         Returns:
@@ -390,6 +392,7 @@ class Predictor:
             format=format,
             series=as_tuple(series),
             segment_codes=segment_codes,
+            pictures=pictures,
             progress=progress,
         )
 
