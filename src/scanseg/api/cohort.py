@@ -30,7 +30,7 @@ def predict_cohort(
     weights: "Weights" = "exported",
     precision: "Precision | None" = None,
     runtime: "Runtime | None" = None,
-    mirror: bool = False,
+    mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -38,6 +38,7 @@ def predict_cohort(
     format: "OutputFormat | None" = None,
     series: str | Sequence[str] = (),
     segment_codes: SegmentCodes | None = None,
+    pictures: bool = False,
     progress: ProgressChoice = True,
 ) -> PredictionRecord:
     """Segment folders and files on several devices or a cluster.
@@ -64,6 +65,7 @@ def predict_cohort(
         format: Format of the label maps. `None`: that of the image.
         series: UIDs of the DICOM series to segment, or their beginnings.
         segment_codes: Codes of the segments of DICOM Segmentations.
+        pictures: Write a picture of each image with its label map.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Returns:
@@ -104,5 +106,6 @@ def predict_cohort(
             format=format,
             series=as_tuple(series),
             segment_codes=segment_codes,
+            pictures=pictures,
             progress=shown,
         )

@@ -65,10 +65,10 @@ class LoadedFacts:
     """Warnings about the model."""
     digest: str
     """Model digest."""
-    members: int
-    """Number of averaged predictions without flips."""
-    mirrored_members: int | ScansegError
-    """The same with flips, or the reason why flips are refused."""
+    members: dict[bool | None, int | ScansegError]
+    """Number of averaged predictions by the request of flips, or the reason why it is refused."""
+    mirrored: dict[bool | None, bool]
+    """Whether flips are averaged, by the accepted requests."""
 
     def describe_device(self) -> str:
         """Return the device with its name."""
@@ -78,20 +78,31 @@ class LoadedFacts:
         """Return the model digest."""
         return self.digest
 
-    def num_members(self, *, mirror: bool) -> int:
+    def num_members(self, *, mirror: bool | None) -> int:
         """Return the number of averaged predictions.
 
         Args:
-            mirror: Average over flips.
+            mirror: Average over flips. `None`: as the plans say.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
-        if not mirror:
-            return self.members
-        if isinstance(self.mirrored_members, ScansegError):
-            raise self.mirrored_members
-        return self.mirrored_members
+        number = self.members[mirror]
+        if isinstance(number, ScansegError):
+            raise number
+        return number
+
+    def mirrors(self, *, mirror: bool | None) -> bool:
+        """Return whether predictions are averaged over flips.
+
+        Args:
+            mirror: The request. `None`: as the plans say.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
+        self.num_members(mirror=mirror)
+        return self.mirrored[mirror]
 
 
 @dataclass(frozen=True)
@@ -137,10 +148,13 @@ class ModelWorker:
     def facts(self) -> LoadedFacts:
         """Return the properties of the model."""
         predictor = self._predictor
-        try:
-            mirrored: int | ScansegError = predictor.num_members(mirror=True)
-        except ScansegError as error:
-            mirrored = error
+        members = dict[bool | None, int | ScansegError]()
+        for request in (None, False, True):
+            try:
+                members[request] = predictor.num_members(mirror=request)
+            except ScansegError as error:
+                members[request] = error
+        accepted = [request for request, number in members.items() if isinstance(number, int)]
         return LoadedFacts(
             plan=predictor.plan,
             libraries=predictor.libraries,
@@ -150,8 +164,8 @@ class ModelWorker:
             precision=predictor.precision,
             warnings=predictor.warnings,
             digest=predictor.compute_digest(),
-            members=predictor.num_members(mirror=False),
-            mirrored_members=mirrored,
+            members=members,
+            mirrored={request: predictor.mirrors(mirror=request) for request in accepted},
         )
 
     def predict(self, case: CaseToPredict, options: CaseOptions) -> PredictedFiles:

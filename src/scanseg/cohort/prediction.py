@@ -19,7 +19,7 @@ def predict_cohort(
     output: Path,
     *,
     workers: Sequence[str] | RayEngine,
-    mirror: bool = False,
+    mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -27,6 +27,7 @@ def predict_cohort(
     format: OutputFormat | None = None,
     series: Sequence[str] = (),
     segment_codes: SegmentCodes | None = None,
+    pictures: bool = False,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
     """Segment folders and files by several workers.
@@ -47,6 +48,7 @@ def predict_cohort(
         format: See there.
         series: See there.
         segment_codes: See there.
+        pictures: See there.
         progress: See there.
 
     Raises:
@@ -75,6 +77,7 @@ def predict_cohort(
             format=format,
             series=series,
             segment_codes=segment_codes,
+            pictures=pictures,
             progress=progress,
             run=pool.run,
         )

@@ -11,7 +11,15 @@ from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.folder import FolderWork, predict_folder
 from scanseg.inference.loading import load
-from scanseg.inference.outputs import OutputFormat
+from scanseg.inference.outputs import (
+    WRITTEN_AS,
+    CaseOutputs,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    find_outputs,
+    write_map,
+)
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -22,14 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORTED_FILE",
+    "WRITTEN_AS",
     "CaseOptions",
+    "CaseOutputs",
     "CaseToPredict",
     "CudaGraphNetwork",
     "FolderWork",
     "OutputFormat",
+    "OutputOptions",
     "Prediction",
     "Predictor",
     "Runtime",
+    "check_output",
+    "find_outputs",
     "is_exported",
     "label_maps_of_groups",
     "load",
@@ -40,6 +53,7 @@ __all__ = [
     "segment_case",
     "share_progress",
     "write_case",
+    "write_map",
 ]
 
 

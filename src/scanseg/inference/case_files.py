@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from scanseg.dataset import RawCase
 from scanseg.errors import ScansegError
+from scanseg.figures import Caption, displayed_labels, draw_planes, make_scene, write_figure
 from scanseg.imaging import (
     SegmentationSource,
     make_segments,
@@ -18,15 +20,15 @@ from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.record import Sources, make_entry
 from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback
-from scanseg.specs import FileStamp, PredictedCase, SegmentCodes, SourceFile
+from scanseg.specs import DatasetSpec, FileStamp, PredictedCase, SegmentCodes, SourceFile
 
 
 @dataclass(frozen=True, eq=False)
 class CaseOptions:
     """Options of all cases of a prediction."""
 
-    mirror: bool
-    """Average over flips."""
+    mirror: bool | None
+    """Average over flips. `None`: as the plans say."""
     uncertainty: bool
     """Compute uncertainty maps."""
     codes: SegmentCodes | None
@@ -148,6 +150,8 @@ def _write(predictor: Segmenter, outputs: CaseOutputs, prediction: Prediction, o
     if outputs.colours is not None and prediction.label_map.ndim == 2:
         outputs.colours.parent.mkdir(exist_ok=True)
         write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=dataset.colours)
+    if outputs.picture is not None:
+        _write_picture(outputs.picture, prediction, dataset)
     if outputs.label_map.suffix == SEGMENTATION_ENDING:
         write_segmentation(
             outputs.label_map,
@@ -158,3 +162,11 @@ def _write(predictor: Segmenter, outputs: CaseOutputs, prediction: Prediction, o
         )
         return
     write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
+
+
+def _write_picture(path: Path, prediction: Prediction, dataset: DatasetSpec) -> None:
+    """Write a picture of an image with its label map."""
+    scene = make_scene(
+        prediction.image, prediction.label_map, labels=displayed_labels(dataset), colours=dataset.colours
+    )
+    write_figure(draw_planes(scene, caption=Caption(path.stem)), path)

@@ -75,7 +75,7 @@ def predict_folder(
     source: Path | Sequence[Path],
     *,
     output: Path,
-    mirror: bool = False,
+    mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -83,6 +83,7 @@ def predict_folder(
     format: OutputFormat | None = None,
     series: Sequence[str] = (),
     segment_codes: SegmentCodes | None = None,
+    pictures: bool = False,
     progress: ProgressCallback = ignore_progress,
     run: CaseRunner,
 ) -> PredictionRecord:
@@ -94,6 +95,7 @@ def predict_folder(
     - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG, `.nii.gz` for DICOM series).
     - `CASE.npz`: probabilities, if asked for.
     - `colours/CASE.png`: the label map of a picture in colours, for viewing.
+    - `pictures/CASE.png`: the image with its label map, if asked for.
     - `entropy/CASE.ext`, `disagreement/CASE.ext`: uncertainty maps, if asked for.
     - `dataset.json`: labels.
     - `prediction.json`: the record.
@@ -102,7 +104,7 @@ def predict_folder(
         model: Plan, digest and device of the model, for checks and the record.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
-        mirror: Average over flips along the plan's `inference.mirror_axes`.
+        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: its `inference.mirror`.
         probabilities: Write the probabilities too.
         uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
         overwrite: Replace files of an earlier prediction.
@@ -110,6 +112,7 @@ def predict_folder(
         format: Format of the label maps. `None`: that of the image.
         series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
         segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
+        pictures: Write a picture of each image with its label map.
         progress: Called with each progress update: every case and every pass of the network.
         run: Predicts the cases.
 
@@ -133,6 +136,7 @@ def predict_folder(
         disagreement=uncertainty and several,
         format=format,
         series=tuple(series),
+        pictures=pictures,
     )
     sources = [source] if isinstance(source, Path) else list(source)
     faulty, skipped = list[FaultyCase](), list[str]()
@@ -140,7 +144,7 @@ def predict_folder(
         sources, output, dataset=model.plan.dataset, options=wanted, faulty=faulty, warnings=skipped
     )
     warnings = (*skipped, *model.warnings)
-    record = new_record(model, mirror=mirror, warnings=warnings)
+    record = new_record(model, mirror=model.mirrors(mirror=mirror), warnings=warnings)
     sources_of = {each.case.name: describe_images(each.case) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None
     current = {} if earlier is None else find_current(outputs, sources_of, earlier)
