@@ -1,0 +1,111 @@
+"""Sphinx extension: pages that lie outside of `docs/`, and parts of pages that are made from the code.
+
+A page marks a part with a comment in a line of its own:
+
+- `<!-- file: CONTRIBUTING.md -->` stands for the text of a file of the repository.
+- `<!-- generated: commands -->` stands for a text of `generated_reference`.
+
+Links are those of the repository, so that they also work without the site. Here, links to folders and to pages outside
+of `docs/` become links to the pages of the site that show them.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import generated_reference
+
+DOCS = Path(__file__).resolve().parents[1]
+ROOT = DOCS.parent
+FENCED = re.compile(r"^( *)(```|~~~).*?^\1\2[ ]*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?P<start>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^)\s]+)\)")
+FILE = re.compile(r"^<!-- file: (?P<path>\S+) -->$", re.MULTILINE)
+GENERATED = re.compile(r"^<!-- generated: (?P<name>\S+) -->$", re.MULTILINE)
+FOLDER_PAGES = ("comparison.md", "table.md", "plan.json", "first-light/acdc-msvm-run.json")
+"""What a link to a folder of results leads to: the first that exists."""
+SHOWN_BY = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "CONVENTIONS.md": "project/conventions.md",
+    "CHANGELOG.md": "project/changelog.md",
+    "AGENTS.md": "project/agents.md",
+    "SECURITY.md": "project/security.md",
+    "CODE_OF_CONDUCT.md": "project/conduct.md",
+    "docs/decisions": "decisions.md",
+    "docs/tutorials": "tutorials/index.md",
+}
+"""Pages of the site, by the path in the repository that they show."""
+
+
+def page_of(target: Path) -> Path | None:
+    """Return the file that a link leads to on the site, or `None` if the site does not have it.
+
+    Args:
+        target: File or folder of the repository.
+    """
+    shown = SHOWN_BY.get(target.relative_to(ROOT).as_posix()) if target.is_relative_to(ROOT) else None
+    if shown is not None:
+        return DOCS / shown
+    if target.is_dir():
+        inside = [target / name for name in FOLDER_PAGES] + sorted(target.glob("*.json"))
+        return next((path for path in inside if path.is_file()), None)
+    return target
+
+
+def site_links(text: str, *, source: Path, page: Path) -> str:
+    """Return a text with the links of the site.
+
+    Args:
+        text: Markdown with links relative to `source`.
+        source: File with the text.
+        page: Page of the site that shows it.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        name, mark, anchor = match["target"].partition("#")
+        if "://" in match["target"] or not name:
+            return match[0]
+        found = page_of((source.parent / name).resolve())
+        if found is None:
+            return match["start"][1:-1]
+        relative = Path(os.path.relpath(found, page.parent)).as_posix()
+        return f"{match['start']}({relative}{mark}{anchor})"
+
+    parts = []
+    end = 0
+    for block in FENCED.finditer(text):
+        parts += [LINK.sub(replaced, text[end : block.start()]), block[0]]
+        end = block.end()
+    return "".join([*parts, LINK.sub(replaced, text[end:])])
+
+
+def page_text(text: str, page: Path) -> str:
+    """Return the whole text of a page of the site.
+
+    Args:
+        text: Content of its file.
+        page: Its file.
+    """
+    text = site_links(text, source=page, page=page)
+    text = FILE.sub(
+        lambda match: site_links(
+            (ROOT / match["path"]).read_text(encoding="utf-8"), source=ROOT / match["path"], page=page
+        ),
+        text,
+    )
+    return GENERATED.sub(lambda match: generated_reference.TEXTS[match["name"]](), text)
+
+
+def read_source(app: Any, name: str, content: list[str]) -> None:
+    """Replace the text of a page before Sphinx parses it."""
+    page = Path(app.env.doc2path(name))
+    content[0] = page_text(content[0], page)
+    for match in FILE.finditer(page.read_text(encoding="utf-8")):
+        app.env.note_dependency(str(ROOT / match["path"]), docname=name)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("source-read", read_source)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
