@@ -7,12 +7,9 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent / "src"), str(DOCS / "extensions")]
 
-# The cells of the tutorials call `scanseg` of this environment, in tables of this width, on few threads.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-os.environ["PYTHONPATH"] = os.pathsep.join([str(DOCS.parent / "src"), os.environ.get("PYTHONPATH", "")])
-os.environ["IPYTHONDIR"] = str(DOCS / "extensions" / "ipython")
-os.environ["COLUMNS"] = "100"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from notebook_kernel import kernel_environment  # noqa: E402
+
+os.environ |= kernel_environment(DOCS.parent / "build" / "ipython")
 
 from scanseg.version import __version__  # noqa: E402
 
@@ -29,14 +26,11 @@ extensions = [
     "sphinx_design",
     "repository_pages",
 ]
-exclude_patterns = ["extensions", "tutorials/output"]
+exclude_patterns = ["extensions"]
 default_role = "literal"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
-myst_dmath_double_inline = False
-myst_dmath_allow_labels = False
-myst_dmath_allow_digits = False
 
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks")
@@ -45,7 +39,6 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
-nb_execution_allow_errors = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

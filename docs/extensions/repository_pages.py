@@ -4,6 +4,9 @@ A page marks a part with a comment in a line of its own:
 
 - `<!-- file: CONTRIBUTING.md -->` stands for the text of a file of the repository.
 - `<!-- generated: commands -->` stands for a text of `generated_reference`.
+- `<!-- pages: unlisted -->` stands for a list of the guides in `docs/` that no list of pages names.
+
+Tutorials, which run, end with a link to their notebook.
 
 Links are those of the repository, so that they also work without the site. Here, links to folders and to pages outside
 of `docs/` become links to the pages of the site that show them.
@@ -21,6 +24,10 @@ ROOT = DOCS.parent
 FENCED = re.compile(r"^( *)(```|~~~).*?^\1\2[ ]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<start>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^)\s]+)\)")
 FILE = re.compile(r"^<!-- file: (?P<path>\S+) -->$", re.MULTILINE)
+UNLISTED = "<!-- pages: unlisted -->"
+TOCTREE = re.compile(r"^:::\{toctree\}\n(?P<lines>.*?)^:::$", re.MULTILINE | re.DOTALL)
+STAR = re.compile(r"(?<![\w*\\])\*(?=\w)")
+EXECUTED = "file_format: mystnb"
 GENERATED = re.compile(r"^<!-- generated: (?P<name>\S+) -->$", re.MULTILINE)
 FOLDER_PAGES = ("comparison.md", "table.md", "plan.json", "first-light/acdc-msvm-run.json")
 """What a link to a folder of results leads to: the first that exists."""
@@ -80,6 +87,25 @@ def site_links(text: str, *, source: Path, page: Path) -> str:
     return "".join([*parts, LINK.sub(replaced, text[end:])])
 
 
+def unlisted_pages() -> list[str]:
+    """Return the names of the pages directly in `docs/` that no toctree lists."""
+    listed = {"index"}
+    for page in DOCS.rglob("*.md"):
+        for block in TOCTREE.finditer(page.read_text(encoding="utf-8")):
+            names = [line for line in block["lines"].splitlines() if line and not line.startswith(":")]
+            listed |= {
+                Path(os.path.relpath(page.parent / name, DOCS)).as_posix() for name in names if "*" not in name
+            }
+    return sorted(page.stem for page in DOCS.glob("*.md") if page.stem not in listed)
+
+
+def _unlisted_text() -> str:
+    pages = unlisted_pages()
+    if not pages:
+        return ""
+    return "\n".join(["## More guides", "", ":::{toctree}", ":maxdepth: 2", "", *pages, ":::"])
+
+
 def page_text(text: str, page: Path) -> str:
     """Return the whole text of a page of the site.
 
@@ -94,6 +120,9 @@ def page_text(text: str, page: Path) -> str:
         ),
         text,
     )
+    text = text.replace(UNLISTED, _unlisted_text())
+    if EXECUTED in text.partition("\n---\n")[0]:
+        text += f"\n{{nb-download}}`Download this page as a notebook <{page.stem}.ipynb>`\n"
     return GENERATED.sub(lambda match: generated_reference.TEXTS[match["name"]](), text)
 
 
@@ -105,7 +134,17 @@ def read_source(app: Any, name: str, content: list[str]) -> None:
         app.env.note_dependency(str(ROOT / match["path"]), docname=name)
 
 
+def escape_stars(_app: Any, _kind: str, _name: str, _item: Any, _options: Any, lines: list[str]) -> None:
+    """Escape the stars of shapes such as (batch, channel, *space), which would begin an emphasis."""
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...", ".. ")):
+            parts = line.split("`")
+            parts[::2] = [STAR.sub(r"\\*", part) for part in parts[::2]]
+            lines[number] = "`".join(parts)
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension."""
     app.connect("source-read", read_source)
+    app.connect("autodoc-process-docstring", escape_stars, priority=600)  # after napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
