@@ -57,6 +57,14 @@ def _choices(annotation: Any) -> list[str]:
     return [word for part in get_args(annotation) for word in _choices(part)]
 
 
+def _positive(names: Sequence[str]) -> list[str]:
+    """Leave out the negations that cyclopts adds to names and that the commands do not take."""
+    negations = {
+        f"--{word}-{name[2:]}" for name in names if name.startswith("--") for word in ("no", "empty")
+    }
+    return [name for name in names if name not in negations]
+
+
 def _default(argument: Any) -> str:
     value = argument.field_info.default
     if argument.required:
@@ -69,7 +77,7 @@ def _arguments(command: App) -> str:
     described = {entry.arg_name: entry.description or "" for entry in parsed.params}
     rows = []
     for argument in command.assemble_argument_collection():
-        names = [name for name in argument.names if not name.startswith(("--no-", "--empty-"))]
+        names = _positive(argument.names)
         text = argument.parameter.help or described.get(argument.field_info.name, "")
         choices = _choices(argument.field_info.annotation)
         shown = f" Choices: {', '.join(f'`{word}`' for word in choices)}." if choices else ""

@@ -94,7 +94,9 @@ def unlisted_pages() -> list[str]:
         for block in TOCTREE.finditer(page.read_text(encoding="utf-8")):
             names = [line for line in block["lines"].splitlines() if line and not line.startswith(":")]
             listed |= {
-                Path(os.path.relpath(page.parent / name, DOCS)).as_posix() for name in names if "*" not in name
+                Path(os.path.relpath(page.parent / name, DOCS)).as_posix()
+                for name in names
+                if "*" not in name
             }
     return sorted(page.stem for page in DOCS.glob("*.md") if page.stem not in listed)
 
