@@ -126,7 +126,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         wheel = (arguments.wheel or build_wheel(Path(name))).resolve()
         for extra in chosen:
-            failure = check(extra, wheel, constraint=arguments.constraint, lent=arguments.lend)
+            constraint = arguments.constraint and arguments.constraint.resolve()
+            failure = check(extra, wheel, constraint=constraint, lent=arguments.lend)
             print(f"{extra}: {'failed' if failure else 'works'}", flush=True)
             if failure:
                 failed.append(extra)
