@@ -1,6 +1,8 @@
 """Fixtures of all tests."""
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ import pytest
 
 # Tests share the cores, and their networks are too small for threads. Numerical libraries read these variables at their
 # import, which comes later. Processes that tests start inherit them.
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS"):
-    os.environ[name] = "1"
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS")
+os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
 os.environ["MPLBACKEND"] = "agg"
 # Without a GPU, Triton's kernels run in its interpreter. Triton reads this variable when the kernels are defined.
 if not Path("/dev/nvidiactl").exists():
@@ -79,6 +81,48 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+def _process_state() -> dict[str, object]:
+    """Return what tests of one process share."""
+    torch = sys.modules.get("torch")
+    started = torch is not None and hasattr(torch, "get_num_threads")
+    return {
+        "signal handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)],
+        "variables of threads": [os.environ.get(name) for name in _THREAD_COUNTS],
+        "threads of torch": torch.get_num_threads() if started else 1,
+    }
+
+
+def _restore(state: dict[str, object]) -> None:
+    for each, handler in zip((signal.SIGINT, signal.SIGTERM), state["signal handlers"], strict=True):
+        signal.signal(each, handler)
+    for name, value in zip(_THREAD_COUNTS, state["variables of threads"], strict=True):
+        os.environ[name] = value
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(state["threads of torch"])
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process():
+    """Fail a test that leaves handlers, variables or threads changed: later tests of the process would see them."""
+    before = _process_state()
+    yield
+    after = _process_state()
+    changed = [name for name in before if after[name] != before[name]]
+    if changed:
+        _restore(before)
+        pytest.fail(f"the test leaves changed {', '.join(changed)}: {before} before, {after} after")
+
+
+@pytest.fixture
+def torch_threads():
+    """Return a function that sets PyTorch's number of threads for one test."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -35,8 +35,7 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 def public_functions(module: ModuleType) -> dict[str, FunctionType]:
     """Return the functions in a module's `__all__`, without decorators."""
-    names = scanseg.__all__ if module.__name__ == "scanseg.api" else module.__all__
-    members = {name: inspect.unwrap(getattr(module, name)) for name in names if hasattr(module, name)}
+    members = {name: inspect.unwrap(getattr(module, name)) for name in module.__all__}
     return {name: member for name, member in members.items() if isinstance(member, FunctionType)}
 
 

@@ -11,7 +11,7 @@ from benchmarks.whole_prediction import main
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the usage of a process is read as on POSIX systems")
-def test_a_prediction_is_timed_from_the_start_of_its_process(tmp_path, capsys):
+def test_a_prediction_is_timed_from_the_start_of_its_process(tmp_path, capsys, torch_threads):
     output = tmp_path / "record.json"
     words = ["--recipes", "xlstm-unet-fast", "--repetitions", "1", "-o", str(output), "--commit", "none"]
     assert main(words) == 0

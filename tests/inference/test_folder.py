@@ -92,6 +92,33 @@ def test_pictures_have_the_colours_of_the_data_set(make_predictor, tmp_path):
     }
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
+def test_a_grey_picture_is_segmented_as_colours_with_a_warning(make_predictor, tmp_path, mode):
+    values = np.zeros((9, 8), np.uint8)
+    values[2:5, 1:7] = 255
+    grey = Picture.fromarray(values.astype(np.uint16) if mode == "I;16" else values)
+    (grey if mode == "I;16" else grey.convert(mode)).save(tmp_path / "a.png")
+    dataset = {"channel_names": ("R", "G", "B"), "file_ending": ".png"}
+    predictor = make_predictor(num_axes=2, patch_size=(8, 8), dataset=dataset)
+
+    report = predictor.predict_folder(tmp_path / "a.png", tmp_path / "out")
+
+    np.testing.assert_array_equal(read_label_map(tmp_path / "out" / "a.png").array[0], values > 0)
+    (case,) = report.cases
+    assert "grey picture" in case.warning
+    prediction = predictor.predict(values)
+    np.testing.assert_array_equal(prediction.array, values > 0)
+
+
+def test_files_of_numbered_channels_are_no_grey_pictures(make_predictor, tmp_path):
+    for number in range(2):
+        Picture.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / f"a_000{number}.png")
+    dataset = {"channel_names": ("R", "G", "B"), "file_ending": ".png"}
+    predictor = make_predictor(num_axes=2, patch_size=(8, 8), dataset=dataset)
+    with pytest.raises(InputError, match=r"missing a_0002\.png"):
+        predictor.predict_folder([tmp_path / "a_0000.png", tmp_path / "a_0001.png"], tmp_path / "out")
+
+
 def test_probabilities(make_predictor, volumes, tmp_path):
     folder, arrays = volumes
     make_predictor().predict_folder(folder, tmp_path / "out", probabilities=True)

@@ -38,21 +38,13 @@ torch.testing.assert_close(y, expected.expand_as(y))
 """
 
 
-@pytest.fixture
-def threads():
-    """Return a function that sets the number of threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dim", [1, 16, 17, 50])
-def test_results_do_not_depend_on_the_threads(generator, threads, dim):
+def test_results_do_not_depend_on_the_threads(generator, torch_threads, dim):
     inputs = cast(map_inputs(generator, "random", dim=dim, state=2, size=(9, 11)), torch.float32)
     grad = torch.randn(inputs["x"].shape, generator=generator)
     results = []
     for number in (1, 2, 5):
-        threads(number)
+        torch_threads(number)
         results.append(run(scan_map("compiled_cpu"), inputs, grad))
     for other in results[1:]:
         for name in ("output", "grad x", "grad projected", "grad A_log"):
@@ -153,12 +145,12 @@ def test_runs_where_the_package_cannot_be_written(tmp_path, user_cache):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_creates_its_own_threads(threads):
+def test_a_forked_process_creates_its_own_threads(torch_threads):
     # Only the threads are tested, because those of PyTorch do not survive a fork.
     def kernel(done, first, stride):
         done[first::stride] = [threading.get_ident()] * len(done[first::stride])
 
-    threads(2)
+    torch_threads(2)
     run_tasks(kernel, 2, [0, 0])
     child = os.fork()
     if child == 0:

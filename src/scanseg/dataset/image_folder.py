@@ -34,7 +34,9 @@ class ImageFolder:
     """The files that are skipped, in one sentence. Empty: none."""
 
 
-def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFolder:
+def find_images(
+    folder: Path, *, file_ending: str, num_channels: int, allow_grey: bool = False
+) -> ImageFolder:
     """Find the cases to predict in a folder of images.
 
     All formats of the kind of the training images are taken: all volumes (NIfTI, NRRD, MetaImage), or all pictures
@@ -46,6 +48,7 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
         folder: Folder of images.
         file_ending: Ending of the training images, with its dot.
         num_channels: Number of channels of each case.
+        allow_grey: Take grey pictures too, for a network of colour pictures.
 
     Raises:
         InputError: The folder is missing, is the folder of a data set, or holds no images, or some of its files look
@@ -55,7 +58,7 @@ def find_images(folder: Path, *, file_ending: str, num_channels: int) -> ImageFo
     series = _find_series(folder, file_ending, num_channels)
     files = _choose_files(folder, file_ending, with_series=bool(series.cases or series.faulty))
     grouped = [
-        group_files(group, file_ending=ending, num_channels=num_channels)
+        group_files(group, file_ending=ending, num_channels=num_channels, allow_grey=allow_grey)
         for ending, group in _by_ending(files, file_ending).items()
     ]
     refuse_faults(folder, [fault for group in grouped for fault in group.faults])

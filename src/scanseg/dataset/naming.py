@@ -159,6 +159,7 @@ def group_files(
     file_ending: str,
     num_channels: int,
     known_cases: Collection[str] | None = None,
+    allow_grey: bool = False,
 ) -> GroupedFiles:
     """Group image files by case.
 
@@ -173,11 +174,14 @@ def group_files(
         num_channels: Number of channels of each case.
         known_cases: Case names of label maps, which distinguish surplus channels from frames. `None`: no label maps
             exist.
+        allow_grey: Take grey pictures as cases too, unless the files are numbered channels.
 
     Returns:
         The files of each case, and the faults.
     """
-    if num_channels == 1 or holds_all_channels(files, num_channels, file_ending=file_ending):
+    numbered = any(split_channel(file, file_ending)[1] for file in files)
+    allow_grey = allow_grey and not numbered
+    if num_channels == 1 or allow_grey or holds_all_channels(files, num_channels, file_ending=file_ending):
         beyond = _further_channels(files, file_ending) if num_channels == 1 and known_cases is None else []
         if beyond:
             return GroupedFiles({}, faults=tuple(beyond))

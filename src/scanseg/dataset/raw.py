@@ -157,7 +157,11 @@ def _label_ending(spec: DatasetSpec) -> str:
 
 
 def find_cases_of_files(
-    files: Sequence[Path], *, num_channels: int, faulty: list[FaultyCase] | None = None
+    files: Sequence[Path],
+    *,
+    num_channels: int,
+    allow_grey: bool = False,
+    faulty: list[FaultyCase] | None = None,
 ) -> tuple[RawCase, ...]:
     """Find the cases to predict that contain the named files.
 
@@ -165,6 +169,7 @@ def find_cases_of_files(
         files: Files of any known endings. If each channel has a file, one file of a case is enough. The others are
             found in its folder.
         num_channels: Number of channels of each case.
+        allow_grey: Take grey pictures too, for a network of colour pictures.
         faulty: List to which cases with missing or surplus channels, or with equal names, are added. `None`: they are
             an error.
 
@@ -190,6 +195,7 @@ def find_cases_of_files(
             ending,
             num_channels,
             faulty,
+            allow_grey=allow_grey,
         )
     )
 
@@ -212,13 +218,15 @@ def _group(
     file_ending: str,
     num_channels: int,
     faulty: list[FaultyCase] | None,
+    *,
+    allow_grey: bool,
 ) -> tuple[RawCase, ...]:
     """Group files into cases.
 
     Raises:
         FaultsError: Files are faulty. The message lists all faults.
     """
-    grouped = group_files(files, file_ending=file_ending, num_channels=num_channels)
+    grouped = group_files(files, file_ending=file_ending, num_channels=num_channels, allow_grey=allow_grey)
     refuse_faults(where, grouped.all_faults if faulty is None else grouped.faults)
     if faulty is not None:
         faulty += grouped.faulty

@@ -1,6 +1,7 @@
 """Conversion of files, arrays and images to input images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def open_source(source: Source, plan: Plan, *, spacing: Sequence[float] | None =
         num_channels = plan.dataset.num_channels
         in_memory = image_from_memory(source, num_channels=num_channels)
         image = read_image(_files_of(source), num_channels=num_channels) if in_memory is None else in_memory
+    image = _colours_of_grey(image, plan)
     _check_axes(image, source, plan)
     try:
         check_size(image, plan)
@@ -111,6 +113,14 @@ def _files_of(source: Source) -> list[Path]:
     return [Path(str(path)) for path in source] if isinstance(source, list | tuple) else []
 
 
+def _colours_of_grey(image: Image, plan: Plan) -> Image:
+    """Return a grey picture as red, green and blue, if the plan has colour pictures."""
+    if not plan.dataset.has_colour_pictures or image.num_channels != 1 or image.num_axes != 2:
+        return image
+    warning = "grey picture: the network was trained with colour pictures. Red, green and blue are equal."
+    return replace(image, array=np.repeat(image.array, 3, axis=0), warnings=(*image.warnings, warning))
+
+
 def _check_axes(image: Image, source: Source, plan: Plan) -> None:
     """Check that an image has the number of axes of the plan.
 
@@ -139,7 +149,8 @@ def _image_of_array(array: Shaped[np.ndarray, "..."], spacing: Sequence[float] |
         )
     channels = _channels_first(array, num_axes=num_axes, num_channels=plan.dataset.num_channels)
     faults = []
-    if channels.ndim != num_axes + 1 or len(channels) != plan.dataset.num_channels:
+    numbers = {plan.dataset.num_channels, *([1] if plan.dataset.has_colour_pictures else [])}
+    if channels.ndim != num_axes + 1 or len(channels) not in numbers:
         faults.append(
             f"array: expected {counted(plan.dataset.num_channels, 'channel')} "
             f"({', '.join(plan.dataset.channel_names)}) before {num_axes} spatial axes, got shape {array.shape}"

@@ -168,7 +168,11 @@ def _find_cases(
     sources: Sequence[Path], dataset: DatasetSpec, unusable: list[FaultyCase], warnings: list[str]
 ) -> list[RawCase]:
     """Find all cases of folders, files and DICOM series."""
-    ending, num_channels = dataset.file_ending, dataset.num_channels
+    ending, num_channels, allow_grey = (
+        dataset.file_ending,
+        dataset.num_channels,
+        dataset.has_colour_pictures,
+    )
     folders = [source for source in sources if source.is_dir()]
     others = {source: split_series_path(source) for source in sources if source not in folders}
     series = [
@@ -179,7 +183,10 @@ def _find_cases(
         if split is not None
     ]
     found: list[ImageFolder | SeriesCases] = [
-        *(find_images(folder, file_ending=ending, num_channels=num_channels) for folder in folders),
+        *(
+            find_images(folder, file_ending=ending, num_channels=num_channels, allow_grey=allow_grey)
+            for folder in folders
+        ),
         *series,
     ]
     unusable += [case for each in found for case in each.faulty]
@@ -187,7 +194,7 @@ def _find_cases(
     files = [source for source, split in others.items() if split is None]
     return [
         *(case for each in found for case in each.cases),
-        *find_cases_of_files(files, num_channels=num_channels, faulty=unusable),
+        *find_cases_of_files(files, num_channels=num_channels, allow_grey=allow_grey, faulty=unusable),
     ]
 
 

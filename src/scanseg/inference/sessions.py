@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -51,7 +52,7 @@ class _OpenVINO:
     """A network by OpenVINO. Threads run it one after the other."""
 
     def __init__(self, library: ModuleType, content: bytes, *, num_threads: int) -> None:
-        core = library.Core()
+        core = _openvino_core(library)
         settings = {
             "INFERENCE_NUM_THREADS": num_threads,
             "INFERENCE_PRECISION_HINT": "f32",  # some processors would default to 16 bits
@@ -68,6 +69,17 @@ class _OpenVINO:
         with self._lock:
             self._request.infer([windows])
             return self._request.get_output_tensor(0).data.copy()
+
+
+@cache
+def _openvino_core(library: ModuleType) -> Any:
+    """Return the OpenVINO core of this process.
+
+    It lives as long as the process. At its first compilation it gives the thread another stack for signal handlers, and
+    at its end it releases the memory. If it ended in another thread, the next signal (Ctrl-C) would end the process
+    with a segmentation fault.
+    """
+    return library.Core()
 
 
 _SESSIONS: dict[Runtime, Callable[..., Session]] = {"onnxruntime": _OnnxRuntime, "openvino": _OpenVINO}

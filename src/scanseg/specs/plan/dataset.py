@@ -12,6 +12,7 @@ from pydantic import (
 
 from scanseg.messages import counted
 from scanseg.specs.base import Document
+from scanseg.specs.records.intensities import is_colour
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
 
@@ -121,6 +122,11 @@ class DatasetSpec(Document):
             if name not in (BACKGROUND, IGNORE)
         }
         return named if self.has_regions else dict(sorted(named.items(), key=lambda item: item[1]))
+
+    @property
+    def has_colour_pictures(self) -> bool:
+        """True if the channels are red, green and blue."""
+        return self.num_channels == 3 and all(map(is_colour, self.channel_names))
 
     @property
     def colours(self) -> dict[int, tuple[int, int, int]]:

@@ -1,0 +1,31 @@
+"""The functions behind the commands."""
+
+from scanseg.api.datasets import check, convert, inspect_folder, inspect_source, list_series
+from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx, import_nnunet
+from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
+from scanseg.api.prediction import load, save_pretrained, write_segmentation
+from scanseg.api.scores import evaluate, evaluate_instances
+from scanseg.api.training import cross_validate, train
+
+__all__ = [
+    "check",
+    "convert",
+    "cross_validate",
+    "evaluate",
+    "evaluate_instances",
+    "export_nnunet",
+    "export_nnunet_model",
+    "export_onnx",
+    "import_nnunet",
+    "inspect_folder",
+    "inspect_source",
+    "list_series",
+    "load",
+    "make_plan",
+    "preprocess",
+    "save_pretrained",
+    "time_step",
+    "train",
+    "warm_up",
+    "write_segmentation",
+]
