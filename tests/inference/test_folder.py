@@ -107,7 +107,7 @@ def test_a_grey_picture_is_segmented_as_colours_with_a_warning(make_predictor, t
     (case,) = report.cases
     assert "grey picture" in case.warning
     prediction = predictor.predict(values)
-    np.testing.assert_array_equal(prediction.array, values > 0)
+    np.testing.assert_array_equal(prediction.label_map, values > 0)
 
 
 def test_files_of_numbered_channels_are_no_grey_pictures(make_predictor, tmp_path):
