@@ -145,8 +145,24 @@ def escape_stars(_app: Any, _kind: str, _name: str, _item: Any, _options: Any, l
             lines[number] = "`".join(parts)
 
 
+def pages_made_from_code() -> list[str]:
+    """Return the names of the pages that may change although their file does not."""
+    pages = {page: page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")}
+    return sorted(
+        page.relative_to(DOCS).with_suffix("").as_posix()
+        for page, text in pages.items()
+        if GENERATED.search(text) or UNLISTED in text.splitlines()
+    )
+
+
+def outdated_pages(_app: Any, _env: Any, _added: Any, _changed: Any, _removed: Any) -> list[str]:
+    """Return the pages that every build reads again."""
+    return pages_made_from_code()
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension."""
     app.connect("source-read", read_source)
+    app.connect("env-get-outdated", outdated_pages)
     app.connect("autodoc-process-docstring", escape_stars, priority=600)  # after napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

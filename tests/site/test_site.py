@@ -56,6 +56,28 @@ def test_guides_that_no_page_lists_are_listed(monkeypatch, tmp_path):
     assert pages.unlisted_pages() == ["cluster"]
 
 
+def test_pages_from_the_code_are_read_at_every_build():
+    made = pages.pages_made_from_code()
+    assert {"reference/commands", "reference/plan", "reference/python", "how-to"} <= set(made)
+    assert not {"decisions/0033-site", "training"} & set(made)
+
+
+def test_a_failing_command_ends_a_tutorial(tmp_path):
+    startup = (DOCS / "extensions" / "notebook_startup.py").read_text(encoding="utf-8")
+    program = tmp_path / "program.py"
+    shell = "class Shell:\n    def var_expand(self, line, depth):\n        return line\n\n\nshell = Shell()\n"
+    startup = startup.replace("from IPython import get_ipython\n", "").replace(
+        "shell = get_ipython()\n", shell
+    )
+    for code in (0, 3):
+        calls = f"\nshell.system('echo result && exit {code}')\n"
+        program.write_text(startup + calls, encoding="utf-8")
+        ended = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+        assert ended.stdout.strip() == "result"
+        assert (ended.returncode != 0) == (code != 0)
+        assert ("exit code 3" in ended.stderr) == (code == 3)
+
+
 def test_every_tutorial_is_listed_and_has_cells():
     index = (DOCS / "tutorials" / "index.md").read_text(encoding="utf-8")
     for path in TUTORIALS:
