@@ -4,7 +4,7 @@
 #   docker build -f docker/gpu.Dockerfile -t scanseg:gpu .
 #   docker run --rm --gpus all --network none --shm-size 2g --tmpfs /tmp -v "$PWD/data:/data" scanseg:gpu train ...
 FROM python:3.12-slim
-# Triton builds the launcher of its kernels with the C compiler of the system.
+# Triton builds its driver module once, with the C compiler of the system.
 RUN apt-get update \
     && apt-get install --no-install-recommends -y gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*

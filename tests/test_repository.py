@@ -6,7 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from scripts import check_extras, sbom
+import scanseg
+from scripts import build_release, check_extras, sbom
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -100,6 +101,20 @@ def test_the_citation_is_complete_and_has_no_second_version():
     assert "version" not in citation
     urls = {reference.get("url", "") for reference in citation["references"]}
     assert {"https://arxiv.org/abs/2408.13735", "https://arxiv.org/abs/2407.01530"} <= urls
+
+
+def test_a_release_has_the_version_of_its_tag_and_a_section_in_the_changelog(tmp_path, monkeypatch):
+    assert build_release.version() == scanseg.__version__
+    with pytest.raises(SystemExit, match=r"tag v9\.9\.9: expected v"):
+        build_release.check_tag("v9.9.9")
+    (tmp_path / "src/scanseg").mkdir(parents=True)
+    (tmp_path / "src/scanseg/version.py").write_text('__version__ = "1.2.3"\n')
+    monkeypatch.setattr(build_release, "ROOT", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
+    with pytest.raises(SystemExit, match=r"CHANGELOG\.md: expected a section 1\.2\.3"):
+        build_release.check_tag("v1.2.3")
+    (tmp_path / "CHANGELOG.md").write_text("## [1.2.3] - 2026-12-01\n")
+    build_release.check_tag("v1.2.3")
 
 
 def test_every_extra_has_an_example():
