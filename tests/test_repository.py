@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import scanseg
 from scripts import build_release, check_extras, sbom
+
+import scanseg
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
