@@ -43,7 +43,7 @@ class FakeWorker:
 
 def facts():
     values = dict.fromkeys(LoadedFacts.__dataclass_fields__)
-    return LoadedFacts(**(values | {"device": "cpu"}))
+    return LoadedFacts(**(values | {"device": "cpu", "mirrored_members": UsageError("no axes")}))
 
 
 def entry(name, fault=None):

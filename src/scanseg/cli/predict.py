@@ -93,6 +93,7 @@ def predict(
             "--device": device != "auto",
             "--devices": bool(devices),
             "--on": on is not None,
+            "--pictures": pictures,
             "--precision": precision is not None,
             "--runtime": runtime is not None,
             "--weights": weights != "exported",

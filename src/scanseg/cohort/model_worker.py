@@ -65,10 +65,14 @@ class LoadedFacts:
     """Warnings about the model."""
     digest: str
     """Model digest."""
-    members: dict[bool | None, int | ScansegError]
-    """Number of averaged predictions by the request of flips, or the reason why it is refused."""
-    mirrored: dict[bool | None, bool]
-    """Whether flips are averaged, by the accepted requests."""
+    mirrors_by_default: bool
+    """Predictions are averaged over flips unless asked for otherwise."""
+    default_members: int
+    """Number of averaged predictions by default."""
+    members: int
+    """Number of averaged predictions without flips."""
+    mirrored_members: int | ScansegError
+    """The same with flips, or the reason why flips are refused."""
 
     def describe_device(self) -> str:
         """Return the device with its name."""
@@ -77,20 +81,6 @@ class LoadedFacts:
     def compute_digest(self) -> str:
         """Return the model digest."""
         return self.digest
-
-    def num_members(self, *, mirror: bool | None) -> int:
-        """Return the number of averaged predictions.
-
-        Args:
-            mirror: Average over flips. `None`: as the plans say.
-
-        Raises:
-            UsageError: `mirror` is true, and no plan has mirror axes.
-        """
-        number = self.members[mirror]
-        if isinstance(number, ScansegError):
-            raise number
-        return number
 
     def mirrors(self, *, mirror: bool | None) -> bool:
         """Return whether predictions are averaged over flips.
@@ -102,7 +92,22 @@ class LoadedFacts:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
         self.num_members(mirror=mirror)
-        return self.mirrored[mirror]
+        return self.mirrors_by_default if mirror is None else mirror
+
+    def num_members(self, *, mirror: bool | None) -> int:
+        """Return the number of averaged predictions.
+
+        Args:
+            mirror: Average over flips. `None`: as the plans say.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
+        if not mirror:
+            return self.default_members if mirror is None else self.members
+        if isinstance(self.mirrored_members, ScansegError):
+            raise self.mirrored_members
+        return self.mirrored_members
 
 
 @dataclass(frozen=True)
@@ -148,13 +153,10 @@ class ModelWorker:
     def facts(self) -> LoadedFacts:
         """Return the properties of the model."""
         predictor = self._predictor
-        members = dict[bool | None, int | ScansegError]()
-        for request in (None, False, True):
-            try:
-                members[request] = predictor.num_members(mirror=request)
-            except ScansegError as error:
-                members[request] = error
-        accepted = [request for request, number in members.items() if isinstance(number, int)]
+        try:
+            mirrored: int | ScansegError = predictor.num_members(mirror=True)
+        except ScansegError as error:
+            mirrored = error
         return LoadedFacts(
             plan=predictor.plan,
             libraries=predictor.libraries,
@@ -164,8 +166,10 @@ class ModelWorker:
             precision=predictor.precision,
             warnings=predictor.warnings,
             digest=predictor.compute_digest(),
-            members=members,
-            mirrored={request: predictor.mirrors(mirror=request) for request in accepted},
+            mirrors_by_default=predictor.mirrors(mirror=None),
+            default_members=predictor.num_members(mirror=None),
+            members=predictor.num_members(mirror=False),
+            mirrored_members=mirrored,
         )
 
     def predict(self, case: CaseToPredict, options: CaseOptions) -> PredictedFiles:
