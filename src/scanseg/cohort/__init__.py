@@ -1,4 +1,4 @@
-"""Many cases or trainings at once: several devices of this machine, and clusters."""
+"""Many cases or trainings on several devices or a cluster."""
 
 from scanseg.cohort.engines import EngineName, open_engine
 from scanseg.cohort.model_worker import ModelChoice

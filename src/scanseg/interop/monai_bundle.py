@@ -1,4 +1,4 @@
-"""Export of a model as a bundle of MONAI, and the parts that its configuration names."""
+"""Export of a model as a bundle of MONAI."""
 
 import json
 import platform
