@@ -27,7 +27,7 @@ class SliceResults:
 def write_picture(
     path: Path, slices: Sequence[SliceResults], *, labels: Mapping[str, int], title: str
 ) -> None:
-    """Write slices with their label maps as a PNG, one row for each slice.
+    """Write slices with their label maps as a PNG.
 
     Args:
         path: File to write.

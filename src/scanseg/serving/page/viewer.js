@@ -170,6 +170,12 @@ async function remove(layer) {
   refreshPanel();
 }
 
+function setMirroring() {
+  const model = state.models.find((each) => each.name === byId("model").value);
+  byId("mirror").checked = Boolean(model?.mirrors);
+  byId("mirror").disabled = !model?.can_mirror;
+}
+
 async function run() {
   const query = new URLSearchParams({
     model: byId("model").value, uncertainty: byId("uncertainty").checked, mirror: byId("mirror").checked,
@@ -338,6 +344,8 @@ async function begin() {
   byId("window-row").hidden = state.channels[0] === "colours";
   fillSelect(byId("model"), state.models.map((model) => [model.name, model.name]), 0);
   byId("model-section").hidden = state.models.length === 0;
+  byId("model").addEventListener("change", setMirroring);
+  setMirroring();
   await nv.attachToCanvas(byId("picture"));
   if (!nv.gl) throw new Error("This browser has no WebGL 2. Use a recent Firefox, Chrome, Edge or Safari.");
   connect();
