@@ -13,13 +13,16 @@ from scanseg.cli.options import (
     HARDWARE,
     TRAINING,
     DatasetOrPlan,
+    Engine,
     OutputFolder,
     PlanSize,
+    RayAddress,
     Recipe,
     Settings,
     Store,
     Workers,
 )
+from scanseg.cli.report import write_final_report
 from scanseg.errors import InterruptionError
 from scanseg.progress_display import show_progress
 
@@ -40,7 +43,10 @@ def crossval(
     batch_size: Annotated[int | None, TRAINING] = None,
     devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    on: Engine = None,
+    ray_address: RayAddress = None,
     no_ensembles: Annotated[bool, ADVANCED] = False,
+    no_report: Annotated[bool, ADVANCED] = False,
     store: Store = None,
     settings: Settings = (),
 ) -> None:
@@ -63,6 +69,7 @@ def crossval(
         devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each trains one fold at a time. `auto` is the
             first available of `cuda`, `mps`, `cpu`.
         no_ensembles: Exclude pairs of recipes from the choice.
+        no_report: Write no report (`report.html` in the output folder).
     """
     with show_progress(f"preparing a cross-validation on {source} in {output}") as progress:
         from scanseg import api
@@ -82,12 +89,16 @@ def crossval(
                 store=store,
                 settings=settings,
                 num_workers=num_workers,
+                on=on,
+                ray_address=ray_address,
                 progress=progress,
             )
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error
     _show(result.record)
     print_line(f"{output}: one model of the {result.record.chosen} folds")
+    if not no_report:
+        write_final_report(output)
     suggest_command("to predict", "predict", output, "IMAGES", "-o", "OUTPUT")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from scanseg.errors import UsageError
 from scanseg.inference.arrays import Device
 from scanseg.inference.ensemble import average_on_source, share_progress
-from scanseg.inference.folder import predict_folder
+from scanseg.inference.folder import predict_folder, predict_in_turn
 from scanseg.inference.foreign import as_path
 from scanseg.inference.inputs import (
     Source,
@@ -347,6 +348,7 @@ class Predictor:
         format: OutputFormat | None = None,
         series: str | Sequence[str] = (),
         segment_codes: SegmentCodes | None = None,
+        pictures: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of folders and files.
@@ -367,6 +369,7 @@ class Predictor:
                 Segmentations. `None`: that of the image, or `nii.gz` for DICOM series.
             series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
             segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
+            pictures: Write a picture of each image with its label map, as `pictures/CASE.png`.
             progress: Called with each progress update: every case and every pass of the network.
 
         Returns:
@@ -390,7 +393,9 @@ class Predictor:
             format=format,
             series=as_tuple(series),
             segment_codes=segment_codes,
+            pictures=pictures,
             progress=progress,
+            run=partial(predict_in_turn, self),
         )
 
     def predict_plan(
