@@ -29,6 +29,8 @@ def write_picture(
 ) -> None:
     """Write slices with their label maps as a PNG.
 
+    Each slice is a row.
+
     Args:
         path: File to write.
         slices: Slices with their label maps.
