@@ -24,6 +24,7 @@ PAGES = [
 NAMES = {
     'train("DATASET", "models/first"': 'train("DATASET", "TRAINED"',
     'device="cuda"': 'device="cpu"',
+    'prediction.image, "image.png"': 'prediction.image, "shown.png"',
     '"new_scans"': '"IMAGES"',
     '"older/scan_0000.nii.gz"': '"image.png"',
     "tolerance_mm=2.0)": "tolerance_mm=2.0, num_workers=0)",
@@ -50,6 +51,7 @@ NOT_RUN = {
     "graphed(": "tests/networks/test_graphed_loops.py runs the three loops",
     "SlidingWindowInferer": "tests/networks/test_graphed_loops.py runs the three loops",
     "autograd.set_multithreading_enabled": "has the loss of the loop above it, which needs a GPU",
+    "Client(": "needs a server at its port; tests/serving runs servers and clients",
     "torch.export": "tests/networks/test_export.py exports every network, which takes minutes",
     "uncertainty=True": "needs a model with mirroring; tests/inference/test_folder.py covers the maps",
     "(40, 56, 40)": "builds full-size networks; tests/networks covers the arguments",
@@ -72,6 +74,9 @@ RUN_ELSEWHERE = {
     "docs/onnx.md": "docs/tutorials/onnx-on-a-cpu.md runs the commands",
     "docs/performance.md": "made from records by benchmarks.page, on GPUs",
     "docs/releasing.md": "steps of a release, for its workflow",
+    "docs/reports.md": "tests/reports runs the commands and their options",
+    "docs/server.md": "tests/serving runs servers, requests and the client",
+    "docs/viewer.md": "tests/serving runs the viewer in a browser",
     "docs/training.md": "tests/training and tests/experiments; SLURM and several GPUs are not available",
 }
 """How the commands of a page are run, or why not, for pages outside of `tests/papers/test_documented_commands.py`."""

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
 from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
+from scanseg.cli.remote import predict_remotely, read_token
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
@@ -20,7 +21,8 @@ def predict(
     output_format: Annotated[OutputFormat | None, COMMON, Parameter(name="--format")] = None,
     overwrite: Annotated[bool, COMMON] = False,
     skip_existing: Annotated[bool, COMMON] = False,
-    mirror: Annotated[bool, COMMON] = False,
+    mirror: Annotated[bool | None, COMMON, Parameter(negative="--no-mirror")] = None,
+    pictures: Annotated[bool, COMMON] = False,
     device: Device = "auto",
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
@@ -29,6 +31,8 @@ def predict(
     uncertainty: Annotated[bool, ADVANCED] = False,
     series: Annotated[tuple[str, ...], ADVANCED] = (),
     segment_codes: Annotated[Path | None, ADVANCED] = None,
+    server: Annotated[str | None, ADVANCED] = None,
+    token_file: Annotated[Path | None, ADVANCED] = None,
 ) -> None:
     """Segment images with a trained model.
 
@@ -42,7 +46,9 @@ def predict(
             Defaults to the format of the image, and to `nii.gz` for DICOM series.
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
-        mirror: Average over mirrored images. This is slower and often slightly better.
+        mirror: Average over mirrored images. Slower by the number of flips, and often slightly better. Defaults to
+            `inference.mirror` of the plan.
+        pictures: Also write a picture of each image with its label map, as `pictures/CASE.png`.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.
@@ -54,9 +60,42 @@ def predict(
         series: UID of a DICOM series to segment, or its beginning if it is unique (`scanseg dicom list`). Repeat for
             more. Defaults to all series.
         segment_codes: JSON file with the codes of the segments of `--format dicom-seg`. Defaults to the code of tissue.
+        server: Address of a server (`scanseg serve`), which segments the images with its own device and precision.
+            MODEL is then a name of the server, and PyTorch is not needed here. Defaults to this machine.
+        token_file: File with the token of the server. Defaults to the environment variable SCANSEG_TOKEN.
     """
     if not inputs:
         raise UsageError("expected at least one image or folder of images after MODEL, got none")
+    if server is not None:
+        local = {
+            "--skip-existing": skip_existing,
+            "--device": device != "auto",
+            "--precision": precision is not None,
+            "--runtime": runtime is not None,
+            "--weights": weights != "exported",
+            "--probabilities": probabilities,
+            "--series": bool(series),
+            "--segment-codes": segment_codes is not None,
+        }
+        given = [name for name, is_given in local.items() if is_given]
+        if given:
+            raise UsageError(
+                f"--server: expected no options of this machine, got {listed(given)}. Leave them out."
+            )
+        predict_remotely(
+            server,
+            model,
+            inputs,
+            output,
+            token=read_token(token_file),
+            output_format=output_format,
+            overwrite=overwrite,
+            mirror=mirror,
+            uncertainty=uncertainty,
+        )
+        return
+    if token_file is not None:
+        raise UsageError("--token-file: expected --server, got none. Leave it out.")
 
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
         from scanseg import api
@@ -75,6 +114,7 @@ def predict(
             format=output_format,
             series=series,
             segment_codes=codes,
+            pictures=pictures,
             progress=progress,
         )
         case_warnings = [
@@ -92,6 +132,8 @@ def predict(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
     print_colours(output)
+    if pictures:
+        print_line(f"images with their label maps: {output / 'pictures'}")
     if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
         instances = output.with_name(f"{output.name}-instances")
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.loading import load
+from scanseg.inference.outputs import (
+    WRITTEN_AS,
+    CaseOutputs,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    find_outputs,
+    write_map,
+)
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -19,10 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORTED_FILE",
+    "WRITTEN_AS",
+    "CaseOutputs",
     "CudaGraphNetwork",
+    "OutputFormat",
+    "OutputOptions",
     "Prediction",
     "Predictor",
     "Runtime",
+    "check_output",
+    "find_outputs",
     "is_exported",
     "label_maps_of_groups",
     "load",
@@ -30,6 +45,7 @@ __all__ = [
     "postprocess",
     "run_session",
     "share_progress",
+    "write_map",
 ]
 
 
