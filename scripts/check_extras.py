@@ -74,6 +74,7 @@ EXAMPLES = {
         "volume = Image(np.random.rand(1, 8, 64, 64), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))\n"
         "scanseg.show(volume, 'a.mp4')"
     ),
+    "ray": "import ray, scanseg; print(scanseg.predict_cohort, ray.__version__)",
     "hub": "import pooch, huggingface_hub, scanseg.pretrained",
     "baselines": (
         "from scanseg.networks import NETWORKS, build_network\n"
