@@ -589,7 +589,7 @@ def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predic
 
 
 def test_pictures_show_the_labels_of_each_case(make_predictor, volumes, tmp_path):
-    folder, arrays = volumes
+    folder, _ = volumes
     output = tmp_path / "labels"
     make_predictor().predict_folder(folder, output)
     assert "pictures" not in names(output)
