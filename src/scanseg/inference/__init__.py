@@ -12,7 +12,9 @@ from scanseg.inference.loading import load
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
+from scanseg.inference.resample import resample_slices
 from scanseg.inference.sessions import Runtime, open_session, run_session
+from scanseg.inference.uncertainty import to_probabilities
 
 if TYPE_CHECKING:
     from scanseg.inference.cuda_graph import CudaGraphNetwork
@@ -28,8 +30,10 @@ __all__ = [
     "load",
     "open_session",
     "postprocess",
+    "resample_slices",
     "run_session",
     "share_progress",
+    "to_probabilities",
 ]
 
 
