@@ -12,9 +12,9 @@ import scanseg
 from scanseg.errors import InputError, UsageError
 from scanseg.inference import to_probabilities
 from scanseg.inference.uncertainty import entropy, logits_and_disagreement
-from scanseg.models import calibration_path
+from scanseg.models import calibration_path, write_ensemble
 from scanseg.reports.calibrating import Samples, fit_temperatures, make_record
-from scanseg.specs import CalibrationRecord, DatasetSpec
+from scanseg.specs import CalibrationRecord, DatasetSpec, EnsembleSpec
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks
 
 LABELS = DatasetSpec(
@@ -203,3 +203,47 @@ def test_temperatures_do_not_fit_the_mean_of_several_plans(model):
     predictor = scanseg.load(model, device="cpu")
     with pytest.raises(UsageError, match="mean of several plans"):
         Predictor(predictor.plan, predictor.networks, members=[predictor], temperatures=(1.0, 2.0))
+
+
+@pytest.fixture
+def ensemble(model) -> Path:
+    """Return a folder of two equal models with the validation scores of both."""
+    folder = model.parent / "folds"
+    for name in ("fold_0", "fold_1"):
+        shutil.copytree(model, folder / name)
+    shutil.copy(model / "validation.json", folder)
+    write_ensemble(folder, EnsembleSpec(members=("fold_0", "fold_1")))
+    return folder
+
+
+def test_folds_share_the_temperatures_of_all_validation_cases(model, ensemble):
+    record = scanseg.calibrate(ensemble, device="cpu", progress=False)
+    single = scanseg.calibrate(model, device="cpu", progress=False)
+    assert record.num_cases == 2 * single.num_cases
+    assert set(record.weights) == {"fold_0/model.safetensors", "fold_1/model.safetensors"}
+    assert scanseg.load(ensemble, device="cpu").temperatures == record.temperatures
+    np.testing.assert_allclose(record.temperatures, single.temperatures, rtol=1e-3)
+
+
+def test_the_mean_of_several_recipes_is_not_calibrated(model, ensemble):
+    scanseg.calibrate(ensemble / "fold_0", device="cpu", progress=False)
+    write_ensemble(ensemble, EnsembleSpec(members=("fold_0", "fold_1"), average="probabilities"))
+    with pytest.raises(UsageError, match="mean of several"):
+        scanseg.calibrate(ensemble, device="cpu", progress=False)
+    predictor = scanseg.load(ensemble, device="cpu")
+    assert [each.temperatures for each in (predictor, *predictor.members)] == [None, None]
+
+
+def test_exported_models_have_the_same_probabilities(trained, model, tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    record = scanseg.calibrate(model, device="cpu", progress=False)
+    document = scanseg.export_onnx(model, tmp_path / "exported", progress=False)
+    assert document.temperatures == record.temperatures
+    _, by_torch = predict(model, image_of_case(trained))
+    predictor = scanseg.load(tmp_path / "exported")
+    by_onnx = predictor.predict(image_of_case(trained), probabilities=True)
+    # Probabilities are stored in float16, whose steps below 1 are 0.0005.
+    np.testing.assert_allclose(
+        by_onnx.probabilities.astype(float), by_torch.probabilities.astype(float), atol=0.002
+    )
