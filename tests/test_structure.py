@@ -25,7 +25,7 @@ PUBLIC_PACKAGES = {"scanseg", "scanseg.networks", "scanseg.ops", "scanseg.layers
 """Packages for use in other people's code: their names need no use here."""
 INNER_PACKAGES = ("scanseg.networks.published", "scanseg.batches.augmentation")
 """Packages inside others that are used through their `__init__` too."""
-RESULTS = {"Prediction"}
+RESULTS = {"JobStatus", "Prediction", "RemoteCase"}
 """Types that functions of the package return to users."""
 OWNER_OF_MODEL_FILES = "scanseg.models"
 

@@ -380,11 +380,14 @@ def plan_of_labels(*names: str) -> SimpleNamespace:
     return SimpleNamespace(dataset=SimpleNamespace(foreground=labels))
 
 
-def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:
+def test_demo_compares_the_networks_with_thresholds(command, fake_module) -> None:
     module = fake_module("demo")
     module.run = Call(
         SimpleNamespace(
-            network_dice={"grey": 0.91, "white": 0.92},
+            network_dice={
+                "msvm-unet": {"grey": 0.81, "white": None},
+                "xlstm-unet": {"grey": 0.91, "white": 0.92},
+            },
             threshold_dice={"grey": 0.7, "white": 0.8},
             label_maps=Path("d/predictions"),
             picture=Path("d/picture.png"),
@@ -392,10 +395,11 @@ def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None
         )
     )
     outcome = command("demo", "-o", "d")
-    assert module.run.options == {"recipe": "xlstm-unet", "output": Path("d"), "device": "cpu"}
+    assert module.run.options == {"recipe": None, "output": Path("d"), "device": "cpu"}
     shown = [line.split() for line in outcome.stdout.splitlines()]
     assert ["xlstm-unet", "0.9100", "0.9200"] in shown
-    assert ["two", "best", "thresholds", "0.7000", "0.8000"] in shown
+    assert shown.index(["msvm-unet", "0.8100", "-"]) < shown.index(["xlstm-unet", "0.9100", "0.9200"])
+    assert ["best", "thresholds", "0.7000", "0.8000"] in shown
     assert ["picture:", "d/picture.png"] in shown
 
 

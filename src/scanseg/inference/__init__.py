@@ -6,9 +6,20 @@ Names that need PyTorch load on first use. So exported models predict without Py
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.inference.case_files import CaseOptions, CaseToPredict, segment_case, write_case
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
+from scanseg.inference.folder import FolderWork, predict_folder
 from scanseg.inference.loading import load
+from scanseg.inference.outputs import (
+    WRITTEN_AS,
+    CaseOutputs,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    find_outputs,
+    write_map,
+)
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
@@ -21,19 +32,32 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORTED_FILE",
+    "WRITTEN_AS",
+    "CaseOptions",
+    "CaseOutputs",
+    "CaseToPredict",
     "CudaGraphNetwork",
+    "FolderWork",
+    "OutputFormat",
+    "OutputOptions",
     "Prediction",
     "Predictor",
     "Runtime",
+    "check_output",
+    "find_outputs",
     "is_exported",
     "label_maps_of_groups",
     "load",
     "open_session",
     "postprocess",
+    "predict_folder",
     "resample_slices",
     "run_session",
+    "segment_case",
     "share_progress",
     "to_probabilities",
+    "write_case",
+    "write_map",
 ]
 
 

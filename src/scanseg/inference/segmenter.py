@@ -1,4 +1,4 @@
-"""Interface of a predictor, as the segmentation of folders needs it."""
+"""Interfaces of a predictor, as the segmentation of folders needs it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,8 +9,8 @@ from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.specs import Plan
 
 
-class Segmenter(Protocol):
-    """Object that segments images by the networks of one or more plans."""
+class ModelFacts(Protocol):
+    """Properties of a model on its device, for checks and records."""
 
     @property
     def plan(self) -> Plan:
@@ -42,15 +42,30 @@ class Segmenter(Protocol):
     def compute_digest(self) -> str:
         """Return the model digest, 8 hexadecimal digits."""
 
-    def num_members(self, *, mirror: bool) -> int:
-        """Return the number of averaged predictions: one per network and flip.
+    def mirrors(self, *, mirror: bool | None) -> bool:
+        """Return whether predictions are averaged over flips.
 
         Args:
-            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            mirror: The request. `None`: as the plans' `inference.mirror` say.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
+
+    def num_members(self, *, mirror: bool | None) -> int:
+        """Return the number of averaged predictions: one per network and flip.
+
+        Args:
+            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
+                `inference.mirror` say.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
+
+
+class Segmenter(ModelFacts, Protocol):
+    """Object that segments images by the networks of one or more plans."""
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image on the host.
@@ -64,7 +79,7 @@ class Segmenter(Protocol):
         self,
         prepared: PreparedImage,
         *,
-        mirror: bool = False,
+        mirror: bool | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
@@ -73,7 +88,8 @@ class Segmenter(Protocol):
 
         Args:
             prepared: Result of `prepare`.
-            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
+                `inference.mirror` say.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             progress: Called with each progress update.

@@ -1,0 +1,43 @@
+"""Limits of a server: sizes, times and places in its queue."""
+
+from dataclasses import dataclass, fields
+
+from scanseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server."""
+
+    queue_size: int = 10
+    """Most jobs that are uploaded or wait. Further requests get the status 503."""
+    upload_bytes: int = 2**30
+    """Largest upload in bytes."""
+    voxels: int = 2**28
+    """Largest image in voxels, all channels together."""
+    upload_seconds: float = 300.0
+    """Longest upload in seconds."""
+    job_seconds: float = 900.0
+    """Longest segmentation in seconds, checked between windows."""
+    kept_seconds: float = 3600.0
+    """Time in seconds after which the files of an ended job are removed."""
+    kept_bytes: int = 2**34
+    """Most bytes of ended jobs on disk. The oldest are removed first."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise UsageError(f"{field.name}: expected a number above 0, got {value}.")
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Most bytes of a zip file after decompression.
+
+        4 for each voxel, and 64 MiB for headers.
+        """
+        return 4 * self.voxels + 2**26
+
+
+MOST_ZIP_FILES = 20_000
+"""Most files of a zip file."""
