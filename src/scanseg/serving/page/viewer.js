@@ -87,7 +87,7 @@ function applyOpacity(layer) {
 }
 
 function refreshPanel() {
-  drawOverlays(layers, edited, {
+  drawOverlays(layers, edited, state.is_volume ? "voxels" : "pixels", {
     toggle: (layer, visible) => { layer.visible = visible; applyOpacity(layer); nv.createOnLocationChange(); },
     fade: (layer, opacity) => { layer.opacity = opacity; applyOpacity(layer); },
     correct: guarded((layer) => correct(layer)),
@@ -153,6 +153,7 @@ async function endCorrection(keep) {
   applyOpacity(layer);
   nv.updateGLVolume();
   refreshPanel();
+  byId("picture").focus();
   showMessage(keep ? "The changes are kept in the viewer. Save the label map to write it to a file." : "", true);
 }
 
@@ -242,7 +243,8 @@ function showLocation(location) {
     return value === 0 ? null : `${title(layers, layer)}: ${label?.name ?? `label ${value}`}`;
   }).filter((name) => name !== null);
   const intensity = location.values[0]?.value;
-  const parts = [`voxel ${x}, ${y}, ${z}`];
+  // Rows of pictures are counted from the top.
+  const parts = [state.is_volume ? `voxel ${x}, ${y}, ${z}` : `pixel ${x}, ${state.shape[1] - 1 - y}`];
   if (typeof intensity === "number") parts.push(`intensity ${Number(intensity.toPrecision(4))}`);
   clearTimeout(pending); // a screen reader gets the last position only
   pending = setTimeout(() => { byId("location").textContent = [...parts, ...names].join("; "); }, 80);
@@ -319,6 +321,7 @@ function connect() {
     await showChannel(Number(byId("channel").value));
   }));
   nv.onLocationChange = showLocation;
+  window.addEventListener("beforeunload", (event) => { if (edited) event.preventDefault(); });
   nv.onIntensityChange = showWindow;
 }
 
@@ -336,6 +339,8 @@ async function begin() {
   fillSelect(byId("channel"), state.channels.map((name, number) => [String(number), name]), 0);
   byId("channel-row").hidden = state.channels.length < 2;
   byId("window-row").hidden = state.channels[0] === "colours";
+  byId("view-section").hidden = !state.is_volume && state.channels[0] === "colours";
+  nv.opts.isOrientationTextVisible = state.is_volume;
   fillSelect(byId("model"), state.models.map((model) => [model.name, model.name]), 0);
   byId("model-section").hidden = state.models.length === 0;
   await nv.attachToCanvas(byId("picture"));
