@@ -181,7 +181,7 @@ async function run() {
   try {
     while (job && (job.state === "waiting" || job.state === "running")) {
       const { task = "waiting", done = 0, total = 1 } = job.progress ?? {};
-      byId("progress").value = task === "predicting" ? done / Math.max(1, total) : 0;
+      byId("progress").value = total > 1 ? done / total : 0;
       byId("job").textContent = total > 1 ? `${task}: ${done} of ${total}` : task;
       job = await ask("GET", `/jobs/${job.id}?wait=5`);
     }
