@@ -13,6 +13,7 @@ import torch
 
 from scanseg.cli.console import format_memory
 from scanseg.cli.options import Recipe
+from scanseg.errors import UsageError
 from scanseg.messages import format_duration
 from scanseg.progress import ProgressUpdate
 from scanseg.specs import (
@@ -133,6 +134,7 @@ def test_suggested_commands_are_quoted_for_a_shell(command, fake_api, plan: Plan
 
 
 def test_train_passes_only_given_options(command, fake_api) -> None:
+    fake_api.report = Call(None)
     fake_api.train = Call(
         SimpleNamespace(
             model=Path("m"),
@@ -176,6 +178,7 @@ def test_train_passes_only_given_options(command, fake_api) -> None:
         ["hole", "-"],
         ["mean", "0.5000"],
         ["m:", "3", "epochs", "in", "1:02:05"],
+        ["report:", "m/report.html"],
         ["to", "predict:", "scanseg", "predict", "m", "IMAGES", "-o", "OUTPUT"],
     ]
     command(
@@ -230,6 +233,7 @@ def test_train_passes_only_given_options(command, fake_api) -> None:
 
 
 def test_a_fold_is_a_number(command, fake_api) -> None:
+    fake_api.report = Call(None)
     fake_api.train = Call(
         SimpleNamespace(
             model=Path("m"),
@@ -248,8 +252,72 @@ def test_a_fold_is_a_number(command, fake_api) -> None:
     assert outcome.stdout.splitlines() == [
         "note: labels differ from other. Initialized again: 1 tensor of the head",
         "m: 1 epoch in 0:00:01",
+        "report: m/report.html",
         "to predict:  scanseg predict m IMAGES -o OUTPUT",
     ]
+
+
+def test_a_training_without_its_report_succeeds(command, fake_api) -> None:
+    result = SimpleNamespace(
+        model=Path("m"),
+        epochs_done=1,
+        seconds=1.0,
+        scores={},
+        mean_dice=None,
+        renewed_parameters=(),
+        is_main_process=True,
+        was_finished=False,
+    )
+    fake_api.train = Call(result)
+
+    def report(*arguments: Any, **options: Any) -> None:
+        raise UsageError("report: expected jinja2")
+
+    fake_api.report = report
+    outcome = command("train", "folder", "-o", "m")
+    assert outcome.code == 0
+    assert "note: no report. report: expected jinja2\n" in outcome.stdout
+    fake_api.report = Call(None)
+    assert "report" not in command("train", "folder", "-o", "m", "--no-report").stdout
+    assert fake_api.report.options is None
+
+
+def test_report_passes_folders(command, fake_api, tmp_path: Path) -> None:
+    fake_api.report = Call(None)
+    output = tmp_path / "new" / "report.html"
+    words = ("--references", "labels", "--images", "images", "--num-workers", 0)
+    outcome = command("report", "predictions", "-o", output, *words)
+    assert outcome.stdout == f"report: {output}\n"
+    assert fake_api.report.arguments == (Path("predictions"), output)
+    assert fake_api.report.options == {
+        "references": Path("labels"),
+        "images": Path("images"),
+        "device": "auto",
+        "num_workers": 0,
+    }
+    output.parent.mkdir()
+    output.write_text("older")
+    assert "already exists" in command("report", "predictions", "-o", output).stderr
+
+
+def test_show_passes_numbers(command, fake_api, tmp_path: Path) -> None:
+    calls = []
+    fake_api.show = lambda *arguments, **options: calls.append((arguments, options)) or "three planes"
+    output = tmp_path / "a.png"
+    words = ("--at", "1,2,3", "--window", "-160,240", "--labels", "liver=1", "--slices", 9)
+    outcome = command("show", "image.nii.gz", "labels.nii.gz", "-o", output, *words)
+    assert (outcome.code, outcome.stdout) == (0, f"{output}: three planes\n")
+    ((arguments, options),) = calls
+    assert arguments == (Path("image.nii.gz"), output)
+    assert (options["at"], options["window"], options["num_slices"]) == ((1, 2, 3), (-160.0, 240.0), 9)
+    assert (options["label_map"], options["labels"]) == (Path("labels.nii.gz"), "liver=1")
+
+
+@pytest.mark.parametrize("words", [("--at", "1,2"), ("--window", "1"), ("--window", "a,b")])
+def test_show_refuses_other_numbers(command, fake_api, tmp_path: Path, words: tuple[str, str]) -> None:
+    outcome = command("show", "image.nii.gz", "-o", tmp_path / "a.png", *words)
+    assert outcome.code == 2
+    assert f"{words[0]} {words[1]}: expected" in outcome.stderr
 
 
 def test_predict_segments_a_folder(command, fake_api) -> None:
@@ -312,11 +380,14 @@ def plan_of_labels(*names: str) -> SimpleNamespace:
     return SimpleNamespace(dataset=SimpleNamespace(foreground=labels))
 
 
-def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None:
+def test_demo_compares_the_networks_with_thresholds(command, fake_module) -> None:
     module = fake_module("demo")
     module.run = Call(
         SimpleNamespace(
-            network_dice={"grey": 0.91, "white": 0.92},
+            network_dice={
+                "msvm-unet": {"grey": 0.81, "white": None},
+                "xlstm-unet": {"grey": 0.91, "white": 0.92},
+            },
             threshold_dice={"grey": 0.7, "white": 0.8},
             label_maps=Path("d/predictions"),
             picture=Path("d/picture.png"),
@@ -324,10 +395,11 @@ def test_demo_compares_the_network_with_thresholds(command, fake_module) -> None
         )
     )
     outcome = command("demo", "-o", "d")
-    assert module.run.options == {"recipe": "xlstm-unet", "output": Path("d"), "device": "cpu"}
+    assert module.run.options == {"recipe": None, "output": Path("d"), "device": "cpu"}
     shown = [line.split() for line in outcome.stdout.splitlines()]
     assert ["xlstm-unet", "0.9100", "0.9200"] in shown
-    assert ["two", "best", "thresholds", "0.7000", "0.8000"] in shown
+    assert shown.index(["msvm-unet", "0.8100", "-"]) < shown.index(["xlstm-unet", "0.9100", "0.9200"])
+    assert ["best", "thresholds", "0.7000", "0.8000"] in shown
     assert ["picture:", "d/picture.png"] in shown
 
 
@@ -368,6 +440,7 @@ def test_info_as_text_and_as_json(command) -> None:
 
 
 def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
+    fake_api.report = Call(None)
     dice = {"disk": 0.5, "hole": None}
     outcome_of_recipe = SimpleNamespace(
         name="xlstm-unet",
@@ -395,6 +468,7 @@ def test_crossval_passes_devices_and_recipes(command, fake_api) -> None:
     lines = [line.split() for line in outcome.stdout.splitlines() if line.strip(" ─-")]
     assert lines[1:4] == [["disk", "0.5000", "0.6250"], ["hole", "-", "-"], ["mean", "0.5000", "0.6250"]]
     assert "xlstm-unet: only the largest component is kept of all foreground, disk" in outcome.stdout
+    assert fake_api.report.arguments == (Path("folds"), Path("folds/report.html"))
     command("crossval", "folder", "-o", "folds", "--no-ensembles", "--max-minutes", 1.5, "--batch-size", 4)
     assert fake_api.cross_validate.options["ensembles"] is False
     assert fake_api.cross_validate.options["max_minutes"] == 1.5

@@ -184,8 +184,8 @@ class Brighter(torch.nn.Module):
 def make_pair(make_plan):
     """Predictor of volumes with mirror axes, and a member of slices without."""
 
-    def make(**changes):
-        volumes = make_plan(inference={"mirror_axes": (1, 2)}, **changes)
+    def make(*, mirror=False, **changes):
+        volumes = make_plan(inference={"mirror_axes": (1, 2), "mirror": mirror}, **changes)
         slices = make_plan(patch_size=(8, 8), **changes)
         other = Predictor(slices, Brighter(0.3, 9.0), device=CPU)
         return Predictor(volumes, Brighter(0.6, 1.0), device=CPU, members=[other]), other
@@ -212,6 +212,11 @@ def test_mirroring_applies_to_plans_with_mirror_axes(make_pair, make_predictor, 
     predictor, _ = make_pair()
     assert predictor.num_members(mirror=False) == 2
     assert predictor.num_members(mirror=True) == 5
+    assert predictor.num_members(mirror=None) == 2
+    assert not predictor.mirrors(mirror=None)
+    by_default, _ = make_pair(mirror=True)
+    assert by_default.num_members(mirror=None) == 5
+    assert by_default.mirrors(mirror=None)
     image = rng.random((7, 10, 12), dtype=np.float32)
     plain, mirrored = (
         predictor.predict(image, mirror=mirror, probabilities=True) for mirror in (False, True)

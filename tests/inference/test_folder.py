@@ -586,3 +586,15 @@ def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predic
     with pytest.raises(InputError, match=r"a\.png"):
         predictor.predict_folder(tmp_path / "images", tmp_path / "out", overwrite=True)
     assert list((tmp_path / "out" / "colours").iterdir()) == []
+
+
+def test_pictures_show_the_labels_of_each_case(make_predictor, volumes, tmp_path):
+    folder, _ = volumes
+    output = tmp_path / "labels"
+    make_predictor().predict_folder(folder, output)
+    assert "pictures" not in names(output)
+    make_predictor().predict_folder(folder, output, pictures=True, overwrite=True)
+    assert names(output / "pictures") == ["a.png", "b.png"]
+    with Picture.open(output / "pictures" / "a.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
+    assert (0, 114, 178) in colours  # outlines of label 1

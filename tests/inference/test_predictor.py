@@ -148,14 +148,17 @@ def test_preprocessed_cases_give_the_same(make_predictor, volume):
     )
 
 
-def test_mirroring_uses_the_axes_of_the_plan(make_predictor, volume):
-    class LastColumn(nn.Module):
-        def forward(self, batch):
-            logits = torch.zeros(len(batch), 2, *batch.shape[2:])
-            logits[:, 1] = -0.75
-            logits[:, 1, ..., -1] = 1
-            return logits
+class LastColumn(nn.Module):
+    """Network that finds the last column of each window."""
 
+    def forward(self, batch):
+        logits = torch.zeros(len(batch), 2, *batch.shape[2:])
+        logits[:, 1] = -0.75
+        logits[:, 1, ..., -1] = 1
+        return logits
+
+
+def test_mirroring_uses_the_axes_of_the_plan(make_predictor, volume):
     one_window = volume[:8, :8, :8]
     predictor = make_predictor(LastColumn(), inference={"mirror_axes": (2,)})
     assert predictor.predict(one_window).label_map[..., -1].all()
@@ -163,6 +166,23 @@ def test_mirroring_uses_the_axes_of_the_plan(make_predictor, volume):
     assert mirrored[..., 0].all()
     assert mirrored[..., -1].all()
     assert not mirrored[..., 1:-1].any()
+
+
+def test_mirroring_is_on_by_default_if_the_plan_says_so(make_predictor, tmp_path, rng):
+    predictor = make_predictor(LastColumn(), inference={"mirror_axes": (2,), "mirror": True})
+    image = rng.random((8, 8, 8), dtype=np.float32)
+
+    label_map = predictor.predict(image).label_map
+
+    assert label_map[..., 0].all()
+    assert not predictor.predict(image, mirror=False).label_map[..., 0].any()
+    write_labels(tmp_path / "a.nii.gz", np.ones((8, 8, 8), np.uint8))
+    by_default, off = (
+        predictor.predict_folder(tmp_path / "a.nii.gz", tmp_path / str(mirror), mirror=mirror).mirror
+        for mirror in (None, False)
+    )
+    assert (by_default, off) == (True, False)
+    assert predictor.num_members(mirror=None) == 2
 
 
 def test_mirroring_without_axes_is_refused(make_predictor, volume):

@@ -220,9 +220,19 @@ def compiled_operators(operator, inputs, grad):
     return results, names
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_compiled_graph_has_one_operator_for_each_pass(generator, branch_and_inputs, dtype):
-    branch, inputs = branch_and_inputs
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("scan", torch.bfloat16),
+        ("scan-of-the-map", torch.float32),
+        ("plain", torch.float32),
+        ("multi-scale", torch.bfloat16),
+        pytest.param("large-state", torch.float32, marks=pytest.mark.slow),  # more code in the interpreter
+    ],
+)
+def test_a_compiled_graph_has_one_operator_for_each_pass(generator, name, dtype):
+    branch, make = BRANCHES[name]
+    inputs = make(generator)
     grad = result_gradient(inputs, generator)
     operator = branch("triton", SCALE if "start added" in inputs else None, dtype=dtype)
     results, names = compiled_operators(operator, inputs, grad)

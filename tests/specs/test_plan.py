@@ -34,6 +34,10 @@ def plan_of(*, slice_size=None, **parts):
             {"inference": InferenceSpec(mirror_axes=(0, 2))},
             r"inference.mirror_axes: expected axes of \(0, 1\), got \(0, 2\)",
         ),
+        (
+            {"inference": InferenceSpec(mirror=True)},
+            "inference.mirror is true, but inference.mirror_axes names no",
+        ),
         ({"inference": InferenceSpec(mirror_axes=(-1,))}, r"inference.mirror_axes: .* got \(-1,\)"),
         (
             {"augmentation": (GammaTransform(), MirrorTransform(axes=(2,)))},

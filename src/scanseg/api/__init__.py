@@ -4,6 +4,7 @@ from scanseg.api.datasets import check, convert, inspect_folder, inspect_source,
 from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx, import_nnunet
 from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
 from scanseg.api.prediction import load, save_pretrained, write_segmentation
+from scanseg.api.reports import report, show
 from scanseg.api.scores import evaluate, evaluate_instances
 from scanseg.api.serving import serve, view
 from scanseg.api.training import cross_validate, train
@@ -24,8 +25,10 @@ __all__ = [
     "load",
     "make_plan",
     "preprocess",
+    "report",
     "save_pretrained",
     "serve",
+    "show",
     "time_step",
     "train",
     "view",

@@ -23,8 +23,10 @@ from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
 from scanseg.cli.preprocess import preprocess
+from scanseg.cli.report import report
 from scanseg.cli.reproduce import reproduce
 from scanseg.cli.serve import serve
+from scanseg.cli.show import show
 from scanseg.cli.train import train
 from scanseg.cli.view import view
 from scanseg.cli.warm_up import warm_up
@@ -76,7 +78,7 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
-        *(check, plan, preprocess, train, crossval, predict, evaluate, view, serve),
+        *(check, plan, preprocess, train, crossval, predict, evaluate, report, show, view, serve),
         *(
             _compare_app(),
             reproduce,
@@ -96,6 +98,7 @@ def build_app() -> App:
         predict: "Usage: scanseg predict --output PATH [OPTIONS] MODEL INPUT...",
         view: "Usage: scanseg view [OPTIONS] IMAGE [LABEL_MAP...]",
         serve: "Usage: scanseg serve [OPTIONS] MODEL...",
+        show: "Usage: scanseg show --output PATH [OPTIONS] IMAGE [LABEL_MAP]",
         reproduce: "Usage: scanseg reproduce --data STR --output PATH [OPTIONS] PAPER [SOURCE]",
     }
     for number, command in enumerate(commands):

@@ -20,6 +20,7 @@ from scanseg.cli.options import (
     Store,
     Workers,
 )
+from scanseg.cli.report import write_final_report
 from scanseg.errors import InterruptionError
 from scanseg.progress_display import show_progress
 
@@ -41,6 +42,7 @@ def crossval(
     devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
     no_ensembles: Annotated[bool, ADVANCED] = False,
+    no_report: Annotated[bool, ADVANCED] = False,
     store: Store = None,
     settings: Settings = (),
 ) -> None:
@@ -63,6 +65,7 @@ def crossval(
         devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each trains one fold at a time. `auto` is the
             first available of `cuda`, `mps`, `cpu`.
         no_ensembles: Exclude pairs of recipes from the choice.
+        no_report: Write no report (`report.html` in the output folder).
     """
     with show_progress(f"preparing a cross-validation on {source} in {output}") as progress:
         from scanseg import api
@@ -88,6 +91,8 @@ def crossval(
             raise Interrupt(error.signal_number, str(error)) from error
     _show(result.record)
     print_line(f"{output}: one model of the {result.record.chosen} folds")
+    if not no_report:
+        write_final_report(output)
     suggest_command("to predict", "predict", output, "IMAGES", "-o", "OUTPUT")
 
 

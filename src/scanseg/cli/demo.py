@@ -12,15 +12,15 @@ from scanseg.progress_display import show_progress
 
 def demo(
     *,
-    recipe: Annotated[Literal["xlstm-unet", "msvm-unet"], COMMON] = "xlstm-unet",
+    recipe: Annotated[Literal["xlstm-unet", "msvm-unet"] | None, COMMON] = None,
     output: OutputFolder = Path("demo-output"),
     device: Device = "cpu",
 ) -> None:
-    """Train a small network on a real brain and segment unseen slabs.
+    """Train small networks on a real brain and segment unseen slabs.
 
     Args:
-        recipe: Recipe of the training.
-        output: Folder of the label maps, the picture and the model.
+        recipe: Recipe of the training. Defaults to both, one after the other.
+        output: Folder of the label maps, the picture and the models.
     """
     from scanseg.demo import run
     from scanseg.errors import InterruptionError
@@ -31,10 +31,10 @@ def demo(
         except InterruptionError as error:
             raise Interrupt(error.signal_number, "stopped. Run the same command to start again") from error
     show_table(
-        ("Dice on unseen slabs", *result.network_dice),
+        ("Dice on unseen slabs", *result.threshold_dice),
         [
-            (recipe, *map(format_score, result.network_dice.values())),
-            ("two best thresholds", *map(format_score, result.threshold_dice.values())),
+            *((name, *map(format_score, dice.values())) for name, dice in result.network_dice.items()),
+            ("best thresholds", *map(format_score, result.threshold_dice.values())),
         ],
     )
     print_line(f"label maps: {result.label_maps}")

@@ -35,6 +35,7 @@ def evaluate(
     only_predicted: Annotated[bool, COMMON] = False,
     rule: Annotated[Rule | None, COMMON] = None,
     instances: Annotated[Literal["numbers", "components", "grown"] | None, COMMON] = None,
+    html: Annotated[Path | None, COMMON, Parameter(name="--report")] = None,
     num_workers: Annotated[int | None, HARDWARE] = None,
     distances: Annotated[Literal["mm", "voxels"] | None, ADVANCED] = None,
     tolerances: Annotated[tuple[str, ...], ADVANCED, Parameter(name="--tolerance")] = (),
@@ -57,6 +58,8 @@ def evaluate(
         instances: Score instances. The references are instance maps. `numbers`: predictions are instance maps too.
             `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
             adjacent voxels of label 2. Defaults to scoring label maps.
+        html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for folders of label maps.
+            Defaults to no report.
         num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
         distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to
             `mm`, or to pixels for images without spacing.
@@ -75,7 +78,14 @@ def evaluate(
         raise UsageError(f"{', '.join(given)}: expected --instances too. Add it, or leave these options out.")
     if given:
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
-    require_new_file(output, overwrite=overwrite)
+    if html is not None and instances is not None:
+        raise UsageError("--report: only for label maps, not with --instances. Leave one out.")
+    if html is not None and predictions.is_file():
+        raise UsageError(
+            f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."
+        )
+    for path in (output, *(() if html is None else (html,))):
+        require_new_file(path, overwrite=overwrite)
     with show_progress(f"scoring {predictions} against {references}") as progress:
         from scanseg.evaluation import report_files
 
@@ -109,6 +119,33 @@ def evaluate(
     if instances is None:
         _print_rule(rule or "skip")
     print_line(f"report: {output}, with .csv and .md beside it")
+    if html is not None:
+        _write_html(html, predictions, references, report, num_workers=num_workers)
+
+
+def _write_html(
+    path: Path,
+    predictions: Path,
+    references: Path,
+    scores: "Report | InstanceReport",
+    *,
+    num_workers: int | None,
+) -> None:
+    """Write the report with pictures."""
+    from scanseg import api
+    from scanseg.specs import Report
+
+    assert isinstance(scores, Report)
+    with show_progress(f"writing {path}") as progress:
+        api.report(
+            predictions,
+            path,
+            references=references,
+            scores=scores,
+            num_workers=num_workers,
+            progress=progress,
+        )
+    print_line(f"report: {path}")
 
 
 def _score_labels(

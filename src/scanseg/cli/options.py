@@ -198,3 +198,40 @@ def read_numbers(text: str, option: str) -> tuple[int, ...]:
             f"{option} {text}: expected whole numbers from 0, separated by commas, got {', '.join(invalid)}"
         )
     return tuple(int(name) for name in names)
+
+
+def read_pair(text: str | None, option: str) -> tuple[float, float] | None:
+    """Read two numbers separated by a comma.
+
+    Args:
+        text: The numbers. `None`: none are given.
+        option: Name of the option, for the message.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = map(float, split_names(text))
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: expected LOW,HIGH. Write two numbers with a comma.") from error
+    return low, high
+
+
+def read_slices(text: str | None, option: str) -> tuple[int, int, int] | None:
+    """Read the numbers of three slices.
+
+    Args:
+        text: The numbers, separated by commas. `None`: none are given.
+        option: Name of the option, for the message.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    numbers = () if text is None else read_numbers(text, option)
+    if text is None:
+        return None
+    if len(numbers) != 3:
+        raise UsageError(f"{option} {text}: expected Z,Y,X. Write three whole numbers with commas.")
+    return numbers[0], numbers[1], numbers[2]

@@ -21,7 +21,8 @@ def predict(
     output_format: Annotated[OutputFormat | None, COMMON, Parameter(name="--format")] = None,
     overwrite: Annotated[bool, COMMON] = False,
     skip_existing: Annotated[bool, COMMON] = False,
-    mirror: Annotated[bool, COMMON] = False,
+    mirror: Annotated[bool | None, COMMON, Parameter(negative="--no-mirror")] = None,
+    pictures: Annotated[bool, COMMON] = False,
     device: Device = "auto",
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
@@ -45,7 +46,9 @@ def predict(
             Defaults to the format of the image, and to `nii.gz` for DICOM series.
         overwrite: Replace the files of an earlier prediction.
         skip_existing: Skip images that the same model has already segmented in the output folder.
-        mirror: Average over mirrored images. This is slower and often slightly better.
+        mirror: Average over mirrored images. Slower by the number of flips, and often slightly better. Defaults to
+            `inference.mirror` of the plan.
+        pictures: Also write a picture of each image with its label map, as `pictures/CASE.png`.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.
@@ -111,6 +114,7 @@ def predict(
             format=output_format,
             series=series,
             segment_codes=codes,
+            pictures=pictures,
             progress=progress,
         )
         case_warnings = [
@@ -128,6 +132,8 @@ def predict(
         f"{output}: {counted(len(record.cases), 'label map')} in {format_duration(record.seconds)} on {record.device}"
     )
     print_colours(output)
+    if pictures:
+        print_line(f"images with their label maps: {output / 'pictures'}")
     if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
         instances = output.with_name(f"{output.name}-instances")
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)

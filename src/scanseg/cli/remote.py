@@ -20,7 +20,7 @@ def predict_remotely(
     token: str | None,
     output_format: OutputFormat | None,
     overwrite: bool,
-    mirror: bool,
+    mirror: bool | None,
     uncertainty: bool,
 ) -> None:
     """Segment images by a server, and print a table of the cases.
@@ -33,7 +33,7 @@ def predict_remotely(
         token: Token of the server. `None`: no token.
         output_format: Format of the label maps. `None`: that of the image.
         overwrite: Replace the files of an earlier prediction.
-        mirror: Average over flips.
+        mirror: Average over flips. `None`: as the model's plan says.
         uncertainty: Write the uncertainty maps too.
     """
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} by {server}") as progress:

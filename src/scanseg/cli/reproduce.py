@@ -17,6 +17,7 @@ from scanseg.cli.options import (
     read_numbers,
     split_names,
 )
+from scanseg.cli.report import write_final_report
 from scanseg.progress_display import show_progress
 
 
@@ -41,6 +42,7 @@ def reproduce(
     device: Device = "auto",
     num_workers: Workers = None,
     prepare: Annotated[bool, ADVANCED] = False,
+    no_report: Annotated[bool, ADVANCED] = False,
     stop_after_minutes: StopAfterMinutes = None,
     settings: Settings = (),
 ) -> None:
@@ -73,6 +75,7 @@ def reproduce(
         max_minutes: End each training after this many minutes. The learning rate follows the clock. Defaults to the
             plan's limit.
         prepare: Convert, plan and preprocess only. Trainings may then run on another machine, with `--resume`.
+        no_report: Write no report (`report.html` in the output folder).
     """
     from scanseg.errors import InterruptionError
     from scanseg.papers import ReproductionRequest, find_experiment, table_notes, table_rows
@@ -112,3 +115,5 @@ def reproduce(
     for line in table_notes(table):
         print_line(line)
     print_line(f"written: {output / 'table.md'}, .csv, .html and .json")
+    if not no_report and not prepare:
+        write_final_report(output)

@@ -20,6 +20,7 @@ from scanseg.cli.options import (
     Store,
     Workers,
 )
+from scanseg.cli.report import write_final_report
 from scanseg.errors import InterruptionError
 from scanseg.messages import counted, format_duration
 from scanseg.progress_display import show_progress
@@ -46,6 +47,7 @@ def train(
     num_workers: Workers = None,
     store: Store = None,
     keep_predictions: Annotated[bool, ADVANCED] = False,
+    no_report: Annotated[bool, ADVANCED] = False,
     settings: Settings = (),
 ) -> None:
     """Train a network and write a model folder.
@@ -73,6 +75,7 @@ def train(
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             `float16` is for older GPUs. It scales the loss to keep small gradients. Defaults to the plan's.
         keep_predictions: Keep the label maps of the validation cases in the model folder.
+        no_report: Write no report (`report.html` in the model folder).
     """
     work = (
         f"continuing the training in {output}" if resume else f"preparing a training on {source} in {output}"
@@ -118,4 +121,6 @@ def train(
         rows = [*result.scores.items(), ("mean", result.mean_dice)]
         show_table(("label", "validation Dice"), [(label, format_score(score)) for label, score in rows])
     print_line(f"{result.model}: {counted(result.epochs_done, 'epoch')} in {format_duration(result.seconds)}")
+    if not no_report:
+        write_final_report(Path(result.model), device=device)
     suggest_command("to predict", "predict", result.model, "IMAGES", "-o", "OUTPUT")

@@ -109,7 +109,7 @@ class Client:
         image: str | Path | Sequence[str | Path],
         *,
         model: str | None = None,
-        mirror: bool = False,
+        mirror: bool | None = None,
         uncertainty: bool = False,
         patience_seconds: float = 600.0,
     ) -> JobStatus:
@@ -121,7 +121,7 @@ class Client:
             image: File of an image (NIfTI, PNG, JPEG), folder or zip file of a DICOM series, or the files of the
                 channels in their order.
             model: Name of the model. `None`: the only model of the server.
-            mirror: Average over flips.
+            mirror: Average over flips. `None`: as the model's plan says.
             uncertainty: Make the uncertainty maps too.
             patience_seconds: Longest time to wait for a place in the queue.
 
@@ -132,7 +132,9 @@ class Client:
             InputError: A file is missing, or the server refuses the image.
             ScansegError: The server does not answer, or its queue stays full.
         """
-        query = {"mirror": str(mirror).lower(), "uncertainty": str(uncertainty).lower()}
+        query = {"uncertainty": str(uncertainty).lower()}
+        if mirror is not None:
+            query["mirror"] = str(mirror).lower()
         if model is not None:
             query["model"] = model
         paths = [Path(image)] if isinstance(image, str | Path) else [Path(each) for each in image]
@@ -237,7 +239,7 @@ class Client:
         output: str | Path,
         *,
         model: str | None = None,
-        mirror: bool = False,
+        mirror: bool | None = None,
         result: ResultName = "label-map",
         progress: ProgressCallback = ignore_progress,
     ) -> JobStatus:
@@ -247,7 +249,7 @@ class Client:
             image: As for `submit`.
             output: File to write. The ending of a label map selects its format.
             model: Name of the model. `None`: the only model of the server.
-            mirror: Average over flips.
+            mirror: Average over flips. `None`: as the model's plan says.
             result: Result to write: the label map, or the DICOM Segmentation of a series.
             progress: Called with each progress update.
 

@@ -39,7 +39,7 @@ def predict_folder(
     output: Path,
     *,
     model: str,
-    mirror: bool = False,
+    mirror: bool | None = None,
     uncertainty: bool = False,
     overwrite: bool = False,
     format: OutputFormat | None = None,
@@ -54,7 +54,7 @@ def predict_folder(
         sources: Folders of images named as in training, files of single cases, or DICOM series.
         output: Folder for the results. It is created if it is missing.
         model: Name of the model on the server.
-        mirror: Average over flips.
+        mirror: Average over flips. `None`: as the model's plan says.
         uncertainty: Write the uncertainty maps too.
         overwrite: Replace files of an earlier prediction.
         format: Ending of the label maps, or `dicom-seg`. `None`: that of the image, or `nii.gz` for DICOM series.
@@ -96,7 +96,7 @@ def predict_folder(
 class _Work:
     """Cases that are on the server, done or failed."""
 
-    def __init__(self, client: Client, *, model: str, mirror: bool, uncertainty: bool) -> None:
+    def __init__(self, client: Client, *, model: str, mirror: bool | None, uncertainty: bool) -> None:
         self._client, self._model, self._mirror, self._uncertainty = client, model, mirror, uncertainty
         self.sent = deque[tuple[CaseOutputs, str]]()
         self.done = list[RemoteCase]()

@@ -7,6 +7,7 @@ from scanseg.converters.conversion import (
     convert_dataset,
     inspect_dataset,
 )
+from scanseg.converters.label_table import read_label_table
 from scanseg.converters.own_cases import OverlapRule
 from scanseg.converters.own_folder import (
     OWN_FOLDER,
@@ -33,4 +34,5 @@ __all__ = [
     "inspect_dataset",
     "inspect_folder",
     "name_folders",
+    "read_label_table",
 ]

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from scanseg.dataset.intensities import ChannelRanges, join_ranges, measure_ranges
+from scanseg.dataset.mirror_likeness import LARGEST_NUM_CASES, cover_cells, measure_likeness
 from scanseg.dataset.raw import RawCase, RawDataset, read_case
 from scanseg.errors import InputError
 from scanseg.imaging import SLICE_SPACING_MM, as_volume, axis_codes, find_nonzero_box, find_reorientation
@@ -33,6 +34,8 @@ class _Sample:
     """Sampled foreground intensities, (channel, sample). Without foreground it has no samples."""
     ranges: ChannelRanges
     """Range of each channel."""
+    shares: np.ndarray | None
+    """Share of each label in the cells of the common grid. `None`: not measured."""
 
 
 def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerprint:
@@ -49,8 +52,10 @@ def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerpr
     Raises:
         InputError: A case cannot be used, or no case has foreground.
     """
+    every = math.ceil(len(dataset.cases) / LARGEST_NUM_CASES)
+    covered = frozenset(case.name for case in dataset.cases[::every])
     samples = map_cases(
-        partial(_sample_case, spec=dataset.spec),
+        partial(_sample_case, spec=dataset.spec, covered=covered),
         dataset.cases,
         context=context,
         task="measuring",
@@ -69,12 +74,13 @@ def compute_fingerprint(dataset: RawDataset, *, context: RunContext) -> Fingerpr
         cases=tuple(_reorient(sample.measures, orientation) for sample in samples),
         intensities=tuple(_describe(channel) for channel in intensities),
         intensity_ranges=join_ranges([sample.ranges for sample in samples]),
+        mirror_likeness=_measure_likeness(samples, orientation),
         median_relative_size_after_crop=_median_kept(samples),
         orientation=orientation,
     )
 
 
-def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
+def _sample_case(case: RawCase, spec: DatasetSpec, covered: frozenset[str]) -> _Sample:
     """Measure one case and draw intensities from its foreground."""
     image, label_map = read_case(case, num_channels=spec.num_channels)
     if image.num_channels != spec.num_channels:
@@ -98,6 +104,19 @@ def _sample_case(case: RawCase, spec: DatasetSpec) -> _Sample:
         num_axes=image.num_axes,
         intensities=_draw(image.array, np.isin(label_map.array[0], values)),
         ranges=measure_ranges(image.array),
+        shares=cover_cells(as_volume(label_map.array[0], label_map.num_axes), spec)
+        if case.name in covered
+        else None,
+    )
+
+
+def _measure_likeness(
+    samples: Sequence[_Sample], orientation: str | None
+) -> tuple[float, float, float] | None:
+    """Return the likeness of the labels and their mirror images."""
+    covered = [(each.shares, each.measures.orientation) for each in samples if each.shares is not None]
+    return measure_likeness(
+        [shares for shares, _ in covered], [codes for _, codes in covered], orientation=orientation
     )
 
 

@@ -1,4 +1,4 @@
-"""Demo: a small network learns the tissues of a brain template."""
+"""Demo: small networks learn the tissues of a brain template."""
 
 from scanseg.demo.run import run
 

@@ -1,8 +1,8 @@
 """Demo data set: slabs of the MNI152 template with noise and shading.
 
 Source: the ICBM 2009a symmetric average of 152 brains with its maps of grey and white matter, Fonov et al. 2009
-(doi:10.1016/S1053-8119(09)70884-5). The package nilearn contains it. The template is exactly symmetric about its middle
-plane, so the labels do not distinguish sides.
+(doi:10.1016/S1053-8119(09)70884-5). The package nilearn contains it. The rest of the brain is cerebrospinal fluid. The
+template is exactly symmetric about its middle plane, so the labels do not distinguish sides.
 """
 
 import json
@@ -12,15 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from scanseg.errors import InputError
 from scanseg.imaging import Image, read_image, write_image, write_label_map
 
-TISSUES = {"grey matter": 1, "white matter": 2}
-TRAINING_SLABS = ("slab-1", "slab-3")
+TISSUES = {"fluid": 1, "grey matter": 2, "white matter": 3}
+"""Values of the labels, from the darkest tissue to the brightest."""
+TRAINING_SLABS = ("slab-1", "slab-3", "slab-5")
 UNSEEN_SLABS = ("slab-2", "slab-4")
+NUM_SCANS = 4
+"""Images of each training slab. They differ in noise and shading."""
 
 _FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 _NOISE = 0.07
@@ -45,32 +48,45 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     """
     brain, tissues = read_template()
     rng = np.random.default_rng(seed)
-    names = sorted(TRAINING_SLABS + UNSEEN_SLABS)
-    edges = np.linspace(0, brain.shape[_CORONAL_AXIS], len(names) + 1).round().astype(int)
+    slabs = sorted(TRAINING_SLABS + UNSEEN_SLABS)
+    edges = np.linspace(0, brain.shape[_CORONAL_AXIS], len(slabs) + 1).round().astype(int)
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
-    for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True):
+    for name, start, stop in zip(slabs, edges[:-1], edges[1:], strict=True):
         box = [slice(0, size) for size in brain.shape]
         box[_CORONAL_AXIS] = slice(int(start), int(stop))
         slab = _crop(brain, box)
-        disturbed = replace(slab, array=_disturb(slab.array[0], rng=rng)[None])
-        write_image(folder / "imagesTr" / f"{name}_0000.nii.gz", disturbed)
-        write_label_map(folder / "labelsTr" / f"{name}.nii.gz", tissues[tuple(box)], like=slab)
+        for case in case_names(name):
+            disturbed = replace(slab, array=_disturb(slab.array[0], rng=rng)[None])
+            write_image(folder / "imagesTr" / f"{case}_0000.nii.gz", disturbed)
+            write_label_map(folder / "labelsTr" / f"{case}.nii.gz", tissues[tuple(box)], like=slab)
+    training = [case for name in TRAINING_SLABS for case in case_names(name)]
     description = {
         "name": "mni152-tissues",
         "channel_names": {"0": "T1"},
         "labels": {"background": 0, **TISSUES},
-        "numTraining": len(names),
+        "numTraining": len(training) + len(UNSEEN_SLABS),
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
-    splits = [{"train": TRAINING_SLABS, "val": UNSEEN_SLABS}]
+    splits = [{"train": training, "val": UNSEEN_SLABS}]
     (folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
     return folder
 
 
+def case_names(slab: str) -> tuple[str, ...]:
+    """Return the names of the cases of a slab.
+
+    Args:
+        slab: Name of a slab. Training slabs have `NUM_SCANS` cases, unseen slabs have one with their name.
+    """
+    if slab in UNSEEN_SLABS:
+        return (slab,)
+    return tuple(f"{slab}-scan-{number}" for number in range(1, NUM_SCANS + 1))
+
+
 def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
-    """Read the brain template and its tissues, cropped to the tissues.
+    """Read the brain template and its tissues, cropped to the brain.
 
     Returns:
         The image with intensities from 0 to 1, and the label map.
@@ -83,12 +99,21 @@ def read_template() -> tuple[Image, UInt8[np.ndarray, "z y x"]]:
         raise InputError('the demo needs the brain template in nilearn: pip install "scanseg[demo]"')
     folder = Path(package.origin).parent / "datasets" / "data"
     template, grey, white = (read_image(folder / _FILE.format(kind)) for kind in ("t1", "gm", "wm"))
-    tissues = np.zeros(template.shape, dtype=np.uint8)
-    for label, tissue in enumerate((grey, white), start=1):
-        tissues[tissue.array[0] > tissue.array.max() / 2] = label
-    (box,) = ndimage.find_objects((tissues > 0).astype(np.uint8))
-    intensities = template.array.astype(np.float32) / template.array.max()
+    brain = _largest_component(template.array[0] > 0)
+    shares = [image.array[0].astype(np.float32) / image.array.max() for image in (grey, white)]
+    fluid = 1 - shares[0] - shares[1]
+    tissues = np.where(brain, 1 + np.argmax([fluid, *shares], axis=0), 0).astype(np.uint8)
+    (box,) = ndimage.find_objects(brain.astype(np.uint8))
+    intensities = np.where(brain, template.array.astype(np.float32) / template.array.max(), 0)
     return _crop(replace(template, array=intensities), box), tissues[box]
+
+
+def _largest_component(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """Return the largest connected component of a mask."""
+    components, _ = ndimage.label(mask)
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    return components == sizes.argmax()
 
 
 def _crop(image: Image, box: Sequence[slice]) -> Image:

@@ -5,6 +5,7 @@ It calls the same functions as the commands.
 
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from scanseg import api
-from scanseg.demo.anatomy import TISSUES, TRAINING_SLABS, UNSEEN_SLABS, make_dataset
-from scanseg.demo.picture import write_picture
+from scanseg.demo.anatomy import TISSUES, TRAINING_SLABS, UNSEEN_SLABS, case_names, make_dataset
+from scanseg.demo.picture import SliceResults, write_picture
 from scanseg.demo.thresholds import apply_thresholds, best_thresholds
 from scanseg.errors import UsageError
 from scanseg.evaluation import score_case
@@ -35,6 +36,17 @@ _SHARED_SETTINGS = (
 The slabs share one scale of intensities and differ in shading, so the augmentation changes the brightness.
 """
 _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
+    "msvm-unet": (
+        *_SHARED_SETTINGS,
+        "preprocessing.axis_order=[1, 0, 2]",
+        "preprocessing.slice_size=[160, 160]",
+        "sampling.patch_size=[160, 160]",
+        "sampling.batch_size=6",
+        "network.dims=[24, 48, 96, 192]",
+        "network.depths=[1, 1, 2, 1]",
+        "network.decoder_depth=1",
+        "training.epochs=5",
+    ),
     "xlstm-unet": (
         *_SHARED_SETTINGS,
         "sampling.patch_size=[32, 32, 32]",
@@ -45,53 +57,45 @@ _SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
         "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]",
         "network.num_blocks_encoder=1",
         "network.num_blocks_decoder=1",
-        "training.epochs=6",
-        "training.iterations_per_epoch=100",
-    ),
-    "msvm-unet": (
-        *_SHARED_SETTINGS,
-        "preprocessing.axis_order=[1, 0, 2]",
-        "preprocessing.slice_size=[160, 160]",
-        "sampling.patch_size=[160, 160]",
-        "sampling.batch_size=6",
-        "network.dims=[24, 48, 96, 192]",
-        "network.depths=[1, 1, 2, 1]",
-        "network.decoder_depth=1",
-        "training.epochs=24",
+        "training.epochs=3",
+        "training.iterations_per_epoch=80",
+        "inference.overlap=0.25",
     ),
 }
 """Settings of each recipe for a small network and a short training."""
+_TITLES = {"thresholds": "best thresholds", "msvm-unet": "MSVM-UNet (2D)", "xlstm-unet": "xLSTM-UNet (3D)"}
+"""Titles of the methods in the picture."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
     """Results of the demo."""
 
-    network_dice: dict[str, float | None]
-    """Mean Dice of each tissue over the unseen slabs."""
+    network_dice: dict[str, dict[str, float | None]]
+    """Mean Dice of each tissue over the unseen slabs, by the recipe of the network."""
     threshold_dice: dict[str, float]
-    """Mean Dice of each tissue with the two best thresholds."""
+    """Mean Dice of each tissue with the best thresholds."""
     label_maps: Path
-    """Folder of the predicted label maps (NIfTI)."""
+    """Folder of the predicted label maps (NIfTI), with a folder for each recipe."""
     picture: Path
-    """File with image, reference and prediction of a slice (PNG)."""
+    """File with image, reference and predictions of two slices (PNG)."""
     seconds: float
     """Duration of the demo."""
 
 
 def run(
     *,
-    recipe: DemoRecipe = "xlstm-unet",
+    recipe: DemoRecipe | None = None,
     output: Path,
     device: str = "cpu",
     progress: ProgressCallback = ignore_progress,
 ) -> DemoResult:
-    """Train a small network on two slabs and score two unseen slabs.
+    """Train small networks on three slabs and score two unseen slabs.
 
-    The best two thresholds are scored on the same slabs for comparison.
+    The best thresholds of the training images are scored on the same slabs for comparison.
 
     Args:
-        recipe: Recipe of the network.
+        recipe: Recipe of the network. `None`: one network in 2D and one in 3D.
         output: Folder to write. Results of an earlier demo are replaced.
         device: Device of training and prediction.
         progress: Called with each progress update.
@@ -105,30 +109,53 @@ def run(
     dataset = make_dataset(output / "dataset")
     inputs = output / "unseen"
     inputs.mkdir()
+    (output / "reports").mkdir()
     for name in UNSEEN_SLABS:
         shutil.copy(dataset / "imagesTr" / f"{name}_0000.nii.gz", inputs)
+    recipes = tuple(_SETTINGS) if recipe is None else (recipe,)
+    network_dice: dict[str, dict[str, float | None]] = {
+        each: _train_and_score(each, dataset, inputs, output=output, device=device, progress=progress)
+        for each in recipes
+    }
+    thresholds = _find_thresholds(dataset)
+    threshold_dice = _score_thresholds(dataset, thresholds)
+    return DemoResult(
+        network_dice=network_dice,
+        threshold_dice=threshold_dice,
+        label_maps=output / "predictions",
+        picture=_draw(
+            dataset, output, dice={"thresholds": threshold_dice, **network_dice}, thresholds=thresholds
+        ),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _train_and_score(
+    recipe: DemoRecipe,
+    dataset: Path,
+    inputs: Path,
+    *,
+    output: Path,
+    device: str,
+    progress: ProgressCallback,
+) -> dict[str, float | None]:
+    """Train a network, segment the unseen slabs and return the Dice of each tissue."""
+    model, predictions = output / "models" / recipe, output / "predictions" / recipe
     api.train(
         dataset,
-        output / "model",
+        model,
         recipe=recipe,
         device=device,
         settings=_SETTINGS[recipe],
         num_workers=0,
         progress=progress,
     )
-    predictor = api.load(output / "model", device=device)
-    predictor.predict_folder(inputs, output / "predictions", progress=progress)
+    api.load(model, device=device).predict_folder(inputs, predictions, progress=progress)
     report = api.evaluate(
-        output / "predictions", dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, progress=progress
+        predictions, dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, progress=progress
     )
-    write_text(output / "report.json", report.to_json())
-    return DemoResult(
-        network_dice=report.summary.label_means(),
-        threshold_dice=_score_thresholds(dataset),
-        label_maps=output / "predictions",
-        picture=_draw(dataset, output, recipe=recipe),
-        seconds=time.monotonic() - begin,
-    )
+    write_text(output / "reports" / f"{recipe}.json", report.to_json())
+    return report.summary.label_means()
 
 
 _MARK = "scanseg-demo.txt"
@@ -147,18 +174,24 @@ def _clear(output: Path) -> None:
     write_text(output / _MARK, "Written by `scanseg demo`. The next run replaces this folder.\n")
 
 
-def _read(dataset: Path, name: str) -> tuple[Image, np.ndarray]:
-    """Read the image and the label map of a slab."""
-    image = read_image(dataset / "imagesTr" / f"{name}_0000.nii.gz")
-    return image, read_label_map(dataset / "labelsTr" / f"{name}.nii.gz").array[0]
+def _read(dataset: Path, case: str) -> tuple[Image, np.ndarray]:
+    """Read the image and the label map of a case."""
+    image = read_image(dataset / "imagesTr" / f"{case}_0000.nii.gz")
+    return image, read_label_map(dataset / "labelsTr" / f"{case}.nii.gz").array[0]
 
 
-def _score_thresholds(dataset: Path) -> dict[str, float]:
-    """Score thresholds chosen on the training slabs on the unseen slabs."""
-    training = [_read(dataset, name) for name in TRAINING_SLABS]
-    thresholds = best_thresholds(
-        [image.array[0] for image, _ in training], [tissues for _, tissues in training]
+def _find_thresholds(dataset: Path) -> tuple[float, ...]:
+    """Return the thresholds that are best on the training images."""
+    training = [_read(dataset, case) for slab in TRAINING_SLABS for case in case_names(slab)]
+    return best_thresholds(
+        [image.array[0] for image, _ in training],
+        [tissues for _, tissues in training],
+        num_labels=len(TISSUES),
     )
+
+
+def _score_thresholds(dataset: Path, thresholds: Sequence[float]) -> dict[str, float]:
+    """Score thresholds on the unseen slabs."""
     labels = {name: (value,) for name, value in TISSUES.items()}
     scores = []
     for name in UNSEEN_SLABS:
@@ -168,20 +201,45 @@ def _score_thresholds(dataset: Path) -> dict[str, float]:
     return {tissue: float(np.mean([score[tissue].dice for score in scores])) for tissue in TISSUES}
 
 
-def _draw(dataset: Path, output: Path, *, recipe: str) -> Path:
-    """Draw the middle slice of the first unseen slab."""
-    name = UNSEEN_SLABS[0]
-    image, reference = _read(dataset, name)
-    prediction = read_label_map(output / "predictions" / f"{name}.nii.gz").array[0]
-    middle = image.shape[1] // 2
+def _draw(
+    dataset: Path,
+    output: Path,
+    *,
+    dice: Mapping[str, Mapping[str, float | None]],
+    thresholds: Sequence[float],
+) -> Path:
+    """Draw the middle slice of each unseen slab, with the mean Dice of each method.
+
+    Args:
+        dataset: Folder of the data set.
+        output: Folder of the demo.
+        dice: Dice of each tissue by method: `thresholds`, or a recipe.
+        thresholds: The best thresholds.
+    """
+    slices = []
+    for name in UNSEEN_SLABS:
+        image, reference = _read(dataset, name)
+        label_maps = {"reference": reference}
+        for method, scores in dice.items():
+            if method == "thresholds":
+                predicted = apply_thresholds(image.array[0], thresholds)
+            else:
+                predicted = read_label_map(output / "predictions" / method / f"{name}.nii.gz").array[0]
+            mean = np.mean([score or 0.0 for score in scores.values()])
+            label_maps[f"{_TITLES.get(method, method)}\nmean Dice {mean:.2f}"] = predicted
+        middle = image.shape[1] // 2
+        slices.append(
+            SliceResults(
+                image.array[0][:, middle],
+                {title: label_map[:, middle] for title, label_map in label_maps.items()},
+                spacing=(image.spacing[0], image.spacing[2]),
+            )
+        )
     path = output / "picture.png"
     write_picture(
         path,
-        image=image.array[0][:, middle],
-        reference=reference[:, middle],
-        prediction=prediction[:, middle],
-        spacing=(image.spacing[0], image.spacing[2]),
+        slices,
         labels=TISSUES,
-        title=f"{recipe} on an unseen coronal slice (MNI152 template with noise and shading)",
+        title="Coronal slices of slabs not seen in training (MNI152 brain with noise and shading)",
     )
     return path

@@ -9,6 +9,8 @@ from scanseg.evaluation.instance_folders import (
     make_instance_report,
 )
 from scanseg.evaluation.instances import find_instances, score_instances
+from scanseg.evaluation.label_source import find_labels
+from scanseg.evaluation.pairs import list_label_maps
 from scanseg.evaluation.report import CaseScores, find_unit, make_report
 from scanseg.evaluation.rules import METRIC_RULES
 from scanseg.evaluation.scores import score_case
@@ -24,8 +26,10 @@ __all__ = [
     "evaluate",
     "evaluate_instances",
     "find_instances",
+    "find_labels",
     "find_unit",
     "instance_rows",
+    "list_label_maps",
     "make_instance_report",
     "make_report",
     "parse_tolerances",

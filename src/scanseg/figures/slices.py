@@ -10,6 +10,9 @@ from scanseg.imaging import LABEL_COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_FILL = 0.25
+"""Opacity of the areas inside the contours."""
+
 
 def draw_slice(
     axes: "Axes",
@@ -19,7 +22,7 @@ def draw_slice(
     title: str,
     spacing: tuple[float, float],
 ) -> None:
-    """Draw a slice with its label map on top.
+    """Draw a slice with the contours of its labels.
 
     Args:
         axes: Axes to draw on.
@@ -28,16 +31,21 @@ def draw_slice(
         title: Title of the axes.
         spacing: Millimetres per voxel along rows and columns.
     """
-    from matplotlib.colors import ListedColormap
+    from matplotlib.colors import to_rgba
 
     extent = (0.0, image.shape[1] * spacing[1], 0.0, image.shape[0] * spacing[0])
-    axes.imshow(image, cmap="gray", origin="lower", extent=extent)
-    if label_map is not None:
-        colours = ListedColormap(LABEL_COLOURS[: max(int(label_map.max()), 1)])
-        shown = np.ma.masked_equal(label_map, 0)
-        axes.imshow(
-            shown, cmap=colours, vmin=1, origin="lower", extent=extent, alpha=0.75, interpolation="nearest"
-        )
+    low, high = np.quantile(image, (0.005, 0.995))
+    axes.imshow(image, cmap="gray", origin="lower", extent=extent, vmin=low, vmax=high)
+    centres = [(np.arange(size) + 0.5) * step for size, step in zip(image.shape, spacing, strict=True)]
+    for value in () if label_map is None else np.unique(label_map[label_map > 0]):
+        assert label_map is not None
+        mask = label_map == value
+        colour = LABEL_COLOURS[(int(value) - 1) % len(LABEL_COLOURS)]
+        area = np.zeros((*mask.shape, 4))
+        area[mask] = to_rgba(colour, _FILL)
+        axes.imshow(area, origin="lower", extent=extent, interpolation="nearest")
+        if not mask.all() and min(mask.shape) > 1:
+            axes.contour(centres[1], centres[0], mask, levels=[0.5], colors=[colour], linewidths=0.8)
     axes.set_title(title)
     axes.set_xlabel("x (mm)")
     axes.set_ylabel("z (mm)")

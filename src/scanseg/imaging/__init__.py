@@ -41,7 +41,7 @@ from scanseg.imaging.orientation import (
     find_reorientation,
     left_right_axis,
 )
-from scanseg.imaging.palette import LABEL_COLOURS, make_palette
+from scanseg.imaging.palette import LABEL_COLOURS, make_palette, palette_colours
 from scanseg.imaging.pictures import read_palette
 from scanseg.imaging.reading import (
     count_channels,
@@ -102,6 +102,7 @@ __all__ = [
     "list_series",
     "make_palette",
     "make_segments",
+    "palette_colours",
     "read_geometry",
     "read_image",
     "read_instance_map",

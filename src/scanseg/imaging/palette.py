@@ -28,6 +28,17 @@ def make_palette(colours: Mapping[int, tuple[int, int, int]] | None = None) -> b
     return bytes(palette)
 
 
+def palette_colours(
+    colours: Mapping[int, tuple[int, int, int]] | None = None,
+) -> UInt8[np.ndarray, "256 3"]:
+    """Return the colours of all label values as an array.
+
+    Args:
+        colours: Red, green and blue of label values. Other values have the colours of the fixed palette.
+    """
+    return np.frombuffer(make_palette(colours), np.uint8).reshape(256, 3)
+
+
 @cache
 def _fixed_palette() -> bytes:
     """Return the fixed palette.

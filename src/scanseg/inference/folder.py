@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
+from scanseg.figures import Caption, displayed_labels, draw_planes, make_scene, write_figure
 from scanseg.files import remove_unfinished, write_text
 from scanseg.imaging import (
     SegmentationSource,
@@ -43,7 +44,7 @@ from scanseg.inference.record import (
 )
 from scanseg.inference.segmenter import Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.specs import Plan, PredictionRecord, SegmentCodes, SourceFile
+from scanseg.specs import DatasetSpec, Plan, PredictionRecord, SegmentCodes, SourceFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,8 @@ class _Work:
     """A prediction of several cases."""
 
     predictor: Segmenter
-    mirror: bool
-    """Average over flips."""
+    mirror: bool | None
+    """Average over flips. `None`: as the plans say."""
     uncertainty: bool
     """Compute uncertainty maps."""
     sources_of: Mapping[str, Sources]
@@ -67,7 +68,7 @@ def predict_folder(
     source: Path | Sequence[Path],
     *,
     output: Path,
-    mirror: bool = False,
+    mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -75,6 +76,7 @@ def predict_folder(
     format: OutputFormat | None = None,
     series: Sequence[str] = (),
     segment_codes: SegmentCodes | None = None,
+    pictures: bool = False,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
     """Segment every case of folders and files.
@@ -85,6 +87,7 @@ def predict_folder(
     - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG, `.nii.gz` for DICOM series).
     - `CASE.npz`: probabilities, if asked for.
     - `colours/CASE.png`: the label map of a picture in colours, for viewing.
+    - `pictures/CASE.png`: the image with its label map, if asked for.
     - `entropy/CASE.ext`, `disagreement/CASE.ext`: uncertainty maps, if asked for.
     - `dataset.json`: labels.
     - `prediction.json`: the record.
@@ -93,7 +96,7 @@ def predict_folder(
         predictor: Predictor of the model.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
-        mirror: Average over flips along the plan's `inference.mirror_axes`.
+        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: its `inference.mirror`.
         probabilities: Write the probabilities too.
         uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
         overwrite: Replace files of an earlier prediction.
@@ -101,6 +104,7 @@ def predict_folder(
         format: Format of the label maps. `None`: that of the image.
         series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
         segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
+        pictures: Write a picture of each image with its label map.
         progress: Called with each progress update: every case and every pass of the network.
 
     Returns:
@@ -123,6 +127,7 @@ def predict_folder(
         disagreement=uncertainty and several,
         format=format,
         series=tuple(series),
+        pictures=pictures,
     )
     sources = [source] if isinstance(source, Path) else list(source)
     faulty, skipped = list[FaultyCase](), list[str]()
@@ -130,7 +135,7 @@ def predict_folder(
         sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty, warnings=skipped
     )
     warnings = (*skipped, *predictor.warnings)
-    record = new_record(predictor, mirror=mirror, warnings=warnings)
+    record = new_record(predictor, mirror=predictor.mirrors(mirror=mirror), warnings=warnings)
     sources_of = {each.case.name: _describe_images(each) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None
     current = {} if earlier is None else find_current(outputs, sources_of, earlier)
@@ -297,6 +302,8 @@ def _write(outputs: CaseOutputs, prediction: Prediction, work: _Work) -> None:
         outputs.colours.parent.mkdir(exist_ok=True)
         colours = work.predictor.plan.dataset.colours
         write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=colours)
+    if outputs.picture is not None:
+        _write_picture(outputs.picture, prediction, work.predictor.plan.dataset)
     if outputs.label_map.suffix == SEGMENTATION_ENDING:
         write_segmentation(
             outputs.label_map,
@@ -307,6 +314,14 @@ def _write(outputs: CaseOutputs, prediction: Prediction, work: _Work) -> None:
         )
         return
     write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
+
+
+def _write_picture(path: Path, prediction: Prediction, dataset: DatasetSpec) -> None:
+    """Write a picture of an image with its label map."""
+    scene = make_scene(
+        prediction.image, prediction.label_map, labels=displayed_labels(dataset), colours=dataset.colours
+    )
+    write_figure(draw_planes(scene, caption=Caption(path.stem)), path)
 
 
 def _window_progress(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:

@@ -69,6 +69,8 @@ class OutputOptions:
     """Format of label maps. `None`: that of the image, or `nii.gz` for DICOM series."""
     series: tuple[str, ...] = ()
     """UIDs of the DICOM series to segment, or their beginnings. Empty: all cases."""
+    pictures: bool = False
+    """Write `pictures/CASE.png`."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,12 @@ class CaseOutputs:
     """Picture of the label map in colours, written if it has two axes. `None`: a medical format."""
     series_uids: tuple[str, ...] | None = None
     """Series instance UIDs of DICOM series, one per channel. `None`: other images."""
+    picture: Path | None = None
+    """Picture of the image with its label map. `None`: not asked for."""
 
     @property
     def files(self) -> list[Path]:
-        """Paths in the order of writing, without the picture in colours."""
+        """Paths in the order of writing, without the pictures."""
         others = (self.probabilities, self.entropy, self.disagreement)
         return [*(path for path in others if path is not None), self.label_map]
 
@@ -258,6 +262,7 @@ def _outputs_of(case: RawCase, output: Path, options: OutputOptions) -> CaseOutp
         disagreement=output / "disagreement" / map_name if options.disagreement else None,
         colours=None if is_medical else output / "colours" / f"{case.name}.png",
         series_uids=tuple(find_series(path).uid for path in case.images) if is_series else None,
+        picture=output / "pictures" / f"{case.name}.png" if options.pictures else None,
     )
 
 
@@ -312,8 +317,9 @@ def remove_replaced(cases: Sequence[CaseOutputs]) -> None:
     for outputs in cases:
         for path in reversed(outputs.files):
             path.unlink(missing_ok=True)
-        if outputs.colours is not None:
-            outputs.colours.unlink(missing_ok=True)
+        for picture in (outputs.colours, outputs.picture):
+            if picture is not None:
+                picture.unlink(missing_ok=True)
 
 
 def write_map(path: Path, values: Float16[np.ndarray, "*spatial"], *, like: Image) -> None:

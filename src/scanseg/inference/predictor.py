@@ -148,11 +148,27 @@ class Predictor:
         """
         return compute_digest(self)
 
-    def mirror_axes(self, *, mirror: bool) -> tuple[int, ...]:
+    def mirrors(self, *, mirror: bool | None) -> bool:
+        """Return whether predictions of the first plan or of a member are averaged over flips.
+
+        Args:
+            mirror: The request. `None`: as the plans' `inference.mirror` say.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
+        self.mirror_axes(mirror=mirror)
+        return any(each._averages(mirror=mirror) for each in (self, *self.members))
+
+    def _averages(self, *, mirror: bool | None) -> bool:
+        """Return whether this plan's predictions are averaged over flips."""
+        return self.plan.inference.mirror if mirror is None else mirror
+
+    def mirror_axes(self, *, mirror: bool | None) -> tuple[int, ...]:
         """Return the patch axes of mirroring of the first plan.
 
         Args:
-            mirror: Average over flips. False: no axes.
+            mirror: Average over flips. False: no axes. `None`: the plan's `inference.mirror`.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
@@ -161,25 +177,29 @@ class Predictor:
             raise UsageError(
                 "mirroring: expected axes in the plan's inference.mirror_axes, got none. Predict without mirroring."
             )
-        return self.plan.inference.mirror_axes if mirror else ()
+        return self.plan.inference.mirror_axes if self._averages(mirror=mirror) else ()
 
-    def num_members(self, *, mirror: bool) -> int:
+    def num_members(self, *, mirror: bool | None) -> int:
         """Return the number of averaged predictions: one per network and flip.
 
         Args:
-            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
+                `inference.mirror` say.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
         self.mirror_axes(mirror=mirror)
-        return sum(each._plan_predictor.num_members(mirror=mirror) for each in (self, *self.members))
+        return sum(
+            each._plan_predictor.num_members(mirror=each._averages(mirror=mirror))
+            for each in (self, *self.members)
+        )
 
     def predict(
         self,
         source: Source,
         *,
-        mirror: bool = False,
+        mirror: bool | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
         spacing: Sequence[float] | None = None,
@@ -192,7 +212,7 @@ class Predictor:
                 (bytes or a file object), an image (also one of pillow, SimpleITK or nibabel), or an array with axes
                 (channel, z, y, x) or (channel, y, x). The channel axis may be missing if there is one channel. It may
                 be the last axis if the first one has another size than the number of channels.
-            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             spacing: Millimetres per voxel of an array along its spatial axes.
@@ -240,7 +260,7 @@ class Predictor:
         self,
         prepared: PreparedImage,
         *,
-        mirror: bool = False,
+        mirror: bool | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
@@ -273,7 +293,7 @@ class Predictor:
                 prepared.array,
                 prepared.geometry,
                 predicted=predicted,
-                mirror=mirror,
+                mirror=self._averages(mirror=mirror),
                 probabilities=probabilities,
                 uncertainty=uncertainty,
                 progress=progress,
@@ -288,7 +308,7 @@ class Predictor:
         geometry: CaseGeometry,
         *,
         predicted: UInt8[np.ndarray, "z y x"] | None = None,
-        mirror: bool = False,
+        mirror: bool | None = None,
         progress: ProgressCallback = ignore_progress,
     ) -> UInt8[np.ndarray, "*source"]:
         """Segment a preprocessed image, such as a case of a store.
@@ -299,7 +319,7 @@ class Predictor:
             image: Image on the network's grid.
             geometry: Geometry of that grid in the source.
             predicted: Labels of the first stage of a cascade on the network's grid.
-            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             progress: Called with each progress update.
 
         Returns:
@@ -311,7 +331,7 @@ class Predictor:
         """
         self.mirror_axes(mirror=mirror)
         return self._plan_predictor.segment(
-            image, geometry, predicted=predicted, mirror=mirror, progress=progress
+            image, geometry, predicted=predicted, mirror=self._averages(mirror=mirror), progress=progress
         ).label_map
 
     def predict_folder(
@@ -319,7 +339,7 @@ class Predictor:
         source: str | Path | Sequence[str | Path],
         output: str | Path,
         *,
-        mirror: bool = False,
+        mirror: bool | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
         overwrite: bool = False,
@@ -327,6 +347,7 @@ class Predictor:
         format: OutputFormat | None = None,
         series: str | Sequence[str] = (),
         segment_codes: SegmentCodes | None = None,
+        pictures: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PredictionRecord:
         """Segment every case of folders and files.
@@ -338,7 +359,7 @@ class Predictor:
             source: Folder of images named as in training, the file of one case, a DICOM series (folder or zip file), or
                 a list of these.
             output: Folder for the results. It is created if it is missing.
-            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             probabilities: Write the probabilities too, as `CASE.npz`.
             uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
             overwrite: Replace files of an earlier prediction.
@@ -347,6 +368,7 @@ class Predictor:
                 Segmentations. `None`: that of the image, or `nii.gz` for DICOM series.
             series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
             segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
+            pictures: Write a picture of each image with its label map, as `pictures/CASE.png`.
             progress: Called with each progress update: every case and every pass of the network.
 
         Returns:
@@ -370,6 +392,7 @@ class Predictor:
             format=format,
             series=as_tuple(series),
             segment_codes=segment_codes,
+            pictures=pictures,
             progress=progress,
         )
 
@@ -379,7 +402,7 @@ class Predictor:
         geometry: CaseGeometry,
         *,
         predicted: UInt8[np.ndarray, "z y x"] | None,
-        mirror: bool,
+        mirror: bool | None,
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
     ) -> PlanPrediction:
@@ -389,7 +412,7 @@ class Predictor:
             array: Image on the network's grid.
             geometry: Geometry of that grid in the source.
             predicted: Labels of the first stage of a cascade on that grid.
-            mirror: Average over flips along the plan's `inference.mirror_axes`.
+            mirror: Average over flips along `inference.mirror_axes`. `None`: the plan's `inference.mirror`.
             uncertainty: Add the disagreement of flips and networks if there are several.
             progress: Called with each progress update.
 
@@ -398,7 +421,12 @@ class Predictor:
         """
         self.mirror_axes(mirror=mirror)
         return self._plan_predictor.predict(
-            array, geometry, predicted=predicted, mirror=mirror, uncertainty=uncertainty, progress=progress
+            array,
+            geometry,
+            predicted=predicted,
+            mirror=self._averages(mirror=mirror),
+            uncertainty=uncertainty,
+            progress=progress,
         )
 
     def explained_memory(self, geometry: CaseGeometry) -> AbstractContextManager[None]:
@@ -416,7 +444,7 @@ class Predictor:
         self,
         prepared: PreparedImage,
         *,
-        mirror: bool,
+        mirror: bool | None,
         probabilities: bool,
         uncertainty: bool,
         progress: ProgressCallback,
@@ -430,7 +458,7 @@ class Predictor:
                     part.array,
                     part.geometry,
                     predicted=each._predict_first_stage(part, mirror=mirror, progress=progress),
-                    mirror=mirror and bool(each.plan.inference.mirror_axes),
+                    mirror=each._averages(mirror=mirror) and bool(each.plan.inference.mirror_axes),
                     uncertainty=uncertainty,
                     progress=share,
                 )
@@ -448,7 +476,7 @@ class Predictor:
             )
 
     def _predict_first_stage(
-        self, prepared: PreparedImage, *, mirror: bool, progress: ProgressCallback
+        self, prepared: PreparedImage, *, mirror: bool | None, progress: ProgressCallback
     ) -> UInt8[np.ndarray, "z y x"] | None:
         """Return the first stage's labels on the network's grid. `None`: no cascade."""
         if self.plan.cascade is None or self.first_stage is None:

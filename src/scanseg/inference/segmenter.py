@@ -42,11 +42,22 @@ class Segmenter(Protocol):
     def compute_digest(self) -> str:
         """Return the model digest, 8 hexadecimal digits."""
 
-    def num_members(self, *, mirror: bool) -> int:
+    def mirrors(self, *, mirror: bool | None) -> bool:
+        """Return whether predictions are averaged over flips.
+
+        Args:
+            mirror: The request. `None`: as the plans' `inference.mirror` say.
+
+        Raises:
+            UsageError: `mirror` is true, and no plan has mirror axes.
+        """
+
+    def num_members(self, *, mirror: bool | None) -> int:
         """Return the number of averaged predictions: one per network and flip.
 
         Args:
-            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
+                `inference.mirror` say.
 
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
@@ -64,7 +75,7 @@ class Segmenter(Protocol):
         self,
         prepared: PreparedImage,
         *,
-        mirror: bool = False,
+        mirror: bool | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
         progress: ProgressCallback = ignore_progress,
@@ -73,7 +84,8 @@ class Segmenter(Protocol):
 
         Args:
             prepared: Result of `prepare`.
-            mirror: Average over flips along the plans' `inference.mirror_axes`.
+            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
+                `inference.mirror` say.
             probabilities: Return the probabilities too.
             uncertainty: Return the entropy, and the disagreement if flips, networks or plans are averaged.
             progress: Called with each progress update.

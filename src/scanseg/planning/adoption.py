@@ -12,8 +12,8 @@ def adopt_plan(
 ) -> Plan:
     """Return a model's plan with the labels of another data set.
 
-    Preprocessing (with its normalization), patches, network and training stay. Mirror axes follow the new labels, and
-    label weights are removed.
+    Preprocessing (with its normalization), patches, network and training stay. Mirror axes follow the new labels. If
+    the model's axes were chosen by its data, no others are added. Label weights are removed.
 
     Args:
         plan: Plan of the model.
@@ -44,6 +44,8 @@ def adopt_plan(
         num_patch_axes=num_patch_axes,
         orientation=plan.preprocessing.orientation,
     )
+    if plan.mirror_likeness is not None:
+        flips = tuple(axis for axis in flips if axis in plan.inference.mirror_axes)
     augmentation = tuple(
         transform.model_copy(update={"axes": flips}) if isinstance(transform, MirrorTransform) else transform
         for transform in plan.augmentation
@@ -55,8 +57,13 @@ def adopt_plan(
             "dataset_path": dataset_path,
             "augmentation": augmentation,
             "sampling": plan.sampling.model_copy(update={"label_weights": {}}),
-            "training": plan.training.model_copy(update={"loss": loss}),
-            "inference": plan.inference.model_copy(update={"mirror_axes": flips}),
+            "mirror_likeness": None,
+            "training": plan.training.model_copy(
+                update={"loss": loss, "mirror_validation": plan.training.mirror_validation and bool(flips)}
+            ),
+            "inference": plan.inference.model_copy(
+                update={"mirror_axes": flips, "mirror": plan.inference.mirror and bool(flips)}
+            ),
         }
     )
     return validated_plan(adopted.model_dump(), purpose=f"{dataset.name} with the plan of {source}")

@@ -34,7 +34,7 @@ def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ..
         patch_size: Voxels of a patch along its 2 or 3 axes.
         mirror_axes: Patch axes of mirroring.
     """
-    flat = len(patch_size) == 3 and max(patch_size) / patch_size[0] > _FLAT_RATIO
+    flat = is_flat(patch_size)
     if len(patch_size) == 2:
         degrees = 15.0 if max(patch_size) / min(patch_size) > _LONG_RATIO else 180.0
     else:
@@ -50,6 +50,15 @@ def nnunet_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ..
         GammaTransform(),
         MirrorTransform(axes=mirror_axes),
     )
+
+
+def is_flat(patch_size: Sequence[int]) -> bool:
+    """Return whether a 3D patch is rotated in-plane only, by any angle.
+
+    Args:
+        patch_size: Voxels of a patch along its 2 or 3 axes.
+    """
+    return len(patch_size) == 3 and max(patch_size) / patch_size[0] > _FLAT_RATIO
 
 
 def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:

@@ -25,8 +25,10 @@ def describe_decisions(plan: Plan) -> list[str]:
     axes = [_AXES[axis] for axis in preprocessing.axis_order[3 - num_axes :]]
     flips = {axis for each in plan.augmentation if isinstance(each, MirrorTransform) for axis in each.axes}
     orientation = [] if plan.num_axes == 2 else [_describe_orientation(preprocessing.orientation)]
+    flipped = [axes[axis] for axis in sorted(flips)]
     return [
-        _describe_mirroring(plan.dataset, axes=axes, flipped=[axes[axis] for axis in sorted(flips)]),
+        _describe_measured_mirroring(plan, axes=axes, flipped=flipped)
+        or _describe_mirroring(plan.dataset, axes=axes, flipped=flipped),
         _describe_sides(plan.dataset),
         _describe_normalizations(plan.dataset, preprocessing.normalizations),
         *orientation,
@@ -43,7 +45,8 @@ def describe_dataset(
 ) -> list[str]:
     """Describe the decisions that follow from a data set alone.
 
-    All recipes with planned patches take them.
+    All recipes with planned patches take them, except for mirroring in the fast recipes: they may leave out axes by the
+    mean label map.
 
     Args:
         dataset: Names of channels and labels.
@@ -80,6 +83,18 @@ def _describe_mirroring(dataset: DatasetSpec, *, axes: Sequence[str], flipped: S
     along = f"along {', '.join(flipped)}, " if flipped else ""
     reason = "as labels differ by the side of the body" if sided_labels(dataset) else "as set in the plan"
     return f"mirroring: {along}not along {', '.join(left_out)}, {reason}"
+
+
+def _describe_measured_mirroring(plan: Plan, *, axes: Sequence[str], flipped: Sequence[str]) -> str:
+    """Return the line on axes of mirroring with the measured likeness. Empty: not decided by it."""
+    unlike = [axis for axis in axes if axis not in flipped]
+    if plan.mirror_likeness is None or not plan.inference.mirror or not unlike:
+        return ""
+    measured = ", ".join(f"{axis} {plan.mirror_likeness[_AXES.index(axis)]:.2f}" for axis in axes)
+    return (
+        f"mirroring: along {', '.join(flipped)}, also in prediction, as labels and their mirror image overlap there "
+        f"(soft Dice of the mean label map: {measured})"
+    )
 
 
 def _describe_sides(dataset: DatasetSpec) -> str:

@@ -13,6 +13,7 @@ from scanseg.planning.augmentations import (
     nnunet_augmentation,
     slice_augmentation,
 )
+from scanseg.planning.mirroring import mirror_by_likeness
 from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
 from scanseg.planning.patches import choose_patch
@@ -155,6 +156,16 @@ def _planned(
     return make
 
 
+def _fast(kind: PlannedKind, description: str) -> Recipe:
+    """Return the recipe of a network for trainings of minutes."""
+    plan_usually = _planned(kind, training=_FAST_TRAINING, augmentation=fast_augmentation)
+
+    def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
+        return mirror_by_likeness(plan_usually(fingerprint, dataset, size), fingerprint.mirror_likeness)
+
+    return Recipe(description, make, is_fast=True)
+
+
 def _choose_stage(
     fingerprint: Fingerprint, dataset: DatasetSpec, *, resolution: _Resolution
 ) -> tuple[Stage, bool]:
@@ -266,10 +277,9 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) at full resolution, with the labels of a low-resolution first stage",
         _planned("xlstm-unet", resolution="cascade"),
     ),
-    "xlstm-unet-fast": Recipe(
+    "xlstm-unet-fast": _fast(
+        "xlstm-unet",
         "xLSTM-UNet (Enc) for trainings of minutes (--max-minutes): AdamW, EMA weights, more warps",
-        _planned("xlstm-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
-        is_fast=True,
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
@@ -291,10 +301,8 @@ RECIPES: dict[str, Recipe] = {
         "nnU-Net's plain U-Net at full resolution, with the labels of a low-resolution first stage",
         _planned("plain-unet", resolution="cascade"),
     ),
-    "plain-unet-fast": Recipe(
-        "nnU-Net's plain U-Net for trainings of minutes, like xlstm-unet-fast",
-        _planned("plain-unet", training=_FAST_TRAINING, augmentation=fast_augmentation),
-        is_fast=True,
+    "plain-unet-fast": _fast(
+        "plain-unet", "nnU-Net's plain U-Net for trainings of minutes, like xlstm-unet-fast"
     ),
     "dynunet": Recipe("MONAI's DynUNet on planned patches", _planned("dynunet")),
     "segresnet": Recipe(

@@ -100,7 +100,7 @@ class _Api:
         """Receive an image and put it into the queue."""
         try:
             model = self._choose_model(request)
-            mirror, uncertainty = _flag(request, "mirror"), _flag(request, "uncertainty")
+            mirror, uncertainty = _flag(request, "mirror"), _flag(request, "uncertainty") or False
             if mirror and not self._models[model].plan.inference.mirror_axes:
                 raise HTTPException(
                     400, f"mirror: expected a model with mirror axes, got {model}. Leave it out."
@@ -234,9 +234,11 @@ def _results_of(job: Job) -> list[str]:
     return [*job.results, *segmentation, "volumes"]
 
 
-def _flag(request: Request, name: str) -> bool:
-    """Return a flag of the query."""
-    text = request.query_params.get(name, "false")
+def _flag(request: Request, name: str) -> bool | None:
+    """Return a flag of the query. `None`: not given."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
     if text not in ("true", "false"):
         raise HTTPException(400, f"{name}: expected true or false, got another text.")
     return text == "true"

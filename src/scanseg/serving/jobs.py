@@ -61,8 +61,8 @@ class Job:
     """Folder of the files of the job."""
     model: str = ""
     """Name of the model."""
-    mirror: bool = False
-    """Average over flips."""
+    mirror: bool | None = None
+    """Average over flips. `None`: as the model's plan says."""
     uncertainty: bool = False
     """Make the uncertainty maps too."""
     files: list[Path] = field(default_factory=list)

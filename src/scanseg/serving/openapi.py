@@ -57,7 +57,9 @@ def make_document(models: Sequence[str], limits: Limits) -> dict[str, Any]:
             _query(
                 "model", {"type": "string", "enum": list(models)}, "Required if there are several models."
             ),
-            _query("mirror", {"type": "boolean"}, "Average over flips."),
+            _query(
+                "mirror", {"type": "boolean"}, "Average over flips. By default as the plan of the model says."
+            ),
             _query("uncertainty", {"type": "boolean"}, "Make the uncertainty maps too."),
         ],
     )

@@ -137,7 +137,11 @@ class Viewer:
                 "channels": self._channel_names,
                 "overlays": described,
                 "models": [
-                    {"name": name, "can_mirror": bool(model.plan.inference.mirror_axes)}
+                    {
+                        "name": name,
+                        "can_mirror": bool(model.plan.inference.mirror_axes),
+                        "mirrors": model.plan.inference.mirror,
+                    }
                     for name, model in self._models.items()
                 ],
                 "output": str(self._output),

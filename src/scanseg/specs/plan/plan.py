@@ -195,8 +195,18 @@ class InferenceSpec(RenamedFields):
     """Number of windows or slices in one forward pass."""
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch for mirroring: predictions are averaged over their flips if mirroring is on."""
+    mirror: bool = False
+    """Average over flips of `mirror_axes` by default."""
     slice_resampling: Literal["logits", "labels"] = "logits"
     """Array that is resized to the source grid in mode `slices`. `labels` is as published."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Older plans keep their text, and models their checksum.
+        content: dict[str, Any] = handler(self)
+        if not self.mirror:
+            content.pop("mirror", None)
+        return content
 
 
 class CascadeSpec(RenamedFields):
@@ -252,6 +262,11 @@ class Plan(Document):
 
     Prediction warns about images beyond this range.
     """
+    mirror_likeness: tuple[float, float, float] | None = None
+    """Soft Dice of the data set's mean label map and its mirror image along z, y, x, of the least alike label.
+
+    `None`: not measured. The fast recipes choose mirror axes by it.
+    """
     preprocessing: PreprocessingSpec
     """Preprocessing of the cases."""
     sampling: SamplingSpec
@@ -278,6 +293,8 @@ class Plan(Document):
         content: dict[str, Any] = handler(self)
         if self.dataset_digest is None:
             content.pop("dataset_digest", None)
+        if self.mirror_likeness is None:
+            content.pop("mirror_likeness", None)
         if self.size == "full":
             content.pop("size", None)
         return content
@@ -367,6 +384,8 @@ class Plan(Document):
         flips = {"inference.mirror_axes": self.inference.mirror_axes}
         if self.training.mirror_validation and not self.inference.mirror_axes:
             yield "training.mirror_validation is true, but inference.mirror_axes names no axes to mirror"
+        if self.inference.mirror and not self.inference.mirror_axes:
+            yield "inference.mirror is true, but inference.mirror_axes names no axes to mirror"
         for number, transform in enumerate(self.augmentation):
             if isinstance(transform, MirrorTransform):
                 flips[f"augmentation.{number}.axes"] = transform.axes

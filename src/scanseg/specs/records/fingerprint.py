@@ -50,6 +50,11 @@ class Fingerprint(Document):
     """Foreground intensities of each channel."""
     intensity_ranges: tuple[IntensityRange, ...] = ()
     """Range of each channel over all voxels of all cases. Empty: not measured."""
+    mirror_likeness: tuple[float, float, float] | None = None
+    """Soft Dice of the mean label map and its mirror image along z, y, x, of the least alike label.
+
+    `None`: not measured.
+    """
     median_relative_size_after_crop: float
     """Median over cases of the fraction of voxels that remain after cropping."""
     orientation: str | None = None

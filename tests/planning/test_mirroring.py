@@ -1,0 +1,122 @@
+"""Mirror axes that the fast recipes choose by the data."""
+
+import pytest
+
+from scanseg.planning import describe_decisions
+from scanseg.planning.adoption import adopt_plan
+from scanseg.planning.recipes import RECIPES, plan_recipe
+from scanseg.specs import DatasetSpec, IntensityStatistics, MirrorTransform
+from tests.factories import make_fingerprint
+
+STATISTICS = IntensityStatistics(
+    mean=80.0,
+    median=75.0,
+    standard_deviation=40.0,
+    minimum=-900.0,
+    maximum=2000.0,
+    percentile_00_5=-60.0,
+    percentile_99_5=210.0,
+)
+HIPPOCAMPUS = (0.06, 0.005, 0.369)
+FAST = sorted(name for name, recipe in RECIPES.items() if recipe.is_fast)
+
+
+def spec_of(*labels):
+    values = {"background": 0} | {name: number for number, name in enumerate(labels, start=1)}
+    return DatasetSpec(name="set", channel_names=("MRI",), labels=values, file_ending=".nii.gz")
+
+
+def plan(
+    likeness, *, labels=("Anterior", "Posterior"), shape=(36, 50, 35), spacing=(1.0, 1.0, 1.0), **options
+):
+    measured = make_fingerprint([spacing] * 20, [shape] * 20, intensities=STATISTICS)
+    measured = measured.model_copy(update={"mirror_likeness": likeness, "orientation": "RAS"})
+    return plan_recipe(measured, spec_of(*labels), **{"recipe": "xlstm-unet-fast"} | options)
+
+
+def axes_of(made):
+    (mirror,) = (each for each in made.augmentation if isinstance(each, MirrorTransform))
+    assert mirror.axes == made.inference.mirror_axes
+    assert made.inference.mirror == made.training.mirror_validation
+    return mirror.axes, made.inference.mirror
+
+
+@pytest.mark.parametrize("recipe", FAST)
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_hippocampus_is_mirrored_from_left_to_right_alone(recipe, size):
+    made = plan(HIPPOCAMPUS, recipe=recipe, size=size)
+
+    assert axes_of(made) == ((2,), True)
+    assert made.mirror_likeness == HIPPOCAMPUS
+    assert describe_decisions(made)[0] == (
+        "mirroring: along x, also in prediction, as labels and their mirror image overlap there (soft Dice of the mean "
+        "label map: z 0.06, y 0.01, x 0.37)"
+    )
+    assert type(made).model_validate_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("likeness", "expected"),
+    [
+        (None, ((0, 1, 2), False)),  # not measured
+        ((0.0, 0.0, 0.0), ((0, 1, 2), False)),  # alike along no axis
+        ((0.5, 0.09, 0.1), ((0, 2), False)),  # two axes: predictions would take four times as long
+        ((0.3, 0.4, 0.5), ((0, 1, 2), False)),
+    ],
+)
+def test_axes_stay_unless_the_data_are_clear(likeness, expected):
+    assert axes_of(plan(likeness)) == expected
+
+
+def test_labels_by_side_exclude_their_axis_before_the_likeness_counts():
+    labels = ("kidney_left", "kidney_right")
+
+    assert axes_of(plan((0.0, 0.4, 0.9), labels=labels)) == ((1,), True)
+    assert axes_of(plan((0.0, 0.0, 0.9), labels=labels)) == ((0, 1), False)
+    assert axes_of(plan((0.5, 0.5, 0.0), labels=labels)) == ((0, 1), False)
+
+
+def test_flat_patches_and_slices_keep_their_axes():
+    # ACDC: patches of 20 x 256 x 224 are rotated by any angle in the plane
+    flat = plan((0.473, 0.742, 0.078), shape=(9, 240, 220), spacing=(10.0, 1.5, 1.5))
+    assert max(flat.sampling.patch_size) / flat.sampling.patch_size[0] > 3
+    assert axes_of(flat) == ((0, 1, 2), False)
+
+    pictures = make_fingerprint(
+        [(999.0, 1.0, 1.0)] * 40, [(1, 256, 320)] * 40, num_axes=2, intensities=STATISTICS
+    ).model_copy(update={"mirror_likeness": (1.0, 0.0, 0.9)})
+    assert axes_of(plan_recipe(pictures, spec_of("polyp"), recipe="xlstm-unet-fast")) == ((0, 1), False)
+
+
+def test_the_axis_is_that_of_the_patch_and_not_of_the_image():
+    # thick slices along x: the plan puts x first
+    made = plan((0.0, 0.3, 0.0), shape=(60, 64, 40), spacing=(1.0, 1.0, 1.5))
+
+    assert made.preprocessing.axis_order == (2, 0, 1)
+    assert axes_of(made) == ((2,), True)
+    assert describe_decisions(made)[0].startswith("mirroring: along y, also in prediction")
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in FAST and "-low" not in name])
+def test_published_recipes_do_not_look_at_the_likeness(recipe):
+    if recipe.endswith("-cascade"):
+        pytest.skip("a cascade needs large volumes, and is planned by the same function")
+    assert plan(HIPPOCAMPUS, recipe=recipe) == plan(None, recipe=recipe)
+
+
+def test_older_plans_keep_their_text():
+    text = plan(None).to_json()
+
+    assert "mirror_likeness" not in text
+    assert '"mirror":' not in text
+
+
+def test_fine_tuning_adds_no_axes_to_those_chosen_by_the_data():
+    def adopted(made, *labels):
+        return adopt_plan(made, spec_of(*labels), num_axes=3, source="models/first", dataset_path=None)
+
+    same = adopted(plan(HIPPOCAMPUS), "head", "tail")
+    assert axes_of(same) == ((2,), True)
+    assert same.mirror_likeness is None
+    assert axes_of(adopted(plan(HIPPOCAMPUS), "left", "right")) == ((), False)
+    assert axes_of(adopted(plan(None), "head", "tail")) == ((0, 1, 2), False)
