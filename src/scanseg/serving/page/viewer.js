@@ -1,7 +1,7 @@
 // The page of the viewer. Arrays have the axes right, anterior, superior, as the server sends them.
 import { drawOverlays, drawScores, element, fillLabels, fillSelect, showMessage, title } from "/page/panel.js";
 
-const { Niivue, DRAG_MODE, SHOW_RENDER, SLICE_TYPE, cmapper } = globalThis.niivue;
+const { Niivue, NVImage, DRAG_MODE, SHOW_RENDER, SLICE_TYPE, cmapper } = globalThis.niivue;
 const views = [
   ["planes", "Planes", SLICE_TYPE.MULTIPLANAR],
   ["axial", "Axial", SLICE_TYPE.AXIAL],
@@ -69,13 +69,13 @@ function lutOf(overlay) {
 async function addLayer(overlay) {
   const isMap = overlay.kind === "map";
   const options = { url: `/view/overlays/${overlay.id}.nii`, name: `${overlay.id}.nii`, opacity: isMap ? 0.5 : 0.6 };
-  const volume = await nv.addVolumeFromUrl(
+  const volume = await NVImage.loadFromUrl(
     isMap ? { ...options, colormap: "inferno", cal_min: 0, cal_max: 1 } : options,
   );
   if (!isMap) volume.setColormapLabel(lutOf(overlay));
+  nv.addVolume(volume);
   const layer = { overlay, volume, opacity: options.opacity, visible: true };
   layers.push(layer);
-  nv.updateGLVolume();
   refreshPanel();
   return layer;
 }
@@ -325,6 +325,13 @@ function connect() {
   nv.onIntensityChange = showWindow;
 }
 
+// Without a graphics card, the 3D view of a large volume takes seconds. It is drawn on request only.
+function isSlow() {
+  const names = nv.gl.getExtension("WEBGL_debug_renderer_info");
+  const renderer = names ? nv.gl.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
+  return /swiftshader|llvmpipe|software/i.test(renderer) && state.shape.reduce((a, b) => a * b) > 2 ** 23;
+}
+
 async function begin() {
   state = await ask("GET", "/view/state");
   byId("title").textContent = state.image;
@@ -345,6 +352,7 @@ async function begin() {
   byId("model-section").hidden = state.models.length === 0;
   await nv.attachToCanvas(byId("picture"));
   if (!nv.gl) throw new Error("This browser has no WebGL 2. Use a recent Firefox, Chrome, Edge or Safari.");
+  if (isSlow()) nv.opts.multiplanarShowRender = SHOW_RENDER.NEVER;
   connect();
   nv.setSliceType(state.is_volume ? SLICE_TYPE.MULTIPLANAR : SLICE_TYPE.AXIAL);
   await showChannel(0);
