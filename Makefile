@@ -1,5 +1,9 @@
 # make demo   set up .venv if need be, then watch a network learn real anatomy
 # make test   set up .venv if need be, then run every check (scripts/check)
+# make docs   set up .venv if need be, then build the site into build/docs; the tutorials run once, warnings are errors
+# make dist   build wheel and sdist twice, compare and check them, into dist (TAG=vX.Y.Z compares the version)
+# make extras install every extra in a fresh environment and run its smallest example (many minutes)
+# make sbom   write the bill of materials and the licences of dependencies into build/sbom
 # make clean  remove .venv and what the tools have cached
 #
 # Another interpreter: make test PYTHON=python3.12. A build of PyTorch that is already in .venv is kept if its
@@ -15,13 +19,25 @@ endif
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test docs dist extras sbom clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m scanseg demo
 
 test: .venv/installed-dev
 	$(BIN)/python scripts/check
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html -d build/doctrees docs build/docs
+
+dist: .venv/installed-release
+	$(BIN)/python scripts/build_release.py --tag "$(TAG)"
+
+extras: .venv/installed-release
+	$(BIN)/python scripts/check_extras.py
+
+sbom: .venv/installed-release
+	$(BIN)/python scripts/sbom.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -31,6 +47,17 @@ clean:
 	@echo "Installing scanseg and its development tools into .venv (minutes the first time) ..."
 	$(INSTALL) --editable ".[dev,demo]"
 	@touch $@ .venv/installed-demo
+
+# The tutorials use most extras, which come with the development tools.
+.venv/installed-docs: pyproject.toml constraints.txt | .venv/created
+	@echo "Installing scanseg and the tools of the site into .venv (minutes the first time) ..."
+	$(INSTALL) --editable ".[dev,demo,docs]"
+	@touch $@ .venv/installed-dev .venv/installed-demo
+
+.venv/installed-release: pyproject.toml constraints.txt | .venv/created
+	@echo "Installing scanseg and the tools of a release into .venv (minutes the first time) ..."
+	$(INSTALL) --editable ".[release]"
+	@touch $@
 
 .venv/installed-demo: pyproject.toml constraints.txt | .venv/created
 	@echo "Installing scanseg and the demo's needs into .venv (minutes the first time) ..."

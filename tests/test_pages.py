@@ -28,7 +28,8 @@ WRITTEN_PAGES = [page for page in PAGES if not re.match("docs/results/.*/", page
 """Pages that no command wrote."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(?:\{code-cell\} )?(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""Blocks of code. The cells of tutorials have the kind `ipython3`."""
 NAMED_FILE = re.compile(r"(?<![\w./-])(?:src|tests|docs|scripts|benchmarks)/[\w./-]*\w")
 OTHER_OPTIONS = {"--requeue", "--help", "--disable_tta"}
 """Options of SLURM, of every command, and of nnU-Net."""
@@ -50,7 +51,10 @@ def anchors_of(text):
 
 def lines_of_code(text):
     """Return the lines of indented and fenced blocks, with continued lines joined."""
-    blocks = [block for kind, block in FENCED.findall(text) if kind in ("", "bash")]
+    fenced = FENCED.findall(text)
+    blocks = [block for kind, block in fenced if kind in ("", "bash")]
+    cells = "".join(block for kind, block in fenced if kind == "ipython3")
+    blocks += [re.sub(r"\{\w+\}", "", line) for line in re.findall("^!(.*)", cells, re.MULTILINE)]
     indented = [line for line in FENCED.sub("", text).splitlines() if line.startswith("    ")]
     joined = "\n".join([*blocks, *indented]).replace("\\\n", " ")
     return [line.strip() for line in joined.splitlines()]

@@ -59,6 +59,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_holds_the_package_and_its_type_marker_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.name.endswith("-py3-none-any.whl")  # no compiled extension
     assert "scanseg/py.typed" in names
     assert "scanseg/cli/__init__.py" in names
     data = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.json")}

@@ -51,7 +51,7 @@ def test_every_command_is_known() -> None:
         *("data list", "data convert", "data instances", "dicom list"),
         *("models", "models save", "models fetch", "card"),
         *("weights import", "weights verify", "import nnunet"),
-        *("export nnunet", "export onnx", "demo", "warm-up", "info"),
+        *("export nnunet", "export monai", "export onnx", "demo", "warm-up", "info"),
     ]
 
 

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import time
 
@@ -13,7 +14,7 @@ from scanseg.dataset import find_images
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.evaluation import evaluate
 from scanseg.imaging import Image, read_image, read_label_map, write_label_map
-from scanseg.inference import folder as folders
+from scanseg.inference import case_files
 from scanseg.runtime import RunContext
 from scanseg.specs import PredictionRecord
 from tests.factories import Threshold, write_labels
@@ -44,6 +45,8 @@ def test_a_folder(make_predictor, volumes, tmp_path):
     assert PredictionRecord.read(output / "prediction.json") == record
     assert [case.case for case in record.cases] == ["a", "b"]
     assert record.cases[0].images == (str(folder / "a_0000.nii.gz"),)
+    content = (folder / "a_0000.nii.gz").read_bytes()
+    assert record.cases[0].checksums == (hashlib.sha256(content).hexdigest(),)
     assert (record.cases[0].label_map, record.cases[0].fault) == ("a.nii.gz", None)
     assert record.versions["scanseg"]
     assert (record.precision, record.recipe, record.mirror) == ("float32", "test", False)
@@ -413,7 +416,7 @@ def test_a_case_is_written_while_the_next_is_segmented(make_predictor, volumes, 
         assert started.wait(30), "the second case is segmented only after the first is written"
         write_label_map(path, label_map, like=like)
 
-    monkeypatch.setattr(folders, "write_label_map", write)
+    monkeypatch.setattr(case_files, "write_label_map", write)
     folder, arrays = volumes
     record = make_predictor(Recording()).predict_folder(folder, tmp_path / "out")
     assert [case.fault for case in record.cases] == [None, None]
@@ -433,7 +436,7 @@ def test_a_case_with_probabilities_is_written_before_the_next(make_predictor, vo
         time.sleep(0.1)
         done.append("written")
 
-    monkeypatch.setattr(folders, "write_label_map", write)
+    monkeypatch.setattr(case_files, "write_label_map", write)
     make_predictor(Recording()).predict_folder(volumes[0], tmp_path / "out", probabilities=True)
     assert done == ["segmented", "written"] * 2
 
@@ -442,7 +445,7 @@ def test_a_full_disk_ends_a_prediction(make_predictor, volumes, tmp_path, monkey
     def write(path, label_map, *, like):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(folders, "write_label_map", write)
+    monkeypatch.setattr(case_files, "write_label_map", write)
     with pytest.raises(OSError, match=r"No space left on device.*a\.nii\.gz"):
         make_predictor().predict_folder(volumes[0], tmp_path / "out")
 

@@ -128,7 +128,9 @@ def test_a_label_map_of_another_grid_is_refused(tmp_path):
 def test_the_page_needs_the_token_of_its_address(show, tmp_path):
     Picture.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "cells.png")
     client = show([tmp_path / "cells.png"], [], models={"flat": threshold_predictor(2)})
-    assert client.get("/view/state").json()["models"] == [{"name": "flat", "can_mirror": False}]
+    assert client.get("/view/state").json()["models"] == [
+        {"name": "flat", "can_mirror": False, "mirrors": False}
+    ]
     with httpx.Client(base_url=client.base_url, verify=False, trust_env=False) as other:
         for path in ("/", "/view/state", "/view/image/0.nii", "/start?token=x", "/page/viewer.js"):
             assert other.get(path).status_code == 401

@@ -1,7 +1,8 @@
 """The functions behind the commands."""
 
+from scanseg.api.cohort import predict_cohort
 from scanseg.api.datasets import check, convert, inspect_folder, inspect_source, list_series
-from scanseg.api.exchange import export_nnunet, export_nnunet_model, export_onnx, import_nnunet
+from scanseg.api.exchange import export_monai, export_nnunet, export_nnunet_model, export_onnx, import_nnunet
 from scanseg.api.plans import make_plan, preprocess, time_step, warm_up
 from scanseg.api.prediction import load, save_pretrained, write_segmentation
 from scanseg.api.reports import report, show
@@ -15,6 +16,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "evaluate_instances",
+    "export_monai",
     "export_nnunet",
     "export_nnunet_model",
     "export_onnx",
@@ -24,6 +26,7 @@ __all__ = [
     "list_series",
     "load",
     "make_plan",
+    "predict_cohort",
     "preprocess",
     "report",
     "save_pretrained",

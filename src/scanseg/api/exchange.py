@@ -101,6 +101,32 @@ def import_nnunet(
     )
 
 
+def export_monai(model: AnyPath, output: AnyPath, *, weights: "Weights" = "exported") -> Path:
+    """Write a model as a bundle of MONAI.
+
+    Args:
+        model: A model folder, or the folder of a cross-validation with one recipe.
+        output: Folder to write. It must be missing or empty.
+        weights: Weights to export: `exported`, `last`, or `best` (highest validation Dice).
+
+    Returns:
+        The output.
+
+    Raises:
+        InputError: The folder is not a model folder, or its training has not finished.
+        UsageError: The output exists, or the model is a cascade or an ensemble of several plans.
+
+    Example:
+        >>> import scanseg
+        >>> bundle = scanseg.export_monai("MODEL", "BUNDLE")
+        >>> sorted(path.name for path in (bundle / "configs").iterdir())
+        ['inference.json', 'metadata.json', 'plan.json', 'postprocessing.json']
+    """
+    from scanseg.interop import export_monai as export
+
+    return export(Path(model), Path(output), weights=weights)
+
+
 def export_nnunet(
     source: AnyPath,
     output: AnyPath,

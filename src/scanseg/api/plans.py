@@ -12,6 +12,7 @@ from scanseg.settings import Settings, setting_texts
 from scanseg.specs import Plan, PlanSize
 
 if TYPE_CHECKING:
+    from scanseg.cohort import EngineName
     from scanseg.planning import PlanRequest
     from scanseg.training import Purpose, StepTiming, WarmUp
 
@@ -134,6 +135,8 @@ def preprocess(
     size: PlanSize | None = None,
     settings: Settings = (),
     num_workers: int | None = None,
+    on: "EngineName | None" = None,
+    ray_address: str | None = None,
     progress: ProgressChoice = True,
 ) -> Path:
     """Preprocess a data set for training.
@@ -147,6 +150,8 @@ def preprocess(
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `full`.
         settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
+        on: `ray` to preprocess on the machines of a Ray cluster, which see all files under the same paths.
+        ray_address: Address of the Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Returns:
@@ -162,10 +167,15 @@ def preprocess(
         >>> folder.parent.name
         'stores'
     """
+    from scanseg.cohort import open_engine
     from scanseg.planning import TrainingSource, find_plan, prepare_store
 
-    with display(progress) as shown, keep_workers():
-        context = RunContext(num_workers=num_workers, progress=shown)
+    with (
+        display(progress) as shown,
+        open_engine(on, ray_address=ray_address) as engine,
+        keep_workers(),
+    ):
+        context = RunContext(num_workers=num_workers, progress=shown, engine=engine)
         opened = TrainingSource.open(Path(source))
         # The machine that preprocesses may lack the GPU of the training.
         default: PlanSize | None = size or ("full" if opened.plan is None else None)

@@ -50,19 +50,31 @@ def load(
     """
     from scanseg.inference import load as load_predictor
 
-    folder = Path(model)
-    if not folder.exists():  # exported models need no PyTorch, which the search for names loads
-        from scanseg.pretrained import find_model
-
-        folder = find_model(model)
     return load_predictor(
-        folder,
+        find_folder(model),
         device=device,
         weights=weights,
         precision=precision,
         cuda_graph=cuda_graph,
         runtime=runtime,
     )
+
+
+def find_folder(model: AnyPath) -> Path:
+    """Return the folder of a model.
+
+    Args:
+        model: As for `load`.
+
+    Raises:
+        InputError: No folder and no model has the name.
+    """
+    folder = Path(model)
+    if folder.exists():  # exported models need no PyTorch, which the search for names loads
+        return folder
+    from scanseg.pretrained import find_model
+
+    return find_model(model)
 
 
 def save_pretrained(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scanseg.api.paths import AnyPath
 from scanseg.api.plans import plan_request
+from scanseg.errors import UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext
@@ -13,6 +14,7 @@ from scanseg.settings import Settings, as_tuple
 from scanseg.specs import PlanSize
 
 if TYPE_CHECKING:
+    from scanseg.cohort import EngineName
     from scanseg.experiments import CrossValidationResult
     from scanseg.runtime import Precision
     from scanseg.training import FoldChoice, TrainingResult
@@ -125,6 +127,8 @@ def cross_validate(
     store: AnyPath | None = None,
     settings: Settings = (),
     num_workers: int | None = None,
+    on: "EngineName | None" = None,
+    ray_address: str | None = None,
     progress: ProgressChoice = True,
 ) -> "CrossValidationResult":
     """Train all folds and make them one model.
@@ -146,6 +150,9 @@ def cross_validate(
         store: Folder of stores. Defaults to `scanseg-stores` beside `output`.
         settings: Changes to the plans: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
+        on: `ray` to train folds and to read cases on the machines of a Ray cluster, which see all files under the same
+            paths. Each fold has a GPU, or the threads of this machine.
+        ray_address: Address of the Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
@@ -159,24 +166,28 @@ def cross_validate(
         >>> result.record.num_cases
         4
     """
+    from scanseg.cohort import open_engine
     from scanseg.experiments import CrossValidationOptions
     from scanseg.experiments import cross_validate as run
     from scanseg.planning import TrainingSource
 
     overrides = {"training.max_minutes": max_minutes, "sampling.batch_size": batch_size}
-    with display(progress) as shown:
+    names = as_tuple(devices)
+    if on is not None and set(names) - {"auto"}:
+        raise UsageError(f"devices {', '.join(names)}: a cluster chooses its devices. Leave out the devices.")
+    with display(progress) as shown, open_engine(on, ray_address=ray_address) as engine:
         return run(
             TrainingSource.open(Path(source)),
             Path(output),
             plan_request(size=size, like=initial_weights, settings=settings, overrides=overrides),
             CrossValidationOptions(
                 recipes=as_tuple(recipes),
-                devices=as_tuple(devices),
+                devices=names,
                 ensembles=ensembles,
                 stores=None if store is None else Path(store),
                 resume=resume,
             ),
             context=RunContext(
-                device=next(iter(as_tuple(devices)), "auto"), num_workers=num_workers, progress=shown
+                device=next(iter(names), "auto"), num_workers=num_workers, progress=shown, engine=engine
             ),
         )

@@ -11,7 +11,9 @@ from scanseg.cli.options import (
     COMMON,
     HARDWARE,
     TRAINING,
+    Engine,
     OutputFolder,
+    RayAddress,
     Settings,
     StopAfterMinutes,
     Workers,
@@ -37,6 +39,8 @@ def run(
     max_minutes: Annotated[float | None, TRAINING] = None,
     devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    on: Engine = None,
+    ray_address: RayAddress = None,
     prepare: Annotated[bool, ADVANCED] = False,
     stop_after_minutes: StopAfterMinutes = None,
     settings: Settings = (),
@@ -61,7 +65,8 @@ def run(
             first available of `cuda`, `mps`, `cpu`.
         prepare: Plan and preprocess only. Trainings may then run on another machine, with `--resume`.
     """
-    from scanseg.errors import InterruptionError
+    from scanseg.cohort import open_engine
+    from scanseg.errors import InterruptionError, UsageError
     from scanseg.experiments import (
         ComparisonOptions,
         choose_arms,
@@ -85,9 +90,11 @@ def run(
         prepare_only=prepare,
         resume=resume,
     )
-    with show_progress() as progress:
+    if on is not None and set(options.devices) != {"auto"}:
+        raise UsageError("--on chooses the devices of its cluster. Leave out --devices.")
+    with show_progress() as progress, open_engine(on, ray_address=ray_address) as engine:
         try:
-            context = RunContext(num_workers=num_workers, progress=progress)
+            context = RunContext(num_workers=num_workers, progress=progress, engine=engine)
             record = run_comparison(spec, dataset, output, options, context=context)
         except InterruptionError as error:
             raise Interrupt(error.signal_number, str(error)) from error

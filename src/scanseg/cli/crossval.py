@@ -13,8 +13,10 @@ from scanseg.cli.options import (
     HARDWARE,
     TRAINING,
     DatasetOrPlan,
+    Engine,
     OutputFolder,
     PlanSize,
+    RayAddress,
     Recipe,
     Settings,
     Store,
@@ -41,6 +43,8 @@ def crossval(
     batch_size: Annotated[int | None, TRAINING] = None,
     devices: Annotated[str, HARDWARE] = "auto",
     num_workers: Workers = None,
+    on: Engine = None,
+    ray_address: RayAddress = None,
     no_ensembles: Annotated[bool, ADVANCED] = False,
     no_report: Annotated[bool, ADVANCED] = False,
     store: Store = None,
@@ -85,6 +89,8 @@ def crossval(
                 store=store,
                 settings=settings,
                 num_workers=num_workers,
+                on=on,
+                ray_address=ray_address,
                 progress=progress,
             )
         except InterruptionError as error:

@@ -138,9 +138,34 @@ def onnx(
     print_line(f"{output}: {counted(len(rows), 'network')}, opset {document.opset}")
 
 
+def monai(
+    model: Path,
+    /,
+    *,
+    output: OutputFolder,
+    weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
+) -> None:
+    """Export a model as a bundle of MONAI.
+
+    The bundle has metadata, a configuration for `monai.bundle run`, and the weights. It needs scanseg in MONAI's
+    environment.
+
+    Args:
+        model: Folder of a model from `scanseg train` or `scanseg crossval`.
+        output: Folder to write. It must be missing or empty.
+        weights: Weights to export. `exported`: chosen by the training. `last`: from the end of the training. `best`:
+            with the highest Dice on validation patches.
+    """
+    from scanseg import api
+
+    api.export_monai(model, output, weights=weights)
+    print_line(f"{output}: bundle with configs/inference.json")
+
+
 def export_app() -> App:
     """Build the application `scanseg export`."""
     app = App(name="export", help="Write plans and models for other programs.")
     app.command(nnunet, sort_key=0, usage="Usage: scanseg export nnunet --output PATH [OPTIONS] SOURCE")
+    app.command(monai, sort_key=2, usage="Usage: scanseg export monai --output PATH [OPTIONS] MODEL")
     app.command(onnx, sort_key=1, usage="Usage: scanseg export onnx --output PATH [OPTIONS] MODEL")
     return app

@@ -86,6 +86,27 @@ Device = Annotated[
 ]
 """Name of one device."""
 
+Engine = Annotated[
+    Literal["ray"] | None,
+    HARDWARE,
+    Parameter(
+        name="--on",
+        help="Cluster that does the work: `ray`. All machines see the files under the same paths. Defaults to this "
+        "machine.",
+    ),
+]
+"""Values of `scanseg.cohort.EngineName`. A test compares both."""
+
+RayAddress = Annotated[
+    str | None,
+    HARDWARE,
+    Parameter(
+        help="Address of the Ray cluster of `--on ray`. Defaults to `RAY_ADDRESS`, to the cluster of this machine, or "
+        "to a new one on it."
+    ),
+]
+"""Address of a Ray cluster."""
+
 Settings = Annotated[
     tuple[str, ...],
     ADVANCED,

@@ -1,16 +1,32 @@
 """`scanseg predict`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from scanseg.cli.console import print_colours, print_line, show_table, suggest_command
-from scanseg.cli.options import ADVANCED, COMMON, HARDWARE, Device, OutputFolder, OutputFormat, Precision
+from scanseg.cli.options import (
+    ADVANCED,
+    COMMON,
+    HARDWARE,
+    Device,
+    Engine,
+    OutputFolder,
+    OutputFormat,
+    Precision,
+    RayAddress,
+    split_names,
+)
 from scanseg.cli.remote import predict_remotely, read_token
 from scanseg.errors import UsageError
 from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
+
+if TYPE_CHECKING:
+    from scanseg.specs import PredictionRecord
 
 
 def predict(
@@ -24,6 +40,9 @@ def predict(
     mirror: Annotated[bool | None, COMMON, Parameter(negative="--no-mirror")] = None,
     pictures: Annotated[bool, COMMON] = False,
     device: Device = "auto",
+    devices: Annotated[str, HARDWARE] = "",
+    on: Engine = None,
+    ray_address: RayAddress = None,
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
@@ -49,6 +68,8 @@ def predict(
         mirror: Average over mirrored images. Slower by the number of flips, and often slightly better. Defaults to
             `inference.mirror` of the plan.
         pictures: Also write a picture of each image with its label map, as `pictures/CASE.png`.
+        devices: Devices separated by commas, such as `cuda:0,cuda:1`. Each loads the model once. The next image goes
+            to the first free one. Defaults to one device.
         precision: Number format of matrix products. `auto` is bfloat16 on a GPU that supports it, otherwise float32.
             Defaults to the precision of the training.
         runtime: Library that computes an exported model. Defaults to `onnxruntime`.
@@ -70,6 +91,9 @@ def predict(
         local = {
             "--skip-existing": skip_existing,
             "--device": device != "auto",
+            "--devices": bool(devices),
+            "--on": on is not None,
+            "--pictures": pictures,
             "--precision": precision is not None,
             "--runtime": runtime is not None,
             "--weights": weights != "exported",
@@ -97,13 +121,29 @@ def predict(
     if token_file is not None:
         raise UsageError("--token-file: expected --server, got none. Leave it out.")
 
+    _check_places(device, devices, on, ray_address)
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
         from scanseg import api
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
-        predictor = api.load(model, device=device, weights=weights, precision=precision, runtime=runtime)
-        record = predictor.predict_folder(
+        predict_inputs: Callable[..., PredictionRecord]
+        if devices or on is not None:
+            predict_inputs = partial(
+                api.predict_cohort,
+                model,
+                devices=split_names(devices),
+                on=on,
+                ray_address=ray_address,
+                weights=weights,
+                precision=precision,
+                runtime=runtime,
+            )
+        else:
+            predict_inputs = api.load(
+                model, device=device, weights=weights, precision=precision, runtime=runtime
+            ).predict_folder
+        record = predict_inputs(
             inputs,
             output,
             mirror=mirror,
@@ -134,6 +174,24 @@ def predict(
     print_colours(output)
     if pictures:
         print_line(f"images with their label maps: {output / 'pictures'}")
-    if predictor.plan.dataset.foreground.keys() == {"interior", "boundary"}:
+    if _has_instances(output):
         instances = output.with_name(f"{output.name}-instances")
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)
+
+
+def _has_instances(output: Path) -> bool:
+    """Return whether label maps have the labels of instances."""
+    from scanseg.dataset import DESCRIPTION_FILE
+    from scanseg.specs import DatasetSpec
+
+    return DatasetSpec.read(output / DESCRIPTION_FILE).foreground.keys() == {"interior", "boundary"}
+
+
+def _check_places(device: str, devices: str, on: str | None, ray_address: str | None) -> None:
+    """Check that the options name one place of computation."""
+    if devices and device != "auto":
+        raise UsageError("--device and --devices exclude each other. Leave one out.")
+    if on is not None and (devices or device != "auto"):
+        raise UsageError("--on chooses the devices of its cluster. Leave out --device and --devices.")
+    if ray_address is not None and on is None:
+        raise UsageError(f"--ray-address {ray_address}: expected --on ray, got none. Add --on ray.")

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 from scanseg.cli.console import print_line, suggest_command
-from scanseg.cli.options import COMMON, DatasetOrPlan, PlanSize, Recipe, Settings, Workers
+from scanseg.cli.options import (
+    COMMON,
+    DatasetOrPlan,
+    Engine,
+    PlanSize,
+    RayAddress,
+    Recipe,
+    Settings,
+    Workers,
+)
 from scanseg.progress_display import show_progress
 
 
@@ -16,6 +25,8 @@ def preprocess(
     recipe: Annotated[Recipe | None, COMMON] = None,
     size: PlanSize = None,
     num_workers: Workers = None,
+    on: Engine = None,
+    ray_address: RayAddress = None,
     settings: Settings = (),
 ) -> None:
     """Preprocess a data set for training.
@@ -37,6 +48,8 @@ def preprocess(
             size=size,
             settings=settings,
             num_workers=num_workers,
+            on=on,
+            ray_address=ray_address,
             progress=progress,
         )
     print_line(f"{folder}")

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Protocol
 
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.progress import ProgressCallback, ProgressUpdate
 from scanseg.runtime import (
+    Job,
     RunContext,
     choose_device,
     release_signals,
@@ -30,17 +30,6 @@ _SEND_SECONDS = 0.2
 """Time between two progress updates of a job in another process."""
 _FAILURES_IN_A_ROW = 2
 """A device gets no more jobs after this number of failures in a row."""
-
-
-class Job(Protocol):
-    """A unit of work that can run in another process."""
-
-    @property
-    def name(self) -> str:
-        """Name for messages and progress."""
-
-    def run(self, context: RunContext) -> object:
-        """Do the work."""
 
 
 def require_devices(devices: Sequence[str]) -> None:
@@ -84,7 +73,7 @@ def run_jobs(
 
     A single device runs the jobs in this process. Several devices run each job in its own process. If a job fails, the
     others continue. After two failures in a row a device gets no more jobs. SIGINT and SIGTERM stop the running jobs,
-    which save their state.
+    which save their state. On a cluster its engine runs the jobs.
 
     Args:
         jobs: The jobs, in order.
@@ -100,7 +89,9 @@ def run_jobs(
     should_stop = context.should_stop
     with watch_signals() as signalled:
         context = replace(context, should_stop=lambda: signalled() or should_stop())
-        if len(devices) < 2:
+        if context.engine is not None:
+            context.engine.run_jobs(jobs, task=task, context=context)
+        elif len(devices) < 2:
             device = devices[0] if devices else context.device
             _run_here(jobs, context=replace(context, device=device))
         else:

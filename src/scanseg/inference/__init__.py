@@ -6,8 +6,10 @@ Names that need PyTorch load on first use. So exported models predict without Py
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scanseg.inference.case_files import CaseOptions, CaseToPredict, segment_case, write_case
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
+from scanseg.inference.folder import FolderWork, predict_folder
 from scanseg.inference.loading import load
 from scanseg.inference.outputs import (
     WRITTEN_AS,
@@ -29,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPORTED_FILE",
     "WRITTEN_AS",
+    "CaseOptions",
     "CaseOutputs",
+    "CaseToPredict",
     "CudaGraphNetwork",
+    "FolderWork",
     "OutputFormat",
     "OutputOptions",
     "Prediction",
@@ -43,8 +48,11 @@ __all__ = [
     "load",
     "open_session",
     "postprocess",
+    "predict_folder",
     "run_session",
+    "segment_case",
     "share_progress",
+    "write_case",
     "write_map",
 ]
 

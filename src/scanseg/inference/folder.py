@@ -2,26 +2,25 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from scanseg.dataset import DESCRIPTION_FILE, FaultyCase
 from scanseg.errors import ScansegError, UsageError, refuse_faults
-from scanseg.figures import Caption, displayed_labels, draw_planes, make_scene, write_figure
 from scanseg.files import remove_unfinished, write_text
-from scanseg.imaging import (
-    SegmentationSource,
-    make_segments,
-    write_colours,
-    write_label_map,
-    write_probabilities,
-    write_segmentation,
+from scanseg.imaging import make_segments
+from scanseg.inference.case_files import (
+    CaseOptions,
+    CaseToPredict,
+    describe_images,
+    segment_case,
+    write_case,
 )
 from scanseg.inference.input_checks import header_warnings
 from scanseg.inference.outputs import (
-    SEGMENTATION_ENDING,
     SEGMENTATION_FORMAT,
     CaseOutputs,
     OutputFormat,
@@ -29,42 +28,50 @@ from scanseg.inference.outputs import (
     check_output,
     find_outputs,
     remove_replaced,
-    write_map,
 )
 from scanseg.inference.prediction import Prediction, PreparedImage
 from scanseg.inference.record import (
     RunningRecord,
-    Sources,
     continue_record,
     failed_entry,
     find_current,
-    make_entry,
     new_record,
     read_earlier_record,
 )
-from scanseg.inference.segmenter import Segmenter
+from scanseg.inference.segmenter import ModelFacts, Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.specs import DatasetSpec, Plan, PredictionRecord, SegmentCodes, SourceFile
+from scanseg.specs import Plan, PredictedCase, PredictionRecord, SegmentCodes
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """A prediction of several cases."""
+class FolderWork:
+    """Cases to predict, with the calls for their results."""
 
-    predictor: Segmenter
-    mirror: bool | None
-    """Average over flips. `None`: as the plans say."""
-    uncertainty: bool
-    """Compute uncertainty maps."""
-    sources_of: Mapping[str, Sources]
-    """Sizes and dates of the images by the name of their case."""
-    running: RunningRecord
-    codes: SegmentCodes | None
-    """Codes of the segments of DICOM Segmentations."""
+    cases: Sequence[CaseToPredict]
+    """The cases, in order."""
+    options: CaseOptions
+    """Options of all cases."""
+    reported: Mapping[str, tuple[str, ...]]
+    """Warnings by case that were reported before the first case."""
+    add: Callable[[PredictedCase], None]
+    """Called in any thread with the entry of each finished or failed case."""
+    progress: ProgressCallback
+    """Called with each progress update."""
+
+
+class CaseRunner(Protocol):
+    """Function that predicts all cases of a folder."""
+
+    def __call__(self, work: FolderWork) -> None:
+        """Predict the cases, and add an entry for each.
+
+        Args:
+            work: The cases.
+        """
 
 
 def predict_folder(
-    predictor: Segmenter,
+    model: ModelFacts,
     source: Path | Sequence[Path],
     *,
     output: Path,
@@ -78,11 +85,12 @@ def predict_folder(
     segment_codes: SegmentCodes | None = None,
     pictures: bool = False,
     progress: ProgressCallback = ignore_progress,
+    run: CaseRunner,
 ) -> PredictionRecord:
     """Segment every case of folders and files.
 
     The output folder holds these files. Each appears when it is complete, the label map of a case last. The record
-    grows with each case. While one case is segmented, the next one is prepared and the previous one is written.
+    grows with each case.
 
     - `CASE.ext`: label map, with the ending of the image (`.png` for JPEG, `.nii.gz` for DICOM series).
     - `CASE.npz`: probabilities, if asked for.
@@ -93,7 +101,7 @@ def predict_folder(
     - `prediction.json`: the record.
 
     Args:
-        predictor: Predictor of the model.
+        model: Plan, digest and device of the model, for checks and the record.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
         mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: its `inference.mirror`.
@@ -106,6 +114,7 @@ def predict_folder(
         segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
         pictures: Write a picture of each image with its label map.
         progress: Called with each progress update: every case and every pass of the network.
+        run: Predicts the cases.
 
     Returns:
         The record.
@@ -119,9 +128,9 @@ def predict_folder(
         raise UsageError("source: expected a folder or files, got none. Name at least one image.")
     if overwrite and skip_existing:
         raise UsageError("overwrite and skip_existing exclude each other. Leave one out.")
-    _check_codes(predictor, format, segment_codes)
-    several = predictor.num_members(mirror=mirror) > 1
-    options = OutputOptions(
+    _check_codes(model, format, segment_codes)
+    several = model.num_members(mirror=mirror) > 1
+    wanted = OutputOptions(
         probabilities,
         entropy=uncertainty,
         disagreement=uncertainty and several,
@@ -132,15 +141,15 @@ def predict_folder(
     sources = [source] if isinstance(source, Path) else list(source)
     faulty, skipped = list[FaultyCase](), list[str]()
     outputs = find_outputs(
-        sources, output, dataset=predictor.plan.dataset, options=options, faulty=faulty, warnings=skipped
+        sources, output, dataset=model.plan.dataset, options=wanted, faulty=faulty, warnings=skipped
     )
-    warnings = (*skipped, *predictor.warnings)
-    record = new_record(predictor, mirror=predictor.mirrors(mirror=mirror), warnings=warnings)
-    sources_of = {each.case.name: _describe_images(each) for each in outputs}
+    warnings = (*skipped, *model.warnings)
+    record = new_record(model, mirror=model.mirrors(mirror=mirror), warnings=warnings)
+    sources_of = {each.case.name: describe_images(each.case) for each in outputs}
     earlier = read_earlier_record(output, outputs, record) if skip_existing else None
     current = {} if earlier is None else find_current(outputs, sources_of, earlier)
     remaining = [each for each in outputs if each.case.name not in current]
-    description, continued = predictor.plan.dataset.to_json(), earlier is not None
+    description, continued = model.plan.dataset.to_json(), earlier is not None
     check_output(output, remaining, description=description, overwrite=overwrite, continued=continued)
     if earlier is not None:
         record = continue_record(
@@ -155,10 +164,11 @@ def predict_folder(
     _prepare_folder(output, outputs, replaced, description=description)
     names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
     running = RunningRecord(output, record, names=names)
-    reported = _report_warnings(remaining, predictor.plan, warnings, progress=progress)
-    work = _Work(predictor, mirror, uncertainty, sources_of, running, segment_codes)
+    reported = _report_warnings(remaining, model.plan, warnings, progress=progress)
+    cases = [CaseToPredict(each, sources_of[each.case.name]) for each in remaining]
+    options = CaseOptions(mirror, uncertainty, segment_codes, record.model_digest or "unknown")
     try:
-        _predict_all(work, remaining, reported=reported, progress=progress)
+        run(FolderWork(cases, options, reported, running.add, progress))
     finally:
         running.write()
     done = running.value
@@ -167,9 +177,7 @@ def predict_folder(
     return done
 
 
-def _check_codes(
-    predictor: Segmenter, output_format: OutputFormat | None, codes: SegmentCodes | None
-) -> None:
+def _check_codes(model: ModelFacts, output_format: OutputFormat | None, codes: SegmentCodes | None) -> None:
     """Check the codes of segments before any work.
 
     Raises:
@@ -182,15 +190,7 @@ def _check_codes(
         raise UsageError(
             f"segment codes: expected the format {SEGMENTATION_FORMAT}, got another. Add --format."
         )
-    make_segments(predictor.plan.dataset.foreground, codes)
-
-
-def _describe_images(outputs: CaseOutputs) -> tuple[SourceFile, ...] | None:
-    """Return sizes and dates of image files, or `None`."""
-    try:
-        return tuple(map(SourceFile.of, outputs.case.files))
-    except OSError:
-        return None
+    make_segments(model.plan.dataset.foreground, codes)
 
 
 def _prepare_folder(
@@ -220,29 +220,27 @@ def _report_warnings(
     return {name: (*warnings, *of_case) for name, of_case in found.items()}
 
 
-def _predict_all(
-    work: _Work,
-    cases: Sequence[CaseOutputs],
-    *,
-    reported: Mapping[str, tuple[str, ...]],
-    progress: ProgressCallback,
-) -> None:
-    """Segment case by case, and add their entries to the record.
+def predict_in_turn(predictor: Segmenter, work: FolderWork) -> None:
+    """Predict case by case in this process.
 
-    The entry of a failed case holds its error. A thread writes one case while the next one is segmented.
+    A thread prepares the next case while one is segmented, and another one writes the previous case.
+
+    Args:
+        predictor: Predictor of the model.
+        work: The cases.
     """
-    total, writing = len(cases), deque[Future[None]]()
+    total, writing, progress = len(work.cases), deque[Future[None]](), work.progress
     with ThreadPoolExecutor(1) as writer:
-        for number, (outputs, prepared) in enumerate(_prepare_ahead(work.predictor, cases)):
-            name, begin = outputs.case.name, time.monotonic()
+        for number, (case, prepared) in enumerate(_prepare_ahead(predictor, work.cases)):
+            name, begin = case.name, time.monotonic()
             progress(ProgressUpdate("predicting", number, total, name))
             report = _window_progress(name, number=number, total=total, progress=progress)
-            outcome = _segment(work, outputs, prepared, progress=report)
+            outcome = _segment(predictor, case, prepared, work.options, progress=report)
             found = outcome.warnings if isinstance(outcome, Prediction) else ()
-            new = [warning for warning in found if warning not in reported[name]]
-            writing.append(writer.submit(_finish, work, outputs, outcome, begin=begin))
+            new = [warning for warning in found if warning not in work.reported[name]]
+            writing.append(writer.submit(_finish, predictor, work, case, outcome, begin=begin))
             # Probabilities are too large to hold those of two cases.
-            most = 0 if outputs.probabilities is not None else 1
+            most = 0 if case.outputs.probabilities is not None else 1
             del outcome
             while len(writing) > most:
                 writing.popleft().result()
@@ -253,75 +251,31 @@ def _predict_all(
 
 
 def _segment(
-    work: _Work, outputs: CaseOutputs, prepared: Future[PreparedImage], *, progress: ProgressCallback
+    predictor: Segmenter,
+    case: CaseToPredict,
+    prepared: Future[PreparedImage],
+    options: CaseOptions,
+    *,
+    progress: ProgressCallback,
 ) -> Prediction | ScansegError:
     """Segment a case, or return the error if it fails."""
     try:
-        return work.predictor.predict_prepared(
-            prepared.result(),
-            mirror=work.mirror,
-            probabilities=outputs.probabilities is not None,
-            uncertainty=work.uncertainty,
-            progress=progress,
-        )
+        image = prepared.result()
     except ScansegError as error:
         return error
+    return segment_case(predictor, case, image, options, progress=progress)
 
 
-def _finish(work: _Work, outputs: CaseOutputs, outcome: Prediction | ScansegError, *, begin: float) -> None:
+def _finish(
+    predictor: Segmenter,
+    work: FolderWork,
+    case: CaseToPredict,
+    outcome: Prediction | ScansegError,
+    *,
+    begin: float,
+) -> None:
     """Write the files of a case and its entry in the record."""
-    warnings, fault = list[str](), None
-    try:
-        if isinstance(outcome, ScansegError):
-            raise outcome
-        warnings = [each for each in outcome.warnings if each not in work.predictor.warnings]
-        _write(outputs, outcome, work)
-    except ScansegError as error:
-        fault = str(error)
-    entry = make_entry(
-        outputs,
-        sources=work.sources_of[outputs.case.name],
-        seconds=time.monotonic() - begin,
-        warning=" ".join(warnings) or None,
-        fault=fault,
-    )
-    work.running.add(entry)
-
-
-def _write(outputs: CaseOutputs, prediction: Prediction, work: _Work) -> None:
-    """Write the files of a case, the label map last."""
-    if outputs.probabilities is not None and prediction.probabilities is not None:
-        write_probabilities(outputs.probabilities, prediction.probabilities, like=prediction.image)
-    for path, values in (
-        (outputs.entropy, prediction.entropy),
-        (outputs.disagreement, prediction.disagreement),
-    ):
-        if path is not None and values is not None:
-            write_map(path, values, like=prediction.image)
-    if outputs.colours is not None and prediction.label_map.ndim == 2:
-        outputs.colours.parent.mkdir(exist_ok=True)
-        colours = work.predictor.plan.dataset.colours
-        write_colours(outputs.colours, prediction.label_map, like=prediction.image, colours=colours)
-    if outputs.picture is not None:
-        _write_picture(outputs.picture, prediction, work.predictor.plan.dataset)
-    if outputs.label_map.suffix == SEGMENTATION_ENDING:
-        write_segmentation(
-            outputs.label_map,
-            prediction.label_map,
-            like=prediction.image,
-            segments=make_segments(work.predictor.plan.dataset.foreground, work.codes),
-            source=SegmentationSource(work.predictor.model, work.running.value.model_digest or "unknown"),
-        )
-        return
-    write_label_map(outputs.label_map, prediction.label_map, like=prediction.image)
-
-
-def _write_picture(path: Path, prediction: Prediction, dataset: DatasetSpec) -> None:
-    """Write a picture of an image with its label map."""
-    scene = make_scene(
-        prediction.image, prediction.label_map, labels=displayed_labels(dataset), colours=dataset.colours
-    )
-    write_figure(draw_planes(scene, caption=Caption(path.stem)), path)
+    work.add(write_case(predictor, case, outcome, work.options, begin=begin))
 
 
 def _window_progress(name: str, *, number: int, total: int, progress: ProgressCallback) -> ProgressCallback:
@@ -336,19 +290,19 @@ def _window_progress(name: str, *, number: int, total: int, progress: ProgressCa
 
 
 def _prepare_ahead(
-    predictor: Segmenter, cases: Sequence[CaseOutputs]
-) -> Iterator[tuple[CaseOutputs, Future[PreparedImage]]]:
+    predictor: Segmenter, cases: Sequence[CaseToPredict]
+) -> Iterator[tuple[CaseToPredict, Future[PreparedImage]]]:
     """Yield every case with its image.
 
     A thread prepares the image while the previous case is segmented.
     """
     with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(predictor.prepare, first.case.images) for first in cases[:1]]
-        for index, outputs in enumerate(cases):
+        waiting = [reader.submit(predictor.prepare, first.outputs.case.images) for first in cases[:1]]
+        for index, case in enumerate(cases):
             current = waiting.pop()
             waiting += [
-                reader.submit(predictor.prepare, following.case.images)
+                reader.submit(predictor.prepare, following.outputs.case.images)
                 for following in cases[index + 1 : index + 2]
             ]
-            yield outputs, current
+            yield case, current
             del current

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from scanseg.errors import UsageError
 from scanseg.inference.arrays import Device
 from scanseg.inference.ensemble import average_on_source, share_progress
-from scanseg.inference.folder import predict_folder
+from scanseg.inference.folder import predict_folder, predict_in_turn
 from scanseg.inference.foreign import as_path
 from scanseg.inference.inputs import (
     Source,
@@ -394,6 +395,7 @@ class Predictor:
             segment_codes=segment_codes,
             pictures=pictures,
             progress=progress,
+            run=partial(predict_in_turn, self),
         )
 
     def predict_plan(

@@ -10,7 +10,7 @@ from scanseg.dataset import FaultyCase
 from scanseg.errors import UsageError
 from scanseg.files import write_text
 from scanseg.inference.outputs import RECORD_FILE, CaseOutputs
-from scanseg.inference.segmenter import Segmenter
+from scanseg.inference.segmenter import ModelFacts
 from scanseg.messages import listed
 from scanseg.runtime import installed_versions
 from scanseg.specs import PredictedCase, PredictionRecord, SourceFile
@@ -72,22 +72,22 @@ class RunningRecord:
         self._written = time.monotonic()
 
 
-def new_record(predictor: Segmenter, *, mirror: bool, warnings: Sequence[str]) -> PredictionRecord:
+def new_record(model: ModelFacts, *, mirror: bool, warnings: Sequence[str]) -> PredictionRecord:
     """Return the record of a prediction that starts now.
 
     Args:
-        predictor: Predictor of the model.
+        model: Properties of the model.
         mirror: Predictions are averaged over flips.
         warnings: Warnings about the input folders and the plan.
     """
     return PredictionRecord(
-        model=predictor.model,
-        model_digest=predictor.compute_digest(),
-        recipe=predictor.recipe,
-        device=predictor.describe_device(),
-        precision=predictor.precision,
+        model=model.model,
+        model_digest=model.compute_digest(),
+        recipe=model.recipe,
+        device=model.describe_device(),
+        precision=model.precision,
         mirror=mirror,
-        versions=installed_versions(*predictor.libraries),
+        versions=installed_versions(*model.libraries),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         warnings=tuple(warnings),
@@ -253,6 +253,7 @@ def make_entry(
     outputs: CaseOutputs,
     *,
     sources: Sources,
+    checksums: tuple[str, ...] | None,
     seconds: float,
     warning: str | None,
     fault: str | None,
@@ -262,6 +263,7 @@ def make_entry(
     Args:
         outputs: The case with its output files.
         sources: Sizes and dates of its images.
+        checksums: SHA-256 checksums of its images.
         seconds: Time in seconds.
         warning: Unusual properties of the image.
         fault: Reason why the prediction failed. `None`: it succeeded.
@@ -270,6 +272,7 @@ def make_entry(
         case=outputs.case.name,
         images=tuple(str(path) for path in outputs.case.images),
         sources=sources if fault is None else None,
+        checksums=checksums,
         series_uids=outputs.series_uids,
         **(outputs.names if fault is None else dict.fromkeys(outputs.names)),
         seconds=round(seconds, 3),

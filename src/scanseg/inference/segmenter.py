@@ -1,4 +1,4 @@
-"""Interface of a predictor, as the segmentation of folders needs it."""
+"""Interfaces of a predictor, as the segmentation of folders needs it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,8 +9,8 @@ from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.specs import Plan
 
 
-class Segmenter(Protocol):
-    """Object that segments images by the networks of one or more plans."""
+class ModelFacts(Protocol):
+    """Properties of a model on its device, for checks and records."""
 
     @property
     def plan(self) -> Plan:
@@ -62,6 +62,10 @@ class Segmenter(Protocol):
         Raises:
             UsageError: `mirror` is true, and no plan has mirror axes.
         """
+
+
+class Segmenter(ModelFacts, Protocol):
+    """Object that segments images by the networks of one or more plans."""
 
     def prepare(self, source: Source, *, spacing: Sequence[float] | None = None) -> PreparedImage:
         """Read and preprocess an image on the host.

@@ -3,6 +3,7 @@
 from scanseg.networks.buffers import buffers_kept
 from scanseg.networks.encoder_network import EncoderNetwork
 from scanseg.networks.graphed import GraphedNetwork, graphed
+from scanseg.networks.matching_weights import MatchingWeights, load_matching
 from scanseg.networks.msvm_unet import MSVMUNet
 from scanseg.networks.network_table import NETWORKS, build_network
 from scanseg.networks.nnunet import PlainUNet, ResidualUNet
@@ -25,6 +26,7 @@ __all__ = [
     "EncoderNetwork",
     "GraphedNetwork",
     "MSVMUNet",
+    "MatchingWeights",
     "PlainUNet",
     "ResidualUNet",
     "VerificationResult",
@@ -32,6 +34,7 @@ __all__ = [
     "buffers_kept",
     "build_network",
     "graphed",
+    "load_matching",
     "load_official",
     "official_to_ours",
     "ours_to_official",

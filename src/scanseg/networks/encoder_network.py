@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scanseg.errors import InputError
+from scanseg.layers import convolution
 from scanseg.networks.first_pass import compile_before_first_pass
 from scanseg.networks.input_check import check_image, padded_size
 
@@ -51,6 +53,29 @@ class EncoderNetwork(nn.Module):
     @abstractmethod
     def encoder_modules(self) -> Sequence[nn.Module]:
         """Return the modules that compute `features`, sequence layers included."""
+
+    @abstractmethod
+    def class_layers(self) -> Sequence[nn.Conv2d | nn.Conv3d]:
+        """Return the last layers, which map features to logits."""
+
+    def replace_classes(self, num_classes: int) -> None:
+        """Replace the last layers for another number of classes.
+
+        All other weights are kept. The new layers have He-normal weights and zero biases. Make optimizers afterwards.
+
+        Args:
+            num_classes: Channels of the logits, at least 1.
+
+        Raises:
+            InputError: The number is below 1.
+        """
+        if num_classes < 1:
+            raise InputError(
+                f"num_classes: expected at least 1, got {num_classes}. Count the background too."
+            )
+        for layer in self.class_layers():
+            new = convolution(layer.in_channels, num_classes, kernel_size=layer.kernel_size).to(layer.weight)
+            layer.out_channels, layer.weight, layer.bias = num_classes, new.weight, new.bias
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters of the modules that compute `features`."""

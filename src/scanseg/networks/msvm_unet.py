@@ -143,6 +143,10 @@ class MSVMUNet(EncoderNetwork):
         """Return the encoder."""
         return (self.encoder,)
 
+    def class_layers(self) -> tuple[nn.Conv2d, ...]:
+        """Return the last layer."""
+        return (self.decoder.classify,)
+
 
 class MSVMEncoder(nn.Module):
     """The encoder of VMamba V2 ("v05_noz").

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError
 from scanseg.layers import BasicBlockD, ConvNormAct, convolution, transposed_convolution, zero_init_residuals
 from scanseg.networks.placement import ConvolutionalNetwork
-from scanseg.networks.stage_logits import stage_logits
+from scanseg.networks.stage_logits import class_layers, stage_logits
 from scanseg.networks.stage_shapes import PerStage, StageShapes
 from scanseg.ops import upsample_join
 
@@ -135,6 +135,10 @@ class PlainUNet(ConvolutionalNetwork):
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the modules of the encoder."""
         return (self.encoder,)
+
+    def class_layers(self) -> tuple[nn.Conv2d | nn.Conv3d, ...]:
+        """Return the last layer of each decoder stage with logits."""
+        return class_layers(self.decoder.heads)
 
 
 class ResidualUNet(ConvolutionalNetwork):
@@ -263,6 +267,10 @@ class ResidualUNet(ConvolutionalNetwork):
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the modules of the encoder."""
         return self.stem, self.encoder
+
+    def class_layers(self) -> tuple[nn.Conv2d | nn.Conv3d, ...]:
+        """Return the last layer of each decoder stage with logits."""
+        return class_layers(self.decoder.heads)
 
 
 class UNetDecoder(nn.Module):

@@ -27,3 +27,12 @@ def stage_logits(
     return tuple(
         reversed([convolve(head, stage_map) for head, stage_map in zip(heads, maps[first:], strict=True)])
     )
+
+
+def class_layers(heads: nn.ModuleList) -> tuple[nn.Conv2d | nn.Conv3d, ...]:
+    """Return the last layers of a decoder.
+
+    Args:
+        heads: 1x1 convolutions from features to logits.
+    """
+    return tuple(each for each in heads if isinstance(each, nn.Conv2d | nn.Conv3d))

@@ -23,7 +23,7 @@ from scanseg.layers import (
 from scanseg.networks.input_check import check_size, warn_of_compiled_training
 from scanseg.networks.placement import ConvolutionalNetwork
 from scanseg.networks.sequence_plan import SequenceBlock, Traversal, encoder_sequence_layers, sequence_layer
-from scanseg.networks.stage_logits import stage_logits
+from scanseg.networks.stage_logits import class_layers, stage_logits
 from scanseg.networks.stage_shapes import PerStage, StageShapes
 from scanseg.ops import upsample_join
 
@@ -194,6 +194,10 @@ class XLSTMUNet(ConvolutionalNetwork):
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the encoder and its sequence layers."""
         return self.encoder, self.sequence_layers, self.bottleneck
+
+    def class_layers(self) -> tuple[nn.Conv2d | nn.Conv3d, ...]:
+        """Return the last layer of each decoder stage with logits."""
+        return class_layers(self.decoder.heads)
 
     def padded_size(self, size: Sequence[int], *, min_deepest_voxels: int) -> tuple[int, ...]:
         """Return the size to which images are padded: the patch size if channels are tokens."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from scanseg.runtime.cache_folder import cache_folder
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
+from scanseg.runtime.engine import Job, NamedCase
 from scanseg.runtime.host_memory import free_memory, physical_memory
+from scanseg.runtime.object_process import ObjectProcess
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.spawning import release_signals, spawning_jobs
 from scanseg.runtime.workers import (
@@ -44,6 +46,9 @@ __all__ = [
     "Distributed",
     "GradientReduction",
     "GraphedCall",
+    "Job",
+    "NamedCase",
+    "ObjectProcess",
     "Precision",
     "RunContext",
     "Ticket",

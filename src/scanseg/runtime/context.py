@@ -12,6 +12,8 @@ from scanseg.runtime.workers import choose_workers
 if TYPE_CHECKING:
     import torch
 
+    from scanseg.runtime.engine import Engine
+
 StopCallback = Callable[[], int | None]
 """Returns the number of the received stop signal, or `None` to continue."""
 
@@ -50,6 +52,8 @@ class RunContext:
     """Called between units of work, such as cases and iterations. A signal number ends the call after a checkpoint."""
     distributed: Distributed = SINGLE_PROCESS
     """Processes of the same training, started by `torchrun`. Defaults to this process only."""
+    engine: "Engine | None" = None
+    """Cluster that runs cases and jobs. `None`: this machine runs them."""
 
     @cached_property
     def torch_device(self) -> "torch.device":
@@ -74,8 +78,10 @@ class RunContext:
             image_bytes: Size of all image files in bytes. Below 4 MiB, reading takes less time than starting workers.
 
         Returns:
-            A context with a number of workers.
+            A context with a number of workers. On a cluster the context is unchanged.
         """
+        if self.engine is not None:
+            return self
         return replace(self, num_workers=choose_workers(self.num_workers, image_bytes=image_bytes))
 
     def with_progress(self, progress: ProgressCallback) -> "RunContext":

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from scanseg.cores import available_cores
 from scanseg.errors import ScansegError, UsageError
@@ -23,18 +23,10 @@ from scanseg.progress import ProgressUpdate
 
 if TYPE_CHECKING:
     from scanseg.runtime.context import RunContext
+from scanseg.runtime.engine import NamedCase
 from scanseg.runtime.spawning import serve_parent, spawning
 
-
-class Named(Protocol):
-    """Object with the name of a case."""
-
-    @property
-    def name(self) -> str:
-        """Name of the case."""
-
-
-Case = TypeVar("Case", bound=Named)
+Case = TypeVar("Case", bound=NamedCase)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -86,7 +78,7 @@ def map_cases(
 ) -> list[Result]:
     """Call a function for every case.
 
-    Processes are spawned without the user's script, which they would run again.
+    Processes are spawned without the user's script, which they would run again. On a cluster its engine calls it.
 
     Args:
         function: Called with each case. It can be pickled and is not defined in the user's script.
@@ -101,6 +93,8 @@ def map_cases(
         UsageError: `num_workers` is negative.
         ScansegError: A worker was ended from outside, or memory ran out. Other errors of the function propagate.
     """
+    if context.engine is not None and cases:
+        return context.engine.map_cases(function, cases, task=task, context=context)
     num_workers = choose_workers(context.num_workers)
     if num_workers < 0:
         raise UsageError(f"num_workers: expected 0 (no worker processes) or above, got {num_workers}.")
@@ -171,7 +165,7 @@ def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def _explain_memory(task: str, case: Named) -> Iterator[None]:
+def _explain_memory(task: str, case: NamedCase) -> Iterator[None]:
     """Add the case to errors for too little memory.
 
     Raises:
@@ -196,7 +190,20 @@ def _call(function: Callable[[Argument], Result], argument: Argument) -> Result:
     except Exception as error:
         if _survives_sending(error):
             raise
-        raise RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}") from None
+        raise as_sendable(error) from None
+
+
+def as_sendable(error: Exception) -> Exception:
+    """Return an error in a form that can be pickled.
+
+    An error that cannot be pickled becomes a `RuntimeError` with its text.
+
+    Args:
+        error: The error that is being handled.
+    """
+    if _survives_sending(error):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
 
 
 def _survives_sending(error: Exception) -> bool:

@@ -15,6 +15,8 @@ class PredictedCase(Document):
     """Files of the image, one per channel. Of DICOM series: the folder or zip file, with `/UID` if it holds several."""
     sources: tuple[SourceFile, ...] | None = None
     """Sizes and dates of these files. `None`: the prediction failed, or an older record without them."""
+    checksums: tuple[str, ...] | None = None
+    """SHA-256 checksums of these files in hexadecimal. `None`: as for `sources`."""
     series_uids: tuple[str, ...] | None = None
     """Series instance UIDs of DICOM series, one per channel. `None`: other images, or an older record."""
     label_map: str | None

@@ -1,0 +1,7 @@
+"""Many cases or trainings at once: several devices of this machine, and clusters."""
+
+from scanseg.cohort.engines import EngineName, open_engine
+from scanseg.cohort.model_worker import ModelChoice
+from scanseg.cohort.prediction import predict_cohort
+
+__all__ = ["EngineName", "ModelChoice", "open_engine", "predict_cohort"]

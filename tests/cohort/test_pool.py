@@ -1,0 +1,93 @@
+"""Distribution of cases to workers that end: without processes."""
+
+from collections import Counter
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+
+from scanseg.cohort.model_worker import LoadedFacts, PredictedFiles
+from scanseg.cohort.pool import ModelPool, Place
+from scanseg.errors import ScansegError, UsageError
+from scanseg.inference import FolderWork
+from scanseg.runtime import WorkerEndedError
+from scanseg.specs import PredictedCase
+
+
+class FakeWorker:
+    """Worker that answers at once, and ends at some cases."""
+
+    def __init__(self, log, *, ends_at=(), start_error=None):
+        self.log, self.ends_at, self.start_error, self.has_ended = log, ends_at, start_error, False
+
+    def call(self, method, *arguments):
+        future = Future()
+        if method == "facts":
+            if self.start_error is not None:
+                future.set_exception(self.start_error)
+            else:
+                future.set_result(facts())
+            return future
+        case, _ = arguments
+        self.log[case.name] += 1
+        self.has_ended |= case.name in self.ends_at
+        if self.has_ended:
+            future.set_exception(WorkerEndedError("killed"))
+        else:
+            future.set_result(PredictedFiles(entry(case.name), (f"odd {case.name}",)))
+        return future
+
+    def close(self):
+        self.log["closed"] += 1
+
+
+def facts():
+    values = dict.fromkeys(LoadedFacts.__dataclass_fields__)
+    return LoadedFacts(**(values | {"device": "cpu", "mirrored_members": UsageError("no axes")}))
+
+
+def entry(name, fault=None):
+    return PredictedCase(case=name, images=(), label_map=None, probabilities=None, seconds=0.0, fault=fault)
+
+
+def make_work(names, added, updates=None):
+    cases = [
+        SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(images=()))) for name in names
+    ]
+    progress = (updates if updates is not None else []).append
+    return FolderWork(cases, None, dict.fromkeys(names, ()), added.append, progress)
+
+
+def test_a_case_that_ends_every_worker_fails_alone():
+    log, added, updates = Counter(), [], []
+    places = [Place(f"p{number}", lambda: FakeWorker(log, ends_at=("c",))) for number in range(2)]
+    with ModelPool(places, num_ready=2) as pool:
+        assert pool.facts.device == "2 x cpu"
+        pool.run(make_work("abcdef", added, updates))
+    faults = {each.case: each.fault for each in added}
+    assert sorted(faults) == list("abcdef")
+    assert [name for name, fault in faults.items() if fault] == ["c"]
+    assert "3 workers ended at this case" in faults["c"]
+    assert log["c"] == 3
+    assert max(log[name] for name in "abdef") <= 2, "a neighbour is repeated at most once"
+    assert updates[-1].done == updates[-1].total == 6
+    warnings = [warning for update in updates for warning in update.warnings]
+    assert "case a: odd a" in warnings
+    assert sum("It is repeated" in warning and "case c" in warning for warning in warnings) == 2
+    assert log["closed"] == 3 + 2, "every worker is closed"
+
+
+def test_a_failed_start_is_repeated_and_an_error_of_the_model_is_raised():
+    log, added = Counter(), []
+    starts = iter([WorkerEndedError("killed"), None])
+    place = Place("p", lambda: FakeWorker(log, start_error=next(starts)))
+    with ModelPool([place], num_ready=1) as pool:
+        pool.run(make_work("ab", added))
+    assert [each.case for each in added] == ["a", "b"]
+    for error, expected in (
+        (UsageError("no such device"), "no such device"),
+        (WorkerEndedError("killed"), "p: 3 workers ended while they loaded the model"),
+    ):
+        place = Place("p", lambda error=error: FakeWorker(log, start_error=error))
+        with pytest.raises(ScansegError, match=expected):
+            ModelPool([place], num_ready=1)
