@@ -219,6 +219,7 @@ def test_every_control_has_a_name_and_contrast_of_state(show, phantom):
     page.click("#run")
     until(page, "viewer.layers().length === 1")
     assert page.evaluate(unnamed) == []
+    assert page.locator("#mirror").is_disabled()  # the plan has no mirror axes
     assert page.title() == "phantom.nii.gz - scanseg viewer"
     assert page.evaluate("document.documentElement.lang") == "en"
 

@@ -298,7 +298,14 @@ function endStroke() {
   if (edited && nv.drawBitmap && !Number.isNaN(nv.drawPenLocation[0])) nv.drawPt(...nv.drawPenLocation, nv.opts.penValue);
 }
 
+function showMirroring() {
+  const model = state.models.find((each) => each.name === byId("model").value);
+  byId("mirror").disabled = !model?.can_mirror;
+  byId("mirror").checked = Boolean(model?.mirrors);
+}
+
 function connect() {
+  byId("model").addEventListener("change", showMirroring);
   for (const kind of ["mouseup", "mouseleave", "touchend"]) byId("picture").addEventListener(kind, endStroke, { capture: true });
   byId("picture").addEventListener("keydown", onKey, { capture: true });
   byId("new").addEventListener("click", guarded(async () => correct(await addLayer(await ask("POST", "/view/overlays")))));
@@ -350,6 +357,7 @@ async function begin() {
   nv.opts.isOrientationTextVisible = state.is_volume;
   fillSelect(byId("model"), state.models.map((model) => [model.name, model.name]), 0);
   byId("model-section").hidden = state.models.length === 0;
+  showMirroring();
   await nv.attachToCanvas(byId("picture"));
   if (!nv.gl) throw new Error("This browser has no WebGL 2. Use a recent Firefox, Chrome, Edge or Safari.");
   if (isSlow()) nv.opts.multiplanarShowRender = SHOW_RENDER.NEVER;
