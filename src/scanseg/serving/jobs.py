@@ -62,7 +62,7 @@ class Job:
     model: str = ""
     """Name of the model."""
     mirror: bool | None = None
-    """Average over flips. `None`: as in the plan of the model."""
+    """Average over flips. `None`: the choice of the model's plan."""
     uncertainty: bool = False
     """Make the uncertainty maps too."""
     files: list[Path] = field(default_factory=list)
