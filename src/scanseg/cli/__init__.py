@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from scanseg.cli import compare, data, dicom, models
+from scanseg.cli.calibrate import calibrate
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
@@ -78,7 +79,7 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
-        *(check, plan, preprocess, train, crossval, predict, evaluate, report, show, view, serve),
+        *(check, plan, preprocess, train, crossval, calibrate, predict, evaluate, report, show, view, serve),
         *(
             _compare_app(),
             reproduce,

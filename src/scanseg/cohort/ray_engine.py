@@ -111,7 +111,7 @@ def open_ray(address: str | None) -> Iterator["RayEngine"]:
 
 
 class RayEngine:
-    """A Ray cluster with cases and jobs as tasks, models as actors."""
+    """A Ray cluster with jobs as tasks and models as actors."""
 
     def __init__(self, ray: Any) -> None:
         """Read the resources of the cluster.
@@ -245,7 +245,7 @@ class _RayWorker:
 
 
 def _complete(future: "Future[Any]", exceptions: Any, source: "Future[Any]") -> None:
-    """Pass the result of a call on.
+    """Set the result of a call.
 
     Errors of Ray mean that the actor has ended.
     """
@@ -323,7 +323,7 @@ class _RayJobs:
             self.failures.append(f"{job.name}: {failure}")
 
     def _stop(self, references: list[Any]) -> None:
-        """Stop the running jobs, which save their state, and wait."""
+        """Stop the running jobs, and wait until they are saved."""
         for reference in references:
             self.ray.cancel(reference)
         self.ray.wait(references, num_returns=len(references), timeout=_STOP_SECONDS)

@@ -53,7 +53,7 @@ class CaseToPredict:
 
 
 def describe_images(case: RawCase) -> Sources:
-    """Return sizes and dates of image files, or `None`.
+    """Return sizes and dates of image files, or `None` if one is missing.
 
     Args:
         case: The case.
@@ -101,7 +101,7 @@ def write_case(
     *,
     begin: float,
 ) -> PredictedCase:
-    """Write the files of a case, and return its entry.
+    """Write the files of a case, and return its entry for the record.
 
     Args:
         predictor: Predictor of the model.
@@ -129,7 +129,7 @@ def write_case(
 
 
 def _checksums(case: RawCase) -> tuple[str, ...] | None:
-    """Return the SHA-256 checksums of the image files, or `None`."""
+    """Return the SHA-256 checksums of the image files, or `None` if one was removed."""
     try:
         return tuple(FileStamp.of(path).sha256 for path in case.files)
     except OSError:

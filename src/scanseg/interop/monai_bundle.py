@@ -168,7 +168,7 @@ def _inference(predictor: Predictor) -> dict[str, Any]:
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/eval'",
         "device": "$'cuda' if torch.cuda.is_available() else 'cpu'",
-        "plan": "$@bundle_root + '/configs/plan.json'",
+        "plan": f"$@bundle_root + '/configs/{PLAN_FILE}'",
         "checkpoint": "$@bundle_root + '/models/model.pt'",
         "network_def": {
             "_target_": "scanseg.interop.bundle_network",
