@@ -76,16 +76,6 @@ EXAMPLES = {
     ),
     "ray": "import ray, scanseg; print(scanseg.predict_cohort, ray.__version__)",
     "hub": "import pooch, huggingface_hub, scanseg.pretrained",
-    "serve": (
-        PICTURE + "import scanseg\n"
-        "from scanseg.client import Client\n"
-        "from pathlib import Path\n"
-        "with scanseg.serve(['nuclei'], port=0, device='cpu') as server, Client(server.url) as client:\n"
-        "    print(client.predict(Path('picture.png'), Path('label-map.png')))"
-    ),
-    "report": "import jinja2, scanseg; print(scanseg.report)",
-    "film": "import av, imageio; print(imageio.__version__)",
-    "ray": "import ray, scanseg; print(scanseg.predict_cohort)",
     "baselines": (
         "from scanseg.networks import NETWORKS, build_network\n"
         "from scanseg.specs import SegResNetSpec\n"

@@ -102,7 +102,7 @@ def calibrate(
     overwrite: bool = False,
     progress: ProgressChoice = True,
 ) -> "CalibrationRecord":
-    """Fit temperatures to the validation cases of a model, and store them in it.
+    """Fit temperatures to the validation cases of a model.
 
     Later predictions divide the logits by them for probabilities and uncertainty. Label maps do not change.
 
