@@ -19,8 +19,8 @@ def head():
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     with keep_signal_handler():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
@@ -30,7 +30,8 @@ def head():
 @pytest.fixture
 def kill_node(head):
     """Add a node with one core, and return the function that kills it."""
-    other = head.add_node(num_cpus=1)
+    with keep_signal_handler():
+        other = head.add_node(num_cpus=1)
     head.wait_for_nodes()
     killed = []
 
