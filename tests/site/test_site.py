@@ -114,6 +114,8 @@ def test_the_site_builds_without_warnings_and_works_offline(tmp_path):
     assert ended.returncode == 0, ended.stderr[-4000:]
     html = [path.read_text(encoding="utf-8") for path in (tmp_path / "html").rglob("*.html")]
     assert len(html) > 60
+    commands = (tmp_path / "html" / "reference" / "tables.html").read_text(encoding="utf-8")
+    assert "--max-minutes" in commands  # options keep their hyphens
     external = re.compile(r'<(?:script|link)[^>]*(?:src|href)="https?://[^"]*"')
     assert {match[0] for text in html for match in external.finditer(text)} == set()
     assert (tmp_path / "html" / "searchindex.js").stat().st_size > 100_000
