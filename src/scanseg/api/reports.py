@@ -102,7 +102,9 @@ def calibrate(
     overwrite: bool = False,
     progress: ProgressChoice = True,
 ) -> "CalibrationRecord":
-    """Fit temperatures to the validation cases of a model, and store them in it.
+    """Fit the probabilities of a model to its validation cases.
+
+    The temperatures are stored in the model.
 
     Later predictions divide the logits by them for probabilities and uncertainty. Label maps do not change.
 
