@@ -19,7 +19,7 @@ from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
 from scanseg.cli.export import export_app
 from scanseg.cli.import_model import import_app
-from scanseg.cli.info import info
+from scanseg.cli.info import info_command
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
@@ -92,7 +92,7 @@ def build_app() -> App:
             export_app(),
             demo,
             warm_up,
-            info,
+            info_command(app),
         ),
     )
     usages: dict[Callable[..., object], str] = {
