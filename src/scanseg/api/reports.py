@@ -123,7 +123,7 @@ def calibrate(
 
     Example:
         >>> import scanseg
-        >>> record = scanseg.calibrate("MODEL", device="cpu", overwrite=True)
+        >>> record = scanseg.calibrate("CALIBRATED", device="cpu")
         >>> record.outputs, len(record.temperatures)
         (('background', 'disk'), 2)
     """
