@@ -60,7 +60,6 @@ EXAMPLES = {
     ),
     "openvino": "import openvino; print(openvino.Core().available_devices)",
     "nnunet": "import nnunetv2, scanseg; print(scanseg.import_nnunet)",
-    "hub": "import pooch, huggingface_hub, scanseg.pretrained",
     "baselines": (
         "from scanseg.networks import NETWORKS, build_network\n"
         "from scanseg.specs import SegResNetSpec\n"

@@ -127,6 +127,7 @@ def test_the_record_has_every_command_that_resumed_the_training(train, run):
     assert session["iterations_done"] == first["iterations_done"]
     assert session["host"] == platform.node()
     assert len(first["data_digest"]) == 64
+    assert (first["seed"], first["mirror_validation"]) == (0, False)
 
     train(resume=True)
     assert run()["sessions"][0] == session

@@ -21,7 +21,7 @@ _SAMPLES_PER_CELL = 4
 def cover_cells(
     label_map: Integer[np.ndarray, "z y x"], spec: DatasetSpec
 ) -> Float16[np.ndarray, "label 16 16 16"]:
-    """Return the share of each label in each cell of the common grid.
+    """Return the share of each label in each cell.
 
     The grid divides every axis of the image into 16 cells. Each cell is sampled at 4 voxels along each axis.
 

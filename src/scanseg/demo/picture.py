@@ -27,7 +27,9 @@ class SliceResults:
 def write_picture(
     path: Path, slices: Sequence[SliceResults], *, labels: Mapping[str, int], title: str
 ) -> None:
-    """Write slices with their label maps as a PNG, one row for each slice.
+    """Write slices with their label maps as a PNG.
+
+    Each slice is a row.
 
     Args:
         path: File to write.

@@ -102,7 +102,7 @@ def run(
 
     Raises:
         InputError: nilearn is not installed.
-        UsageError: `output` holds other files than those of a demo.
+        UsageError: `output` holds files that no demo wrote.
     """
     begin = time.monotonic()
     _clear(output)
@@ -139,7 +139,7 @@ def _train_and_score(
     device: str,
     progress: ProgressCallback,
 ) -> dict[str, float | None]:
-    """Train a network, segment the unseen slabs and return the Dice of each tissue."""
+    """Train a network and return its Dice on the unseen slabs."""
     model, predictions = output / "models" / recipe, output / "predictions" / recipe
     api.train(
         dataset,
@@ -208,7 +208,9 @@ def _draw(
     dice: Mapping[str, Mapping[str, float | None]],
     thresholds: Sequence[float],
 ) -> Path:
-    """Draw the middle slice of each unseen slab, with the mean Dice of each method.
+    """Draw the middle slice of each unseen slab.
+
+    The titles have the mean Dice of each method.
 
     Args:
         dataset: Folder of the data set.

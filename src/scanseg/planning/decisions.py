@@ -86,7 +86,7 @@ def _describe_mirroring(dataset: DatasetSpec, *, axes: Sequence[str], flipped: S
 
 
 def _describe_measured_mirroring(plan: Plan, *, axes: Sequence[str], flipped: Sequence[str]) -> str:
-    """Return the line on axes of mirroring with the measured likeness. Empty: not decided by it."""
+    """Return the line on measured axes of mirroring. Empty: none."""
     unlike = [axis for axis in axes if axis not in flipped]
     if plan.mirror_likeness is None or not plan.inference.mirror or not unlike:
         return ""

@@ -33,7 +33,7 @@ _SECONDS_OF_LAST_WINDOW = 20.0
 _logger = logging.getLogger(__name__)
 
 
-class QueueFullError(ScansegError):
+class QueueFullError(Exception):
     """All places of the queue are taken.
 
     Args:

@@ -110,7 +110,7 @@ class TrainingLoop:
         )
         sessions = (*earlier.sessions, session) if earlier else (session,)
         self._record: RunRecord = first_record(
-            network, self._cases, session, fold=fold, store=store
+            network, self._cases, session, fold=fold, store=store, training=training
         ).model_copy(
             update={
                 "sessions": sessions,

@@ -26,6 +26,7 @@ def first_record(
     *,
     fold: int | Literal["all"],
     store: Store,
+    training: TrainingSpec,
 ) -> RunRecord:
     """Return the run record of a training before its first step.
 
@@ -35,12 +36,15 @@ def first_record(
         session: The command that starts the training.
         fold: Number of the fold, or `all`.
         store: Store of the cases.
+        training: Training of the plan.
     """
     return RunRecord(
         status="running",
         fold=fold,
         train_cases=cases.train,
         validation_cases=cases.validation,
+        seed=training.seed,
+        mirror_validation=training.mirror_validation,
         data_digest=_data_digest(store, cases),
         sessions=(session,),
         epochs_done=0,

@@ -84,6 +84,10 @@ class RunRecord(RenamedFields):
     """Names of the training cases."""
     validation_cases: tuple[CaseName, ...]
     """Names of the validation cases."""
+    seed: NonNegativeInt | None = None
+    """Seed of all random draws. `None`: an older record without it."""
+    mirror_validation: bool | None = None
+    """The scores of validation cases are averaged over flips. `None`: an older record without it."""
     data_digest: str | None = None
     """Checksum of the preprocessed training and validation cases. `None`: an older record without it."""
     sessions: Annotated[tuple[TrainingSession, ...], Field(min_length=1)]
