@@ -37,7 +37,8 @@ def serve(
         host: Address to listen on. Others than loopback need a token.
         port: Port, or 0 for a free one.
         token: Token that clients send. `None`: no token.
-        limits: Sizes, times and places in the queue: fields of `scanseg.serving.Limits` by name. `None`: its defaults.
+        limits: Values by name: `queue_size`, `upload_bytes`, `voxels`, `upload_seconds`, `job_seconds`,
+            `kept_seconds`, `kept_bytes`. `None`: the defaults of the command.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         precision: Precision of matrix products. Defaults to that of each training.
         runtime: Library that computes exported models on the CPU: `onnxruntime` (the default) or `openvino`.
