@@ -60,6 +60,21 @@ EXAMPLES = {
     ),
     "openvino": "import openvino; print(openvino.Core().available_devices)",
     "nnunet": "import nnunetv2, scanseg; print(scanseg.import_nnunet)",
+    "serve": (
+        "import scanseg\nwith scanseg.serve(['nuclei'], port=0, device='cpu') as server:\n    print(server)"
+    ),
+    "report": (
+        "import scanseg\n"
+        "from scanseg.pretrained import find_model\n"
+        "scanseg.report(find_model('nuclei'), 'report.html')"
+    ),
+    "film": (
+        "import numpy as np, scanseg\n"
+        "from scanseg.imaging import Image\n"
+        "volume = Image(np.random.rand(1, 8, 64, 64), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))\n"
+        "scanseg.show(volume, 'a.mp4')"
+    ),
+    "ray": "import ray, scanseg; print(scanseg.predict_cohort, ray.__version__)",
     "hub": "import pooch, huggingface_hub, scanseg.pretrained",
     "baselines": (
         "from scanseg.networks import NETWORKS, build_network\n"

@@ -15,7 +15,6 @@ from cyclopts import App
 from docstring_parser import DocstringStyle
 from docstring_parser import parse as parse_docstring
 
-from scanseg import errors
 from scanseg.cli import build_app
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from scanseg.specs import Plan
@@ -28,6 +27,9 @@ API_PACKAGES = (
     "scanseg.evaluation",
     "scanseg.inference",
     "scanseg.planning",
+    "scanseg.reports",
+    "scanseg.serving",
+    "scanseg.client",
 )
 """Packages whose public names are in the reference of the Python API."""
 
@@ -183,10 +185,12 @@ def plan_fields() -> str:
 
 
 def error_classes(base: type[Exception] = ScansegError) -> Iterator[type[Exception]]:
-    """Yield the error classes of `scanseg.errors`, the base class first."""
+    """Yield the error classes of users, the base class first."""
+    for package in API_PACKAGES:
+        importlib.import_module(package)
     yield base
     for child in base.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__.startswith("scanseg."):
             yield from error_classes(child)
 
 
@@ -201,7 +205,7 @@ def error_table() -> str:
     """Return a table of the error classes with their exit codes."""
     rows = [
         (
-            f"`scanseg.errors.{error.__name__}`",
+            f"`{error.__module__}.{error.__name__}`",
             f"`{error.__base__.__name__ if error.__base__ else ''}`",
             (inspect.getdoc(error) or "").partition("\nArgs:")[0],
             exit_code_of(error),
@@ -315,7 +319,9 @@ def python_api() -> str:
             parts.append(f"```{{eval-rst}}\n.. {kind}:: {package}.{name}\n```")
     parts.append("## scanseg.errors\n")
     parts += [
-        f"```{{eval-rst}}\n.. autoclass:: scanseg.errors.{error.__name__}\n```" for error in error_classes()
+        f"```{{eval-rst}}\n.. autoclass:: scanseg.errors.{error.__name__}\n```"
+        for error in error_classes()
+        if error.__module__ == "scanseg.errors"
     ]
     return "\n\n".join(parts)
 

@@ -73,7 +73,10 @@ def site_links(text: str, *, source: Path, page: Path) -> str:
         name, mark, anchor = match["target"].partition("#")
         if "://" in match["target"] or not name:
             return match[0]
-        found = page_of((source.parent / name).resolve())
+        target = (source.parent / name).resolve()
+        if target == ROOT / "README.md" and anchor:
+            target, mark, anchor = DOCS / "get-started.md", "", ""  # which has the parts of the README
+        found = page_of(target)
         if found is None:
             return match["start"][1:-1]
         relative = Path(os.path.relpath(found, page.parent)).as_posix()

@@ -10,6 +10,7 @@ from scanseg.version import __version__
 
 if TYPE_CHECKING:
     from scanseg.api import (
+        calibrate,
         check,
         convert,
         cross_validate,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "calibrate",
     "check",
     "convert",
     "cross_validate",

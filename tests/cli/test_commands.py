@@ -350,6 +350,7 @@ def test_predict_segments_a_folder(command, fake_api) -> None:
         "format": None,
         "series": (),
         "segment_codes": None,
+        "pictures": False,
     }
     assert "b.nii.gz" in outcome.stdout
     assert outcome.after_start == "warning: 1 file skipped\nwarning: case b: its spacing is strange\n"

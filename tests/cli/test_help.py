@@ -45,8 +45,8 @@ def arguments(name: str, *, options: bool) -> list:
 
 def test_every_command_is_known() -> None:
     assert list(COMMANDS) == [
-        *("check", "plan", "preprocess", "train", "crossval", "predict", "evaluate", "report", "show"),
-        *("view", "serve"),
+        *("check", "plan", "preprocess", "train", "crossval", "calibrate", "predict", "evaluate"),
+        *("report", "show", "view", "serve"),
         *("compare", "compare list", "compare show", "reproduce"),
         *("data list", "data convert", "data instances", "dicom list"),
         *("models", "models save", "models fetch", "card"),

@@ -38,7 +38,6 @@ def test_a_slow_cudnn_is_reported_with_the_line_that_replaces_it(version, cuda, 
 def test_verify_reports_each_operator(command, monkeypatch, error, code, text):
     check = KernelCheck("mlstm", "float32", error, 1e-3)
     row = {"device": "cuda:0", **check._asdict(), "fault": check.fault}
-    # The name `scanseg.cli.info` is the command.
     module = importlib.import_module("scanseg.cli.info")
     monkeypatch.setattr(module, "check_kernels", lambda: [row | {"passed": error < 1e-3}])
     shown = command("info", "--verify")
@@ -53,6 +52,14 @@ def test_programs_can_read_every_capability(command):
     assert ".jpg" in facts["formats"]["read"]
     assert ".jpg" not in facts["formats"]["written"]
     assert facts["models"]["nuclei"]["place"] == "package"
+    assert {"predict", "data convert", "compare", "compare list", "info"} <= set(facts["commands"])
+    predict = facts["commands"]["predict"]
+    assert predict["summary"] == "Segment images with a trained model."
+    arguments = {argument["names"][0]: argument for argument in predict["arguments"]}
+    assert arguments["--output"]["required"]
+    assert not arguments["--mirror"]["required"]
+    assert arguments["--devices"]["help"].startswith("Devices separated by commas")
+    assert all(argument["help"] for row in facts["commands"].values() for argument in row["arguments"])
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ import gzip
 import io
 import itertools
 import json
+import os
 import random
 import resource
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -19,6 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from scanseg.cli.interrupts import raise_on_signals
+from scanseg.cli.serve import run_until_stopped
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.imaging import read_image, read_label_map
 from tests.dicom_series import write_series
@@ -423,6 +428,27 @@ def test_the_command_serves_until_a_signal(tmp_path):
     assert (process.returncode, output) == (0, "")
     assert "Traceback" not in errors
     assert "error" not in errors
+
+
+def test_a_second_interrupt_ends_the_wait_for_the_running_job(held: HeldPredictor, cube):
+    server = serving.Server({"held": held}, port=0, grace_seconds=60.0)
+    begin = time.monotonic()
+
+    def interrupt() -> None:
+        post(server, nifti_bytes(cube))
+        held.began.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: HTTP.get(f"{server.url}/health").json()["status"] == "stopping")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with raise_on_signals():
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_until_stopped(server, "serving")
+    thread.join()
+    assert time.monotonic() - begin < 30
+    assert not server._folder.exists()
 
 
 def test_options_of_this_machine_are_refused_with_a_server(command):

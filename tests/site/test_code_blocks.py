@@ -24,6 +24,7 @@ PAGES = [
 NAMES = {
     'train("DATASET", "models/first"': 'train("DATASET", "TRAINED"',
     'device="cuda"': 'device="cpu"',
+    'prediction.image, "image.png"': 'prediction.image, "shown.png"',
     '"new_scans"': '"IMAGES"',
     '"older/scan_0000.nii.gz"': '"image.png"',
     "tolerance_mm=2.0)": "tolerance_mm=2.0, num_workers=0)",
@@ -50,6 +51,9 @@ NOT_RUN = {
     "graphed(": "tests/networks/test_graphed_loops.py runs the three loops",
     "SlidingWindowInferer": "tests/networks/test_graphed_loops.py runs the three loops",
     "autograd.set_multithreading_enabled": "has the loss of the loop above it, which needs a GPU",
+    "scanseg.predict_cohort": "starts processes for minutes; tests/cohort and docs/tutorials/cohort.md run it",
+    "monai.bundle": "needs an exported bundle; tests/interop/test_monai_bundle.py runs the configuration",
+    "Client(": "needs a server at its port; tests/serving runs servers and clients",
     "torch.export": "tests/networks/test_export.py exports every network, which takes minutes",
     "uncertainty=True": "needs a model with mirroring; tests/inference/test_folder.py covers the maps",
     "(40, 56, 40)": "builds full-size networks; tests/networks covers the arguments",
@@ -60,6 +64,8 @@ RUN_ELSEWHERE = {
     "CONTRIBUTING.md": "tools of development: checks run them, and benchmarks need idle machines",
     "AGENTS.md": "scanseg demo: tests/demo",
     "docs/architecture.md": "diagrams",
+    "docs/cluster.md": "docs/tutorials/cohort.md and tests/cohort; SLURM is not available",
+    "docs/monai.md": "tests/interop/test_monai_bundle.py",
     "docs/comparing.md": "docs/tutorials/comparing-with-seeds.md runs the commands, tests/experiments the options",
     "docs/deployment.md": "installation and containers: scripts/check_extras.py; no container engine in tests",
     "docs/dicom.md": "docs/tutorials/dicom.md runs the commands",
@@ -72,6 +78,10 @@ RUN_ELSEWHERE = {
     "docs/onnx.md": "docs/tutorials/onnx-on-a-cpu.md runs the commands",
     "docs/performance.md": "made from records by benchmarks.page, on GPUs",
     "docs/releasing.md": "steps of a release, for its workflow",
+    "docs/reports.md": "tests/reports runs the commands and their options",
+    "docs/server.md": "tests/serving runs servers, requests and the client",
+    "docs/tutorials/cohort.md": "its last block needs a Ray cluster, which tests/cohort/test_ray.py starts",
+    "docs/viewer.md": "tests/serving runs the viewer in a browser",
     "docs/training.md": "tests/training and tests/experiments; SLURM and several GPUs are not available",
 }
 """How the commands of a page are run, or why not, for pages outside of `tests/papers/test_documented_commands.py`."""

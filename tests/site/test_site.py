@@ -25,6 +25,7 @@ def links(text):
         ("[a](../CONTRIBUTING.md#a-change)", "[a](project/contributing.md#a-change)"),
         ("[a](decisions)", "[a](decisions.md)"),
         ("[a](../README.md)", "[a](index.md)"),
+        ("[a](../README.md#first-result)", "[a](get-started.md)"),
         ("[a](results/acdc-decoder)", "[a](results/acdc-decoder/comparison.md)"),
         ("[a](https://arxiv.org/abs/2408.13735)", "[a](https://arxiv.org/abs/2408.13735)"),
         ("[a](#here)", "[a](#here)"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scanseg.figures import Style
     from scanseg.imaging import Image
     from scanseg.reports import Layout, Plane
+    from scanseg.specs import CalibrationRecord
 
 
 def show(
@@ -92,6 +93,42 @@ def show(
         channel=channel,
         labels=labels if labels is None or isinstance(labels, str | Mapping) else Path(labels),
     )
+
+
+def calibrate(
+    model: AnyPath,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: ProgressChoice = True,
+) -> "CalibrationRecord":
+    """Fit temperatures to the validation cases of a model.
+
+    Later predictions divide the logits by them for probabilities and uncertainty. Label maps do not change.
+
+    Args:
+        model: Model folder, or the folder of a cross-validation of one recipe.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
+        overwrite: Replace an earlier calibration.
+        progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
+
+    Returns:
+        Temperatures, and the expected calibration error before and after.
+
+    Raises:
+        InputError: The folder is no model, it has no validation scores, or its preprocessed cases are missing.
+        UsageError: A calibration exists, or the model averages several recipes.
+
+    Example:
+        >>> import scanseg
+        >>> record = scanseg.calibrate("MODEL", device="cpu", overwrite=True)
+        >>> record.outputs, len(record.temperatures)
+        (('background', 'disk'), 2)
+    """
+    from scanseg.reports import calibrate as fit
+
+    with display(progress) as shown:
+        return fit(Path(model), overwrite=overwrite, context=RunContext(device=device, progress=shown))
 
 
 def report(

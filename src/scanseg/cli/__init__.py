@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from scanseg.cli import compare, data, dicom, models
+from scanseg.cli.calibrate import calibrate
 from scanseg.cli.check import check
 from scanseg.cli.crossval import crossval
 from scanseg.cli.demo import demo
 from scanseg.cli.evaluate import evaluate
 from scanseg.cli.export import export_app
 from scanseg.cli.import_model import import_app
-from scanseg.cli.info import info
+from scanseg.cli.info import info_command
 from scanseg.cli.interrupts import Interrupt, raise_on_signals
 from scanseg.cli.plan import plan
 from scanseg.cli.predict import predict
@@ -78,7 +79,7 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = Group("Options", sort_key=1)
     app["--version"].help = "Display the version and exit."
     commands: tuple[App | Callable[..., object], ...] = (
-        *(check, plan, preprocess, train, crossval, predict, evaluate, report, show, view, serve),
+        *(check, plan, preprocess, train, crossval, calibrate, predict, evaluate, report, show, view, serve),
         *(
             _compare_app(),
             reproduce,
@@ -91,7 +92,7 @@ def build_app() -> App:
             export_app(),
             demo,
             warm_up,
-            info,
+            info_command(app),
         ),
     )
     usages: dict[Callable[..., object], str] = {

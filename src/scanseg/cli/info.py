@@ -4,11 +4,13 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
+from scanseg.cli.command_list import describe_commands
 from scanseg.cli.console import print_line, show_table
 from scanseg.cli.options import COMMON
 from scanseg.messages import counted
@@ -19,24 +21,39 @@ FAST_CUDNN = 91500
 _EXTRA_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*extra == ['\"](?P<extra>[\w.-]+)['\"]")
 
 
-def info(
-    *,
-    verify: Annotated[bool, COMMON] = False,
-    as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False,
-) -> int | None:
-    """Show versions, devices, backends, networks, recipes and extras.
+def info_command(app: App) -> Callable[..., int | None]:
+    """Return the command for an application, whose commands it lists.
 
     Args:
-        verify: Compare the kernels with float64 on every GPU with CUDA, forward and gradients, and keep the results.
-            Wrong kernels are not used. Exit code 1: a kernel is wrong.
-        as_json: Print one JSON document instead of tables.
+        app: The application.
     """
-    kernels = check_kernels() if verify else []
-    facts = collect()
-    exit_code = None if all(row["passed"] for row in kernels) else 1
-    if as_json:
-        print_line(json.dumps(facts | ({"kernels": kernels} if verify else {}), indent=2))
-        return exit_code
+
+    def info(
+        *,
+        verify: Annotated[bool, COMMON] = False,
+        as_json: Annotated[bool, COMMON, Parameter(name="--json")] = False,
+    ) -> int | None:
+        """Show versions, devices, backends, networks, recipes and extras.
+
+        Args:
+            verify: Compare the kernels with float64 on every GPU with CUDA, forward and gradients, and keep the
+                results. Wrong kernels are not used. Exit code 1: a kernel is wrong.
+            as_json: Print one JSON document instead of tables. It lists the commands too.
+        """
+        kernels = check_kernels() if verify else []
+        facts = collect()
+        if as_json:
+            commands = {"commands": describe_commands(app)}
+            print_line(json.dumps(facts | commands | ({"kernels": kernels} if verify else {}), indent=2))
+        else:
+            _show(facts, kernels, verify=verify)
+        return None if all(row["passed"] for row in kernels) else 1
+
+    return info
+
+
+def _show(facts: dict[str, Any], kernels: list[dict[str, Any]], *, verify: bool) -> None:
+    """Print the facts as tables."""
     show_table(("package", "version"), facts["versions"].items(), align="left")
     show_table(("device", "description"), facts["devices"].items(), align="left")
     backends = [(row["operator"], row["backend"], row["reason"] or "available") for row in facts["backends"]]
@@ -55,7 +72,6 @@ def info(
     if verify:
         rows = [(row["device"], row["operator"], row["dtype"], _describe_check(row)) for row in kernels]
         show_table(("device", "operator", "dtype", "kernels"), rows, align="left")
-    return exit_code
 
 
 def check_kernels() -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -26,7 +26,7 @@ from scanseg.messages import counted, format_duration, listed
 from scanseg.progress_display import show_progress
 
 if TYPE_CHECKING:
-    from scanseg.specs import PredictionRecord
+    from scanseg.specs import DatasetSpec, PredictionRecord
 
 
 def predict(
@@ -121,28 +121,20 @@ def predict(
     if token_file is not None:
         raise UsageError("--token-file: expected --server, got none. Leave it out.")
 
-    _check_places(device, devices, on, ray_address)
+    _check_devices(device=device, devices=devices, on=on, ray_address=ray_address)
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
         from scanseg import api
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
-        predict_inputs: Callable[..., PredictionRecord]
-        if devices or on is not None:
-            predict_inputs = partial(
-                api.predict_cohort,
-                model,
-                devices=split_names(devices),
-                on=on,
-                ray_address=ray_address,
-                weights=weights,
-                precision=precision,
-                runtime=runtime,
-            )
-        else:
-            predict_inputs = api.load(
-                model, device=device, weights=weights, precision=precision, runtime=runtime
-            ).predict_folder
+        loading: dict[str, Any] = {"weights": weights, "precision": precision, "runtime": runtime}
+        predictor = None if devices or on is not None else api.load(model, device=device, **loading)
+        cluster: dict[str, Any] = {"devices": split_names(devices), "on": on, "ray_address": ray_address}
+        predict_inputs: Callable[..., PredictionRecord] = (
+            partial(api.predict_cohort, model, **cluster, **loading)
+            if predictor is None
+            else predictor.predict_folder
+        )
         record = predict_inputs(
             inputs,
             output,
@@ -174,24 +166,29 @@ def predict(
     print_colours(output)
     if pictures:
         print_line(f"images with their label maps: {output / 'pictures'}")
-    if _has_instances(output):
+    dataset = _read_dataset(output) if predictor is None else predictor.plan.dataset
+    if dataset.foreground.keys() == {"interior", "boundary"}:
         instances = output.with_name(f"{output.name}-instances")
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)
 
 
-def _has_instances(output: Path) -> bool:
-    """Return whether label maps have the labels of instances."""
-    from scanseg.dataset import DESCRIPTION_FILE
-    from scanseg.specs import DatasetSpec
+def _check_devices(*, device: str, devices: str, on: str | None, ray_address: str | None) -> None:
+    """Check that the options of devices fit together.
 
-    return DatasetSpec.read(output / DESCRIPTION_FILE).foreground.keys() == {"interior", "boundary"}
-
-
-def _check_places(device: str, devices: str, on: str | None, ray_address: str | None) -> None:
-    """Check that the options name one place of computation."""
+    Raises:
+        UsageError: Options exclude each other.
+    """
     if devices and device != "auto":
         raise UsageError("--device and --devices exclude each other. Leave one out.")
     if on is not None and (devices or device != "auto"):
         raise UsageError("--on chooses the devices of its cluster. Leave out --device and --devices.")
     if ray_address is not None and on is None:
         raise UsageError(f"--ray-address {ray_address}: expected --on ray, got none. Add --on ray.")
+
+
+def _read_dataset(output: Path) -> "DatasetSpec":
+    """Read the description of label maps."""
+    from scanseg.dataset import DESCRIPTION_FILE
+    from scanseg.specs import DatasetSpec
+
+    return DatasetSpec.read(output / DESCRIPTION_FILE)

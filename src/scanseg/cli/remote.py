@@ -33,7 +33,7 @@ def predict_remotely(
         token: Token of the server. `None`: no token.
         output_format: Format of the label maps. `None`: that of the image.
         overwrite: Replace the files of an earlier prediction.
-        mirror: Average over flips. `None`: the default of the model's plan.
+        mirror: Average over flips. `None`: the choice of the model's plan.
         uncertainty: Write the uncertainty maps too.
     """
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} by {server}") as progress:

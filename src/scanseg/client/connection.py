@@ -121,7 +121,7 @@ class Client:
             image: File of an image (NIfTI, PNG, JPEG), folder or zip file of a DICOM series, or the files of the
                 channels in their order.
             model: Name of the model. `None`: the only model of the server.
-            mirror: Average over flips. `None`: the default of the model's plan.
+            mirror: Average over flips. `None`: the choice of the model's plan.
             uncertainty: Make the uncertainty maps too.
             patience_seconds: Longest time to wait for a place in the queue.
 
@@ -249,7 +249,7 @@ class Client:
             image: As for `submit`.
             output: File to write. The ending of a label map selects its format.
             model: Name of the model. `None`: the only model of the server.
-            mirror: Average over flips. `None`: the default of the model's plan.
+            mirror: Average over flips. `None`: the choice of the model's plan.
             result: Result to write: the label map, or the DICOM Segmentation of a series.
             progress: Called with each progress update.
 

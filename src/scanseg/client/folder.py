@@ -54,7 +54,7 @@ def predict_folder(
         sources: Folders of images named as in training, files of single cases, or DICOM series.
         output: Folder for the results. It is created if it is missing.
         model: Name of the model on the server.
-        mirror: Average over flips. `None`: the default of the model's plan.
+        mirror: Average over flips. `None`: the choice of the model's plan.
         uncertainty: Write the uncertainty maps too.
         overwrite: Replace files of an earlier prediction.
         format: Ending of the label maps, or `dicom-seg`. `None`: that of the image, or `nii.gz` for DICOM series.

@@ -1,4 +1,4 @@
-"""Many cases or trainings at once: several devices of this machine, and clusters."""
+"""Predictions and trainings on several devices and on clusters."""
 
 from scanseg.cohort.engines import EngineName, open_engine
 from scanseg.cohort.model_worker import ModelChoice

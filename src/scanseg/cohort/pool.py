@@ -40,7 +40,7 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """A device or a share of a cluster, on which one worker runs at a time."""
+    """A device, or a share of a cluster, for one worker."""
 
     name: str
     """Name for messages."""

@@ -111,7 +111,7 @@ def open_ray(address: str | None) -> Iterator["RayEngine"]:
 
 
 class RayEngine:
-    """A Ray cluster that runs cases and jobs as tasks, and models as actors."""
+    """A Ray cluster with jobs as tasks and models as actors."""
 
     def __init__(self, ray: Any) -> None:
         """Read the resources of the cluster.
@@ -245,7 +245,10 @@ class _RayWorker:
 
 
 def _complete(future: "Future[Any]", exceptions: Any, source: "Future[Any]") -> None:
-    """Pass the result of a call on. Errors of Ray mean that the actor has ended."""
+    """Set the result of a call.
+
+    Errors of Ray mean that the actor has ended.
+    """
     error = source.exception()
     if error is None:
         future.set_result(source.result())
@@ -320,7 +323,7 @@ class _RayJobs:
             self.failures.append(f"{job.name}: {failure}")
 
     def _stop(self, references: list[Any]) -> None:
-        """Ask the running jobs to save their state and end, and wait for them."""
+        """Stop the running jobs, and wait until they are saved."""
         for reference in references:
             self.ray.cancel(reference)
         self.ray.wait(references, num_returns=len(references), timeout=_STOP_SECONDS)

@@ -23,7 +23,9 @@ from scanseg.inference.outputs import (
 from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
+from scanseg.inference.resample import resample_slices
 from scanseg.inference.sessions import Runtime, open_session, run_session
+from scanseg.inference.uncertainty import to_probabilities
 
 if TYPE_CHECKING:
     from scanseg.inference.cuda_graph import CudaGraphNetwork
@@ -49,9 +51,11 @@ __all__ = [
     "open_session",
     "postprocess",
     "predict_folder",
+    "resample_slices",
     "run_session",
     "segment_case",
     "share_progress",
+    "to_probabilities",
     "write_case",
     "write_map",
 ]

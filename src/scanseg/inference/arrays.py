@@ -101,6 +101,9 @@ class Arrays(Protocol):
     def argmax(self, array: Array) -> Array:
         """Return the index of the largest value along the first axis, of type uint8."""
 
+    def look_up(self, table: Array, places: Array) -> Array:
+        """Return the entries of a table at the places of type uint8."""
+
     def where(self, mask: Array, value: int, array: Array) -> Array:
         """Return a label map with a value in a mask."""
 
@@ -191,6 +194,10 @@ class NumpyArrays:
     def argmax(self, array: np.ndarray) -> np.ndarray:
         """See `Arrays`."""
         return array.argmax(0).astype(np.uint8)
+
+    def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """See `Arrays`."""
+        return table[places]
 
     def where(self, mask: np.ndarray, value: int, array: np.ndarray) -> np.ndarray:
         """See `Arrays`."""

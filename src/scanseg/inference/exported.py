@@ -51,6 +51,7 @@ def load_exported(path: Path, *, runtime: Runtime = "onnxruntime") -> Predictor:
             first_stage=None if part.first_stage is None else make(part.first_stage),
             members=[make(member) for member in part.members],
             warnings=document.warnings if part is document.model else (),
+            temperatures=document.temperatures if part is document.model else None,
         )
 
     return make(document.model, document.postprocessing)

@@ -112,4 +112,5 @@ def _predictor_of(
         precision=precision,
         cuda_graph=cuda_graph,
         warnings=model.warnings,
+        temperatures=model.temperatures,
     )

@@ -20,6 +20,10 @@ class Model(Protocol):
         """Components to remove from label maps."""
 
     @property
+    def temperatures(self) -> tuple[float, ...] | None:
+        """Temperature of each output, if the model is calibrated."""
+
+    @property
     def networks(self) -> Networks:
         """Networks of the plan."""
 
@@ -51,6 +55,8 @@ def _parts(model: Model) -> Iterator[bytes | memoryview]:
     """Yield plan, postprocessing and weights of a model and its further models."""
     yield model.plan.to_json().encode()
     yield model.postprocessing.to_json().encode()
+    if model.temperatures is not None:
+        yield repr(model.temperatures).encode()
     yield from model.networks.content()
     for further in (model.first_stage, *model.members):
         if further is not None:

@@ -1,6 +1,6 @@
 """Prediction by the networks of one plan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,14 +23,18 @@ from scanseg.specs import CaseGeometry, Plan
 class PlanPredictor:
     """Prediction by networks of one plan."""
 
-    def __init__(self, plan: Plan, networks: Networks) -> None:
+    def __init__(
+        self, plan: Plan, networks: Networks, *, temperatures: Sequence[float] | None = None
+    ) -> None:
         """Combine a plan and its networks.
 
         Args:
             plan: Plan of the networks.
             networks: Networks on their device.
+            temperatures: Temperature of each output. `None`: all are 1.
         """
         self.plan = plan
+        self.temperatures = temperatures
         self.networks = networks
         self.device = networks.device
 
@@ -78,6 +82,7 @@ class PlanPredictor:
             disagreement=with_disagreement,
             regions=self.plan.dataset.has_regions,
             background_value=self.plan.preprocessing.background_value,
+            temperatures=None if self.temperatures is None else tuple(self.temperatures),
         )
         image = np.ascontiguousarray(array, dtype=np.float32)
         if self.plan.cascade is not None:
@@ -144,6 +149,7 @@ class PlanPredictor:
                 device=self.device,
                 probabilities=probabilities,
                 entropy=uncertainty,
+                temperatures=self.temperatures,
             )
             if by_labels:
                 label_map = resample_labels_to_source(

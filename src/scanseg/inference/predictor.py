@@ -62,6 +62,7 @@ class Predictor:
         precision: "Precision | None" = None,
         cuda_graph: bool = True,
         warnings: Sequence[str] = (),
+        temperatures: Sequence[float] | None = None,
     ) -> None:
         """Move a network to a device and set it to evaluation.
 
@@ -79,6 +80,8 @@ class Predictor:
                 batches are much faster, and the graph needs the memory of one pass. If a pass cannot be captured, the
                 reason is logged and passes run directly.
             warnings: Warnings about the model, which each prediction repeats.
+            temperatures: Temperature of each output for probabilities and uncertainty, see
+                `scanseg.inference.uncertainty.to_probabilities`. Label maps do not depend on it. `None`: all are 1.
 
         Raises:
             UsageError: The device does not support the precision.
@@ -89,6 +92,9 @@ class Predictor:
         self.postprocessing = postprocessing
         self.first_stage = first_stage
         self.members = tuple(members)
+        if self.members and temperatures is not None:
+            raise UsageError("temperatures: expected none for the mean of several plans. Leave them out.")
+        self.temperatures = None if temperatures is None else tuple(temperatures)
         self._warnings = tuple(warnings)
         if not isinstance(network, Networks):
             from scanseg.inference.torch_networks import TorchNetworks
@@ -100,7 +106,7 @@ class Predictor:
                 cuda_graph=cuda_graph,
             )
         self.networks: Networks = network
-        self._plan_predictor = PlanPredictor(plan, self.networks)
+        self._plan_predictor = PlanPredictor(plan, self.networks, temperatures=self.temperatures)
 
     @property
     def network(self) -> Any:

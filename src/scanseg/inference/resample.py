@@ -47,6 +47,7 @@ def resample_to_source(
     device: Device,
     probabilities: bool = False,
     entropy: bool = False,
+    temperatures: Sequence[float] | None = None,
     slab_bytes: int = SLAB_BYTES,
 ) -> SourceMaps:
     """Resize logits linearly and decide the label of each voxel.
@@ -62,6 +63,7 @@ def resample_to_source(
         device: Device of the computation.
         probabilities: Return the probabilities too: sigmoid of each region, or softmax over labels.
         entropy: Return the entropy of the probabilities too.
+        temperatures: Temperature of each output for the probabilities. `None`: all are 1.
         slab_bytes: Bytes of resized logits at a time, but at least one slice.
 
     Raises:
@@ -78,7 +80,7 @@ def resample_to_source(
         logits = values[:num_outputs]
         labels[row] = arrays.to_numpy(decide_labels(logits, regions_class_order))
         if likely is not None or entropies is not None:
-            plane = to_probabilities(logits, regions=regions)
+            plane = to_probabilities(logits, regions=regions, temperatures=temperatures)
             if likely is not None:
                 likely[:, row] = arrays.to_numpy(plane, half=True)
             if entropies is not None:

@@ -57,6 +57,7 @@ def logits_and_disagreement(
     *,
     flips: Sequence[tuple[int, ...]],
     regions: bool,
+    temperatures: Sequence[float] | None = None,
 ) -> Float[Array, "batch output_and_one *patch"]:
     """Return the mean logits, and the disagreement as last channel.
 
@@ -65,6 +66,7 @@ def logits_and_disagreement(
         windows: Input of the networks.
         flips: Sets of batch axes to flip, in addition to the unflipped windows.
         regions: The outputs are regions.
+        temperatures: Temperature of each output, see `to_probabilities`.
 
     Returns:
         Mean logits as in `mean_logits`, then one channel of disagreement from 0 to 1.
@@ -76,7 +78,9 @@ def logits_and_disagreement(
         for axes in ((), *flips):
             member = arrays.single(network(arrays.flip(windows, axes) if axes else windows))
             member = arrays.flip(member, axes) if axes else member
-            probabilities = to_probabilities(member.swapaxes(0, 1), regions=regions)
+            probabilities = to_probabilities(
+                member.swapaxes(0, 1), regions=regions, temperatures=temperatures
+            )
             logits, mean = logits + member / count, mean + probabilities / count
             own = own + entropy(probabilities, regions=regions) / count
     disagreement = (entropy(mean, regions=regions) - own).clip(min=0)
@@ -84,16 +88,25 @@ def logits_and_disagreement(
 
 
 def to_probabilities(
-    logits: Float[Array, "output *spatial"], *, regions: bool
+    logits: Float[Array, "output *spatial"], *, regions: bool, temperatures: Sequence[float] | None = None
 ) -> Float[Array, "output *spatial"]:
     """Return the probabilities of logits.
+
+    Logits are divided by a temperature. For labels, it is that of the label with the largest logit, so this label
+    keeps the largest probability. Source: Guo et al. 2017, arXiv:1706.04599, section 4.2 (one temperature); Frenkel and
+    Goldberger 2021, doi:10.23919/EUSIPCO54536.2021.9616219 (one for each predicted class).
 
     Args:
         logits: Logits of labels, or of regions.
         regions: The outputs are regions.
+        temperatures: Temperature of each output. `None`: all are 1.
 
     Returns:
         Sigmoid of each region, or softmax over labels.
     """
     arrays = arrays_of(logits)
+    if temperatures is not None and regions:
+        logits = logits / arrays.of(temperatures).reshape(-1, *(1,) * (logits.ndim - 1))
+    elif temperatures is not None:
+        logits = logits / arrays.look_up(arrays.of(temperatures), arrays.argmax(logits))
     return arrays.sigmoid(logits) if regions else arrays.softmax(logits)

@@ -95,6 +95,8 @@ class SlidingWindow:
     """Add the disagreement of flips and networks as last channel, see `scanseg.inference.uncertainty`."""
     regions: bool = False
     """The outputs are regions. Only the disagreement depends on it."""
+    temperatures: tuple[float, ...] | None = None
+    """Temperature of each output. Only the disagreement depends on it. `None`: all are 1."""
     background_value: tuple[float, ...] = ()
     """Intensity of each channel outside the image, as in training. Further channels have 0."""
 
@@ -173,7 +175,13 @@ def _run(
     """
     flips = _combinations(sliding_window.mirror_axes)
     if sliding_window.disagreement:
-        logits = logits_and_disagreement(networks, windows, flips=flips, regions=sliding_window.regions)
+        logits = logits_and_disagreement(
+            networks,
+            windows,
+            flips=flips,
+            regions=sliding_window.regions,
+            temperatures=sliding_window.temperatures,
+        )
     else:
         logits = mean_logits(networks, windows, flips=flips)
     expected = (len(windows), sliding_window.num_channels, *sliding_window.patch_size)

@@ -1,4 +1,4 @@
-"""Export of a model as a bundle of MONAI, and the parts that its configuration names."""
+"""Export of a model as a bundle of MONAI."""
 
 import json
 import platform
@@ -11,7 +11,7 @@ from torch import nn
 from scanseg.errors import InputError, UsageError
 from scanseg.files import is_unused, new_folder, write_text
 from scanseg.inference import Predictor, is_exported, load
-from scanseg.models import LogitEnsemble, Weights, load_weights, network_of
+from scanseg.models import PLAN_FILE, LogitEnsemble, Weights, load_weights, network_of
 from scanseg.runtime import installed_versions
 from scanseg.specs import Plan, PostprocessingSpec
 from scanseg.version import __version__
@@ -52,7 +52,7 @@ def export_monai(model: Path, output: Path, *, weights: Weights = "exported") ->
         for name in ("configs", "models", "docs"):
             (folder / name).mkdir()
         torch.save(predictor.network.state_dict(), folder / "models" / "model.pt")
-        write_text(folder / "configs" / "plan.json", predictor.plan.to_json())
+        write_text(folder / "configs" / PLAN_FILE, predictor.plan.to_json())
         write_text(folder / "configs" / "postprocessing.json", predictor.postprocessing.to_json())
         for name, content in (("metadata", _metadata(predictor)), ("inference", _inference(predictor))):
             write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2) + "\n")
@@ -168,7 +168,7 @@ def _inference(predictor: Predictor) -> dict[str, Any]:
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/eval'",
         "device": "$'cuda' if torch.cuda.is_available() else 'cpu'",
-        "plan": "$@bundle_root + '/configs/plan.json'",
+        "plan": f"$@bundle_root + '/configs/{PLAN_FILE}'",
         "checkpoint": "$@bundle_root + '/models/model.pt'",
         "network_def": {
             "_target_": "scanseg.interop.bundle_network",

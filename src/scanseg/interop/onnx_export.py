@@ -104,6 +104,7 @@ def export_onnx(
             tolerance=TOLERANCE,
             model=_export_part(predictor, export),
             postprocessing=predictor.postprocessing,
+            temperatures=predictor.temperatures,
             warnings=predictor.warnings,
         )
         write_text(folder / EXPORTED_FILE, document.to_json())

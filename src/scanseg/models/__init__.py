@@ -1,5 +1,10 @@
 """Model folders, ensembles and checkpoints."""
 
+from scanseg.models.calibration import (
+    calibration_path,
+    copy_calibration,
+    stamp_weights,
+)
 from scanseg.models.checkpoint import Checkpoint
 from scanseg.models.ensemble import (
     LoadedModel,
@@ -34,7 +39,9 @@ __all__ = [
     "ModelFolder",
     "TrainedWeights",
     "Weights",
+    "calibration_path",
     "check_network",
+    "copy_calibration",
     "count_parameters",
     "import_weights",
     "is_ensemble",
@@ -49,5 +56,6 @@ __all__ = [
     "read_ensemble",
     "read_tensors",
     "require_single",
+    "stamp_weights",
     "write_ensemble",
 ]

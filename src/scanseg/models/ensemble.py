@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError
 from scanseg.files import make_folder, write_text
 from scanseg.messages import listed
+from scanseg.models.calibration import read_temperatures
 from scanseg.models.folder import ModelFolder, Weights
 from scanseg.specs import EnsembleSpec, Plan, PostprocessingSpec
 
@@ -33,6 +34,8 @@ class LoadedModel:
     """Models of other plans. Their probabilities and those of this model are averaged."""
     warnings: tuple[str, ...] = ()
     """Reasons to distrust the predictions, such as an unfinished training."""
+    temperatures: tuple[float, ...] | None = None
+    """Temperature of each output. `None`: the probabilities are not calibrated."""
 
 
 class LogitEnsemble(nn.Module):
@@ -66,17 +69,26 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
         folder = ModelFolder.open(path)
         unfinished = weights == "exported" and not folder.has_weights() and folder.has_checkpoint()
         network = folder.load_network(device=device, weights="checkpoint" if unfinished else weights)
+        temperatures, warnings = _find_temperatures(path, folder.plan, weights)
         return LoadedModel(
             folder.plan,
             network,
             PostprocessingSpec(),
             _load_first_stage(folder, device=device),
-            warnings=(_describe_unfinished(folder),) if unfinished else (),
+            warnings=(*((_describe_unfinished(folder),) if unfinished else ()), *warnings),
+            temperatures=temperatures,
         )
     spec = read_ensemble(path)
     if spec.average == "probabilities":
         return _load_plans(path, spec, device=device, weights=weights)
     return _load_logits(path, spec, device=device, weights=weights)
+
+
+def _find_temperatures(
+    path: Path, plan: Plan, weights: Weights
+) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """Read the temperatures of the exported weights, and warnings. Other weights are not calibrated."""
+    return read_temperatures(path, plan) if weights == "exported" else (None, ())
 
 
 def _describe_unfinished(folder: ModelFolder) -> str:
@@ -102,7 +114,15 @@ def _load_logits(path: Path, spec: EnsembleSpec, *, device: torch.device, weight
     _check_labels(path, spec, plan)
     networks = [folder.load_network(device=device, weights=weights) for folder in folders]
     first_stage = _load_first_stage(folders[0], device=device)
-    return LoadedModel(plan, LogitEnsemble(networks).eval(), spec.postprocessing, first_stage)
+    temperatures, warnings = _find_temperatures(path, plan, weights)
+    return LoadedModel(
+        plan,
+        LogitEnsemble(networks).eval(),
+        spec.postprocessing,
+        first_stage,
+        warnings=warnings,
+        temperatures=temperatures,
+    )
 
 
 def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights: Weights) -> LoadedModel:
@@ -117,6 +137,8 @@ def _load_plans(path: Path, spec: EnsembleSpec, *, device: torch.device, weights
             advice="make an ensemble of models with the same channels and labels",
         )
     _check_labels(path, spec, first.plan)
+    # The mean of calibrated probabilities would decide other labels than the mean of uncalibrated ones.
+    first, *members = (replace(each, temperatures=None) for each in (first, *members))
     return replace(first, postprocessing=spec.postprocessing, members=tuple(members))
 
 

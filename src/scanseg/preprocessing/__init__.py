@@ -2,7 +2,7 @@
 
 from scanseg.preprocessing.case import preprocess_image, to_grid
 from scanseg.preprocessing.compressed import open_array, read_array, read_part, write_array
-from scanseg.preprocessing.geometry import flip, permute, place_in_source, separates_z
+from scanseg.preprocessing.geometry import crop_from_source, flip, permute, place_in_source, separates_z
 from scanseg.preprocessing.normalization import find_hidden_channels, find_range_faults
 from scanseg.preprocessing.store import (
     CASES_FOLDER,
@@ -25,6 +25,7 @@ __all__ = [
     "REFERENCE_FILE",
     "Store",
     "build_store",
+    "crop_from_source",
     "find_hidden_channels",
     "find_range_faults",
     "flip",

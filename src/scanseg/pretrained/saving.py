@@ -10,7 +10,15 @@ from torch import Tensor
 
 from scanseg.errors import InputError, UsageError
 from scanseg.files import new_folder, write_text, written_whole
-from scanseg.models import ModelFolder, is_ensemble, read_ensemble, read_tensors, write_ensemble
+from scanseg.models import (
+    ModelFolder,
+    copy_calibration,
+    is_ensemble,
+    member_folders,
+    read_ensemble,
+    read_tensors,
+    write_ensemble,
+)
 from scanseg.pretrained.card import CARD_FILE, make_card
 from scanseg.specs import Plan
 
@@ -72,12 +80,14 @@ def _save(model: Path, target: Path, weight_type: WeightType) -> None:
         for member in spec.members:
             _save(model / member, target / member, weight_type)
         write_ensemble(target, spec)
+        copy_calibration(model, target, member_folders(target))
         return
     folder = ModelFolder.open(model)
     path = folder.weights_path()
     weights = {name: _as_type(name, tensor, weight_type, path) for name, tensor in read_tensors(path).items()}
     saved = ModelFolder.create(target, _without_paths(folder.plan))
     saved.write_weights(weights)
+    copy_calibration(model, target, [target])
     if folder.plan.cascade is not None:
         _save(folder.first_stage_path, saved.first_stage_path, weight_type)
 

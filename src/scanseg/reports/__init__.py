@@ -1,5 +1,6 @@
 """Reports in one HTML file, and pictures of images with label maps."""
 
+from scanseg.reports.calibrating import calibrate
 from scanseg.reports.charts import make_chart
 from scanseg.reports.colours import colours_of_labels
 from scanseg.reports.page import Cell, Page, Section, Table, check_packages, write_page
@@ -14,6 +15,7 @@ __all__ = [
     "Plane",
     "Section",
     "Table",
+    "calibrate",
     "check_packages",
     "colours_of_labels",
     "make_chart",

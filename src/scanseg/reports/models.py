@@ -1,6 +1,7 @@
 """Reports of models: trainings and cross-validations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +10,18 @@ from scanseg.evaluation import Report
 from scanseg.experiments import CROSS_VALIDATION_FILE
 from scanseg.figures import displayed_labels, draw_loss, draw_validation_dice
 from scanseg.messages import counted, format_duration, listed
-from scanseg.models import VALIDATION_FILE, ModelFolder, is_ensemble, member_folders
+from scanseg.models import (
+    VALIDATION_FILE,
+    ModelFolder,
+    calibration_path,
+    is_ensemble,
+    member_folders,
+)
+from scanseg.reports.calibrating import reliability_of
 from scanseg.reports.charts import make_chart
 from scanseg.reports.colours import colours_of_labels
 from scanseg.reports.evidence import count_confusion
-from scanseg.reports.evidence_sections import confusion_section
+from scanseg.reports.evidence_sections import confusion_section, reliability_section
 from scanseg.reports.overlays import draw_case
 from scanseg.reports.page import CasePictures, Cell, Chart, Page, Section, Table
 from scanseg.reports.score_sections import (
@@ -25,7 +33,7 @@ from scanseg.reports.score_sections import (
 )
 from scanseg.reports.stored_cases import ValidationPredictor, find_label_map, open_store, read_stored_image
 from scanseg.runtime import RunContext
-from scanseg.specs import CrossValidationRecord, Plan, RunRecord
+from scanseg.specs import CalibrationRecord, CrossValidationRecord, Plan, RunRecord
 
 _MOST_NAMES = 12
 
@@ -56,6 +64,8 @@ def model_page(model: Path, *, context: RunContext) -> Page:
         tables, *figures = score_sections(scores, colours_of_labels(plan.dataset))
         cases, *others = _case_sections(model, scores, plan, warnings, context=context)
         sections += [tables, cases, *figures, *others]
+    if calibration_path(model).is_file():
+        sections.append(_calibration(CalibrationRecord.read(calibration_path(model))))
     sections += [_curves(folders), _training(plan, records, is_single=not is_ensemble(model))]
     unfinished = [name for name, record in records.items() if record.status != "finished"]
     if unfinished:
@@ -209,6 +219,33 @@ def _case_sections(
         )
         total = counts if total is None else total + counts
     return [*sections, confusion_section(total, dataset)]
+
+
+def _calibration(record: CalibrationRecord) -> Section:
+    """Return the section about the calibration."""
+    curves = {
+        "before calibration": reliability_of(record.before),
+        "after calibration": reliability_of(record.after),
+    }
+    rows = [
+        (Cell(name), Cell(f"{temperature:.3f}"))
+        for name, temperature in zip(record.outputs, record.temperatures, strict=True)
+    ]
+    facts = (
+        ("Negative log-likelihood", f"{record.loss_before:.4f} before, {record.loss_after:.4f} after"),
+        ("Voxels", f"{record.num_voxels:,} of {counted(record.num_cases, 'validation case')}"),
+    )
+    text = (
+        "Logits are divided by a temperature for probabilities and uncertainty. Label maps do not change. Each half of "
+        "the cases is measured with the temperatures of the other half."
+    )
+    section = reliability_section(curves)
+    return replace(
+        section,
+        texts=(*section.texts, text),
+        facts=(*section.facts, *facts),
+        tables=(Table(("output", "temperature"), rows),),
+    )
 
 
 def _planned_length(plan: Plan) -> str:

@@ -52,6 +52,11 @@ class Chart:
     width_rem: float = 20.0
     """Width on the page in multiples of the font size."""
 
+    @property
+    def share(self) -> float:
+        """Share of the width beside other pictures: the ratio, within limits for very long pictures."""
+        return min(max(self.ratio, 0.6), 1.6)
+
 
 @dataclass(frozen=True)
 class CasePictures:
@@ -64,7 +69,7 @@ class CasePictures:
     @property
     def ratio(self) -> float:
         """Width of the pictures side by side, divided by their height."""
-        return sum(picture.ratio for picture in self.pictures)
+        return sum(picture.share for picture in self.pictures)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _SECONDS_OF_LAST_WINDOW = 20.0
 _logger = logging.getLogger(__name__)
 
 
-class QueueFullError(ScansegError):
+class QueueFullError(Exception):
     """All places of the queue are taken.
 
     Args:
@@ -62,7 +62,7 @@ class Job:
     model: str = ""
     """Name of the model."""
     mirror: bool | None = None
-    """Average over flips. `None`: as the model's plan says."""
+    """Average over flips. `None`: the choice of the model's plan."""
     uncertainty: bool = False
     """Make the uncertainty maps too."""
     files: list[Path] = field(default_factory=list)

@@ -57,7 +57,11 @@ def make_document(models: Sequence[str], limits: Limits) -> dict[str, Any]:
             _query(
                 "model", {"type": "string", "enum": list(models)}, "Required if there are several models."
             ),
-            _query("mirror", {"type": "boolean"}, "Average over flips. Defaults to the plan of the model."),
+            _query(
+                "mirror",
+                {"type": "boolean"},
+                "Average over flips. Defaults to the choice of the plan of the model.",
+            ),
             _query("uncertainty", {"type": "boolean"}, "Make the uncertainty maps too."),
         ],
     )

@@ -59,6 +59,7 @@ from scanseg.specs.plan.preprocessing import (
     RescaleNormalization,
     ZScoreNormalization,
 )
+from scanseg.specs.records.calibration import CalibrationRecord, ReliabilityBins
 from scanseg.specs.records.comparison import (
     ArmComparison,
     ArmOutcome,
@@ -119,6 +120,7 @@ __all__ = [
     "ArmRun",
     "BrightnessTransform",
     "CTNormalization",
+    "CalibrationRecord",
     "CascadeSpec",
     "CaseGeometry",
     "CaseMeasures",
@@ -182,6 +184,7 @@ __all__ = [
     "Protocol",
     "PublishedResult",
     "PublishedResults",
+    "ReliabilityBins",
     "Report",
     "ReportSummary",
     "ReportUnit",

@@ -36,6 +36,8 @@ Count = Annotated[int, Field(gt=0, le=1000)]
 """Number of parts of a network that are built one by one."""
 Step = Annotated[int, Field(ge=0, le=10**12)]
 """Number of epochs or of optimizer steps."""
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+"""Divisor of logits. Above 1, probabilities become less extreme."""
 SpacingMM = Annotated[float, Field(ge=1e-7, le=1e5)]
 """Millimetres per voxel, from electron microscopy (1e-6) to the 999 of an axis that does not exist."""
 

@@ -37,18 +37,18 @@ function swatch(colour) {
   return made;
 }
 
-function labelTable(overlay) {
+function labelTable(overlay, unit) {
   const inMl = overlay.labels.some((label) => label.ml !== null);
   const rows = overlay.labels.map((label) => {
     const size = label.ml === null ? String(label.voxels) : label.ml.toFixed(label.ml < 10 ? 3 : 1);
     const heading = element("th", { scope: "row" }, swatch(label.colour), label.name);
     return element("tr", {}, heading, element("td", { textContent: size }));
   });
-  const head = element("tr", {}, element("th", { scope: "col", textContent: "Label" }), element("th", { scope: "col", textContent: inMl ? "ml" : "voxels" }));
+  const head = element("tr", {}, element("th", { scope: "col", textContent: "Label" }), element("th", { scope: "col", textContent: inMl ? "ml" : unit }));
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
-function overlayItem(layers, layer, edited, actions) {
+function overlayItem(layers, layer, edited, unit, actions) {
   const name = title(layers, layer);
   const shown = element("input", { type: "checkbox", checked: layer.visible });
   shown.addEventListener("change", () => actions.toggle(layer, shown.checked));
@@ -74,13 +74,13 @@ function overlayItem(layers, layer, edited, actions) {
     element("label", { className: "opacity" }, "Opacity", opacity),
   );
   if (layer.overlay.kind === "map") item.append("0 (dark) to 1 (bright)");
-  else item.append(labelTable(layer.overlay));
+  else item.append(labelTable(layer.overlay, unit));
   item.append(buttons);
   return item;
 }
 
-export function drawOverlays(layers, edited, actions) {
-  const items = layers.map((layer) => overlayItem(layers, layer, edited, actions));
+export function drawOverlays(layers, edited, unit, actions) {
+  const items = layers.map((layer) => overlayItem(layers, layer, edited, unit, actions));
   byId("overlays").replaceChildren(...items);
 }
 

@@ -1,7 +1,7 @@
 // The page of the viewer. Arrays have the axes right, anterior, superior, as the server sends them.
 import { drawOverlays, drawScores, element, fillLabels, fillSelect, showMessage, title } from "/page/panel.js";
 
-const { Niivue, DRAG_MODE, SHOW_RENDER, SLICE_TYPE, cmapper } = globalThis.niivue;
+const { Niivue, NVImage, DRAG_MODE, SHOW_RENDER, SLICE_TYPE, cmapper } = globalThis.niivue;
 const views = [
   ["planes", "Planes", SLICE_TYPE.MULTIPLANAR],
   ["axial", "Axial", SLICE_TYPE.AXIAL],
@@ -69,13 +69,13 @@ function lutOf(overlay) {
 async function addLayer(overlay) {
   const isMap = overlay.kind === "map";
   const options = { url: `/view/overlays/${overlay.id}.nii`, name: `${overlay.id}.nii`, opacity: isMap ? 0.5 : 0.6 };
-  const volume = await nv.addVolumeFromUrl(
+  const volume = await NVImage.loadFromUrl(
     isMap ? { ...options, colormap: "inferno", cal_min: 0, cal_max: 1 } : options,
   );
   if (!isMap) volume.setColormapLabel(lutOf(overlay));
+  nv.addVolume(volume);
   const layer = { overlay, volume, opacity: options.opacity, visible: true };
   layers.push(layer);
-  nv.updateGLVolume();
   refreshPanel();
   return layer;
 }
@@ -87,7 +87,7 @@ function applyOpacity(layer) {
 }
 
 function refreshPanel() {
-  drawOverlays(layers, edited, {
+  drawOverlays(layers, edited, state.is_volume ? "voxels" : "pixels", {
     toggle: (layer, visible) => { layer.visible = visible; applyOpacity(layer); nv.createOnLocationChange(); },
     fade: (layer, opacity) => { layer.opacity = opacity; applyOpacity(layer); },
     correct: guarded((layer) => correct(layer)),
@@ -153,6 +153,7 @@ async function endCorrection(keep) {
   applyOpacity(layer);
   nv.updateGLVolume();
   refreshPanel();
+  byId("picture").focus();
   showMessage(keep ? "The changes are kept in the viewer. Save the label map to write it to a file." : "", true);
 }
 
@@ -180,7 +181,7 @@ async function run() {
   try {
     while (job && (job.state === "waiting" || job.state === "running")) {
       const { task = "waiting", done = 0, total = 1 } = job.progress ?? {};
-      byId("progress").value = task === "predicting" ? done / Math.max(1, total) : 0;
+      byId("progress").value = total > 1 ? done / total : 0;
       byId("job").textContent = total > 1 ? `${task}: ${done} of ${total}` : task;
       job = await ask("GET", `/jobs/${job.id}?wait=5`);
     }
@@ -242,7 +243,8 @@ function showLocation(location) {
     return value === 0 ? null : `${title(layers, layer)}: ${label?.name ?? `label ${value}`}`;
   }).filter((name) => name !== null);
   const intensity = location.values[0]?.value;
-  const parts = [`voxel ${x}, ${y}, ${z}`];
+  // Rows of pictures are counted from the top.
+  const parts = [state.is_volume ? `voxel ${x}, ${y}, ${z}` : `pixel ${x}, ${state.shape[1] - 1 - y}`];
   if (typeof intensity === "number") parts.push(`intensity ${Number(intensity.toPrecision(4))}`);
   clearTimeout(pending); // a screen reader gets the last position only
   pending = setTimeout(() => { byId("location").textContent = [...parts, ...names].join("; "); }, 80);
@@ -296,7 +298,14 @@ function endStroke() {
   if (edited && nv.drawBitmap && !Number.isNaN(nv.drawPenLocation[0])) nv.drawPt(...nv.drawPenLocation, nv.opts.penValue);
 }
 
+function showMirroring() {
+  const model = state.models.find((each) => each.name === byId("model").value);
+  byId("mirror").disabled = !model?.can_mirror;
+  byId("mirror").checked = Boolean(model?.mirrors);
+}
+
 function connect() {
+  byId("model").addEventListener("change", showMirroring);
   for (const kind of ["mouseup", "mouseleave", "touchend"]) byId("picture").addEventListener(kind, endStroke, { capture: true });
   byId("picture").addEventListener("keydown", onKey, { capture: true });
   byId("new").addEventListener("click", guarded(async () => correct(await addLayer(await ask("POST", "/view/overlays")))));
@@ -319,7 +328,15 @@ function connect() {
     await showChannel(Number(byId("channel").value));
   }));
   nv.onLocationChange = showLocation;
+  window.addEventListener("beforeunload", (event) => { if (edited) event.preventDefault(); });
   nv.onIntensityChange = showWindow;
+}
+
+// Without a graphics card, the 3D view of a large volume takes seconds. It is drawn on request only.
+function isSlow() {
+  const names = nv.gl.getExtension("WEBGL_debug_renderer_info");
+  const renderer = names ? nv.gl.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
+  return /swiftshader|llvmpipe|software/i.test(renderer) && state.shape.reduce((a, b) => a * b) > 2 ** 23;
 }
 
 async function begin() {
@@ -336,10 +353,14 @@ async function begin() {
   fillSelect(byId("channel"), state.channels.map((name, number) => [String(number), name]), 0);
   byId("channel-row").hidden = state.channels.length < 2;
   byId("window-row").hidden = state.channels[0] === "colours";
+  byId("view-section").hidden = !state.is_volume && state.channels[0] === "colours";
+  nv.opts.isOrientationTextVisible = state.is_volume;
   fillSelect(byId("model"), state.models.map((model) => [model.name, model.name]), 0);
   byId("model-section").hidden = state.models.length === 0;
+  showMirroring();
   await nv.attachToCanvas(byId("picture"));
   if (!nv.gl) throw new Error("This browser has no WebGL 2. Use a recent Firefox, Chrome, Edge or Safari.");
+  if (isSlow()) nv.opts.multiplanarShowRender = SHOW_RENDER.NEVER;
   connect();
   nv.setSliceType(state.is_volume ? SLICE_TYPE.MULTIPLANAR : SLICE_TYPE.AXIAL);
   await showChannel(0);

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, Temperature
 from scanseg.specs.plan.ensemble import PostprocessingSpec
 from scanseg.specs.plan.plan import Plan
 
@@ -77,6 +77,8 @@ class ExportedModel(Document):
     """Networks and plan."""
     postprocessing: PostprocessingSpec = PostprocessingSpec()
     """Components that are removed from predicted label maps."""
+    temperatures: tuple[Temperature, ...] | None = None
+    """Temperature of each output for probabilities and uncertainty. `None`: not calibrated."""
     warnings: tuple[str, ...] = ()
     """Warnings about the model, which each prediction repeats."""
 
