@@ -69,6 +69,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = scanseg.make_plan(dataset, settings=settings, num_workers=0)
     (folder / "plan.json").write_text(plan.to_json())
     scanseg.train(folder / "plan.json", folder / "MODEL", device="cpu", num_workers=0)
+    shutil.copytree(folder / "MODEL", folder / "CALIBRATED")
     scanseg.export_nnunet_model(folder / "MODEL", folder / "NNUNET")
     shutil.copy(dataset / "imagesTr" / "case_0_0000.png", folder / "image.png")
     write_series(folder / "SERIES", np.zeros((4, 5, 6), np.int16))

@@ -102,7 +102,9 @@ def calibrate(
     overwrite: bool = False,
     progress: ProgressChoice = True,
 ) -> "CalibrationRecord":
-    """Fit temperatures to the validation cases of a model.
+    """Fit the probabilities of a model to its validation cases.
+
+    The temperatures are stored in the model.
 
     Later predictions divide the logits by them for probabilities and uncertainty. Label maps do not change.
 
@@ -121,7 +123,7 @@ def calibrate(
 
     Example:
         >>> import scanseg
-        >>> record = scanseg.calibrate("MODEL", device="cpu", overwrite=True)
+        >>> record = scanseg.calibrate("CALIBRATED", device="cpu")
         >>> record.outputs, len(record.temperatures)
         (('background', 'disk'), 2)
     """

@@ -29,7 +29,7 @@ def show(
     plane: Annotated[Literal["axial", "coronal", "sagittal"], COMMON] = "axial",
     style: Annotated[Literal["fill", "contour", "both"], COMMON] = "both",
     labels: Annotated[str | None, COMMON] = None,
-    window: Annotated[str | None, COMMON] = None,
+    window: Annotated[str | None, COMMON, Parameter(allow_leading_hyphen=True)] = None,
     at: Annotated[str | None, ADVANCED] = None,
     num_slices: Annotated[int, ADVANCED, Parameter(name="--slices")] = 20,
     channel: Annotated[int | None, ADVANCED] = None,

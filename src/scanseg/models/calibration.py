@@ -62,7 +62,9 @@ def read_temperatures(model: Path, plan: Plan) -> tuple[tuple[float, ...] | None
 
 
 def copy_calibration(model: Path, target: Path, folders: list[Path]) -> None:
-    """Copy a calibration to a copy of the model, whose weights may have another type.
+    """Copy a calibration to a copy of the model.
+
+    The weights of the copy may have another type.
 
     Args:
         model: Model folder, or folder of an ensemble. Without a calibration, nothing is copied.

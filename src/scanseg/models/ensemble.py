@@ -87,7 +87,10 @@ def load_model(path: Path, *, device: torch.device, weights: Weights = "exported
 def _find_temperatures(
     path: Path, plan: Plan, weights: Weights
 ) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """Read the temperatures of the exported weights, and warnings. Other weights are not calibrated."""
+    """Read the temperatures of the exported weights, and warnings.
+
+    Other weights are not calibrated.
+    """
     return read_temperatures(path, plan) if weights == "exported" else (None, ())
 
 

@@ -50,7 +50,7 @@ class Samples:
 
 
 def calibrate(model: Path, *, overwrite: bool, context: RunContext) -> CalibrationRecord:
-    """Fit the temperatures of a model and store them in its folder. See `scanseg.calibrate`.
+    """Fit and store the temperatures of a model. See `scanseg.calibrate`.
 
     Args:
         model: Model folder, or folder of a cross-validation of one recipe.

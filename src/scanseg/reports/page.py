@@ -54,7 +54,10 @@ class Chart:
 
     @property
     def share(self) -> float:
-        """Share of the width beside other pictures: the ratio, within limits for very long pictures."""
+        """Share of the width beside other pictures.
+
+        It is the ratio, within limits for very long pictures.
+        """
         return min(max(self.ratio, 0.6), 1.6)
 
 

@@ -9,7 +9,7 @@ from scanseg.specs.records.source import FileStamp
 
 
 class ReliabilityBins(Document):
-    """Decisions in bins of their confidence, which have equal widths from 0 to 1."""
+    """Decisions in equal bins of their confidence, from 0 to 1."""
 
     counts: tuple[NonNegativeInt, ...]
     """Number of decisions in each bin."""
