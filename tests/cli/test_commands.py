@@ -429,8 +429,10 @@ def test_info_as_text_and_as_json(command) -> None:
     outcome = command("info", "--json")
     assert outcome.code == 0
     facts = json.loads(outcome.stdout)
-    described = {"formats", "models", "networks", "recipes", "extras"}
+    described = {"commands", "formats", "models", "networks", "recipes", "extras"}
     assert set(facts) == {"versions", "devices", "backends", "kernel_checks"} | described
+    assert {"train", "predict", "export monai"} <= set(facts["commands"])
+    assert {"names", "help", "required"} <= set(facts["commands"]["train"]["arguments"][0])
     assert "cpu" in facts["devices"]
     assert {"msvm-unet", "xlstm-unet"} <= set(facts["networks"])
     assert {"selective_scan", "ss2d_scan", "mlstm"} <= {row["operator"] for row in facts["backends"]}

@@ -147,7 +147,7 @@ def outlier_section(outliers: Sequence[Outlier], num_cases: int, warnings: Mappi
         else f"Cases are compared with each other from {LEAST_CASES} cases on. This folder has {num_cases}."
     )
     if not rows:
-        return Section(title, (compared, "No case is unusual."))
+        return Section(title, (compared, "No case is unusual.") if num_cases >= LEAST_CASES else (compared,))
     return Section(title, (compared,), tables=(Table(("case", "label", "reason"), rows),))
 
 

@@ -23,7 +23,7 @@ from scanseg.reports.evidence_sections import (
     reliability_section,
     uncertainty_section,
 )
-from scanseg.reports.outliers import Outlier, find_outliers
+from scanseg.reports.outliers import LEAST_CASES, Outlier, find_outliers
 from scanseg.reports.overlays import draw_case
 from scanseg.reports.page import CasePictures, Cell, Page, Section, Table
 from scanseg.reports.score_sections import (
@@ -91,7 +91,8 @@ def prediction_page(
     else:
         numbers = list(score_headline(scores))
         sections = [*_scored_sections(scores, evidence, dataset, cases), unusual]
-    numbers.append((str(len({each.case for each in outliers})), "unusual cases"))
+    if len(evidence) >= LEAST_CASES:
+        numbers.append((str(len({each.case for each in outliers})), "unusual cases"))
     return Page(
         folder.name if dataset.name == folder.name else f"{dataset.name}: {folder.name}",
         f"Predictions in {folder}" + ("" if references is None else f", references in {references}"),
