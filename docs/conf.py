@@ -28,6 +28,7 @@ extensions = [
 ]
 exclude_patterns = ["extensions"]
 default_role = "literal"
+smartquotes = False  # they would make a dash of the two hyphens of an option
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import scanseg
-from scanseg.cohort.ray_engine import share_nodes
+from scanseg.cohort.ray_engine import keep_signal_handler, share_nodes
 from scanseg.errors import InterruptionError, ScansegError, UsageError
 from tests.cohort.conftest import read_outputs, write_pictures
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_folds
@@ -20,7 +20,8 @@ def head():
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    ray.init(address=cluster.address, log_to_driver=False)
+    with keep_signal_handler():
+        ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
     cluster.shutdown()

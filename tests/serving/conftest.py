@@ -84,7 +84,7 @@ def start(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., Any]]:
 
         def run(models: dict[str, Predictor] | None = None, **options: Any) -> Any:
             chosen = {"bright": threshold_predictor()} if models is None else models
-            limits = serving.Limits(**options.pop("limits", {}))
+            limits = serving.make_limits(options.pop("limits", {}))
             server = serving.Server(chosen, port=0, limits=limits, grace_seconds=0.2, **options)
             return stack.enter_context(server)
 

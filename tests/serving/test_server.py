@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+import scanseg
 from scanseg.cli.interrupts import raise_on_signals
 from scanseg.cli.serve import run_until_stopped
 from scanseg.errors import InputError, ScansegError, UsageError
@@ -428,6 +429,21 @@ def test_the_command_serves_until_a_signal(tmp_path):
     assert (process.returncode, output) == (0, "")
     assert "Traceback" not in errors
     assert "error" not in errors
+
+
+def test_a_missing_package_and_unknown_limits_are_named(monkeypatch, command):
+    with pytest.raises(UsageError, match="voxels, got places"):
+        scanseg.serve("nuclei", port=0, device="cpu", limits={"places": 3})
+    outcome = command("serve", "nuclei", "--queue-size", "0", "--device", "cpu")
+    assert (outcome.code, "expected a number above 0" in outcome.stderr) == (2, True)
+    for name in [name for name in sys.modules if name.startswith("scanseg.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    outcome = command("view", "scan.nii.gz")
+    assert outcome.code == 2
+    assert (
+        'expected the package uvicorn, got none. Install it by pip install "scanseg[serve]"' in outcome.stderr
+    )
 
 
 def test_a_second_interrupt_ends_the_wait_for_the_running_job(held: HeldPredictor, cube):

@@ -1,5 +1,7 @@
 """The viewer's requests, without a browser."""
 
+import gzip
+
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -75,7 +77,7 @@ def test_drawn_voxels_are_saved_on_the_grid_of_the_image(show, tmp_path, ending)
     drawn = np.zeros((3, 4, 5), np.uint8)
     drawn[1, 2, 3] = 1
     voxels = canonical_module.Canonical.of(image).turn(drawn).tobytes(order="F")
-    described = client.put(f"/view/overlays/{overlay}", content=voxels).json()
+    described = client.put(f"/view/overlays/{overlay}", content=gzip.compress(voxels)).json()
     assert described["labels"][0]["voxels"] == 1
     for number in ("", ""):  # saving again replaces the own file
         answer = client.post(f"/view/overlays/{overlay}/save").json()
@@ -83,7 +85,15 @@ def test_drawn_voxels_are_saved_on_the_grid_of_the_image(show, tmp_path, ending)
     saved = read_label_map(tmp_path / f"scan-corrected{ending}")
     assert np.array_equal(saved.array[0], drawn)
     assert np.allclose(saved.direction, image.direction)
-    assert client.put(f"/view/overlays/{overlay}", content=voxels[1:]).status_code == 400
+    packed = gzip.compress(voxels)
+    for wrong in (
+        voxels,
+        gzip.compress(voxels[1:]),
+        gzip.compress(voxels + b"0"),
+        packed[:-1],
+        gzip.compress(bytes(10**8)),
+    ):
+        assert client.put(f"/view/overlays/{overlay}", content=wrong).status_code == 400
 
 
 def test_existing_files_are_kept(show, tmp_path):

@@ -57,6 +57,17 @@ def test_guides_that_no_page_lists_are_listed(monkeypatch, tmp_path):
     assert pages.unlisted_pages() == ["cluster"]
 
 
+@pytest.mark.parametrize(
+    "path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix()
+)
+def test_lists_of_pages_name_each_page_once(path):
+    blocks = pages.TOCTREE.finditer(path.read_text(encoding="utf-8"))
+    lines = [line for block in blocks for line in block["lines"].splitlines() if line and line[0] != ":"]
+    assert sorted(lines) == sorted(set(lines))
+    missing = [line for line in lines if "*" not in line and not (path.parent / f"{line}.md").exists()]
+    assert missing == []
+
+
 def test_pages_from_the_code_are_read_at_every_build():
     made = pages.pages_made_from_code()
     assert {"reference/commands", "reference/plan", "reference/python", "how-to"} <= set(made)
@@ -114,6 +125,8 @@ def test_the_site_builds_without_warnings_and_works_offline(tmp_path):
     assert ended.returncode == 0, ended.stderr[-4000:]
     html = [path.read_text(encoding="utf-8") for path in (tmp_path / "html").rglob("*.html")]
     assert len(html) > 60
+    commands = (tmp_path / "html" / "reference" / "tables.html").read_text(encoding="utf-8")
+    assert "--max-minutes" in commands  # options keep their hyphens
     external = re.compile(r'<(?:script|link)[^>]*(?:src|href)="https?://[^"]*"')
     assert {match[0] for text in html for match in external.finditer(text)} == set()
     assert (tmp_path / "html" / "searchindex.js").stat().st_size > 100_000

@@ -1,16 +1,20 @@
 """Functions that serve models and show images in a browser."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.api.paths import AnyPath
+from scanseg.errors import UsageError
 
 if TYPE_CHECKING:
     from scanseg.inference import Runtime
     from scanseg.runtime import Precision
-    from scanseg.serving import Limits, Server
+    from scanseg.serving import Server
+
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "multipart")
 
 
 def serve(
@@ -19,7 +23,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     token: str | None = None,
-    limits: "Limits | None" = None,
+    limits: Mapping[str, float] | None = None,
     device: str = "auto",
     precision: "Precision | None" = None,
     runtime: "Runtime | None" = None,
@@ -33,7 +37,8 @@ def serve(
         host: Address to listen on. Others than loopback need a token.
         port: Port, or 0 for a free one.
         token: Token that clients send. `None`: no token.
-        limits: Sizes, times and places in the queue. `None`: the defaults of `scanseg.serving.Limits`.
+        limits: Values by name: `queue_size`, `upload_bytes`, `voxels`, `upload_seconds`, `job_seconds`,
+            `kept_seconds`, `kept_bytes`. `None`: the defaults of the command.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first available one.
         precision: Precision of matrix products. Defaults to that of each training.
         runtime: Library that computes exported models on the CPU: `onnxruntime` (the default) or `openvino`.
@@ -51,11 +56,12 @@ def serve(
         ...     sorted(client.volumes(job.id))
         ['disk']
     """
-    from scanseg.serving import Server, load_models
+    with _explained_imports():
+        from scanseg.serving import Server, load_models, make_limits
 
     given = [models] if isinstance(models, str | PathLike) else models
     loaded = load_models([str(model) for model in given], device=device, precision=precision, runtime=runtime)
-    return Server(loaded, host=host, port=port, token=token, limits=limits)
+    return Server(loaded, host=host, port=port, token=token, limits=make_limits(limits or {}))
 
 
 def view(
@@ -94,7 +100,8 @@ def view(
         ...     server.page.startswith("http://127.0.0.1:")
         True
     """
-    from scanseg.serving import Viewer, load_models, serve_page
+    with _explained_imports():
+        from scanseg.serving import Viewer, load_models, serve_page
 
     paths = [image] if isinstance(image, str | PathLike) else image
     loaded = load_models([str(model) for model in models], device=device) if models else {}
@@ -106,3 +113,16 @@ def view(
         overwrite=overwrite,
     )
     return serve_page(viewer, loaded, port=port)
+
+
+@contextmanager
+def _explained_imports() -> Iterator[None]:
+    """Explain a missing package of the extra."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise UsageError(
+            f'server: expected the package {error.name}, got none. Install it by pip install "scanseg[serve]".'
+        ) from error

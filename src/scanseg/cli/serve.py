@@ -60,22 +60,20 @@ def serve(
     print_error_lines([f"loading {listed(models)}"])
 
     from scanseg import api
-    from scanseg.serving import Limits
 
-    limits = Limits(
-        queue_size=queue_size,
-        upload_bytes=int(max_upload_mb * 2**20),
-        voxels=max_voxels,
-        upload_seconds=upload_seconds,
-        job_seconds=job_seconds,
-        kept_seconds=keep_seconds,
-    )
     server = api.serve(
         models,
         host=host,
         port=port,
         token=read_token(token_file),
-        limits=limits,
+        limits={
+            "queue_size": queue_size,
+            "upload_bytes": int(max_upload_mb * 2**20),
+            "voxels": max_voxels,
+            "upload_seconds": upload_seconds,
+            "job_seconds": job_seconds,
+            "kept_seconds": keep_seconds,
+        },
         device=device,
         precision=precision,
         runtime=runtime,

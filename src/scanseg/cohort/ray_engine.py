@@ -1,5 +1,7 @@
 """Cases and jobs on a Ray cluster."""
 
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -92,12 +94,13 @@ def open_ray(address: str | None) -> Iterator["RayEngine"]:
     if not is_connected:
         more = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="warning",
-                **more,
-            )
+            with keep_signal_handler():
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level="warning",
+                    **more,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
@@ -108,6 +111,22 @@ def open_ray(address: str | None) -> Iterator["RayEngine"]:
     finally:
         if not is_connected:
             ray.shutdown()
+
+
+@contextmanager
+def keep_signal_handler() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block.
+
+    Ray replaces it, and the command would no longer report an interruption.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class RayEngine:

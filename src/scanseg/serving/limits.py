@@ -1,6 +1,8 @@
 """Limits of a server: sizes, times and places in its queue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from scanseg.errors import UsageError
 
@@ -37,6 +39,23 @@ class Limits:
         4 for each voxel, and 64 MiB for headers.
         """
         return 4 * self.voxels + 2**26
+
+
+def make_limits(values: Mapping[str, float]) -> Limits:
+    """Return limits by name.
+
+    Args:
+        values: Values of fields of `Limits`. The others have their defaults.
+
+    Raises:
+        UsageError: A name is unknown, or a value is not above 0.
+    """
+    names = {field.name for field in fields(Limits)}
+    unknown = sorted(values.keys() - names)
+    if unknown:
+        raise UsageError(f"limits: expected {', '.join(sorted(names))}, got {', '.join(unknown)}.")
+    chosen: dict[str, Any] = dict(values)
+    return Limits(**chosen)
 
 
 MOST_ZIP_FILES = 20_000

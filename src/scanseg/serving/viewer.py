@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -179,14 +180,18 @@ class Viewer:
         )
 
     async def _replace_voxels(self, request: Request) -> Response:
-        """Replace the voxels of a label map (uint8, x fastest)."""
+        """Replace the voxels of a label map (gzip data of uint8, x fastest)."""
         overlay = self._find_labels(request.path_params["id"])
         wanted, content = overlay.array.size, bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > wanted:
-                break
-        if len(content) != wanted:
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            async for chunk in request.stream():
+                content += unpacker.decompress(chunk, wanted + 1 - len(content))
+                if len(content) > wanted:
+                    break
+        except zlib.error as error:
+            raise HTTPException(400, f"voxels: expected gzip data, got other bytes ({error}).") from error
+        if len(content) != wanted or not unpacker.eof:
             raise HTTPException(400, f"voxels: expected {wanted} bytes, got another number. Reload the page.")
         overlay.array = np.frombuffer(bytes(content), np.uint8).reshape(overlay.array.shape, order="F")
         return JSONResponse(await asyncio.to_thread(self._describe, overlay))

@@ -142,7 +142,8 @@ async function endCorrection(keep) {
   const layer = edited;
   if (keep) {
     const voxels = nv.drawBitmap.slice();
-    layer.overlay = await ask("PUT", `/view/overlays/${layer.overlay.id}`, voxels);
+    const packed = new Blob([voxels]).stream().pipeThrough(new CompressionStream("gzip"));
+    layer.overlay = await ask("PUT", `/view/overlays/${layer.overlay.id}`, await new Response(packed).blob());
     layer.volume.img = voxels;
     layer.volume.setColormapLabel(lutOf(layer.overlay));
   }
