@@ -101,7 +101,11 @@ class Server:
     def __enter__(self) -> Self:
         """Start the server."""
         self._thread.start()
-        wait_until(lambda: self._server.started or self._has_ended, seconds=_START_SECONDS)
+        try:
+            wait_until(lambda: self._server.started or self._has_ended, seconds=_START_SECONDS)
+        except BaseException:  # an interrupt
+            self.stop()
+            raise
         if not self._server.started:
             self.stop()
             raise ScansegError(f"{self.url}: the server did not start. Try again, or choose another port.")
