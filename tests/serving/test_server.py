@@ -453,6 +453,7 @@ def test_a_second_interrupt_ends_the_wait_for_the_running_job(held: HeldPredicto
     def interrupt() -> None:
         post(server, nifti_bytes(cube))
         held.began.wait(10)
+        time.sleep(0.5)  # the main thread waits in run_until_stopped then
         os.kill(os.getpid(), signal.SIGINT)
         wait_until(lambda: HTTP.get(f"{server.url}/health").json()["status"] == "stopping")
         os.kill(os.getpid(), signal.SIGINT)

@@ -92,11 +92,11 @@ def run_until_stopped(server: "Server", line: str, *, page: str | None = None) -
         page: Address to open in a browser. `None`: open nothing.
     """
     with server:
-        print_line(line)
-        sys.stdout.flush()
-        if page is not None and not webbrowser.open(page):
-            print_error_lines(["no browser was found. Open the address yourself."])
         try:
+            print_line(line)
+            sys.stdout.flush()
+            if page is not None and not webbrowser.open(page):
+                print_error_lines(["no browser was found. Open the address yourself."])
             server.wait()
         except Interrupt:
             print_error_lines(["stopping. The running job may end first. Ctrl-C again stops at once."])

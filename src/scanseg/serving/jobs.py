@@ -28,6 +28,7 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 _SECONDS_OF_FIRST_JOBS = 10.0
 """Assumed duration of a job before the first one has ended."""
 _SECONDS_BETWEEN_CLEANUPS = 5.0
+_SECONDS_BETWEEN_CHECKS = 0.02
 _SECONDS_OF_LAST_WINDOW = 20.0
 """Longest wait for the window of a job that is to end."""
 _logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class JobQueue:
         self._is_closed = False
         self._last_seconds = deque[float](maxlen=10)
         self._changed = threading.Condition()
-        self._has_ended = threading.Event()
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="scanseg-jobs", daemon=True)
         self._thread.start()
 
@@ -241,10 +242,10 @@ class JobQueue:
                 job.state, job.error = "cancelled", "The server stopped before the job began."
             self._waiting.clear()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._running is None, timeout=grace_seconds)
-            if self._running is not None:
-                self._running.stop.set()
-        self._has_ended.wait(_SECONDS_OF_LAST_WINDOW)
+        wait_until(lambda: self._running is None, seconds=grace_seconds)
+        if running is not None:
+            running.stop.set()
+        wait_until(lambda: self._has_ended, seconds=_SECONDS_OF_LAST_WINDOW)
         while running is not None and running.state == "done" and not running.was_fetched:
             if running.id not in self._jobs or time.monotonic() > deadline:
                 break
@@ -264,7 +265,7 @@ class JobQueue:
             if not is_known:
                 _remove(job)
             del job
-        self._has_ended.set()
+        self._has_ended = True
 
     def _next(self) -> Job | None:
         """Wait for a job. `None`: the queue is closed."""
@@ -330,6 +331,20 @@ class JobQueue:
                 surplus -= job.num_bytes
                 del self._jobs[job.id]
                 _remove(job)
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
+    """Wait for a condition without holding a lock.
+
+    An interrupt during the wait for a lock, an event or a thread could leave it in a wrong state (cpython#89437).
+
+    Args:
+        condition: Function without locks.
+        seconds: Longest time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
 
 
 def _remove(job: Job) -> None:

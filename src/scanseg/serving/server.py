@@ -1,13 +1,13 @@
 """A running server: its socket, its thread, and a graceful stop."""
 
 import errno
+import math
 import os
 import secrets
 import shutil
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 from scanseg.errors import ScansegError, UsageError
 from scanseg.inference import Predictor
 from scanseg.serving.app import make_app
-from scanseg.serving.jobs import JobQueue
+from scanseg.serving.jobs import JobQueue, wait_until
 from scanseg.serving.limits import Limits
 from scanseg.serving.security import LOOPBACK_NAMES, START_PATH, Access
 from scanseg.serving.segmenting import segment_job
@@ -95,16 +95,17 @@ class Server:
             timeout_graceful_shutdown=_SECONDS_OF_RESPONSES,
         )
         self._server = uvicorn.Server(config)
-        # An interrupt during Thread.join would mark a running thread as ended (cpython#89437), so an event is used.
-        self._has_ended = threading.Event()
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="scanseg-server", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the server."""
         self._thread.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._server.started and not self._has_ended.is_set() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        try:
+            wait_until(lambda: self._server.started or self._has_ended, seconds=_START_SECONDS)
+        except BaseException:  # an interrupt
+            self.stop()
+            raise
         if not self._server.started:
             self.stop()
             raise ScansegError(f"{self.url}: the server did not start. Try again, or choose another port.")
@@ -118,15 +119,14 @@ class Server:
 
     def wait(self) -> None:
         """Wait until the server ends."""
-        while not self._has_ended.wait(0.5):
-            pass
+        wait_until(lambda: self._has_ended, seconds=math.inf)
 
     def _run(self) -> None:
         """Run in the thread of the server."""
         try:
             self._server.run([self._socket])
         finally:
-            self._has_ended.set()
+            self._has_ended = True
 
     def stop(self) -> None:
         """Stop gracefully.
@@ -145,7 +145,7 @@ class Server:
         finally:
             self._server.should_exit = True
             if self._thread.ident is not None:
-                self._has_ended.wait(2 * _SECONDS_OF_RESPONSES)
+                wait_until(lambda: self._has_ended, seconds=2 * _SECONDS_OF_RESPONSES)
             self._socket.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
