@@ -1,30 +1,18 @@
 """A report in Chromium: pictures are decoded, links work, and nothing is requested."""
 
-import shutil
 from pathlib import Path
 
-import pytest
-
 import scanseg
-
-
-def find_chromium() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    return found
+from tests.browser import chromium
 
 
 def test_a_report_is_complete_without_a_network(make_predictions, tmp_path: Path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    executable = find_chromium()
     predictions, references, images = make_predictions()
     output = tmp_path / "report.html"
     scanseg.report(predictions, output, references=references, images=images, num_workers=0, progress=False)
     requests: list[str] = []
     messages: list[str] = []
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: messages.append(message.text))
@@ -39,7 +27,6 @@ def test_a_report_is_complete_without_a_network(make_predictions, tmp_path: Path
         page.click("summary >> nth=0")
         is_visible = folded.is_visible()
         cells = page.locator("#scores table").first.locator("tbody tr").count()
-        browser.close()
     outside = [each for each in requests if not each.startswith((output.as_uri(), "data:"))]
     assert (outside, messages) == ([], [])
     assert (broken, number) == (0, 18)

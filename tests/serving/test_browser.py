@@ -1,7 +1,5 @@
 """The viewer in a real browser: Debian's Chromium without a display, WebGL 2 in software."""
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +12,10 @@ from PIL import Image as Picture
 
 from scanseg.imaging import read_label_map
 from scanseg.inference import Predictor
+from tests.browser import chromium
 from tests.serving.conftest import threshold_predictor
 
 serving = pytest.importorskip("scanseg.serving", reason="the extra serve is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed (set CHROMIUM to its path)"
-)
 
 SHAPE = (24, 20, 16)
 """Voxels along right, anterior, superior."""
@@ -32,10 +26,8 @@ POINTS = ((5, 6, 4), (18, 13, 11))
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Start Chromium."""
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        with running.chromium.launch(executable_path=CHROMIUM, args=arguments) as opened:
-            yield opened
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
