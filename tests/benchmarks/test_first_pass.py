@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks.first_pass import describe, main
 
 
+@pytest.mark.slow
 def test_steps_are_taken_with_empty_and_filled_caches(tmp_path, capsys):
     """On a CPU, where nothing is compiled."""
     output = tmp_path / "record.json"

@@ -60,6 +60,7 @@ def plan(tmp_path):
     return tmp_path / "plan.json"
 
 
+@pytest.mark.slow
 def test_a_step_is_taken_in_each_way(plan, tmp_path, capsys):
     """On a CPU, where nothing is compiled."""
     output = tmp_path / "record.json"

@@ -24,6 +24,7 @@ def test_the_published_form_is_the_recurrence():
     )
 
 
+@pytest.mark.slow
 def test_a_record_and_its_picture(monkeypatch, tmp_path):
     monkeypatch.setattr(growth, "MAP_SIZES", {64: (8, 8), 128: (8, 16)})
     record, picture = tmp_path / "growth.json", tmp_path / "growth.png"

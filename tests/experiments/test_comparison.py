@@ -131,6 +131,7 @@ def test_it_is_prepared_here_cut_there_and_grows(comparison, dataset, tmp_path, 
     assert "max_minutes is null, not 3.0" in other.stderr
 
 
+@pytest.mark.slow
 def test_devices_train_at_the_same_time(comparison, dataset, tmp_path, command):
     path, alone, spread = comparison(folds=[0]), tmp_path / "alone", tmp_path / "spread"
     assert command("compare", path, dataset, "-o", alone, *OPTIONS).code == 0
@@ -226,6 +227,7 @@ def test_after_a_failure_the_others_go_on_and_resume_trains_what_is_missing(
     assert [path.stat().st_mtime_ns for path in done] == before
 
 
+@pytest.mark.slow
 def test_a_device_that_fails_twice_gets_no_more(comparison, dataset, tmp_path, command, monkeypatch):
     output = tmp_path / "out"
     words = ("compare", comparison(folds=[0], seeds=[0, 1, 2]), dataset, "-o", output, "--num-workers", 0)

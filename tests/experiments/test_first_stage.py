@@ -181,6 +181,7 @@ def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
     assert (found[0] == found[1]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_second_stage_is_cross_validated_on_two_devices(dataset, study, tmp_path, command):
     settings = (
         *SECOND,

@@ -271,6 +271,7 @@ def test_a_study_made_before_opens_and_gets_its_pairs_by_resume(dataset, tmp_pat
     assert [each.name for each in again.record.ensembles] == [PAIR]
 
 
+@pytest.mark.slow
 def test_from_the_command_line_on_two_devices(dataset, tmp_path, command):
     words = [word for setting in SETTINGS for word in ("--set", setting)]
     words += [word for name in RECIPES for word in ("--recipe", name)]

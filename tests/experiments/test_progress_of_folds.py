@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
+
 import scanseg
 from scanseg.experiments import scheduler
 
 from .conftest import SETTINGS
 
 
+@pytest.mark.slow
 def test_each_fold_that_runs_is_told_of(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "_REPORT_SECONDS", 0.0)
     settings = (

@@ -37,6 +37,7 @@ def test_warnings_reach_the_caller(devices):
     ]
 
 
+@pytest.mark.slow
 def test_warnings_of_a_failed_job_reach_the_caller():
     collector = WarningCollector(ignore_progress)
     jobs = [Warn("first", fails=True), Warn("second")]

@@ -97,6 +97,7 @@ def test_logits_of_the_whole_image_are_not_held():
     assert peak - before < 0.9 * logits
 
 
+@pytest.mark.slow
 def test_probabilities_of_a_pair_are_not_held():
     """Measured: 1.6 GiB, mainly two slabs of logits. float16 probabilities of one plan need 0.7 GiB more."""
     before, peak = measure_memory(14, (96, 512, 512), (16, 128, 128), overlap=0.0, predictor=PAIR)
