@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -80,11 +80,13 @@ def dense_labels(label_map, shape):
     """Interpolate every label linearly over the whole grid. Of equal weights the higher label wins."""
     labels = np.unique(label_map)
     weights = np.stack([zoomed((label_map == label).astype(float), shape, 1) for label in labels])
-    return labels[len(labels) - 1 - np.argmax(np.round(weights, 5)[::-1], axis=0)]
+    heaviest = weights > weights.max(axis=0) - 1e-5
+    return labels[len(labels) - 1 - np.argmax(heaviest[::-1], axis=0)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(old=SHAPES, new=SHAPES, seed=st.integers(0, 99), num_labels=st.integers(1, 5))
+@example(old=(5, 7, 9), new=(6, 2, 8), seed=7, num_labels=4)  # two labels of weight 0.328125
 def test_label_maps_agree_with_the_definition(old, new, seed, num_labels):
     label_map = np.random.default_rng(seed).integers(0, num_labels, old, dtype=np.uint8)
     result = resample_label_map(label_map, new, order=1, separate_z=False)

@@ -80,7 +80,7 @@ def test_predictions_with_references(make_predictions, tmp_path):
     assert "Best: case_0" in text
     assert "Worst: case_2" in text
     assert "liver <b>" in text
-    assert content.tags.count("b") == 5  # the numbers of the headline, no name of a label
+    assert content.tags.count("b") == 4  # the numbers of the headline, no name of a label
     # Shifts of 0, 1 and 2 voxels along x of cubes of 4: Dice 1, 0.75 and 0.5
     assert "0.7500 ± 0.2500" in text
     assert "Expected calibration error, predictions" in text
