@@ -31,12 +31,17 @@ def version() -> str:
 
 
 def check_tag(tag: str) -> None:
-    """End the program if a tag is not that of the version, or if the changelog has no section for it."""
+    """End the program if a tag is not that of the version, or if the changelog has no dated section for it."""
     if tag != f"v{version()}":
         sys.exit(f"tag {tag}: expected v{version()}, as src/scanseg/version.py has. Change one of both.")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    if not re.search(rf"^## \[?v?{re.escape(version())}\]?\b", changelog, re.MULTILINE):
+    heading = re.search(rf"^## \[{re.escape(version())}\](.*)$", changelog, re.MULTILINE)
+    if heading is None:
         sys.exit(f"CHANGELOG.md: expected a section {version()}. Rename the section of unreleased changes.")
+    if not re.fullmatch(r" - \d{4}-\d{2}-\d{2}", heading[1].rstrip()):
+        sys.exit(
+            f"CHANGELOG.md: expected ## [{version()}] - YYYY-MM-DD, got {heading[0]}. Write the day of the release."
+        )
 
 
 def commit_time() -> str:

@@ -114,8 +114,20 @@ def test_a_release_has_the_version_of_its_tag_and_a_section_in_the_changelog(tmp
     (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
     with pytest.raises(SystemExit, match=r"CHANGELOG\.md: expected a section 1\.2\.3"):
         build_release.check_tag("v1.2.3")
+    (tmp_path / "CHANGELOG.md").write_text("## [1.2.3] - unreleased\n")
+    with pytest.raises(
+        SystemExit, match=r"expected ## \[1\.2\.3\] - YYYY-MM-DD, got .* unreleased\. Write the day"
+    ):
+        build_release.check_tag("v1.2.3")
     (tmp_path / "CHANGELOG.md").write_text("## [1.2.3] - 2026-12-01\n")
     build_release.check_tag("v1.2.3")
+
+
+def test_the_changelog_has_a_section_of_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[(.+?)\](?: - (?:unreleased|\d{4}-\d{2}-\d{2}))?$", text, re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert scanseg.__version__ in sections
 
 
 def test_every_extra_has_an_example():
