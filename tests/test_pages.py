@@ -18,6 +18,7 @@ import pytest
 import scanseg
 from scanseg import api
 from scanseg.cli import build_app
+from scanseg.converters import NAMED_DATASETS
 from scanseg.specs import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +145,17 @@ def test_every_named_file_and_module_exists(page):
     assert [name for name in files if not (ROOT / name).exists()] == []
     modules = re.findall(r"-m (benchmarks\.\w+|scanseg\b)", text)
     assert [name for name in modules if find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("name", NAMED_DATASETS)
+def test_every_public_data_set_has_a_card(name):
+    cards = dict(
+        re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text_of("docs/data-cards.md"), re.MULTILINE | re.DOTALL)
+    )
+    rows = dict(re.findall(r"^\| (\w[\w ]*) \| (.+) \|$", cards[name], re.MULTILINE))
+    assert list(rows) == ["source", "licence", "size", "split", "reads", "tested on"]
+    assert NAMED_DATASETS[name].homepage in rows["source"]
+    assert "\nTraps: " in cards[name]
 
 
 @pytest.mark.parametrize("page", PAGES)
