@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from cyclopts import App
 from docstring_parser import DocstringStyle
 from docstring_parser import parse as parse_docstring
+from plan_field_users import users_of
 
 from scanseg.cli import build_app
 from scanseg.errors import InterruptionError, ScansegError, UsageError
@@ -173,11 +174,12 @@ def plan_fields() -> str:
                 or _resolve(content, schema["$defs"]).get("description", "").split("\n\n")[0],
                 _type_words(content),
                 _default_words(content, required=field in required),
+                users_of(name, field),
             )
             for field, content in document["properties"].items()
         ]
         parts += [f"## {name}", document.get("description", "").strip()]
-        parts.append(table(("field", "meaning", "values", "default"), rows))
+        parts.append(table(("field", "meaning", "values", "default", "used by"), rows))
     return "\n\n".join(part for part in parts if part)
 
 
