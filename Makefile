@@ -4,6 +4,7 @@
 # make dist   build wheel and sdist twice, compare and check them, into dist (TAG=vX.Y.Z compares the version)
 # make extras install every extra in a fresh environment and run its smallest example (many minutes)
 # make sbom   write the bill of materials and the licences of dependencies into build/sbom
+# make audit  the same, then look for known vulnerabilities of dependencies by pip-audit (needs the internet)
 # make clean  remove .venv and what the tools have cached
 #
 # Another interpreter: make test PYTHON=python3.12. A build of PyTorch that is already in .venv is kept if its
@@ -19,7 +20,7 @@ endif
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs dist extras sbom clean
+.PHONY: demo test docs dist extras sbom audit clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m scanseg demo
@@ -38,6 +39,9 @@ extras: .venv/installed-release
 
 sbom: .venv/installed-release
 	$(BIN)/python scripts/sbom.py
+
+audit: .venv/installed-release
+	$(BIN)/python scripts/sbom.py --audit
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,9 +1,12 @@
 """Write the bill of materials (CycloneDX) and the licences of all packages that scanseg needs.
 
-Usage: python scripts/sbom.py [--output build/sbom]
+Usage: python scripts/sbom.py [--output build/sbom] [--audit]
 
 Packages are those of this environment that scanseg and its extras for users require, directly or not. Extras that are
 not installed are left out. A licence that `ALLOWED` does not have ends the program. Needs the extra `release`.
+
+With `--audit`, pip-audit then compares the versions with PyPI's list of vulnerabilities. This needs the internet.
+Packages that it could not look up count as a failure, because it would end with success.
 """
 
 import argparse
@@ -11,12 +14,16 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOPMENT = {"dev", "docs", "release"}
@@ -102,11 +109,68 @@ def write_bom(path: Path, packages: dict[str, Distribution]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def look_up(pins: Iterable[str]) -> dict[str, Any]:
+    """Return pip-audit's report about pinned packages. The program ends if there is none."""
+    if find_spec("pip_audit") is None:
+        sys.exit("pip-audit is not installed, so nothing was audited. Install it: pip install pip-audit")
+    with tempfile.TemporaryDirectory() as folder:
+        pinned, report = Path(folder) / "pinned.txt", Path(folder) / "report.json"
+        pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--requirement",
+            str(pinned),
+            "--no-deps",
+            "--disable-pip",
+        ]
+        options = ["--format", "json", "--progress-spinner", "off", "--output", str(report)]
+        done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
+        if not report.exists():
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            sys.exit(
+                f"pip-audit made no report, so nothing was audited: {reason}. Check the connection to pypi.org."
+            )
+        return dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+def audit_faults(report: dict[str, Any]) -> list[str]:
+    """Return a line for each vulnerability, and one for the packages that were not looked up."""
+    packages = report["dependencies"]
+    faults = [
+        f"{each['name']} {each['version']}: {fault['id']}, fixed in "
+        f"{', '.join(fault['fix_versions']) or 'no version'}. Raise its lower bound, or replace it."
+        for each in packages
+        for fault in each.get("vulns", ())
+    ]
+    skipped = [each["name"] for each in packages if "skip_reason" in each]
+    if skipped:
+        names = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
+        faults.append(
+            f"{len(skipped)} of {len(packages)} packages were not audited: {names}. Check the connection to pypi.org."
+        )
+    return faults
+
+
+def audit(packages: dict[str, Distribution]) -> int:
+    """Print the vulnerabilities of packages and return the exit code."""
+    pins = [f"{name}=={Version(found.version).public}" for name, found in sorted(packages.items())]
+    faults = audit_faults(look_up(pins))
+    if faults:
+        sys.stderr.write("\n".join(faults) + "\n")
+        return 1
+    print(f"{len(pins)} packages, no known vulnerability")
+    return 0
+
+
 def main() -> int:
-    """Write both files and return the exit code."""
+    """Write both files, audit if asked to, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "sbom")
-    output = parser.parse_args().output
+    parser.add_argument("--audit", action="store_true", help="look for known vulnerabilities, by pip-audit")
+    arguments = parser.parse_args()
+    output = arguments.output
     packages = needed_packages()
     licences = {name: licence_of(found) for name, found in sorted(packages.items())}
     refused = {name: licence for name, licence in licences.items() if not ALLOWED.search(licence)}
@@ -122,7 +186,7 @@ def main() -> int:
     (output / "licences.md").write_text(f"{table}\n", encoding="utf-8")
     write_bom(output / "scanseg.cdx.json", packages)
     print(f"{output}: {len(packages)} packages")
-    return 0
+    return audit(packages) if arguments.audit else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -151,3 +152,35 @@ def test_all_dependencies_have_open_licences():
     assert {name: text for name, text in licences.items() if not sbom.ALLOWED.search(text)} == {}
     assert not sbom.ALLOWED.search("GPL-3.0-or-later")
     assert not sbom.ALLOWED.search("unknown")
+
+
+def test_an_audit_fails_on_vulnerable_and_on_skipped_packages(capsys, monkeypatch):
+    fine = {"name": "numpy", "version": "2.4.6", "vulns": []}
+    vulnerable = {
+        "name": "pillow",
+        "version": "1.0",
+        "vulns": [{"id": "CVE-1", "fix_versions": ["1.1", "2.0"]}],
+    }
+    skipped = {"name": "torch", "skip_reason": "Dependency not found on PyPI"}
+    assert sbom.audit_faults({"dependencies": [fine]}) == []
+    faults = sbom.audit_faults({"dependencies": [fine, vulnerable, skipped]})
+    assert faults[0].startswith("pillow 1.0: CVE-1, fixed in 1.1, 2.0.")
+    assert faults[1].startswith("1 of 3 packages were not audited: torch. Check")
+
+    pins = []
+    monkeypatch.setattr(sbom, "look_up", lambda given: pins.extend(given) or {"dependencies": [skipped]})
+    assert sbom.audit(sbom.needed_packages()) == 1
+    assert "not audited" in capsys.readouterr().err
+    assert any(pin.startswith("torch==") for pin in pins)
+    assert not [pin for pin in pins if "+" in pin]
+
+
+def test_an_audit_without_pip_audit_or_report_says_so(monkeypatch):
+    monkeypatch.setattr(sbom, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"nothing was audited\. Install it: pip install pip-audit"):
+        sbom.look_up(["numpy==2.0"])
+    monkeypatch.setattr(sbom, "find_spec", lambda name: name)
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nconnection refused")
+    monkeypatch.setattr(sbom.subprocess, "run", lambda *given, **options: failed)
+    with pytest.raises(SystemExit, match=r"nothing was audited: connection refused\. Check the connection"):
+        sbom.look_up(["numpy==2.0"])
