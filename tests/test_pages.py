@@ -118,6 +118,18 @@ def test_readme_is_short_and_leads_to_a_result():
     assert "make test" in "\n".join(lines)
 
 
+@pytest.mark.parametrize("command", ["serve", "view", "show", "report"])
+def test_readme_has_a_command_that_shows_results(command):
+    shown = [
+        code.split()[1:]
+        for code in CODE.findall(text_of("README.md"))
+        if code.startswith(f"scanseg {command} ")
+    ]
+    assert shown
+    for words in shown:
+        build_app().parse_args(words, print_error=False, exit_on_error=False)
+
+
 def test_layers_of_the_architecture_are_those_of_the_import_contracts():
     contracts = ConfigParser()
     contracts.read(ROOT / ".importlinter", encoding="utf-8")
