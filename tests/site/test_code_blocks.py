@@ -71,6 +71,7 @@ RUN_ELSEWHERE = {
     "docs/dicom.md": "docs/tutorials/dicom.md runs the commands",
     "docs/experiments.md": "records of attempts, whose data and machines are named there",
     "docs/formats.md": "outputs",
+    "docs/gallery.md": "tests/pretrained/test_shipped.py runs the model; the data set is not shipped",
     "docs/get-started.md": "the commands of README.md and of the tutorials",
     "docs/index.md": "make demo: tests/demo",
     "docs/models.md": "tests/pretrained; addresses need the internet",
