@@ -75,6 +75,7 @@ EXAMPLES = {
         "scanseg.show(volume, 'a.mp4')"
     ),
     "ray": "import ray, scanseg; print(scanseg.predict_cohort, ray.__version__)",
+    "slurm": "import scanseg, submitit; print(scanseg.predict_cohort, submitit.__version__)",
     "hub": "import pooch, huggingface_hub, scanseg.pretrained",
     "baselines": (
         "from scanseg.networks import NETWORKS, build_network\n"

@@ -1,6 +1,6 @@
 """Predictions on several devices or a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ def predict_cohort(
     devices: Sequence[str] = (),
     on: "EngineName | None" = None,
     ray_address: str | None = None,
+    slurm_options: Mapping[str, object] | None = None,
     weights: "Weights" = "exported",
     precision: "Precision | None" = None,
     runtime: "Runtime | None" = None,
@@ -52,8 +53,10 @@ def predict_cohort(
         source: Folder of images, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
         devices: Devices of this machine, such as `("cuda:0", "cuda:1")`. A device that is named twice has two workers.
-        on: `ray` for a Ray cluster. Its machines see model, images and output under the same paths.
+        on: `ray` for a Ray cluster, `slurm` for jobs of SLURM. All machines see model, images and
+            output under the same paths.
         ray_address: Address of the Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
+        slurm_options: With `slurm`: `jobs`, `gpus`, `cpus`, `time` in minutes, and long options of `sbatch`, by name.
         weights: As for `load`.
         precision: As for `load`.
         runtime: As for `load`.
@@ -92,7 +95,10 @@ def predict_cohort(
         )
     sources = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else source
     choice = ModelChoice(find_folder(model), weights=weights, precision=precision, runtime=runtime)
-    with display(progress) as shown, open_engine(on, ray_address=ray_address) as engine:
+    with (
+        display(progress) as shown,
+        open_engine(on, ray_address=ray_address, slurm_options=slurm_options, output=Path(output)) as engine,
+    ):
         return predict(
             choice,
             [Path(each) for each in sources],

@@ -1,6 +1,6 @@
 """Functions that train networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,7 @@ def cross_validate(
     num_workers: int | None = None,
     on: "EngineName | None" = None,
     ray_address: str | None = None,
+    slurm_options: Mapping[str, object] | None = None,
     progress: ProgressChoice = True,
 ) -> "CrossValidationResult":
     """Train all folds and make them one model.
@@ -152,7 +153,9 @@ def cross_validate(
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
         on: `ray` to train folds and to read cases on the machines of a Ray cluster, which see all files under the same
             paths. Each fold has a GPU, or the threads of this machine.
+            `slurm` trains each fold in a job of SLURM.
         ray_address: Address of the Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
+        slurm_options: With `slurm`: `jobs`, `gpus`, `cpus`, `time` in minutes, and long options of `sbatch`, by name.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Raises:
@@ -175,7 +178,10 @@ def cross_validate(
     names = as_tuple(devices)
     if on is not None and set(names) - {"auto"}:
         raise UsageError(f"devices {', '.join(names)}: a cluster chooses its devices. Leave out the devices.")
-    with display(progress) as shown, open_engine(on, ray_address=ray_address) as engine:
+    with (
+        display(progress) as shown,
+        open_engine(on, ray_address=ray_address, slurm_options=slurm_options, output=Path(output)) as engine,
+    ):
         return run(
             TrainingSource.open(Path(source)),
             Path(output),

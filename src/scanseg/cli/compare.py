@@ -15,6 +15,7 @@ from scanseg.cli.options import (
     OutputFolder,
     RayAddress,
     Settings,
+    SlurmOptions,
     StopAfterMinutes,
     Workers,
     read_numbers,
@@ -41,6 +42,7 @@ def run(
     num_workers: Workers = None,
     on: Engine = None,
     ray_address: RayAddress = None,
+    slurm_options: SlurmOptions = "",
     prepare: Annotated[bool, ADVANCED] = False,
     stop_after_minutes: StopAfterMinutes = None,
     settings: Settings = (),
@@ -65,7 +67,7 @@ def run(
             first available of `cuda`, `mps`, `cpu`.
         prepare: Plan and preprocess only. Trainings may then run on another machine, with `--resume`.
     """
-    from scanseg.cohort import open_engine
+    from scanseg.cohort import open_engine, split_options
     from scanseg.errors import InterruptionError, UsageError
     from scanseg.experiments import (
         ComparisonOptions,
@@ -92,7 +94,12 @@ def run(
     )
     if on is not None and set(options.devices) != {"auto"}:
         raise UsageError("--on chooses the devices of its cluster. Leave out --devices.")
-    with show_progress() as progress, open_engine(on, ray_address=ray_address) as engine:
+    with (
+        show_progress() as progress,
+        open_engine(
+            on, ray_address=ray_address, slurm_options=split_options(slurm_options), output=output
+        ) as engine,
+    ):
         try:
             context = RunContext(num_workers=num_workers, progress=progress, engine=engine)
             record = run_comparison(spec, dataset, output, options, context=context)

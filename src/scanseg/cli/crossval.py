@@ -19,6 +19,7 @@ from scanseg.cli.options import (
     RayAddress,
     Recipe,
     Settings,
+    SlurmOptions,
     Store,
     Workers,
 )
@@ -45,6 +46,7 @@ def crossval(
     num_workers: Workers = None,
     on: Engine = None,
     ray_address: RayAddress = None,
+    slurm_options: SlurmOptions = "",
     no_ensembles: Annotated[bool, ADVANCED] = False,
     no_report: Annotated[bool, ADVANCED] = False,
     store: Store = None,
@@ -73,6 +75,7 @@ def crossval(
     """
     with show_progress(f"preparing a cross-validation on {source} in {output}") as progress:
         from scanseg import api
+        from scanseg.cohort import split_options
 
         try:
             result = api.cross_validate(
@@ -91,6 +94,7 @@ def crossval(
                 num_workers=num_workers,
                 on=on,
                 ray_address=ray_address,
+                slurm_options=split_options(slurm_options),
                 progress=progress,
             )
         except InterruptionError as error:

@@ -87,12 +87,12 @@ Device = Annotated[
 """Name of one device."""
 
 Engine = Annotated[
-    Literal["ray"] | None,
+    Literal["ray", "slurm"] | None,
     HARDWARE,
     Parameter(
         name="--on",
-        help="Cluster that does the work: `ray`. All machines see the files under the same paths. Defaults to this "
-        "machine.",
+        help="Cluster that does the work: `ray` or `slurm`. All machines see the files under the same paths. Defaults "
+        "to this machine.",
     ),
 ]
 """Values of `scanseg.cohort.EngineName`. A test compares both."""
@@ -106,6 +106,28 @@ RayAddress = Annotated[
     ),
 ]
 """Address of a Ray cluster."""
+
+RayOnly = Annotated[
+    Literal["ray"] | None,
+    HARDWARE,
+    Parameter(
+        name="--on",
+        help="Cluster that does the work: `ray`. All machines see the files under the same paths. Defaults to this "
+        "machine.",
+    ),
+]
+"""Value of `--on` of commands that cannot run on SLURM."""
+
+SlurmOptions = Annotated[
+    str,
+    HARDWARE,
+    Parameter(
+        help="Options of `--on slurm`, as `key=value,key=value`: `jobs` (at a time, 8), `gpus` (0 or 1, 1), `cpus` "
+        "(threads of this machine), `time` (minutes, 240), and long options of `sbatch`, such as "
+        "`partition=gpu,mem=32G`."
+    ),
+]
+"""Resources of SLURM jobs."""
 
 Settings = Annotated[
     tuple[str, ...],

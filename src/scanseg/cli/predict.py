@@ -18,6 +18,7 @@ from scanseg.cli.options import (
     OutputFormat,
     Precision,
     RayAddress,
+    SlurmOptions,
     split_names,
 )
 from scanseg.cli.remote import predict_remotely, read_token
@@ -43,6 +44,7 @@ def predict(
     devices: Annotated[str, HARDWARE] = "",
     on: Engine = None,
     ray_address: RayAddress = None,
+    slurm_options: SlurmOptions = "",
     precision: Annotated[Precision | None, HARDWARE] = None,
     runtime: Annotated[Literal["onnxruntime", "openvino"] | None, HARDWARE] = None,
     weights: Annotated[Literal["exported", "last", "best"], ADVANCED] = "exported",
@@ -93,6 +95,7 @@ def predict(
             "--device": device != "auto",
             "--devices": bool(devices),
             "--on": on is not None,
+            "--slurm-options": bool(slurm_options),
             "--pictures": pictures,
             "--precision": precision is not None,
             "--runtime": runtime is not None,
@@ -121,15 +124,23 @@ def predict(
     if token_file is not None:
         raise UsageError("--token-file: expected --server, got none. Leave it out.")
 
-    _check_devices(device=device, devices=devices, on=on, ray_address=ray_address)
+    _check_devices(
+        device=device, devices=devices, on=on, ray_address=ray_address, slurm_options=slurm_options
+    )
     with show_progress(f"segmenting {listed([str(path) for path in inputs])} with {model}") as progress:
         from scanseg import api
+        from scanseg.cohort import split_options
         from scanseg.specs import SegmentCodes
 
         codes = None if segment_codes is None else SegmentCodes.read(segment_codes)
         loading: dict[str, Any] = {"weights": weights, "precision": precision, "runtime": runtime}
         predictor = None if devices or on is not None else api.load(model, device=device, **loading)
-        cluster: dict[str, Any] = {"devices": split_names(devices), "on": on, "ray_address": ray_address}
+        cluster: dict[str, Any] = {
+            "devices": split_names(devices),
+            "on": on,
+            "ray_address": ray_address,
+            "slurm_options": split_options(slurm_options),
+        }
         predict_inputs: Callable[..., PredictionRecord] = (
             partial(api.predict_cohort, model, **cluster, **loading)
             if predictor is None
@@ -172,7 +183,9 @@ def predict(
         suggest_command("to number the instances", "data", "instances", output, "-o", instances)
 
 
-def _check_devices(*, device: str, devices: str, on: str | None, ray_address: str | None) -> None:
+def _check_devices(
+    *, device: str, devices: str, on: str | None, ray_address: str | None, slurm_options: str
+) -> None:
     """Check that the options of devices fit together.
 
     Raises:
@@ -182,6 +195,8 @@ def _check_devices(*, device: str, devices: str, on: str | None, ray_address: st
         raise UsageError("--device and --devices exclude each other. Leave one out.")
     if on is not None and (devices or device != "auto"):
         raise UsageError("--on chooses the devices of its cluster. Leave out --device and --devices.")
+    if slurm_options and on != "slurm":
+        raise UsageError(f"--slurm-options {slurm_options}: expected --on slurm. Add it.")
     if ray_address is not None and on is None:
         raise UsageError(f"--ray-address {ray_address}: expected --on ray, got none. Add --on ray.")
 

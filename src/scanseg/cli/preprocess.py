@@ -7,9 +7,9 @@ from scanseg.cli.console import print_line, suggest_command
 from scanseg.cli.options import (
     COMMON,
     DatasetOrPlan,
-    Engine,
     PlanSize,
     RayAddress,
+    RayOnly,
     Recipe,
     Settings,
     Workers,
@@ -25,7 +25,7 @@ def preprocess(
     recipe: Annotated[Recipe | None, COMMON] = None,
     size: PlanSize = None,
     num_workers: Workers = None,
-    on: Engine = None,
+    on: RayOnly = None,
     ray_address: RayAddress = None,
     settings: Settings = (),
 ) -> None:

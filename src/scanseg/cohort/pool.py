@@ -245,7 +245,7 @@ class _Run:
             f"{number} workers ended at this case (the last on {slot.place.name}: {ended}), probably for lack of "
             f"memory. Predict it alone, or on a machine with more memory."
         )
-        self._finish(case, PredictedFiles(_failed(case, fault), ()))
+        self._finish(case, PredictedFiles(failed_case(case, fault), ()))
 
     def _finish(self, case: CaseToPredict, result: PredictedFiles) -> None:
         """Add the entry of a case to the record, and report it."""
@@ -260,7 +260,7 @@ class _Run:
         self._work.progress(update)
 
 
-def _failed(case: CaseToPredict, fault: str) -> PredictedCase:
+def failed_case(case: CaseToPredict, fault: str) -> PredictedCase:
     """Return the entry of a case that could not be predicted."""
     return PredictedCase(
         case=case.name,

@@ -1,14 +1,16 @@
 """Prediction of folders by several workers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from scanseg.cohort.devices import device_places
-from scanseg.cohort.model_worker import ModelChoice
+from scanseg.cohort.model_worker import LoadedFacts, ModelChoice
 from scanseg.cohort.pool import ModelPool
 from scanseg.cohort.ray_engine import RayEngine
-from scanseg.inference import OutputFormat, predict_folder
+from scanseg.cohort.slurm_engine import SlurmEngine, SlurmShares
+from scanseg.inference import CaseRunner, OutputFormat, predict_folder
 from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.specs import PredictionRecord, SegmentCodes
 
@@ -18,7 +20,7 @@ def predict_cohort(
     source: Sequence[Path],
     output: Path,
     *,
-    workers: Sequence[str] | RayEngine,
+    workers: Sequence[str] | RayEngine | SlurmEngine,
     mirror: bool | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
@@ -39,7 +41,7 @@ def predict_cohort(
         choice: The model.
         source: Folders of images, files of cases, or DICOM series.
         output: Folder for the results.
-        workers: Devices of this machine, each with one worker, or a Ray cluster.
+        workers: Devices of this machine, each with one worker, or a cluster.
         mirror: As for `Predictor.predict_folder`, like the other arguments.
         probabilities: See there.
         uncertainty: See there.
@@ -56,15 +58,7 @@ def predict_cohort(
         UsageError: A device is missing, or arguments exclude each other.
         ScansegError: Workers ended while they loaded the model.
     """
-    if isinstance(workers, RayEngine):
-        places, num_ready = workers.places(choice), 1
-    else:
-        places = device_places(choice, workers)
-        num_ready = len(places)
-    with ModelPool(places, num_ready=num_ready) as pool:
-        facts = pool.facts
-        if isinstance(workers, RayEngine):
-            facts = replace(facts, device=workers.describe())
+    with _open_workers(choice, workers) as (facts, run):
         return predict_folder(
             facts,
             source,
@@ -79,5 +73,25 @@ def predict_cohort(
             segment_codes=segment_codes,
             pictures=pictures,
             progress=progress,
-            run=pool.run,
+            run=run,
         )
+
+
+@contextmanager
+def _open_workers(
+    choice: ModelChoice, workers: Sequence[str] | RayEngine | SlurmEngine
+) -> Iterator[tuple[LoadedFacts, CaseRunner]]:
+    """Load the model in all workers.
+
+    Yields:
+        Properties of the model, and the function that predicts all cases.
+    """
+    if isinstance(workers, SlurmEngine):
+        shares = SlurmShares(workers, choice)
+        yield shares.facts, shares.run
+        return
+    on_ray = isinstance(workers, RayEngine)
+    places = workers.places(choice) if isinstance(workers, RayEngine) else device_places(choice, workers)
+    with ModelPool(places, num_ready=1 if on_ray else len(places)) as pool:
+        facts = pool.facts
+        yield replace(facts, device=workers.describe()) if isinstance(workers, RayEngine) else facts, pool.run

@@ -2,8 +2,6 @@
 
 import signal
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -11,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from scanseg.cohort.job_process import run_job
 from scanseg.cohort.model_worker import CALLS_AT_ONCE, ModelChoice, ModelWorker
 from scanseg.cohort.pool import MOST_ATTEMPTS, Place
 from scanseg.errors import InterruptionError, ScansegError, UsageError
@@ -21,8 +20,6 @@ Case = TypeVar("Case", bound=NamedCase)
 Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.5
-_SEND_SECONDS = 2.0
-"""Time between two progress updates of a job."""
 _STOP_SECONDS = 120.0
 """Time for jobs to save their state after a stop."""
 
@@ -368,37 +365,5 @@ def _run_job(job: Job, device: str, num_workers: int, num_threads: int, messages
     Returns:
         The reason of a failure, or `None`.
     """
-    import torch
-
-    torch.set_num_threads(num_threads)
-    sender = _Sender(job.name, messages)
     with watch_signals() as signalled:
-        context = RunContext(
-            device=device, num_workers=num_workers, progress=sender.report, should_stop=signalled
-        )
-        try:
-            job.run(context)
-        except ScansegError as error:
-            return str(error)
-        except Exception:
-            return traceback.format_exc().strip()
-    return None
-
-
-@dataclass
-class _Sender:
-    """Send warnings and details of progress to the parent process."""
-
-    name: str
-    messages: Any
-    last_sent: float = float("-inf")
-
-    def report(self, update: ProgressUpdate) -> None:
-        """Send the warnings, and the detail if a message is due."""
-        is_due = update.detail and time.monotonic() - self.last_sent >= _SEND_SECONDS
-        if not (update.warnings or is_due):
-            return
-        detail = update.detail if update.task == "training" else f"{update.task} {update.detail}"
-        with suppress(Exception):  # progress is lost with its queue, the job goes on
-            self.messages.put((f"{self.name}: {detail}", update.warnings), block=False)
-        self.last_sent = time.monotonic()
+        return run_job(job, device, num_workers, num_threads, messages, signalled)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scanseg.inference.case_files import CaseOptions, CaseToPredict, segment_case, write_case
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
-from scanseg.inference.folder import FolderWork, predict_folder
+from scanseg.inference.folder import CaseRunner, FolderWork, predict_folder
 from scanseg.inference.loading import load
 from scanseg.inference.outputs import (
     WRITTEN_AS,
@@ -35,6 +35,7 @@ __all__ = [
     "WRITTEN_AS",
     "CaseOptions",
     "CaseOutputs",
+    "CaseRunner",
     "CaseToPredict",
     "CudaGraphNetwork",
     "FolderWork",

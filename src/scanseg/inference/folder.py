@@ -171,6 +171,7 @@ def predict_folder(
         run(FolderWork(cases, options, reported, running.add, progress))
     finally:
         running.write()
+        _remove_unfinished(outputs)  # of lost workers
     done = running.value
     faults = [f"case {case.case}: {case.fault}" for case in done.cases if case.fault is not None]
     refuse_faults(sources[0], faults)
@@ -198,10 +199,15 @@ def _prepare_folder(
 ) -> None:
     """Make the output folder, without files to replace."""
     output.mkdir(parents=True, exist_ok=True)
-    for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
-        remove_unfinished(folder)
+    _remove_unfinished(outputs)
     remove_replaced(replaced)
     write_text(output / DESCRIPTION_FILE, description)
+
+
+def _remove_unfinished(outputs: Sequence[CaseOutputs]) -> None:
+    """Remove unfinished files of ended processes."""
+    for folder in dict.fromkeys(path.parent for each in outputs for path in each.files):
+        remove_unfinished(folder)
 
 
 def _report_warnings(
