@@ -124,7 +124,7 @@ SlurmOptions = Annotated[
     Parameter(
         help="Options of `--on slurm`, as `key=value,key=value`: `jobs` (at a time, 8), `gpus` (0 or 1, 1), `cpus` "
         "(threads of this machine), `time` (minutes, 240), and long options of `sbatch`, such as "
-        "`partition=gpu,mem=32G`."
+        "`partition=gpu,mem=32G`. Defaults to none."
     ),
 ]
 """Resources of SLURM jobs."""
