@@ -46,6 +46,12 @@ def test_networks_need_no_library_of_images_or_stores() -> None:
     run_without(blocked, "from scanseg.networks import MSVMUNet, XLSTMUNet")
 
 
+def test_networks_do_not_import_the_compiler() -> None:
+    """It takes a second of each prediction."""
+    code = "import sys, scanseg.networks, scanseg.inference, scanseg.api; assert 'torch._dynamo' not in sys.modules"
+    run_without((), code)
+
+
 def test_no_optional_library_is_needed() -> None:
     run_without(("nilearn", "nibabel", "triton", "tensorboard", "monai"), "import scanseg.api, scanseg.cli")
 
