@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Collection, Sequence
 
-import torch
 from torch import Tensor
 
 from scanseg.errors import InputError
