@@ -129,9 +129,7 @@ def look_up(pins: Iterable[str]) -> dict[str, Any]:
         done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
         if not report.exists():
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            sys.exit(
-                f"pip-audit made no report, so nothing was audited: {reason}. Check the connection to pypi.org."
-            )
+            sys.exit(f"pip-audit made no report, so nothing was audited: {reason}. Check the network.")
         return dict(json.loads(report.read_text(encoding="utf-8")))
 
 
@@ -148,7 +146,7 @@ def audit_faults(report: dict[str, Any]) -> list[str]:
     if skipped:
         names = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
         faults.append(
-            f"{len(skipped)} of {len(packages)} packages were not audited: {names}. Check the connection to pypi.org."
+            f"{len(skipped)} of {len(packages)} packages were not audited: {names}. Check the network."
         )
     return faults
 

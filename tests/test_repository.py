@@ -182,5 +182,5 @@ def test_an_audit_without_pip_audit_or_report_says_so(monkeypatch):
     monkeypatch.setattr(sbom, "find_spec", lambda name: name)
     failed = subprocess.CompletedProcess([], 1, "", "Traceback\nconnection refused")
     monkeypatch.setattr(sbom.subprocess, "run", lambda *given, **options: failed)
-    with pytest.raises(SystemExit, match=r"nothing was audited: connection refused\. Check the connection"):
+    with pytest.raises(SystemExit, match=r"nothing was audited: connection refused\. Check the network"):
         sbom.look_up(["numpy==2.0"])
