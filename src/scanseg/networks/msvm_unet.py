@@ -3,8 +3,8 @@
 Source: Chen et al. 2024, arXiv:2408.13735.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
+from scanseg.layers.autocast import autocast_dtype
+from scanseg.layers.feed_forward import FeedForward
+from scanseg.layers.ss2d import SS2D
+from scanseg.layers.stochastic_depth import SharedDraws
+from scanseg.layers.vss_block import Scales
 from scanseg.networks.encoder_network import EncoderNetwork
+from scanseg.ops import Wanted, is_one_operator, weights_converted
 
 STEM_CHANNELS = 3
 """Channels to which an image of one channel is repeated."""
@@ -112,7 +118,13 @@ class MSVMUNet(EncoderNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
-        logits = self.cropped(self.decoder(self.features(x)), x)
+        images = self._prepared(x)
+        if not torch.compiler.is_compiling() and is_one_operator(images):
+            with weights_converted(self, images, autocast_dtype(images) or images.dtype, self._converted):
+                logits = self.decoder(self.encoder(images))
+        else:
+            logits = self.decoder(self.encoder(images))
+        logits = self.cropped(logits, x)
         assert isinstance(logits, Tensor)
         return logits
 
@@ -130,6 +142,10 @@ class MSVMUNet(EncoderNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
+        return tuple(self.encoder(self._prepared(x)))
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Check images, and return them with the channels and the layout of the encoder."""
         x = self.checked(
             x, min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1
         )
@@ -137,7 +153,12 @@ class MSVMUNet(EncoderNetwork):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
         if x.is_cuda:  # all following layers work channels-last on CUDA
             x = x.contiguous(memory_format=torch.channels_last)
-        return tuple(self.encoder(x))
+        return x
+
+    def _converted(self) -> Iterator[Sequence[Wanted]]:
+        for module in self.modules():
+            if isinstance(module, SS2D | FeedForward):
+                yield module.converted()
 
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the encoder."""
@@ -178,7 +199,9 @@ class MSVMEncoder(nn.Module):
             nn.GELU(),
             *_downsampling(dims[0] // 2, dims[0], starts_stream=True),
         )
-        rates = iter(_linear_rates(0.0, drop_path, sum(depths)))
+        of_blocks = _linear_rates(0.0, drop_path, sum(depths))
+        self.draws = SharedDraws([rate for rate in of_blocks for _ in range(2)])
+        rates = iter(of_blocks)
         self.stages = nn.ModuleList(
             VSSStage(
                 *(
@@ -203,10 +226,11 @@ class MSVMEncoder(nn.Module):
         Returns:
             One map of shape (batch, dim, stage_y, stage_x) for each stage.
         """
+        scales = _drawn(self.draws, self.stages, x)
         x = self.stem(x)
         features = []
         for index, stage in enumerate(self.stages):
-            x = stage(self.downsamples[index - 1](x) if index > 0 else x)
+            x = stage(self.downsamples[index - 1](x) if index > 0 else x, next(scales))
             features.append(x)
         return features
 
@@ -242,7 +266,9 @@ class MSVMDecoder(nn.Module):
     ) -> None:
         super().__init__()
         shallower = list(zip(reversed(dims[1:]), reversed(dims[:-1]), strict=True))
-        rates = iter(_linear_rates(drop_path, 0.0, depth * len(shallower)))
+        of_blocks = _linear_rates(drop_path, 0.0, depth * len(shallower))
+        self.draws = SharedDraws([rate for rate in of_blocks for _ in range(2)])
+        rates = iter(of_blocks)
         self.upsamplings = nn.ModuleList(
             Upsampling(deep, dim, factor=2, method=upsampling) for deep, dim in shallower
         )
@@ -273,10 +299,11 @@ class MSVMDecoder(nn.Module):
             Logits of shape (batch, class, y, x).
         """
         x, skips = features[-1], features[:-1][::-1]
+        scales = _drawn(self.draws, self.stages, x)
         for upsample, join, stage, skip in zip(self.upsamplings, self.joins, self.stages, skips, strict=True):
             raised = upsample(x)
             # Under autocast the encoder's features are float32, but the upsampled ones are not.
-            x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)))
+            x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)), next(scales))
         return self.classify(self.head(x))
 
 
@@ -285,6 +312,14 @@ def _downsampling(
 ) -> tuple[nn.Module, nn.Module]:
     norm = ChannelNorm(out_channels, starts_stream=starts_stream)
     return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), norm
+
+
+def _drawn(draws: SharedDraws, stages: nn.ModuleList, x: Tensor) -> Iterator[Scales]:
+    """Return the random factors of each stage's branches."""
+    blocks = [list(stage.children()) for stage in stages]
+    depths = [block.drop_path for stage in blocks for block in stage for _ in range(2)]
+    drawn = iter(draws(depths, x))
+    return (list(islice(drawn, 2 * len(stage))) for stage in blocks)
 
 
 def _linear_rates(first: float, last: float, count: int) -> list[float]:

@@ -20,12 +20,14 @@ from scanseg.ops._support.launching import (
     cores_for_compiling,
     is_compiling_ahead,
 )
+from scanseg.ops._support.pass_weights import Wanted, weights_converted
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
 from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.feed_forward import BACKENDS as _FEED_FORWARD
 from scanseg.ops.feed_forward import feed_forward, merged_kernel
+from scanseg.ops.feed_forward.triton_backend import wanted_weights as wanted_by_feed_forward
 from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
 from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
@@ -40,6 +42,7 @@ from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
 from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
+from scanseg.ops.ss2d_branch.triton_backend import wanted_weights as wanted_by_ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
 from scanseg.ops.verification import KernelCheck, KernelVerdict, kernel_verdicts, verify_kernels
@@ -49,6 +52,7 @@ __all__ = [
     "BranchStart",
     "KernelCheck",
     "KernelVerdict",
+    "Wanted",
     "can_compile_ahead",
     "channel_norm",
     "compile_ahead",
@@ -71,6 +75,9 @@ __all__ = [
     "ss2d_scan",
     "upsample_join",
     "verify_kernels",
+    "wanted_by_feed_forward",
+    "wanted_by_ss2d_branch",
+    "weights_converted",
     "without_autocast",
 ]
 

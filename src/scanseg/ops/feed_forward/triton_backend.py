@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
+from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
 
@@ -25,6 +26,14 @@ def refuses(
     return None
 
 
+def wanted_weights(
+    weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, kernels: Sequence[Tensor]
+) -> tuple[Wanted, ...]:
+    """Return the parameters that a pass of a network converts for the branch."""
+    casts = tuple(Wanted("cast", (weight,)) for weight in (weight1, bias1, weight2, bias2))
+    return (*casts, Wanted("taps", tuple(kernels))) if kernels else casts
+
+
 def _forward(
     pixels: Tensor,
     weight1: Tensor,
@@ -35,12 +44,13 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    first, of_first, last, of_last = as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
+    found = converted_weights(weight1, pixels.dtype) or as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
+    first, of_first, last, of_last, *merged = found
     hidden = torch.addmm(of_first, as_rows(pixels), first.t())
     mixed = F.gelu(hidden)
     kept = [as_rows(pixels), first, hidden, last]
     if kernels:
-        taps = _merged_taps(kernels)
+        taps = merged[0] if merged else _merged_taps(kernels)
         kept.append(taps)
         shape = (*pixels.shape[:3], hidden.shape[1])
         mixed, _ = convolve(

@@ -8,6 +8,7 @@ from torch import Tensor
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
+from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 from scanseg.ops.ss2d.triton_backend import FORWARD as FORWARD_TILE
@@ -20,6 +21,23 @@ def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others:
     if reason is None and conv_weight.shape[-1] not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {conv_weight.shape[-1]}"
     return reason
+
+
+def wanted_weights(
+    in_weight: Tensor,
+    conv_weight: Tensor,
+    x_weight: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    out_weight: Tensor,
+) -> tuple[Wanted, ...]:
+    """Return the parameters that a pass of a network converts for the branch."""
+    return (
+        *(Wanted("cast", (weight,)) for weight in (in_weight, x_weight, out_weight)),
+        Wanted("taps", (conv_weight,)),
+        Wanted("rates", (A_log,)),
+        Wanted("skips", (D_skip,)),
+    )
 
 
 def _forward(
@@ -39,16 +57,19 @@ def _forward(
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     dtype = pixels.dtype
-    of_in, of_x, of_out = as_dtype((in_weight, x_weight, out_weight), dtype)
+    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, dtype) or (
+        *as_dtype((in_weight, x_weight, out_weight), dtype),
+        conv_weight.flatten(1).t().contiguous(),
+    )
     entered = torch.mm(as_rows(pixels), of_in.t()).view(pixels.shape)
-    taps = conv_weight.flatten(1).t().contiguous()
     convolved, before_silu = convolve(
         entered, taps, None, before=None, silu=True, residual=False, save_pre=save
     )
     projected = torch.mm(as_rows(convolved), of_x.flatten(0, 1).t())
     projected = projected.view(*pixels.shape[:3], *x_weight.shape[:2])
     merged, states, rates, skips = scan(
-        as_map(convolved), projected.permute(0, 3, 4, 1, 2), dt_weight, dt_bias, A_log, D_skip
+        *(as_map(convolved), projected.permute(0, 3, 4, 1, 2), dt_weight, dt_bias, A_log, D_skip),
+        prepared=(prepared[0], prepared[1]) if prepared else None,
     )
     merged = as_pixels(merged)
     _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1)
