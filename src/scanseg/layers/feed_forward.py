@@ -49,9 +49,7 @@ class FeedForward(nn.Module):
         assert self.fc1.bias is not None
         assert self.fc2.bias is not None
         kernels = () if self.multi_scale is None else self.multi_scale.kernels
-        return wanted_by_feed_forward(
-            self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, kernels
-        )
+        return wanted_by_feed_forward(self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, kernels)
 
     def branch(
         self, start: BranchStart

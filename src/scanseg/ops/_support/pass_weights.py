@@ -130,7 +130,9 @@ def converted_weights(first: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...] |
 
 
 @contextmanager
-def weights_converted(network: nn.Module, x: Tensor, dtype: torch.dtype, requests: Requests) -> Iterator[None]:
+def weights_converted(
+    network: nn.Module, x: Tensor, dtype: torch.dtype, requests: Requests
+) -> Iterator[None]:
     """Convert the parameters of a network for its pass in the block.
 
     Nothing is converted if something traces the pass. Branches with other parameters than contiguous float32 tensors on
@@ -229,7 +231,7 @@ def _convert(rows: Tensor, dtype: torch.dtype) -> None:
     """Convert all parameters of a table."""
     import triton.language as tl
 
-    from scanseg.ops._support.pass_weights_kernel import convert_weights
+    from scanseg.ops._support.triton_kernels import convert_weights
 
     if rows.shape[0] > 0:
         names = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}

@@ -140,6 +140,8 @@ def norm_gradients(
     factor: int,
     x_dtype: torch.dtype,
     added_dtype: torch.dtype | None,
+    *,
+    in_parts: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the maps, the weight and the bias.
 
@@ -153,6 +155,7 @@ def norm_gradients(
         factor: See `channel_norm`.
         x_dtype: Dtype of the first map.
         added_dtype: Dtype of the second map. `None`: it does not exist.
+        in_parts: Return partial sums (part, 2, channel) for weight and bias.
     """
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows_gradients
 
@@ -185,7 +188,7 @@ def norm_gradients(
         ACC=_accumulator(total),
         num_warps=warps,
     )
-    return grad_x, grad_added, partial.sum(0)
+    return grad_x, grad_added, partial if in_parts else partial.sum(0)
 
 
 @torch.library.custom_op("scanseg::channel_norm_triton_backward", mutates_args=())

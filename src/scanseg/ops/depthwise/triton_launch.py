@@ -140,6 +140,7 @@ def gradients(
     has_bias: bool,
     residual: bool,
     tile: Tile | None = None,
+    in_parts: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of the map and of the parameters.
 
@@ -156,6 +157,7 @@ def gradients(
         has_bias: Whether to compute the gradient of a bias.
         residual: Whether the map is added to its convolution.
         tile: Division of the work. `None`: the one in `BACKWARD`.
+        in_parts: Return partial sums (part, row, channel) for the parameters.
 
     Returns:
         The gradient of the map, and rows of one number per channel: the gradients of the taps, then the gradient of
@@ -203,7 +205,7 @@ def gradients(
         ACC=_accumulator(x),
         num_warps=tile.warps,
     )
-    return grad_x, partial.sum(0)
+    return grad_x, partial if in_parts else partial.sum(0)
 
 
 def _grid(x: Tensor, tile: Tile) -> _Grid:

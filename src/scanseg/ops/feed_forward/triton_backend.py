@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
+from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
@@ -23,6 +24,8 @@ def refuses(
     largest = max([kernel.shape[-1] for kernel in kernels], default=1)
     if largest not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {largest}"
+    if len(kernels) > MOST_PLACES:
+        return f"expected at most {MOST_PLACES} kernels, got {len(kernels)}"
     return None
 
 
@@ -44,7 +47,9 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    found = converted_weights(weight1, pixels.dtype) or as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
+    found = converted_weights(weight1, pixels.dtype) or as_dtype(
+        (weight1, bias1, weight2, bias2), pixels.dtype
+    )
     first, of_first, last, of_last, *merged = found
     hidden = torch.addmm(of_first, as_rows(pixels), first.t())
     mixed = F.gelu(hidden)
@@ -64,7 +69,7 @@ def _forward(
 
 def _gradients(
     grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, first, hidden, last, *taps, mixed = kept
     weight1, bias1, weight2, bias2, *kernels = parameters
     grad_rows = as_rows(grad.to(rows.dtype))
@@ -81,23 +86,33 @@ def _gradients(
             gelu=True,
             has_bias=False,
             residual=True,
+            in_parts=True,
         )
         grad_hidden = as_rows(grad_hidden)
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
-    return (
-        torch.mm(grad_hidden, first).view(*grad.shape[:3], -1),
+    weights = [
         weight_gradient(grad_hidden, rows, weight1),
         bias_gradient(grad_hidden, bias1),
         weight_gradient(grad_rows, mixed, weight2),
         bias_gradient(grad_rows, bias2),
-        *of_taps,
-    )
+    ]
+    return torch.mm(grad_hidden, first).view(*grad.shape[:3], -1), weights, of_taps
 
 
-def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    kernels = parameters[4:]
-    return (*found[:4], *(_kernel_gradients(found[4], kernels) if kernels else ()))
+def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
+    kernels = shapes[4:]
+    if not kernels:
+        return ()
+    sizes = tuple(kernel[-1] for kernel in kernels)
+    return (Piece(0, (max(sizes) ** 2, kernels[0][0]), "taps", sizes),)
+
+
+def _finish(
+    weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    pairs = zip(sums, parameters[4:], strict=True)
+    return *weights, *(total.view(kernel.shape).to(kernel.dtype) for total, kernel in pairs)
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -117,12 +132,10 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
 
 
 def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    wide = torch.float64 if kept[0].dtype == torch.float64 else torch.float32
-    of_taps = [torch.empty_like(kept[4], dtype=wide)] if len(parameters) > 4 else []
-    return [*(torch.empty_like(parameter) for parameter in parameters[:4]), *of_taps]
+    return [torch.empty_like(parameter) for parameter in parameters[:4]]
 
 
-_BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+_BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _pieces, _finish, _kept_like, _gradients_like))
 
 
 def feed_forward_triton(
@@ -139,16 +152,6 @@ def _merged_taps(kernels: Sequence[Tensor]) -> Tensor:
     for kernel in kernels:
         _centre(taps, kernel.shape[-1]).add_(kernel[:, 0].permute(1, 2, 0))
     return taps.flatten(0, 1)
-
-
-def _kernel_gradients(of_taps: Tensor, kernels: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradient of each kernel from that of the merged taps."""
-    largest = max(kernel.shape[-1] for kernel in kernels)
-    square = of_taps.view(largest, largest, -1)
-    return [
-        _centre(square, kernel.shape[-1]).permute(2, 0, 1)[:, None].to(kernel.dtype).contiguous()
-        for kernel in kernels
-    ]
 
 
 def _centre(square: Tensor, size: int) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
+from scanseg.ops._support.parameter_sums import Piece, Shapes
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 from scanseg.ops.ss2d.triton_backend import FORWARD as FORWARD_TILE
-from scanseg.ops.ss2d.triton_backend import packed_gradients, scan, unpack_gradients
+from scanseg.ops.ss2d.triton_backend import packed_gradients, scan
 
 
 def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
@@ -84,7 +85,7 @@ def _forward(
 
 def _gradients(
     grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
     merged, states, rates, skips, normed, of_out = rest
     shape = grad.shape
@@ -92,7 +93,8 @@ def _gradients(
     grad_rows = as_rows(grad.to(rows.dtype))
     grad_normed = torch.mm(grad_rows, of_out).view(shape)
     grad_merged, _, of_norm = norm_gradients(
-        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None)
+        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None),
+        in_parts=True,
     )
     grad_convolved, grad_projected, of_scan = packed_gradients(
         *(as_map(grad_merged), as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
@@ -109,31 +111,41 @@ def _gradients(
         gelu=False,
         has_bias=False,
         residual=False,
+        in_parts=True,
     )
     entered_rows = as_rows(grad_entered)
-    return (
-        torch.mm(entered_rows, of_in).view(shape),
+    weights = [
         weight_gradient(entered_rows, rows, in_weight),
-        of_taps,
         weight_gradient(projected_rows, convolved, x_weight),
-        of_scan,
-        of_norm,
         weight_gradient(grad_rows, normed, out_weight),
-    )
+    ]
+    return torch.mm(entered_rows, of_in).view(shape), weights, [of_scan[None], of_norm, of_taps]
 
 
-def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    of_in, of_taps, of_x, of_scan, of_norm, of_out = found
-    _, conv_weight, _, dt_weight, dt_bias, A_log, D_skip, norm_weight, norm_bias, _ = parameters
+def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
+    _, conv_weight, _, dt_weight, dt_bias, A_log, D_skip, norm_weight, norm_bias, _ = shapes
+    directions, dim, state = A_log
+    size = conv_weight[-1]
     return (
-        of_in,
-        of_taps.t().reshape(conv_weight.shape).to(conv_weight.dtype),
-        of_x,
-        *unpack_gradients(of_scan, dt_weight, dt_bias, A_log, D_skip),
-        of_norm[0].to(norm_weight.dtype),
-        of_norm[1].to(norm_bias.dtype),
-        of_out,
+        Piece(0, dt_weight),
+        Piece(0, dt_bias),
+        Piece(0, (directions, state, dim), "decays"),
+        Piece(0, D_skip, "repeated"),
+        Piece(1, norm_weight),
+        Piece(1, norm_bias),
+        Piece(2, (size * size, dim), "taps", (size,)),
     )
+
+
+def _finish(
+    weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    of_in, of_x, of_out = weights
+    *scan_and_norm, of_taps = (
+        total.view(parameter.shape).to(parameter.dtype)
+        for total, parameter in zip(sums, (*parameters[3:9], parameters[1]), strict=True)
+    )
+    return of_in, of_taps, of_x, *scan_and_norm, of_out
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -165,19 +177,11 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
 
 
 def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    in_weight, _, x_weight, dt_weight, _, A_log, _, _, _, out_weight = parameters
-    wide, (_, dim, rank) = kept[8].dtype, dt_weight.shape
-    return [
-        torch.empty_like(in_weight),
-        torch.empty_like(kept[3], dtype=wide),
-        torch.empty_like(x_weight),
-        kept[8].new_empty(4 * dim * (rank + 1 + A_log.shape[2]) + dim),
-        kept[8].new_empty((2, dim)),
-        torch.empty_like(out_weight),
-    ]
+    in_weight, _, x_weight, *_, out_weight = parameters
+    return [torch.empty_like(weight) for weight in (in_weight, x_weight, out_weight)]
 
 
-_BRANCH = Branch.of("ss2d_branch", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+_BRANCH = Branch.of("ss2d_branch", Code(_forward, _gradients, _pieces, _finish, _kept_like, _gradients_like))
 
 
 def ss2d_branch_triton(
