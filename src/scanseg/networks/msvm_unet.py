@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scanseg.errors import InputError
 from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
 from scanseg.layers.autocast import autocast_dtype
+from scanseg.layers.convolution import PlainConvolution
 from scanseg.layers.feed_forward import FeedForward
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import SharedDraws
@@ -156,9 +157,14 @@ class MSVMUNet(EncoderNetwork):
         return x
 
     def _converted(self) -> Iterator[Sequence[Wanted]]:
-        for module in self.modules():
-            if isinstance(module, SS2D | FeedForward):
-                yield module.converted()
+        """Return the parameters that a pass converts at once, first those of branches and then those of layers."""
+        known: set[int] = set()
+        for kinds in ((SS2D, FeedForward), (ChannelLinear, PlainConvolution)):
+            for module in self.modules():
+                if isinstance(module, kinds) and id(module.converted()[0].sources[0]) not in known:
+                    wanted = module.converted()
+                    known |= {id(source) for each in wanted for source in each.sources}
+                    yield wanted
 
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the encoder."""
@@ -285,7 +291,7 @@ class MSVMDecoder(nn.Module):
             for _, dim in shallower
         )
         self.head = Upsampling(dims[0], dims[0], factor=STEM_STRIDE, method=upsampling)
-        self.classify = nn.Conv2d(dims[0], num_classes, 1)
+        self.classify = PlainConvolution(dims[0], num_classes, 1)
 
     def forward(
         self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]]
@@ -311,7 +317,7 @@ def _downsampling(
     in_channels: int, out_channels: int, *, starts_stream: bool = False
 ) -> tuple[nn.Module, nn.Module]:
     norm = ChannelNorm(out_channels, starts_stream=starts_stream)
-    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), norm
+    return PlainConvolution(in_channels, out_channels, 3, stride=2, padding=1), norm
 
 
 def _drawn(draws: SharedDraws, stages: nn.ModuleList, x: Tensor) -> Iterator[Scales]:

@@ -34,6 +34,7 @@ from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops.pass_layers import convolve, linear, wanted_by_layer
 from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
 from scanseg.ops.segmentation_sums import masks_of, segmentation_sums
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
@@ -56,6 +57,7 @@ __all__ = [
     "can_compile_ahead",
     "channel_norm",
     "compile_ahead",
+    "convolve",
     "cores_for_compiling",
     "depthwise_conv",
     "describe_backends",
@@ -64,6 +66,7 @@ __all__ = [
     "is_compiling_ahead",
     "is_one_operator",
     "kernel_verdicts",
+    "linear",
     "masks_of",
     "merged_kernel",
     "mlstm",
@@ -76,6 +79,7 @@ __all__ = [
     "upsample_join",
     "verify_kernels",
     "wanted_by_feed_forward",
+    "wanted_by_layer",
     "wanted_by_ss2d_branch",
     "weights_converted",
     "without_autocast",

@@ -9,6 +9,7 @@ the same numbers to it, unless parameters change between a forward pass and its 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from operator import is_
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -21,8 +22,8 @@ from scanseg.ops._support.launching import launch
 from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
 
 Form = Literal["cast", "taps", "rates", "skips"]
-"""`cast`: in the dtype of the pass. `taps`: the sum of depthwise kernels (channel, 1, size, size), padded to the largest
-size, as (size * size, channel). `rates`: -exp(A_log) as (4, N, dim). `skips`: the sum of D of all directions."""
+"""`cast`: in the dtype of the pass. `taps`: the sum of depthwise kernels (channel, 1, size, size), padded to the
+largest size, as (size * size, channel). `rates`: -exp(A_log) as (4, N, dim). `skips`: the sum of D of all directions."""
 
 _NUMBERS: dict[Form, int] = {"cast": 0, "taps": 1, "rates": 2, "skips": 3}
 
@@ -30,7 +31,7 @@ MOST_SOURCES = 4
 """Maximum number of depthwise kernels that are summed to taps."""
 
 MOST_TABLES = 16
-"""Tables of a network after which each branch converts its parameters. Some wrappers replace parameters in each pass."""
+"""Tables of a network after which branches convert their parameters. Some wrappers replace parameters in each pass."""
 
 ELEMENTS = 4096
 """Elements that a program converts."""
@@ -116,17 +117,17 @@ _tables: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, torch.dtype], _T
 _numbers_of_tables: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 
 
-def converted_weights(first: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...] | None:
-    """Return the converted parameters of a branch in this pass.
+def converted_weights(first: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, ...] | None:
+    """Return the converted parameters of a branch or layer in this pass.
 
     Args:
         first: The first parameter of the branch.
-        dtype: Dtype of its matrix products.
+        dtype: Dtype of its matrix products. `None`: that of the pass.
 
     Returns:
         The tensors in the order of the requests, or `None` if the branch converts them itself.
     """
-    return _state.found.get(id(first)) if _state.dtype is dtype else None
+    return _state.found.get(id(first)) if dtype is None or _state.dtype is dtype else None
 
 
 @contextmanager
@@ -179,15 +180,19 @@ def _new_table(network: nn.Module, device: torch.device, dtype: torch.dtype, req
     parameters = [holder[name] for holder, name in places]
     own = {id(parameter) for parameter in parameters}
     branches = [wanted for wanted in requests() if _is_convertible(wanted, own, device)]
-    results = _allocate([each for wanted in branches for each in wanted], device, dtype)
+    flat = [each for wanted in branches for each in wanted]
+    is_kept = [each.form == "cast" and dtype == torch.float32 for each in flat]
+    results = _allocate([each for each, kept in zip(flat, is_kept, strict=True) if not kept], device, dtype)
     rows: list[list[int]] = []
-    found = {}
-    for wanted in branches:
-        converted = [next(results) for _ in wanted]
-        found[id(wanted[0].sources[0])] = tuple(converted)
-        for each, result in zip(wanted, converted, strict=True):
-            size, head, numbers = result.numel(), [_NUMBERS[each.form], result.data_ptr()], each.numbers()
+    converted = []
+    for each, kept in zip(flat, is_kept, strict=True):
+        converted.append(each.sources[0].detach() if kept else next(results))
+        if not kept:
+            address, size = converted[-1].data_ptr(), converted[-1].numel()
+            head, numbers = [_NUMBERS[each.form], address], each.numbers()
             rows += [[*head, start, size, *numbers] for start in range(0, size, ELEMENTS)]
+    remaining = iter(converted)
+    found = {id(wanted[0].sources[0]): tuple(islice(remaining, len(wanted))) for wanted in branches}
     table = torch.tensor(rows, dtype=torch.int64).view(len(rows), -1).to(device)
     return _Table(places, parameters, _addresses(parameters), found, table)
 
