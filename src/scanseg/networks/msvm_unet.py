@@ -18,6 +18,7 @@ from scanseg.layers.convolution import PlainConvolution
 from scanseg.layers.feed_forward import FeedForward
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import SharedDraws
+from scanseg.layers.upsampling import NormedExpansion
 from scanseg.layers.vss_block import Scales
 from scanseg.networks.encoder_network import EncoderNetwork
 from scanseg.ops import Wanted, is_one_operator, weights_converted
@@ -159,7 +160,7 @@ class MSVMUNet(EncoderNetwork):
     def _converted(self) -> Iterator[Sequence[Wanted]]:
         """Return the parameters that a pass converts at once, first those of branches and then those of layers."""
         known: set[int] = set()
-        for kinds in ((SS2D, FeedForward), (ChannelLinear, PlainConvolution)):
+        for kinds in ((SS2D, FeedForward, NormedExpansion), (ChannelLinear, PlainConvolution)):
             for module in self.modules():
                 if isinstance(module, kinds) and id(module.converted()[0].sources[0]) not in known:
                     wanted = module.converted()

@@ -34,6 +34,7 @@ from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops.normed_depthwise.triton_backend import wanted_weights as wanted_by_normed_depthwise
 from scanseg.ops.pass_layers import convolve, linear, wanted_by_layer
 from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
 from scanseg.ops.segmentation_sums import masks_of, segmentation_sums
@@ -80,6 +81,7 @@ __all__ = [
     "verify_kernels",
     "wanted_by_feed_forward",
     "wanted_by_layer",
+    "wanted_by_normed_depthwise",
     "wanted_by_ss2d_branch",
     "weights_converted",
     "without_autocast",
