@@ -197,7 +197,8 @@ def _forward(
         other = None if added is None else as_pixels(added)
         summed, pixels = normalise(pixels, other, sample_scale, norm_weight, norm_bias, eps, dtype, 1)
         total = None if added is None else as_map(summed)
-    result, kept = code.forward(pixels.to(dtype), *parameters, eps=eps, save=save)
+    pixels = pixels if pixels.dtype == dtype else pixels.to(dtype)
+    result, kept = code.forward(pixels, *parameters, eps=eps, save=save)
     return total, as_map(result), kept
 
 

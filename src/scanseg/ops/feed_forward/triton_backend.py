@@ -51,18 +51,22 @@ def _forward(
         (weight1, bias1, weight2, bias2), pixels.dtype
     )
     first, of_first, last, of_last, *merged = found
-    hidden = torch.addmm(of_first, as_rows(pixels), first.t())
+    shape, rows = pixels.shape, as_rows(pixels)
+    hidden = torch.addmm(of_first, rows, first.t())
     mixed = F.gelu(hidden)
-    kept = [as_rows(pixels), first, hidden, last]
+    kept = [rows, first, hidden, last]
     if kernels:
         taps = merged[0] if merged else _merged_taps(kernels)
         kept.append(taps)
-        shape = (*pixels.shape[:3], hidden.shape[1])
         mixed, _ = convolve(
-            mixed.view(shape), taps, None, before=None, silu=False, residual=True, save_pre=False
+            *(mixed, taps, None),
+            before=None,
+            silu=False,
+            residual=True,
+            save_pre=False,
+            shape=(*shape[:3], hidden.shape[1]),
         )
-        mixed = mixed.view(hidden.shape)
-    result = torch.addmm(of_last, mixed, last.t()).view(*pixels.shape[:3], -1)
+    result = torch.addmm(of_last, mixed, last.t()).view(*shape[:3], -1)
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
     return result, [*kept, mixed] if save else []
 
@@ -72,23 +76,19 @@ def _gradients(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, first, hidden, last, *taps, mixed = kept
     weight1, bias1, weight2, bias2, *kernels = parameters
-    grad_rows = as_rows(grad.to(rows.dtype))
+    grad_rows = as_rows(grad if grad.dtype == rows.dtype else grad.to(rows.dtype))
     grad_mixed = torch.mm(grad_rows, last)
     of_taps: list[Tensor] = []
     if kernels:
-        shape = (*grad.shape[:3], hidden.shape[1])
         grad_hidden, *of_taps = gradients(
-            grad_mixed.view(shape),
-            hidden.view(shape),
-            None,
-            taps[0],
+            *(grad_mixed, hidden, None, taps[0]),
             before=None,
             gelu=True,
             has_bias=False,
             residual=True,
             in_parts=True,
+            shape=(*grad.shape[:3], hidden.shape[1]),
         )
-        grad_hidden = as_rows(grad_hidden)
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
     weights = [

@@ -57,30 +57,29 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    dtype = pixels.dtype
-    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, dtype) or (
-        *as_dtype((in_weight, x_weight, out_weight), dtype),
+    shape, rows = pixels.shape, as_rows(pixels)
+    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, pixels.dtype) or (
+        *as_dtype((in_weight, x_weight, out_weight), pixels.dtype),
         conv_weight.flatten(1).t().contiguous(),
     )
-    entered = torch.mm(as_rows(pixels), of_in.t()).view(pixels.shape)
+    entered = torch.mm(rows, of_in.t())
     convolved, before_silu = convolve(
-        entered, taps, None, before=None, silu=True, residual=False, save_pre=save
+        entered, taps, None, before=None, silu=True, residual=False, save_pre=save, shape=shape
     )
-    projected = torch.mm(as_rows(convolved), of_x.flatten(0, 1).t())
-    projected = projected.view(*pixels.shape[:3], *x_weight.shape[:2])
-    merged, states, rates, skips = scan(
-        *(as_map(convolved), projected.permute(0, 3, 4, 1, 2), dt_weight, dt_bias, A_log, D_skip),
+    projected = torch.mm(convolved, of_x.view(-1, shape[3]).t()).view(*shape[:3], *x_weight.shape[:2])
+    merged_map, states, rates, skips = scan(
+        *(as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
+        *(dt_weight, dt_bias, A_log, D_skip),
         prepared=(prepared[0], prepared[1]) if prepared else None,
     )
-    merged = as_pixels(merged)
-    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1)
-    result = torch.mm(as_rows(normed), of_out.t()).view(pixels.shape)
-    if not save:
+    merged = as_rows(as_pixels(merged_map))
+    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, pixels.dtype, 1, shape)
+    result = torch.mm(normed, of_out.t()).view(shape)
+    if before_silu is None:
         return result, []
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
-    kept = [as_rows(pixels), of_in, as_rows(entered), taps, as_rows(convolved), as_rows(before_silu)]
-    kept += [of_x, projected, as_rows(merged), states, rates, skips, as_rows(normed), of_out]
-    return result, kept
+    kept = [rows, of_in, entered, taps, convolved, before_silu, of_x]
+    return result, [*kept, projected, merged, states, rates, skips, normed, of_out]
 
 
 def _gradients(
@@ -90,36 +89,39 @@ def _gradients(
     merged, states, rates, skips, normed, of_out = rest
     shape = grad.shape
     in_weight, _, x_weight, dt_weight, dt_bias, A_log, D_skip, norm_weight, _, out_weight = parameters
-    grad_rows = as_rows(grad.to(rows.dtype))
-    grad_normed = torch.mm(grad_rows, of_out).view(shape)
+    grad_rows = as_rows(grad if grad.dtype == rows.dtype else grad.to(rows.dtype))
+    grad_normed = torch.mm(grad_rows, of_out)
     grad_merged, _, of_norm = norm_gradients(
-        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None),
+        *(grad_normed, grad_normed, merged, None, norm_weight, eps, 1, merged.dtype, None),
         in_parts=True,
+        shape=shape,
     )
     grad_convolved, grad_projected, of_scan = packed_gradients(
-        *(as_map(grad_merged), as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
+        as_map(grad_merged.view(shape)),
+        as_map(convolved.view(shape)),
+        projected.permute(0, 3, 4, 1, 2),
         *(dt_weight, dt_bias, A_log, D_skip, states, rates, skips),
     )
     projected_rows = grad_projected.permute(0, 3, 4, 1, 2).reshape(grad_rows.shape[0], -1)
-    grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.flatten(0, 1))
+    grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.view(-1, shape[3]))
     grad_entered, of_taps = gradients(
-        grad_convolved.view(shape),
-        entered.view(shape),
-        before_silu.view(shape),
+        grad_convolved,
+        entered,
+        before_silu,
         taps,
         before=None,
         gelu=False,
         has_bias=False,
         residual=False,
         in_parts=True,
+        shape=shape,
     )
-    entered_rows = as_rows(grad_entered)
     weights = [
-        weight_gradient(entered_rows, rows, in_weight),
+        weight_gradient(grad_entered, rows, in_weight),
         weight_gradient(projected_rows, convolved, x_weight),
         weight_gradient(grad_rows, normed, out_weight),
     ]
-    return torch.mm(entered_rows, of_in).view(shape), weights, [of_scan[None], of_norm, of_taps]
+    return torch.mm(grad_entered, of_in).view(shape), weights, [of_scan[None], of_norm, of_taps]
 
 
 def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
