@@ -35,7 +35,7 @@ from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
 from scanseg.ops.normed_depthwise.triton_backend import wanted_weights as wanted_by_normed_depthwise
-from scanseg.ops.pass_layers import convolve, linear, wanted_by_layer
+from scanseg.ops.pass_layers import convolve, linear, scaled_sum, wanted_by_layer
 from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
 from scanseg.ops.segmentation_sums import masks_of, segmentation_sums
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
@@ -73,6 +73,7 @@ __all__ = [
     "mlstm",
     "normed_depthwise_conv",
     "residual_channel_norm",
+    "scaled_sum",
     "segmentation_sums",
     "selective_scan",
     "ss2d_branch",

@@ -79,6 +79,50 @@ def convolve(
     return F.conv2d(x.to(found[0].dtype), found[0], found[1] if len(found) > 1 else None, stride, padding)
 
 
+def scaled_sum(x: Tensor, branch: Tensor, sample_scale: Tensor) -> Tensor:
+    """Return the sum of a map and a branch with a factor for each sample, by one launch.
+
+    Args:
+        x: The map (batch, ...).
+        branch: The branch, of the same shape and any dtype.
+        sample_scale: Factors (batch), without gradient.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import scaled_sum
+        >>> scaled_sum(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([0.0, 2.0]))
+        tensor([[1., 1., 1.],
+                [3., 3., 3.]])
+    """
+    scale = sample_scale.detach().view(-1, *(1,) * (x.ndim - 1))
+    if torch.is_grad_enabled():
+        total: Tensor = _ScaledSum.apply(x, branch, scale)
+        return total
+    return torch.addcmul(x, branch, scale)
+
+
+class _ScaledSum(torch.autograd.Function):
+    """A sum whose gradients are not rounded before they are converted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        ctx.dtypes = (x.dtype, branch.dtype)
+        return torch.addcmul(x, branch, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (scale,) = ctx.saved_tensors
+        x_dtype, branch_dtype = ctx.dtypes
+        of_x, of_branch = ctx.needs_input_grad[:2]
+        return (
+            grad.to(x_dtype) if of_x else None,
+            torch.mul(grad, scale, out=torch.empty_like(grad, dtype=branch_dtype)) if of_branch else None,
+            None,
+        )
+
+
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
 

@@ -298,12 +298,19 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, added, sample_scale, weight, _, eps, _, factor = inputs
+    ctx.set_materialize_grads(False)  # zeros for the whole sum would be written and never read
     ctx.save_for_backward(x if added is None else output[0], sample_scale, weight)
     ctx.settings = (eps, factor, x.dtype, None if added is None else added.dtype)
 
 
-def _gradients(ctx: Any, grad_total: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad_total: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
     total, sample_scale, weight = ctx.saved_tensors
+    if grad is None and grad_total is None:
+        return (None,) * 8
+    if grad is None:
+        grad = torch.zeros_like(total)
+    if grad_total is None:
+        grad_total = grad if ctx.settings[-1] is None else torch.zeros_like(total)
     grad_x, grad_added, sums = _norm_backward(grad_total, grad, total, sample_scale, weight, *ctx.settings)
     grad_weight, grad_bias = sums.to(weight.dtype)
     added_dtype = ctx.settings[-1]

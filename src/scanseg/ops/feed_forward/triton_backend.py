@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
-from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
+from scanseg.ops._support.linear import as_dtype, bias_gradient, weight_gradient
 from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
@@ -38,7 +38,8 @@ def wanted_weights(
 
 
 def _forward(
-    pixels: Tensor,
+    rows: Tensor,
+    shape: tuple[int, ...],
     weight1: Tensor,
     bias1: Tensor,
     weight2: Tensor,
@@ -47,11 +48,8 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    found = converted_weights(weight1, pixels.dtype) or as_dtype(
-        (weight1, bias1, weight2, bias2), pixels.dtype
-    )
+    found = converted_weights(weight1, rows.dtype) or as_dtype((weight1, bias1, weight2, bias2), rows.dtype)
     first, of_first, last, of_last, *merged = found
-    shape, rows = pixels.shape, as_rows(pixels)
     hidden = torch.addmm(of_first, rows, first.t())
     mixed = F.gelu(hidden)
     kept = [rows, first, hidden, last]
@@ -66,17 +64,22 @@ def _forward(
             save_pre=False,
             shape=(*shape[:3], hidden.shape[1]),
         )
-    result = torch.addmm(of_last, mixed, last.t()).view(*shape[:3], -1)
+    result = torch.addmm(of_last, mixed, last.t())
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
     return result, [*kept, mixed] if save else []
 
 
 def _gradients(
-    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
+    grad: Tensor,
+    shape: tuple[int, ...],
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    eps: float,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, first, hidden, last, *taps, mixed = kept
     weight1, bias1, weight2, bias2, *kernels = parameters
-    grad_rows = as_rows(grad if grad.dtype == rows.dtype else grad.to(rows.dtype))
+    grad_rows = grad if grad.dtype == rows.dtype else grad.to(rows.dtype)
     grad_mixed = torch.mm(grad_rows, last)
     of_taps: list[Tensor] = []
     if kernels:
@@ -87,7 +90,7 @@ def _gradients(
             has_bias=False,
             residual=True,
             in_parts=True,
-            shape=(*grad.shape[:3], hidden.shape[1]),
+            shape=(*shape[:3], hidden.shape[1]),
         )
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
@@ -97,7 +100,7 @@ def _gradients(
         weight_gradient(grad_rows, mixed, weight2),
         bias_gradient(grad_rows, bias2),
     ]
-    return torch.mm(grad_hidden, first).view(*grad.shape[:3], -1), weights, of_taps
+    return torch.mm(grad_hidden, first), weights, of_taps
 
 
 def _pieces(shapes: Shapes) -> tuple[Piece, ...]:

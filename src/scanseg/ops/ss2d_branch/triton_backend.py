@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
-from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
+from scanseg.ops._support.linear import as_dtype, map_of_rows, rows_of_map, weight_gradient
 from scanseg.ops._support.parameter_sums import Piece, Shapes
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
@@ -42,7 +42,8 @@ def wanted_weights(
 
 
 def _forward(
-    pixels: Tensor,
+    rows: Tensor,
+    shape: tuple[int, ...],
     in_weight: Tensor,
     conv_weight: Tensor,
     x_weight: Tensor,
@@ -57,24 +58,24 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    shape, rows = pixels.shape, as_rows(pixels)
-    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, pixels.dtype) or (
-        *as_dtype((in_weight, x_weight, out_weight), pixels.dtype),
+    dtype = rows.dtype
+    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, dtype) or (
+        *as_dtype((in_weight, x_weight, out_weight), dtype),
         conv_weight.flatten(1).t().contiguous(),
     )
     entered = torch.mm(rows, of_in.t())
     convolved, before_silu = convolve(
         entered, taps, None, before=None, silu=True, residual=False, save_pre=save, shape=shape
     )
-    projected = torch.mm(convolved, of_x.view(-1, shape[3]).t()).view(*shape[:3], *x_weight.shape[:2])
+    projected = torch.mm(convolved, of_x.flatten(0, 1).t()).view(*shape[:3], *x_weight.shape[:2])
     merged_map, states, rates, skips = scan(
-        *(as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
+        *(map_of_rows(convolved, shape), projected.permute(0, 3, 4, 1, 2)),
         *(dt_weight, dt_bias, A_log, D_skip),
         prepared=(prepared[0], prepared[1]) if prepared else None,
     )
-    merged = as_rows(as_pixels(merged_map))
-    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, pixels.dtype, 1, shape)
-    result = torch.mm(normed, of_out.t()).view(shape)
+    merged = rows_of_map(merged_map)
+    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1, shape)
+    result = torch.mm(normed, of_out.t())
     if before_silu is None:
         return result, []
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
@@ -83,13 +84,17 @@ def _forward(
 
 
 def _gradients(
-    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
+    grad: Tensor,
+    shape: tuple[int, ...],
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    eps: float,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
     merged, states, rates, skips, normed, of_out = rest
-    shape = grad.shape
     in_weight, _, x_weight, dt_weight, dt_bias, A_log, D_skip, norm_weight, _, out_weight = parameters
-    grad_rows = as_rows(grad if grad.dtype == rows.dtype else grad.to(rows.dtype))
+    grad_rows = grad if grad.dtype == rows.dtype else grad.to(rows.dtype)
     grad_normed = torch.mm(grad_rows, of_out)
     grad_merged, _, of_norm = norm_gradients(
         *(grad_normed, grad_normed, merged, None, norm_weight, eps, 1, merged.dtype, None),
@@ -97,13 +102,13 @@ def _gradients(
         shape=shape,
     )
     grad_convolved, grad_projected, of_scan = packed_gradients(
-        as_map(grad_merged.view(shape)),
-        as_map(convolved.view(shape)),
+        map_of_rows(grad_merged, shape),
+        map_of_rows(convolved, shape),
         projected.permute(0, 3, 4, 1, 2),
         *(dt_weight, dt_bias, A_log, D_skip, states, rates, skips),
     )
     projected_rows = grad_projected.permute(0, 3, 4, 1, 2).reshape(grad_rows.shape[0], -1)
-    grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.view(-1, shape[3]))
+    grad_convolved = torch.addmm(rows_of_map(grad_convolved), projected_rows, of_x.flatten(0, 1))
     grad_entered, of_taps = gradients(
         grad_convolved,
         entered,
@@ -121,7 +126,7 @@ def _gradients(
         weight_gradient(projected_rows, convolved, x_weight),
         weight_gradient(grad_rows, normed, out_weight),
     ]
-    return torch.mm(grad_entered, of_in).view(shape), weights, [of_scan[None], of_norm, of_taps]
+    return torch.mm(grad_entered, of_in), weights, [of_scan[None], of_norm, of_taps]
 
 
 def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
