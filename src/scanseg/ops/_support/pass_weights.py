@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from operator import is_
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -33,8 +32,8 @@ MOST_SOURCES = 4
 MOST_TABLES = 16
 """Tables of a network after which branches convert their parameters. Some wrappers replace parameters in each pass."""
 
-ELEMENTS = 4096
-"""Elements that a program converts."""
+ELEMENTS, BLOCK = 8192, 1024
+"""Elements that a program converts, and those that it reads at a time."""
 
 ALIGNMENT = 64
 """The starts of converted parameters are multiples of this number of elements."""
@@ -87,9 +86,9 @@ class _Table(NamedTuple):
 
     Attributes:
         places: Dictionaries of modules, and names in them, of all parameters.
-        parameters: These parameters.
+        parameters: These parameters. While they live, no other one gets their memory.
         addresses: Their addresses.
-        found: Converted parameters of each branch, by the identity of its first parameter.
+        found: Converted parameters of each branch, by the address of its first parameter.
         rows: One row of numbers for each program of the kernel.
     """
 
@@ -100,9 +99,8 @@ class _Table(NamedTuple):
     rows: Tensor
 
     def is_current(self) -> bool:
-        """Return whether no parameter was replaced or moved."""
-        parameters = [holder.get(name) for holder, name in self.places]
-        return all(map(is_, parameters, self.parameters)) and _addresses(parameters) == self.addresses
+        """Return whether no parameter was moved, or replaced by one with other memory."""
+        return _addresses([holder.get(name) for holder, name in self.places]) == self.addresses
 
 
 class _State(threading.local):
@@ -127,7 +125,7 @@ def converted_weights(first: Tensor, dtype: torch.dtype | None = None) -> tuple[
     Returns:
         The tensors in the order of the requests, or `None` if the branch converts them itself.
     """
-    return _state.found.get(id(first)) if dtype is None or _state.dtype is dtype else None
+    return _state.found.get(first.data_ptr()) if dtype is None or _state.dtype is dtype else None
 
 
 @contextmanager
@@ -192,7 +190,7 @@ def _new_table(network: nn.Module, device: torch.device, dtype: torch.dtype, req
             head, numbers = [_NUMBERS[each.form], address], each.numbers()
             rows += [[*head, start, size, *numbers] for start in range(0, size, ELEMENTS)]
     remaining = iter(converted)
-    found = {id(wanted[0].sources[0]): tuple(islice(remaining, len(wanted))) for wanted in branches}
+    found = {wanted[0].sources[0].data_ptr(): tuple(islice(remaining, len(wanted))) for wanted in branches}
     table = torch.tensor(rows, dtype=torch.int64).view(len(rows), -1).to(device)
     return _Table(places, parameters, _addresses(parameters), found, table)
 
@@ -245,6 +243,7 @@ def _convert(rows: Tensor, dtype: torch.dtype) -> None:
             COLUMNS=rows.shape[1],
             SOURCES=MOST_SOURCES,
             CAST=names[dtype],
-            BLOCK=ELEMENTS,
+            ELEMENTS=ELEMENTS,
+            BLOCK=BLOCK,
             num_warps=4,
         )

@@ -13,40 +13,45 @@ def convert_weights(
     COLUMNS: tl.constexpr,
     SOURCES: tl.constexpr,
     CAST: tl.constexpr,
+    ELEMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Convert a part of one parameter.
 
-    Forms: 0 in another dtype, 1 taps of depthwise kernels, 2 decays, 3 sums over directions (see `Converted`).
+    Forms: 0 in another dtype, 1 taps of depthwise kernels, 2 decays, 3 sums over directions (see `Wanted`).
     """
     row = rows + tl.program_id(0) * COLUMNS
     form = tl.load(row)
     target = tl.load(row + 1)
-    i = tl.load(row + 2) + tl.arange(0, BLOCK)
-    within = i < tl.load(row + 3)
-    major = tl.load(row + 4)
-    minor = tl.load(row + 5)
+    first = tl.load(row + 2).to(tl.int32)
+    end = tl.load(row + 3).to(tl.int32)
+    major = tl.load(row + 4).to(tl.int32)
+    minor = tl.load(row + 5).to(tl.int32)
     source = tl.load(row + 6).to(tl.pointer_type(tl.float32))
-    if form == 0:
-        tl.store(target.to(tl.pointer_type(CAST)) + i, tl.load(source + i, mask=within).to(CAST), mask=within)
-    else:
-        total = tl.zeros((BLOCK,), tl.float32)
-        if form == 1:  # major: size of the square of taps, minor: channels
-            channel, tap = i % minor, i // minor
-            for j in tl.static_range(SOURCES):
-                size = tl.load(row + 7 + 2 * j)
-                margin = (major - size) // 2
-                y, x = tap // major - margin, tap % major - margin
-                inside = within & (y >= 0) & (y < size) & (x >= 0) & (x < size)
-                part = tl.load(row + 6 + 2 * j).to(tl.pointer_type(tl.float32))
-                total += tl.load(part + (channel * size + y) * size + x, mask=inside, other=0.0)
-        elif form == 2:  # major: N, minor: dim
-            place = ((i // (major * minor)) * minor + i % minor) * major + (i // minor) % major
-            total -= tl.exp(tl.load(source + place, mask=within, other=0.0))
-        else:  # major: directions, minor: dim
-            for k in range(major):
-                total += tl.load(source + k * minor + i, mask=within, other=0.0)
-        tl.store(target.to(tl.pointer_type(tl.float32)) + i, total, mask=within)
+    for start in range(0, ELEMENTS, BLOCK):
+        i = first + start + tl.arange(0, BLOCK)
+        within = i < end
+        if form == 0:
+            value = tl.load(source + i, mask=within, other=0.0)
+            tl.store(target.to(tl.pointer_type(CAST)) + i, value.to(CAST), mask=within)
+        else:
+            total = tl.zeros((BLOCK,), tl.float32)
+            if form == 1:  # major: size of the square of taps, minor: channels
+                channel, tap = i % minor, i // minor
+                for j in tl.static_range(SOURCES):
+                    size = tl.load(row + 7 + 2 * j).to(tl.int32)
+                    margin = (major - size) // 2
+                    y, x = tap // major - margin, tap % major - margin
+                    inside = within & (y >= 0) & (y < size) & (x >= 0) & (x < size)
+                    part = tl.load(row + 6 + 2 * j).to(tl.pointer_type(tl.float32))
+                    total += tl.load(part + (channel * size + y) * size + x, mask=inside, other=0.0)
+            elif form == 2:  # major: N, minor: dim
+                place = ((i // (major * minor)) * minor + i % minor) * major + (i // minor) % major
+                total -= tl.exp(tl.load(source + place, mask=within, other=0.0))
+            else:  # major: directions, minor: dim
+                for k in range(major):
+                    total += tl.load(source + k * minor + i, mask=within, other=0.0)
+            tl.store(target.to(tl.pointer_type(tl.float32)) + i, total, mask=within)
 
 
 @triton.jit

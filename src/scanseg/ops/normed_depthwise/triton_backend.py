@@ -85,7 +85,9 @@ def _updated_statistics(
     is_direct = not torch.compiler.is_compiling() and not is_traced(x, *running)
     if is_direct and all(each.dtype == wide and each.is_contiguous() for each in running):
         found: tuple[Tensor, Tensor] = _measure(x, running, momentum)
-        torch.autograd.graph.increment_version(running)  # the kernel changes them without PyTorch
+        for each in running:  # the kernel changes them without PyTorch
+            if not each.is_inference():
+                torch.autograd.graph.increment_version(each)
         return found
     mean, variance = _direct_statistics(x)
     count = x.numel() // x.shape[1]
