@@ -29,6 +29,9 @@ _NUMBERS: dict[Form, int] = {"cast": 0, "taps": 1, "rates": 2, "skips": 3}
 MOST_SOURCES = 4
 """Maximum number of depthwise kernels that are summed to taps."""
 
+_COLUMNS = 6 + 2 * MOST_SOURCES
+"""Numbers of a row: form, target, first element, elements, two sizes, and the sources with a size each."""
+
 MOST_TABLES = 16
 """Tables of a network after which branches convert their parameters. Some wrappers replace parameters in each pass."""
 
@@ -191,7 +194,7 @@ def _new_table(network: nn.Module, device: torch.device, dtype: torch.dtype, req
             rows += [[*head, start, size, *numbers] for start in range(0, size, ELEMENTS)]
     remaining = iter(converted)
     found = {wanted[0].sources[0].data_ptr(): tuple(islice(remaining, len(wanted))) for wanted in branches}
-    table = torch.tensor(rows, dtype=torch.int64).view(len(rows), -1).to(device)
+    table = torch.tensor(rows, dtype=torch.int64).view(-1, _COLUMNS).to(device)
     return _Table(places, parameters, _addresses(parameters), found, table)
 
 
@@ -240,7 +243,7 @@ def _convert(rows: Tensor, dtype: torch.dtype) -> None:
         names = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
         launch(convert_weights, (rows.shape[0],))(
             rows,
-            COLUMNS=rows.shape[1],
+            COLUMNS=_COLUMNS,
             SOURCES=MOST_SOURCES,
             CAST=names[dtype],
             ELEMENTS=ELEMENTS,
