@@ -90,6 +90,7 @@ def forget():
         triton.on_first_run,
     ):
         known.clear()
+    accepted_calls.forget()
 
 
 def normed(dtype=torch.float32) -> Tensor:
