@@ -12,7 +12,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
-
 from scanseg.layers import vss_block
 from scanseg.networks import MSVMUNet, msvm_unet
 from scanseg.ops._support import branch, dispatch, launching, launching_variants, linear, pass_weights

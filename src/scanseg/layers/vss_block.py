@@ -12,7 +12,6 @@ from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
 from scanseg.ops import BranchStart, is_one_operator
 
-
 Scales = Sequence[Tensor | None]
 """Random factors of the samples of branches. `None`: 1."""
 

@@ -69,8 +69,8 @@ class Code(NamedTuple):
         forward: Takes a map as a matrix (pixel, channel), its shape (batch, y, x, channel), and the parameters. Returns
             a matrix and the tensors for the gradients, which are complete if `save` is set. They contain no parameters.
         gradients: Takes the gradient of the result, the shape of the map, these tensors and the parameters. Returns the
-            gradient of the first matrix, gradients of weights, none of them a view of another, and partial sums (part, ...) of other
-            gradients.
+            gradient of the first matrix, gradients of weights, none of them a view of another, and partial sums
+            (part, ...) of other gradients.
         pieces: Takes the shapes of the parameters. Returns the meaning of the partial sums.
         finish: Takes the gradients of weights, the sums of each parameter, and the parameters. Returns the gradients of
             the parameters, by views and conversions alone.

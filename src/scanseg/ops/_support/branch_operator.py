@@ -134,9 +134,9 @@ def _backward_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]
         grad_added = total.new_empty(0)
         number = sum(_layout(bodies, parameters, norm_weight).counts)
         sums = total.new_empty(number, dtype=state_dtype(total, kept[0]))
-        if norm_weight is not None and added_dtype is not None:
-            if sample_scale is not None or added_dtype != x_dtype:
-                grad_added = _map_like(total, added_dtype)
+        is_scaled = sample_scale is not None
+        if norm_weight is not None and added_dtype is not None and (is_scaled or added_dtype != x_dtype):
+            grad_added = _map_like(total, added_dtype)
         of_parameters = bodies.gradients_like(kept, parameters)
         return [_map_like(total, x_dtype), grad_added, sums, *of_parameters]
 

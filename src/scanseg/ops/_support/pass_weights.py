@@ -22,7 +22,7 @@ from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
 
 Form = Literal["cast", "taps", "rates", "skips"]
 """`cast`: in the dtype of the pass. `taps`: the sum of depthwise kernels (channel, 1, size, size), padded to the
-largest size, as (size * size, channel). `rates`: -exp(A_log) as (4, N, dim). `skips`: the sum of D of all directions."""
+largest size, as (size * size, channel). `rates`: -exp(A_log) as (4, N, dim). `skips`: the sum of all D."""
 
 _NUMBERS: dict[Form, int] = {"cast": 0, "taps": 1, "rates": 2, "skips": 3}
 
@@ -96,7 +96,7 @@ class _Table(NamedTuple):
     """
 
     places: list[tuple[dict[str, Any], str]]
-    parameters: list[Tensor | None]
+    parameters: Sequence[Tensor | None]
     addresses: list[int]
     found: dict[int, tuple[Tensor, ...]]
     rows: Tensor
