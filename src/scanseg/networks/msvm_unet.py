@@ -12,16 +12,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
-from scanseg.layers.autocast import autocast_dtype
-from scanseg.layers.convolution import PlainConvolution
-from scanseg.layers.feed_forward import FeedForward
-from scanseg.layers.ss2d import SS2D
-from scanseg.layers.stochastic_depth import SharedDraws
-from scanseg.layers.upsampling import NormedExpansion
-from scanseg.layers.vss_block import Scales
+from scanseg.layers import (
+    ChannelLinear,
+    ChannelNorm,
+    PlainConvolution,
+    Scales,
+    SharedDraws,
+    Upsampling,
+    UpsamplingMethod,
+    VSSBlock,
+    VSSStage,
+    parameters_converted,
+)
 from scanseg.networks.encoder_network import EncoderNetwork
-from scanseg.ops import Wanted, is_one_operator, weights_converted
 
 STEM_CHANNELS = 3
 """Channels to which an image of one channel is repeated."""
@@ -121,10 +124,7 @@ class MSVMUNet(EncoderNetwork):
             InputError: The images have another rank, channel count or size.
         """
         images = self._prepared(x)
-        if not torch.compiler.is_compiling() and is_one_operator(images):
-            with weights_converted(self, images, autocast_dtype(images) or images.dtype, self._converted):
-                logits = self.decoder(self.encoder(images))
-        else:
+        with parameters_converted(self, images):
             logits = self.decoder(self.encoder(images))
         logits = self.cropped(logits, x)
         assert isinstance(logits, Tensor)
@@ -156,16 +156,6 @@ class MSVMUNet(EncoderNetwork):
         if x.is_cuda:  # all following layers work channels-last on CUDA
             x = x.contiguous(memory_format=torch.channels_last)
         return x
-
-    def _converted(self) -> Iterator[Sequence[Wanted]]:
-        """Return the parameters that a pass converts at once, first those of branches and then those of layers."""
-        known: set[int] = set()
-        for kinds in ((SS2D, FeedForward, NormedExpansion), (ChannelLinear, PlainConvolution)):
-            for module in self.modules():
-                if isinstance(module, kinds) and id(module.converted()[0].sources[0]) not in known:
-                    wanted = module.converted()
-                    known |= {id(source) for each in wanted for source in each.sources}
-                    yield wanted
 
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the encoder."""
