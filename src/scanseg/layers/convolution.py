@@ -24,7 +24,10 @@ TRANSPOSED: Mapping[int, Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]]
 
 
 class PlainConvolution(nn.Conv2d):
-    """`torch.nn.Conv2d` with zeros as padding, one group, and parameters that are converted once per pass."""
+    """2D convolution with parameters that are converted once per pass.
+
+    It has one group and pads with zeros.
+    """
 
     def forward(
         self, input: Float[Tensor, "batch channel y x"]

@@ -1,4 +1,4 @@
-"""Conversion of the parameters of all layers at the start of a network's pass."""
+"""Conversion of all parameters at the start of a pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,13 +16,13 @@ from scanseg.layers.upsampling import NormedExpansion
 from scanseg.ops import Wanted, is_one_operator, weights_converted
 
 _KINDS = ((SS2D, FeedForward, NormedExpansion), (ChannelLinear, PlainConvolution))
-"""Modules that request converted parameters. Those of the first group contain some of the second one."""
+"""Modules that request converted parameters. The first ones contain some of the second ones."""
 
 
 def parameters_converted(network: nn.Module, x: Tensor) -> AbstractContextManager[object]:
-    """Convert the parameters of a network at once for its pass in the block.
+    """Convert the parameters of a network at once.
 
-    It has an effect where branches are one operator, outside of `torch.compile`.
+    The pass runs in the block. It has an effect where branches are one operator, outside of `torch.compile`.
 
     Args:
         network: The network.
@@ -34,7 +34,10 @@ def parameters_converted(network: nn.Module, x: Tensor) -> AbstractContextManage
 
 
 def _requests(network: nn.Module) -> Iterator[Sequence[Wanted]]:
-    """Return the requests of all modules, without those of their own layers."""
+    """Return the requests of all modules.
+
+    Layers inside a module with requests are left out.
+    """
     known: set[int] = set()
     for kinds in _KINDS:
         for module in network.modules():

@@ -79,7 +79,10 @@ class NormedExpansion(nn.Sequential):
         )
 
     def converted(self) -> tuple[Wanted, ...]:
-        """Return the parameters that a pass of a network converts at once, besides those of the linear layer."""
+        """Return the parameters that a pass of a network converts at once.
+
+        The linear layer has requests of its own.
+        """
         return wanted_by_normed_depthwise(self.get_parameter("3.weight"))
 
 

@@ -147,7 +147,7 @@ class MSVMUNet(EncoderNetwork):
         return tuple(self.encoder(self._prepared(x)))
 
     def _prepared(self, x: Tensor) -> Tensor:
-        """Check images, and return them with the channels and the layout of the encoder."""
+        """Check images and return them as the encoder reads them."""
         x = self.checked(
             x, min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1
         )

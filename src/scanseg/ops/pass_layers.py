@@ -16,7 +16,7 @@ from scanseg.ops._support.pass_weights import Wanted, converted_weights
 
 
 def wanted_by_layer(weight: Tensor, bias: Tensor | None) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass of a network converts for a layer.
+    """Return the parameters that a pass converts for a layer.
 
     Args:
         weight: Weight of the layer.
@@ -80,7 +80,7 @@ def convolve(
 
 
 def scaled_sum(x: Tensor, branch: Tensor, sample_scale: Tensor) -> Tensor:
-    """Return the sum of a map and a branch with a factor for each sample, by one launch.
+    """Add a branch with a factor for each sample, by one launch.
 
     Args:
         x: The map (batch, ...).
@@ -128,7 +128,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class _Linear(torch.autograd.Function):
-    """A linear layer whose gradients of parameters are not rounded to 16 bits."""
+    """A linear layer whose gradients of parameters stay in float32."""
 
     @staticmethod
     def forward(

@@ -27,8 +27,8 @@ class Bodies(NamedTuple):
             sum (`None` without a last branch), the branch, and the tensors for the gradients.
         gradients: Takes the gradients of both results, the sum, sample scale, weight and bias of the norm, the kept
             tensors, the parameters, eps and the dtypes of both maps. Returns `grad_x`, `grad_added`, sums for the
-            small parameters and those of the norm, and the gradients of weights.
-        pieces: Takes the shapes of the parameters. Returns the meaning of the sums, without those of the norm.
+            small parameters and the norm, and the gradients of weights.
+        pieces: Takes the shapes of the parameters. Returns the meaning of the sums, without the norm.
         finish: Takes the gradients of weights, the sums of each parameter, and the parameters. Returns the gradients of
             the parameters.
         kept_like: Takes the map, the parameters and dtype. Allocates tensors like the kept ones.

@@ -34,7 +34,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 class Piece(NamedTuple):
-    """Columns of one matrix, and the parameters that they are the gradient of.
+    """Columns of one matrix, the gradient of one or several parameters.
 
     Attributes:
         source: Number of the matrix.
@@ -76,7 +76,7 @@ class Layout:
     Layouts are compared by identity, which takes less time than to compare their pieces in each backward pass.
 
     Attributes:
-        pieces: The pieces. Those of one matrix follow each other.
+        pieces: The pieces. Pieces of one matrix follow each other.
         counts: Elements of each parameter.
     """
 

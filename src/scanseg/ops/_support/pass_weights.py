@@ -1,9 +1,10 @@
-"""Parameters in the dtypes and layouts of kernels, converted by one launch for a whole pass of a network.
+"""Parameters in the dtypes and layouts of kernels, converted once per pass.
 
 A branch needs its weights in 16 bits, the kernels of its convolutions as taps, and the decays of its scan. Converted in
-each branch, they take a fifth of the launches of a forward pass. Parameters are converted in every pass, because
-optimizers change them in place without notice. Only the memory of the results is kept. All passes of a network write
-the same numbers to it, unless parameters change between a forward pass and its backward pass, which autograd refuses.
+each branch, they take a fifth of the launches of a forward pass. Here one launch converts them for a whole network. It
+does so in every pass, because optimizers change parameters in place without notice. Only the memory of the results is
+kept. All passes of a network write the same numbers to it, unless parameters change between a forward pass and its
+backward pass, which autograd refuses.
 """
 
 import threading
@@ -36,7 +37,7 @@ MOST_TABLES = 16
 """Tables of a network after which branches convert their parameters. Some wrappers replace parameters in each pass."""
 
 ELEMENTS, BLOCK = 8192, 1024
-"""Elements that a program converts, and those that it reads at a time."""
+"""Elements that a program converts in total and at a time."""
 
 ALIGNMENT = 64
 """The starts of converted parameters are multiples of this number of elements."""
@@ -64,7 +65,7 @@ class Wanted(NamedTuple):
         return tuple(first.shape[1:] if self.form == "skips" else first.shape)
 
     def numbers(self) -> list[int]:
-        """Return the constants of the kernel: two sizes, and sources with a size each."""
+        """Return two sizes, and sources with a size each."""
         first, *_ = self.sources
         major, minor, sizes = 0, 0, [0]
         if self.form == "taps":
@@ -102,7 +103,7 @@ class _Table(NamedTuple):
     rows: Tensor
 
     def is_current(self) -> bool:
-        """Return whether no parameter was moved, or replaced by one with other memory."""
+        """Return whether all parameters have the same memory as before."""
         return _addresses([holder.get(name) for holder, name in self.places]) == self.addresses
 
 
@@ -212,7 +213,7 @@ def _is_convertible(wanted: Sequence[Wanted], own: set[int], device: torch.devic
 
 
 def _allocate(wanted: Sequence[Wanted], device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Allocate the results side by side, for each dtype one block of memory."""
+    """Allocate the results, side by side for each dtype."""
     sizes = [each.shape for each in wanted]
     needed = {"cast": 0, "other": 0}
     kinds = ["cast" if each.form == "cast" else "other" for each in wanted]

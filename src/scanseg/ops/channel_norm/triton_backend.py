@@ -69,9 +69,10 @@ def normalise(
     factor: int,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum (the map itself without `added`) and the normalized map, channels last.
+    """Return the sum and the normalized map, channels last.
 
-    Maps may be matrices (pixel, channel) with a factor of 1. `shape` is then the shape with channels last.
+    Without `added` the sum is the map itself. Maps may be matrices (pixel, channel) with a factor of 1. `shape` is then
+    the shape with channels last.
     """
     scaled = sample_scale is not None
     tensors = (x, *[each for each in (added, sample_scale, weight, bias) if each is not None])
@@ -232,7 +233,7 @@ def _gradient_plan(
     added_dtype: torch.dtype | None,
     grad_added: bool,  # noqa: FBT001
 ) -> tuple[Launch, int]:
-    """Return the launch of the gradients for maps of one shape, and the number of partial sums."""
+    """Return the launch of the gradients, and the number of partial sums."""
     from scanseg.ops.channel_norm.triton_kernels import normalise_rows_gradients
 
     rows, rows_per_sample = _rows(shape, channels)

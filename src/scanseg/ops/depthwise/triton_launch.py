@@ -230,7 +230,10 @@ def _gradient_plan(
     residual: bool,  # noqa: FBT001
     tile: Tile | None,
 ) -> tuple[Launch, int, int]:
-    """Return the launch of the gradients for maps of one shape, and the numbers of partial sums and of their rows."""
+    """Return the launch of the gradients, and two sizes.
+
+    They are the number of partial sums, and the number of rows of each.
+    """
     from scanseg.ops.depthwise.triton_kernels import convolve_maps_gradients
 
     size = math.isqrt(num_taps)

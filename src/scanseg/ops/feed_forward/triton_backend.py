@@ -32,7 +32,7 @@ def refuses(
 def wanted_weights(
     weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, kernels: Sequence[Tensor]
 ) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass of a network converts for the branch."""
+    """Return the parameters that a pass converts for the branch."""
     casts = tuple(Wanted("cast", (weight,)) for weight in (weight1, bias1, weight2, bias2))
     return (*casts, Wanted("taps", tuple(kernels))) if kernels else casts
 

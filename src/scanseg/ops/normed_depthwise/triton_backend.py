@@ -62,13 +62,13 @@ def normed_depthwise_conv_triton(
 
 
 def _taps(weight: Tensor, *, for_gradients: bool) -> Tensor:
-    """Return kernels as taps, those of the pass if no gradient needs them."""
+    """Return kernels as taps, already converted if they need no gradient."""
     found = None if for_gradients or torch.compiler.is_compiling() else converted_weights(weight)
     return weight.flatten(1).t().contiguous() if found is None else found[0]
 
 
 def wanted_weights(weight: Tensor) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass of a network converts for the operator.
+    """Return the parameters that a pass converts for the operator.
 
     Args:
         weight: Kernels of the convolution.
@@ -303,7 +303,7 @@ def _add_statistics_gradient(
 ) -> None:
     """Convert the gradient after the normalization, in place.
 
-    It becomes the gradient of the map. `sums` are those of the gradient, and of its product with (x - mean).
+    It becomes the gradient of the map. `sums` has the sums of the gradient, and of its product with (x - mean).
     """
     import triton.language as tl
 

@@ -129,8 +129,9 @@ def add_statistics_gradient(
 ):
     """Convert the gradient g after the normalization, in place.
 
-    It becomes scale * g - constant - slope * (x - mean). Constant and slope are means over pixels: those of scale * g,
-    and of scale * g * (x - mean) / variance. `sums_ptr` has the sums of g and of g * (x - mean).
+    It becomes scale * g - constant - slope * (x - mean). The constant is the mean of
+    scale * g over pixels, and the slope that of scale * g * (x - mean) / variance. `sums_ptr` has the sums of g and of
+    g * (x - mean).
     """
     blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = (tl.program_id(0) % blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]

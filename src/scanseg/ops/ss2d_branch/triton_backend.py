@@ -32,7 +32,7 @@ def wanted_weights(
     D_skip: Tensor,
     out_weight: Tensor,
 ) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass of a network converts for the branch."""
+    """Return the parameters that a pass converts for the branch."""
     return (
         *(Wanted("cast", (weight,)) for weight in (in_weight, x_weight, out_weight)),
         Wanted("taps", (conv_weight,)),
