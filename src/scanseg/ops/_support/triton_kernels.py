@@ -1,4 +1,4 @@
-"""Triton kernels on the parameters of a network: their conversion, and the sums of their gradients.
+"""Triton kernels that convert parameters and sum their gradients.
 
 This module imports Triton, so only functions that need its kernels at once may import it.
 """
@@ -67,7 +67,10 @@ def sum_parts(
     BLOCK_ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sum some columns of one matrix in fixed order, and write them in the layout of the parameters."""
+    """Sum some columns of one matrix in fixed order.
+
+    The sums are written in the layout of the parameters.
+    """
     row = table + tl.program_id(0) * COLUMNS
     source = tl.load(row)
     parts = first
