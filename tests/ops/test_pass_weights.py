@@ -114,6 +114,11 @@ def test_traced_passes_and_wide_dtypes_convert_nothing(module):
     assert module(torch.float64) is None
 
 
+def test_replicas_convert_nothing(module):
+    replica = module._replicate_for_data_parallel()
+    assert replica() is None
+
+
 def test_branches_with_other_parameters_are_left_out(module):
     module.bias = nn.Parameter(module.bias.detach().half())
     assert module() is None

@@ -163,6 +163,8 @@ def weights_converted(
 def _table_of(network: nn.Module, x: Tensor, dtype: torch.dtype, requests: Requests) -> _Table | None:
     if MISSING is not None or not (x.is_cuda or INTERPRETED) or dtype == torch.float64 or is_traced(x):
         return None
+    if getattr(network, "_is_replica", False):  # `torch.nn.DataParallel` copies a network for each pass
+        return None
     tables = _tables.setdefault(network, {})
     key = (x.device, dtype)
     table = tables.get(key)
