@@ -116,7 +116,10 @@ def test_traced_passes_and_wide_dtypes_convert_nothing(module):
 
 def test_replicas_convert_nothing(module):
     replica = module._replicate_for_data_parallel()
+    for name, parameter in module.named_parameters():
+        setattr(replica, name, parameter.detach())
     assert replica() is None
+    assert replica not in pass_weights._tables  # a table would be built for each pass
 
 
 def test_branches_with_other_parameters_are_left_out(module):
