@@ -14,7 +14,7 @@ from torch import Tensor
 from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.graph_operator import run_directly
 from scanseg.ops._support.linear import as_map
-from scanseg.ops._support.parameter_sums import Layout, Piece, Shapes, layout_of
+from scanseg.ops._support.parameter_sums import Layout, Piece, Shapes, layout_of, like_parameter
 
 Shape = Sequence[int]
 
@@ -132,7 +132,7 @@ def _backward_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]
         added_dtype: torch.dtype | None,
     ) -> list[Tensor]:
         grad_added = total.new_empty(0)
-        number = sum(_layout(bodies, parameters, norm_weight).counts)
+        number = _layout(bodies, parameters, norm_weight).total
         sums = total.new_empty(number, dtype=state_dtype(total, kept[0]))
         is_scaled = sample_scale is not None
         if norm_weight is not None and added_dtype is not None and (is_scaled or added_dtype != x_dtype):
@@ -195,7 +195,7 @@ def finished(
     of_norm: tuple[Tensor | None, Tensor | None] = (None, None)
     if weight is not None and bias is not None:
         *totals, of_weight, of_bias = totals
-        of_norm = (of_weight.to(weight.dtype), of_bias.to(bias.dtype))
+        of_norm = (like_parameter(of_weight, weight), like_parameter(of_bias, bias))
     return of_added, of_norm, bodies.finish(weights, totals, parameters)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching import Launch
 
 Form = Literal["plain", "taps", "decays", "repeated"]
 """`plain`: columns are the parameter. `taps`: (size * size, channel) of depthwise kernels (channel, 1, size, size), of
@@ -78,11 +78,13 @@ class Layout:
     Attributes:
         pieces: The pieces. Pieces of one matrix follow each other.
         counts: Elements of each parameter.
+        total: Elements of all parameters.
     """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = tuple(pieces)
         self.counts = [count for piece in pieces for count in piece.counts]
+        self.total = sum(self.counts)
 
 
 @lru_cache(maxsize=1024)
@@ -103,6 +105,12 @@ def layout_of(
     return Layout(found)
 
 
+def like_parameter(total: Tensor, parameter: Tensor) -> Tensor:
+    """Return the sums of a parameter in its shape and dtype."""
+    total = total if parameter.ndim == 1 else total.view(parameter.shape)
+    return total if total.dtype == parameter.dtype else total.to(parameter.dtype)
+
+
 def summed(partials: Sequence[Tensor], layout: Layout) -> Tensor:
     """Return the gradients of all parameters, one after the other.
 
@@ -110,26 +118,25 @@ def summed(partials: Sequence[Tensor], layout: Layout) -> Tensor:
         partials: Partial sums, one part in each row, contiguous.
         layout: Meaning of all columns.
     """
-    from scanseg.ops._support.triton_kernels import sum_parts
-
     first = partials[0]
-    table = _table(layout, tuple([partial.shape for partial in partials]), first.device)
-    sums = first.new_empty(sum(layout.counts))
-    sources = (*[partial.to(first.dtype) for partial in partials], *[first] * (MOST_SOURCES - len(partials)))
-    launch(sum_parts, (len(table),))(
-        *sources,
-        sums,
-        table,
-        COLUMNS=table.shape[1],
-        PLACES=MOST_PLACES,
-        BLOCK_ROWS=ROWS,
-        BLOCK=COLUMNS,
-        num_warps=4,
-    )
+    dtype = first.dtype
+    partials = [each if each.dtype == dtype else each.to(dtype) for each in partials]
+    launch, table = _plan(layout, tuple([partial.shape for partial in partials]), dtype, first.device)
+    sums = first.new_empty(layout.total)
+    launch(*partials, *[first] * (MOST_SOURCES - len(partials)), sums, table)
     return sums
 
 
 @lru_cache(maxsize=1024)
+def _plan(layout: Layout, shapes: Shapes, dtype: torch.dtype, device: torch.device) -> tuple[Launch, Tensor]:
+    """Return the launch for partial sums of some shapes and one dtype, and its table."""
+    from scanseg.ops._support.triton_kernels import sum_parts
+
+    table = _table(layout, shapes, device)
+    constants = {"COLUMNS": table.shape[1], "PLACES": MOST_PLACES, "BLOCK_ROWS": ROWS, "BLOCK": COLUMNS}
+    return Launch(sum_parts, (len(table),), (), **constants, num_warps=4), table
+
+
 def _table(layout: Layout, shapes: Shapes, device: torch.device) -> Tensor:
     """Return a row of numbers for each program."""
     sizes = [(shape[0], torch.Size(shape[1:]).numel()) for shape in shapes]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, bias_gradient, weight_gradient
-from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes
+from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes, like_parameter
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
@@ -115,7 +115,7 @@ def _finish(
     weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     pairs = zip(sums, parameters[4:], strict=True)
-    return *weights, *(total.view(kernel.shape).to(kernel.dtype) for total, kernel in pairs)
+    return *weights, *(like_parameter(total, kernel) for total, kernel in pairs)
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
 from scanseg.ops._support.linear import as_dtype, map_of_rows, rows_of_map, weight_gradient
-from scanseg.ops._support.parameter_sums import Piece, Shapes
+from scanseg.ops._support.parameter_sums import Piece, Shapes, like_parameter
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
@@ -149,7 +149,7 @@ def _finish(
 ) -> tuple[Tensor, ...]:
     of_in, of_x, of_out = weights
     *scan_and_norm, of_taps = (
-        total.view(parameter.shape).to(parameter.dtype)
+        like_parameter(total, parameter)
         for total, parameter in zip(sums, (*parameters[3:9], parameters[1]), strict=True)
     )
     return of_in, of_taps, of_x, *scan_and_norm, of_out
