@@ -114,22 +114,20 @@ def test_a_failed_network_is_named_and_the_other_one_is_finished(
 @pytest.mark.slow  # waits for the first steps of the whole demo
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no such signals")
 def test_an_interrupt_ends_both_trainings(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "scanseg", "demo", "-o", tmp_path / "out"],
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while (line := process.stderr.readline()) and "epoch 1" not in line:
-            pass
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
-        rest = process.stderr.read()  # ends when no process holds the pipe
-        assert process.wait(timeout=60) == 130
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert rest.strip().endswith("stopped. Run the same command to start again.")
+    words = [sys.executable, "-m", "scanseg", "demo", "-o", tmp_path / "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    with subprocess.Popen(
+        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            while (line := process.stderr.readline()) and "epoch 1" not in line:
+                pass
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+            rest = process.stderr.read()  # ends when no process holds the pipe
+            assert process.wait(timeout=60) == 130
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert rest.strip().endswith("stopped. Run the same command to start again")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
