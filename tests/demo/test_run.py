@@ -123,11 +123,9 @@ def test_an_interrupt_ends_both_trainings(tmp_path):
             while (line := process.stderr.readline()) and "epoch 1" not in line:
                 pass
             os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
-            rest = process.stderr.read()  # ends when no process holds the pipe
+            rest = process.stderr.read()  # ends with the last process
             assert process.wait(timeout=60) == 130
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert rest.strip().endswith("stopped. Run the same command to start again")
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
