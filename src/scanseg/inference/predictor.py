@@ -14,6 +14,7 @@ from scanseg.errors import UsageError
 from scanseg.inference.arrays import Device
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder, predict_in_turn
+from scanseg.inference.folder_options import FolderOptions
 from scanseg.inference.foreign import as_path
 from scanseg.inference.inputs import (
     Source,
@@ -391,15 +392,17 @@ class Predictor:
             self,
             [as_path(each, name="source") for each in sources],
             output=as_path(output, name="output"),
-            mirror=mirror,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            format=format,
-            series=as_tuple(series),
-            segment_codes=segment_codes,
-            pictures=pictures,
+            options=FolderOptions(
+                mirror=mirror,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                overwrite=overwrite,
+                skip_existing=skip_existing,
+                format=format,
+                series=as_tuple(series),
+                segment_codes=segment_codes,
+                pictures=pictures,
+            ),
             progress=progress,
             run=partial(predict_in_turn, self),
         )
