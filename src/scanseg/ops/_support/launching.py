@@ -7,7 +7,6 @@ continues to the next kernel.
 
 import contextvars
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -18,8 +17,9 @@ from typing import Any, Protocol
 import torch
 
 from scanseg.cores import available_cores
+from scanseg.ops._support.compiling_processes import compile_in_a_process
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.launching_variants import USABLE, build_launcher, run_compiled
+from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 _LOGGER = logging.getLogger(__name__)
@@ -29,9 +29,6 @@ SECONDS_BETWEEN_MESSAGES = 2.0
 
 at_end_of_block: list[Callable[[], None]] = []
 """Functions that request further kernels at the end of a block of `compile_ahead`."""
-
-SECONDS_OF_A_TURN = 0.0002
-"""Time after which a thread gives the interpreter lock to a waiting one, while kernels are compiled."""
 
 MAX_THREADS = 16
 """Maximum number of threads that compile. A network has a few dozen kernels."""
@@ -115,7 +112,7 @@ def compile_ahead(
     threads = {threading.get_ident()} | ({_backward_thread(backward_on)} if backward_on else set())
     with _one_at_a_time, ThreadPoolExecutor(num_threads, thread_name_prefix="compile") as pool:
         compilation = _Compilation(pool, threads)
-        with _short_turns(), _messages(compilation) if progress is None else nullcontext():
+        with _messages(compilation) if progress is None else nullcontext():
             _compilation = compilation
             try:
                 try:
@@ -207,7 +204,7 @@ class _Compilation:
 
         Triton's mode calls this method of its executor.
         """
-        self._futures.append(self._pool.submit(_compile_with_launcher, compile_kernel))
+        self._futures.append(self._pool.submit(compile_in_a_process, compile_kernel))
         return self._futures[-1]
 
     def run_in_a_thread(self, request: Callable[[], None]) -> None:
@@ -234,27 +231,6 @@ class _Compilation:
         for done, _ in enumerate(as_completed(self._futures), start=1):
             progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
-
-
-def _compile_with_launcher(compile_kernel: Callable[[], Any]) -> Any:
-    kernel = compile_kernel()
-    build_launcher(kernel)
-    return kernel
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """Let threads hand over the interpreter lock soon.
-
-    A pass takes the lock again after each operation. Python's default of 5 ms would let it wait behind the compiling
-    threads each time: MSVM-UNet's pass took 14 s instead of 4.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SECONDS_OF_A_TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextmanager
