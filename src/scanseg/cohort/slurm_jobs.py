@@ -89,7 +89,7 @@ class PredictShare(_Restarted):
         return self.folder / f"share-{self.number}"
 
     def begun_file(self, case: int) -> Path:
-        """Return the file that says that a case was begun."""
+        """Return the file of a case that has begun."""
         return self.folder / f"begun-{case}"
 
     def result_file(self, case: int) -> Path:

@@ -55,7 +55,7 @@ SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class NetworkJob:
-    """Training of one network, and its scores on the unseen slabs. It can be pickled."""
+    """Training and scores of one network. It can be pickled."""
 
     recipe: DemoRecipe
     settings: tuple[str, ...]

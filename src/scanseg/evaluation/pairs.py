@@ -238,7 +238,10 @@ def _read(path: Path, segments: Mapping[str, Sequence[int]] | None) -> Image:
 
 
 def _align(images: dict[Path, Image]) -> None:
-    """Place DICOM Segmentations, which lack slices without labels, on the grid of the other map."""
+    """Place DICOM Segmentations on the grid of the other map.
+
+    They lack slices without labels.
+    """
     segmentations = [path for path in images if is_segmentation_file(path)]
     if not segmentations or len(images) < 2:
         return

@@ -287,7 +287,9 @@ class _DevicePool:
 
 
 def _share_threads(devices: Sequence[str]) -> int:
-    """Return the threads of each job, so that jobs on the CPU do not wait for one another's threads.
+    """Return the number of threads of each job.
+
+    Jobs on the CPU share the threads of this process. Otherwise they would wait for one another.
 
     Args:
         devices: Names of the devices in use.

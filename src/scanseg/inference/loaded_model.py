@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LoadedModel(ABC):
-    """A network with its plan, a first stage if it is a cascade, and members with other plans if it is an ensemble."""
+    """A network with its plan, first stage (cascade) and members (ensemble)."""
 
     def __init__(
         self,

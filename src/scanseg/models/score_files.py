@@ -1,4 +1,4 @@
-"""Scores of the validation and test cases in a model folder, with their sources."""
+"""Scores of a model and their sources, as files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -174,7 +174,11 @@ def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
 def _read_probabilities(
     case: CaseFiles, shape: tuple[int, ...], box: tuple[slice, ...], dataset: DatasetSpec
 ) -> Float[np.ndarray, "output voxel"] | None:
-    """Read the probabilities of some voxels in a box, if they can be compared with a reference."""
+    """Read the probabilities of some voxels in a box.
+
+    Returns:
+        Probabilities, or `None` without probabilities or reference.
+    """
     if case.probabilities is None or case.reference is None:
         return None
     places = sample_voxels(shape, box)

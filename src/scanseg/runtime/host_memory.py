@@ -39,11 +39,11 @@ def free_memory() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse freed arrays instead of returning them to the system.
+    """Reuse the memory of freed arrays for later ones.
 
-    Each step of a training on the CPU allocates the same arrays. The system fills new pages with zeros, which takes an
-    eighth of the time of a small step. It holds for the whole process, up to arrays of 1 GiB, so only processes with
-    one task call it. Other C libraries than glibc ignore it.
+    Otherwise the C library returns it to the system. Each step of a training on the CPU allocates the same arrays. The
+    system fills new pages with zeros, which takes an eighth of the time of a small step. It holds for the whole
+    process, up to arrays of 1 GiB, so only processes with one task call it. Other C libraries than glibc ignore it.
     """
     with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows has no library of the process
         mallopt = ctypes.CDLL(None).mallopt

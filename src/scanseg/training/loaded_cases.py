@@ -51,7 +51,7 @@ class LoadedCases:
 
     @property
     def iterations_per_epoch(self) -> int:
-        """Steps of an epoch: the number of the plan, or a pass over the training cases."""
+        """Steps of an epoch: as planned, or a pass over the cases."""
         return self.plan.training.iterations_per_epoch or iterations_per_pass(self.train, self.plan.sampling)
 
     def make_batches(

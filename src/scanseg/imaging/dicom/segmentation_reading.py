@@ -171,9 +171,10 @@ def _separate(
 
 
 def place_on_grid(image: Image, grid: Image) -> Image:
-    """Place the label map of a segmentation on a larger grid of the same voxels.
+    """Place the label map of a segmentation on another grid.
 
-    Voxels that it lacks are 0. Axes of opposite direction are flipped.
+    The grid has voxels of the same size and is larger. Voxels that the map lacks are 0. Axes of opposite direction are
+    flipped.
 
     Args:
         image: The label map.
@@ -220,7 +221,11 @@ def join_grids(first: Image, second: Image) -> Image:
 
 
 def _flip_like(image: Image, grid: Image) -> Image | None:
-    """Return an image with the axes of a grid, or `None` if they lie along other lines or have another spacing."""
+    """Flip the axes of an image along the axes of a grid.
+
+    Returns:
+        The image, or `None` if axes lie along other lines or spacings differ.
+    """
     if image.num_axes != 3 or grid.num_axes != 3:
         return None
     own, wanted = (np.reshape(each.direction, (3, 3)) for each in (image, grid))
@@ -243,7 +248,11 @@ def _flip_like(image: Image, grid: Image) -> Image | None:
 
 
 def _find_start(image: Image, grid: Image) -> list[int] | None:
-    """Return the first voxel (z, y, x) of an image on a grid, or `None` if voxels lie between those of the grid."""
+    """Return the place of an image on a grid.
+
+    Returns:
+        Place (z, y, x) of the first voxel, or `None` if the voxels do not meet the grid.
+    """
     direction: Float[np.ndarray, "3 3"] = np.reshape(grid.direction, (3, 3))
     offset = np.linalg.solve(direction, np.subtract(image.origin, grid.origin))[::-1] / np.asarray(
         grid.spacing
