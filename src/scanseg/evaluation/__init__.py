@@ -2,9 +2,10 @@
 
 from scanseg.evaluation.files import report_files, write_report
 from scanseg.evaluation.folders import evaluate
+from scanseg.evaluation.instance_conversion import convert_to_instances
 from scanseg.evaluation.instance_folders import (
-    convert_to_instances,
     evaluate_instances,
+    evaluate_instances_by_iou,
     instance_rows,
     make_instance_report,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "convert_to_instances",
     "evaluate",
     "evaluate_instances",
+    "evaluate_instances_by_iou",
     "find_instances",
     "find_labels",
     "find_unit",
