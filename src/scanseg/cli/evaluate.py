@@ -124,7 +124,9 @@ def _check_page(predictions: Path, references: Path, *, instances: str | None) -
     from scanseg.imaging import is_segmentation_file
 
     if instances is not None:
-        raise UsageError("--report: only for label maps, not with --instances. Leave one out.")
+        raise UsageError(
+            "--report: only for label maps, got --instances. Leave it out, and run scanseg report with --instances."
+        )
     if predictions.is_file():
         raise UsageError(
             f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."

@@ -9,7 +9,7 @@ from scanseg.evaluation.instance_folders import (
     instance_rows,
     make_instance_report,
 )
-from scanseg.evaluation.instances import find_instances, score_instances
+from scanseg.evaluation.instances import InstanceScores, find_instances, score_instances
 from scanseg.evaluation.label_source import find_labels
 from scanseg.evaluation.pairs import list_label_maps
 from scanseg.evaluation.report import CaseScores, find_unit, make_report
@@ -22,6 +22,7 @@ from scanseg.specs import Report
 __all__ = [
     "METRIC_RULES",
     "CaseScores",
+    "InstanceScores",
     "Report",
     "convert_to_instances",
     "evaluate",

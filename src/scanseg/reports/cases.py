@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from scanseg.dataset import find_images
 from scanseg.errors import InputError, refuse_faults
 from scanseg.evaluation import list_label_maps
-from scanseg.imaging import read_image, read_label_map
+from scanseg.imaging import Image, read_image, read_label_map
 from scanseg.reports.evidence import (
     EntropyCounts,
     Reliability,
@@ -131,6 +131,18 @@ def _find_images(folder: Path, dataset: DatasetSpec | None) -> dict[str, tuple[P
     ending, channels = (".nii.gz", 1) if dataset is None else (dataset.file_ending, dataset.num_channels)
     found = find_images(folder, file_ending=ending, num_channels=channels)
     return {case.name: tuple(case.images) for case in found.cases}
+
+
+def read_shown(case: CaseFiles, label_map: Image) -> Image:
+    """Read the image of a case. Without one, the picture is black.
+
+    Args:
+        case: Files of the case.
+        label_map: Label map on the grid of the image.
+    """
+    if not case.images:
+        return replace(label_map, array=label_map.array * 0)
+    return read_image(case.images)
 
 
 def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
