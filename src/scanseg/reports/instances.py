@@ -148,7 +148,7 @@ def _summary(ious: Sequence[float], reports: Sequence[InstanceReport]) -> Table:
 
 
 def _chart(ious: Sequence[float], reports: Sequence[InstanceReport]) -> tuple[Chart, ...]:
-    """Return the figure of F1 over the overlap, unless no image has instances."""
+    """Return the figure of F1, if an image has instances."""
     if reports[0].summary.f1.mean is None:
         return ()
     scores = {
@@ -189,7 +189,7 @@ def _table(cases: Sequence[InstanceCase]) -> Table:
 
 
 def _pick_cases(cases: Sequence[InstanceCase]) -> list[tuple[str, InstanceCase]]:
-    """Return the worst images, the median and the best one, with their ranks."""
+    """Return the worst, median and best images with their ranks."""
     ordered = _order(cases)
     worst, rest = ordered[:_MOST_WORST], ordered[_MOST_WORST:]
     picks = [
@@ -268,7 +268,7 @@ def find_matched(
 
 
 def _edges(instances: Integer[np.ndarray, "*spatial"]) -> Bool[np.ndarray, "*spatial"]:
-    """Return the voxels at which two instances touch, so that both have outlines."""
+    """Return the voxels at which two instances touch."""
     edges = np.zeros(instances.shape, bool)
     for axis in range(instances.ndim):
         here = [slice(None)] * instances.ndim
