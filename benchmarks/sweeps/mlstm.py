@@ -22,31 +22,37 @@ from scanseg.ops.mlstm import mlstm
 from scanseg.ops.mlstm import triton_backend as triton_gpu
 from scanseg.ops.mlstm import triton_launch as gpu_launch
 from scanseg.ops.mlstm import triton_layout as gpu_layout
+from scanseg.ops.mlstm import triton_tile_launch as gpu_tile_launch
 
 NAMES = ("output", "q", "k", "v", "igate", "fgate")
 STEPS = {
     "gates": ("sum_gates", "scan_frames"),
-    "updates": ("state_updates",),
-    "scans": ("scan_states", "scan_state_gradients"),
+    "updates": ("state_updates", "tile_updates"),
+    "scans": ("scan_states", "scan_state_gradients", "tile_decays", "tile_states", "tile_state_gradients"),
     "outputs": ("outputs",),
-    "upstream": ("upstream_gradients",),
+    "upstream": ("upstream_gradients", "tile_upstream"),
     "queries": ("query_gradients",),
     "keys": ("key_gradients",),
-    "gate grads": ("sum_around_blocks", "gate_gradients"),
+    "gradients": ("tile_gradients",),
+    "gate grads": ("sum_around_blocks", "gate_gradients", "tile_gate_gradients"),
 }
 Shape = tuple[int, int, int, int]
 Candidate = Mapping[str, int]
-"""Changed fields of the layout (`chunk`: tokens of a chunk), `num_warps` and `num_stages`."""
+"""Changed fields of the layout (`chunk`: tokens of a chunk), `num_warps`, `num_stages` and `maxnreg`.
 
-WIDE: list[Candidate] = [
+`tiled`: 0 for the kernels that read features in parts.
+"""
+
+TILED: list[Candidate] = [
     {},
-    {"chunk": 128},
-    {"chunk": 512},
-    {"cols": 64, "num_warps": 4},
-    {"num_stages": 1},
-    {"num_stages": 3},
+    {"chunk": 64},
+    {"num_warps": 4},
+    {"num_warps": 8},
+    {"maxnreg": 168},
+    {"tiled": 0, "chunk": 128},
 ]
-NARROW: list[Candidate] = [{}, {"chunk": 64}, {"chunk": 256}, {"num_warps": 8}, {"num_stages": 1}]
+WIDE: list[Candidate] = [*TILED, {"tiled": 0, "chunk": 256}]
+NARROW: list[Candidate] = [*TILED, {"chunk": 256}]
 SHORT: list[Candidate] = [{}, {"num_stages": 1}, {"num_warps": 8}, {"block": 32}]
 TIMED: dict[Shape, list[Candidate]] = {
     (2, 4, 6720, 128): WIDE,
@@ -61,6 +67,7 @@ TIMED: dict[Shape, list[Candidate]] = {
 }
 
 lay_out_as_shipped, options_as_shipped = gpu_layout.lay_out, gpu_layout.launch_options
+tile_options_as_shipped = gpu_layout.tile_options
 
 
 def use(candidate: Candidate) -> None:
@@ -70,7 +77,8 @@ def use(candidate: Candidate) -> None:
         layout = lay_out_as_shipped(token, dim, dtype)
         block = candidate.get("block", layout.block)
         cols = candidate.get("cols", layout.cols)
-        layout = layout._replace(block=block, cols=cols, parts=-(-dim // cols))
+        tiled = bool(candidate.get("tiled", layout.tiled))
+        layout = layout._replace(block=block, cols=cols, parts=-(-dim // cols), tiled=tiled)
         chunk = candidate.get("chunk", layout.padded)
         if layout.num_chunks == 1 and "chunk" not in candidate:
             return layout._replace(blocks=-(-token // block))
@@ -80,7 +88,12 @@ def use(candidate: Candidate) -> None:
         options = options_as_shipped(step, layout)
         return {name: candidate.get(name, value) for name, value in options.items()}
 
+    def tile_options(step: gpu_layout.TileStep, layout: gpu_layout.Layout) -> dict[str, int]:
+        options = tile_options_as_shipped(step, layout) | {"maxnreg": None}
+        return {name: candidate.get(name, value) for name, value in options.items()}
+
     triton_gpu.lay_out, gpu_launch.launch_options = lay_out, launch_options
+    gpu_tile_launch.tile_options = tile_options
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from scanseg.ops import verification
 from scanseg.ops.ss2d import gluon_backend
 from scanseg.ops.ss2d.triton_backend import FORWARD, kept_like
 
@@ -64,3 +65,13 @@ def test_which_calls_run(monkeypatch, shape, dtype, state, expected):
     assert states.shape[2] == -(
         -shape[2] * shape[3] // (gluon_backend.TOKENS if expected else FORWARD.tokens)
     )
+
+
+def test_a_branch_runs_them(kernels):
+    case = verification._cases(torch.device("cpu"))["ss2d_branch"]
+    inputs = verification._inputs(case, torch.bfloat16, torch.device("cpu"))
+    expected = verification._results(case, {name: each.double() for name, each in inputs.items()}, "composed")
+    found = verification._results(case, inputs, "triton")
+    assert kernels.launched == ["scan_map", "scan_map_backward"]
+    for tensor, wanted in zip(found, expected, strict=True):
+        assert (tensor.double() - wanted).norm() <= 0.05 * wanted.norm()

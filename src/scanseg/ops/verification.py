@@ -266,7 +266,7 @@ def _cases(device: torch.device) -> dict[str, _Case]:
         "bias2": (dim,),
         "kernel": (48, 1, 3, 3),
     }
-    heads = dict.fromkeys("qkv", (1, 2, 300, 32))
+    heads = dict.fromkeys("qkv", (1, 2, 300, 128))
     return {
         "instance_norm": _Case(
             {"x": (2, 32, 40, 40), **channel, "residual": (2, 32, 40, 40)},

@@ -2,17 +2,17 @@
 
 Short sequences are one chunk. Every block of tokens reads the blocks before it, and no token x token matrix is ever in
 memory. Longer sequences are cut into chunks with a state between them: the kernels compute the updates of the states,
-scan over them, and compute the outputs, each step in parallel over the chunks, forward and backward. The backward pass
-keeps the inputs, h, row sums and five numbers per token of the gates, and recomputes the states.
+pass them on, and compute the outputs, each step in parallel over the chunks, forward and backward. The backward pass
+keeps the inputs, h, row sums and five numbers per token of the gates.
 
-Minimum work of forward and backward in bfloat16, with DIM features, chunks of L tokens and blocks of 64, for one token
-and head: nine products with (L + 64) / 2 tokens and six with a state, 2 DIM operations each, which is
-9 (L + 64) DIM + 12 DIM^2. Minimum bytes: 44 DIM for q, k, v, h and gradients, as often as kernels read them,
-32 DIM^2 / L for states, and about 250 for gates. (batch, head, token, dim) = (12, 4, 4096, 128) takes 111 GFLOP, 1.6 GB
-and 0.53 ms at 2.98 TB/s. (13, 4, 15360, 64) takes 128 GFLOP, 3.3 GB and 1.1 ms.
+In a tiled layout (bfloat16, 64 or 128 features) it also keeps the states, and a kernel reads every tensor once.
+Forward and backward together read or write a tensor of q's size 16 times and the states 10 times, and take
+1472 DIM + 12 DIM^2 operations for a token and head. (batch, head, token, dim) = (12, 4, 4096, 128) takes 76 GFLOP,
+1.29 GB and 0.30 ms at 4.27 TB/s. (13, 4, 15360, 64) takes 114 GFLOP, 2.1 GB and 0.50 ms. Other layouts read features in
+parts and compute the states again.
 
-Names: see the package. The kernels are in `triton_gates`, `triton_states`, `triton_outputs` and `triton_gradients`,
-which are imported on first use.
+Names: see the package. The kernels are in `triton_gates`, `triton_states`, `triton_outputs`, `triton_gradients`,
+`triton_tile_states` and `triton_tile_gradients`, which are imported on first use.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.triton import on_its_device
-from scanseg.ops.mlstm.triton_layout import lay_out, like_tokens
+from scanseg.ops.mlstm.triton_layout import Layout, lay_out, like_tokens
 
 
 def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
@@ -45,18 +45,22 @@ def run_forward(
     igate: Tensor,
     fgate: Tensor,
     reverse: bool,  # noqa: FBT001 (part of the operator's schema)
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return h, row sums, and planes and frames of the gates.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return h, row sums, planes, frames and states.
 
-    The backward pass keeps these and the inputs.
+    Planes and frames belong to the gates. The states between chunks are matrices and normalizers, empty without a tiled
+    layout. The backward pass keeps these and the inputs.
     """
     from scanseg.ops.mlstm.triton_launch import Launcher
+    from scanseg.ops.mlstm.triton_tile_launch import TileLauncher
 
     q, k, v = (_with_adjacent_features(tensor) for tensor in (q, k, v))
-    launcher = Launcher.of(q, lay_out(q.shape[2], q.shape[3], q.dtype), reverse=reverse)
+    layout = lay_out(q.shape[2], q.shape[3], q.dtype)
+    launcher = (TileLauncher if layout.tiled else Launcher).of(q, layout, reverse=reverse)
     planes, frames = launcher.gates(igate, fgate)
-    h, row_sums = launcher.outputs(q, k, v, planes, frames)
-    return h, row_sums, planes, frames
+    states = launcher.states(k, v, planes, frames)
+    h, row_sums = launcher.outputs(q, k, v, planes, frames, states)
+    return h, row_sums, planes, frames, *(states if layout.tiled else _empty_states(q, layout, planes.dtype))
 
 
 @run_forward.register_fake
@@ -67,7 +71,7 @@ def _(
     igate: Tensor,
     fgate: Tensor,
     reverse: bool,  # noqa: FBT001
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, head, token, dim = q.shape
     layout, wide = lay_out(token, dim, q.dtype), state_dtype(q)
     rows = batch * head
@@ -76,7 +80,15 @@ def _(
         q.new_empty((rows, token), dtype=wide),
         q.new_empty((5, rows, layout.num_chunks * layout.padded), dtype=wide),
         q.new_empty((rows, layout.num_chunks), dtype=wide),
+        *_empty_states(q, layout, wide),
     )
+
+
+def _empty_states(q: Tensor, layout: Layout, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Allocate the states that are kept for the backward pass."""
+    batch, head, _, dim = q.shape
+    shape = (batch * head, layout.num_chunks - 1) if layout.tiled else (0, 0)
+    return q.new_empty((*shape, dim**2)), q.new_empty((*shape, dim), dtype=wide)
 
 
 @torch.library.custom_op("scanseg::mlstm_triton_backward", mutates_args=())
@@ -91,6 +103,8 @@ def run_backward(
     row_sums: Tensor,
     planes: Tensor,
     frames: Tensor,
+    matrices: Tensor,
+    normalisers: Tensor,
     reverse: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q, k, v, igate and fgate.
@@ -98,10 +112,13 @@ def run_backward(
     Those of the gates have the dtype of the state.
     """
     from scanseg.ops.mlstm.triton_launch import Launcher
+    from scanseg.ops.mlstm.triton_tile_launch import TileLauncher
 
     q, k, v, h, grad_h = (_with_adjacent_features(tensor) for tensor in (q, k, v, h, grad_h))
-    launcher = Launcher.of(q, lay_out(q.shape[2], q.shape[3], q.dtype), reverse=reverse)
-    return launcher.gradients(grad_h, q, k, v, fgate, h, row_sums, planes, frames)
+    layout = lay_out(q.shape[2], q.shape[3], q.dtype)
+    launcher = (TileLauncher if layout.tiled else Launcher).of(q, layout, reverse=reverse)
+    states = (matrices, normalisers)
+    return launcher.gradients(grad_h, q, k, v, fgate, h, row_sums, planes, frames, states)
 
 
 @run_backward.register_fake
@@ -115,6 +132,8 @@ def _(
     row_sums: Tensor,
     planes: Tensor,
     frames: Tensor,
+    matrices: Tensor,
+    normalisers: Tensor,
     reverse: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     gate = (q.shape[:3], planes.dtype)
@@ -135,16 +154,15 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     q, k, v, igate, fgate, reverse = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, fgate, *output)
-    ctx.igate_dtype, ctx.reverse = igate.dtype, reverse
+    ctx.igate_dtype, ctx.fgate_dtype, ctx.reverse = igate.dtype, fgate.dtype, reverse
 
 
 def _gradients(ctx: Any, grad_h: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_h is None:
         return (None,) * 6
-    q, k, v, fgate, h, row_sums, planes, frames = ctx.saved_tensors
-    grads = _direct_backward(grad_h, q, k, v, fgate, h, row_sums, planes, frames, ctx.reverse)
+    grads = _direct_backward(grad_h, *ctx.saved_tensors, ctx.reverse)
     grad_q, grad_k, grad_v, grad_igate, grad_fgate = grads
-    return grad_q, grad_k, grad_v, grad_igate.to(ctx.igate_dtype), grad_fgate.to(fgate.dtype), None
+    return grad_q, grad_k, grad_v, grad_igate.to(ctx.igate_dtype), grad_fgate.to(ctx.fgate_dtype), None
 
 
 run_forward.register_autograd(_gradients, setup_context=_keep)

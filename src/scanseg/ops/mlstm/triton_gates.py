@@ -29,7 +29,7 @@ def _then(shift_a, peak_a, shift_b, peak_b):
 
 
 @triton.jit
-def _after(keep_a, sum_a, keep_b, sum_b):
+def after(keep_a, sum_a, keep_b, sum_b):
     """Compose the maps sum + keep x, with b after a."""
     return keep_a * keep_b, sum_b + keep_b * sum_a
 
@@ -114,7 +114,7 @@ def scan_frames(planes, frames, num_chunks, padded, plane, STEP: tl.constexpr):
 
 
 @triton.jit
-def _leads(planes, plane, frames, t, exists, padded):
+def leads(planes, plane, frames, t, exists, padded):
     """Return whether m[t] comes from token t itself.
 
     It is also true beyond the last token.
@@ -124,6 +124,19 @@ def _leads(planes, plane, frames, t, exists, padded):
     own += tl.load(planes + 3 * plane + t, mask=exists, other=0.0)
     peak = tl.load(planes + 4 * plane + t, mask=exists, other=0.0)
     return (own >= tl.maximum(frame, peak)) | (exists == 0)
+
+
+@triton.jit
+def through_m(planes, plane, frames, grad_m, chunk, S, TILE: tl.constexpr):
+    """Sum the gradients of m over later tokens with the same s*.
+
+    The sums stay inside the chunk. Returns for every token the factor of the sum at the first token of the next chunk,
+    and the sum.
+    """
+    t = chunk * TILE + tl.arange(0, TILE)
+    next_leads = leads(planes, plane, frames, t + 1, t + 1 < S, TILE)
+    keep = tl.where(next_leads, 0.0, 1.0).to(grad_m.dtype)
+    return tl.associative_scan((keep, grad_m), 0, after, reverse=True)
 
 
 @triton.jit(do_not_specialize=["blocks", "parts", "slices"])
@@ -245,16 +258,16 @@ def gate_gradients(
             by_f += tl.load(by_query + at, mask=exists, other=0.0)
             by_f += tl.load(by_key + parts * plane + at - 1, mask=inner, other=0.0)
         grad_m = tl.load(upstream + 3 * plane + t, mask=exists, other=0.0)
-        next_leads = _leads(planes, plane, frames, t + 1, t + 1 < S, padded)
+        next_leads = leads(planes, plane, frames, t + 1, t + 1 < S, padded)
         keep, total = tl.associative_scan(
-            (tl.where(next_leads, 0.0, 1.0).to(dtype), grad_m), 0, _after, reverse=True
+            (tl.where(next_leads, 0.0, 1.0).to(dtype), grad_m), 0, after, reverse=True
         )
         through_m = total + keep * carry
         carry = tl.sum(tl.where(t == first, through_m, 0.0), 0)
-        leads = _leads(planes, plane, frames, t, exists, padded)
+        own_m = leads(planes, plane, frames, t, exists, padded)
         at = positions(t, S, REVERSE)
         gate = tl.load(fgate + at * stride_ft, mask=exists, other=0.0).to(dtype)
         e = tl.exp(-tl.abs(gate))
         closed = tl.where(gate > 0, e, 1.0) / (1.0 + e)
-        tl.store(grad_igate + results + at, by_i + tl.where(leads, through_m, 0.0), mask=exists)
-        tl.store(grad_fgate + results + at, (by_f + tl.where(leads, 0.0, through_m)) * closed, mask=exists)
+        tl.store(grad_igate + results + at, by_i + tl.where(own_m, through_m, 0.0), mask=exists)
+        tl.store(grad_fgate + results + at, (by_f + tl.where(own_m, 0.0, through_m)) * closed, mask=exists)

@@ -87,20 +87,18 @@ class Launcher(NamedTuple):
         return planes, frames
 
     def outputs(
-        self, q: Tensor, k: Tensor, v: Tensor, planes: Tensor, frames: Tensor
+        self, q: Tensor, k: Tensor, v: Tensor, planes: Tensor, frames: Tensor, states: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return h and the row sums."""
         layout = self.layout
         h, row_sums = like_tokens(q), planes.new_empty((self.rows, self.token))
-        matrices, normalisers = self._states(k, v, planes, frames) if self._is_chunked else (planes, planes)
         launch(outputs, (layout.num_chunks * layout.blocks, layout.parts, self.rows))(
             q,
             k,
             v,
             planes,
             frames,
-            matrices,
-            normalisers,
+            *states,
             h,
             row_sums,
             *q.stride()[:3],
@@ -131,16 +129,17 @@ class Launcher(NamedTuple):
         row_sums: Tensor,
         planes: Tensor,
         frames: Tensor,
+        kept: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the gradients of q, k, v and both gates.
 
-        Those of the gates have the dtype of the state.
+        Those of the gates have the dtype of the state. `kept` are the states of a tiled layout. Other layouts compute
+        them again.
         """
         upstream = self._upstream(h, grad_h, row_sums, planes, frames)
-        states = grad_states = (planes, planes)
+        states, grad_states = self.states(k, v, planes, frames), (planes, planes)
         over = planes
         if self._is_chunked:
-            states = self._states(k, v, planes, frames)
             grad_states, over = self._state_gradients(q, grad_h, planes, frames, upstream, states)
         pairs = (q, k, v, grad_h, planes, frames, upstream)
         grad_q, by_query, across = self._query_gradients(*pairs, states)
@@ -203,11 +202,13 @@ class Launcher(NamedTuple):
         shape = (self.rows, self.layout.num_chunks - 1, self.dim)
         return planes.new_empty((*shape, self.dim), dtype=dtype), planes.new_empty(shape)
 
-    def _states(self, k: Tensor, v: Tensor, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def states(self, k: Tensor, v: Tensor, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states at the ends of all chunks except the last.
 
-        They are matrices and normalizers.
+        They are matrices and normalizers. With one chunk there are none, and kernels read neither.
         """
+        if not self._is_chunked:
+            return planes, planes
         updates = self._updates(k, v, planes, frames, None)
         states = self._empty_states(planes)
         launch(scan_states, (self.slices, self.rows))(

@@ -14,6 +14,12 @@ LONGEST_SINGLE_CHUNK = 1024
 A single chunk saves two launches in each direction, but its products grow with the square of the tokens.
 """
 
+TILE = 128
+"""Tokens of a chunk in tiled layouts."""
+
+TILED_DIMS = (64, 128)
+"""Features of a head in tiled layouts, as in the long sequences of the networks."""
+
 
 class Layout(NamedTuple):
     """Division of the tokens and features of a call.
@@ -25,6 +31,7 @@ class Layout(NamedTuple):
         blocks: Number of blocks of a chunk with tokens.
         cols: Features of a part, a power of two.
         parts: Number of parts of the features.
+        tiled: Whether a program reads all features of a token, and states are kept for the backward pass.
     """
 
     num_chunks: int
@@ -33,6 +40,7 @@ class Layout(NamedTuple):
     blocks: int
     cols: int
     parts: int
+    tiled: bool = False
 
 
 def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
@@ -55,6 +63,8 @@ def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
     if token <= LONGEST_SINGLE_CHUNK:
         padded = next(size for size in (16, 32, 64, 128, 256, 512, 1024) if size >= token)
         return Layout(1, padded, block, -(-token // block), cols, -(-dim // cols))
+    if dtype == torch.bfloat16 and dim in TILED_DIMS:
+        return Layout(-(-token // TILE), TILE, 64, TILE // 64, cols, 1, tiled=True)
     chunk = 128 if dim <= 64 else 256
     return Layout(-(-token // chunk), chunk, block, chunk // block, cols, -(-dim // cols))
 
@@ -67,8 +77,22 @@ def launch_options(step: Step, layout: Layout) -> dict[str, int]:
 
     Accumulators of 128 features need the registers of eight warps. So do two accumulators in loops over parts.
     """
-    is_large = layout.cols == 128 or (step == "keys" and layout.parts > 1 and layout.block == 64)
+    is_large = (layout.cols == 128 and not layout.tiled) or (
+        step == "keys" and layout.parts > 1 and layout.block == 64
+    )
     return {"num_warps": 8 if is_large else 4, "num_stages": 2}
+
+
+TileStep = Literal["updates", "upstream", "gradients"]
+
+
+def tile_options(step: TileStep, layout: Layout) -> dict[str, int]:
+    """Return the launch options of a kernel with a tiled layout.
+
+    Eight warps hold the accumulators of 128 features by a whole chunk. `tile_gradients` has smaller ones, and two
+    programs of four warps fit on a multiprocessor.
+    """
+    return {"num_warps": 8 if layout.cols == 128 and step != "gradients" else 4, "num_stages": 1}
 
 
 def like_tokens(tensor: Tensor) -> Tensor:

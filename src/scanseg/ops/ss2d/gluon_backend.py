@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching_variants import KNOWN_VERSIONS
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 CHANNELS = 16
@@ -61,10 +62,16 @@ def accepts(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> bool:
 
 @functools.cache
 def _has_gluon() -> bool:
-    """Return whether the installed Triton has Gluon for GPUs of NVIDIA."""
-    return (
-        MISSING is None and torch.version.hip is None and find_spec("triton.experimental.gluon") is not None
-    )
+    """Return whether the installed Triton has a known form of Gluon.
+
+    Gluon is experimental, so later versions may change it.
+    """
+    if MISSING is not None or torch.version.hip is not None or find_spec("triton.experimental.gluon") is None:
+        return False
+    import triton
+
+    version = tuple(map(int, triton.__version__.split(".")[:2]))
+    return KNOWN_VERSIONS[0] <= version <= KNOWN_VERSIONS[1]
 
 
 @functools.cache
