@@ -129,7 +129,7 @@ def summed(partials: Sequence[Tensor], layout: Layout) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _plan(layout: Layout, shapes: Shapes, dtype: torch.dtype, device: torch.device) -> tuple[Launch, Tensor]:
-    """Return the launch for partial sums of some shapes and one dtype, and its table."""
+    """Return the launch for partial sums of some shapes, and its table."""
     from scanseg.ops._support.triton_kernels import sum_parts
 
     table = _table(layout, shapes, device)
