@@ -6,6 +6,7 @@ from scanseg.evaluation.instance_folders import (
     convert_to_instances,
     evaluate_instances,
     instance_rows,
+    instances_of,
     make_instance_report,
 )
 from scanseg.evaluation.instances import find_instances, score_instances
@@ -29,6 +30,7 @@ __all__ = [
     "find_labels",
     "find_unit",
     "instance_rows",
+    "instances_of",
     "list_label_maps",
     "make_instance_report",
     "make_report",

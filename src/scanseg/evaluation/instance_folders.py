@@ -10,7 +10,16 @@ from typing import get_args
 import numpy as np
 
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
+from scanseg.evaluation.instances import (
+    BORDER,
+    BOUNDARY,
+    GROW,
+    INTERIOR,
+    IOU,
+    NECK,
+    find_instances,
+    score_instances,
+)
 from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, case_name, find_pairs, is_instance_map, list_label_maps
 from scanseg.files import find_disk_fault, is_unused, new_folder
@@ -70,7 +79,7 @@ def evaluate_instances(
         references: Folder of instance maps of the same names, or one file. Each instance has its own number.
         instances: Encoding of the predicted instances. `numbers`: each instance has its own number. `components`:
             the connected components of label 1, as published. `grown`: these components with the adjacent voxels of
-            label 2.
+            label 2. `separated`: interiors are split at narrow necks, then grown by up to 2 voxels of label 2.
         iou: Smallest intersection over union of a matched pair.
         border: Width in pixels of a border at both ends of y and x. Instances that reach into it are left out of
             predictions and references.
@@ -147,7 +156,8 @@ def convert_to_instances(
     *,
     interior: int = INTERIOR,
     boundary: int | None = BOUNDARY,
-    grow: int = 1,
+    grow: int = GROW,
+    neck: float = NECK,
     min_voxels: int = 0,
     context: RunContext,
 ) -> tuple[Path, ...]:
@@ -160,6 +170,7 @@ def convert_to_instances(
         interior: Value of the voxels whose connected components are the instances.
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels by which instances grow.
+        neck: Split interiors at necks below this fraction of the narrower part's half width. 0: do not split.
         min_voxels: Smallest number of voxels of an instance. Smaller instances are left out.
         context: Worker processes and progress.
 
@@ -185,7 +196,9 @@ def convert_to_instances(
     if not files and not faults:
         faults.append("no label maps")
     refuse_faults(predictions, faults)
-    find = partial(find_instances, interior=interior, boundary=boundary, grow=grow, min_voxels=min_voxels)
+    find = partial(
+        find_instances, interior=interior, boundary=boundary, grow=grow, neck=neck, min_voxels=min_voxels
+    )
     with new_folder(output) as folder:
         tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
         convert = partial(_convert, find=find)
@@ -287,8 +300,20 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: in
     prediction, reference = (image.array[0] for image in images)
     highest = int(prediction.max(initial=0)), int(reference.max(initial=0))
     if instances != "numbers":
-        prediction = find_instances(prediction, grow=1 if instances == "grown" else 0)
+        prediction = instances_of(prediction, instances)
     return _Scored(pair.name, score_instances(prediction, reference, iou=iou, border=border), (), *highest)
+
+
+def instances_of(label_map: np.ndarray, source: InstanceSource) -> np.ndarray:
+    """Return the instances in a label map of interior and boundary.
+
+    Args:
+        label_map: Label map (z, y, x) or (y, x).
+        source: `components`, `grown` or `separated`.
+    """
+    if source == "separated":
+        return find_instances(label_map, grow=GROW, neck=NECK)
+    return find_instances(label_map, grow=1 if source == "grown" else 0)
 
 
 def _case_report(name: str, scores: Scores) -> InstanceCase:

@@ -7,6 +7,7 @@ from scanseg.imaging import left_right_axis
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
+    ColourTransform,
     ContrastTransform,
     DatasetSpec,
     GammaTransform,
@@ -73,6 +74,30 @@ def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]
     affine, *others = nnunet_augmentation(patch_size, mirror_axes=mirror_axes)
     warps = {"rotation_probability": 0.5, "scale_probability": 0.5, "elastic_probability": 0.3}
     return (affine.model_copy(update=warps), *others)
+
+
+def picture_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
+    """Return the transforms of colour pictures.
+
+    They are those of the fast recipes with wider warps, and changes of colours. A whole picture may be one patch, so
+    patches are shifted too.
+
+    Args:
+        patch_size: Voxels of a patch along its 2 axes.
+        mirror_axes: Patch axes of mirroring.
+    """
+    affine, *others, flips = fast_augmentation(patch_size, mirror_axes=mirror_axes)
+    warps = {
+        "rotation_probability": 0.7,
+        "scale_probability": 0.7,
+        "scale_range": (0.6, 1.6),
+        "shear_probability": 0.2,
+        "shear_degrees_range": (-10.0, 10.0),
+        "translation_probability": 0.3,
+        "translation_range": (-0.15, 0.15),
+        "elastic_magnitude_range": (0.0, 8.0),
+    }
+    return (affine.model_copy(update=warps), *others, ColourTransform(), flips)
 
 
 def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:

@@ -17,6 +17,7 @@ from scanseg.planning.mirroring import mirror_by_likeness
 from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
 from scanseg.planning.patches import choose_patch
+from scanseg.planning.pictures import has_instances, has_pictures, picture_stage, plan_pictures
 from scanseg.planning.sizes import limit_network, limit_slices, limit_stage, limit_training
 from scanseg.planning.spacing import TargetGrid, choose_grid
 from scanseg.planning.stages import Stage, choose_stages
@@ -109,6 +110,7 @@ def _planned(
     resolution: _Resolution = "full",
     training: TrainingSpec = _USUAL_TRAINING,
     augmentation: Callable[..., tuple[Transform, ...]] = nnunet_augmentation,
+    is_fast: bool = False,
 ) -> Callable[[Fingerprint, DatasetSpec, PlanSize], Plan]:
     """Return a recipe with patches planned by nnU-Net's rules.
 
@@ -117,13 +119,18 @@ def _planned(
         resolution: Resolution of the plan.
         training: Training of the plan, except its loss.
         augmentation: Returns the transforms of a patch size.
+        is_fast: Plan colour pictures by their own rules.
     """
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
         axes = len(stage.patch.topology.patch_size)
+        of_pictures = is_fast and has_pictures(dataset, fingerprint)
+        whole_case = of_pictures and not has_instances(dataset)
+        if of_pictures:
+            stage = picture_stage(stage, dataset)
         is_coarser = (
-            limited := limit_stage(stage, size=size, num_axes=axes)
+            limited := limit_stage(stage, size=size, num_axes=axes, whole_case=whole_case)
         ).grid.spacing != stage.grid.spacing
         stage, grid = limited, limited.grid
         network, patch_size = planned_network(kind, stage.patch)
@@ -133,7 +140,7 @@ def _planned(
             num_patch_axes=axes,
             orientation=fingerprint.orientation,
         )
-        return Plan(
+        plan = Plan(
             recipe="",
             dataset=dataset,
             num_axes=3 if fingerprint.num_axes == 3 else 2,
@@ -152,15 +159,18 @@ def _planned(
             inference=InferenceSpec(mirror_axes=flips),
             cascade=CascadeSpec() if resolution == "cascade" else None,
         )
+        return plan_pictures(plan) if of_pictures else plan
 
     return make
 
 
 def _fast(kind: PlannedKind, description: str) -> Recipe:
     """Return the recipe of a network for trainings of minutes."""
-    plan_usually = _planned(kind, training=_FAST_TRAINING, augmentation=fast_augmentation)
+    plan_usually = _planned(kind, training=_FAST_TRAINING, augmentation=fast_augmentation, is_fast=True)
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
+        if has_pictures(dataset, fingerprint):
+            return plan_usually(fingerprint, dataset, size)
         return mirror_by_likeness(plan_usually(fingerprint, dataset, size), fingerprint.mirror_likeness)
 
     return Recipe(description, make, is_fast=True)

@@ -8,6 +8,7 @@ from scanseg.specs.label_names import canonical_label
 from scanseg.specs.plan.augmentation import (
     AffineTransform,
     BrightnessTransform,
+    ColourTransform,
     ContrastTransform,
     GammaTransform,
     GaussianBlurTransform,
@@ -119,6 +120,7 @@ __all__ = [
     "ArmOutcome",
     "ArmRun",
     "BrightnessTransform",
+    "ColourTransform",
     "CTNormalization",
     "CalibrationRecord",
     "CascadeSpec",
