@@ -128,6 +128,30 @@ def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]
     )
 
 
+def tuned_slice_augmentation(
+    slice_size: Sequence[int], *, mirror_axes: tuple[int, ...]
+) -> tuple[Transform, ...]:
+    """Return the transforms of the recipe `msvm-unet-tuned`.
+
+    They are those of the fast recipes, with rotations of at most 45 degrees and shifts, because whole slices show the
+    anatomy upright and have no random position.
+
+    Args:
+        slice_size: Size of slices.
+        mirror_axes: Slice axes of mirroring.
+    """
+    affine, *others = fast_augmentation(slice_size, mirror_axes=mirror_axes)
+    warps = {
+        "rotation_degrees_range": (-45.0, 45.0),
+        "scale_range": (0.65, 1.5),
+        "shear_probability": 0.2,
+        "shear_degrees_range": (-10.0, 10.0),
+        "translation_probability": 0.3,
+        "translation_range": (-0.1, 0.1),
+    }
+    return (affine.model_copy(update=warps), *others)
+
+
 def mirror_axes(
     dataset: DatasetSpec, *, axis_order: Sequence[int], num_patch_axes: int, orientation: str | None = None
 ) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from scanseg.planning.augmentations import (
     mirror_axes,
     nnunet_augmentation,
     slice_augmentation,
+    tuned_slice_augmentation,
 )
 from scanseg.planning.mirroring import mirror_by_likeness
 from scanseg.planning.network_choice import PlannedKind, planned_network
@@ -44,6 +45,8 @@ _Resolution = Literal["full", "2d", "low", "cascade"]
 
 _SLICE_SIZE = (224, 224)
 """Size of slices of MSVM-UNet's recipe."""
+_TUNED_SLICE_SIZE = (256, 256)
+"""Size of slices of the recipe `msvm-unet-tuned`."""
 _USUAL_TRAINING = TrainingSpec()
 """nnU-Net's training."""
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
@@ -272,6 +275,46 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -
     )
 
 
+def _msvm_unet_tuned(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
+    """Return a plan of MSVM-UNet trained in nnU-Net's way.
+
+    Whole slices are resized to 256x256. Normalization, augmentation and loss are nnU-Net's, with deep supervision,
+    AdamW and EMA weights. Colour pictures are planned by their own rules.
+    """
+    plan = _msvm_unet(fingerprint, dataset, size)
+    flips = plan.inference.mirror_axes
+    slice_size, batch_size = limit_slices(
+        _TUNED_SLICE_SIZE, max(2, min(16, plan.sampling.batch_size)), size=size
+    )
+    training = TrainingSpec(
+        epochs=300,
+        iterations_per_epoch=None,
+        optimizer=AdamWSpec(lr=5e-4, weight_decay=0.05),
+        schedule=ScheduleSpec(kind="cosine", final_lr=1e-6, warmup_fraction=0.03),
+        ema_decay=0.999,
+    )
+    plan = plan.model_copy(
+        update={
+            "preprocessing": plan.preprocessing.model_copy(
+                update={
+                    "normalizations": nnunet_normalizations(dataset, fingerprint),
+                    "slice_size": slice_size,
+                    "label_order": 1,
+                }
+            ),
+            "sampling": plan.sampling.model_copy(
+                update={"patch_size": slice_size, "batch_size": batch_size}
+            ),
+            "augmentation": tuned_slice_augmentation(slice_size, mirror_axes=flips),
+            "network": limit_network(MSVMUNetSpec(deep_supervision=True), size=size),
+            "training": limit_training(training, size=size),
+        }
+    )
+    if has_pictures(dataset, fingerprint):
+        return plan_pictures(plan)
+    return mirror_by_likeness(plan, fingerprint.mirror_likeness, any_rotation=False)
+
+
 RECIPES: dict[str, Recipe] = {
     "xlstm-unet": Recipe(
         "xLSTM-UNet (Enc) on planned patches, 3D or 2D like the images", _planned("xlstm-unet")
@@ -292,6 +335,10 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) for trainings of minutes (--max-minutes): AdamW, EMA weights, more warps",
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
+    "msvm-unet-tuned": Recipe(
+        "MSVM-UNet on whole slices, trained in nnU-Net's way: deep supervision, AdamW, EMA weights",
+        _msvm_unet_tuned,
+    ),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
     "residual-unet-low": Recipe(
         "nnU-Net's residual-encoder U-Net at low resolution", _planned("residual-unet", resolution="low")
