@@ -1,6 +1,6 @@
 """Plans for colour pictures: endoscopy, skin, stained tissue, microscopy.
 
-The fast recipes use them. See docs/decisions/0045-recipe-for-pictures.md.
+The fast recipes use them. See docs/decisions/0040-recipes-for-pictures.md.
 """
 
 import math
