@@ -69,6 +69,8 @@ def test_a_small_plan_shows_the_whole_picture_unless_it_has_instances():
     assert whole.sampling.patch_size == (128, 128)
     assert whole.preprocessing.spacing[1] == pytest.approx(352 / 128, rel=0.05)
     assert instances.preprocessing.spacing[1] < 1.5
+    assert not whole.inference.mirror
+    assert not whole.training.mirror_validation
 
 
 def test_colour_pictures_have_their_own_default_recipe(tmp_path):

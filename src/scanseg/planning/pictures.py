@@ -9,7 +9,7 @@ from dataclasses import replace
 from scanseg.planning.augmentations import picture_augmentation
 from scanseg.planning.stages import Stage
 from scanseg.planning.topology import choose_topology
-from scanseg.specs import DatasetSpec, Fingerprint, Plan, ZScoreNormalization
+from scanseg.specs import DatasetSpec, Fingerprint, Plan, PlanSize, ZScoreNormalization
 
 _INSTANCE_LABELS = frozenset({"interior", "boundary"})
 """Labels of data sets of instances, as `scanseg data convert` writes them."""
@@ -67,23 +67,25 @@ def picture_stage(stage: Stage, dataset: DatasetSpec) -> Stage:
     return Stage(stage.grid, patch)
 
 
-def plan_pictures(plan: Plan) -> Plan:
+def plan_pictures(plan: Plan, *, size: PlanSize) -> Plan:
     """Return a plan with normalization, augmentation and mirroring for pictures.
 
     Each channel of each picture is normalized by its own mean and standard deviation, because exposure differs between
-    pictures. Validation and prediction average over flips.
+    pictures. Validation and prediction average over flips, except for small plans, which run on a CPU.
 
     Args:
         plan: Plan of a fast recipe.
+        size: Size of the plan.
     """
     flips = plan.inference.mirror_axes
+    averages = bool(flips) and size != "small"
     return plan.model_copy(
         update={
             "preprocessing": plan.preprocessing.model_copy(
                 update={"normalizations": (ZScoreNormalization(),) * plan.dataset.num_channels}
             ),
             "augmentation": picture_augmentation(plan.sampling.patch_size, mirror_axes=flips),
-            "training": plan.training.model_copy(update={"mirror_validation": bool(flips)}),
-            "inference": plan.inference.model_copy(update={"mirror": bool(flips)}),
+            "training": plan.training.model_copy(update={"mirror_validation": averages}),
+            "inference": plan.inference.model_copy(update={"mirror": averages}),
         }
     )

@@ -162,7 +162,7 @@ def _planned(
             inference=InferenceSpec(mirror_axes=flips),
             cascade=CascadeSpec() if resolution == "cascade" else None,
         )
-        return plan_pictures(plan) if of_pictures else plan
+        return plan_pictures(plan, size=size) if of_pictures else plan
 
     return make
 
@@ -311,7 +311,7 @@ def _msvm_unet_tuned(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanS
         }
     )
     if has_pictures(dataset, fingerprint):
-        return plan_pictures(plan)
+        return plan_pictures(plan, size=size)
     return mirror_by_likeness(plan, fingerprint.mirror_likeness, any_rotation=False)
 
 
