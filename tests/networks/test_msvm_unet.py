@@ -63,7 +63,9 @@ def test_deep_supervision_returns_the_stages_while_training():
 def test_deep_supervision_adds_heads_alone():
     usual, deep = MSVMUNet(3, 2, **SMALLEST), MSVMUNet(3, 2, deep_supervision=True, **SMALLEST)
     added = set(deep.state_dict()) - set(usual.state_dict())
-    assert added == {f"decoder.stage_heads.{stage}.{name}" for stage in range(3) for name in ("weight", "bias")}
+    assert added == {
+        f"decoder.stage_heads.{stage}.{name}" for stage in range(3) for name in ("weight", "bias")
+    }
 
 
 @pytest.mark.parametrize("upsampling", ["lkpe", "patch-expand", "transposed-convolution", "bilinear"])

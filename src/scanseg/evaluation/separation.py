@@ -12,9 +12,7 @@ _LEVELS = np.linspace(0, 0.95, 20)
 """Quantiles of the distances at which a part is cut."""
 
 
-def split_at_necks(
-    numbers: Int32[np.ndarray, "*spatial"], *, neck: float
-) -> Int32[np.ndarray, "*spatial"]:
+def split_at_necks(numbers: Int32[np.ndarray, "*spatial"], *, neck: float) -> Int32[np.ndarray, "*spatial"]:
     """Split instances at narrow necks.
 
     The half width at a voxel is its distance to the nearest voxel outside. An instance is split where the half width

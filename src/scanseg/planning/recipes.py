@@ -302,9 +302,7 @@ def _msvm_unet_tuned(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanS
                     "label_order": 1,
                 }
             ),
-            "sampling": plan.sampling.model_copy(
-                update={"patch_size": slice_size, "batch_size": batch_size}
-            ),
+            "sampling": plan.sampling.model_copy(update={"patch_size": slice_size, "batch_size": batch_size}),
             "augmentation": tuned_slice_augmentation(slice_size, mirror_axes=flips),
             "network": limit_network(MSVMUNetSpec(deep_supervision=True), size=size),
             "training": limit_training(training, size=size),

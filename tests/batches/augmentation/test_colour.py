@@ -54,10 +54,15 @@ def test_brightness_adds_one_value_to_all_channels(images):
 
 def test_shards_and_joined_batches_equal_whole_batches(images):
     both = change_colours(images, spec=OFTEN, rngs=rngs(3, 4))
-    whole = [change_colours(part, spec=OFTEN, rngs=rngs(seed)) for part, seed in zip(images.split(20), (3, 4))]
+    whole = [
+        change_colours(part, spec=OFTEN, rngs=rngs(seed))
+        for part, seed in zip(images.split(20), (3, 4), strict=True)
+    ]
     assert torch.equal(both, torch.cat(whole))
     shards = [
-        change_colours(images[20 * rank : 20 * (rank + 1)], spec=OFTEN, rngs=rngs(7), shard=BatchShard(rank, 2))
+        change_colours(
+            images[20 * rank : 20 * (rank + 1)], spec=OFTEN, rngs=rngs(7), shard=BatchShard(rank, 2)
+        )
         for rank in range(2)
     ]
     assert torch.equal(torch.cat(shards), change_colours(images, spec=OFTEN, rngs=rngs(7)))
