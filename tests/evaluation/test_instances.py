@@ -12,10 +12,10 @@ from scanseg.errors import InputError, UsageError
 from scanseg.evaluation import (
     convert_to_instances,
     evaluate_instances,
-    find_instances,
     instances,
     score_instances,
 )
+from scanseg.evaluation.instances import find_instances
 from scanseg.imaging import read_instance_map, read_label_map, write_instance_map, write_label_map
 from scanseg.runtime import RunContext
 from scanseg.specs import InstanceReport

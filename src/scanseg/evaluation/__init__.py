@@ -9,7 +9,7 @@ from scanseg.evaluation.instance_folders import (
     instances_of,
     make_instance_report,
 )
-from scanseg.evaluation.instances import find_instances, score_instances
+from scanseg.evaluation.instances import score_instances
 from scanseg.evaluation.label_source import find_labels
 from scanseg.evaluation.pairs import list_label_maps
 from scanseg.evaluation.report import CaseScores, find_unit, make_report
@@ -26,7 +26,6 @@ __all__ = [
     "convert_to_instances",
     "evaluate",
     "evaluate_instances",
-    "find_instances",
     "find_labels",
     "find_unit",
     "instance_rows",

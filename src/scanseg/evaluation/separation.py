@@ -46,7 +46,7 @@ def split_at_necks(numbers: Int32[np.ndarray, "*spatial"], *, neck: float) -> In
 def _find_cores(
     part: Bool[np.ndarray, "*box"], widths: Float[np.ndarray, "*box"], neck: float
 ) -> Iterator[Bool[np.ndarray, "*box"]]:
-    """Yield the parts that remain if a part is cut at its necks.
+    """Cut a part at its necks, and yield the remaining parts.
 
     Args:
         part: The voxels of the part.
@@ -66,7 +66,7 @@ def _find_cores(
 def _cut(
     part: Bool[np.ndarray, "*box"], widths: Float[np.ndarray, "*box"], neck: float
 ) -> list[Bool[np.ndarray, "*box"]]:
-    """Return the pieces of a part at the lowest level that cuts it. Empty: it has no neck."""
+    """Cut a part at its first neck. Empty: it has no neck."""
     for level in np.unique(np.quantile(widths[part], _LEVELS)):
         pieces, count = ndimage.label(part & (widths > level), structure=np.ones((3,) * part.ndim))
         if count < 2:

@@ -79,7 +79,7 @@ def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]
 def picture_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
     """Return the transforms of colour pictures.
 
-    They are those of the fast recipes with wider warps, and changes of colours. A whole picture may be one patch, so
+    The fast recipes' transforms get wider warps, and changes of colours. A whole picture may be one patch, so
     patches are shifted too.
 
     Args:
@@ -133,7 +133,7 @@ def tuned_slice_augmentation(
 ) -> tuple[Transform, ...]:
     """Return the transforms of the recipe `msvm-unet-tuned`.
 
-    They are those of the fast recipes, with rotations of at most 45 degrees and shifts, because whole slices show the
+    The fast recipes' transforms get rotations of at most 45 degrees and shifts, because whole slices show the
     anatomy upright and have no random position.
 
     Args:

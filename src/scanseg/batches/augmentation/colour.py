@@ -47,7 +47,11 @@ def change_colours(
 def _draw(
     spec: ColourTransform, rng: np.random.Generator, *, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the map of colours of each patch, (patch, 3, 3), and its added brightness, (patch,)."""
+    """Draw the colour changes of a batch.
+
+    Returns:
+        Map of colours of each patch, (patch, 3, 3), and its added brightness, (patch,).
+    """
     changed = rng.random(batch_size) < spec.probability
     angles = np.deg2rad(rng.uniform(*spec.hue_degrees_range, size=batch_size))
     saturations = rng.uniform(*spec.saturation_range, size=batch_size)

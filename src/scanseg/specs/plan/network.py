@@ -142,7 +142,7 @@ class MSVMUNetSpec(Document):
 
     @property
     def strides(self) -> tuple[tuple[int, int], ...]:
-        """Strides between the logits of deep supervision: the first ones have the size of the image."""
+        """Strides between the logits of deep supervision, the image first."""
         return ((1, 1), (4, 4), (2, 2), (2, 2), (2, 2))
 
     @model_serializer(mode="wrap")
