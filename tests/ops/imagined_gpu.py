@@ -6,6 +6,7 @@ kernels as JSON.
 """
 
 import json
+import os
 import sys
 import threading
 
@@ -19,7 +20,7 @@ from scanseg.ops import instance_norm, mlstm
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.launching import compile_ahead, launch
 
-launched, compiled = [], []
+launched, compiled, compiled_here, processes = [], [], [], []
 
 
 class Loader:
@@ -57,7 +58,22 @@ def note(*, repr, **others):
     compiled.append(repr)
 
 
+def note_work(*, src, cache_hit, **others):
+    """Note a kernel that this process compiles itself."""
+    if not cache_hit:
+        compiled_here.append(src.name)
+
+
+def fork():
+    """Fork this process and note the new one."""
+    process = real_fork()
+    processes.append(process)
+    return process
+
+
+real_fork, os.fork = os.fork, fork
 driver.set_active(H100())
+triton.knobs.compilation.listener = note_work
 triton.knobs.runtime.jit_post_compile_hook = note
 # The tensors are on the CPU. Triton treats them as tensors of a GPU.
 triton_support.refuses.__code__ = (lambda *tensors: None).__code__
@@ -124,6 +140,8 @@ def main():
         "compiled_later": compiled[len(ahead) :],
         "launched_later": [name for name, _ in launched],
         "error": compilation_error(),
+        "compiled_here": sorted(set(compiled_here)),
+        "num_processes": len(processes),
     }
     sys.stdout.write(json.dumps(result))
 

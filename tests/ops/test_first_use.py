@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,6 +170,45 @@ def test_another_combination_is_checked_again(kernels, monkeypatch):
     normed()
     assert kernels.calls == 4
     assert VerdictFile(COMBINATION).path != VerdictFile(COMBINATION | {"sources": "1"}).path
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The properties of a GPU on every machine."""
+    properties = SimpleNamespace(name="NVIDIA H200", major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+def test_the_combination_needs_no_private_function_of_a_pytorch_build(gpu):
+    combination = verdicts.combination_of(torch.device("cuda", 0))
+    assert combination["gpu"] == "NVIDIA H200, compute capability 9.0"
+    assert combination["torch"] == torch.__version__
+    assert all(combination.values())
+
+
+def test_the_driver_is_read_from_the_system(gpu, monkeypatch, tmp_path):
+    file = tmp_path / "version"
+    file.write_text("NVRM version: NVIDIA UNIX  580.1\nGCC version: 12\n", encoding="utf-8")
+    monkeypatch.setattr(verdicts, "_DRIVER", file)
+    assert verdicts.combination_of(torch.device("cuda", 0))["driver"] == "NVRM version: NVIDIA UNIX  580.1"
+
+
+@pytest.mark.parametrize(
+    ("failed", "driver"), [(0, "CUDA 13.1"), (999, "CUDA unknown"), (None, "CUDA unknown")]
+)
+def test_without_that_file_the_library_of_the_driver_answers(gpu, monkeypatch, tmp_path, failed, driver):
+    def load(name):
+        if failed is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(cuDriverGetVersion=get_version)
+
+    def get_version(reference):
+        reference._obj.value = 13010
+        return failed
+
+    monkeypatch.setattr(verdicts, "_DRIVER", tmp_path / "missing")
+    monkeypatch.setattr(verdicts.ctypes, "CDLL", load)
+    assert verdicts.combination_of(torch.device("cuda", 0))["driver"] == driver
 
 
 def test_the_digest_covers_the_sources():

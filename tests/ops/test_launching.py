@@ -13,6 +13,7 @@ import torch
 
 import scanseg
 from scanseg.ops import instance_norm, mlstm
+from scanseg.ops._support.compiling_processes import SUPPORTED
 from scanseg.ops._support.launching import MAX_THREADS, compile_ahead, cores_for_compiling
 from scanseg.ops._support.triton import INTERPRETED
 
@@ -20,13 +21,13 @@ triton = pytest.importorskip("triton")
 
 
 @pytest.fixture(scope="module")
-def imagined():
+def imagined(tmp_path_factory):
     """Return the kernels that were compiled and launched on a simulated GPU, with an empty cache."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     program = Path(__file__).with_name("imagined_gpu.py")
     result = subprocess.run(
         [sys.executable, "-W", "ignore", program, "2"],
-        env={**environment, "TRITON_ALWAYS_COMPILE": "1"},
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))},
         timeout=280,
         capture_output=True,
         text=True,
@@ -61,6 +62,12 @@ def test_the_number_of_compiled_kernels_is_reported(imagined):
     # Without the kernel of the other thread.
     total = len(imagined["compiled"]) - 1
     assert counts == [[done, total] for done in range(1, total + 1)]
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="kernels are compiled in threads on this system")
+def test_forked_processes_compile_and_this_one_reads_their_kernels(imagined):
+    assert imagined["compiled_here"] == ["write"]  # launched outside of the block
+    assert imagined["num_processes"] == len(imagined["reported"]) + 1  # the invalid kernel, too
 
 
 def test_a_kernel_that_cannot_be_compiled_raises_at_its_launch(imagined):

@@ -206,9 +206,16 @@ def _describe_cudnn(version: int | None, *, cuda: str | None) -> str:
 
 
 def _extras() -> dict[str, dict[str, Any]]:
-    """List the missing packages and the installing line of each extra."""
+    """List the missing packages and the installing line of each extra.
+
+    A source folder on the import path, without an installation, does not list its extras.
+    """
     packages: dict[str, list[str]] = {}
-    for requirement in metadata.requires("scanseg") or []:
+    try:
+        requirements = metadata.requires("scanseg") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
         if match := _EXTRA_REQUIREMENT.match(requirement):
             packages.setdefault(match["extra"], []).append(match["name"])
     return {

@@ -13,7 +13,13 @@ from scanseg.progress import WarningCollector, ignore_progress
 from scanseg.runtime import RunContext, join_processes, keep_workers, warm_up, watch_signals
 from scanseg.settings import apply_settings
 from scanseg.specs import Plan
-from scanseg.training import FoldChoice, TrainingResult, check_encoder_weights, choose_fold
+from scanseg.training import (
+    FoldChoice,
+    TrainingResult,
+    check_encoder_weights,
+    choose_fold,
+    compiled_early,
+)
 
 _STORES = "scanseg-stores"
 
@@ -123,7 +129,8 @@ def _prepare_job(
     _check_batch(plan, context)
     if encoder_weights is not None:
         check_encoder_weights(plan, encoder_weights)
-    prepared = prepare_store(plan, source, stores, context=context)
+    with compiled_early(plan, context=context):
+        prepared = prepare_store(plan, source, stores, context=context)
     if not ModelFolder.exists(output) and fold is not None:
         choose_fold(prepared.store, fold)
     return TrainingJob(

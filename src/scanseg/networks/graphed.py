@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from scanseg.networks.buffers import buffers_kept
 from scanseg.ops import compile_ahead, cores_for_compiling
@@ -122,6 +123,14 @@ class _Pass:
     def __init__(self, network: nn.Module, images: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         self._network = network
         self._parameters = tuple(parameters)
+        # Nodes of autograd for the parameters themselves may be alive in the caller's graph, for example in that of the
+        # last loss. They belong to the caller's stream, which a capture must not wait for. So the capture has leaves
+        # of its own, with the same memory.
+        self._leaves = {
+            name: nn.Parameter(parameter.detach())
+            for name, parameter in network.named_parameters()
+            if self._parameters and parameter.requires_grad
+        }
         self._generation = 0
         with buffers_kept(network):
             self._warm_up(images)
@@ -139,12 +148,13 @@ class _Pass:
         self._forward.result = tuple(output.detach() for output in outputs)
 
     def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self._network(images)
+        outputs = functional_call(self._network, self._leaves, (images,))
         self._is_single = isinstance(outputs, Tensor)
         return (outputs,) if self._is_single else tuple(outputs)
 
     def _differentiate(self, outputs: tuple[Tensor, ...], grads: Sequence[Tensor]) -> list[Tensor | None]:
-        return list(torch.autograd.grad(outputs, self._parameters, grads, allow_unused=True))
+        leaves = list(self._leaves.values())
+        return list(torch.autograd.grad(outputs, leaves, grads, allow_unused=True))
 
     def _warm_up(self, images: Tensor) -> None:
         """Compile the kernels in threads, then run the pass on another stream."""

@@ -79,7 +79,7 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
 def warm_up(device: torch.device | None) -> Iterator[None]:
     """Load the libraries of a GPU while the block runs.
 
-    A thread loads them. Loading takes seconds, once per process. The block waits for it at its end. Errors are ignored:
+    Threads load them. Loading takes seconds, once per process. The block waits for it at its end. Errors are ignored:
     they occur again when the device is used.
 
     Args:
@@ -88,12 +88,23 @@ def warm_up(device: torch.device | None) -> Iterator[None]:
     if device is None or device.type != "cuda":
         yield
         return
-    thread = threading.Thread(target=_load_libraries, args=(device,), name=f"warm-up {device}")
-    thread.start()
+    threads = [
+        threading.Thread(target=_load_libraries, args=(device,), name=f"warm-up {device}"),
+        threading.Thread(target=_import_compiler, name="warm-up"),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
-        thread.join()
+        for thread in threads:
+            thread.join()
+
+
+def _import_compiler() -> None:
+    """Import the compiler of PyTorch, which its optimizers and initial weights import too."""
+    with suppress(ImportError):
+        import torch._dynamo  # noqa: F401
 
 
 def _load_libraries(device: torch.device) -> None:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 from torch import nn
 
@@ -15,6 +14,7 @@ from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store
 from scanseg.runtime import Distributed, RunContext
 from scanseg.specs import Fold, RunRecord
+from scanseg.training.arithmetic import fast_arithmetic
 from scanseg.training.folds import FoldChoice, choose_cases
 from scanseg.training.loop import TrainingLoop
 from scanseg.training.validation import validate
@@ -82,7 +82,7 @@ def train(
         )
     with (
         _claimed(folder, context.distributed),
-        _fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
+        fast_arithmetic(context.torch_device, allow_tf32=folder.plan.training.allow_tf32),
     ):
         fold, cases = context.distributed.on_main_process(lambda: choose_cases(folder, store, fold=fold))
         record = context.distributed.on_main_process(lambda: _finished_record(folder))
@@ -238,22 +238,3 @@ def _claimed(folder: ModelFolder, processes: Distributed) -> Iterator[None]:
     finally:
         for lock in locks:
             lock.release()
-
-
-@contextmanager
-def _fast_arithmetic(device: torch.device, *, allow_tf32: bool) -> Iterator[None]:
-    """Select a GPU, benchmark its convolutions and allow TF32.
-
-    The settings are restored afterwards.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32)
-    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, allow_tf32, allow_tf32
-    try:
-        with torch.cuda.device(device):
-            yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -17,6 +17,7 @@ from scanseg.ops import cores_for_compiling, describe_backends
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, autocast_dtype, describe_device, memory_for
 from scanseg.specs import Plan
+from scanseg.training.arithmetic import fast_arithmetic
 from scanseg.training.kernel_compilation import compile_kernels
 from scanseg.training.step import TrainingStep
 from scanseg.training.step_timing import random_batch
@@ -119,9 +120,22 @@ def _require_kernels(device: torch.device) -> None:
             f"warm-up: expected a GPU with CUDA, got {device}. Only kernels of GPUs are compiled, so no warm-up is "
             "needed on this device."
         )
-    missing = next(status.reason for status in describe_backends() if status.backend == "triton")
+    missing = _missing_triton()
     if missing is not None:
         raise UsageError(f"warm-up: {missing}")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Return whether the kernels of this package are compiled for a device.
+
+    Args:
+        device: Any device.
+    """
+    return device.type == "cuda" and _missing_triton() is None
+
+
+def _missing_triton() -> str | None:
+    return next(status.reason for status in describe_backends() if status.backend == "triton")
 
 
 def _train(plan: Plan, context: RunContext) -> None:
@@ -130,10 +144,11 @@ def _train(plan: Plan, context: RunContext) -> None:
     training = plan.training.model_copy(update={"cuda_graph": False})
     plan = plan.model_copy(update={"training": training})
     dtype = autocast_dtype(device, plan.training.precision)
-    step = TrainingStep(plan, network_of(plan), autocast_dtype=dtype, context=context)
-    batch = random_batch(plan, device)
-    step.run(batch, lr=1e-6).item()
-    step.logits(batch)
+    with fast_arithmetic(device, allow_tf32=training.allow_tf32):
+        step = TrainingStep(plan, network_of(plan), autocast_dtype=dtype, context=context)
+        batch = random_batch(plan, device)
+        step.run(batch, lr=1e-6).item()
+        step.logits(batch)
 
 
 def _predict(plan: Plan, context: RunContext) -> None:

@@ -224,7 +224,11 @@ def _check(uses: list[_Use]) -> None:
             return
         thread = threading.Thread(target=run, name="check of kernels")
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            thread.join(launching.SECONDS_BETWEEN_MESSAGES)
+            if thread.is_alive():
+                names = ", ".join(dict.fromkeys(use.operator for use in missing))
+                _LOGGER.warning("checking GPU kernels, once on this machine: %s", names)
     if failure:
         raise failure[0]
 

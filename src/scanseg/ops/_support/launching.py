@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from scanseg.cores import available_cores
+from scanseg.ops._support.compiling_processes import compile_in_a_process
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.launching_variants import USABLE, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
@@ -203,7 +204,7 @@ class _Compilation:
 
         Triton's mode calls this method of its executor.
         """
-        self._futures.append(self._pool.submit(compile_kernel))
+        self._futures.append(self._pool.submit(compile_in_a_process, compile_kernel))
         return self._futures[-1]
 
     def run_in_a_thread(self, request: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ a key that distinguishes at least as much, and passes addresses. The first launc
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +82,21 @@ def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constant
     stream = torch._C._cuda_getCurrentRawStream(device)
     run, options, function, metadata, values, _, _ = variant
     run(columns, rows, layers, stream, function, *options, metadata, None, None, None, *passed, *values)
+
+
+def build_launcher(kernel: Any) -> None:
+    """Build the C function that launches a kernel.
+
+    Triton 3.6 runs a C compiler for it at the first launch of each signature, 0.2 s one after the other, and keeps the
+    result on disk. Errors are left to that launch.
+
+    Args:
+        kernel: A compiled kernel.
+    """
+    from triton.runtime import driver
+
+    with suppress(Exception):
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
 def _launch_by_triton(

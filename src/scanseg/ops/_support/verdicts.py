@@ -4,9 +4,11 @@ A verdict is valid for one combination of GPU, driver, PyTorch, Triton, cuDNN an
 combination has a file of its own. Verdicts can be made again, so an unreadable file counts as an empty one.
 """
 
+import ctypes
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -147,12 +149,22 @@ def digest_of_sources() -> str:
 
 
 def _driver_version() -> str:
-    """Return the versions of the driver and of its CUDA."""
-    cuda = str(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined]
+    """Return the version of the driver, or of its CUDA where the system does not show the driver's."""
     try:
-        return f"{_DRIVER.read_text(encoding='utf-8').partition(chr(10))[0].strip()} (CUDA {cuda})"
+        return _DRIVER.read_text(encoding="utf-8").partition("\n")[0].strip()
     except OSError:
-        return f"CUDA {cuda}"
+        return f"CUDA {_driver_cuda_version()}"
+
+
+def _driver_cuda_version() -> str:
+    """Return the CUDA version of the driver's library, as PyTorch has no public function for it."""
+    version = ctypes.c_int()
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        failed = library.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return "unknown"
+    return "unknown" if failed else f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def _triton_version() -> str:

@@ -1,0 +1,51 @@
+"""Compilation of a training's GPU kernels while its images are prepared."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext
+from scanseg.specs import Plan
+from scanseg.training.warm_up import can_compile, warm_up
+
+_LOGGER = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_UPDATES = 0.2
+
+
+@contextmanager
+def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
+    """Compile and check the GPU kernels of a plan's training while the block runs.
+
+    Preparing images keeps worker processes busy. Meanwhile a thread runs a step of random images, as `warm_up` does.
+    The end of the block waits for it and reports the progress, unless the block raises an error. Errors of the thread
+    are logged at the level `DEBUG`: the training compiles the remaining kernels itself, and meets the same errors.
+
+    Several processes of one training share the compiling of its first step instead.
+
+    Args:
+        plan: The plan.
+        context: The device of the training. Without CUDA and Triton nothing is compiled.
+    """
+    if context.distributed.world_size > 1 or not can_compile(context.torch_device):
+        yield
+        return
+    updates: list[ProgressUpdate] = []
+
+    def compile_all() -> None:
+        try:
+            warm_up([plan], purposes=("training",), context=context.with_progress(updates.append))
+        except Exception as error:
+            _LOGGER.debug("kernels are compiled at the first step: %s", error)
+
+    thread = threading.Thread(target=compile_all, name="early compilation")
+    thread.start()
+    yield
+    shown = len(updates)
+    while thread.is_alive() and not context.should_stop():
+        thread.join(_SECONDS_BETWEEN_UPDATES)
+        if len(updates) > shown:
+            shown = len(updates)
+            context.progress(updates[-1])

@@ -1,0 +1,95 @@
+"""Kernels are compiled while a block runs. On the CPU of these tests nothing is compiled."""
+
+import importlib
+import threading
+import time
+
+import pytest
+
+import scanseg
+from scanseg.experiments import single
+from scanseg.progress import ProgressUpdate
+from scanseg.runtime import RunContext
+from scanseg.specs import Plan
+from scanseg.training import compiled_early
+from scanseg.training.warm_up import can_compile
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """The module, which may compile for a CPU. A warm-up waits until it is released."""
+    module = importlib.import_module("scanseg.training.early_compilation")
+    module.released, module.calls = threading.Event(), []
+
+    def warm_up(plans, *, purposes, context):
+        module.calls.append((plans, purposes, threading.current_thread()))
+        assert module.released.wait(20)
+        for done in (1, 2):
+            context.progress(ProgressUpdate("compiling kernels", done, 2))
+
+    monkeypatch.setattr(module, "can_compile", lambda device: True)
+    monkeypatch.setattr(module, "warm_up", warm_up)
+    yield module
+    module.released.set()
+    for _, _, thread in module.calls:
+        thread.join()
+
+
+def test_the_block_runs_meanwhile_and_its_end_waits(module, plan):
+    made, updates = Plan.read(plan), []
+    with compiled_early(made, context=RunContext(device="cpu", progress=updates.append)):
+        threading.Timer(0.3, module.released.set).start()
+        begin = time.monotonic()
+    assert time.monotonic() - begin > 0.2
+    ((plans, purposes, thread),) = module.calls
+    assert (plans, purposes) == ([made], ("training",))
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+    assert [(update.task, update.done) for update in updates] in ([("compiling kernels", 2)], [])
+
+
+def test_an_error_of_the_block_comes_at_once(module, plan):
+    begin = time.monotonic()
+    with (
+        pytest.raises(ValueError, match="damaged"),
+        compiled_early(Plan.read(plan), context=RunContext(device="cpu")),
+    ):
+        raise ValueError("damaged image")
+    assert time.monotonic() - begin < 10
+
+
+def test_a_stop_ends_the_wait(module, plan):
+    context = RunContext(device="cpu", should_stop=lambda: True)
+    with compiled_early(Plan.read(plan), context=context):
+        pass
+    assert module.calls[0][2].is_alive()
+
+
+def test_an_error_of_the_compilation_is_left_to_the_training(module, monkeypatch, plan):
+    monkeypatch.setattr(module, "warm_up", lambda plans, **others: 1 / 0)
+    with compiled_early(Plan.read(plan), context=RunContext(device="cpu")):
+        pass
+
+
+def test_nothing_is_compiled_for_a_cpu(plan):
+    context = RunContext(device="cpu")
+    assert not can_compile(context.torch_device)
+    before = threading.active_count()
+    with compiled_early(Plan.read(plan), context=context):
+        assert threading.active_count() == before
+
+
+def test_a_training_compiles_while_its_store_is_built(module, monkeypatch, dataset, tmp_path):
+    seen = []
+    build = single.prepare_store
+
+    def prepare_store(*arguments, **options):
+        seen.append(len(module.calls) == 1 and module.calls[0][2].is_alive())
+        module.released.set()
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(single, "prepare_store", prepare_store)
+    monkeypatch.setattr(single.TrainingJob, "run", lambda job, context: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scanseg.train(dataset, tmp_path / "model", device="cpu", recipe="plain-unet", epochs=1)
+    assert seen == [True]
