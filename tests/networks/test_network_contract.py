@@ -81,9 +81,7 @@ def image(name, *, size=None, channels=3, batch=2):
 
 
 SUPERVISED = [
-    name
-    for name, spec in SPECS.items()
-    if NETWORKS[spec.kind].deep_supervision and spec.kind != "msvm-unet"
+    name for name, spec in SPECS.items() if NETWORKS[spec.kind].deep_supervision and spec.kind != "msvm-unet"
 ]
 """Networks with deep supervision, except MSVM-UNet, which has tests of its own."""
 supervised = pytest.mark.parametrize("name", SUPERVISED, indirect=True)

@@ -26,8 +26,8 @@ class MSVMUNet(EncoderNetwork):
     """MSVM-UNet, with the ablations of its paper as arguments.
 
     The logits have the size of the images. While training with `deep_supervision`, the network returns a tuple: these
-    logits, then those of the decoder stages with strides 4, 8 and 16. Both axes must be divisible by 32, unless the
-    network pads. An image of one channel is repeated to three, so that pretrained encoders can process it. Other
+    logits, then the logits of the decoder stages with strides 4, 8 and 16. Both axes must be divisible by 32, unless
+    the network pads. An image of one channel is repeated to three, so that pretrained encoders can process it. Other
     channel counts stay unchanged.
 
     Args:

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from scanseg.messages import listed
 from scanseg.planning.augmentations import mirror_axes, sided_labels
 from scanseg.planning.normalizations import channel_normalizations
-from scanseg.specs import DatasetSpec, IntensityRange, MirrorTransform, Normalization, Plan, ZScoreNormalization
+from scanseg.specs import (
+    DatasetSpec,
+    IntensityRange,
+    MirrorTransform,
+    Normalization,
+    Plan,
+    ZScoreNormalization,
+)
 
 _AXES = ("z", "y", "x")
 
