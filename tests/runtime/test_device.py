@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 
@@ -69,11 +71,26 @@ def test_libraries_of_a_gpu_load_while_the_block_runs(monkeypatch):
         assert inside.wait(10)
         loaded.append(device)
 
+    def import_compiler():
+        assert inside.wait(10)
+        loaded.append("compiler")
+
     monkeypatch.setattr(device_module, "_load_libraries", load)
+    monkeypatch.setattr(device_module, "_import_compiler", import_compiler)
     with warm_up(torch.device("cuda:1")):
         assert not loaded
         inside.set()
-    assert loaded == [torch.device("cuda:1")]
+    assert set(loaded) == {torch.device("cuda:1"), "compiler"}
+
+
+def test_the_compiler_is_imported_in_the_warm_up():
+    code = (
+        "import sys, torch; from scanseg.runtime import warm_up\n"
+        "with warm_up(torch.device('cuda')): pass\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert found.stdout.strip() == "True", found.stderr
 
 
 def test_errors_of_the_warm_up_are_ignored(monkeypatch):
@@ -85,6 +102,7 @@ def test_errors_of_the_warm_up_are_ignored(monkeypatch):
 
     monkeypatch.setattr(torch, "zeros", refuse)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(device_module, "_import_compiler", lambda: None)
     with warm_up(torch.device("cuda")):
         pass
     assert asked == [torch.device("cuda")]

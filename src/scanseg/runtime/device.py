@@ -102,7 +102,7 @@ def warm_up(device: torch.device | None) -> Iterator[None]:
 
 
 def _import_compiler() -> None:
-    """Import the compiler of PyTorch, which its optimizers and initial weights import too."""
+    """Import PyTorch's compiler, which its optimizers import too."""
     with suppress(ImportError):
         import torch._dynamo  # noqa: F401
 

@@ -31,9 +31,9 @@ class _NotCachedError(Exception):
 
 
 def compile_in_a_process(compile_kernel: Callable[[], Any]) -> Any:
-    """Compile a kernel and its launcher in a forked process, unless they are in Triton's cache.
+    """Compile a kernel and its launcher in a forked process.
 
-    A process that fails, is killed or takes too long costs only time: this thread then compiles the kernel.
+    A kernel in Triton's cache is only read. A process that fails, is killed or takes too long costs only time: this thread then compiles the kernel.
 
     Args:
         compile_kernel: Triton's function that compiles a kernel, or reads it from the cache. It uses no GPU.
@@ -67,7 +67,10 @@ def _uses_cache() -> bool:
 
 @cache
 def _mark_reading() -> None:
-    """Let Triton stop before it translates a kernel, in threads that only look into its cache."""
+    """Let Triton stop before it translates a kernel.
+
+    It stops in threads that only look into its cache.
+    """
     from triton.compiler import ASTSource
 
     translate = ASTSource.make_ir
@@ -97,7 +100,7 @@ def _run_forked(work: Callable[[], None]) -> None:
 
 
 def _end_after(work: Callable[[], None]) -> NoReturn:
-    """Run a function and end this process, without the exit functions of the process that forked it."""
+    """Run a function, and end this process without exit functions."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

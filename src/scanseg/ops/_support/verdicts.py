@@ -149,7 +149,7 @@ def digest_of_sources() -> str:
 
 
 def _driver_version() -> str:
-    """Return the version of the driver, or of its CUDA where the system does not show the driver's."""
+    """Return the version of the driver, or else of its CUDA."""
     try:
         return _DRIVER.read_text(encoding="utf-8").partition("\n")[0].strip()
     except OSError:
@@ -157,7 +157,7 @@ def _driver_version() -> str:
 
 
 def _driver_cuda_version() -> str:
-    """Return the CUDA version of the driver's library, as PyTorch has no public function for it."""
+    """Return the CUDA version of the driver's library."""
     version = ctypes.c_int()
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
