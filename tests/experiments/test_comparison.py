@@ -332,6 +332,6 @@ def test_ready_comparisons_are_listed_shown_and_fit_their_recipes(dataset, tmp_p
             apply_settings(plans[arm.recipe or spec.recipe], (*spec.settings, *arm.settings))
             for arm in spec.all_arms
         ]
-        of_recipes = name in ("msvm-unet-tuned", "networks-2d")
+        of_recipes = name in ("msvm-unet-tuned", "networks-2d", "pictures")
         different = {(plan if of_recipes else plan.network).to_json() for plan in changed}
         assert len(different) == len(changed)
