@@ -41,7 +41,7 @@ _BY_FIELD = {
     "Plan.mirror_likeness": "planning",
     "Plan.preprocessing": "preprocessing, training, inference",
     "Plan.sampling": "batches, training, inference",
-    "Plan.augmentation": "batches",
+    "Plan.augmentation": "batches, training",
     "Plan.network": "networks, training",
     "Plan.training": "training, inference",
     "Plan.inference": "inference, training",

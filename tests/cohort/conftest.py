@@ -3,6 +3,7 @@
 Their fixtures give a model folder with random weights, and folders of small pictures.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,46 @@ def write_pictures(folder: Path, number: int, *, size: tuple[int, int] = (24, 30
 def pictures(tmp_path: Path) -> Path:
     """Folder of eight pictures."""
     return write_pictures(tmp_path / "images", 8)
+
+
+def write_comparison(path: Path) -> Path:
+    """Write a comparison of two arms, each with one training of two steps."""
+    content = {
+        "title": "Blocks",
+        "question": "Do they help?",
+        "recipe": "xlstm-unet-2d",
+        "settings": [
+            *SMALL_XLSTM_UNET_2D,
+            *("training.epochs=1", "training.iterations_per_epoch=2", "training.validation_batches=1"),
+        ],
+        "arms": [
+            {"name": "none", "settings": ["network.sequence_block=none"]},
+            {"name": "ViL", "settings": []},
+        ],
+        "seeds": [0],
+        "folds": [0],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def read_comparison(folder: Path) -> dict[str, object]:
+    """Return scores of a comparison, and weights of its models."""
+    record = json.loads((folder / "comparison.json").read_text())
+    assert not record["missing"]
+    scores = {arm["name"]: [run["mean_dice"] for run in arm["runs"]] for arm in record["arms"]}
+    weights = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("model.safetensors"))
+    }
+    assert len(weights) == 2
+    return {"scores": scores, **weights}
+
+
+def read_arrays(store: Path) -> dict[str, bytes]:
+    """Return index and arrays of all cases of a store. Records of cases have dates."""
+    files = [*sorted(store.glob("cases/*/*.b2nd")), store / "store.json"]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
 
 
 def read_outputs(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import pytest
 import scanseg
 from scanseg.cohort.ray_engine import keep_signal_handler, share_nodes
 from scanseg.errors import InterruptionError, ScansegError, UsageError
-from tests.cohort.conftest import read_outputs, write_pictures
+from tests.cohort.conftest import read_comparison, read_outputs, write_comparison, write_pictures
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_folds
 
 
@@ -114,6 +114,17 @@ def test_a_cross_validation_if_a_node_is_killed_and_after_a_stop(kill_node, data
     scores = [json.loads((folder / "validation.json").read_text())["cases"] for folder in (one, other)]
     assert scores[0] == scores[1]
     assert {"preprocessing", "folds"} <= tasks
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow  # trains two arms twice, and starts a cluster: a minute, more on a busy machine
+def test_a_comparison_equals_a_local_run(head, dataset, tmp_path, command):
+    words = ("compare", write_comparison(tmp_path / "blocks.json"), dataset, "--num-workers", 0, "-o")
+    outcome = command(*words, tmp_path / "one", "--devices", "cpu")
+    assert outcome.code == 0, outcome.stderr
+    outcome = command(*words, tmp_path / "ray", "--on", "ray")
+    assert outcome.code == 0, outcome.stderr
+    assert read_comparison(tmp_path / "ray") == read_comparison(tmp_path / "one")
 
 
 @pytest.mark.slow  # starts a cluster: half a minute

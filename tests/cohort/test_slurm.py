@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,10 +13,16 @@ import pytest
 
 import scanseg
 from scanseg.cohort.engines import open_engine
-from scanseg.errors import InterruptionError, ScansegError, UsageError
+from scanseg.errors import InputError, InterruptionError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
-from tests.cohort.conftest import read_outputs, write_pictures
+from tests.cohort.conftest import (
+    read_arrays,
+    read_comparison,
+    read_outputs,
+    write_comparison,
+    write_pictures,
+)
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_folds
 
 TWO = {"jobs": 2, "gpus": 0, "cpus": 1}
@@ -129,6 +136,97 @@ def test_a_cross_validation_equals_a_local_run(tmp_path, local):
     assert result.record.num_cases == 4
     for name in ("fold_0/model.safetensors", "fold_1/model.safetensors"):
         assert (other / name).read_bytes() == (one / name).read_bytes(), name
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow  # trains two arms twice: a minute on a busy machine
+def test_a_comparison_equals_a_local_run(tmp_path, local, command):
+    dataset = write_disks(tmp_path / "disks", numbers=range(4))
+    write_folds(dataset, ((0, 1), (2, 3)), ((2, 3), (0, 1)))
+    comparison = write_comparison(tmp_path / "blocks.json")
+    words = ("compare", comparison, dataset, "--num-workers", 0, "-o")
+    outcome = command(*words, tmp_path / "one", "--devices", "cpu")
+    assert outcome.code == 0, outcome.stderr
+    options = ("--on", "slurm", "--slurm-options", "jobs=2,gpus=0,cpus=1")
+    outcome = command(*words, tmp_path / "other", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert read_comparison(tmp_path / "other") == read_comparison(tmp_path / "one")
+    assert len(list((tmp_path / "other-slurm").rglob("messages-*"))) == 2, "each arm was a job"
+
+
+@pytest.mark.slow  # starts two jobs for each of two steps: half a minute on a busy machine
+def test_preprocessing_in_jobs_equals_a_local_run(tmp_path, local, command):
+    dataset = write_disks(tmp_path / "disks", numbers=range(5))
+    words = ("preprocess", dataset, "--recipe", "xlstm-unet-2d", "--num-workers", 0, "--store")
+    outcome = command(*words, tmp_path / "one")
+    assert outcome.code == 0, outcome.stderr
+    shutil.rmtree(tmp_path / "one-slurm", ignore_errors=True)
+    outcome = command(*words, tmp_path / "two", "--on", "slurm", "--slurm-options", "jobs=2,cpus=1")
+    assert outcome.code == 0, outcome.stderr
+    (one,), (two,) = (tmp_path / "one").glob("*/"), (tmp_path / "two").glob("*/")
+    assert read_arrays(two) == read_arrays(one)
+    assert len(read_arrays(two)) == 16
+    results = list((tmp_path / "two-slurm").rglob("cases-*/result-*"))
+    assert len(results) % 5 == 0
+    assert results, "the cases were preprocessed in jobs"
+
+
+@dataclass(frozen=True)
+class NamedNumber:
+    """A case."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A function of a case that dies, fails, or returns the name."""
+
+    folder: Path
+
+    def __call__(self, case):
+        """Do what the name says."""
+        attempt = len(list(self.folder.glob(f"{case.name}-*")))
+        (self.folder / f"{case.name}-{attempt}").touch()
+        if case.name == "dies" or (case.name == "dies once" and attempt == 0):
+            os._exit(9)
+        if case.name == "fails":
+            raise InputError("a faulty image")
+        return case.name
+
+
+def _map(tmp_path, names, progress=ignore_progress):
+    """Call `Measure` for cases in jobs."""
+    cases = [NamedNumber(name) for name in names]
+    context = RunContext(num_workers=0, progress=progress)
+    with open_engine("slurm", slurm_options=TWO, output=tmp_path / "out", cases_in_jobs=True) as engine:
+        return engine.map_cases(Measure(tmp_path), cases, task="measuring", context=context)
+
+
+@pytest.mark.slow  # starts three jobs: half a minute on a busy machine
+def test_cases_of_a_lost_job_are_repeated(tmp_path, local):
+    updates = []
+    names = ("first", "second", "dies once", "third", "fourth")
+    assert _map(tmp_path, names, updates.append) == list(names)
+    counts = {name: len(list(tmp_path.glob(f"{name}-*"))) for name in names}
+    assert counts == {name: 2 if name == "dies once" else 1 for name in names}
+    (warning,) = [warning for update in updates for warning in update.warnings]
+    assert warning.startswith("case dies once: job ")
+    assert (updates[-1].done, updates[-1].total) == (5, 5)
+
+
+@pytest.mark.slow  # starts jobs one after the other: half a minute on a busy machine
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("fails", InputError, "a faulty image"),
+        ("dies", ScansegError, "measuring: 3 jobs ended at case dies .*mem=64G"),
+    ],
+)
+def test_a_case_that_fails_ends_the_work(tmp_path, local, name, error, message):
+    with pytest.raises(error, match=message):
+        _map(tmp_path, ("first", name))
+    assert len(list(tmp_path.glob(f"{name}-*"))) == (3 if name == "dies" else 1)
 
 
 def test_a_stop_lets_jobs_save_their_state(tmp_path, local):

@@ -1,18 +1,24 @@
 """The demo on a coarse brain with few steps: every part runs and every file exists."""
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import active_children
+
 import pytest
 from PIL import Image as PILImage
 
-from scanseg.demo import run
-from scanseg.errors import UsageError
+from scanseg.demo import run, training
+from scanseg.errors import ScansegError, UsageError
 from scanseg.imaging import read_image, read_label_map
+
+MODULE = sys.modules[run.__module__]
 
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    import sys
-
-    module = sys.modules[run.__module__]
     small = {
         recipe: (
             *settings,
@@ -20,9 +26,15 @@ def few_steps(monkeypatch):
             "training.iterations_per_epoch=2",
             "training.validation_batches=1",
         )
-        for recipe, settings in module._SETTINGS.items()
+        for recipe, settings in training.SETTINGS.items()
     }
-    monkeypatch.setattr(module, "_SETTINGS", small)
+    monkeypatch.setattr(MODULE, "SETTINGS", small)
+    return small
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
 
 @pytest.mark.parametrize("recipe", [None, "msvm-unet"])
@@ -54,3 +66,66 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds files that no demo wrote"):
         run(output=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "important"
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "num_jobs", "devices"),
+    [
+        ("1", "cpu", 2, ("cpu",)),
+        ("2", "cpu", 2, ("cpu", "cpu")),
+        ("8", "cpu", 2, ("cpu", "cpu")),
+        ("8", "cpu", 1, ("cpu",)),
+        pytest.param("8", "cuda", 2, ("cuda",), marks=pytest.mark.gpu),
+    ],
+)
+def test_networks_share_the_cores_of_a_cpu_only(monkeypatch, threads, device, num_jobs, devices):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert MODULE._devices(device, num_jobs) == devices
+
+
+@pytest.mark.slow  # starts two processes, which import PyTorch and train
+def test_networks_that_train_at_the_same_time_score_as_in_turn(
+    coarse_brain, few_steps, monkeypatch, tmp_path
+):
+    in_turn = run(output=tmp_path / "turn")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    updates = []
+    together = run(output=tmp_path / "together", progress=updates.append)
+
+    assert together.network_dice == in_turn.network_dice
+    assert {update.task for update in updates} == {"networks"}
+    assert {name for update in updates for name in few_steps if name in update.detail} == set(few_steps)
+    assert (updates[-1].done, updates[-1].total) == (2, 2)
+
+
+@pytest.mark.slow  # starts two processes, which import PyTorch and train
+def test_a_failed_network_is_named_and_the_other_one_is_finished(
+    coarse_brain, few_steps, two_cores, monkeypatch, tmp_path
+):
+    broken = {**few_steps, "xlstm-unet": (*few_steps["xlstm-unet"], "training.optimizer.lr=1e30")}
+    monkeypatch.setattr(MODULE, "SETTINGS", broken)
+
+    with pytest.raises(ScansegError, match=r"^xlstm-unet on cpu: .*loss"):
+        run(output=tmp_path / "out")
+    assert (tmp_path / "out" / "reports" / "msvm-unet.json").is_file()
+    assert not active_children()
+
+
+@pytest.mark.slow  # waits for the first steps of the whole demo
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no such signals")
+def test_an_interrupt_ends_both_trainings(tmp_path):
+    words = [sys.executable, "-m", "scanseg", "demo", "-o", tmp_path / "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    with subprocess.Popen(
+        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            while (line := process.stderr.readline()) and "epoch 1" not in line:
+                pass
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+            rest = process.stderr.read()  # ends with the last process
+            assert process.wait(timeout=60) == 130
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert rest.strip().endswith("stopped. Run the same command to start again")

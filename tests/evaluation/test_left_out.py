@@ -27,7 +27,7 @@ def folders(tmp_path):
     ("name", "words"),
     [
         ("notes.txt", "1 file of unknown ending left out: notes.txt"),
-        ("c.dcm", "1 file of unknown ending left out: c.dcm"),
+        ("c.gipl", "1 file of unknown ending left out: c.gipl"),
         ("c.nii.bak", "1 file of unknown ending left out: c.nii.bak"),
         (".c.nii.gz", "1 hidden file left out: .c.nii.gz"),
         ("._d.nii.gz", "1 hidden file left out: ._d.nii.gz"),

@@ -110,14 +110,14 @@ def test_damaged_label_maps_are_predicted_again(job, damage):
 def test_other_weights_are_scored_again(job):
     """A finished training does not go on. The weights in its folder are scored."""
     folder = ModelFolder.open(job().folder)
-    path, before = folder.path / "model.safetensors", folder.read_validation()
+    path, before = folder.path / "model.safetensors", folder.scores.read_validation()
     weights = {name: tensor + 1 for name, tensor in read_tensors(path).items()}
     write_tensors(weights, path)
     assert not job().is_finished
     job().run(CONTEXT)
     assert job().is_finished
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(path).items())
-    assert folder.read_validation() != before
+    assert folder.scores.read_validation() != before
 
 
 def test_copies_with_other_dates_are_kept(job, tmp_path):

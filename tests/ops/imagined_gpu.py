@@ -6,7 +6,6 @@ kernels as JSON.
 """
 
 import json
-import os
 import sys
 import threading
 
@@ -20,7 +19,7 @@ from scanseg.ops import instance_norm, mlstm
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.launching import compile_ahead, launch
 
-launched, compiled, compiled_here, processes = [], [], [], []
+launched, compiled, launchers = [], [], []
 
 
 class Loader:
@@ -42,6 +41,7 @@ class H100:
     utils = Loader()
 
     def launcher_cls(self, source, metadata):
+        launchers.append((source.name, threading.get_ident()))
         return lambda *arguments: launched.append((source.name, threading.get_ident()))
 
     def get_current_target(self):
@@ -58,22 +58,7 @@ def note(*, repr, **others):
     compiled.append(repr)
 
 
-def note_work(*, src, cache_hit, **others):
-    """Note a kernel that this process compiles itself."""
-    if not cache_hit:
-        compiled_here.append(src.name)
-
-
-def fork():
-    """Fork this process and note the new one."""
-    process = real_fork()
-    processes.append(process)
-    return process
-
-
-real_fork, os.fork = os.fork, fork
 driver.set_active(H100())
-triton.knobs.compilation.listener = note_work
 triton.knobs.runtime.jit_post_compile_hook = note
 # The tensors are on the CPU. Triton treats them as tensors of a GPU.
 triton_support.refuses.__code__ = (lambda *tensors: None).__code__
@@ -129,6 +114,7 @@ def main():
         learn()
         in_block = len(launched)
         elsewhere()
+    built = list(launchers)
     launched_elsewhere = [name for name, thread in launched if thread != threading.get_ident()]
     ahead, launched[:] = list(compiled), []
     learn()
@@ -140,8 +126,10 @@ def main():
         "compiled_later": compiled[len(ahead) :],
         "launched_later": [name for name, _ in launched],
         "error": compilation_error(),
-        "compiled_here": sorted(set(compiled_here)),
-        "num_processes": len(processes),
+        "launchers": {
+            "in_block": [name for name, _ in built if name != "write"],
+            "on_main_thread": [name for name, thread in built if thread == threading.get_ident()],
+        },
     }
     sys.stdout.write(json.dumps(result))
 

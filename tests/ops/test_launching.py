@@ -13,7 +13,6 @@ import torch
 
 import scanseg
 from scanseg.ops import instance_norm, mlstm
-from scanseg.ops._support.compiling_processes import SUPPORTED
 from scanseg.ops._support.launching import MAX_THREADS, compile_ahead, cores_for_compiling
 from scanseg.ops._support.triton import INTERPRETED
 
@@ -64,10 +63,10 @@ def test_the_number_of_compiled_kernels_is_reported(imagined):
     assert counts == [[done, total] for done in range(1, total + 1)]
 
 
-@pytest.mark.skipif(not SUPPORTED, reason="kernels are compiled in threads on this system")
-def test_forked_processes_compile_and_this_one_reads_their_kernels(imagined):
-    assert imagined["compiled_here"] == ["write"]  # launched outside of the block
-    assert imagined["num_processes"] == len(imagined["reported"]) + 1  # the invalid kernel, too
+def test_launchers_are_built_in_the_compiling_threads(imagined):
+    built = imagined["launchers"]
+    assert len(built["in_block"]) == len(imagined["reported"])
+    assert built["on_main_thread"] == []
 
 
 def test_a_kernel_that_cannot_be_compiled_raises_at_its_launch(imagined):

@@ -34,7 +34,7 @@ def test_scores_of_validation_and_test_cases(model, tmp_path):
     report = evaluate(dataset / "labelsTr", dataset / "labelsTr", context=RunContext(num_workers=0))
     folder = ModelFolder.open(model)
     assert "## Validation cases" not in make_card(model)
-    folder.write_validation(report, weights="best")
+    folder.scores.write_validation(report, weights="best")
     card = make_card(model)
     assert "## Validation cases\n\n5 cases, rule `skip`." in card
     assert "| disk | 1.0" in card

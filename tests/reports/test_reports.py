@@ -176,7 +176,7 @@ def test_a_model(trained, tmp_path, kept, monkeypatch):
 
         folder = ModelFolder.open(model)
         record = folder.read_run()
-        shape = folder.read_validation() and (24, 24)
+        shape = folder.scores.read_validation() and (24, 24)
         write_prediction(folder, record.validation_cases[0], np.ones(shape, np.uint8))
         from scanseg.reports import stored_cases
 

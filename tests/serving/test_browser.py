@@ -158,6 +158,62 @@ def test_a_prediction_appears_and_is_hidden_compared_corrected_and_saved(show, p
     assert np.array_equal(found, expected)
 
 
+WATCH = """() => {
+    const { nv } = viewer;
+    window.sent = [];
+    window.refreshed = [];
+    const send = nv.gl.texSubImage3D.bind(nv.gl);
+    nv.gl.texSubImage3D = (...words) => { sent.push(words.slice(5, 8)); send(...words); };
+    const refresh = nv.refreshLayers.bind(nv);
+    nv.refreshLayers = (volume, layer) => { refreshed.push(layer); refresh(volume, layer); };
+}"""
+
+
+def test_a_stroke_sends_its_box_and_is_undone(show, phantom):
+    page = show(phantom, models={"bright": threshold_predictor()})
+    page.check("input[value=axial]")
+    page.click("#run")
+    until(page, "viewer.layers().length === 1")
+    grey = colour_at(page, (12, 4, 4))
+    page.evaluate(WATCH)
+    layer = page.locator("#overlays li").first
+    layer.get_by_role("button", name="Correct").click()
+    assert page.evaluate("refreshed") == [], "the hidden label map needs no texture"
+    page.fill("#size", "3")
+    page.dispatch_event("#size", "change")
+    before = page.evaluate("[...viewer.nv.drawBitmap]")
+    page.evaluate("sent.length = 0")
+    draw(page, (10, 4, 4), (14, 4, 4))
+    drawn = page.evaluate("[...viewer.nv.drawBitmap]")
+    draw(page, (0, 19, 4), (1, 19, 4))  # the corner
+    sent = page.evaluate("sent")
+    assert sent
+    assert all((x <= 7 and y == 3) or (y <= 2 and x <= 3) for x, y, z in sent), sent
+    assert sum(drawn) - sum(before) == 7 * 3
+    assert np.abs(colour_at(page, (12, 4, 4)) - grey).max() > 50
+    assert colour_at(page, (0, 19, 4)).max() > 50
+    page.focus("#picture")
+    page.keyboard.press("Control+z")
+    assert page.evaluate("[...viewer.nv.drawBitmap]") == drawn
+    assert colour_at(page, (0, 19, 4)).max() < 50
+    page.click("#undo")
+    page.click("#undo")  # nothing is left
+    assert page.evaluate("[...viewer.nv.drawBitmap]") == before
+    assert np.abs(colour_at(page, (12, 4, 4)) - grey).max() < 10
+    draw(page, (10, 4, 4), (14, 4, 4))
+    page.click("#keep")
+    page.wait_for_selector("#edit", state="hidden")
+    assert np.abs(colour_at(page, (12, 4, 4)) - grey).max() > 50
+    layer.get_by_role("checkbox").uncheck()
+    assert np.abs(colour_at(page, (12, 4, 4)) - grey).max() < 10
+    layer.get_by_role("checkbox").check()
+    assert np.abs(colour_at(page, (12, 4, 4)) - grey).max() > 50
+    assert set(page.evaluate("refreshed")) == {1}, "the image keeps its texture"
+    page.fill("#upper", "0.5")
+    page.dispatch_event("#upper", "change")
+    assert page.evaluate("refreshed.includes(0)"), "another window needs another texture"
+
+
 def draw(page: Any, start: tuple[int, int, int], end: tuple[int, int, int]) -> None:
     """Drag with the mouse from one voxel to another in the axial plane."""
     script = """(point) => {

@@ -87,6 +87,7 @@ def predict_cohort(
     """
     from scanseg.cohort import ModelChoice, open_engine
     from scanseg.cohort import predict_cohort as predict
+    from scanseg.inference import FolderOptions
 
     names = as_tuple(devices)
     if bool(names) == (on is not None):
@@ -104,14 +105,16 @@ def predict_cohort(
             [Path(each) for each in sources],
             Path(output),
             workers=names if engine is None else engine,
-            mirror=mirror,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            format=format,
-            series=as_tuple(series),
-            segment_codes=segment_codes,
-            pictures=pictures,
+            options=FolderOptions(
+                mirror=mirror,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                overwrite=overwrite,
+                skip_existing=skip_existing,
+                format=format,
+                series=as_tuple(series),
+                segment_codes=segment_codes,
+                pictures=pictures,
+            ),
             progress=shown,
         )

@@ -138,6 +138,7 @@ def preprocess(
     num_workers: int | None = None,
     on: "EngineName | None" = None,
     ray_address: str | None = None,
+    slurm_options: Mapping[str, object] | None = None,
     progress: ProgressChoice = True,
 ) -> Path:
     """Preprocess a data set for training.
@@ -151,8 +152,11 @@ def preprocess(
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `full`.
         settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.
-        on: `ray` to preprocess on the machines of a Ray cluster, which see all files under the same paths.
+        on: `ray` to preprocess on the machines of a Ray cluster, which see all files under the same paths. `slurm`
+            preprocesses in jobs of SLURM, each with a share of the cases.
         ray_address: Address of the Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
+        slurm_options: With `slurm`: `jobs`, `gpus` (defaults to 0 here), `cpus`, `time` in minutes, and long options of
+            `sbatch`, by name.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
 
     Returns:
@@ -171,9 +175,16 @@ def preprocess(
     from scanseg.cohort import open_engine
     from scanseg.planning import TrainingSource, find_plan, prepare_store
 
+    options = {"gpus": 0, **(slurm_options or {})} if on == "slurm" else slurm_options
     with (
         display(progress) as shown,
-        open_engine(on, ray_address=ray_address) as engine,
+        open_engine(
+            on,
+            ray_address=ray_address,
+            slurm_options=options,
+            output=Path(store),
+            cases_in_jobs=True,
+        ) as engine,
         keep_workers(),
     ):
         context = RunContext(num_workers=num_workers, progress=shown, engine=engine)

@@ -9,7 +9,7 @@ from scanseg.errors import UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
 from scanseg.runtime import RunContext
-from scanseg.specs import Report
+from scanseg.specs import InstanceSource, Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +140,9 @@ def report(
     references: AnyPath | None = None,
     images: AnyPath | None = None,
     scores: Report | None = None,
+    instances: InstanceSource | None = None,
+    iou: float = 0.5,
+    border: int = 2,
     device: str = "auto",
     num_workers: int | None = None,
     progress: ProgressChoice = True,
@@ -153,6 +156,10 @@ def report(
         references: Folder of the references of predictions. `None`: unusual predictions are found without them.
         images: Folder of the images of predictions. `None`: the files in `prediction.json`.
         scores: Report of `evaluate` of these predictions. `None`: they are scored.
+        instances: Score instances of predictions: `numbers`, `components`, `grown` or `separated`, as for `evaluate_instances`. The
+            references are instance maps. `None`: label maps are scored.
+        iou: Least intersection over union of a matched pair of instances.
+        border: Instances within this many pixels of the ends of y and x are left out.
         device: Device for validation cases of a model whose label maps were not kept. At most three are predicted.
         num_workers: Processes that read cases. `None`: one per core, at most 16.
         progress: True: show progress on stderr. False: show none. Or a function that is called with each update.
@@ -174,9 +181,9 @@ def report(
 
     folder, path = Path(target), Path(output)
     if is_reproduction(folder):
-        if references is not None or images is not None:
+        if references is not None or images is not None or instances is not None:
             raise UsageError(
-                f"{folder}: references and images are for predictions, got a reproduction. Leave them out."
+                f"{folder}: references, images and instances are for predictions, got a reproduction. Leave them out."
             )
         write_reproduction_report(folder, path)
         return path
@@ -187,6 +194,9 @@ def report(
             references=None if references is None else Path(references),
             images=None if images is None else Path(images),
             scores=scores,
+            instances=instances,
+            iou=iou,
+            border=border,
             context=RunContext(device=device, num_workers=num_workers, progress=shown),
         )
     return path

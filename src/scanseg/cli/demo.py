@@ -19,7 +19,7 @@ def demo(
     """Train small networks on a real brain and segment unseen slabs.
 
     Args:
-        recipe: Recipe of the training. Defaults to both, one after the other.
+        recipe: Recipe of the training. Defaults to both, at the same time if the CPU has two cores.
         output: Folder of the label maps, the picture and the models.
     """
     from scanseg.demo import run

@@ -79,12 +79,8 @@ def evaluate(
         raise UsageError(f"{', '.join(given)}: expected --instances too. Add it, or leave these options out.")
     if given:
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
-    if html is not None and instances is not None:
-        raise UsageError("--report: only for label maps, not with --instances. Leave one out.")
-    if html is not None and predictions.is_file():
-        raise UsageError(
-            f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."
-        )
+    if html is not None:
+        _check_page(predictions, references, instances=instances)
     for path in (output, *(() if html is None else (html,))):
         require_new_file(path, overwrite=overwrite)
     with show_progress(f"scoring {predictions} against {references}") as progress:
@@ -122,6 +118,26 @@ def evaluate(
     print_line(f"report: {output}, with .csv and .md beside it")
     if html is not None:
         _write_html(html, predictions, references, report, num_workers=num_workers)
+
+
+def _check_page(predictions: Path, references: Path, *, instances: str | None) -> None:
+    """Refuse `--report` for instances, single files and DICOM Segmentations."""
+    from scanseg.imaging import is_segmentation_file
+
+    if instances is not None:
+        raise UsageError(
+            "--report: only for label maps, got --instances. Leave it out, and run scanseg report with --instances."
+        )
+    if predictions.is_file():
+        raise UsageError(
+            f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."
+        )
+    for folder in (predictions, references):
+        if folder.is_dir() and (found := [path for path in folder.iterdir() if is_segmentation_file(path)]):
+            raise UsageError(
+                f"--report: expected label maps, got the DICOM file {min(found)}. Leave --report out, or predict to "
+                "NIfTI."
+            )
 
 
 def _write_html(

@@ -108,24 +108,13 @@ RayAddress = Annotated[
 ]
 """Address of a Ray cluster."""
 
-RayOnly = Annotated[
-    Literal["ray"] | None,
-    HARDWARE,
-    Parameter(
-        name="--on",
-        help="Cluster that does the work: `ray`. All machines see the files under the same paths. Defaults to this "
-        "machine.",
-    ),
-]
-"""Value of `--on` of commands that cannot run on SLURM."""
-
 SlurmOptions = Annotated[
     str,
     HARDWARE,
     Parameter(
-        help="Options of `--on slurm`, as `key=value,key=value`: `jobs` (at a time, 8), `gpus` (0 or 1, 1), `cpus` "
-        "(threads of this machine), `time` (minutes, 240), and long options of `sbatch`, such as "
-        "`partition=gpu,mem=32G`. Defaults to none."
+        help="Options of `--on slurm`, as `key=value,key=value`: `jobs` (at a time, 8), `gpus` (0 or 1, by default 0 "
+        "for `preprocess` and 1 for others), `cpus` (threads of this machine), `time` (minutes, 240), and long options "
+        "of `sbatch`, such as `partition=gpu,mem=32G`. Defaults to none."
     ),
 ]
 """Resources of SLURM jobs."""

@@ -7,11 +7,12 @@ from scanseg.cli.console import print_line, suggest_command
 from scanseg.cli.options import (
     COMMON,
     DatasetOrPlan,
+    Engine,
     PlanSize,
     RayAddress,
-    RayOnly,
     Recipe,
     Settings,
+    SlurmOptions,
     Workers,
 )
 from scanseg.progress_display import show_progress
@@ -25,8 +26,9 @@ def preprocess(
     recipe: Annotated[Recipe | None, COMMON] = None,
     size: PlanSize = None,
     num_workers: Workers = None,
-    on: RayOnly = None,
+    on: Engine = None,
     ray_address: RayAddress = None,
+    slurm_options: SlurmOptions = "",
     settings: Settings = (),
 ) -> None:
     """Preprocess a data set for training.
@@ -41,6 +43,7 @@ def preprocess(
     """
     with show_progress(f"preprocessing {source}") as progress:
         from scanseg import api
+        from scanseg.cohort import split_options
 
         folder = api.preprocess(
             source,
@@ -51,6 +54,7 @@ def preprocess(
             num_workers=num_workers,
             on=on,
             ray_address=ray_address,
+            slurm_options=split_options(slurm_options),
             progress=progress,
         )
     print_line(f"{folder}")

@@ -19,7 +19,8 @@ def open_engine(
     *,
     ray_address: str | None = None,
     slurm_options: Mapping[str, object] | None = None,
-    output: Path | None = None,
+    output: Path,
+    cases_in_jobs: bool = False,
 ) -> Iterator[RayEngine | SlurmEngine | None]:
     """Connect to a cluster.
 
@@ -28,6 +29,7 @@ def open_engine(
         ray_address: Address of a Ray cluster. `None`: `RAY_ADDRESS`, the cluster of this machine, or a new one on it.
         slurm_options: Resources of SLURM jobs by name, and long options of `sbatch`.
         output: Output folder of the command. Logs of SLURM jobs are written beside it, to `OUTPUT-slurm`.
+        cases_in_jobs: Call functions of cases, such as preprocessing, in jobs of SLURM. False: on this machine.
 
     Yields:
         The engine, or `None`.
@@ -50,10 +52,7 @@ def open_engine(
     elif name == "ray":
         with open_ray(ray_address) as engine:
             yield engine
-    elif output is None:
-        raise UsageError(
-            "--on slurm: expected predict, crossval or compare, got another command. Use --on ray."
-        )
     else:
-        with open_slurm(slurm_options or {}, output.with_name(f"{output.name}-slurm")) as cluster:
+        folder = output.with_name(f"{output.name}-slurm")
+        with open_slurm(slurm_options or {}, folder, cases_in_jobs=cases_in_jobs) as cluster:
             yield cluster

@@ -10,9 +10,9 @@ from scanseg.cohort.model_worker import LoadedFacts, ModelChoice
 from scanseg.cohort.pool import ModelPool
 from scanseg.cohort.ray_engine import RayEngine
 from scanseg.cohort.slurm_engine import SlurmEngine, SlurmShares
-from scanseg.inference import CaseRunner, OutputFormat, predict_folder
+from scanseg.inference import CaseRunner, FolderOptions, predict_folder
 from scanseg.progress import ProgressCallback, ignore_progress
-from scanseg.specs import PredictionRecord, SegmentCodes
+from scanseg.specs import PredictionRecord
 
 
 def predict_cohort(
@@ -21,15 +21,7 @@ def predict_cohort(
     output: Path,
     *,
     workers: Sequence[str] | RayEngine | SlurmEngine,
-    mirror: bool | None = None,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    format: OutputFormat | None = None,
-    series: Sequence[str] = (),
-    segment_codes: SegmentCodes | None = None,
-    pictures: bool = False,
+    options: FolderOptions,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictionRecord:
     """Segment folders and files by several workers.
@@ -42,16 +34,8 @@ def predict_cohort(
         source: Folders of images, files of cases, or DICOM series.
         output: Folder for the results.
         workers: Devices of this machine, each with one worker, or a cluster.
-        mirror: As for `Predictor.predict_folder`, like the other arguments.
-        probabilities: See there.
-        uncertainty: See there.
-        overwrite: See there.
-        skip_existing: See there.
-        format: See there.
-        series: See there.
-        segment_codes: See there.
-        pictures: See there.
-        progress: See there.
+        options: Choices for all cases.
+        progress: Called with each progress update.
 
     Raises:
         InputError: As for `Predictor.predict_folder`.
@@ -63,15 +47,7 @@ def predict_cohort(
             facts,
             source,
             output=output,
-            mirror=mirror,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            format=format,
-            series=series,
-            segment_codes=segment_codes,
-            pictures=pictures,
+            options=options,
             progress=progress,
             run=run,
         )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from scanseg.cohort.model_worker import ModelChoice, PredictedFiles
 from scanseg.cohort.pool import MOST_ATTEMPTS, failed_case
+from scanseg.cohort.slurm_cases import SlurmCases
 from scanseg.cohort.slurm_jobs import STOP_FILE, PredictShare, RunJob, Share, read_object, write_object
 from scanseg.cohort.slurm_options import SlurmOptions
 from scanseg.errors import InterruptionError, ScansegError, UsageError
@@ -35,12 +36,15 @@ _END_SECONDS = 10.0
 
 
 @contextmanager
-def open_slurm(options: Mapping[str, object], folder: Path) -> Iterator["SlurmEngine"]:
+def open_slurm(
+    options: Mapping[str, object], folder: Path, *, cases_in_jobs: bool
+) -> Iterator["SlurmEngine"]:
     """Prepare the submission of jobs.
 
     Args:
         options: Values by name, see `SlurmOptions.parse`.
         folder: Folder for logs and files of jobs, on the shared file system.
+        cases_in_jobs: Call functions of cases in jobs. False: on this machine.
 
     Yields:
         The engine. All of its jobs are cancelled at the end of the block.
@@ -59,7 +63,7 @@ def open_slurm(options: Mapping[str, object], folder: Path) -> Iterator["SlurmEn
         raise UsageError(
             "--on slurm: sbatch was not found. Run the command on a login node of the SLURM cluster, or use --devices."
         )
-    engine = SlurmEngine(submitit, chosen, folder.absolute())
+    engine = SlurmEngine(submitit, chosen, folder.absolute(), cases_in_jobs=cases_in_jobs)
     try:
         yield engine
     finally:
@@ -67,7 +71,7 @@ def open_slurm(options: Mapping[str, object], folder: Path) -> Iterator["SlurmEn
 
 
 @dataclass(eq=False)
-class _Submitted:
+class Submitted:
     """A submitted job."""
 
     name: str
@@ -100,16 +104,20 @@ class _Submitted:
 class SlurmEngine:
     """A SLURM cluster with an array of jobs."""
 
-    def __init__(self, submitit: Any, options: SlurmOptions, folder: Path) -> None:
+    def __init__(
+        self, submitit: Any, options: SlurmOptions, folder: Path, *, cases_in_jobs: bool = False
+    ) -> None:
         """Set the resources of all jobs.
 
         Args:
             submitit: The module.
             options: Resources.
             folder: Folder for logs and files of jobs.
+            cases_in_jobs: Call functions of cases in jobs. False: on this machine.
         """
         import torch
 
+        self._cases_in_jobs = cases_in_jobs
         self.options, self._submitit = options, submitit
         self.num_threads = options.cpus or torch.get_num_threads()
         self.device = "cuda" if options.gpus else "cpu"
@@ -126,13 +134,13 @@ class SlurmEngine:
             slurm_additional_parameters=dict(options.others),
             **({"gpus_per_node": 1} if options.gpus else {}),
         )
-        self._all: list[_Submitted] = []
+        self._all: list[Submitted] = []
 
     def describe(self) -> str:
         """Return number and device of the jobs, for records."""
         return f"SLURM, {self.options.jobs} x {self.device}"
 
-    def submit(self, works: Mapping[str, Callable[[], str | None]]) -> list[_Submitted]:
+    def submit(self, works: Mapping[str, Callable[[], str | None]]) -> list[Submitted]:
         """Submit an array of jobs.
 
         Args:
@@ -143,11 +151,11 @@ class SlurmEngine:
         """
         with self._explain(), self._executor.batch():
             jobs = [self._executor.submit(work) for work in works.values()]
-        added = [_Submitted(name, work, job) for (name, work), job in zip(works.items(), jobs, strict=True)]
+        added = [Submitted(name, work, job) for (name, work), job in zip(works.items(), jobs, strict=True)]
         self._all += added
         return added
 
-    def repeat(self, submitted: _Submitted) -> None:
+    def repeat(self, submitted: Submitted) -> None:
         """Submit a lost job again."""
         submitted.job.cancel(check=False)  # SLURM may have put it into the queue again
         with self._explain():
@@ -174,10 +182,17 @@ class SlurmEngine:
     def map_cases(
         self, function: Callable[[Case], Result], cases: Sequence[Case], *, task: str, context: RunContext
     ) -> list[Result]:
-        """Call a function for every case on this machine.
+        """Call a function for every case.
 
-        A job for each case would wait longer than it works. See `scanseg.runtime.map_cases`.
+        `scanseg preprocess` calls it in jobs. Other commands call it on this machine, because a job for a few cases
+        would wait longer than it works. See `scanseg.runtime.map_cases`.
+
+        Raises:
+            ScansegError: A job was lost too often. Errors of the function propagate.
         """
+        if self._cases_in_jobs and cases:
+            done = SlurmCases(self, function, cases, task=task, context=context).run()
+            return cast("list[Result]", done)
         return map_cases(function, cases, task=task, context=replace(context, engine=None))
 
     def run_jobs(self, jobs: Sequence[Job], *, task: str, context: RunContext) -> None:
@@ -244,7 +259,7 @@ class _SlurmJobs:
         if self._failures:
             raise ScansegError("; ".join(self._failures))
 
-    def _collect(self, each: _Submitted) -> None:
+    def _collect(self, each: Submitted) -> None:
         """Receive the end of a job."""
         loss = each.loss()
         if loss is not None and each.attempts < MOST_ATTEMPTS:
@@ -259,7 +274,7 @@ class _SlurmJobs:
         else:
             self._failures.append(f"{each.name}: {failure}")
 
-    def _receive(self, each: _Submitted) -> None:
+    def _receive(self, each: Submitted) -> None:
         """Report new messages of a job."""
         path = each.work.messages_file  # type: ignore[attr-defined]
         if not path.exists():
@@ -336,7 +351,7 @@ class SlurmShares:
                 del left[number]
                 self._finish(case, read_object(share.result_file(number)))
 
-    def _lose(self, share: PredictShare, submitted: _Submitted) -> None:
+    def _lose(self, share: PredictShare, submitted: Submitted) -> None:
         """Repeat the remaining cases of a lost job, one at a time."""
         left, reason = self._left[share.number], submitted.loss() or "the job ended early"
         begun = [number for number in left if share.begun_file(number).exists()]
@@ -358,7 +373,7 @@ class SlurmShares:
                 submitted.attempts = 0  # the cases are to blame
             self._restart(submitted)
 
-    def _restart(self, submitted: _Submitted) -> None:
+    def _restart(self, submitted: Submitted) -> None:
         """Submit an ended job again, or raise its error."""
         loss = submitted.loss()
         failure = submitted.job.result() if loss is None else None

@@ -4,7 +4,7 @@ import json
 import pickle
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from scanseg.cohort.model_worker import CALLS_AT_ONCE, LoadedFacts, ModelChoice,
 from scanseg.errors import ScansegError
 from scanseg.files import written_whole
 from scanseg.inference import CaseOptions, CaseToPredict
-from scanseg.runtime import Job
+from scanseg.runtime import Job, NamedCase, RunContext, as_sendable, map_cases
 
 STOP_FILE = "stop"
 """Its presence asks all jobs to save their state and to end."""
@@ -89,7 +89,7 @@ class PredictShare(_Restarted):
         return self.folder / f"share-{self.number}"
 
     def begun_file(self, case: int) -> Path:
-        """Return the file that says that a case was begun."""
+        """Return the file of a case that has begun."""
         return self.folder / f"begun-{case}"
 
     def result_file(self, case: int) -> Path:
@@ -124,6 +124,62 @@ class PredictShare(_Restarted):
             return
         self.begun_file(number).touch()
         write_object(self.result_file(number), worker.predict(case, options))
+
+
+@dataclass(frozen=True)
+class NumberedCase:
+    """A case with its number."""
+
+    number: int
+    case: NamedCase
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+        return self.case.name
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Error of a function, instead of its result."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class CallFunction(_Restarted):
+    """Calls a function for every case of a share."""
+
+    function: Callable[[Any], object]
+    """Called with each case."""
+    cases: Sequence[NumberedCase]
+    """Cases of the share."""
+    num_workers: int
+    """Processes that call the function. 0: the process of the job."""
+
+    def begun_file(self, case: int) -> Path:
+        """Return the file of a case whose call has begun."""
+        return self.folder / f"begun-{case}"
+
+    def result_file(self, case: int) -> Path:
+        """Return the file of the result of a case."""
+        return self.folder / f"result-{case}"
+
+    def __call__(self) -> None:
+        """Call the function for the cases that have no result."""
+        waiting = [each for each in self.cases if not self.result_file(each.number).exists()]
+        map_cases(self._call, waiting, task="cases", context=RunContext(num_workers=self.num_workers))
+
+    def _call(self, numbered: NumberedCase) -> None:
+        """Write the result of a case, or the error of the function."""
+        if self.should_stop():
+            return
+        self.begun_file(numbered.number).touch()
+        try:
+            result = self.function(numbered.case)
+        except Exception as error:
+            result = Failed(as_sendable(error))
+        write_object(self.result_file(numbered.number), result)
 
 
 @dataclass(frozen=True)

@@ -3,66 +3,29 @@
 It calls the same functions as the commands.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from scanseg import api
+from scanseg.cores import choose_threads
 from scanseg.demo.anatomy import TISSUES, TRAINING_SLABS, UNSEEN_SLABS, case_names, make_dataset
 from scanseg.demo.picture import SliceResults, write_picture
 from scanseg.demo.thresholds import apply_thresholds, best_thresholds
+from scanseg.demo.training import SETTINGS, DemoRecipe, NetworkJob
 from scanseg.errors import UsageError
 from scanseg.evaluation import score_case
+from scanseg.experiments import run_jobs
 from scanseg.files import is_unused, write_text
 from scanseg.imaging import Image, read_image, read_label_map
 from scanseg.progress import ProgressCallback, ignore_progress
+from scanseg.runtime import RunContext, choose_device
+from scanseg.specs import Report
 
-DemoRecipe = Literal["xlstm-unet", "msvm-unet"]
-
-_SHARED_SETTINGS = (
-    'preprocessing.normalizations=[{"kind": "none"}]',
-    'augmentation=[{"kind": "brightness", "factor_range": [0.6, 1.4]}, {"kind": "mirror", "axes": [0, 1]}]',
-    'training.optimizer={"kind": "adamw", "lr": 0.004, "weight_decay": 0.01}',
-    'training.schedule={"kind": "cosine", "final_lr": 1e-5, "warmup_fraction": 0.05}',
-    "training.validation_batches=4",
-)
-"""Settings of both recipes.
-
-The slabs share one scale of intensities and differ in shading, so the augmentation changes the brightness.
-"""
-_SETTINGS: dict[DemoRecipe, tuple[str, ...]] = {
-    "msvm-unet": (
-        *_SHARED_SETTINGS,
-        "preprocessing.axis_order=[1, 0, 2]",
-        "preprocessing.slice_size=[160, 160]",
-        "sampling.patch_size=[160, 160]",
-        "sampling.batch_size=6",
-        "network.dims=[24, 48, 96, 192]",
-        "network.depths=[1, 1, 2, 1]",
-        "network.decoder_depth=1",
-        "training.epochs=5",
-    ),
-    "xlstm-unet": (
-        *_SHARED_SETTINGS,
-        "sampling.patch_size=[32, 32, 32]",
-        "sampling.batch_size=2",
-        "network.variant=bot",
-        "network.features=[16, 32, 48, 64]",
-        "network.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]",
-        "network.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]",
-        "network.num_blocks_encoder=1",
-        "network.num_blocks_decoder=1",
-        "training.epochs=3",
-        "training.iterations_per_epoch=80",
-        "inference.overlap=0.25",
-    ),
-}
-"""Settings of each recipe for a small network and a short training."""
 _TITLES = {"thresholds": "best thresholds", "msvm-unet": "MSVM-UNet (2D)", "xlstm-unet": "xLSTM-UNet (3D)"}
 """Titles of the methods in the picture."""
 
@@ -92,7 +55,8 @@ def run(
 ) -> DemoResult:
     """Train small networks on three slabs and score two unseen slabs.
 
-    The best thresholds of the training images are scored on the same slabs for comparison.
+    Two networks train at the same time, each in its own process, if the CPU has two cores. The best thresholds of the
+    training images are scored on the same slabs for comparison.
 
     Args:
         recipe: Recipe of the network. `None`: one network in 2D and one in 3D.
@@ -103,6 +67,8 @@ def run(
     Raises:
         InputError: nilearn is not installed.
         UsageError: `output` holds files that no demo wrote.
+        scanseg.errors.InterruptionError: SIGINT or SIGTERM came.
+        ScansegError: A training failed. The message names its network.
     """
     begin = time.monotonic()
     _clear(output)
@@ -112,11 +78,10 @@ def run(
     (output / "reports").mkdir()
     for name in UNSEEN_SLABS:
         shutil.copy(dataset / "imagesTr" / f"{name}_0000.nii.gz", inputs)
-    recipes = tuple(_SETTINGS) if recipe is None else (recipe,)
-    network_dice: dict[str, dict[str, float | None]] = {
-        each: _train_and_score(each, dataset, inputs, output=output, device=device, progress=progress)
-        for each in recipes
-    }
+    jobs = [NetworkJob(each, SETTINGS[each], output) for each in ([recipe] if recipe else SETTINGS)]
+    context = RunContext(device=device, num_workers=0, progress=progress)
+    run_jobs(jobs, devices=_devices(device, len(jobs)), context=context, task="networks")
+    network_dice = {job.name: Report.read(job.report).summary.label_means() for job in jobs}
     thresholds = _find_thresholds(dataset)
     threshold_dice = _score_thresholds(dataset, thresholds)
     return DemoResult(
@@ -130,32 +95,14 @@ def run(
     )
 
 
-def _train_and_score(
-    recipe: DemoRecipe,
-    dataset: Path,
-    inputs: Path,
-    *,
-    output: Path,
-    device: str,
-    progress: ProgressCallback,
-) -> dict[str, float | None]:
-    """Train a network and return its Dice on the unseen slabs."""
-    model, predictions = output / "models" / recipe, output / "predictions" / recipe
-    api.train(
-        dataset,
-        model,
-        recipe=recipe,
-        device=device,
-        settings=_SETTINGS[recipe],
-        num_workers=0,
-        progress=progress,
-    )
-    api.load(model, device=device).predict_folder(inputs, predictions, progress=progress)
-    report = api.evaluate(
-        predictions, dataset / "labelsTr", cases=UNSEEN_SLABS, num_workers=0, progress=progress
-    )
-    write_text(output / "reports" / f"{recipe}.json", report.to_json())
-    return report.summary.label_means()
+def _devices(device: str, num_jobs: int) -> tuple[str, ...]:
+    """Return the device of each process that trains at the same time.
+
+    Two networks share the cores of a CPU. A single core and a GPU train them in turn.
+    """
+    if choose_device(device).type == "cpu" and choose_threads(os.environ) >= num_jobs:
+        return (device,) * num_jobs
+    return (device,)
 
 
 _MARK = "scanseg-demo.txt"

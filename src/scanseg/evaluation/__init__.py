@@ -2,14 +2,15 @@
 
 from scanseg.evaluation.files import report_files, write_report
 from scanseg.evaluation.folders import evaluate
+from scanseg.evaluation.instance_conversion import convert_to_instances
 from scanseg.evaluation.instance_folders import (
-    convert_to_instances,
     evaluate_instances,
+    evaluate_instances_by_iou,
     instance_rows,
     instances_of,
     make_instance_report,
 )
-from scanseg.evaluation.instances import score_instances
+from scanseg.evaluation.instances import InstanceScores, score_instances
 from scanseg.evaluation.label_source import find_labels
 from scanseg.evaluation.pairs import list_label_maps
 from scanseg.evaluation.report import CaseScores, find_unit, make_report
@@ -22,10 +23,12 @@ from scanseg.specs import Report
 __all__ = [
     "METRIC_RULES",
     "CaseScores",
+    "InstanceScores",
     "Report",
     "convert_to_instances",
     "evaluate",
     "evaluate_instances",
+    "evaluate_instances_by_iou",
     "find_labels",
     "find_unit",
     "instance_rows",

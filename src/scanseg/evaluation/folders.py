@@ -39,7 +39,8 @@ def evaluate(
     Raster images without spacing are scored in pixels.
 
     Args:
-        predictions: Folder of predicted label maps, or one file.
+        predictions: Folder of predicted label maps, or one file. DICOM Segmentations are read by the names of their
+            segments, or by their numbers if no segment has the name of a label.
         references: Folder of reference label maps of the same names, or one file.
         labels: Description of the labels. `None`: the first `dataset.json` found in the folder of the predictions,
             the folder of the references, or its parent. The others must give the labels the same values. If none
@@ -67,7 +68,9 @@ def evaluate(
             f"distance_unit {distance_unit!r} is unknown. Choose {', '.join(get_args(DistanceUnit))}."
         )
     refuse_instance_maps(references)
-    found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
+    found = find_pairs(
+        predictions, references, cases=cases, only_predicted=only_predicted, with_segmentations=True
+    )
     source = (
         find_labels(predictions, references)
         if labels is None
@@ -78,6 +81,7 @@ def evaluate(
     found_values, has_spacing = _inspect(
         found.pairs,
         known_values=None if described is None else described.known_values,
+        segments=None if described is None else described.foreground,
         where=f"{predictions} and {references}",
         context=context,
     )
@@ -90,6 +94,7 @@ def evaluate(
     score = partial(
         _score_pair,
         labels=names,
+        segments=None if described is None else described.foreground,
         ignore_label=ignore_label,
         tolerances_mm=tolerances,
         rule=rule,
@@ -112,7 +117,12 @@ def evaluate(
 
 
 def _inspect(
-    pairs: Sequence[Pair], *, known_values: frozenset[int] | None, where: str, context: RunContext
+    pairs: Sequence[Pair],
+    *,
+    known_values: frozenset[int] | None,
+    segments: Mapping[str, tuple[int, ...]] | None,
+    where: str,
+    context: RunContext,
 ) -> tuple[tuple[int, ...], bool]:
     """Check every pair.
 
@@ -122,7 +132,7 @@ def _inspect(
     Raises:
         FaultsError: Files are faulty. One message lists all faults.
     """
-    inspect = partial(inspect_pair, known_values=known_values)
+    inspect = partial(inspect_pair, known_values=known_values, segments=segments)
     inspections = map_cases(inspect, pairs, context=context, task="checking")
     faults = [fault for inspection in inspections for fault in inspection.faults]
     values = sorted(frozenset[int]().union(*(inspection.values for inspection in inspections)))
@@ -139,6 +149,7 @@ def _score_pair(
     pair: Pair,
     *,
     labels: Mapping[str, tuple[int, ...]],
+    segments: Mapping[str, tuple[int, ...]] | None,
     ignore_label: int | None,
     tolerances_mm: Mapping[str, float],
     rule: RuleName,
@@ -146,7 +157,7 @@ def _score_pair(
     has_spacing: bool,
 ) -> CaseScores:
     """Read and score one case. Without spacing, it has no volumes."""
-    prediction, reference = read_pair(pair)
+    prediction, reference = read_pair(pair, segments=segments)
     scores = score_case(
         prediction.array[0],
         reference.array[0],

@@ -1,6 +1,6 @@
 """Scores of folders of instance maps, and instance maps from label maps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,28 +21,18 @@ from scanseg.evaluation.instances import (
     score_instances,
 )
 from scanseg.evaluation.instances import InstanceScores as Scores
-from scanseg.evaluation.pairs import Pair, case_name, find_pairs, is_instance_map, list_label_maps
-from scanseg.files import find_disk_fault, is_unused, new_folder
+from scanseg.evaluation.pairs import Pair, find_pairs, is_instance_map
 from scanseg.imaging import (
-    DECODERS,
-    MEDICAL_DECODERS,
     Image,
     compare_geometry,
-    file_ending,
     read_instance_map,
     read_label_map,
-    write_instance_colours,
-    write_instance_map,
 )
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import InstanceCase, InstanceReport, InstanceSource, InstanceSummary, Statistics
 
 INSTANCE_FOLDERS = {"labelsTr": "instancesTr", "labelsTs": "instancesTs"}
 """Folder of instance maps for each folder of label maps in a converted data set."""
-
-INSTANCE_COLOURS = "colours"
-"""Folder of the pictures in colours inside a folder of instance maps."""
-
 
 _NUMBERS_HINT = "If each instance has its own number, choose --instances numbers."
 _HIGHEST_LABEL = max(INTERIOR, BOUNDARY)
@@ -53,7 +43,8 @@ class _Scored:
     """Scores of one image, or the faults of its files."""
 
     name: str
-    scores: Scores | None
+    scores: tuple[Scores, ...]
+    """Scores at each overlap. Empty: the files have faults."""
     faults: tuple[str, ...]
     predicted: int = 0
     """Highest value in the predicted map."""
@@ -92,25 +83,71 @@ def evaluate_instances(
         UsageError: One path is a folder and the other a file, the references are label maps of interior and boundary,
             or the arguments contradict each other.
     """
+    (report,) = evaluate_instances_by_iou(
+        predictions,
+        references,
+        ious=(iou,),
+        instances=instances,
+        border=border,
+        cases=cases,
+        only_predicted=only_predicted,
+        context=context,
+    )
+    return report
+
+
+def evaluate_instances_by_iou(
+    predictions: Path,
+    references: Path,
+    *,
+    ious: Sequence[float],
+    instances: InstanceSource,
+    border: int = BORDER,
+    cases: Sequence[str] | None = None,
+    only_predicted: bool = False,
+    context: RunContext,
+) -> tuple[InstanceReport, ...]:
+    """Score predicted instances at several overlaps.
+
+    Args:
+        predictions: As for `evaluate_instances`.
+        references: See there.
+        ious: Smallest intersections over unions of a matched pair.
+        instances: See there, like the other arguments.
+        border: See there.
+        cases: See there.
+        only_predicted: See there.
+        context: Worker processes and progress.
+
+    Returns:
+        A report for each overlap. Each file is read once.
+
+    Raises:
+        InputError: As for `evaluate_instances`.
+        UsageError: See there.
+    """
     if instances not in get_args(InstanceSource):
         raise UsageError(f"instances {instances!r} is unknown. Choose {', '.join(get_args(InstanceSource))}.")
     _refuse_label_maps(references)
     found = find_pairs(predictions, references, cases=cases, only_predicted=only_predicted)
     context.report_warnings(found.warnings)
-    score = partial(_score_pair, instances=instances, iou=iou, border=border)
+    score = partial(_score_pair, instances=instances, ious=tuple(ious), border=border)
     scored = map_cases(score, found.pairs, context=context, task="scoring")
     refuse_faults(f"{predictions} and {references}", [fault for case in scored for fault in case.faults])
     doubts = _find_doubts(predictions, references, scored, instances=instances)
     context.report_warnings(doubts)
-    return make_instance_report(
-        {case.name: case.scores for case in scored if case.scores is not None},
-        predictions=str(predictions),
-        references=str(references),
-        instances=instances,
-        iou=iou,
-        border=border,
-        unpredicted=found.unpredicted,
-        warnings=(*found.warnings, *doubts),
+    return tuple(
+        make_instance_report(
+            {case.name: case.scores[number] for case in scored},
+            predictions=str(predictions),
+            references=str(references),
+            instances=instances,
+            iou=iou,
+            border=border,
+            unpredicted=found.unpredicted,
+            warnings=(*found.warnings, *doubts),
+        )
+        for number, iou in enumerate(ious)
     )
 
 
@@ -148,79 +185,6 @@ def make_instance_report(
         summary=_summarise(list(scores.values())),
         warnings=tuple(warnings),
     )
-
-
-def convert_to_instances(
-    predictions: Path,
-    output: Path,
-    *,
-    interior: int = INTERIOR,
-    boundary: int | None = BOUNDARY,
-    grow: int = GROW,
-    neck: float = NECK,
-    min_voxels: int = 0,
-    context: RunContext,
-) -> tuple[Path, ...]:
-    """Write instance maps for a folder of interior and boundary label maps.
-
-    Args:
-        predictions: Folder of label maps, or one file.
-        output: Folder for the instance maps, which have the same file names. It appears once all are written. The maps
-            of pictures look black in viewers, so `colours` in it holds them in colours too.
-        interior: Value of the voxels whose connected components are the instances.
-        boundary: Value of the voxels that instances may grow into. `None`: no value.
-        grow: Largest distance in voxels by which instances grow.
-        neck: Split interiors at necks below this fraction of the narrower part's half width. 0: do not split.
-        min_voxels: Smallest number of voxels of an instance. Smaller instances are left out.
-        context: Worker processes and progress.
-
-    Returns:
-        Paths of the instance maps, sorted by name.
-
-    Raises:
-        InputError: Files cannot be read. The message lists all of them, and no file is written.
-        UsageError: The output already exists.
-        OSError: The disk is full. No file is written.
-    """
-    if not predictions.exists():
-        raise InputError(f"{predictions}: no such file or folder.")
-    if output.resolve() == (predictions if predictions.is_dir() else predictions.parent).resolve():
-        raise UsageError(f"{output}: instance maps would replace the label maps. Choose another folder.")
-    if output.exists() and (not output.is_dir() or not is_unused(output)):
-        raise UsageError(f"{output} already exists. Choose a new folder, or remove it.")
-    faults: list[str] = []
-    if predictions.is_dir():
-        files = list_label_maps(predictions, None, faults)
-    else:
-        files = {case_name(predictions): predictions}
-    if not files and not faults:
-        faults.append("no label maps")
-    refuse_faults(predictions, faults)
-    find = partial(
-        find_instances, interior=interior, boundary=boundary, grow=grow, neck=neck, min_voxels=min_voxels
-    )
-    with new_folder(output) as folder:
-        tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
-        convert = partial(_convert, find=find)
-        done = map_cases(convert, tasks, context=context, task="converting")
-        refuse_faults(predictions, [fault for fault in done if fault is not None])
-    return tuple(output / path.name for path in files.values())
-
-
-def _convert(task: Pair, *, find: Callable[[np.ndarray], np.ndarray]) -> str | None:
-    """Write the instances of one label map, or return its fault."""
-    try:
-        image = read_label_map(task.prediction)
-        instances = find(image.array[0])
-        write_instance_map(task.reference, instances, like=image)
-        if instances.ndim == 2 and DECODERS[file_ending(task.reference)] not in MEDICAL_DECODERS:
-            colours = task.reference.parent / INSTANCE_COLOURS / f"{task.name}.png"
-            write_instance_colours(colours, instances, like=image)
-    except InputError as error:
-        if (full := find_disk_fault(error)) is not None:
-            raise full from error
-        return f"case {task.name}: {error}"
-    return None
 
 
 def _find_doubts(
@@ -279,7 +243,7 @@ def _refuse_label_maps(references: Path) -> None:
         )
 
 
-def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: int) -> _Scored:
+def _score_pair(pair: Pair, *, instances: InstanceSource, ious: Sequence[float], border: int) -> _Scored:
     """Read and score one image."""
     faults: list[str] = []
     images: list[Image] = []
@@ -292,16 +256,17 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, iou: float, border: in
             hint = f" {_NUMBERS_HINT}" if is_map else ""
             faults.append(f"case {pair.name}: {error}{hint}")
     if len(images) < 2:
-        return _Scored(pair.name, None, tuple(faults))
+        return _Scored(pair.name, (), tuple(faults))
     differences = compare_geometry(*images)
     if differences:
         fault = f"case {pair.name}: {pair.prediction} and {pair.reference} differ in {', '.join(differences)}"
-        return _Scored(pair.name, None, (f"{fault}. Resample the prediction to the reference's grid.",))
+        return _Scored(pair.name, (), (f"{fault}. Resample the prediction to the reference's grid.",))
     prediction, reference = (image.array[0] for image in images)
     highest = int(prediction.max(initial=0)), int(reference.max(initial=0))
     if instances != "numbers":
         prediction = instances_of(prediction, instances)
-    return _Scored(pair.name, score_instances(prediction, reference, iou=iou, border=border), (), *highest)
+    scores = tuple(score_instances(prediction, reference, iou=iou, border=border) for iou in ious)
+    return _Scored(pair.name, scores, (), *highest)
 
 
 def instances_of(label_map: np.ndarray, source: InstanceSource) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Pairs of a prediction and its reference: search and checks."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,12 @@ from scanseg.imaging import (
     Image,
     compare_geometry,
     file_ending,
+    is_segmentation_file,
+    join_grids,
+    place_on_grid,
     read_instance_map,
     read_label_map,
+    read_segmentation,
 )
 from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
@@ -62,7 +66,12 @@ class Inspection:
 
 
 def find_pairs(
-    predictions: Path, references: Path, *, cases: Sequence[str] | None, only_predicted: bool
+    predictions: Path,
+    references: Path,
+    *,
+    cases: Sequence[str] | None,
+    only_predicted: bool,
+    with_segmentations: bool = False,
 ) -> Pairs:
     """Find the reference of every prediction by case name.
 
@@ -73,6 +82,7 @@ def find_pairs(
         references: Folder of reference label maps, or one file of any name.
         cases: Names of the cases to compare. `None`: all cases in either folder.
         only_predicted: Leave out references without a prediction.
+        with_segmentations: Find DICOM Segmentations too.
 
     Raises:
         UsageError: One path is a folder and the other a file, cases are named for two files, or both `cases` and
@@ -84,7 +94,10 @@ def find_pairs(
     if predictions.is_file():
         return Pairs((Pair(case_name(predictions), predictions, references),), ())
     faults: list[str] = []
-    predicted, referred = (list_label_maps(folder, cases, faults) for folder in (predictions, references))
+    predicted, referred = (
+        list_label_maps(folder, cases, faults, with_segmentations=with_segmentations)
+        for folder in (predictions, references)
+    )
     unpredicted = sorted(referred.keys() - predicted.keys()) if only_predicted else []
     candidates = predicted.keys() | referred.keys() if cases is None else set(cases)
     wanted = sorted(candidates - set(unpredicted))
@@ -104,12 +117,14 @@ def find_pairs(
         tuple(Pair(name, predicted[name], referred[name]) for name in wanted),
         unpredicted=tuple(unpredicted),
         warnings=tuple(
-            warning for folder in (predictions, references) for warning in _left_out(folder, cases)
+            warning
+            for folder in (predictions, references)
+            for warning in _left_out(folder, cases, found={*predicted.values(), *referred.values()})
         ),
     )
 
 
-def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
+def _left_out(folder: Path, cases: Collection[str] | None, *, found: Collection[Path]) -> list[str]:
     """Describe hidden files and files of unknown endings.
 
     Files that predictions and data sets have beside label maps are not mentioned.
@@ -117,6 +132,7 @@ def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
     Args:
         folder: Folder of label maps.
         cases: Names of the cases to compare. `None`: all. Otherwise nothing is mentioned.
+        found: The label maps.
     """
     if cases is not None:
         return []
@@ -127,14 +143,14 @@ def _left_out(folder: Path, cases: Collection[str] | None) -> list[str]:
     )
     others = sorted(
         name
-        for name in names - known
+        for name in names - known - {path.name for path in found}
         if not name.startswith(".") and not name.lower().endswith(_SIDE_ENDINGS)
     )
     left_out = [("hidden file", hidden), ("file of unknown ending", others)]
     return [
-        f"{folder}: {counted(len(found), kind, kind.replace('file', 'files', 1))} left out: {listed(found)}"
-        for kind, found in left_out
-        if found
+        f"{folder}: {counted(len(each), kind, kind.replace('file', 'files', 1))} left out: {listed(each)}"
+        for kind, each in left_out
+        if each
     ]
 
 
@@ -201,29 +217,62 @@ def _missing_file_fault(name: str, *, predictions: Path | None, references: Path
     return f"case {name}: no reference in {references}. Remove the prediction, or name the cases to compare (--case)."
 
 
-def read_pair(pair: Pair) -> tuple[Image, Image]:
+def read_pair(pair: Pair, *, segments: Mapping[str, Sequence[int]] | None = None) -> tuple[Image, Image]:
     """Read the prediction and the reference of a pair.
+
+    Args:
+        pair: The files.
+        segments: Names of segments in DICOM Segmentations, with their label values. `None`: unknown.
 
     Raises:
         InputError: A file cannot be read as a label map.
     """
-    return read_label_map(pair.prediction), read_label_map(pair.reference)
+    images = {path: _read(path, segments) for path in (pair.prediction, pair.reference)}
+    _align(images)
+    return images[pair.prediction], images[pair.reference]
 
 
-def inspect_pair(pair: Pair, *, known_values: frozenset[int] | None) -> Inspection:
+def _read(path: Path, segments: Mapping[str, Sequence[int]] | None) -> Image:
+    """Read a label map or a DICOM Segmentation."""
+    return read_segmentation(path, segments) if is_segmentation_file(path) else read_label_map(path)
+
+
+def _align(images: dict[Path, Image]) -> None:
+    """Place DICOM Segmentations on the grid of the other map.
+
+    They lack slices without labels.
+    """
+    segmentations = [path for path in images if is_segmentation_file(path)]
+    if not segmentations or len(images) < 2:
+        return
+    others = [image for path, image in images.items() if path not in segmentations]
+    grid = others[0] if others else join_grids(*images.values())
+    for path in segmentations:
+        images[path] = place_on_grid(images[path], grid)
+
+
+def inspect_pair(
+    pair: Pair,
+    *,
+    known_values: frozenset[int] | None,
+    segments: Mapping[str, Sequence[int]] | None = None,
+) -> Inspection:
     """Read a pair and return its faults and label values.
 
     Args:
         pair: The files.
         known_values: Values that may occur. `None`: any value.
+        segments: Names of segments in DICOM Segmentations, with their label values. `None`: unknown.
     """
-    faults, images = [], {}
+    faults, images = list[str](), dict[Path, Image]()
     for path in (pair.prediction, pair.reference):
         try:
-            images[path] = read_label_map(path)
+            images[path] = _read(path, segments)
         except InputError as error:
-            advice = f" {_SCORE_INSTANCES}" if is_instance_map(path) else ""
+            is_numbered = not is_segmentation_file(path) and is_instance_map(path)
+            advice = f" {_SCORE_INSTANCES}" if is_numbered else ""
             faults.append(f"case {pair.name}: {error}{advice}")
+    _align(images)
     found = {path: _values(image.array) for path, image in images.items()}
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []
@@ -253,7 +302,7 @@ def _has_spacing(path: Path, image: Image) -> bool:
 
     Raster files hold none, except beside TIFF files.
     """
-    is_medical = DECODERS[file_ending(path)] in MEDICAL_DECODERS
+    is_medical = is_segmentation_file(path) or DECODERS[file_ending(path)] in MEDICAL_DECODERS
     return is_medical or any(spacing != 1 for spacing in image.spacing)
 
 
@@ -307,20 +356,22 @@ def _joined(values: Sequence[int]) -> str:
     return f"[{', '.join(map(str, values[:_MOST_VALUES]))}{more}]"
 
 
-def list_label_maps(folder: Path, cases: Collection[str] | None, faults: list[str]) -> dict[str, Path]:
+def list_label_maps(
+    folder: Path, cases: Collection[str] | None, faults: list[str], *, with_segmentations: bool = False
+) -> dict[str, Path]:
     """Return the label maps of a folder by case name.
 
     Args:
         folder: Folder of label maps.
         cases: Names of the cases to list. `None`: all.
         faults: List to which a fault is added for each case with several files.
+        with_segmentations: List DICOM Segmentations too.
     """
     grouped: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        known = (
-            path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(tuple(DECODERS))
-        )
-        if known and (cases is None or case_name(path) in cases):
+        known = path.is_file() and path.name.lower().endswith(tuple(DECODERS))
+        known = known or (with_segmentations and is_segmentation_file(path))
+        if known and not path.name.startswith(".") and (cases is None or case_name(path) in cases):
             grouped[case_name(path)].append(path)
     faults += [
         f"case {name}: {' and '.join(path.name for path in paths)} in {folder}. Remove all but one."
@@ -335,7 +386,7 @@ def case_name(path: Path) -> str:
 
     It is the file name without the ending.
     """
-    return path.name[: -len(file_ending(path))]
+    return path.stem if is_segmentation_file(path) else path.name[: -len(file_ending(path))]
 
 
 def _values(label_map: UInt8[np.ndarray, "..."]) -> frozenset[int]:

@@ -50,7 +50,7 @@ def summarize_comparison(spec: ComparisonSpec, arms: Sequence[Arm], output: Path
         jobs = {(seed, fold): arm.job(seed, fold) for seed in spec.seeds for fold in spec.folds}
         done = {key: ModelFolder.open(job.folder) for key, job in jobs.items() if _is_scored(job)}
         missing += [job.name for key, job in jobs.items() if key not in done]
-        reports = {key: folder.read_validation() for key, folder in done.items()}
+        reports = {key: folder.scores.read_validation() for key, folder in done.items()}
         outcome = _summarize_arm(arm, done, reports, output=output)
         outcomes.append(outcome)
         cases[arm.spec.name] = _case_dice(list(reports.values()))
@@ -79,7 +79,7 @@ def summarize_comparison(spec: ComparisonSpec, arms: Sequence[Arm], output: Path
 
 def _is_scored(job: TrainingJob) -> bool:
     """Return whether a training is finished and has scores."""
-    return job.is_finished and ModelFolder.open(job.folder).validation_path().is_file()
+    return job.is_finished and ModelFolder.open(job.folder).scores.validation_path().is_file()
 
 
 def _summarize_arm(

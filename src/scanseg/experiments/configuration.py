@@ -84,7 +84,7 @@ class Configuration:
                     model=folder.path.relative_to(crossval).as_posix(),
                     epochs_done=record.epochs_done,
                     seconds=record.training_seconds,
-                    mean_dice=folder.read_validation().summary.mean_over_labels.dice,
+                    mean_dice=folder.scores.read_validation().summary.mean_over_labels.dice,
                 )
             )
         return outcomes

@@ -59,7 +59,7 @@ class TrainingJob:
         folder = ModelFolder.open(self.folder)
         return folder.status(
             with_predictions=self.keep_predictions
-        ) == "finished" and folder.has_current_scores(self.prepared.store)
+        ) == "finished" and folder.scores.has_current_validation(self.prepared.store)
 
     @property
     def has_other_cases(self) -> bool:

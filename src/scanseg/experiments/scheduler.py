@@ -16,6 +16,7 @@ from scanseg.runtime import (
     Job,
     RunContext,
     choose_device,
+    keep_freed_memory,
     release_signals,
     spawning_jobs,
     watch_signals,
@@ -71,9 +72,9 @@ def run_jobs(
 ) -> None:
     """Run jobs, one at a time on each device.
 
-    A single device runs the jobs in this process. Several devices run each job in its own process. If a job fails, the
-    others continue. After two failures in a row a device gets no more jobs. SIGINT and SIGTERM stop the running jobs,
-    which save their state. On a cluster its engine runs the jobs.
+    A single device runs the jobs in this process. Several devices run each job in its own process, and jobs on the CPU
+    share its threads. If a job fails, the others continue. After two failures in a row a device gets no more jobs.
+    SIGINT and SIGTERM stop the running jobs, which save their state. On a cluster its engine runs the jobs.
 
     Args:
         jobs: The jobs, in order.
@@ -187,6 +188,7 @@ class _DevicePool:
     def __post_init__(self) -> None:
         self.num_jobs = len(self.waiting)
         self.in_a_row = [0] * len(self.devices)
+        self.threads_each = _share_threads(self.devices[: self.num_jobs])
 
     def run(self) -> None:
         """Run all jobs."""
@@ -223,7 +225,7 @@ class _DevicePool:
         job = self.waiting.popleft()
         processes = get_context("spawn")
         receiver, sender = processes.Pipe(duplex=False)
-        arguments = (sender, job, self.devices[place], self.context.num_workers)
+        arguments = (sender, job, self.devices[place], self.context.num_workers, self.threads_each)
         process = processes.Process(target=_run_in_child, args=arguments, name=job.name)
         with spawning_jobs():
             process.start()
@@ -284,13 +286,33 @@ class _DevicePool:
             )
 
 
-def _run_in_child(connection: Connection, job: Job, device: str, num_workers: int | None) -> None:
+def _share_threads(devices: Sequence[str]) -> int:
+    """Return the number of threads of each job.
+
+    Jobs on the CPU share the threads of this process. Otherwise they would wait for one another.
+
+    Args:
+        devices: Names of the devices in use.
+    """
+    import torch
+
+    on_cpu = [name for name in devices if choose_device(name).type == "cpu"]
+    return max(1, torch.get_num_threads() // max(1, len(on_cpu)))
+
+
+def _run_in_child(
+    connection: Connection, job: Job, device: str, num_workers: int | None, num_threads: int
+) -> None:
     """Run a job in the process that was started for it.
 
     Progress and a failure are sent through the connection.
     """
     with watch_signals() as signalled:
         release_signals()
+        import torch
+
+        torch.set_num_threads(num_threads)
+        keep_freed_memory()
         sender = _ProgressSender(connection)
         context = RunContext(
             device=device, num_workers=num_workers, progress=sender.report, should_stop=signalled

@@ -2,6 +2,7 @@
 
 from scanseg.figures.calibration import draw_dice_over_entropy, draw_error_over_entropy, draw_reliability
 from scanseg.figures.curves import draw_loss, draw_validation_dice
+from scanseg.figures.instances import draw_score_over_iou
 from scanseg.figures.pictures import (
     FILM_ENDINGS,
     PICTURE_ENDINGS,
@@ -38,6 +39,7 @@ __all__ = [
     "draw_montage",
     "draw_planes",
     "draw_reliability",
+    "draw_score_over_iou",
     "draw_slice",
     "draw_spread",
     "draw_validation_dice",

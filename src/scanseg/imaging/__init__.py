@@ -22,6 +22,12 @@ from scanseg.imaging.dicom.segmentation import (
     require_writer,
     write_segmentation,
 )
+from scanseg.imaging.dicom.segmentation_reading import (
+    is_segmentation_file,
+    join_grids,
+    place_on_grid,
+    read_segmentation,
+)
 from scanseg.imaging.dicom.series import Series, SeriesList, choose_series, find_series, list_series
 from scanseg.imaging.dicom.summary import SeriesSummary, SourceSummary, summarize_series
 from scanseg.imaging.formats import (
@@ -96,6 +102,8 @@ __all__ = [
     "find_series",
     "has_dicom_content",
     "image_from_memory",
+    "is_segmentation_file",
+    "join_grids",
     "leads_outside",
     "left_right_axis",
     "library_of",
@@ -103,11 +111,13 @@ __all__ = [
     "make_palette",
     "make_segments",
     "palette_colours",
+    "place_on_grid",
     "read_geometry",
     "read_image",
     "read_instance_map",
     "read_label_map",
     "read_palette",
+    "read_segmentation",
     "read_stored_values",
     "require_writer",
     "resample_image",

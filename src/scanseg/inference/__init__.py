@@ -10,6 +10,7 @@ from scanseg.inference.case_files import CaseOptions, CaseToPredict, segment_cas
 from scanseg.inference.ensemble import label_maps_of_groups, share_progress
 from scanseg.inference.exported import EXPORTED_FILE, is_exported
 from scanseg.inference.folder import CaseRunner, FolderWork, predict_folder
+from scanseg.inference.folder_options import FolderOptions
 from scanseg.inference.loading import load
 from scanseg.inference.outputs import (
     WRITTEN_AS,
@@ -38,6 +39,7 @@ __all__ = [
     "CaseRunner",
     "CaseToPredict",
     "CudaGraphNetwork",
+    "FolderOptions",
     "FolderWork",
     "OutputFormat",
     "OutputOptions",

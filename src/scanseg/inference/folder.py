@@ -19,6 +19,7 @@ from scanseg.inference.case_files import (
     segment_case,
     write_case,
 )
+from scanseg.inference.folder_options import FolderOptions
 from scanseg.inference.input_checks import header_warnings
 from scanseg.inference.outputs import (
     SEGMENTATION_FORMAT,
@@ -75,15 +76,7 @@ def predict_folder(
     source: Path | Sequence[Path],
     *,
     output: Path,
-    mirror: bool | None = None,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    format: OutputFormat | None = None,
-    series: Sequence[str] = (),
-    segment_codes: SegmentCodes | None = None,
-    pictures: bool = False,
+    options: FolderOptions,
     progress: ProgressCallback = ignore_progress,
     run: CaseRunner,
 ) -> PredictionRecord:
@@ -104,15 +97,7 @@ def predict_folder(
         model: Plan, digest and device of the model, for checks and the record.
         source: Folder of images in any supported formats, the file of one case, a DICOM series, or a list of these.
         output: Folder for the results. It is created if it is missing.
-        mirror: Average over flips along the plan's `inference.mirror_axes`. `None`: its `inference.mirror`.
-        probabilities: Write the probabilities too.
-        uncertainty: Write the entropy, and the disagreement if flips, networks or plans are averaged.
-        overwrite: Replace files of an earlier prediction.
-        skip_existing: Skip cases whose files an earlier prediction of the same model wrote.
-        format: Format of the label maps. `None`: that of the image.
-        series: UIDs of the DICOM series to segment, or their beginnings. Empty: all cases.
-        segment_codes: Codes of the segments of DICOM Segmentations. `None`: all are coded as tissue.
-        pictures: Write a picture of each image with its label map.
+        options: Choices for all cases.
         progress: Called with each progress update: every case and every pass of the network.
         run: Predicts the cases.
 
@@ -126,17 +111,17 @@ def predict_folder(
     """
     if not isinstance(source, Path) and not source:
         raise UsageError("source: expected a folder or files, got none. Name at least one image.")
-    if overwrite and skip_existing:
+    if options.overwrite and options.skip_existing:
         raise UsageError("overwrite and skip_existing exclude each other. Leave one out.")
-    _check_codes(model, format, segment_codes)
-    several = model.num_members(mirror=mirror) > 1
+    _check_codes(model, options.format, options.segment_codes)
+    several = model.num_members(mirror=options.mirror) > 1
     wanted = OutputOptions(
-        probabilities,
-        entropy=uncertainty,
-        disagreement=uncertainty and several,
-        format=format,
-        series=tuple(series),
-        pictures=pictures,
+        options.probabilities,
+        entropy=options.uncertainty,
+        disagreement=options.uncertainty and several,
+        format=options.format,
+        series=options.series,
+        pictures=options.pictures,
     )
     sources = [source] if isinstance(source, Path) else list(source)
     faulty, skipped = list[FaultyCase](), list[str]()
@@ -144,13 +129,13 @@ def predict_folder(
         sources, output, dataset=model.plan.dataset, options=wanted, faulty=faulty, warnings=skipped
     )
     warnings = (*skipped, *model.warnings)
-    record = new_record(model, mirror=model.mirrors(mirror=mirror), warnings=warnings)
+    record = new_record(model, mirror=model.mirrors(mirror=options.mirror), warnings=warnings)
     sources_of = {each.case.name: describe_images(each.case) for each in outputs}
-    earlier = read_earlier_record(output, outputs, record) if skip_existing else None
+    earlier = read_earlier_record(output, outputs, record) if options.skip_existing else None
     current = {} if earlier is None else find_current(outputs, sources_of, earlier)
     remaining = [each for each in outputs if each.case.name not in current]
     description, continued = model.plan.dataset.to_json(), earlier is not None
-    check_output(output, remaining, description=description, overwrite=overwrite, continued=continued)
+    check_output(output, remaining, description=description, overwrite=options.overwrite, continued=continued)
     if earlier is not None:
         record = continue_record(
             record, earlier, output=output, outputs=outputs, current=current, sources=sources
@@ -160,15 +145,17 @@ def predict_folder(
     listed = (
         set[str]() if earlier is None else {case.case for case in earlier.cases if case.label_map is not None}
     )
-    replaced = [each for each in remaining if overwrite or each.case.name in listed]
+    replaced = [each for each in remaining if options.overwrite or each.case.name in listed]
     _prepare_folder(output, outputs, replaced, description=description)
     names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
     running = RunningRecord(output, record, names=names)
     reported = _report_warnings(remaining, model.plan, warnings, progress=progress)
     cases = [CaseToPredict(each, sources_of[each.case.name]) for each in remaining]
-    options = CaseOptions(mirror, uncertainty, segment_codes, record.model_digest or "unknown")
+    of_case = CaseOptions(
+        options.mirror, options.uncertainty, options.segment_codes, record.model_digest or "unknown"
+    )
     try:
-        run(FolderWork(cases, options, reported, running.add, progress))
+        run(FolderWork(cases, of_case, reported, running.add, progress))
     finally:
         running.write()
         _remove_unfinished(outputs)  # of lost workers

@@ -1,206 +1,41 @@
 """Segmentation of images from files or arrays."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from scanseg.errors import UsageError
-from scanseg.inference.arrays import Device
 from scanseg.inference.ensemble import average_on_source, share_progress
 from scanseg.inference.folder import predict_folder, predict_in_turn
+from scanseg.inference.folder_options import FolderOptions
 from scanseg.inference.foreign import as_path
 from scanseg.inference.inputs import (
     Source,
     describe,
     find_warnings,
     open_source,
-    orientation_warning,
     preprocess_source,
 )
-from scanseg.inference.model_digest import compute_digest
-from scanseg.inference.networks import Networks
+from scanseg.inference.loaded_model import LoadedModel
 from scanseg.inference.outputs import OutputFormat
-from scanseg.inference.plan_predictor import PlanPredictor
-from scanseg.inference.postprocessing import NOTHING, postprocess
+from scanseg.inference.postprocessing import postprocess
 from scanseg.inference.prediction import PlanPrediction, Prediction, PreparedImage
 from scanseg.inference.resample import SourceMaps
 from scanseg.preprocessing import to_grid
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
 from scanseg.settings import as_tuple
-from scanseg.specs import CaseGeometry, Plan, PostprocessingSpec, PredictionRecord, SegmentCodes
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from scanseg.runtime import Precision
+from scanseg.specs import CaseGeometry, PredictionRecord, SegmentCodes
 
 
-class Predictor:
+class Predictor(LoadedModel):
     """A model on its device that segments images.
 
     A model has a network with its plan. It may also have a first stage (cascade) and members with other plans
     (ensemble).
     """
-
-    def __init__(
-        self,
-        plan: Plan,
-        network: "nn.Module | Networks",
-        *,
-        device: "torch.device | None" = None,
-        model: str = "a network in memory",
-        postprocessing: PostprocessingSpec = NOTHING,
-        first_stage: "Predictor | None" = None,
-        members: "Sequence[Predictor]" = (),
-        precision: "Precision | None" = None,
-        cuda_graph: bool = True,
-        warnings: Sequence[str] = (),
-        temperatures: Sequence[float] | None = None,
-    ) -> None:
-        """Move a network to a device and set it to evaluation.
-
-        Args:
-            plan: Plan of the network: preprocessing, windows and labels.
-            network: Network of the plan, or networks of another library on their device.
-            device: Device of a network of PyTorch. `None`: the CPU. Networks of another library have their own.
-            model: Source of the network, for the record of predictions.
-            postprocessing: Components to remove from label maps. Defaults to none.
-            first_stage: First stage of a cascade. It segments an image before this network does.
-            members: Predictors of other plans for the same labels. All probabilities are averaged on the grid of the
-                image. The members' own postprocessing is not applied.
-            precision: Precision of the network's products. `None`: that of the plan's training.
-            cuda_graph: On a GPU with CUDA, replay the network's passes as a CUDA graph. Results are equal. Small
-                batches are much faster, and the graph needs the memory of one pass. If a pass cannot be captured, the
-                reason is logged and passes run directly.
-            warnings: Warnings about the model, which each prediction repeats.
-            temperatures: Temperature of each output for probabilities and uncertainty, see
-                `scanseg.inference.uncertainty.to_probabilities`. Label maps do not depend on it. `None`: all are 1.
-
-        Raises:
-            UsageError: The device does not support the precision.
-            ScansegError: The network does not fit into memory.
-        """
-        self.plan = plan
-        self.model = model
-        self.postprocessing = postprocessing
-        self.first_stage = first_stage
-        self.members = tuple(members)
-        if self.members and temperatures is not None:
-            raise UsageError("temperatures: expected none for the mean of several plans. Leave them out.")
-        self.temperatures = None if temperatures is None else tuple(temperatures)
-        self._warnings = tuple(warnings)
-        if not isinstance(network, Networks):
-            from scanseg.inference.torch_networks import TorchNetworks
-
-            network = TorchNetworks(
-                network,
-                device=device,
-                precision=precision or plan.training.precision,
-                cuda_graph=cuda_graph,
-            )
-        self.networks: Networks = network
-        self._plan_predictor = PlanPredictor(plan, self.networks, temperatures=self.temperatures)
-
-    @property
-    def network(self) -> Any:
-        """The network: a module of PyTorch, or a function of arrays in an exported model."""
-        return self.networks.network
-
-    @property
-    def device(self) -> Device:
-        """Device of the computation."""
-        return self.networks.device
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        """Names of the Python packages that compute, for records."""
-        return self.networks.libraries
-
-    def describe_device(self) -> str:
-        """Return the device with its product name or its threads."""
-        return self.networks.describe_device()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings about the model, which each prediction repeats."""
-        unknown = orientation_warning(self.plan)
-        return tuple(dict.fromkeys((*self._warnings, *(() if unknown is None else (unknown,)))))
-
-    @property
-    def precision(self) -> str:
-        """Type of the networks' products, such as `bfloat16`.
-
-        Several types are joined by ` + `.
-        """
-        own = self.networks.precision
-        return " + ".join(dict.fromkeys((own, *(member.precision for member in self.members))))
-
-    @property
-    def recipe(self) -> str:
-        """Name of the recipe, or names joined by ` + `."""
-        return " + ".join((self.plan.recipe, *(member.recipe for member in self.members)))
-
-    def compute_digest(self) -> str:
-        """Return the model digest: a checksum of plans, weights and postprocessing.
-
-        Returns:
-            8 hexadecimal digits. The weights of all networks are read.
-        """
-        return compute_digest(self)
-
-    def mirrors(self, *, mirror: bool | None) -> bool:
-        """Return whether predictions of the first plan or of a member are averaged over flips.
-
-        Args:
-            mirror: The request. `None`: as the plans' `inference.mirror` say.
-
-        Raises:
-            UsageError: `mirror` is true, and no plan has mirror axes.
-        """
-        self.mirror_axes(mirror=mirror)
-        return any(each._averages(mirror=mirror) for each in (self, *self.members))
-
-    def _averages(self, *, mirror: bool | None) -> bool:
-        """Return whether this plan's predictions are averaged over flips."""
-        return self.plan.inference.mirror if mirror is None else mirror
-
-    def mirror_axes(self, *, mirror: bool | None) -> tuple[int, ...]:
-        """Return the patch axes of mirroring of the first plan.
-
-        Args:
-            mirror: Average over flips. False: no axes. `None`: the plan's `inference.mirror`.
-
-        Raises:
-            UsageError: `mirror` is true, and no plan has mirror axes.
-        """
-        if mirror and not any(each.plan.inference.mirror_axes for each in (self, *self.members)):
-            raise UsageError(
-                "mirroring: expected axes in the plan's inference.mirror_axes, got none. Predict without mirroring."
-            )
-        return self.plan.inference.mirror_axes if self._averages(mirror=mirror) else ()
-
-    def num_members(self, *, mirror: bool | None) -> int:
-        """Return the number of averaged predictions: one per network and flip.
-
-        Args:
-            mirror: Average over flips along the plans' `inference.mirror_axes`. `None`: as the plans'
-                `inference.mirror` say.
-
-        Raises:
-            UsageError: `mirror` is true, and no plan has mirror axes.
-        """
-        self.mirror_axes(mirror=mirror)
-        return sum(
-            each._plan_predictor.num_members(mirror=each._averages(mirror=mirror))
-            for each in (self, *self.members)
-        )
 
     def predict(
         self,
@@ -391,15 +226,17 @@ class Predictor:
             self,
             [as_path(each, name="source") for each in sources],
             output=as_path(output, name="output"),
-            mirror=mirror,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            format=format,
-            series=as_tuple(series),
-            segment_codes=segment_codes,
-            pictures=pictures,
+            options=FolderOptions(
+                mirror=mirror,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                overwrite=overwrite,
+                skip_existing=skip_existing,
+                format=format,
+                series=as_tuple(series),
+                segment_codes=segment_codes,
+                pictures=pictures,
+            ),
             progress=progress,
             run=partial(predict_in_turn, self),
         )
@@ -436,17 +273,6 @@ class Predictor:
             uncertainty=uncertainty,
             progress=progress,
         )
-
-    def explained_memory(self, geometry: CaseGeometry) -> AbstractContextManager[None]:
-        """Explain too little memory for an image, with advice.
-
-        Args:
-            geometry: Geometry of the network's grid in the source.
-
-        Returns:
-            Context that raises `ScansegError` if its block runs out of memory.
-        """
-        return self._plan_predictor.explained_memory(geometry)
 
     def _average_plans(
         self,

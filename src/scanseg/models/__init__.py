@@ -20,13 +20,13 @@ from scanseg.models.ensemble import (
 from scanseg.models.folder import (
     PLAN_FILE,
     SETUP_FILE,
-    VALIDATION_FILE,
     ModelFolder,
     TrainedWeights,
     Weights,
 )
 from scanseg.models.network import check_network, count_parameters, load_weights, network_of
 from scanseg.models.published_checkpoints import import_weights, load_checkpoint, load_encoder
+from scanseg.models.score_files import VALIDATION_FILE
 from scanseg.models.tensors import list_misfits, read_tensors
 
 __all__ = [

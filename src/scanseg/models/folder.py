@@ -14,11 +14,11 @@
 | `state/` | the newest checkpoint, for resuming |
 | `first_stage/` | the models of the first stage of a cascade |
 
-No other module contains these names.
+No other module contains these names, except `scanseg.models.score_files` those of the scores.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -33,13 +33,12 @@ from scanseg.messages import listed
 from scanseg.models.checkpoint import Checkpoint, has_checkpoint, read_checkpoint, write_checkpoint
 from scanseg.models.metrics_log import MetricsLog
 from scanseg.models.network import load_weights, network_of
+from scanseg.models.score_files import ScoreFiles
 from scanseg.models.tensors import read_tensors, write_tensors
-from scanseg.preprocessing import Store, open_array
 from scanseg.runtime import memory_for
-from scanseg.specs import FileStamp, InstanceReport, Plan, Report, RunRecord, ScoreSources, TrainingSetup
+from scanseg.specs import Plan, RunRecord, TrainingSetup
 
 PLAN_FILE = "plan.json"
-VALIDATION_FILE = "validation.json"
 SETUP_FILE = "setup.json"
 _RUN = "run.json"
 _WEIGHTS = "model.safetensors"
@@ -49,7 +48,6 @@ _LOG = "train.log"
 _STATE = "state"
 _PREDICTIONS = "validation"
 _FIRST_STAGE = "first_stage"
-_SCORE_SOURCES = "validation-sources.json"
 
 TrainedWeights = Literal["last", "best"]
 """Weights of a training: `last`, or `best` (highest Dice on validation patches)."""
@@ -174,65 +172,14 @@ class ModelFolder:
         if record.status != "finished":
             return "started"
         cases = record.validation_cases
-        is_scored = not cases or self.validation_path().is_file()
+        is_scored = not cases or self.scores.validation_path().is_file()
         has_predictions = not with_predictions or all(self.prediction_path(case).is_file() for case in cases)
         return "finished" if is_scored and has_predictions else "trained"
 
-    def has_current_scores(self, store: Store) -> bool:
-        """Return whether the validation scores belong to weights and cases.
-
-        Scores that were made without a record of their sources are current if the label maps, where they are kept, have
-        the shapes of the cases.
-
-        Args:
-            store: Store of the cases.
-        """
-        record = self.read_run()
-        cases = () if record is None else record.validation_cases
-        try:
-            for name in cases:
-                if self.prediction_path(name).is_file():
-                    shape = store.case(name).geometry.source_shape
-                    open_array(self.prediction_path(name), shape=shape)
-        except InputError:
-            return False
-        return self._has_sources(self.path / _SCORE_SOURCES, self.path / _WEIGHTS, store, cases)
-
-    def write_score_sources(self, store: Store, cases: Sequence[str]) -> None:
-        """Record the sources of the scores of the exported weights.
-
-        Args:
-            store: Store of the validation cases.
-            cases: Names of the validation cases.
-        """
-        self._write_sources(self.path / _SCORE_SOURCES, self.path / _WEIGHTS, store, cases)
-
-    def _has_sources(self, path: Path, weights: Path, store: Store, cases: Sequence[str]) -> bool:
-        """Return whether scores belong to weights and cases.
-
-        Args:
-            path: Record of the sources. Scores without one are taken as current.
-            weights: File of the weights.
-            store: Store of the cases.
-            cases: Names of the cases.
-        """
-        try:
-            stored = {name: store.case(name) for name in cases}
-            if not path.is_file():
-                return True
-            sources = ScoreSources.read(path)
-            digests = {name: store.case_digest(case) for name, case in stored.items()}
-        except InputError:
-            return False
-        return sources.cases == digests and sources.weights.matches(weights)
-
-    def _write_sources(self, path: Path, weights: Path, store: Store, cases: Sequence[str]) -> None:
-        """Record the weights and the cases of scores."""
-        sources = ScoreSources(
-            weights=FileStamp.of(weights),
-            cases={name: store.case_digest(store.case(name)) for name in cases},
-        )
-        write_text(path, sources.to_json())
+    @property
+    def scores(self) -> ScoreFiles:
+        """Scores of the validation and test cases."""
+        return ScoreFiles(self)
 
     @property
     def metrics(self) -> MetricsLog:
@@ -253,105 +200,6 @@ class ModelFolder:
     def first_stage_path(self) -> Path:
         """Folder of the first-stage models of a cascade."""
         return self.path / _FIRST_STAGE
-
-    def validation_path(self, weights: TrainedWeights | None = None) -> Path:
-        """Return the file of the validation scores.
-
-        Args:
-            weights: The scored weights. `None`: the exported ones.
-        """
-        if weights is None or weights == self._exported():
-            return self.path / VALIDATION_FILE
-        return self.path / f"validation-{weights}.json"
-
-    def read_validation(self) -> Report:
-        """Read the scores of the validation cases with the exported weights.
-
-        Raises:
-            InputError: The file is missing or damaged.
-        """
-        return Report.read(self.validation_path())
-
-    def write_validation(self, report: Report, *, weights: TrainedWeights) -> None:
-        """Write the scores of the validation cases.
-
-        Args:
-            report: The scores.
-            weights: The scored weights.
-        """
-        write_text(self.validation_path(weights), report.to_json())
-
-    def read_test(self, weights: TrainedWeights) -> Report | None:
-        """Read the scores of the test cases.
-
-        Args:
-            weights: The scored weights.
-
-        Returns:
-            The scores, or `None` if the test cases were not scored.
-        """
-        path = self._test_path(weights)
-        return Report.read(path) if path.is_file() else None
-
-    def read_test_instances(self, weights: TrainedWeights) -> InstanceReport | None:
-        """Read the instance scores of the test cases.
-
-        Args:
-            weights: The scored weights.
-
-        Returns:
-            The scores, or `None` if instances were not scored.
-        """
-        path = self._test_path(weights, suffix="-instances")
-        return InstanceReport.read(path) if path.is_file() else None
-
-    def has_current_test(
-        self, store: Store, cases: Sequence[str], *, weights: TrainedWeights, instances: bool
-    ) -> bool:
-        """Return whether the test scores are complete and current.
-
-        Args:
-            store: Store of the test cases.
-            cases: Names of the test cases.
-            weights: The scored weights.
-            instances: Instances must be scored too.
-        """
-        if not self._test_path(weights).is_file():
-            return False
-        if instances and not self._test_path(weights, suffix="-instances").is_file():
-            return False
-        sources = self._test_sources_path(weights)
-        return self._has_sources(sources, self.weights_path(weights), store, cases)
-
-    def write_test(
-        self,
-        report: Report,
-        instances: InstanceReport | None,
-        *,
-        weights: TrainedWeights,
-        store: Store,
-        cases: Sequence[str],
-    ) -> None:
-        """Write the scores of the test cases and their sources.
-
-        Args:
-            report: Scores of labels.
-            instances: Scores of instances, if they were scored.
-            weights: The scored weights.
-            store: Store of the test cases.
-            cases: Names of the test cases.
-        """
-        # The report of labels marks the scores as complete, and the sources as current: they come last.
-        if instances is not None:
-            write_text(self._test_path(weights, suffix="-instances"), instances.to_json())
-        write_text(self._test_path(weights), report.to_json())
-        self._write_sources(self._test_sources_path(weights), self.weights_path(weights), store, cases)
-
-    def _test_path(self, weights: TrainedWeights, *, suffix: str = "") -> Path:
-        return self.path / f"test-{weights}{suffix}.json"
-
-    def _test_sources_path(self, weights: TrainedWeights) -> Path:
-        return self.path / f"sources-{weights}.json"
 
     def copy_to(self, target: Path) -> None:
         """Copy the files that prediction needs.
@@ -437,7 +285,7 @@ class ModelFolder:
         """
         if weights not in get_args(Weights):
             raise UsageError(f"weights: expected one of {', '.join(get_args(Weights))}, got {weights!r}")
-        path = self._weights_file(weights)
+        path = self.weights_file(weights)
         if path.is_file():
             return path
         if (self.path / _WEIGHTS).is_file():
@@ -451,9 +299,9 @@ class ModelFolder:
 
     def has_weights(self, weights: Weights = "exported") -> bool:
         """Return whether the file of these weights exists."""
-        return self._weights_file(weights).is_file()
+        return self.weights_file(weights).is_file()
 
-    def _weights_file(self, weights: Weights) -> Path:
+    def weights_file(self, weights: Weights) -> Path:
         """Return the path of the weights, whether or not they exist."""
         is_exported = weights == "exported" or weights == self._exported()
         return self.path / (_WEIGHTS if is_exported else f"{weights}.safetensors")

@@ -126,7 +126,7 @@ class _Pass:
         # Nodes of autograd for the parameters themselves may be alive in the caller's graph, for example in that of the
         # last loss. They belong to the caller's stream, which a capture must not wait for. So the capture has leaves
         # of its own, with the same memory.
-        self._leaves = {
+        self._leaves: dict[str, Tensor] = {
             name: nn.Parameter(parameter.detach())
             for name, parameter in network.named_parameters()
             if self._parameters and parameter.requires_grad

@@ -108,7 +108,7 @@ def _find_scores(folders: list[ModelFolder]) -> Iterator[tuple[ModelFolder, Repo
     for folder in folders:
         for weights in choices:
             try:
-                report = folder.read_test(weights)
+                report = folder.scores.read_test(weights)
             except InputError:
                 continue
             if report is not None:

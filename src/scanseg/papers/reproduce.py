@@ -195,11 +195,11 @@ def _write(work: PreparedReproduction, jobs: dict[str, list[TrainingJob]]) -> Re
                 continue
             folder = ModelFolder.open(job.folder)
             for weights in _scored_weights(work, folder):
-                report = folder.read_test(weights)
+                report = folder.scores.read_test(weights)
                 if report is None:
                     missing.append(f"scores of {job.name}")
                     continue
-                instances = folder.read_test_instances(weights) if work.instances else None
+                instances = folder.scores.read_test_instances(weights) if work.instances else None
                 scores.append(TestScores(method, folder, weights, report, instances))
     table = make_reproduction(
         work.experiment,

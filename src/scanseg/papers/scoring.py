@@ -73,7 +73,7 @@ def score_test_cases(
     Raises:
         InterruptionError: A signal came before all cases were scored.
     """
-    if folder.has_current_test(store, cases, weights=weights, instances=instances is not None):
+    if folder.scores.has_current_test(store, cases, weights=weights, instances=instances is not None):
         return
     predictor = load(folder.path, device=context.device, weights=weights)
     dataset = predictor.plan.dataset
@@ -124,7 +124,7 @@ def score_test_cases(
             instance_scores, predictions=model, references=str(instances), instances=source
         )
     )
-    folder.write_test(report, instance_report, weights=weights, store=store, cases=cases)
+    folder.scores.write_test(report, instance_report, weights=weights, store=store, cases=cases)
 
 
 def _tolerances(scoring: Scoring, labels: Sequence[str]) -> dict[str, float]:

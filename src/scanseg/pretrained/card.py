@@ -123,13 +123,13 @@ def _describe_scores(folders: list[ModelFolder]) -> list[str]:
     sections = []
     for number, folder in enumerate(folders):
         fold = f", network {number + 1}" if len(folders) > 1 else ""
-        if folder.validation_path().is_file():
-            sections.append(_score_section(f"Validation cases{fold}", folder.read_validation()))
+        if folder.scores.validation_path().is_file():
+            sections.append(_score_section(f"Validation cases{fold}", folder.scores.read_validation()))
         record = folder.read_run()
         exported = (
             record.exported.checkpoint if record is not None and record.exported is not None else "last"
         )
-        test, instances = folder.read_test(exported), folder.read_test_instances(exported)
+        test, instances = folder.scores.read_test(exported), folder.scores.read_test_instances(exported)
         if test is not None:
             sections.append(_score_section(f"Test cases{fold}", test))
         if instances is not None:

@@ -2,7 +2,8 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from scanseg.dataset import find_images
 from scanseg.errors import InputError, refuse_faults
 from scanseg.evaluation import list_label_maps
-from scanseg.imaging import read_image, read_label_map
+from scanseg.imaging import Image, read_image, read_label_map
 from scanseg.reports.evidence import (
     EntropyCounts,
     Reliability,
@@ -132,6 +133,18 @@ def _find_images(folder: Path, dataset: DatasetSpec | None) -> dict[str, tuple[P
     return {case.name: tuple(case.images) for case in found.cases}
 
 
+def read_shown(case: CaseFiles, label_map: Image) -> Image:
+    """Read the image of a case. Without one, the picture is black.
+
+    Args:
+        case: Files of the case.
+        label_map: Label map on the grid of the image.
+    """
+    if not case.images:
+        return replace(label_map, array=label_map.array * 0)
+    return read_image(case.images)
+
+
 def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
     """Read the maps of a case and count.
 
@@ -145,13 +158,16 @@ def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
     image = read_label_map(case.label_map)
     label_map = image.array[0]
     voxel_ml = float(np.prod(image.spacing)) / 1000 if image.num_axes == 3 else None
-    shapes = measure_shapes(label_map, dataset.foreground)
     reference = None if case.reference is None else read_label_map(case.reference).array[0]
     _check_shape(case.reference, reference, label_map)
-    entropy = None if case.entropy is None else _read_entropy(case.entropy)
-    _check_shape(case.entropy, entropy, label_map)
     box = find_box([each for each in (label_map, reference) if each is not None])
-    mean_entropy = None if entropy is None else float(entropy[box].mean())
+    with ThreadPoolExecutor(1) as reader:  # decompression of probabilities takes as long as everything else
+        probabilities = reader.submit(_read_probabilities, case, label_map.shape, box, dataset)
+        shapes = measure_shapes(label_map, dataset.foreground)
+        entropy = None if case.entropy is None else _read_entropy(case.entropy)
+        _check_shape(case.entropy, entropy, label_map)
+        mean_entropy = None if entropy is None else float(entropy[box].mean())
+        sampled = probabilities.result()
     if reference is None:
         return Evidence(case.name, shapes, voxel_ml, mean_entropy=mean_entropy)
     values = (0, *dataset.label_values)
@@ -161,11 +177,24 @@ def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
     if entropy is not None:
         wrong = label_map[box] != reference[box]
         counts = EntropyCounts.of(entropy[box][valid], wrong[valid])
-    if case.probabilities is not None:
+    if sampled is not None:
         places = sample_voxels(label_map.shape, box)
-        sampled = read_sampled(case.probabilities, places, shape=(dataset.num_outputs, *label_map.shape))
         reliability = measure_reliability(sampled, reference[places], dataset)
     return Evidence(case.name, shapes, voxel_ml, confusion, reliability, counts, mean_entropy)
+
+
+def _read_probabilities(
+    case: CaseFiles, shape: tuple[int, ...], box: tuple[slice, ...], dataset: DatasetSpec
+) -> Float[np.ndarray, "output voxel"] | None:
+    """Read the probabilities of some voxels in a box.
+
+    Returns:
+        Probabilities, or `None` without probabilities or reference.
+    """
+    if case.probabilities is None or case.reference is None:
+        return None
+    places = sample_voxels(shape, box)
+    return read_sampled(case.probabilities, places, shape=(dataset.num_outputs, *shape))
 
 
 def measure_reliability(

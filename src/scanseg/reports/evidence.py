@@ -218,7 +218,7 @@ def measure_shapes(
             slice(min(part.start for part in parts), max(part.stop for part in parts))
             for parts in zip(*found, strict=True)
         )
-        mask = np.isin(label_map[box], values)
+        mask = label_map[box] == values[0] if len(values) == 1 else np.isin(label_map[box], values)
         centre = tuple(
             float(part.start + np.average(np.arange(mask.shape[axis]), weights=_profile(mask, axis)) + 0.5)
             / size

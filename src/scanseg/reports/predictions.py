@@ -1,7 +1,6 @@
 """Reports of folders of predictions, with or without references."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -11,10 +10,17 @@ import numpy as np
 from scanseg.errors import InputError
 from scanseg.evaluation import Report, evaluate, find_labels
 from scanseg.figures import count_values, displayed_labels
-from scanseg.imaging import Image, read_image, read_label_map
+from scanseg.imaging import read_label_map
 from scanseg.messages import counted, format_duration
 from scanseg.models import VALIDATION_FILE
-from scanseg.reports.cases import CaseFiles, Evidence, Predictions, find_predictions, gather_evidence
+from scanseg.reports.cases import (
+    CaseFiles,
+    Evidence,
+    Predictions,
+    find_predictions,
+    gather_evidence,
+    read_shown,
+)
 from scanseg.reports.colours import colours_of_labels
 from scanseg.reports.evidence import Reliability
 from scanseg.reports.evidence_sections import (
@@ -199,7 +205,7 @@ def _draw_cases(
         case_files = files[name]
         label_map = read_label_map(case_files.label_map)
         reference = None if case_files.reference is None else read_label_map(case_files.reference).array[0]
-        image = _read_shown(case_files, label_map)
+        image = read_shown(case_files, label_map)
         if not case_files.images:
             facts += " The image is missing, so only labels are shown."
         pictures.append(
@@ -219,13 +225,6 @@ def _draw_cases(
             f"The images of {counted(without, 'case')} were not found. Name their folder by --images to show them."
         )
     return pictures, warnings
-
-
-def _read_shown(case: CaseFiles, label_map: Image) -> Image:
-    """Read the image of a case. Without one, the picture is black."""
-    if not case.images:
-        return replace(label_map, array=label_map.array * 0)
-    return read_image(case.images)
 
 
 def _sizes(evidence: Sequence[Evidence]) -> Section:

@@ -6,11 +6,12 @@ from scanseg.errors import InputError, UsageError
 from scanseg.experiments import COMPARISON_FILE
 from scanseg.models import ModelFolder, is_ensemble
 from scanseg.reports.comparisons import comparison_page
+from scanseg.reports.instances import instance_page
 from scanseg.reports.models import model_page
 from scanseg.reports.page import Page, check_packages, write_page
 from scanseg.reports.predictions import prediction_page
 from scanseg.runtime import RunContext
-from scanseg.specs import Report
+from scanseg.specs import InstanceSource, Report
 
 
 def write_report(
@@ -20,6 +21,9 @@ def write_report(
     references: Path | None = None,
     images: Path | None = None,
     scores: Report | None = None,
+    instances: InstanceSource | None = None,
+    iou: float = 0.5,
+    border: int = 2,
     context: RunContext,
 ) -> None:
     """Write a report as one HTML file. See `scanseg.report`.
@@ -30,6 +34,9 @@ def write_report(
         references: Folder of the references of predictions.
         images: Folder of the images of predictions.
         scores: Scores of the predictions, if they exist already.
+        instances: Definition of an instance in the predictions. `None`: label maps are scored.
+        iou: Smallest intersection over union of a matched pair of instances.
+        border: Width in pixels of the border whose instances are left out.
         context: Device, worker processes and progress.
 
     Raises:
@@ -37,13 +44,29 @@ def write_report(
         UsageError: An argument does not fit the folder, or a package is missing.
     """
     check_packages()
-    write_page(
-        _make_page(target, references=references, images=images, scores=scores, context=context), output
+    page = _make_page(
+        target,
+        references=references,
+        images=images,
+        scores=scores,
+        instances=instances,
+        iou=iou,
+        border=border,
+        context=context,
     )
+    write_page(page, output)
 
 
 def _make_page(
-    target: Path, *, references: Path | None, images: Path | None, scores: Report | None, context: RunContext
+    target: Path,
+    *,
+    references: Path | None,
+    images: Path | None,
+    scores: Report | None,
+    instances: InstanceSource | None,
+    iou: float,
+    border: int,
+    context: RunContext,
 ) -> Page:
     """Make the report of a folder by its kind."""
     if not target.is_dir():
@@ -54,9 +77,22 @@ def _make_page(
     is_comparison = (target / COMPARISON_FILE).is_file()
     is_model = ModelFolder.exists(target) or is_ensemble(target)
     if is_comparison or is_model:
-        if references is not None or images is not None:
+        if references is not None or images is not None or instances is not None:
             raise UsageError(
-                f"{target}: references and images are for predictions, got a model or a comparison. Leave them out."
+                f"{target}: references, images and instances are for predictions, got a model or a comparison. Leave "
+                f"them out."
             )
         return comparison_page(target) if is_comparison else model_page(target, context=context)
+    if instances is not None:
+        if references is None:
+            raise UsageError(f"{target}: expected references to score instances, got none. Add --references.")
+        return instance_page(
+            target,
+            references=references,
+            images=images,
+            instances=instances,
+            iou=iou,
+            border=border,
+            context=context,
+        )
     return prediction_page(target, references=references, images=images, scores=scores, context=context)

@@ -10,7 +10,7 @@ from scanseg.runtime.cache_folder import cache_folder
 from scanseg.runtime.context import RunContext
 from scanseg.runtime.distributed import Distributed, count_launched, join_processes
 from scanseg.runtime.engine import Job, NamedCase
-from scanseg.runtime.host_memory import free_memory, physical_memory
+from scanseg.runtime.host_memory import free_memory, keep_freed_memory, physical_memory
 from scanseg.runtime.object_process import ObjectProcess
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
 from scanseg.runtime.spawning import release_signals, spawning_jobs
@@ -18,6 +18,7 @@ from scanseg.runtime.workers import (
     Ticket,
     WorkerEndedError,
     WorkerPool,
+    as_sendable,
     choose_workers,
     keep_workers,
     map_cases,
@@ -54,6 +55,7 @@ __all__ = [
     "Ticket",
     "WorkerEndedError",
     "WorkerPool",
+    "as_sendable",
     "autocast_dtype",
     "autocast_without_cache",
     "cache_folder",
@@ -66,6 +68,7 @@ __all__ = [
     "installed_versions",
     "is_memory_error",
     "join_processes",
+    "keep_freed_memory",
     "keep_workers",
     "lacks_memory",
     "map_cases",

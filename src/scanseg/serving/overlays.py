@@ -48,7 +48,11 @@ class Overlay:
         if self.kind == "map":
             return described
         palette = make_palette(self.colours)
-        counts = np.bincount(self.array.ravel(), minlength=256)
+        # slice by slice, because numpy counts in a copy of eight bytes a voxel
+        slices = np.moveaxis(self.array, -1, 0)
+        counts = sum(
+            (np.bincount(each.ravel(order="K"), minlength=256) for each in slices), np.zeros(256, np.int64)
+        )
         values = sorted({*self.labels, *(int(value) for value in np.flatnonzero(counts) if value)})
         for value in values:
             voxels = int(counts[value])

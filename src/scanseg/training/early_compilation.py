@@ -19,9 +19,10 @@ _SECONDS_BETWEEN_UPDATES = 0.2
 def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
     """Compile the GPU kernels of a training while the block runs.
 
-    Preparing images keeps worker processes busy. Meanwhile a thread runs a step of random images, as `warm_up` does, and checks the kernels.
-    The end of the block waits for it and reports the progress, unless the block raises an error. Errors of the thread
-    are logged at the level `DEBUG`: the training compiles the remaining kernels itself, and meets the same errors.
+    Preparing images keeps worker processes busy. Meanwhile a thread runs a step of random images, as `warm_up` does,
+    and checks the kernels. The end of the block waits for it and reports the progress, unless the block raises an
+    error. Errors of the thread are logged at the level `DEBUG`: the training compiles the remaining kernels itself, and
+    meets the same errors.
 
     Several processes of one training share the compiling of its first step instead.
 

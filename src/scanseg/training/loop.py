@@ -1,9 +1,10 @@
 """The training loop."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +12,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from scanseg.batches import (
-    TRAINING_STREAM,
-    Batch,
-    BatchShard,
-    DiskCases,
-    TrainingCases,
-    iterations_per_pass,
-    make_batches,
-    num_batches_at_once,
-    predicted_labels_of,
-)
+from scanseg.batches import BatchShard, num_batches_at_once
 from scanseg.errors import InterruptionError, ScansegError
 from scanseg.models import ModelFolder
 from scanseg.preprocessing import Store
@@ -34,9 +25,10 @@ from scanseg.runtime import (
     raise_if_stopped,
 )
 from scanseg.specs import ExportedWeights, Fold, RunRecord
-from scanseg.training.case_storage import choose_case_storage, load_cases
+from scanseg.training.case_storage import choose_case_storage
 from scanseg.training.folds import FoldChoice, check_validation
 from scanseg.training.initial_weights import load_initial_weights
+from scanseg.training.loaded_cases import LoadedCases
 from scanseg.training.prefetch import BatchPrefetcher
 from scanseg.training.progress_tracker import ProgressTracker, mean_dice
 from scanseg.training.records import first_record, new_session, read_state, with_progress
@@ -76,9 +68,10 @@ class TrainingLoop:
         self._start(store, fold, initial_weights)
         self._load_cases(store)
         at_once = num_batches_at_once(
-            self._train_cases, self._plan.sampling, device=self._device, shard=self._shard
+            self._loaded.train, self._plan.sampling, device=self._device, shard=self._shard
         )
-        self._batches = BatchPrefetcher(self._make_batches, device=self._device, at_once=at_once)
+        make_batches = partial(self._loaded.make_batches, device=self._device, shard=self._shard)
+        self._batches = BatchPrefetcher(make_batches, device=self._device, at_once=at_once)
         self._last_checkpoint = self._started = time.monotonic()
         self._log: TensorBoardLog | None = None
         if context.distributed.is_main_process:
@@ -143,21 +136,9 @@ class TrainingLoop:
             num_sharing=self._distributed.local_world_size,
         )
         self._record = self._record.model_copy(update={"case_storage": storage})
-
-        def load(cases: Sequence[str]) -> TrainingCases:
-            return load_cases(
-                store,
-                cases,
-                storage,
-                seed=training.seed,
-                context=self._context.with_progress(self._report_loading),
-            )
-
-        self._train_cases = load(self._cases.train)
-        self._validation_cases = load(self._cases.validation) if self._cases.validation else None
-        self._iterations = training.iterations_per_epoch or iterations_per_pass(
-            self._train_cases, self._plan.sampling
-        )
+        context = self._context.with_progress(self._report_loading)
+        self._loaded = LoadedCases.load(self._plan, store, self._cases, storage, context=context)
+        self._iterations = self._loaded.iterations_per_epoch
 
     def _report_loading(self, update: ProgressUpdate) -> None:
         """Report that a case is loaded, or stop."""
@@ -177,9 +158,7 @@ class TrainingLoop:
         """Stop the worker processes and close the log."""
         if self._log is not None:
             self._log.close()
-        for cases in (self._train_cases, self._validation_cases):
-            if isinstance(cases, DiskCases):
-                cases.close()
+        self._loaded.close()
 
     @property
     def record(self) -> RunRecord:
@@ -213,7 +192,7 @@ class TrainingLoop:
 
         The number is chosen at the first scoring and kept.
         """
-        if self._validation_cases is None:
+        if self._loaded.validation is None:
             return 0
         return self._tracker.num_validation_batches or affordable_batches(
             self._plan.training, iterations=self.step.iterations_done, seconds=self.step.seconds
@@ -236,7 +215,7 @@ class TrainingLoop:
                 "loss": loss,
             }
             dice = None
-            if self._validation_cases is not None and self._is_validation_due():
+            if self._loaded.validation is not None and self._is_validation_due():
                 scores = self._patch_dice()
                 metrics["validation_dice"] = {**scores}
                 dice = mean_dice(scores)
@@ -358,20 +337,6 @@ class TrainingLoop:
             device=self._device,
         )
 
-    def _make_batches(self, iterations: Sequence[int]) -> Sequence[Batch]:
-        """Make this process's shards of the training batches of some iterations."""
-        return make_batches(
-            self._train_cases,
-            self._plan.sampling,
-            transforms=self._plan.augmentation,
-            seed=self._plan.training.seed,
-            stream=TRAINING_STREAM,
-            iterations=iterations,
-            device=self._device,
-            shard=self._shard,
-            predicted=predicted_labels_of(self._plan),
-        )
-
     def _report(self, lr: float) -> None:
         """Report the progress after a step."""
         self._reporter.after_step(
@@ -390,14 +355,14 @@ class TrainingLoop:
 
     def _patch_dice(self) -> dict[str, float | None]:
         """Score the network on patches of the validation cases."""
-        assert self._validation_cases is not None
+        assert self._loaded.validation is not None
         self._distributed.broadcast(list(self.step.eval_network.buffers()))
         self._tracker.num_validation_batches = self._num_validation_batches
         try:
             with self._explained_memory():
                 return patch_dice(
                     self.step,
-                    self._validation_cases,
+                    self._loaded.validation,
                     self._plan,
                     num_batches=self._tracker.num_validation_batches,
                     context=self._context,

@@ -158,10 +158,10 @@ def _finished_result(
 
     def is_scored() -> bool:
         status = folder.status(with_predictions=keep_predictions)
-        return status == "finished" and folder.has_current_scores(store)
+        return status == "finished" and folder.scores.has_current_validation(store)
 
     if processes.on_main_process(is_scored):
-        report = processes.on_main_process(folder.read_validation) if cases.validation else None
+        report = processes.on_main_process(folder.scores.read_validation) if cases.validation else None
     else:
         has_best = processes.on_main_process(
             lambda: folder.has_weights("best") and folder.has_weights("last")

@@ -185,9 +185,9 @@ def validate(
         ),
     )
     if context.distributed.is_main_process:
-        folder.write_validation(report, weights=weights)
+        folder.scores.write_validation(report, weights=weights)
         if folder.exports(weights):
-            folder.write_score_sources(store, cases)
+            folder.scores.write_validation_sources(store, cases)
     return report
 
 

@@ -17,9 +17,8 @@ from typing import Any, Protocol
 import torch
 
 from scanseg.cores import available_cores
-from scanseg.ops._support.compiling_processes import compile_in_a_process
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.launching_variants import USABLE, run_compiled
+from scanseg.ops._support.launching_variants import USABLE, build_launcher, run_compiled
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 _LOGGER = logging.getLogger(__name__)
@@ -204,7 +203,7 @@ class _Compilation:
 
         Triton's mode calls this method of its executor.
         """
-        self._futures.append(self._pool.submit(compile_in_a_process, compile_kernel))
+        self._futures.append(self._pool.submit(_compile_with_launcher, compile_kernel))
         return self._futures[-1]
 
     def run_in_a_thread(self, request: Callable[[], None]) -> None:
@@ -231,6 +230,12 @@ class _Compilation:
         for done, _ in enumerate(as_completed(self._futures), start=1):
             progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
+
+
+def _compile_with_launcher(compile_kernel: Callable[[], Any]) -> Any:
+    kernel = compile_kernel()
+    build_launcher(kernel)
+    return kernel
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 // The page of the viewer. Arrays have the axes right, anterior, superior, as the server sends them.
+import { drawInBoxes, keepImageTexture } from "/page/drawing.js";
 import { drawOverlays, drawScores, element, fillLabels, fillSelect, showMessage, title } from "/page/panel.js";
 
 const { Niivue, NVImage, DRAG_MODE, SHOW_RENDER, SLICE_TYPE, cmapper } = globalThis.niivue;
@@ -152,7 +153,6 @@ async function endCorrection(keep) {
   nv.closeDrawing();
   byId("edit").hidden = true;
   applyOpacity(layer);
-  nv.updateGLVolume();
   refreshPanel();
   byId("picture").focus();
   showMessage(keep ? "The changes are kept in the viewer. Save the label map to write it to a file." : "", true);
@@ -296,7 +296,9 @@ async function showChannel(number) {
 
 // NiiVue 0.69 leaves out the voxel at which a stroke ends.
 function endStroke() {
-  if (edited && nv.drawBitmap && !Number.isNaN(nv.drawPenLocation[0])) nv.drawPt(...nv.drawPenLocation, nv.opts.penValue);
+  if (!edited || !nv.drawBitmap || Number.isNaN(nv.drawPenLocation[0])) return;
+  nv.drawPt(...nv.drawPenLocation, nv.opts.penValue);
+  nv.refreshDrawing(true);
 }
 
 function showMirroring() {
@@ -362,6 +364,8 @@ async function begin() {
   await nv.attachToCanvas(byId("picture"));
   if (!nv.gl) throw new Error("This browser has no WebGL 2. Use a recent Firefox, Chrome, Edge or Safari.");
   if (isSlow()) nv.opts.multiplanarShowRender = SHOW_RENDER.NEVER;
+  keepImageTexture(nv);
+  drawInBoxes(nv);
   connect();
   nv.setSliceType(state.is_volume ? SLICE_TYPE.MULTIPLANAR : SLICE_TYPE.AXIAL);
   await showChannel(0);
