@@ -68,7 +68,7 @@ for size, around in ((3, "silu"), (3, "normed"), (5, "multi-scale")):
 convolution("backward", 5, "multi-scale", "*fp32")
 convolution("backward", 7, "multi-scale", "*bf16")
 
-block_rows, block_channels, warps = _block(torch.empty(384))
+block_rows, block_channels, warps = _block(384)
 tile = {"channels": 384, "ADDED": True, "SCALED": True, "FACTOR": 1, "BLOCK_ROWS": block_rows}
 tile |= {"BLOCK_CHANNELS": block_channels, "ACC": tl.float32}
 keep("norm", norm.normalise_rows, tile, warps, "*bf16")

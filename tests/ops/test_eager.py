@@ -165,6 +165,44 @@ def test_unknown_versions_of_triton_bind_arguments_themselves(kernel, monkeypatc
     assert len(kernel.bound) == 2
 
 
+def test_a_planned_launch_reads_addresses_only(kernel):
+    plan = launching.Launch(kernel, (3, 2), (5, 1e-5), SIZE=16, num_warps=4)
+    x, y = torch.zeros(64), torch.ones(64)
+    plan(x)
+    (variant,) = launching_variants._variants.values()
+    plan(y)
+    assert len(kernel.bound) == 1
+    arguments = (y.data_ptr(), 5, 1e-5, 16)
+    assert variant.run.__self__.launches == [
+        (3, 2, 1, 77, "function of 1", "metadata of 1", None, None, None, *arguments)
+    ]
+
+
+def test_a_planned_launch_of_unaligned_tensors_is_another_variant(kernel):
+    plan = launching.Launch(kernel, (3, 2), (5, 1e-5), SIZE=16, num_warps=4)
+    for x in (torch.zeros(65)[1:], torch.zeros(64), torch.zeros(65)[1:], torch.zeros(64)):
+        plan(x)
+    assert len(kernel.bound) == 2
+
+
+def test_hooks_of_profilers_see_planned_launches(kernel, monkeypatch):
+    import triton
+
+    plan = launching.Launch(kernel, (3, 2), (5, 1e-5), SIZE=16, num_warps=4)
+    plan(torch.zeros(64))
+    monkeypatch.setattr(triton.knobs.runtime.launch_enter_hook, "calls", [print])
+    plan(torch.zeros(64))
+    assert len(kernel.bound) == 2
+
+
+def test_a_planned_launch_on_another_gpu_is_bound_again(kernel, monkeypatch):
+    plan = launching.Launch(kernel, (3, 2), (5, 1e-5), SIZE=16, num_warps=4)
+    plan(torch.zeros(64))
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 1, raising=False)
+    plan(torch.zeros(64))
+    assert len(kernel.bound) == 2
+
+
 def test_the_number_of_variants_is_bounded(kernel, monkeypatch):
     monkeypatch.setattr(launching_variants, "MOST_VARIANTS", 3)
     x = torch.zeros(64)

@@ -247,6 +247,7 @@ def test_pictures_are_drawn_on_by_keys_alone(show, tmp_path):
     move_to(page, (3, 9, 0))
     until(page, "document.getElementById('location').textContent.startsWith('pixel 3, 2')")
     page.keyboard.press("Space")
+    until(page, "document.getElementById('location').textContent.endsWith('new label map: label 1')")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     page.keyboard.press("ArrowRight")

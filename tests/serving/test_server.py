@@ -144,6 +144,18 @@ def test_fifty_uploads_at_once_with_ten_places_lose_nothing(start, held: HeldPre
     assert {ended(server, job)["state"] for job in (first, *accepted)} == {"done"}
 
 
+def test_models_take_turns_on_the_device(start, held: HeldPredictor, cube):
+    server = start({"held": held, "bright": threshold_predictor()})
+    first = post(server, nifti_bytes(cube), model="held").json()["id"]
+    assert held.began.wait(10)
+    second = post(server, nifti_bytes(cube), model="bright").json()["id"]
+    time.sleep(0.2)
+    states = [HTTP.get(f"{server.url}/jobs/{job}").json()["state"] for job in (first, second)]
+    assert states == ["running", "waiting"]
+    held.release.set()
+    assert [ended(server, job)["state"] for job in (first, second)] == ["done", "done"]
+
+
 def test_clients_wait_for_a_place_and_all_fifty_images_are_segmented(
     start, scan, cube, tmp_path, monkeypatch
 ):

@@ -5,17 +5,25 @@ Maps are channels-first: (batch, channel, y, x) or (batch, channel, z, y, x). Se
 
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
-from scanseg.layers.convolution import ConvNormAct, convolution, convolve, transposed_convolution
+from scanseg.layers.convolution import (
+    ConvNormAct,
+    PlainConvolution,
+    convolution,
+    convolve,
+    transposed_convolution,
+)
 from scanseg.layers.direction import Direction
 from scanseg.layers.instance_norm import InstanceNorm
 from scanseg.layers.mamba_block import MambaBlock
+from scanseg.layers.pass_parameters import parameters_converted
 from scanseg.layers.recomputation import SMALLEST_BYTES
 from scanseg.layers.residual_block import BasicBlockD, BasicResBlock, zero_init_residuals
 from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
+from scanseg.layers.stochastic_depth import SharedDraws
 from scanseg.layers.upsampling import Upsampling, UpsamplingMethod
 from scanseg.layers.vil_block import ViLBlock
-from scanseg.layers.vss_block import VSSBlock, VSSStage
+from scanseg.layers.vss_block import Scales, VSSBlock, VSSStage
 
 __all__ = [
     "SMALLEST_BYTES",
@@ -28,7 +36,10 @@ __all__ = [
     "Direction",
     "InstanceNorm",
     "MambaBlock",
+    "PlainConvolution",
+    "Scales",
     "SequenceLayer",
+    "SharedDraws",
     "TokenAxis",
     "Upsampling",
     "UpsamplingMethod",
@@ -37,6 +48,7 @@ __all__ = [
     "ViLBlock",
     "convolution",
     "convolve",
+    "parameters_converted",
     "transposed_convolution",
     "zero_init_residuals",
 ]

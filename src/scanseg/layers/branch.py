@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from scanseg.ops import scaled_sum
 
 
 class Branch(NamedTuple):
@@ -21,5 +24,7 @@ class Branch(NamedTuple):
         """Return the sum of a map and the branch."""
         if self.sample_scale is None:
             return x + self.value
+        if x.is_cuda and not torch.compiler.is_compiling():
+            return scaled_sum(x, self.value, self.sample_scale)
         scale = self.sample_scale.to(self.value.dtype)
         return x + self.value * scale.view(-1, *(1,) * (x.ndim - 1))

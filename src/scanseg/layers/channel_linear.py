@@ -3,7 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from scanseg.ops import Wanted, linear, wanted_by_layer
 
 
 class ChannelLinear(nn.Module):
@@ -26,4 +27,8 @@ class ChannelLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch out_channel *space"]:
         """Map the channels of every voxel."""
-        return F.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+        return linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+
+    def converted(self) -> tuple[Wanted, ...]:
+        """Return the parameters that a pass of a network converts at once."""
+        return wanted_by_layer(self.weight, self.bias)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scanseg.layers.instance_norm import InstanceNorm
+from scanseg.ops import Wanted, wanted_by_layer
+from scanseg.ops import convolve as convolve_map
 
 NEGATIVE_SLOPE = 0.01
 # Explicit value types: mypy joins Conv2d and Conv3d to a base without constructor.
@@ -19,6 +21,24 @@ CONVOLUTIONS: Mapping[int, Callable[..., nn.Conv2d | nn.Conv3d]] = MappingProxyT
 TRANSPOSED: Mapping[int, Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]] = MappingProxyType(
     {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 )
+
+
+class PlainConvolution(nn.Conv2d):
+    """2D convolution with parameters that are converted once per pass.
+
+    It has one group and pads with zeros.
+    """
+
+    def forward(
+        self, input: Float[Tensor, "batch channel y x"]
+    ) -> Float[Tensor, "batch out_channel out_y out_x"]:
+        """Convolve a map."""
+        assert isinstance(self.padding, tuple)
+        return convolve_map(input, self.weight, self.bias, stride=self.stride, padding=self.padding)
+
+    def converted(self) -> tuple[Wanted, ...]:
+        """Return the parameters that a pass of a network converts at once."""
+        return wanted_by_layer(self.weight, self.bias)
 
 
 def convolution(

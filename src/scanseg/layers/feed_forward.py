@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
-from scanseg.ops import BranchStart, depthwise_conv, feed_forward, merged_kernel
+from scanseg.ops import (
+    BranchStart,
+    Wanted,
+    depthwise_conv,
+    feed_forward,
+    merged_kernel,
+    wanted_by_feed_forward,
+)
 
 
 class FeedForward(nn.Module):
@@ -36,6 +43,13 @@ class FeedForward(nn.Module):
         if self.multi_scale is None:
             return self.fc2(F.gelu(hidden))
         return self.fc2(self.multi_scale(hidden, input_activation="gelu"))
+
+    def converted(self) -> tuple[Wanted, ...]:
+        """Return the parameters that a pass of a network converts at once."""
+        assert self.fc1.bias is not None
+        assert self.fc2.bias is not None
+        kernels = () if self.multi_scale is None else self.multi_scale.kernels
+        return wanted_by_feed_forward(self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, kernels)
 
     def branch(
         self, start: BranchStart

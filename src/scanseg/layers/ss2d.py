@@ -15,7 +15,7 @@ from scanseg.layers.autocast import autocast_dtype
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
 from scanseg.layers.step_size import initial_step_bias
-from scanseg.ops import BranchStart, depthwise_conv, ss2d_branch, ss2d_scan
+from scanseg.ops import BranchStart, Wanted, depthwise_conv, ss2d_branch, ss2d_scan, wanted_by_ss2d_branch
 
 NUM_DIRECTIONS = 4
 
@@ -70,6 +70,17 @@ class SS2D(nn.Module):
             D_skip=self.D_skip,
         )
         return self.out_proj(self.out_norm(y).to(x.dtype))
+
+    def converted(self) -> tuple[Wanted, ...]:
+        """Return the parameters that a pass of a network converts at once."""
+        return wanted_by_ss2d_branch(
+            self.in_proj.weight,
+            self.conv.weight,
+            self.x_proj_weight,
+            self.A_log,
+            self.D_skip,
+            self.out_proj.weight,
+        )
 
     def branch(
         self, start: BranchStart

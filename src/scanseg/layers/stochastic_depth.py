@@ -1,5 +1,7 @@
 """Stochastic depth: random omission of residual branches during training."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,3 +41,44 @@ class StochasticDepth(nn.Module):
     def extra_repr(self) -> str:
         """Return the rate for the representation of the module."""
         return f"rate={self.rate:g}"
+
+
+class SharedDraws(nn.Module):
+    """Random factors of stochastic depth for many branches, drawn at once.
+
+    Single draws take two launches for each branch, and are as many as branches.
+
+    Args:
+        rates: Rates of the branches.
+    """
+
+    keep: Tensor
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        super().__init__()
+        self.rates = tuple(rates)
+        keep = torch.tensor([1 - rate for rate in rates if rate > 0]).view(-1, 1)
+        self.register_buffer("keep", keep, persistent=False)
+
+    def forward(
+        self, depths: Sequence[StochasticDepth], x: Float[Tensor, "batch *rest"]
+    ) -> list[Float[Tensor, " batch"] | None]:
+        """Draw the factors of a batch for each branch.
+
+        Args:
+            depths: The module of each branch. Rates that were changed, and modules in evaluation, draw themselves.
+            x: The batch.
+        """
+        if not self.training or not self.keep.numel():
+            return [depth.sample_scale(x) for depth in depths]
+        if any(
+            depth.rate != rate or not depth.training for depth, rate in zip(depths, self.rates, strict=True)
+        ):
+            return [depth.sample_scale(x) for depth in depths]
+        keep = self.keep.to(torch.promote_types(x.dtype, torch.float32))
+        drawn = iter(torch.bernoulli(keep.expand(-1, x.shape[0])).div_(keep).unbind())
+        return [next(drawn) if rate > 0 else None for rate in self.rates]
+
+    def extra_repr(self) -> str:
+        """Return the rates for the representation of the module."""
+        return f"rates={tuple(round(rate, 4) for rate in self.rates)}"

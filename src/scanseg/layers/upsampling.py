@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from scanseg.layers.channel_linear import ChannelLinear
 from scanseg.layers.channel_norm import ChannelNorm
-from scanseg.ops import normed_depthwise_conv
+from scanseg.ops import Wanted, normed_depthwise_conv, wanted_by_normed_depthwise
 
 UpsamplingMethod = Literal["lkpe", "patch-expand", "transposed-convolution", "bilinear"]
 
@@ -77,6 +77,13 @@ class NormedExpansion(nn.Sequential):
             momentum=norm.momentum if norm.training else None,
             eps=norm.eps,
         )
+
+    def converted(self) -> tuple[Wanted, ...]:
+        """Return the parameters that a pass of a network converts at once.
+
+        The linear layer has requests of its own.
+        """
+        return wanted_by_normed_depthwise(self.get_parameter("3.weight"))
 
 
 class Bilinear(nn.Module):

@@ -12,6 +12,9 @@ from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import StochasticDepth
 from scanseg.ops import BranchStart, is_one_operator
 
+Scales = Sequence[Tensor | None]
+"""Random factors of the samples of branches. `None`: 1."""
+
 
 class VSSBlock(nn.Module):
     """Block of x + SS2D(norm(x)) and x + FFN(norm(x)), with stochastic depth.
@@ -48,25 +51,26 @@ class VSSBlock(nn.Module):
         return branch.added_to(x)
 
     def branches(
-        self, x: Float[Tensor, "batch dim y x"], pending: Branch | None
+        self,
+        x: Float[Tensor, "batch dim y x"],
+        pending: Branch | None,
+        scales: Scales | None = None,
     ) -> tuple[Float[Tensor, "batch dim y x"], Branch]:
         """Apply the block except for its last addition.
 
         Args:
             x: The map.
             pending: Last branch of the previous block, which the first norm adds to the map. `None`: nothing is added.
+            scales: Random factors of both branches. `None`: they are drawn here.
 
         Returns:
             The map after the first branch, and the second branch.
         """
         if self.scan is not None and self.scan_norm is not None:
             x, value = _apply(self.scan_norm, self.scan, x, pending)
-            pending = self._branch(value)
+            pending = Branch(value, self.drop_path.sample_scale(value) if scales is None else scales[0])
         x, value = _apply(self.ffn_norm, self.ffn, x, pending)
-        return x, self._branch(value)
-
-    def _branch(self, value: Tensor) -> Branch:
-        return Branch(value, self.drop_path.sample_scale(value))
+        return x, Branch(value, self.drop_path.sample_scale(value) if scales is None else scales[1])
 
 
 def _apply(
@@ -92,10 +96,17 @@ class VSSStage(nn.Sequential):
     def __init__(self, *blocks: VSSBlock) -> None:
         super().__init__(*blocks)
 
-    def forward(self, x: Float[Tensor, "batch dim y x"]) -> Float[Tensor, "batch dim y x"]:
-        """Apply the blocks."""
+    def forward(
+        self, x: Float[Tensor, "batch dim y x"], scales: Scales | None = None
+    ) -> Float[Tensor, "batch dim y x"]:
+        """Apply the blocks.
+
+        Args:
+            x: The map.
+            scales: Random factors of the branches, two for each block. `None`: each block draws them.
+        """
         branch = None
-        for block in self.children():
+        for index, block in enumerate(self.children()):
             assert isinstance(block, VSSBlock)
-            x, branch = block.branches(x, branch)
+            x, branch = block.branches(x, branch, scales and scales[2 * index : 2 * index + 2])
         return x if branch is None else branch.added_to(x)

@@ -3,8 +3,8 @@
 Source: Chen et al. 2024, arXiv:2408.13735.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
-from scanseg.layers import ChannelLinear, ChannelNorm, Upsampling, UpsamplingMethod, VSSBlock, VSSStage
+from scanseg.layers import (
+    ChannelLinear,
+    ChannelNorm,
+    PlainConvolution,
+    Scales,
+    SharedDraws,
+    Upsampling,
+    UpsamplingMethod,
+    VSSBlock,
+    VSSStage,
+    parameters_converted,
+)
 from scanseg.networks.encoder_network import EncoderNetwork
 from scanseg.networks.stage_logits import class_layers
 
@@ -123,7 +134,10 @@ class MSVMUNet(EncoderNetwork):
         """
         if every_stage is None:
             every_stage = self.training and self.deep_supervision
-        return self.cropped(self.decoder(self.features(x), every_stage=every_stage), x)
+        images = self._prepared(x)
+        with parameters_converted(self, images):
+            logits = self.decoder(self.encoder(images), every_stage=every_stage)
+        return self.cropped(logits, x)
 
     def features(
         self, x: Float[Tensor, "batch channel y x"]
@@ -139,6 +153,10 @@ class MSVMUNet(EncoderNetwork):
         Raises:
             InputError: The images have another rank, channel count or size.
         """
+        return tuple(self.encoder(self._prepared(x)))
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Check images and return them as the encoder reads them."""
         x = self.checked(
             x, min_deepest_voxels=2 if self.training and self.batch_normed and len(x) == 1 else 1
         )
@@ -146,7 +164,7 @@ class MSVMUNet(EncoderNetwork):
             x = x.expand(-1, STEM_CHANNELS, -1, -1)
         if x.is_cuda:  # all following layers work channels-last on CUDA
             x = x.contiguous(memory_format=torch.channels_last)
-        return tuple(self.encoder(x))
+        return x
 
     def encoder_modules(self) -> tuple[nn.Module, ...]:
         """Return the encoder."""
@@ -187,7 +205,9 @@ class MSVMEncoder(nn.Module):
             nn.GELU(),
             *_downsampling(dims[0] // 2, dims[0], starts_stream=True),
         )
-        rates = iter(_linear_rates(0.0, drop_path, sum(depths)))
+        of_blocks = _linear_rates(0.0, drop_path, sum(depths))
+        self.draws = SharedDraws([rate for rate in of_blocks for _ in range(2)])
+        rates = iter(of_blocks)
         self.stages = nn.ModuleList(
             VSSStage(
                 *(
@@ -212,10 +232,11 @@ class MSVMEncoder(nn.Module):
         Returns:
             One map of shape (batch, dim, stage_y, stage_x) for each stage.
         """
+        scales = _drawn(self.draws, self.stages, x)
         x = self.stem(x)
         features = []
         for index, stage in enumerate(self.stages):
-            x = stage(self.downsamples[index - 1](x) if index > 0 else x)
+            x = stage(self.downsamples[index - 1](x) if index > 0 else x, next(scales))
             features.append(x)
         return features
 
@@ -253,7 +274,9 @@ class MSVMDecoder(nn.Module):
     ) -> None:
         super().__init__()
         shallower = list(zip(reversed(dims[1:]), reversed(dims[:-1]), strict=True))
-        rates = iter(_linear_rates(drop_path, 0.0, depth * len(shallower)))
+        of_blocks = _linear_rates(drop_path, 0.0, depth * len(shallower))
+        self.draws = SharedDraws([rate for rate in of_blocks for _ in range(2)])
+        rates = iter(of_blocks)
         self.upsamplings = nn.ModuleList(
             Upsampling(deep, dim, factor=2, method=upsampling) for deep, dim in shallower
         )
@@ -270,9 +293,9 @@ class MSVMDecoder(nn.Module):
             for _, dim in shallower
         )
         self.head = Upsampling(dims[0], dims[0], factor=STEM_STRIDE, method=upsampling)
-        self.classify = nn.Conv2d(dims[0], num_classes, 1)
+        self.classify = PlainConvolution(dims[0], num_classes, 1)
         self.stage_heads = nn.ModuleList(
-            nn.Conv2d(dim, num_classes, 1) for _, dim in shallower if deep_supervision
+            PlainConvolution(dim, num_classes, 1) for _, dim in shallower if deep_supervision
         )
 
     def forward(
@@ -288,10 +311,11 @@ class MSVMDecoder(nn.Module):
             Logits of shape (batch, class, y, x), or a tuple of them.
         """
         x, skips, maps = features[-1], features[:-1][::-1], []
+        scales = _drawn(self.draws, self.stages, x)
         for upsample, join, stage, skip in zip(self.upsamplings, self.joins, self.stages, skips, strict=True):
             raised = upsample(x)
             # Under autocast the encoder's features are float32, but the upsampled ones are not.
-            x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)))
+            x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)), next(scales))
             maps.append(x)
         logits: Tensor = self.classify(self.head(x))
         if not every_stage:
@@ -304,7 +328,15 @@ def _downsampling(
     in_channels: int, out_channels: int, *, starts_stream: bool = False
 ) -> tuple[nn.Module, nn.Module]:
     norm = ChannelNorm(out_channels, starts_stream=starts_stream)
-    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), norm
+    return PlainConvolution(in_channels, out_channels, 3, stride=2, padding=1), norm
+
+
+def _drawn(draws: SharedDraws, stages: nn.ModuleList, x: Tensor) -> Iterator[Scales]:
+    """Return the random factors of each stage's branches."""
+    blocks = [list(stage.children()) for stage in stages]
+    depths = [block.drop_path for stage in blocks for block in stage for _ in range(2)]
+    drawn = iter(draws(depths, x))
+    return (list(islice(drawn, 2 * len(stage))) for stage in blocks)
 
 
 def _linear_rates(first: float, last: float, count: int) -> list[float]:

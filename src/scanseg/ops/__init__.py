@@ -20,18 +20,22 @@ from scanseg.ops._support.launching import (
     cores_for_compiling,
     is_compiling_ahead,
 )
+from scanseg.ops._support.pass_weights import Wanted, weights_converted
 from scanseg.ops.channel_norm import BACKENDS as _CHANNEL_NORM
 from scanseg.ops.channel_norm import channel_norm, residual_channel_norm
 from scanseg.ops.depthwise import BACKENDS as _DEPTHWISE
 from scanseg.ops.depthwise import depthwise_conv
 from scanseg.ops.feed_forward import BACKENDS as _FEED_FORWARD
 from scanseg.ops.feed_forward import feed_forward, merged_kernel
+from scanseg.ops.feed_forward.triton_backend import wanted_weights as wanted_by_feed_forward
 from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
 from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
+from scanseg.ops.normed_depthwise.triton_backend import wanted_weights as wanted_by_normed_depthwise
+from scanseg.ops.pass_layers import convolve, linear, scaled_sum, wanted_by_layer
 from scanseg.ops.segmentation_sums import BACKENDS as _SEGMENTATION_SUMS
 from scanseg.ops.segmentation_sums import masks_of, segmentation_sums
 from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
@@ -40,6 +44,7 @@ from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
 from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
+from scanseg.ops.ss2d_branch.triton_backend import wanted_weights as wanted_by_ss2d_branch
 from scanseg.ops.upsample_join import BACKENDS as _UPSAMPLE_JOIN
 from scanseg.ops.upsample_join import upsample_join
 from scanseg.ops.verification import KernelCheck, KernelVerdict, kernel_verdicts, verify_kernels
@@ -49,9 +54,11 @@ __all__ = [
     "BranchStart",
     "KernelCheck",
     "KernelVerdict",
+    "Wanted",
     "can_compile_ahead",
     "channel_norm",
     "compile_ahead",
+    "convolve",
     "cores_for_compiling",
     "depthwise_conv",
     "describe_backends",
@@ -60,17 +67,24 @@ __all__ = [
     "is_compiling_ahead",
     "is_one_operator",
     "kernel_verdicts",
+    "linear",
     "masks_of",
     "merged_kernel",
     "mlstm",
     "normed_depthwise_conv",
     "residual_channel_norm",
+    "scaled_sum",
     "segmentation_sums",
     "selective_scan",
     "ss2d_branch",
     "ss2d_scan",
     "upsample_join",
     "verify_kernels",
+    "wanted_by_feed_forward",
+    "wanted_by_layer",
+    "wanted_by_normed_depthwise",
+    "wanted_by_ss2d_branch",
+    "weights_converted",
     "without_autocast",
 ]
 

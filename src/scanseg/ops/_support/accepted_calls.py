@@ -1,7 +1,7 @@
 """Backends of calls that have passed their checks before.
 
 A branch takes fifteen tensors. Checking them and choosing a backend takes longer than launching the branch, and a loop
-repeats the same shapes, dtypes and devices.
+repeats the same shapes, dtypes and devices. Norms take fewer tensors, but a network calls them dozens of times.
 """
 
 import torch
@@ -18,11 +18,11 @@ Signature = tuple[object, ...]
 _chosen: dict[Signature, Backend] = {}
 
 
-def signature_of(operator: str, backend: str | None, *tensors: Tensor | None) -> Signature | None:
+def signature_of(operator: object, backend: str | None, *tensors: Tensor | None) -> Signature | None:
     """Return the shapes, dtypes and devices of a call.
 
     Args:
-        operator: Name of the operator.
+        operator: Name of the operator, with the settings that its checks read.
         backend: Name of the requested backend.
         *tensors: All tensors of the call, in a fixed order.
 

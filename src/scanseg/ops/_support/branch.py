@@ -6,7 +6,7 @@ starts with the residual sum and the norm before the branch. Compiled graphs con
 call that a dispatch mode or a transform traces is refused, and the operators of the parts compute it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from scanseg.ops._support.branch_operator import Bodies, branch_operator, finish
 from scanseg.ops._support.contract import Expected
 from scanseg.ops._support.dispatch import is_exporting
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.linear import as_map, as_pixels
+from scanseg.ops._support.linear import map_of_rows, rows_of_map
+from scanseg.ops._support.parameter_sums import Piece, Shapes, layout_of, summed
 from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
 from scanseg.ops.channel_norm.triton_backend import MOST_CHANNELS, norm_gradients, normalise
 
@@ -65,18 +66,21 @@ class Code(NamedTuple):
     """Computation of one kind of branch.
 
     Attributes:
-        forward: Takes pixels (batch, y, x, channel) and the parameters. Returns pixels and the tensors for the
-            gradients, which are complete if `save` is set. They contain no parameters.
-        gradients: Takes the gradient of the result, as pixels, these tensors and the parameters. Returns the gradient
-            of the pixels and tensors for `finish`, none of them a view of another.
-        finish: Takes these tensors and the parameters. Returns the gradients of the parameters, by views and
-            conversions alone.
+        forward: Takes a map as a matrix (pixel, channel), its shape (batch, y, x, channel), and the parameters. Returns
+            a matrix and the tensors for the gradients, which are complete if `save` is set. They contain no parameters.
+        gradients: Takes the gradient of the result, the shape of the map, these tensors and the parameters. Returns the
+            gradient of the first matrix, gradients of weights, none of them a view of another, and partial sums
+            (part, ...) of other gradients.
+        pieces: Takes the shapes of the parameters. Returns the meaning of the partial sums.
+        finish: Takes the gradients of weights, the sums of each parameter, and the parameters. Returns the gradients of
+            the parameters, by views and conversions alone.
         kept_like: Takes the map, the parameters and the dtype. Allocates tensors like those for the gradients.
-        gradients_like: Takes the kept tensors and the parameters. Allocates tensors like those for `finish`.
+        gradients_like: Takes the kept tensors and the parameters. Allocates tensors like the gradients of weights.
     """
 
     forward: Callable[..., tuple[Tensor, list[Tensor]]]
-    gradients: Callable[..., tuple[Tensor, ...]]
+    gradients: Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]]
+    pieces: Callable[[Shapes], Sequence[Piece]]
     finish: Callable[..., tuple[Tensor, ...]]
     kept_like: Callable[..., list[Tensor]]
     gradients_like: Callable[..., list[Tensor]]
@@ -104,6 +108,7 @@ class Branch(NamedTuple):
         bodies = Bodies(
             on_its_device(partial(_forward, code=code)),
             on_its_device(partial(_gradients, code=code)),
+            code.pieces,
             code.finish,
             code.kept_like,
             code.gradients_like,
@@ -187,13 +192,17 @@ def _forward(
     `rest` is the start without its map.
     """
     added, sample_scale, norm_weight, norm_bias = rest
-    pixels, total = as_pixels(x), None
+    batch, dim, height, width = x.shape
+    shape, rows, total = (batch, height, width, dim), rows_of_map(x), None
     if norm_weight is not None and norm_bias is not None:
-        other = None if added is None else as_pixels(added)
-        summed, pixels = normalise(pixels, other, sample_scale, norm_weight, norm_bias, eps, dtype, 1)
-        total = None if added is None else as_map(summed)
-    result, kept = code.forward(pixels.to(dtype), *parameters, eps=eps, save=save)
-    return total, as_map(result), kept
+        other = None if added is None else rows_of_map(added)
+        summed, rows = normalise(
+            rows, other, sample_scale, norm_weight, norm_bias, eps, dtype, factor=1, shape=shape
+        )
+        total = None if added is None else map_of_rows(summed, shape)
+    rows = rows if rows.dtype == dtype else rows.to(dtype)
+    result, kept = code.forward(rows, shape, *parameters, eps=eps, save=save)
+    return total, map_of_rows(result, shape), kept
 
 
 class _Branch(torch.autograd.Function):
@@ -243,16 +252,22 @@ def _gradients(
     """Return the gradients of both maps, and the tensors for `finished`."""
     if grad is None:
         grad = torch.zeros_like(total, dtype=kept[0].dtype)
-    grad_pixels, *of_parameters = code.gradients(as_pixels(grad), kept, parameters, eps=eps)
+    batch, dim, height, width = total.shape
+    shape = (batch, height, width, dim)
+    grad_rows, weights, partials = code.gradients(rows_of_map(grad), shape, kept, parameters, eps=eps)
+    shapes = tuple([parameter.shape for parameter in parameters])
+    layout = layout_of(code.pieces, shapes, None if norm_weight is None else norm_weight.numel())
     if norm_weight is None or norm_bias is None:
-        none = total.new_empty(0)
-        return [as_map(grad_pixels).to(x_dtype), none, none, *of_parameters]
-    through = grad_pixels
+        sums = summed(partials, layout) if partials else total.new_empty(0)
+        return [map_of_rows(grad_rows, shape).to(x_dtype), total.new_empty(0), sums, *weights]
+    through = grad_rows
     if added_dtype is not None:
-        through = as_pixels(torch.zeros_like(total) if grad_total is None else grad_total)
-    grad_x, grad_added, sums = norm_gradients(
-        *(through, grad_pixels, as_pixels(total), sample_scale, norm_weight),
+        through = rows_of_map(torch.zeros_like(total) if grad_total is None else grad_total)
+    grad_x, grad_added, of_norm = norm_gradients(
+        *(through, grad_rows, rows_of_map(total), sample_scale, norm_weight),
         *(eps, 1, x_dtype, added_dtype),
+        in_parts=True,
+        shape=shape,
     )
-    grad_added = as_map(grad_added) if grad_added.numel() > 0 else grad_added
-    return [as_map(grad_x), grad_added, sums, *of_parameters]
+    grad_added = map_of_rows(grad_added, shape) if grad_added.numel() > 0 else grad_added
+    return [map_of_rows(grad_x, shape), grad_added, summed([*partials, of_norm], layout), *weights]

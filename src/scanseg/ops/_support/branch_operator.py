@@ -14,6 +14,7 @@ from torch import Tensor
 from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.graph_operator import run_directly
 from scanseg.ops._support.linear import as_map
+from scanseg.ops._support.parameter_sums import Layout, Piece, Shapes, layout_of, like_parameter
 
 Shape = Sequence[int]
 
@@ -25,15 +26,18 @@ class Bodies(NamedTuple):
         forward: Takes the map, the other four tensors of the start, the parameters, eps, dtype and `save`. Returns the
             sum (`None` without a last branch), the branch, and the tensors for the gradients.
         gradients: Takes the gradients of both results, the sum, sample scale, weight and bias of the norm, the kept
-            tensors, the parameters, eps and the dtypes of both maps. Returns `grad_x`, `grad_added`, the sums of the
-            norm, and the gradients that `finish` converts.
-        finish: Converts these into the gradients of the parameters.
+            tensors, the parameters, eps and the dtypes of both maps. Returns `grad_x`, `grad_added`, sums for the
+            small parameters and the norm, and the gradients of weights.
+        pieces: Takes the shapes of the parameters. Returns the meaning of the sums, without the norm.
+        finish: Takes the gradients of weights, the sums of each parameter, and the parameters. Returns the gradients of
+            the parameters.
         kept_like: Takes the map, the parameters and dtype. Allocates tensors like the kept ones.
-        gradients_like: Takes the kept tensors and the parameters. Allocates tensors like those for `finish`.
+        gradients_like: Takes the kept tensors and the parameters. Allocates tensors like the gradients of weights.
     """
 
     forward: Callable[..., tuple[Tensor | None, Tensor, list[Tensor]]]
     gradients: Callable[..., list[Tensor]]
+    pieces: Callable[[Shapes], Sequence[Piece]]
     finish: Callable[..., tuple[Tensor, ...]]
     kept_like: Callable[..., list[Tensor]]
     gradients_like: Callable[..., list[Tensor]]
@@ -127,11 +131,12 @@ def _backward_operator(name: str, bodies: Bodies) -> Callable[..., list[Tensor]]
         x_dtype: torch.dtype,
         added_dtype: torch.dtype | None,
     ) -> list[Tensor]:
-        grad_added = sums = total.new_empty(0)
-        if norm_weight is not None:
-            sums = total.new_empty((2, total.shape[1]), dtype=state_dtype(total))
-            if added_dtype is not None and (sample_scale is not None or added_dtype != x_dtype):
-                grad_added = _map_like(total, added_dtype)
+        grad_added = total.new_empty(0)
+        number = _layout(bodies, parameters, norm_weight).total
+        sums = total.new_empty(number, dtype=state_dtype(total, kept[0]))
+        is_scaled = sample_scale is not None
+        if norm_weight is not None and added_dtype is not None and (is_scaled or added_dtype != x_dtype):
+            grad_added = _map_like(total, added_dtype)
         of_parameters = bodies.gradients_like(kept, parameters)
         return [_map_like(total, x_dtype), grad_added, sums, *of_parameters]
 
@@ -180,15 +185,23 @@ def finished(
         added_dtype: Dtype of the last branch. `None`: none.
         bodies: Functions of the branch.
     """
-    grad_x, grad_added, sums, *of_parameters = found
+    grad_x, grad_added, sums, *weights = found
     _, weight, bias = norm
     of_added = None
     if added_dtype is not None:
         of_added = grad_added if grad_added.numel() > 0 else grad_x
+    counts = _layout(bodies, parameters, weight).counts
+    totals: Sequence[Tensor] = sums.split(counts) if counts else ()
     of_norm: tuple[Tensor | None, Tensor | None] = (None, None)
     if weight is not None and bias is not None:
-        of_norm = (sums[0].to(weight.dtype), sums[1].to(bias.dtype))
-    return of_added, of_norm, bodies.finish(of_parameters, parameters)
+        *totals, of_weight, of_bias = totals
+        of_norm = (like_parameter(of_weight, weight), like_parameter(of_bias, bias))
+    return of_added, of_norm, bodies.finish(weights, totals, parameters)
+
+
+def _layout(bodies: Bodies, parameters: Sequence[Tensor], norm_weight: Tensor | None) -> Layout:
+    shapes = tuple([parameter.shape for parameter in parameters])
+    return layout_of(bodies.pieces, shapes, None if norm_weight is None else norm_weight.numel())
 
 
 def _map_like(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,12 @@ import torch
 
 from scanseg.cores import available_cores
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.launching_variants import USABLE, build_launcher, run_compiled
+from scanseg.ops._support.launching_variants import (
+    USABLE,
+    PlannedLaunch,
+    build_launcher,
+    run_compiled,
+)
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,6 +61,24 @@ def launch(kernel: Kernel, grid: tuple[int, ...]) -> Callable[..., Any]:
         return partial(run_compiled, kernel, grid) if USABLE else kernel[grid]
     assert _compilation is not None
     return _compilation.submitter(kernel, grid)
+
+
+class Launch(PlannedLaunch):
+    """A launch whose grid, numbers, constants and dtypes never change.
+
+    Within `compile_ahead` it compiles the kernel instead. Keep one for each combination of dtypes.
+    """
+
+    def __call__(self, *tensors: torch.Tensor) -> None:
+        """Launch the kernel.
+
+        Args:
+            *tensors: The first arguments of the kernel, on the current device.
+        """
+        if _compilation is None and USABLE:
+            self.run([tensor.data_ptr() for tensor in tensors], tensors)
+        else:
+            launch(self.kernel, self.grid)(*tensors, *self.numbers, **self.constants)
 
 
 def is_compiling_ahead() -> bool:

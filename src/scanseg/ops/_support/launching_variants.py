@@ -7,6 +7,8 @@ a key that distinguishes at least as much, and passes addresses. The first launc
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +26,7 @@ MOST_VARIANTS = 4096
 """Number of keys after which the cache is emptied. A network has a few hundred."""
 
 
-class _Variant(NamedTuple):
+class Variant(NamedTuple):
     """A compiled kernel, ready to run.
 
     Attributes:
@@ -46,11 +48,11 @@ class _Variant(NamedTuple):
     kernel: Any
 
 
-_variants: dict[tuple[Any, ...], _Variant] = {}
+_variants: dict[tuple[Any, ...], Variant] = {}
 
 
-def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel.
+def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> Variant | None:
+    """Launch a kernel, and return its variant for launches like this one.
 
     Args:
         kernel: A function under `triton.jit`, a global of its module.
@@ -76,12 +78,12 @@ def run_compiled(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constant
             key.append(type(argument))
     variant = _variants.get(tuple(key))
     if variant is None or variant.hooks.calls:
-        _launch_by_triton(kernel, grid, arguments, constants, tuple(key))
-        return
+        return _launch_by_triton(kernel, grid, arguments, constants, tuple(key))
     columns, rows, layers = (*grid, 1, 1)[:3]
     stream = torch._C._cuda_getCurrentRawStream(device)
     run, options, function, metadata, values, _, _ = variant
     run(columns, rows, layers, stream, function, *options, metadata, None, None, None, *passed, *values)
+    return variant
 
 
 def build_launcher(kernel: Any) -> None:
@@ -105,7 +107,7 @@ def _launch_by_triton(
     arguments: tuple[Any, ...],
     constants: dict[str, Any],
     key: tuple[Any, ...],
-) -> None:
+) -> Variant | None:
     """Launch a kernel by Triton and keep the variant."""
     import triton
 
@@ -114,10 +116,10 @@ def _launch_by_triton(
     version = tuple(map(int, triton.__version__.split(".")[:2]))
     is_known = KNOWN_VERSIONS[0] <= version <= KNOWN_VERSIONS[1]
     if not is_known or any(name not in constants for name in names):
-        return
+        return None
     if len(_variants) >= MOST_VARIANTS:
         _variants.clear()
-    _variants[key] = _Variant(
+    variant = _variants[key] = Variant(
         *_launcher(compiled.run, version),
         compiled.function,
         compiled.packed_metadata,
@@ -125,6 +127,50 @@ def _launch_by_triton(
         triton.knobs.runtime.launch_enter_hook,
         kernel,
     )
+    return variant
+
+
+class PlannedLaunch:
+    """A launch whose grid, numbers, constants and dtypes never change.
+
+    It only reads the addresses of the tensors. Whoever keeps it distinguishes the dtypes of all tensors.
+
+    Args:
+        kernel: A function under `triton.jit`, a global of its module.
+        grid: Number of programs along one to three axes.
+        numbers: Arguments of the kernel after its tensors.
+        **constants: The compile-time arguments, and Triton's options.
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        numbers: tuple[int | float, ...],
+        **constants: Any,
+    ) -> None:
+        self.kernel, self.grid, self.numbers, self.constants = kernel, grid, numbers, constants
+        self._ready: dict[int, tuple[Any, ...]] = {}
+
+    def run(self, addresses: list[int], tensors: tuple[Tensor, ...]) -> None:
+        """Launch the kernel.
+
+        Args:
+            addresses: Addresses of the tensors.
+            tensors: The tensors, on the current device.
+        """
+        device = torch._C._cuda_getDevice()
+        ready = self._ready.get(device)
+        is_aligned = not reduce(or_, addresses) & 15
+        if ready is not None and is_aligned and not ready[0].calls:
+            _, run, grid, middle, last = ready
+            run(*grid, torch._C._cuda_getCurrentRawStream(device), *middle, *addresses, *last)
+            return
+        variant = run_compiled(self.kernel, self.grid, *tensors, *self.numbers, **self.constants)
+        if variant is not None and is_aligned:
+            middle = (variant.function, *variant.options, variant.metadata, None, None, None)
+            last = (*self.numbers, *variant.constants)
+            self._ready[device] = (variant.hooks, variant.run, (*self.grid, 1, 1)[:3], middle, last)
 
 
 def _launcher(run: Any, version: tuple[int, ...]) -> tuple[Callable[..., None], tuple[Any, ...]]:

@@ -21,6 +21,30 @@ def as_rows(pixels: Tensor) -> Tensor:
     return pixels.view(-1, pixels.shape[-1])
 
 
+def rows_of_map(x: Tensor) -> Tensor:
+    """Return a map (batch, channel, y, x) as a matrix (pixel, channel).
+
+    A map in channels-last memory is not copied.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        x = x.contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = x.shape
+    return x.as_strided((batch * height * width, channels), (channels, 1))
+
+
+def map_of_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a contiguous matrix (pixel, channel) as a map.
+
+    Args:
+        rows: The matrix.
+        shape: Batch, height and width, and others, which are ignored.
+    """
+    (batch, height, width), channels = shape[:3], rows.shape[1]
+    return rows.as_strided(
+        (batch, channels, height, width), (height * width * channels, 1, width * channels, channels)
+    )
+
+
 def as_dtype(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Return weights in a dtype, converted by one kernel."""
     found = [weight if weight.dtype == dtype else torch.empty_like(weight, dtype=dtype) for weight in weights]

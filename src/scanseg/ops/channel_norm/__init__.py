@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
+from scanseg.ops._support.accepted_calls import recall, remember, signature_of
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -71,8 +72,12 @@ def channel_norm(
         >>> channel_norm(x, torch.ones(2), torch.zeros(2), factor=2).shape
         torch.Size([1, 2, 8, 8])
     """
-    _check("channel_norm", x, weight, bias, factor=factor)
-    chosen = choose("channel_norm", BACKENDS, backend, x, None, None, weight, bias)
+    signature = signature_of(("channel_norm", factor), backend, x, weight, bias)
+    chosen = recall(signature)
+    if chosen is None:
+        _check("channel_norm", x, weight, bias, factor=factor)
+        chosen = choose("channel_norm", BACKENDS, backend, x, None, None, weight, bias)
+        remember(signature, chosen, operator="channel_norm", first=x)
     results = cast(_Results, chosen.run(x, None, None, weight, bias, eps=eps, dtype=dtype, factor=factor))
     return results[1]
 

@@ -45,7 +45,8 @@ def _convolve(
 ) -> tuple[Tensor, Tensor]:
     # Each element is read once for each column of the kernel, so a separate pass for GELU is cheaper.
     h = F.gelu(x) if gelu else x
-    return convolve(h, taps, bias, before=None, silu=silu, residual=residual, save_pre=save_pre)
+    out, pre = convolve(h, taps, bias, before=None, silu=silu, residual=residual, save_pre=save_pre)
+    return out, x.new_empty(0) if pre is None else pre
 
 
 @_convolve.register_fake

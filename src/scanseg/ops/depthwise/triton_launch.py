@@ -4,12 +4,13 @@ Maps are (batch, height, width, channel), contiguous.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching import Launch
 from scanseg.ops._support.triton import INTERPRETED
 
 
@@ -76,7 +77,8 @@ def convolve(
     residual: bool,
     save_pre: bool,
     tile: Tile | None = None,
-) -> tuple[Tensor, Tensor]:
+    shape: tuple[int, ...] | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Convolve the map.
 
     Args:
@@ -88,45 +90,75 @@ def convolve(
         residual: Whether the map (after `before`) is added to its convolution.
         save_pre: Whether to return the result before SiLU too.
         tile: Division of the work. `None`: the one in `FORWARD`.
+        shape: Shape of the map, if maps are matrices (pixel, channel). `None`: that of `x`.
 
     Returns:
-        The result and the result before SiLU (empty if it is not kept), in the dtype of the map.
+        The result and the result before SiLU (`None` if it is not kept), in the dtype of the map.
     """
-    from scanseg.ops.depthwise.triton_kernels import convolve_maps
-
-    size = math.isqrt(taps.shape[0])
-    tile = tile or FORWARD[size]
-    grid = _grid(x, tile)
-    height = x.shape[1]
-    strips = max(1, min(-(-tile.programs // (grid.blocks * grid.tiles)), height // SHORTEST_STRIP))
+    keeps = silu and save_pre
+    tensors = (taps, taps if bias is None else bias, *(before or ()))
+    dtypes = (x.dtype, *[tensor.dtype for tensor in tensors])
+    plan = _plan(
+        shape or x.shape,
+        dtypes,
+        taps.shape[0],
+        bias is not None,
+        before is not None,
+        silu,
+        keeps,
+        residual,
+        tile,
+    )
     out = torch.empty_like(x)
-    pre = torch.empty_like(x) if silu and save_pre else x.new_empty(0)
-    strip = -(-height // strips)
-    launch(convolve_maps, (grid.blocks * grid.tiles, -(-height // strip)))(
+    pre = torch.empty_like(x) if keeps else None
+    plan(
         x,
         taps,
         x if bias is None else bias.contiguous(),
         *(before or (x, x, x)),
         out,
-        pre,
-        grid.columns,
-        height,
-        x.shape[2],
-        x.shape[3],
-        strip,
+        out if pre is None else pre,
+    )
+    return out, pre
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    shape: tuple[int, ...],
+    dtypes: tuple[torch.dtype, ...],
+    num_taps: int,
+    has_bias: bool,  # noqa: FBT001 (arguments by position take less time)
+    normed: bool,  # noqa: FBT001
+    silu: bool,  # noqa: FBT001
+    save_pre: bool,  # noqa: FBT001
+    residual: bool,  # noqa: FBT001
+    tile: Tile | None,
+) -> Launch:
+    """Return the launch of the convolution for maps of one shape."""
+    from scanseg.ops.depthwise.triton_kernels import convolve_maps
+
+    size = math.isqrt(num_taps)
+    tile = tile or FORWARD[size]
+    grid = _grid(shape, tile)
+    _, height, width, channels = shape
+    strips = max(1, min(-(-tile.programs // (grid.blocks * grid.tiles)), height // SHORTEST_STRIP))
+    strip = -(-height // strips)
+    return Launch(
+        convolve_maps,
+        (grid.blocks * grid.tiles, -(-height // strip)),
+        (grid.columns, height, width, channels, strip),
         K=size,
-        INPUT="norm_relu" if before else "none",
-        HAS_BIAS=bias is not None,
+        INPUT="norm_relu" if normed else "none",
+        HAS_BIAS=has_bias,
         SILU=silu,
-        SAVE_PRE=pre.numel() > 0,
+        SAVE_PRE=save_pre,
         RESIDUAL=residual,
         GROUP=tile.group,
         BLOCK_COLUMNS=grid.block_columns,
         BLOCK_CHANNELS=grid.block_channels,
-        ACC=_accumulator(x),
+        ACC=_accumulator(dtypes[0]),
         num_warps=tile.warps,
     )
-    return out, pre
 
 
 def gradients(
@@ -140,6 +172,8 @@ def gradients(
     has_bias: bool,
     residual: bool,
     tile: Tile | None = None,
+    in_parts: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of the map and of the parameters.
 
@@ -156,59 +190,81 @@ def gradients(
         has_bias: Whether to compute the gradient of a bias.
         residual: Whether the map is added to its convolution.
         tile: Division of the work. `None`: the one in `BACKWARD`.
+        in_parts: Return partial sums (part, row, channel) for the parameters.
+        shape: See `convolve`.
 
     Returns:
         The gradient of the map, and rows of one number per channel: the gradients of the taps, then the gradient of
         the bias if it exists. With `before`, two more rows follow: the sum of the gradient after it, where ReLU is
         active, and the sum of this gradient times (x - mean).
     """
+    tensors = (grad, taps, taps if pre is None else pre, *(before or ()))
+    dtypes = (x.dtype, *[tensor.dtype for tensor in tensors])
+    plan, parts, slots = _gradient_plan(
+        shape or x.shape,
+        dtypes,
+        taps.shape[0],
+        pre is not None,
+        before is not None,
+        gelu,
+        has_bias,
+        residual,
+        tile,
+    )
+    grad_x = torch.empty_like(x)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    partial = torch.empty((parts, slots, taps.shape[1]), dtype=wide, device=x.device)
+    plan(grad, x, x if pre is None else pre, taps, *(before or (x, x, x)), grad_x, partial)
+    return grad_x, partial if in_parts else partial.sum(0)
+
+
+@lru_cache(maxsize=1024)
+def _gradient_plan(
+    shape: tuple[int, ...],
+    dtypes: tuple[torch.dtype, ...],
+    num_taps: int,
+    silu: bool,  # noqa: FBT001 (arguments by position take less time)
+    normed: bool,  # noqa: FBT001
+    gelu: bool,  # noqa: FBT001
+    has_bias: bool,  # noqa: FBT001
+    residual: bool,  # noqa: FBT001
+    tile: Tile | None,
+) -> tuple[Launch, int, int]:
+    """Return the launch of the gradients, and two sizes.
+
+    They are the number of partial sums, and the number of rows of each.
+    """
     from scanseg.ops.depthwise.triton_kernels import convolve_maps_gradients
 
-    size = math.isqrt(taps.shape[0])
+    size = math.isqrt(num_taps)
     tile = tile or BACKWARD[size]
-    grid = _grid(x, tile)
-    height = x.shape[1]
+    grid = _grid(shape, tile)
+    _, height, width, channels = shape
     strips = max(1, min(-(-tile.programs // (grid.blocks * grid.tiles)), height // SHORTEST_STRIP))
     strip = -(-height // strips)
     strips = -(-height // strip)
     programs = min(grid.tiles * strips, -(-tile.programs // grid.blocks))
-    grad_x = torch.empty_like(x)
-    slots = size * size + int(has_bias) + (2 if before else 0)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    partial = x.new_empty((programs, slots, x.shape[3]), dtype=wide)
-    launch(convolve_maps_gradients, (grid.blocks * programs,))(
-        grad,
-        x,
-        x if pre is None else pre,
-        taps,
-        *(before or (x, x, x)),
-        grad_x,
-        partial,
-        grid.columns,
-        height,
-        x.shape[2],
-        x.shape[3],
-        strip,
-        strips,
-        grid.tiles * strips,
-        programs,
+    launch = Launch(
+        convolve_maps_gradients,
+        (grid.blocks * programs,),
+        (grid.columns, height, width, channels, strip, strips, grid.tiles * strips, programs),
         K=size,
-        INPUT="norm_relu" if before else "gelu" if gelu else "none",
+        INPUT="norm_relu" if normed else "gelu" if gelu else "none",
         HAS_BIAS=has_bias,
-        SILU=pre is not None,
+        SILU=silu,
         RESIDUAL=residual,
         GROUP=tile.group,
         BLOCK_COLUMNS=grid.block_columns,
         BLOCK_CHANNELS=grid.block_channels,
-        ACC=_accumulator(x),
+        ACC=_accumulator(dtypes[0]),
         num_warps=tile.warps,
     )
-    return grad_x, partial.sum(0)
+    return launch, programs, size * size + int(has_bias) + (2 if normed else 0)
 
 
-def _grid(x: Tensor, tile: Tile) -> _Grid:
+def _grid(shape: tuple[int, ...], tile: Tile) -> _Grid:
     """Divide the columns of all images and the channels into tiles."""
-    batch, _, width, channels = x.shape
+    batch, _, width, channels = shape
     block_channels = tile.channels if channels % tile.channels == 0 else 32
     block_columns = tile.vector * 32 * tile.warps // block_channels
     if INTERPRETED:  # its time depends on the number of programs
@@ -219,8 +275,8 @@ def _grid(x: Tensor, tile: Tile) -> _Grid:
     )
 
 
-def _accumulator(x: Tensor) -> object:
+def _accumulator(dtype: torch.dtype) -> object:
     """Return Triton's dtype for sums."""
     import triton.language as tl
 
-    return tl.float64 if x.dtype == torch.float64 else tl.float32
+    return tl.float64 if dtype == torch.float64 else tl.float32

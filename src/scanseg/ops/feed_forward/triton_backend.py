@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
-from scanseg.ops._support.linear import as_dtype, as_rows, bias_gradient, weight_gradient
+from scanseg.ops._support.linear import as_dtype, bias_gradient, weight_gradient
+from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes, like_parameter
+from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
 
@@ -22,11 +24,22 @@ def refuses(
     largest = max([kernel.shape[-1] for kernel in kernels], default=1)
     if largest not in FORWARD:
         return f"expected a kernel size of {', '.join(map(str, FORWARD))}, got {largest}"
+    if len(kernels) > MOST_PLACES:
+        return f"expected at most {MOST_PLACES} kernels, got {len(kernels)}"
     return None
 
 
+def wanted_weights(
+    weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, kernels: Sequence[Tensor]
+) -> tuple[Wanted, ...]:
+    """Return the parameters that a pass converts for the branch."""
+    casts = tuple(Wanted("cast", (weight,)) for weight in (weight1, bias1, weight2, bias2))
+    return (*casts, Wanted("taps", tuple(kernels))) if kernels else casts
+
+
 def _forward(
-    pixels: Tensor,
+    rows: Tensor,
+    shape: tuple[int, ...],
     weight1: Tensor,
     bias1: Tensor,
     weight2: Tensor,
@@ -35,59 +48,74 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    first, of_first, last, of_last = as_dtype((weight1, bias1, weight2, bias2), pixels.dtype)
-    hidden = torch.addmm(of_first, as_rows(pixels), first.t())
+    found = converted_weights(weight1, rows.dtype) or as_dtype((weight1, bias1, weight2, bias2), rows.dtype)
+    first, of_first, last, of_last, *merged = found
+    hidden = torch.addmm(of_first, rows, first.t())
     mixed = F.gelu(hidden)
-    kept = [as_rows(pixels), first, hidden, last]
+    kept = [rows, first, hidden, last]
     if kernels:
-        taps = _merged_taps(kernels)
+        taps = merged[0] if merged else _merged_taps(kernels)
         kept.append(taps)
-        shape = (*pixels.shape[:3], hidden.shape[1])
         mixed, _ = convolve(
-            mixed.view(shape), taps, None, before=None, silu=False, residual=True, save_pre=False
+            *(mixed, taps, None),
+            before=None,
+            silu=False,
+            residual=True,
+            save_pre=False,
+            shape=(*shape[:3], hidden.shape[1]),
         )
-        mixed = mixed.view(hidden.shape)
-    result = torch.addmm(of_last, mixed, last.t()).view(*pixels.shape[:3], -1)
+    result = torch.addmm(of_last, mixed, last.t())
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
     return result, [*kept, mixed] if save else []
 
 
 def _gradients(
-    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
-) -> tuple[Tensor, ...]:
+    grad: Tensor,
+    shape: tuple[int, ...],
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    eps: float,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, first, hidden, last, *taps, mixed = kept
     weight1, bias1, weight2, bias2, *kernels = parameters
-    grad_rows = as_rows(grad.to(rows.dtype))
+    grad_rows = grad if grad.dtype == rows.dtype else grad.to(rows.dtype)
     grad_mixed = torch.mm(grad_rows, last)
     of_taps: list[Tensor] = []
     if kernels:
-        shape = (*grad.shape[:3], hidden.shape[1])
         grad_hidden, *of_taps = gradients(
-            grad_mixed.view(shape),
-            hidden.view(shape),
-            None,
-            taps[0],
+            *(grad_mixed, hidden, None, taps[0]),
             before=None,
             gelu=True,
             has_bias=False,
             residual=True,
+            in_parts=True,
+            shape=(*shape[:3], hidden.shape[1]),
         )
-        grad_hidden = as_rows(grad_hidden)
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
-    return (
-        torch.mm(grad_hidden, first).view(*grad.shape[:3], -1),
+    weights = [
         weight_gradient(grad_hidden, rows, weight1),
         bias_gradient(grad_hidden, bias1),
         weight_gradient(grad_rows, mixed, weight2),
         bias_gradient(grad_rows, bias2),
-        *of_taps,
-    )
+    ]
+    return torch.mm(grad_hidden, first), weights, of_taps
 
 
-def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    kernels = parameters[4:]
-    return (*found[:4], *(_kernel_gradients(found[4], kernels) if kernels else ()))
+def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
+    kernels = shapes[4:]
+    if not kernels:
+        return ()
+    sizes = tuple(kernel[-1] for kernel in kernels)
+    return (Piece(0, (max(sizes) ** 2, kernels[0][0]), "taps", sizes),)
+
+
+def _finish(
+    weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    pairs = zip(sums, parameters[4:], strict=True)
+    return *weights, *(like_parameter(total, kernel) for total, kernel in pairs)
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -107,12 +135,10 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
 
 
 def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    wide = torch.float64 if kept[0].dtype == torch.float64 else torch.float32
-    of_taps = [torch.empty_like(kept[4], dtype=wide)] if len(parameters) > 4 else []
-    return [*(torch.empty_like(parameter) for parameter in parameters[:4]), *of_taps]
+    return [torch.empty_like(parameter) for parameter in parameters[:4]]
 
 
-_BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+_BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _pieces, _finish, _kept_like, _gradients_like))
 
 
 def feed_forward_triton(
@@ -129,16 +155,6 @@ def _merged_taps(kernels: Sequence[Tensor]) -> Tensor:
     for kernel in kernels:
         _centre(taps, kernel.shape[-1]).add_(kernel[:, 0].permute(1, 2, 0))
     return taps.flatten(0, 1)
-
-
-def _kernel_gradients(of_taps: Tensor, kernels: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradient of each kernel from that of the merged taps."""
-    largest = max(kernel.shape[-1] for kernel in kernels)
-    square = of_taps.view(largest, largest, -1)
-    return [
-        _centre(square, kernel.shape[-1]).permute(2, 0, 1)[:, None].to(kernel.dtype).contiguous()
-        for kernel in kernels
-    ]
 
 
 def _centre(square: Tensor, size: int) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
+from scanseg.ops._support.accepted_calls import recall, remember, signature_of
 from scanseg.ops._support.contract import Expected, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import INTERPRETED, MISSING
@@ -66,6 +67,19 @@ def instance_norm(
         >>> y.shape
         torch.Size([2, 3, 4, 4, 4])
     """
+    signature = signature_of(("instance_norm", negative_slope), backend, x, weight, bias, residual)
+    chosen = recall(signature)
+    if chosen is None:
+        _check(x, weight, bias, residual, negative_slope)
+        chosen = choose("instance_norm", BACKENDS, backend, x, weight, bias, residual)
+        remember(signature, chosen, operator="instance_norm", first=x)
+    return chosen.run(x, weight, bias, residual, eps, negative_slope)
+
+
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, negative_slope: float | None
+) -> None:
+    """Check shapes, dtypes, devices and the slope."""
     if not 3 <= x.ndim <= 5 or x.numel() == 0:
         raise InputError(
             "instance_norm: x: expected a map (batch, channel, *space) with one to three spatial axes, none empty, "
@@ -86,5 +100,3 @@ def instance_norm(
         )
     if math.prod(x.shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {x.size()}")
-    chosen = choose("instance_norm", BACKENDS, backend, x, weight, bias, residual)
-    return chosen.run(x, weight, bias, residual, eps, negative_slope)

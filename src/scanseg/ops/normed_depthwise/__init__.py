@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanseg.errors import InputError
+from scanseg.ops._support.accepted_calls import recall, remember, signature_of
 from scanseg.ops._support.contract import Expected, require_axes, require_shapes
 from scanseg.ops._support.dispatch import Backend, choose
 from scanseg.ops._support.triton import as_triton_backend
@@ -79,17 +80,23 @@ def normed_depthwise_conv(
         >>> y.shape, bool((y >= 0).all())
         (torch.Size([2, 3, 4, 4]), True)
     """
+    rest = (bias, norm_weight, norm_bias, running_mean, running_var)
+    signature = signature_of(("normed_depthwise_conv", momentum is None), backend, x, weight, *rest)
+    chosen = recall(signature)
+    if chosen is None:
+        names = ("bias", "norm_weight", "norm_bias", "running_mean", "running_var")
+        _check(x, weight, dict(zip(names, rest, strict=True)), of_batch=momentum is not None)
+        chosen = choose("normed_depthwise_conv", BACKENDS, backend, x, weight, *rest)
+        remember(signature, chosen, operator="normed_depthwise_conv", first=x)
+    return chosen.run(x, weight, *rest, momentum=momentum, eps=eps)
+
+
+def _check(x: Tensor, weight: Tensor, rest: dict[str, Tensor], *, of_batch: bool) -> None:
+    """Check shapes, dtypes and devices."""
     operator = "normed_depthwise_conv"
     require_axes(operator, "x", x, "batch channel height width")
     require_axes(operator, "weight", weight, "channel 1 size size")
     channels, size = x.shape[1], weight.shape[-1]
-    rest = {
-        "bias": bias,
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
-        "running_mean": running_mean,
-        "running_var": running_var,
-    }
     require_shapes(
         operator,
         Expected("x", x, "batch, channel, height, width", tuple(x.shape)),
@@ -100,10 +107,8 @@ def normed_depthwise_conv(
         raise InputError(
             f"{operator}: expected kernels of an odd size, got {size}. Use an odd size such as {size + 1}."
         )
-    if momentum is not None and x.numel() == channels:
+    if of_batch and x.numel() == channels:
         raise InputError(
             f"{operator}: x: expected at least two pixels for a variance, got shape {tuple(x.shape)}. "
             "Pass a larger batch or map."
         )
-    chosen = choose(operator, BACKENDS, backend, x, weight, *rest.values())
-    return chosen.run(x, weight, *rest.values(), momentum=momentum, eps=eps)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.contract import state_dtype
-from scanseg.ops._support.eager import short_path
+from scanseg.ops._support.eager import is_traced, short_path
 from scanseg.ops._support.launching import launch
 from scanseg.ops._support.linear import as_map, as_pixels
+from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, Before, convolve, gradients
 
 MOST_SHARES = 64
@@ -46,17 +47,13 @@ def normed_depthwise_conv_triton(
 ) -> Tensor:
     """Normalize, rectify and convolve, with the arguments of `normed_depthwise_conv`."""
     x = x.contiguous(memory_format=torch.channels_last)
-    taps = weight.flatten(1).t().contiguous()
+    keeps = torch.is_grad_enabled()
+    taps = _taps(weight, for_gradients=keeps)
     if momentum is None:
-        wide = state_dtype(x)
-        mean, variance = running_mean.to(wide, copy=True), running_var.to(wide, copy=True)
+        wide = state_dtype(x)  # copies, because later passes in training change the running statistics
+        mean, variance = running_mean.to(wide, copy=keeps), running_var.to(wide, copy=keeps)
     else:
-        mean, variance = _direct_statistics(x.detach())
-        count = x.numel() // x.shape[1]
-        with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            unbiased = variance * (count / (count - 1))
-            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+        mean, variance = _updated_statistics(x.detach(), running_mean, running_var, momentum)
     of_batch = momentum is not None
     result: Tensor = _direct(
         x, taps, bias, norm_weight, norm_bias, mean, variance, eps=eps, of_batch=of_batch
@@ -64,10 +61,54 @@ def normed_depthwise_conv_triton(
     return result
 
 
+def _taps(weight: Tensor, *, for_gradients: bool) -> Tensor:
+    """Return kernels as taps, already converted if they need no gradient."""
+    found = None if for_gradients or torch.compiler.is_compiling() else converted_weights(weight)
+    return weight.flatten(1).t().contiguous() if found is None else found[0]
+
+
+def wanted_weights(weight: Tensor) -> tuple[Wanted, ...]:
+    """Return the parameters that a pass converts for the operator.
+
+    Args:
+        weight: Kernels of the convolution.
+    """
+    return (Wanted("taps", (weight,)),)
+
+
+def _updated_statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a batch, and update the running statistics."""
+    running = (running_mean, running_var)
+    wide = state_dtype(x)
+    is_direct = not torch.compiler.is_compiling() and not is_traced(x, *running)
+    if is_direct and all(each.dtype == wide and each.is_contiguous() for each in running):
+        found: tuple[Tensor, Tensor] = _measure(x, running, momentum)
+        for each in running:  # the kernel changes them without PyTorch
+            if not each.is_inference():
+                torch.autograd.graph.increment_version(each)
+        return found
+    mean, variance = _direct_statistics(x)
+    count = x.numel() // x.shape[1]
+    with torch.no_grad():
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        unbiased = variance * (count / (count - 1))
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return mean, variance
+
+
 # The operators take and return maps with channels as axis 1, for the reason given in `scanseg.ops.channel_norm`.
 @torch.library.custom_op("scanseg::channel_statistics_triton", mutates_args=())
 @triton_support.on_its_device
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    return _joined_shares(x, None, 0.0)
+
+
+def _joined_shares(
+    x: Tensor, running: tuple[Tensor, Tensor] | None, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """Return mean and variance, and update the running ones."""
     import triton.language as tl
 
     from scanseg.ops.normed_depthwise.triton_kernels import join_shares, sum_shares
@@ -97,16 +138,22 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         partial,
         mean,
         variance,
+        *(running or (mean, variance)),
         rows,
         channels,
         share,
         shares,
+        float(momentum),
+        UPDATE=running is not None,
         BLOCK_SHARES=MOST_SHARES,
         BLOCK_CHANNELS=32,
         ACC=accumulator,
         num_warps=4,
     )
     return mean, variance
+
+
+_measure = triton_support.on_its_device(_joined_shares)
 
 
 @_statistics.register_fake
@@ -129,7 +176,7 @@ def _convolve_normed(
     eps: float,
     of_batch: bool,
 ) -> Tensor:
-    scale = norm_weight * torch.rsqrt(variance + eps)
+    scale, _ = _scales(norm_weight, variance, eps)
     before = Before(mean, scale, norm_bias.contiguous())
     out, _ = convolve(as_pixels(x), taps, bias, before=before, silu=False, residual=False, save_pre=False)
     return as_map(out)
@@ -169,8 +216,7 @@ def _convolve_normed_backward(
 
     The rows of the second result are the gradients of taps, bias, `norm_bias` and `norm_weight`.
     """
-    inverse = torch.rsqrt(variance + eps)
-    scale = norm_weight * inverse
+    scale, inverse = _scales(norm_weight, variance, eps)
     x = as_pixels(x)
     grad_x, sums = gradients(
         as_pixels(grad),
@@ -182,11 +228,10 @@ def _convolve_normed_backward(
         has_bias=True,
         residual=False,
     )
-    sums[-1] *= inverse
     # Means over pixels, which the statistics of the batch subtract from the gradient of every pixel.
-    count = x.numel() // x.shape[-1] if of_batch else torch.inf
-    shifts = sums[-2:] * (scale / count)
-    _add_statistics_gradient(grad_x, x, mean, scale, constant=shifts[0], slope=shifts[1] * inverse)
+    count = float(x.numel() // x.shape[-1]) if of_batch else torch.inf
+    _add_statistics_gradient(grad_x, x, mean, scale, inverse, sums[-2:], count)
+    sums[-1] *= inverse
     return as_map(grad_x), sums
 
 
@@ -234,12 +279,31 @@ _direct_backward = short_path(_convolve_normed_backward)
 _direct_statistics = short_path(_statistics)
 
 
+def _scales(norm_weight: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the factor of each channel, and that of its normalization."""
+    from scanseg.ops.normed_depthwise.triton_kernels import scale_channels
+
+    channels = variance.numel()
+    scale, inverse = torch.empty_like(variance), torch.empty_like(variance)
+    launch(scale_channels, (-(-channels // 128),))(
+        norm_weight.contiguous(),
+        variance.contiguous(),
+        scale,
+        inverse,
+        channels,
+        eps,
+        BLOCK_CHANNELS=128,
+        num_warps=1,
+    )
+    return scale, inverse
+
+
 def _add_statistics_gradient(
-    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, *, constant: Tensor, slope: Tensor
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, inverse: Tensor, sums: Tensor, count: float
 ) -> None:
     """Convert the gradient after the normalization, in place.
 
-    It becomes the gradient of the map.
+    It becomes the gradient of the map. `sums` has the sums of the gradient, and of its product with (x - mean).
     """
     import triton.language as tl
 
@@ -252,10 +316,11 @@ def _add_statistics_gradient(
         x,
         mean,
         scale,
-        constant,
-        slope,
+        inverse,
+        sums,
         rows,
         channels,
+        count,
         BLOCK_ROWS=BLOCK_ROWS,
         BLOCK_CHANNELS=BLOCK_CHANNELS,
         ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,

@@ -54,17 +54,21 @@ def join_shares(
     partial_ptr,
     mean_ptr,
     variance_ptr,
+    running_mean_ptr,
+    running_var_ptr,
     rows,
     channels,
     share,
     shares,
+    momentum,
+    UPDATE: tl.constexpr,
     BLOCK_SHARES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """Compute mean and variance of a block of channels from the shares.
 
-    The number of shares is at most `BLOCK_SHARES`.
+    The number of shares is at most `BLOCK_SHARES`. With `UPDATE` the running statistics follow in place.
     """
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     index = tl.arange(0, BLOCK_SHARES)[:, None]
@@ -79,8 +83,33 @@ def join_shares(
     mean = origin + offset
     difference = means - mean[None, :]
     squares = tl.sum(squares + difference * difference * count, axis=0)
-    tl.store(mean_ptr + channel, mean, mask=channel < channels)
-    tl.store(variance_ptr + channel, squares / rows, mask=channel < channels)
+    known = channel < channels
+    tl.store(mean_ptr + channel, mean, mask=known)
+    tl.store(variance_ptr + channel, squares / rows, mask=known)
+    if UPDATE:
+        running = tl.load(running_mean_ptr + channel, mask=known, other=0.0)
+        tl.store(running_mean_ptr + channel, running + momentum * (mean - running), mask=known)
+        running = tl.load(running_var_ptr + channel, mask=known, other=0.0)
+        tl.store(running_var_ptr + channel, running + momentum * (squares / (rows - 1) - running), mask=known)
+
+
+@triton.jit
+def scale_channels(
+    weight_ptr,
+    variance_ptr,
+    scale_ptr,
+    inverse_ptr,
+    channels,
+    eps,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Compute 1 / sqrt(variance + eps) and its product with the weight."""
+    channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    known = channel < channels
+    inverse = 1 / tl.sqrt(tl.load(variance_ptr + channel, mask=known, other=1.0) + eps)
+    weight = tl.load(weight_ptr + channel, mask=known, other=0.0).to(inverse.dtype)
+    tl.store(inverse_ptr + channel, inverse, mask=known)
+    tl.store(scale_ptr + channel, weight * inverse, mask=known)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -89,17 +118,20 @@ def add_statistics_gradient(
     x_ptr,
     mean_ptr,
     scale_ptr,
-    constant_ptr,
-    slope_ptr,
+    inverse_ptr,
+    sums_ptr,
     rows,
     channels,
+    count,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """Convert the gradient g after the normalization, in place.
 
-    It becomes scale * g - constant - slope * (x - mean).
+    It becomes scale * g - constant - slope * (x - mean). The constant is the mean of
+    scale * g over pixels, and the slope that of scale * g * (x - mean) / variance. `sums_ptr` has the sums of g and of
+    g * (x - mean).
     """
     blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = (tl.program_id(0) % blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
@@ -111,6 +143,8 @@ def add_statistics_gradient(
     x = tl.load(x_ptr + place, mask=mask, other=0.0).to(ACC)
     mean = tl.load(mean_ptr + channel, mask=known, other=0.0).to(ACC)
     scale = tl.load(scale_ptr + channel, mask=known, other=0.0).to(ACC)
-    constant = tl.load(constant_ptr + channel, mask=known, other=0.0).to(ACC)
-    slope = tl.load(slope_ptr + channel, mask=known, other=0.0).to(ACC)
+    inverse = tl.load(inverse_ptr + channel, mask=known, other=0.0).to(ACC)
+    constant = tl.load(sums_ptr + channel, mask=known, other=0.0).to(ACC) * scale / count
+    slope = tl.load(sums_ptr + channels + channel, mask=known, other=0.0).to(ACC)
+    slope = slope * inverse * inverse * scale / count
     tl.store(grad_ptr + place, scale * grad - constant - slope * (x - mean), mask=mask)

@@ -45,12 +45,22 @@ def ss2d_scan_triton(
 
 
 def scan(
-    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    *,
+    prepared: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return merged scan, states of the segments, rates and skips."""
+    """Return merged scan, states of the segments, rates and skips.
+
+    `prepared` are rates and skips, if they are computed already.
+    """
     from scanseg.ops.ss2d import triton_kernels
 
-    rates, skips = _prepare(A_log, D_skip, dtype=state_dtype(x))
+    rates, skips = prepared or _prepare(A_log, D_skip, dtype=state_dtype(x))
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=FORWARD.tokens)
     merged = _empty_map(call.x, dtype=call.wide)
     states = call.states(call.x, backward=False)
@@ -70,7 +80,12 @@ def scan(
     return merged, states, rates, skips
 
 
-_scan = torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())(on_its_device(scan))
+@torch.library.custom_op("scanseg::ss2d_scan_triton", mutates_args=())
+@on_its_device
+def _scan(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return scan(x, projected, dt_weight, dt_bias, A_log, D_skip)
 
 
 @_scan.register_fake

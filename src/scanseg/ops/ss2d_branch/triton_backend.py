@@ -7,11 +7,13 @@ from torch import Tensor
 
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
-from scanseg.ops._support.linear import as_dtype, as_map, as_pixels, as_rows, weight_gradient
+from scanseg.ops._support.linear import as_dtype, map_of_rows, rows_of_map, weight_gradient
+from scanseg.ops._support.parameter_sums import Piece, Shapes, like_parameter
+from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 from scanseg.ops.ss2d.triton_backend import FORWARD as FORWARD_TILE
-from scanseg.ops.ss2d.triton_backend import packed_gradients, scan, unpack_gradients
+from scanseg.ops.ss2d.triton_backend import packed_gradients, scan
 
 
 def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
@@ -22,8 +24,26 @@ def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others:
     return reason
 
 
+def wanted_weights(
+    in_weight: Tensor,
+    conv_weight: Tensor,
+    x_weight: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    out_weight: Tensor,
+) -> tuple[Wanted, ...]:
+    """Return the parameters that a pass converts for the branch."""
+    return (
+        *(Wanted("cast", (weight,)) for weight in (in_weight, x_weight, out_weight)),
+        Wanted("taps", (conv_weight,)),
+        Wanted("rates", (A_log,)),
+        Wanted("skips", (D_skip,)),
+    )
+
+
 def _forward(
-    pixels: Tensor,
+    rows: Tensor,
+    shape: tuple[int, ...],
     in_weight: Tensor,
     conv_weight: Tensor,
     x_weight: Tensor,
@@ -38,81 +58,101 @@ def _forward(
     eps: float,
     save: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    dtype = pixels.dtype
-    of_in, of_x, of_out = as_dtype((in_weight, x_weight, out_weight), dtype)
-    entered = torch.mm(as_rows(pixels), of_in.t()).view(pixels.shape)
-    taps = conv_weight.flatten(1).t().contiguous()
+    dtype = rows.dtype
+    of_in, of_x, of_out, taps, *prepared = converted_weights(in_weight, dtype) or (
+        *as_dtype((in_weight, x_weight, out_weight), dtype),
+        conv_weight.flatten(1).t().contiguous(),
+    )
+    entered = torch.mm(rows, of_in.t())
     convolved, before_silu = convolve(
-        entered, taps, None, before=None, silu=True, residual=False, save_pre=save
+        entered, taps, None, before=None, silu=True, residual=False, save_pre=save, shape=shape
     )
-    projected = torch.mm(as_rows(convolved), of_x.flatten(0, 1).t())
-    projected = projected.view(*pixels.shape[:3], *x_weight.shape[:2])
-    merged, states, rates, skips = scan(
-        as_map(convolved), projected.permute(0, 3, 4, 1, 2), dt_weight, dt_bias, A_log, D_skip
+    projected = torch.mm(convolved, of_x.flatten(0, 1).t()).view(*shape[:3], *x_weight.shape[:2])
+    merged_map, states, rates, skips = scan(
+        *(map_of_rows(convolved, shape), projected.permute(0, 3, 4, 1, 2)),
+        *(dt_weight, dt_bias, A_log, D_skip),
+        prepared=(prepared[0], prepared[1]) if prepared else None,
     )
-    merged = as_pixels(merged)
-    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1)
-    result = torch.mm(as_rows(normed), of_out.t()).view(pixels.shape)
-    if not save:
+    merged = rows_of_map(merged_map)
+    _, normed = normalise(merged, None, None, norm_weight, norm_bias, eps, dtype, 1, shape)
+    result = torch.mm(normed, of_out.t())
+    if before_silu is None:
         return result, []
     # As matrices: compiled graphs convert kept tensors of four axes to another layout.
-    kept = [as_rows(pixels), of_in, as_rows(entered), taps, as_rows(convolved), as_rows(before_silu)]
-    kept += [of_x, projected, as_rows(merged), states, rates, skips, as_rows(normed), of_out]
-    return result, kept
+    kept = [rows, of_in, entered, taps, convolved, before_silu, of_x]
+    return result, [*kept, projected, merged, states, rates, skips, normed, of_out]
 
 
 def _gradients(
-    grad: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor], *, eps: float
-) -> tuple[Tensor, ...]:
+    grad: Tensor,
+    shape: tuple[int, ...],
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    eps: float,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, of_in, entered, taps, convolved, before_silu, of_x, projected, *rest = kept
     merged, states, rates, skips, normed, of_out = rest
-    shape = grad.shape
     in_weight, _, x_weight, dt_weight, dt_bias, A_log, D_skip, norm_weight, _, out_weight = parameters
-    grad_rows = as_rows(grad.to(rows.dtype))
-    grad_normed = torch.mm(grad_rows, of_out).view(shape)
+    grad_rows = grad if grad.dtype == rows.dtype else grad.to(rows.dtype)
+    grad_normed = torch.mm(grad_rows, of_out)
     grad_merged, _, of_norm = norm_gradients(
-        *(grad_normed, grad_normed, merged.view(shape), None, norm_weight, eps, 1, merged.dtype, None)
+        *(grad_normed, grad_normed, merged, None, norm_weight, eps, 1, merged.dtype, None),
+        in_parts=True,
+        shape=shape,
     )
     grad_convolved, grad_projected, of_scan = packed_gradients(
-        *(as_map(grad_merged), as_map(convolved.view(shape)), projected.permute(0, 3, 4, 1, 2)),
+        map_of_rows(grad_merged, shape),
+        map_of_rows(convolved, shape),
+        projected.permute(0, 3, 4, 1, 2),
         *(dt_weight, dt_bias, A_log, D_skip, states, rates, skips),
     )
     projected_rows = grad_projected.permute(0, 3, 4, 1, 2).reshape(grad_rows.shape[0], -1)
-    grad_convolved = torch.addmm(as_rows(as_pixels(grad_convolved)), projected_rows, of_x.flatten(0, 1))
+    grad_convolved = torch.addmm(rows_of_map(grad_convolved), projected_rows, of_x.flatten(0, 1))
     grad_entered, of_taps = gradients(
-        grad_convolved.view(shape),
-        entered.view(shape),
-        before_silu.view(shape),
+        grad_convolved,
+        entered,
+        before_silu,
         taps,
         before=None,
         gelu=False,
         has_bias=False,
         residual=False,
+        in_parts=True,
+        shape=shape,
     )
-    entered_rows = as_rows(grad_entered)
-    return (
-        torch.mm(entered_rows, of_in).view(shape),
-        weight_gradient(entered_rows, rows, in_weight),
-        of_taps,
+    weights = [
+        weight_gradient(grad_entered, rows, in_weight),
         weight_gradient(projected_rows, convolved, x_weight),
-        of_scan,
-        of_norm,
         weight_gradient(grad_rows, normed, out_weight),
-    )
+    ]
+    return torch.mm(grad_entered, of_in), weights, [of_scan[None], of_norm, of_taps]
 
 
-def _finish(found: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    of_in, of_taps, of_x, of_scan, of_norm, of_out = found
-    _, conv_weight, _, dt_weight, dt_bias, A_log, D_skip, norm_weight, norm_bias, _ = parameters
+def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
+    _, conv_weight, _, dt_weight, dt_bias, A_log, D_skip, norm_weight, norm_bias, _ = shapes
+    directions, dim, state = A_log
+    size = conv_weight[-1]
     return (
-        of_in,
-        of_taps.t().reshape(conv_weight.shape).to(conv_weight.dtype),
-        of_x,
-        *unpack_gradients(of_scan, dt_weight, dt_bias, A_log, D_skip),
-        of_norm[0].to(norm_weight.dtype),
-        of_norm[1].to(norm_bias.dtype),
-        of_out,
+        Piece(0, dt_weight),
+        Piece(0, dt_bias),
+        Piece(0, (directions, state, dim), "decays"),
+        Piece(0, D_skip, "repeated"),
+        Piece(1, norm_weight),
+        Piece(1, norm_bias),
+        Piece(2, (size * size, dim), "taps", (size,)),
     )
+
+
+def _finish(
+    weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    of_in, of_x, of_out = weights
+    *scan_and_norm, of_taps = (
+        like_parameter(total, parameter)
+        for total, parameter in zip(sums, (*parameters[3:9], parameters[1]), strict=True)
+    )
+    return of_in, of_taps, of_x, *scan_and_norm, of_out
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -144,19 +184,11 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
 
 
 def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    in_weight, _, x_weight, dt_weight, _, A_log, _, _, _, out_weight = parameters
-    wide, (_, dim, rank) = kept[8].dtype, dt_weight.shape
-    return [
-        torch.empty_like(in_weight),
-        torch.empty_like(kept[3], dtype=wide),
-        torch.empty_like(x_weight),
-        kept[8].new_empty(4 * dim * (rank + 1 + A_log.shape[2]) + dim),
-        kept[8].new_empty((2, dim)),
-        torch.empty_like(out_weight),
-    ]
+    in_weight, _, x_weight, *_, out_weight = parameters
+    return [torch.empty_like(weight) for weight in (in_weight, x_weight, out_weight)]
 
 
-_BRANCH = Branch.of("ss2d_branch", Code(_forward, _gradients, _finish, _kept_like, _gradients_like))
+_BRANCH = Branch.of("ss2d_branch", Code(_forward, _gradients, _pieces, _finish, _kept_like, _gradients_like))
 
 
 def ss2d_branch_triton(

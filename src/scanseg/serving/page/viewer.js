@@ -137,6 +137,7 @@ function drawAtCrosshair() {
   nv.drawPt(x, y, z, erasing ? 0 : Number(byId("label").value));
   nv.drawAddUndoBitmap();
   nv.refreshDrawing(true);
+  nv.createOnLocationChange(); // the line below the image names the new label
 }
 
 async function endCorrection(keep) {
