@@ -74,6 +74,7 @@ class Counted(TorchDispatchMode):
 
 def imagine_gpu():
     """Replace what distinguishes a CPU from a GPU."""
+    pass_weights._is_correct = lambda table, device: True  # nothing is computed
     JITFunction.__getitem__ = first_launch
     torch._C._cuda_getDevice = lambda: 0
     torch._C._cuda_getCurrentRawStream = lambda device: 0

@@ -70,6 +70,42 @@ def test_every_form_equals_its_definition(module, dtype):
     assert_converted(module(dtype), module.expected(dtype))
 
 
+def test_wrong_results_are_refused_once_and_reported(module, monkeypatch, caplog):
+    monkeypatch.setattr(pass_weights, "_refused", set())
+    convert = pass_weights._convert
+
+    def convert_wrongly(rows, dtype):
+        convert(rows, dtype)
+        next(iter(pass_weights._tables[module].values())).converted[2][1].mul_(1.5)
+
+    monkeypatch.setattr(pass_weights, "_convert", convert_wrongly)
+    assert module() is None
+    assert module() is None
+    (record,) = caplog.records
+    assert "its results are wrong (relative error 0.5, expected at most 0.01)" in record.getMessage()
+    monkeypatch.setattr(pass_weights, "_convert", convert)
+    assert module() is None
+
+
+def test_results_that_are_not_written_yet_are_not_judged(module, monkeypatch):
+    monkeypatch.setattr(pass_weights, "is_compiling_ahead", lambda: True)
+    monkeypatch.setattr(pass_weights, "_convert", lambda rows, dtype: None)
+    assert module() is not None
+    monkeypatch.undo()
+    assert_converted(module(), module.expected(torch.float16))
+    assert next(iter(pass_weights._tables[module].values())).is_checked
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_parameters_without_a_finite_size_are_no_fault(module, monkeypatch, value, caplog):
+    monkeypatch.setattr(pass_weights, "_refused", set())
+    with torch.no_grad():
+        module.weight[0, 0] = value
+        module.bias.fill_(value)
+    assert module() is not None
+    assert caplog.records == []
+
+
 def test_float32_weights_are_not_copied(module):
     assert module(torch.float32)[0].data_ptr() == module.weight.data_ptr()
 

@@ -7,19 +7,24 @@ kept. All passes of a network write the same numbers to it, unless parameters ch
 backward pass, which autograd refuses.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scanseg.ops._support.eager import is_traced
-from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching import is_compiling_ahead, launch
 from scanseg.ops._support.triton import INTERPRETED, MISSING, on_its_device
+
+_LOGGER = logging.getLogger(__name__)
 
 Form = Literal["cast", "taps", "rates", "skips"]
 """`cast`: in the dtype of the pass. `taps`: the sum of depthwise kernels (channel, 1, size, size), padded to the
@@ -38,6 +43,9 @@ MOST_TABLES = 16
 
 ELEMENTS, BLOCK = 8192, 1024
 """Elements that a program converts in total and at a time."""
+
+MAX_ERROR = 1e-2
+"""Largest relative difference of a converted parameter. Rounding to 16 bits gives 4e-3."""
 
 ALIGNMENT = 64
 """The starts of converted parameters are multiples of this number of elements."""
@@ -64,6 +72,19 @@ class Wanted(NamedTuple):
             return (first.shape[0], first.shape[2], first.shape[1])
         return tuple(first.shape[1:] if self.form == "skips" else first.shape)
 
+    def expected(self) -> Tensor:
+        """Return the result by PyTorch, in the dtype of the parameters."""
+        first, *_ = (source.detach() for source in self.sources)
+        if self.form == "taps":
+            largest = max(kernel.shape[-1] for kernel in self.sources)
+            margins = [(largest - kernel.shape[-1]) // 2 for kernel in self.sources]
+            pairs = zip(self.sources, margins, strict=True)
+            padded = [F.pad(kernel.detach(), (margin,) * 4) for kernel, margin in pairs]
+            return torch.stack(padded).sum(0).flatten(1).t()
+        if self.form == "rates":
+            return -first.exp().mT
+        return first.sum(0) if self.form == "skips" else first
+
     def numbers(self) -> list[int]:
         """Return two sizes, and sources with a size each."""
         first, *_ = self.sources
@@ -85,7 +106,8 @@ Requests = Callable[[], Iterable[Sequence[Wanted]]]
 """Returns the requests of each branch. The first source is the first parameter of the branch."""
 
 
-class _Table(NamedTuple):
+@dataclass
+class _Table:
     """The parameters of a network and their converted forms.
 
     Attributes:
@@ -93,14 +115,18 @@ class _Table(NamedTuple):
         parameters: These parameters. While they live, no other one gets their memory.
         addresses: Their addresses.
         found: Converted parameters of each branch, by the address of its first parameter.
+        converted: The requests with their results.
         rows: One row of numbers for each program of the kernel.
+        is_checked: Whether results were compared with PyTorch's.
     """
 
     places: list[tuple[dict[str, Any], str]]
     parameters: Sequence[Tensor | None]
     addresses: list[int]
     found: dict[int, tuple[Tensor, ...]]
+    converted: list[tuple[Wanted, Tensor]]
     rows: Tensor
+    is_checked: bool = False
 
     def is_current(self) -> bool:
         """Return whether all parameters have the same memory as before."""
@@ -116,6 +142,8 @@ class _State(threading.local):
 
 _state = _State()
 _tables: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, torch.dtype], _Table]]" = WeakKeyDictionary()
+_refused: set[torch.device] = set()
+"""GPUs on which the kernel is wrong."""
 _numbers_of_tables: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 
 
@@ -152,6 +180,9 @@ def weights_converted(
         yield
         return
     _convert(table.rows, dtype)
+    if not table.is_checked and not _is_correct(table, x.device):
+        yield
+        return
     before = _state.dtype, _state.found
     _state.dtype, _state.found = dtype, table.found
     try:
@@ -162,6 +193,8 @@ def weights_converted(
 
 def _table_of(network: nn.Module, x: Tensor, dtype: torch.dtype, requests: Requests) -> _Table | None:
     if MISSING is not None or not (x.is_cuda or INTERPRETED) or dtype == torch.float64 or is_traced(x):
+        return None
+    if x.device in _refused:
         return None
     if getattr(network, "_is_replica", False):  # `torch.nn.DataParallel` copies a network for each pass
         return None
@@ -195,10 +228,40 @@ def _new_table(network: nn.Module, device: torch.device, dtype: torch.dtype, req
             address, size = converted[-1].data_ptr(), converted[-1].numel()
             head, numbers = [_NUMBERS[each.form], address], each.numbers()
             rows += [[*head, start, size, *numbers] for start in range(0, size, ELEMENTS)]
-    remaining = iter(converted)
+    remaining, pairs = iter(converted), list(zip(flat, converted, strict=True))
     found = {wanted[0].sources[0].data_ptr(): tuple(islice(remaining, len(wanted))) for wanted in branches}
     table = torch.tensor(rows, dtype=torch.int64).view(-1, _COLUMNS).to(device)
-    return _Table(places, parameters, _addresses(parameters), found, table)
+    return _Table(places, parameters, _addresses(parameters), found, pairs, table)
+
+
+def _is_correct(table: _Table, device: torch.device) -> bool:
+    """Compare the results of a new table with PyTorch's, and return whether they are right.
+
+    Nothing is compared while kernels are only compiled, and in the capture of a CUDA graph. A later pass does it then.
+    """
+    if is_compiling_ahead() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return True
+    with torch.no_grad():
+        errors = [_error(result, wanted.expected()) for wanted, result in table.converted]
+        worst = torch.stack(errors).max().item() if errors else 0.0
+    table.is_checked, table.converted = True, []
+    if worst <= MAX_ERROR:
+        return True
+    _refused.add(device)
+    _LOGGER.warning(
+        "the Triton kernel that converts parameters is not used on %s: its results are wrong (relative error %.1g, "
+        "expected at most %g). PyTorch's own operators compute, more slowly. Install another version of PyTorch, whose "
+        "Triton compiles it correctly.",
+        *(device, worst, MAX_ERROR),
+    )
+    return False
+
+
+def _error(found: Tensor, expected: Tensor) -> Tensor:
+    """Return the relative error of a result. Parameters that are not finite or vanish have none."""
+    size = expected.float().norm()
+    error = (found.float() - expected.float()).norm() / size
+    return torch.where(torch.isfinite(size) & (size > 0), error.nan_to_num(torch.inf), 0.0)
 
 
 def _is_convertible(wanted: Sequence[Wanted], own: set[int], device: torch.device) -> bool:
