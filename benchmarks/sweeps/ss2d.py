@@ -1,4 +1,4 @@
-"""Sweep of the tiles of the four-direction scan's Triton kernels.
+"""Sweep of the four-direction scan's kernels: tiles in Triton (float32), warps of a program in Gluon (bfloat16).
 
 It measures accuracy first, then times.
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from triton.testing import do_bench
 
-from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.ss2d import gluon_backend, ss2d_scan
 from scanseg.ops.ss2d import triton_backend as triton_gpu
 
 STAGES = {"S1": (96, 56), "S2": (192, 28), "S3": (384, 14), "S4": (768, 7)}
@@ -24,6 +24,7 @@ TILES = {
     "forward": [(32, 32), (32, 16), (16, 32), (64, 16)],
     "backward": [(32, 16), (16, 16), (16, 32), (32, 32)],
 }
+WARPS = (1, 2, 4, 8, 16)
 NAMES = ("output", "x", "projected", "dt_weight", "dt_bias", "A_log", "D_skip")
 
 
@@ -93,6 +94,16 @@ def time_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
     return {"forward_ms": forward, "forward_backward_ms": both}
 
 
+def timed(stage: str, *, dtype: torch.dtype) -> dict[str, object]:
+    """Return and print the times of a stage, or the error of its kernels."""
+    try:
+        result: dict[str, object] = dict(time_stage(stage, dtype=dtype))
+    except Exception as error:
+        result = {"error": repr(error)[:300]}
+    print(stage, dtype, result, flush=True)
+    return result
+
+
 def profile_stage(stage: str, *, dtype: torch.dtype) -> dict[str, float]:
     """Return the microseconds of each kernel."""
     inputs = make_inputs(*STAGES[stage], batch=32, dtype=dtype)
@@ -126,18 +137,18 @@ def main() -> None:
             if triton_gpu.FORWARD.tokens != triton_gpu.BACKWARD.tokens and kind == "backward":
                 triton_gpu.FORWARD = triton_gpu.Tile(tile[0], 32)
             for stage in STAGES:
-                for dtype in (torch.bfloat16, torch.float32):
-                    row: dict[str, object] = {"kind": kind, "tile": tile, "stage": stage, "dtype": str(dtype)}
-                    try:
-                        if kind == "forward":
-                            triton_gpu.BACKWARD = triton_gpu.Tile(tile[0], 16)
-                        row |= time_stage(stage, dtype=dtype)
-                    except Exception as error:
-                        row["error"] = repr(error)[:300]
-                    rows.append(row)
-                    print(row, flush=True)
+                row: dict[str, object] = {"kind": kind, "tile": tile, "stage": stage, "dtype": "float32"}
+                if kind == "forward":
+                    triton_gpu.BACKWARD = triton_gpu.Tile(tile[0], 16)
+                rows.append(row | timed(stage, dtype=torch.float32))
         setattr(triton_gpu, kind.upper(), kept)
     triton_gpu.FORWARD, triton_gpu.BACKWARD = triton_gpu.Tile(32, 32), triton_gpu.Tile(32, 16)
+    chosen = gluon_backend.warps_for
+    for warps, stage in itertools.product(WARPS, STAGES):
+        gluon_backend.warps_for = lambda _, warps=warps: warps
+        row = {"kind": "walk", "warps": warps, "stage": stage, "dtype": "bfloat16"}
+        rows.append(row | timed(stage, dtype=torch.bfloat16))
+    gluon_backend.warps_for = chosen
     record["rows"] = rows
     record["kernels_us"] = {stage: profile_stage(stage, dtype=torch.bfloat16) for stage in STAGES}
     print(json.dumps(record["kernels_us"], indent=1))

@@ -38,10 +38,24 @@ def on_gpu(inputs, dtype):
 @gates
 @pytest.mark.parametrize(
     ("size", "dim", "rank", "state"),
-    [((1, 1), 5, 2, 1), ((7, 7), 768, 48, 1), ((23, 31), 40, 6, 1), ((9, 5), 24, 3, 16)],
+    [
+        ((1, 1), 5, 2, 1),
+        ((7, 7), 768, 48, 1),
+        ((23, 31), 40, 6, 1),
+        ((43, 41), 32, 2, 1),
+        ((9, 5), 24, 3, 16),
+    ],
 )
 def test_ss2d_scan(generator, dtype, gates, size, dim, rank, state):
     inputs = on_gpu(map_inputs(generator, gates, size=size, dim=dim, rank=rank, state=state), dtype)
+    grad = torch.randn(inputs["x"].shape, generator=generator, dtype=torch.float64).cuda()
+    assert_accurate(scan_map("triton"), scan_map("chunked"), inputs, grad)
+
+
+@gates
+@pytest.mark.parametrize(("size", "dim", "rank"), [((43, 41), 32, 2), ((23, 31), 40, 6), ((13, 11), 64, 24)])
+def test_ss2d_scan_of_a_large_batch(generator, gates, size, dim, rank):
+    inputs = on_gpu(map_inputs(generator, gates, batch=64, size=size, dim=dim, rank=rank), torch.bfloat16)
     grad = torch.randn(inputs["x"].shape, generator=generator, dtype=torch.float64).cuda()
     assert_accurate(scan_map("triton"), scan_map("chunked"), inputs, grad)
 

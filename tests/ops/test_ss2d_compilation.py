@@ -12,7 +12,8 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scanseg.ops.ss2d import triton_kernels
+from triton.experimental.gluon._runtime import GluonASTSource
+from scanseg.ops.ss2d import gluon_backend, gluon_kernels, triton_kernels
 from scanseg.ops.ss2d.triton_backend import BACKWARD, FORWARD
 import torch
 
@@ -21,6 +22,9 @@ WHOLE = {"length", "dim"}
 
 def keep(name, kernel, tile, **constants):
     constants = {"R": 6, "RP": 16, "N": 1, "T": tile.tokens, "BD": tile.channels, "PRECISION": "tf32", **constants}
+    keep_kernel(name, kernel, ASTSource, constants, {"num_warps": 1})
+
+def keep_kernel(name, kernel, kind, constants, options):
     names = kernel.arg_names
     sizes = WHOLE | {"height", "width", "segments", "column", "batch"}
     kinds = {key: "i32" if key in sizes else "*bf16" if key in MAPS else "*fp32" for key in names}
@@ -28,10 +32,10 @@ def keep(name, kernel, tile, **constants):
         kinds["x"] = "*fp32"
     signature = {key: "constexpr" if key in constants else kinds[key] for key in names}
     aligned = [i for i, key in enumerate(names) if key in WHOLE or signature[key].startswith("*")]
-    source = ASTSource(
+    source = kind(
         kernel, signature, constexprs=constants, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
     )
-    cubin = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1}).asm["cubin"]
+    cubin = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
     with open(f"{sys.argv[1]}/{name}.cubin", "wb") as file:
         file.write(cubin)
 
@@ -40,10 +44,30 @@ keep("measure", triton_kernels.measure_segments, FORWARD, BACKWARD=False)
 keep("measure-backward", triton_kernels.measure_segments, FORWARD, BACKWARD=True)
 keep("scan", triton_kernels.scan_segments, FORWARD)
 keep("scan-backward", triton_kernels.scan_segments_backward, BACKWARD, CP=16, OPERAND=operand)
+for stage, (dim, length) in {"S1": (96, 56 * 56), "S4": (768, 7 * 7)}.items():
+    for name, kernel, columns in (
+        ("gluon", gluon_kernels.scan_map, {}),
+        ("gluon-backward", gluon_kernels.scan_map_backward, gluon_backend.columns_of(dim // 16)),
+    ):
+        constants = gluon_backend.constants_of(dim, dim // 16, length) | columns
+        options = {"num_warps": constants.pop("num_warps")}
+        keep_kernel(f"{name}-{stage}", kernel, GluonASTSource, constants, options)
 """
 
-MOST_INSTRUCTIONS = {"measure": 2200, "measure-backward": 2200, "scan": 2900, "scan-backward": 4000}
-"""Instructions of whole kernels, for both directions of a tile. Measured with Triton 3.6: 1960, 1952, 2560, 3520."""
+MOST_INSTRUCTIONS = {
+    "measure": 2200,
+    "measure-backward": 2200,
+    "scan": 2900,
+    "scan-backward": 4000,
+    "gluon-S1": 1000,
+    "gluon-backward-S1": 1900,
+    "gluon-S4": 1000,
+    "gluon-backward-S4": 2200,
+}
+"""Instructions of whole kernels. Measured with Triton 3.6: 1960, 1952, 2560, 3520, 872, 1672, 896, 1944.
+
+In Triton they are for both directions of a tile, in Gluon for one.
+"""
 
 
 @pytest.fixture(scope="module")

@@ -244,7 +244,7 @@ def _cases(device: torch.device) -> dict[str, _Case]:
     dim, space, channel = 32, (2, 32, 9, 7), {"weight": (32,), "bias": (32,)}
     label_map = torch.arange(2 * 9 * 7, device=device).view(2, 9, 7) % 3
     scan = {
-        "projected": (2, 4, 4, 9, 7),
+        "projected": (2, 4, 4, 9, 8),
         "dt_weight": (4, dim, 2),
         "dt_bias": (4, dim),
         "A_log": (4, dim, 1),
@@ -304,7 +304,7 @@ def _cases(device: torch.device) -> dict[str, _Case]:
                 i["logits"], label_map, groups=((0,), (1,), (2,)), regions=False, backend=backend
             ).cross_entropy.view(1),
         ),
-        "ss2d_scan": _Case({"x": space, **scan}, lambda i, backend: ss2d_scan(**i, backend=backend)),
+        "ss2d_scan": _Case({"x": (2, dim, 9, 8), **scan}, lambda i, backend: ss2d_scan(**i, backend=backend)),
         "mlstm": _Case(
             {**heads, "igate": (1, 2, 300), "fgate": (1, 2, 300)},
             lambda i, backend: mlstm(**i, backend=backend),

@@ -17,6 +17,7 @@ from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
 from scanseg.ops._support.triton import dot_precision, on_its_device
+from scanseg.ops.ss2d import gluon_backend
 
 
 class Tile(NamedTuple):
@@ -54,10 +55,14 @@ def scan(
     *,
     prepared: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return merged scan, states of the segments, rates and skips.
+    """Return the merged scan, and three tensors that its gradients need.
 
-    `prepared` are rates and skips, if they are computed already.
+    The states of the segments, rates and skips, or from `gluon_backend` other states and two empty tensors. `prepared`
+    are rates and skips, if they are computed already.
     """
+    if gluon_backend.accepts(x, A_log, x.dtype, projected.dtype):
+        merged, states = gluon_backend.scan(x, projected, dt_weight, dt_bias, A_log, D_skip)
+        return merged, states, merged.new_empty(0), merged.new_empty(0)
     from scanseg.ops.ss2d import triton_kernels
 
     rates, skips = prepared or _prepare(A_log, D_skip, dtype=state_dtype(x))
@@ -93,14 +98,27 @@ def _(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, dim, height, width = x.shape
-    segments = -(-height * width // FORWARD.tokens)
-    wide = state_dtype(x)
-    return (
-        x.new_empty((batch, height, width, dim), dtype=wide).permute(0, 3, 1, 2),
-        x.new_empty((batch, 4, segments, A_log.shape[2], dim), dtype=wide),
-        x.new_empty((4, A_log.shape[2], dim), dtype=wide),
-        x.new_empty((dim,), dtype=wide),
-    )
+    merged = x.new_empty((batch, height, width, dim), dtype=state_dtype(x)).permute(0, 3, 1, 2)
+    return merged, *kept_like(x, A_log, x.dtype, projected.dtype)
+
+
+def kept_like(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty tensors like the last three results of `scan`.
+
+    Args:
+        x: A tensor with the shape and device of the map.
+        A_log: See `ss2d_scan`.
+        *dtypes: Dtypes of the map and of the projected map.
+    """
+    batch, dim, height, width = x.shape
+    wide = torch.float64 if dtypes[0] == torch.float64 else torch.float32
+    if gluon_backend.accepts(x, A_log, *dtypes):
+        shapes = [gluon_backend.states_shape(x), (0,), (0,)]
+    else:
+        state, segments = A_log.shape[2], -(-height * width // FORWARD.tokens)
+        shapes = [(batch, 4, segments, state, dim), (4, state, dim), (dim,)]
+    states, rates, skips = (x.new_empty(shape, dtype=wide) for shape in shapes)
+    return states, rates, skips
 
 
 def packed_gradients(
@@ -121,6 +139,9 @@ def packed_gradients(
     """
     from scanseg.ops.ss2d import triton_kernels
 
+    if gluon_backend.accepts(x, A_log, x.dtype, projected.dtype):
+        operands = (grad_merged, x, projected, dt_weight, dt_bias, A_log, D_skip, states)
+        return gluon_backend.packed_gradients(*operands)
     call = _Call.of(x, projected, dt_weight, dt_bias, rates, skips, tokens=BACKWARD.tokens)
     batch, dim = x.shape[:2]
     rank, state = dt_weight.shape[2], A_log.shape[2]

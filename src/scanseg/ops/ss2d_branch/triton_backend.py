@@ -12,8 +12,7 @@ from scanseg.ops._support.parameter_sums import Piece, Shapes, like_parameter
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
-from scanseg.ops.ss2d.triton_backend import FORWARD as FORWARD_TILE
-from scanseg.ops.ss2d.triton_backend import packed_gradients, scan
+from scanseg.ops.ss2d.triton_backend import kept_like, packed_gradients, scan
 
 
 def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
@@ -163,7 +162,6 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
     def rows(dtype: torch.dtype = dtype) -> Tensor:
         return x.new_empty((batch * height * width, dim), dtype=dtype)
 
-    state, segments = A_log.shape[2], -(-height * width // FORWARD_TILE.tokens)
     taps = (conv_weight.shape[2] * conv_weight.shape[3], dim)
     return [
         rows(),
@@ -175,9 +173,7 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
         torch.empty_like(x_weight, dtype=dtype),
         x.new_empty((batch, height, width, *x_weight.shape[:2]), dtype=dtype),
         rows(wide),
-        x.new_empty((batch, 4, segments, state, dim), dtype=wide),
-        A_log.new_empty((4, state, dim), dtype=wide),
-        A_log.new_empty((dim,), dtype=wide),
+        *kept_like(x, A_log, dtype, dtype),
         rows(),
         torch.empty_like(out_weight, dtype=dtype),
     ]

@@ -1,0 +1,178 @@
+"""Launches of the four-direction scan's kernels in Gluon.
+
+They run bfloat16 maps with one state per channel, as in the network, if there are enough programs. The kernels in
+`triton_kernels` run all other calls. Names: see the package and `gluon_kernels`.
+"""
+
+import functools
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching_variants import KNOWN_VERSIONS
+from scanseg.ops._support.triton import INTERPRETED, MISSING
+
+CHANNELS = 16
+"""Channels of a program."""
+
+SHORT = 256
+"""Pixels of a map whose walk takes no longer than the launches of the kernels in Triton."""
+
+FEWEST_PROGRAMS = 128
+"""Programs that occupy a GPU. With fewer of them, walks along longer maps would take longer than segments."""
+
+MOST_TOKENS = 2**20
+"""Largest number of pixels. Positions of pixels are computed in float32."""
+
+MOST_ELEMENTS = 2**31
+"""Number of elements of a map for which offsets have 32 bits."""
+
+TOKENS = 8
+"""Consecutive tokens of a thread. The state before them is kept for the backward pass."""
+
+
+def warps_for(length: int) -> int:
+    """Return the number of warps of a program.
+
+    Maps have `length` pixels, and a warp has `4 * TOKENS` of a tile. Measured at 56x56, 28x28, 14x14 and 7x7 pixels.
+    """
+    return 8 if length > 1500 else 4 if length > 400 else 2 if length > 64 else 1
+
+
+def accepts(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> bool:
+    """Return whether the kernels run a call.
+
+    Args:
+        x: A tensor with the shape and device of the map (batch, dim, height, width).
+        A_log: See `ss2d_scan`.
+        *dtypes: Dtypes of the map and of the projected map.
+    """
+    if INTERPRETED or A_log.shape[2] != 1 or any(dtype != torch.bfloat16 for dtype in dtypes):
+        return False
+    batch, dim, height, width = x.shape
+    if height * width > MOST_TOKENS or dim * height * width >= MOST_ELEMENTS:
+        return False
+    if height * width > SHORT and batch * -(-dim // CHANNELS) < FEWEST_PROGRAMS:
+        return False
+    return _has_gluon() and (not x.is_cuda or _has_products(x.device))
+
+
+@functools.cache
+def _has_gluon() -> bool:
+    """Return whether the installed Triton has a known form of Gluon.
+
+    Gluon is experimental, so later versions may change it.
+    """
+    if MISSING is not None or torch.version.hip is not None or find_spec("triton.experimental.gluon") is None:
+        return False
+    import triton
+
+    version = tuple(map(int, triton.__version__.split(".")[:2]))
+    return KNOWN_VERSIONS[0] <= version <= KNOWN_VERSIONS[1]
+
+
+@functools.cache
+def _has_products(device: torch.device) -> bool:
+    """Return whether a GPU has products of bfloat16."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def states_shape(x: Tensor) -> tuple[int, ...]:
+    """Return the shape of the kept states of a map."""
+    batch, dim, height, width = x.shape
+    return (batch, 4, -(-height * width // TOKENS), 1, dim)
+
+
+def scan(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the merged scan, and the states before each thread's tokens."""
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    merged = torch.empty_like(pixels, dtype=torch.float32)
+    states = merged.new_empty(states_shape(x))
+    grid = (-(-dim // CHANNELS), batch)
+    launch(gluon_kernels.scan_map, grid)(
+        pixels,
+        projected.permute(0, 3, 4, 1, 2).contiguous(),
+        *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
+        merged,
+        states,
+        *(height * width, height, width, dim),
+        **constants_of(dim, dt_weight.shape[2], height * width),
+    )
+    return merged.permute(0, 3, 1, 2), states
+
+
+def packed_gradients(
+    grad_merged: Tensor,
+    x: Tensor,
+    projected: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D_skip: Tensor,
+    states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, `projected` and all parameters, as `triton_backend.packed_gradients`."""
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = x.shape
+    rank = dt_weight.shape[2]
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
+    grid = (-(-dim // CHANNELS), batch)
+    grad_x = torch.empty_like(pixels)
+    grad_projected = of_pixels.new_empty((grid[0], *of_pixels.shape))
+    parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
+    launch(gluon_kernels.scan_map_backward, grid)(
+        grad_merged.permute(0, 2, 3, 1).contiguous(),
+        pixels,
+        of_pixels,
+        *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
+        states,
+        torch.empty_like(pixels, dtype=torch.float32),
+        grad_x,
+        grad_projected,
+        parameters,
+        *(height * width, height, width, dim, batch),
+        **constants_of(dim, rank, height * width),
+        **columns_of(rank),
+    )
+    summed = grad_projected[0] if grid[0] == 1 else grad_projected.sum(0)
+    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
+
+
+def constants_of(dim: int, rank: int, length: int) -> dict[str, Any]:
+    """Return the compile-time constants of both kernels, and Triton's option."""
+    return {
+        "R": rank,
+        "RP": _power_of_two(rank + 1, least=16),
+        "W": warps_for(length),
+        "M": TOKENS,
+        "WHOLE": dim % CHANNELS == 0,
+        "num_warps": warps_for(length),
+    }
+
+
+def columns_of(rank: int) -> dict[str, Any]:
+    """Return the constants of the gradients' products.
+
+    A product with few columns has those for dt_low, B and C.
+    """
+    is_joint = rank + 2 <= 16
+    return {"COLUMNS": _power_of_two(rank + 2 if is_joint else rank, least=8), "JOINT": is_joint}
+
+
+def _wide(parameter: Tensor) -> Tensor:
+    return parameter.float().contiguous()
+
+
+def _power_of_two(columns: int, *, least: int) -> int:
+    """Round the columns of a product up."""
+    return max(least, 1 << (columns - 1).bit_length())

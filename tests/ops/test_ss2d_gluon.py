@@ -1,0 +1,77 @@
+"""The four-direction scan's kernels in Gluon, emulated, against the float64 recurrence."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from scanseg.ops import verification
+from scanseg.ops.ss2d import gluon_backend
+from scanseg.ops.ss2d.triton_backend import FORWARD, kept_like
+
+from .emulated_gluon import EmulatedKernels
+from .precision import assert_accurate, cast
+from .test_scans import GATES, grad_for, map_inputs, scan_map
+
+pytest.importorskip("triton.experimental.gluon")
+
+MODULES = [f"scanseg.ops.ss2d.gluon_{name}" for name in ("layouts", "blocks", "kernels")]
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """The kernels. The backend runs them emulated, for maps in bfloat16."""
+    emulated = EmulatedKernels(MODULES, monkeypatch)
+    monkeypatch.setattr(gluon_backend, "INTERPRETED", False)
+    monkeypatch.setattr(
+        gluon_backend, "launch", lambda kernel, grid: partial(emulated.launch, kernel.__name__, grid)
+    )
+    return emulated
+
+
+def check(kernels, generator, gates, **shapes):
+    inputs = cast(map_inputs(generator, gates, **shapes), torch.bfloat16)
+    assert_accurate(scan_map("triton"), scan_map("reference"), inputs, grad_for(inputs, generator))
+    assert kernels.launched == ["scan_map", "scan_map_backward"]
+
+
+@pytest.mark.parametrize("gates", GATES)
+def test_accuracy(generator, kernels, gates):
+    check(kernels, generator, gates, dim=20, rank=3, size=(7, 6))
+
+
+@pytest.mark.parametrize("warps", [2, 4])
+def test_several_warps(generator, kernels, monkeypatch, warps):
+    monkeypatch.setattr(gluon_backend, "warps_for", lambda length: warps)
+    check(kernels, generator, "random", batch=1, dim=16, rank=15, size=(13, 11))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "state", "expected"),
+    [
+        ((32, 96, 56, 56), torch.bfloat16, 1, True),
+        ((1, 768, 7, 7), torch.bfloat16, 1, True),
+        ((1, 96, 56, 56), torch.bfloat16, 1, False),  # too few programs
+        ((32, 96, 56, 56), torch.float16, 1, False),
+        ((32, 96, 56, 56), torch.bfloat16, 2, False),
+        ((64, 32, 1025, 1024), torch.bfloat16, 1, False),  # too many pixels
+    ],
+)
+def test_which_calls_run(monkeypatch, shape, dtype, state, expected):
+    monkeypatch.setattr(gluon_backend, "INTERPRETED", False)
+    x, A_log = (torch.empty(size, device="meta") for size in (shape, (4, shape[1], state)))
+    assert gluon_backend.accepts(x, A_log, dtype, dtype) == expected
+    states = kept_like(x, A_log, dtype, dtype)[0]
+    assert states.shape[2] == -(
+        -shape[2] * shape[3] // (gluon_backend.TOKENS if expected else FORWARD.tokens)
+    )
+
+
+def test_a_branch_runs_them(kernels):
+    case = verification._cases(torch.device("cpu"))["ss2d_branch"]
+    inputs = verification._inputs(case, torch.bfloat16, torch.device("cpu"))
+    expected = verification._results(case, {name: each.double() for name, each in inputs.items()}, "composed")
+    found = verification._results(case, inputs, "triton")
+    assert kernels.launched == ["scan_map", "scan_map_backward"]
+    for tensor, wanted in zip(found, expected, strict=True):
+        assert (tensor.double() - wanted).norm() <= 0.05 * wanted.norm()
