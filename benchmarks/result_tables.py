@@ -72,7 +72,7 @@ def describe_run(folder: Path, report_name: str = "validation.json") -> tuple[st
         f"{len(run.train_cases)} training cases, {_describe_scored(run, report, folder, is_test=is_test)}",
         str(_seed(run, folder)),
         _weights(run, report_name),
-        "no" if is_test else _describe_mirroring(run, folder),
+        _describe_test_mirroring(folder) if is_test else _describe_mirroring(run, folder),
         str(run.iterations_done),
         f"{run.training_seconds:.0f} s",
         re.sub(r"^cuda \((.*)\)$", r"\1", session.device),
@@ -165,6 +165,12 @@ def _describe_mirroring(run: RunRecord, folder: Path) -> str:
     else:
         is_mirrored = False
     return "yes" if is_mirrored else "no"
+
+
+def _describe_test_mirroring(folder: Path) -> str:
+    """Return whether predictions of test cases average over flips: as the plan says."""
+    plan = _read_above(folder, "plan.json")
+    return "yes" if plan is not None and plan["inference"].get("mirror", False) else "no"
 
 
 def _read_above(folder: Path, name: str) -> dict[str, Any] | None:

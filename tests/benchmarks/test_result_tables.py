@@ -94,6 +94,15 @@ def test_without_plan_and_field_mirroring_is_not_guessed(page):
     assert describe_run(page.parent / "run")[3] == "yes"
 
 
+def test_test_cases_are_mirrored_as_the_plan_says(page):
+    folder = page.parent / "run"
+    shutil.copy(folder / "validation.json", folder / "test.json")
+    plan = json.loads((folder / "plan.json").read_text())
+    for mirror, expected in ((True, "yes"), (False, "no")):
+        change(folder / "plan.json", inference=plan["inference"] | {"mirror": mirror})
+        assert describe_run(folder, "test.json")[3] == expected
+
+
 def test_tables_of_other_files_are_copied(tmp_path):
     (tmp_path / "table.md").write_text("# Title\n\n| a |\n|---|\n| 1 |\n\n- a note\n")
     path = tmp_path / "page.md"

@@ -7,7 +7,7 @@ from PIL import Image as Picture
 from scanseg.converters import NAMED_DATASETS, convert_dataset
 from scanseg.converters.instances import interior_and_boundary
 from scanseg.errors import UsageError
-from scanseg.evaluation import find_instances
+from scanseg.evaluation.instances import find_instances
 from scanseg.imaging import read_image, read_instance_map, read_label_map, write_instance_map
 from scanseg.runtime import RunContext
 

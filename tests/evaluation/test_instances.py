@@ -12,10 +12,10 @@ from scanseg.errors import InputError, UsageError
 from scanseg.evaluation import (
     convert_to_instances,
     evaluate_instances,
-    find_instances,
     instances,
     score_instances,
 )
+from scanseg.evaluation.instances import find_instances
 from scanseg.imaging import read_instance_map, read_label_map, write_instance_map, write_label_map
 from scanseg.runtime import RunContext
 from scanseg.specs import InstanceReport
@@ -145,6 +145,56 @@ def test_instances_of_interior_and_boundary(shape):
     expected[(*inner, slice(2, 9), slice(9, 16))] = second
     np.testing.assert_array_equal(grown, expected)
     np.testing.assert_array_equal(find_instances(label_map, grow=1, boundary=None), found)
+
+
+def two_discs(distance: int, radius: int = 8) -> np.ndarray:
+    """Return a label map of the joined interiors of two discs, in a boundary of two pixels."""
+    y, x = np.mgrid[:40, :60]
+    label_map = np.zeros((40, 60), np.uint8)
+    for value, size in ((2, radius + 2), (1, radius)):
+        for centre in (30 - distance / 2, 30 + distance / 2):
+            label_map[(y - 20) ** 2 + (x - centre) ** 2 <= size**2] = value
+    return label_map
+
+
+def test_interiors_are_split_at_a_neck():
+    label_map = two_discs(15)
+    assert find_instances(label_map).max() == 1
+    found = find_instances(label_map, neck=0.6, grow=2)
+    assert found.max() == 2
+    assert ((found > 0) == (label_map > 0)).all()
+    left, right = found[20, 20], found[20, 40]
+    assert left != right
+    assert (found[:, :29][found[:, :29] > 0] == left).all()
+    assert (found[:, 32:][found[:, 32:] > 0] == right).all()
+    sizes = np.bincount(found.ravel())[1:]
+    assert abs(int(sizes[0]) - int(sizes[1])) <= 0.1 * sizes.max()
+
+
+@pytest.mark.parametrize("distance", [0, 6])
+def test_a_disc_and_an_oval_stay_whole(distance):
+    label_map = two_discs(distance)
+    np.testing.assert_array_equal(find_instances(label_map, neck=0.6), find_instances(label_map))
+
+
+def test_an_instance_at_the_edge_of_the_image_has_no_neck_there():
+    label_map = np.ones((12, 12), np.uint8)
+    label_map[:, 6:] = 0
+    assert find_instances(label_map, neck=0.6).max() == 1
+
+
+def test_touching_balls_are_split_in_3d():
+    z, y, x = np.mgrid[:24, :24, :40]
+    label_map = np.zeros((24, 24, 40), np.uint8)
+    for centre in (12, 27):
+        label_map[(z - 12) ** 2 + (y - 12) ** 2 + (x - centre) ** 2 <= 64] = 1
+    assert find_instances(label_map).max() == 1
+    assert find_instances(label_map, neck=0.6).max() == 2
+
+
+def test_a_neck_above_1_is_refused():
+    with pytest.raises(InputError, match="neck from 0 to 1"):
+        find_instances(np.zeros((3, 3), np.uint8), neck=1.5)
 
 
 def test_corners_connect_and_other_values_do_not():

@@ -116,8 +116,12 @@ def test_a_model_comes_back_unchanged(tmp_path, network):
 
 @pytest.mark.parametrize(
     ("network", "num_outputs"),
-    [(XLSTM, 2), (MSVMUNetSpec(dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1), 1)],
-    ids=["xlstm", "msvm"],
+    [
+        (XLSTM, 2),
+        (MSVMUNetSpec(dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1), 1),
+        (MSVMUNetSpec(dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1, deep_supervision=True), 4),
+    ],
+    ids=["xlstm", "msvm", "msvm-deep"],
 )
 def test_nnunet_builds_the_network_and_switches_deep_supervision(tmp_path, network, num_outputs):
     size = (8, 16, 16) if network.num_axes == 3 else (64, 64)
@@ -140,7 +144,7 @@ def test_nnunet_builds_the_network_and_switches_deep_supervision(tmp_path, netwo
     built.decoder.deep_supervision = False  # as nnU-Net does
     with torch.inference_mode():
         assert torch.equal(built(images), every[0])
-    assert configuration["scanseg"]["deep_supervision"] == (network is XLSTM)
+    assert configuration["scanseg"]["deep_supervision"] == network.deep_supervision
     assert made.dataset_name == content["dataset_name"] == "Dataset001_Small"
 
 

@@ -46,6 +46,28 @@ def test_ffn_kernels_are_in_the_decoder_alone(kernels):
     assert count(network) - plain == hidden * sum(size**2 for size in kernels)
 
 
+def test_deep_supervision_returns_the_stages_while_training():
+    network = MSVMUNet(3, 2, deep_supervision=True, **SMALLEST)
+    x = torch.randn(2, 3, 64, 32)
+    outputs = network(x)
+    assert [tuple(logits.shape[2:]) for logits in outputs] == [(64, 32), (16, 8), (8, 4), (4, 2)]
+    sum(logits.square().mean() for logits in outputs).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(network(x), network(x, every_stage=True)[0])
+    network.replace_classes(5)
+    assert {logits.shape[1] for logits in network(x, every_stage=True)} == {5}
+
+
+def test_deep_supervision_adds_heads_alone():
+    usual, deep = MSVMUNet(3, 2, **SMALLEST), MSVMUNet(3, 2, deep_supervision=True, **SMALLEST)
+    added = set(deep.state_dict()) - set(usual.state_dict())
+    assert added == {
+        f"decoder.stage_heads.{stage}.{name}" for stage in range(3) for name in ("weight", "bias")
+    }
+
+
 @pytest.mark.parametrize("upsampling", ["lkpe", "patch-expand", "transposed-convolution", "bilinear"])
 def test_every_way_of_upsampling_trains(upsampling):
     network = MSVMUNet(3, 2, upsampling=upsampling, **SMALLEST)

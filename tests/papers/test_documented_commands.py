@@ -255,10 +255,19 @@ def test_studies(page, words, here, command):
         assert "msvm-unet-decoder" in outcome.stdout or '"arms"' in outcome.stdout
         return
     spec = ready_comparisons()[words[1]]
-    make_dataset("acdc" if spec.recipe == "msvm-unet" else "hippocampus")
-    arms = [arm for arm in spec.all_arms if arm.recipe is None]  # the settings are of one network
+    is_msvm = spec.recipe.startswith("msvm-unet")
+    make_dataset("acdc" if is_msvm else "hippocampus")
+    if words[1] in ("networks-2d", "pictures"):  # the settings below are of one network
+        outcome = command(*words, "--prepare", *CPU)
+        assert outcome.code == 0, outcome.stderr
+        assert f"{3 * len(spec.all_arms)} trainings" in outcome.stdout
+        return
+    # The settings are of one network.
+    arms = [arm for arm in spec.all_arms if arm.recipe is None or is_msvm]
+    if words[1] == "msvm-unet-tuned":
+        arms = arms[:3]
     settings = SMALL_MSVM
-    if spec.recipe != "msvm-unet":
+    if not is_msvm:
         settings = (*SMALL_XLSTM, *SMALL_STAGES[2 if spec.recipe.endswith("-2d") else 3])
     short = [word for setting in settings for word in ("--set", setting)]
     short += [] if "--seeds" in words else ["--seeds", "0"]

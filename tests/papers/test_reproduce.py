@@ -16,10 +16,12 @@ from scanseg.experiments import TrainingJob
 from scanseg.models import check_network
 from scanseg.networks import MSVMUNet
 from scanseg.papers.experiments import EXPERIMENTS, find_experiment, published_results, results_of
+from scanseg.papers.protocols import baseline_plan
 from scanseg.planning import replace_patch
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.specs import CaseMeasures, Fingerprint, IntensityStatistics
 from scanseg.specs.records.reproduction import Reproduction
+from tests import factories
 
 QUICK = ("--quick", "--device", "cpu", "--num-workers", 0)
 
@@ -228,6 +230,15 @@ def test_with_held_out_cases_nothing_is_chosen_on_the_cases_that_are_scored(amos
     assert "validation cases" in setup["scored"]
 
 
+def test_networks_with_attention_get_adamw_in_place_of_sgd():
+    plan = factories.make_plan(patch_size=(64, 64))
+    kinds = {
+        name: baseline_plan(plan, name).training.optimizer.kind
+        for name in ("plain-unet", "residual-unet", "dynunet", "segresnet", "unetr", "swin-unetr")
+    }
+    assert {name for name, kind in kinds.items() if kind == "adamw"} == {"segresnet", "unetr", "swin-unetr"}
+
+
 def test_xlstm_unet_on_cells_scores_instances_of_all_baselines(cells, tmp_path, command):
     pytest.importorskip("monai", reason='pip install "scanseg[baselines]"')
     output = tmp_path / "cells"
@@ -248,11 +259,7 @@ def test_xlstm_unet_on_cells_scores_instances_of_all_baselines(cells, tmp_path, 
         ]
         for name in here
     }
-    assert {name for name, kind in optimizers.items() if kind == "adamw"} == {
-        "segresnet",
-        "unetr",
-        "swin-unetr",
-    }
+    assert set(optimizers.values()) == {"adamw"}, "the recipe of pictures trains by AdamW"
     assert "No published rows" in outcome.stdout
     assert "F1 of instances (%)" in (output / "table.md").read_text()
     (report,) = (output / "xlstm-unet" / "seed_0").glob("test-*-instances.json")

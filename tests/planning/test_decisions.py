@@ -98,3 +98,9 @@ def test_axes_that_a_setting_leaves_out_are_named():
 def test_the_axis_of_the_sides_follows_the_orientation(orientation, left_out):
     lines = describe_dataset(spec_of(("left",), ("MRI",)), num_axes=3, orientation=orientation, kept=1.0)
     assert f"not along {left_out}," in lines[0]
+
+
+def test_colour_pictures_are_normalized_one_by_one_by_their_default_recipe():
+    spec = spec_of(("polyp",), ("R", "G", "B"))
+    lines = describe_dataset(spec, num_axes=2, orientation=None, kept=1.0)
+    assert "normalization: R, G, B by the z-score of each image, by the names of the channels" in lines

@@ -46,7 +46,7 @@ def test_separate_cells_are_found_one_by_one(tmp_path):
 
 
 def test_pictures_that_were_held_out(shared_data, tmp_path):
-    """Six of the thirty. All of them have a mean F1 of 0.822 (see the card)."""
+    """Six of the thirty. All of them have a mean F1 of 0.856 (see the card)."""
     scanseg.convert("dsb2018", shared_data / "dsb2018", tmp_path / "data", num_workers=0)
     images = sorted((tmp_path / "data" / "imagesTs").iterdir())[:6]
     scanseg.load("nuclei", device="cpu").predict_folder(images, tmp_path / "out")

@@ -32,7 +32,8 @@ def make_plan(
 
     Args:
         dataset: Folder of the raw data set.
-        recipe: Name of the recipe, see `scanseg.planning.RECIPES`. Defaults to `xlstm-unet`.
+        recipe: Name of the recipe, see `scanseg.planning.RECIPES`. Defaults to `xlstm-unet`, for colour pictures to
+            `xlstm-unet-fast`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
             otherwise to `full`.
         like: Model folder whose plan is taken over for the data set, for fine-tuning.
@@ -147,7 +148,7 @@ def preprocess(
     Args:
         source: Folder of a raw data set, or a plan file.
         store: Folder of stores, to give to trainings.
-        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
+        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `full`.
         settings: Changes to the plan: texts `path.to.key=value`, or a dictionary of values by path.
         num_workers: Processes that read cases. `None`: one per core, at most 16; 0 for small data sets.

@@ -156,8 +156,8 @@ def report(
         references: Folder of the references of predictions. `None`: unusual predictions are found without them.
         images: Folder of the images of predictions. `None`: the files in `prediction.json`.
         scores: Report of `evaluate` of these predictions. `None`: they are scored.
-        instances: Score instances of predictions: `numbers`, `components` or `grown`, as for `evaluate_instances`. The
-            references are instance maps. `None`: label maps are scored.
+        instances: Score instances of predictions: `numbers`, `components`, `grown` or `separated`, as for
+            `evaluate_instances`. The references are instance maps. `None`: label maps are scored.
         iou: Least intersection over union of a matched pair of instances.
         border: Instances within this many pixels of the ends of y and x are left out.
         device: Device for validation cases of a model whose label maps were not kept. At most three are predicted.

@@ -85,7 +85,7 @@ def evaluate_instances(
     Args:
         predictions: Folder of predicted maps, or one file.
         references: Folder of instance maps of the same names, or one file.
-        instances: How predictions separate instances: `numbers`, `components` or `grown`.
+        instances: How predictions separate instances: `numbers`, `components`, `grown` or `separated`.
         iou: Least intersection over union of a matched pair.
         border: Instances within this many pixels of the ends of y and x are left out on both sides.
         cases: Names of the cases to score. `None`: all, and each must have a prediction.

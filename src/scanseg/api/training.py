@@ -50,7 +50,7 @@ def train(
     Args:
         source: Folder of a raw data set, or a plan file.
         output: Model folder to write, or to resume.
-        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`.
+        recipe: Name of the recipe for a data set. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
             otherwise to `full`.
         fold: Number of the fold, or `all` cases. Defaults to 0, or to the fold of the resumed training.

@@ -9,14 +9,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanseg.batches.augmentation import Warps, apply_intensity, draw_warps, mirror, warped_coordinates
+from scanseg.batches.augmentation import (
+    Warps,
+    apply_intensity,
+    change_colours,
+    draw_warps,
+    mirror,
+    warped_coordinates,
+)
 from scanseg.batches.cascade import PredictedLabels, unpack_labels
 from scanseg.batches.in_memory import Boxes, InMemoryCases
 from scanseg.batches.on_disk import DiskCases
 from scanseg.batches.sampling import PatchPositions, box_size, draw_positions
 from scanseg.batches.shard import WHOLE_BATCH, BatchShard
 from scanseg.batches.transfer import to_device
-from scanseg.specs import AffineTransform, GaussianNoiseTransform, MirrorTransform, SamplingSpec, Transform
+from scanseg.specs import (
+    AffineTransform,
+    ColourTransform,
+    GaussianNoiseTransform,
+    MirrorTransform,
+    SamplingSpec,
+    Transform,
+)
 
 TrainingCases = InMemoryCases | DiskCases
 """Cases that batches are drawn from."""
@@ -255,6 +269,9 @@ def _augment(
         rngs = series.rngs(iterations, 3, number)
         if isinstance(spec, MirrorTransform):
             images, label_maps = mirror(images, label_maps, spec=spec, rngs=rngs, shard=series.shard)
+            continue
+        if isinstance(spec, ColourTransform):
+            images = change_colours(images, spec=spec, rngs=rngs, shard=series.shard)
             continue
         generators = []
         if isinstance(spec, GaussianNoiseTransform):

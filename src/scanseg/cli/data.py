@@ -194,7 +194,8 @@ def instances(
     num_workers: Annotated[int | None, HARDWARE] = None,
     interior: Annotated[int, ADVANCED] = 1,
     boundary: Annotated[int, ADVANCED] = 2,
-    grow: Annotated[int, ADVANCED] = 1,
+    grow: Annotated[int, ADVANCED] = 2,
+    neck: Annotated[float, ADVANCED] = 0.6,
 ) -> None:
     """Convert label maps of interior and boundary to instance maps.
 
@@ -209,7 +210,10 @@ def instances(
             most 16.
         interior: Label value of the interior. Its connected parts become instances.
         boundary: Label value of the boundary, into which instances grow.
-        grow: Voxels by which instances grow. 1 undoes the boundary drawn by `scanseg data convert`. 0 is as published.
+        grow: Largest number of voxels by which instances grow into the boundary. `scanseg data convert` draws a
+            boundary of one voxel, and networks often a thicker one. 0 is as published.
+        neck: Split interiors at necks narrower than this fraction of the narrower part, from 0 to 1. 0 splits nothing,
+            as published.
     """
     with show_progress(f"converting {predictions}") as progress:
         from scanseg.evaluation import convert_to_instances
@@ -221,6 +225,7 @@ def instances(
             interior=interior,
             boundary=boundary,
             grow=grow,
+            neck=neck,
             min_voxels=min_voxels,
             context=RunContext(num_workers=choose_workers(num_workers), progress=progress),
         )

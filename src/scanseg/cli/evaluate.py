@@ -34,7 +34,7 @@ def evaluate(
     cases: Annotated[tuple[str, ...], COMMON, Parameter(name="--case")] = (),
     only_predicted: Annotated[bool, COMMON] = False,
     rule: Annotated[Rule | None, COMMON] = None,
-    instances: Annotated[Literal["numbers", "components", "grown"] | None, COMMON] = None,
+    instances: Annotated[Literal["numbers", "components", "grown", "separated"] | None, COMMON] = None,
     html: Annotated[Path | None, COMMON, Parameter(name="--report")] = None,
     num_workers: Annotated[int | None, HARDWARE] = None,
     distances: Annotated[Literal["mm", "voxels"] | None, ADVANCED] = None,
@@ -57,7 +57,8 @@ def evaluate(
             belong to published tables. Defaults to `skip`.
         instances: Score instances. The references are instance maps. `numbers`: predictions are instance maps too.
             `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
-            adjacent voxels of label 2. Defaults to scoring label maps.
+            adjacent voxels of label 2. `separated`: as `scanseg data instances` separates and grows them. Defaults to
+            scoring label maps.
         html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for folders of label maps.
             Defaults to no report.
         num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
@@ -207,7 +208,7 @@ def _score_instances(
     *,
     cases: tuple[str, ...],
     only_predicted: bool,
-    instances: Literal["numbers", "components", "grown"],
+    instances: Literal["numbers", "components", "grown", "separated"],
     iou: float,
     border: int,
     num_workers: int | None,

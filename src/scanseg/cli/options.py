@@ -28,6 +28,7 @@ Recipe = Literal[
     "xlstm-unet-cascade",
     "xlstm-unet-fast",
     "msvm-unet",
+    "msvm-unet-tuned",
     "residual-unet",
     "residual-unet-low",
     "residual-unet-cascade",

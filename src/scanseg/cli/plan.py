@@ -45,7 +45,7 @@ def plan(
 
     Args:
         output: JSON file of the plan. An existing file is replaced only with `--overwrite`.
-        recipe: Recipe that makes the plan. Defaults to `xlstm-unet`.
+        recipe: Recipe that makes the plan. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`.
         like: Model folder whose plan this data set takes over, for fine-tuning. Excludes `--recipe`. Defaults to a
             new plan of the recipe.
     """

@@ -38,7 +38,8 @@ def preprocess(
 
     Args:
         store: Folder of the preprocessed cases. Existing cases are reused.
-        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`.
+        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`, for colour pictures to
+            `xlstm-unet-fast`.
     """
     with show_progress(f"preprocessing {source}") as progress:
         from scanseg import api

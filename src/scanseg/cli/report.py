@@ -20,7 +20,7 @@ def report(
     overwrite: Overwrite = False,
     references: Annotated[Path | None, COMMON] = None,
     images: Annotated[Path | None, COMMON] = None,
-    instances: Annotated[Literal["numbers", "components", "grown"] | None, COMMON] = None,
+    instances: Annotated[Literal["numbers", "components", "grown", "separated"] | None, COMMON] = None,
     iou: Annotated[float | None, COMMON] = None,
     border: Annotated[int | None, COMMON] = None,
     device: Device = "auto",
@@ -38,7 +38,8 @@ def report(
         images: Folder of the images of predictions. Defaults to the files in `prediction.json`.
         instances: Score instances of predictions, as in `scanseg evaluate`. The references are instance maps.
             `numbers`: predictions are instance maps too. `components`: instances are connected parts of label 1.
-            `grown`: these parts with the adjacent voxels of label 2. Defaults to scores of label maps.
+            `grown`: these parts with the adjacent voxels of label 2. `separated`: as `scanseg data instances` does.
+            Defaults to scores of label maps.
         iou: Least overlap (IoU) of a matched pair. Needs `--instances`. Defaults to 0.5.
         border: Leave out instances that reach into this many pixels at the ends of y and x. Needs `--instances`.
             Defaults to 2.

@@ -56,8 +56,8 @@ def train(
 
     Args:
         output: Model folder to write.
-        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`, or to the plan of
-            `--initial-weights`.
+        recipe: Recipe for a data set. Plan files have their own. Defaults to `xlstm-unet`, for colour pictures to
+            `xlstm-unet-fast`, or to the plan of `--initial-weights`.
         fold: Number of the fold, from 0, or `all` to train on every case without validation. Defaults to 0, or with
             `--resume` to the fold of the model folder.
         resume: Continue the training in the model folder. `--epochs` and `--max-minutes` may be changed, also of a

@@ -7,9 +7,10 @@ from scanseg.evaluation.instance_folders import (
     evaluate_instances,
     evaluate_instances_by_iou,
     instance_rows,
+    instances_of,
     make_instance_report,
 )
-from scanseg.evaluation.instances import InstanceScores, find_instances, score_instances
+from scanseg.evaluation.instances import InstanceScores, score_instances
 from scanseg.evaluation.label_source import find_labels
 from scanseg.evaluation.pairs import list_label_maps
 from scanseg.evaluation.report import CaseScores, find_unit, make_report
@@ -28,10 +29,10 @@ __all__ = [
     "evaluate",
     "evaluate_instances",
     "evaluate_instances_by_iou",
-    "find_instances",
     "find_labels",
     "find_unit",
     "instance_rows",
+    "instances_of",
     "list_label_maps",
     "make_instance_report",
     "make_report",

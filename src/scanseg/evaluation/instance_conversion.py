@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.evaluation.instances import BOUNDARY, INTERIOR, find_instances
+from scanseg.evaluation.instances import BOUNDARY, GROW, INTERIOR, NECK, find_instances
 from scanseg.evaluation.pairs import Pair, case_name, list_label_maps
 from scanseg.files import find_disk_fault, is_unused, new_folder
 from scanseg.imaging import (
@@ -30,7 +30,8 @@ def convert_to_instances(
     *,
     interior: int = INTERIOR,
     boundary: int | None = BOUNDARY,
-    grow: int = 1,
+    grow: int = GROW,
+    neck: float = NECK,
     min_voxels: int = 0,
     context: RunContext,
 ) -> tuple[Path, ...]:
@@ -43,6 +44,7 @@ def convert_to_instances(
         interior: Value of the voxels whose connected components are the instances.
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels by which instances grow.
+        neck: Split interiors at necks below this fraction of the narrower part's half width. 0: do not split.
         min_voxels: Smallest number of voxels of an instance. Smaller instances are left out.
         context: Worker processes and progress.
 
@@ -68,7 +70,9 @@ def convert_to_instances(
     if not files and not faults:
         faults.append("no label maps")
     refuse_faults(predictions, faults)
-    find = partial(find_instances, interior=interior, boundary=boundary, grow=grow, min_voxels=min_voxels)
+    find = partial(
+        find_instances, interior=interior, boundary=boundary, grow=grow, neck=neck, min_voxels=min_voxels
+    )
     with new_folder(output) as folder:
         tasks = [Pair(name, path, folder / path.name) for name, path in files.items()]
         convert = partial(_convert, find=find)

@@ -7,8 +7,19 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import get_args
 
+import numpy as np
+
 from scanseg.errors import InputError, UsageError, refuse_faults
-from scanseg.evaluation.instances import BORDER, BOUNDARY, INTERIOR, IOU, find_instances, score_instances
+from scanseg.evaluation.instances import (
+    BORDER,
+    BOUNDARY,
+    GROW,
+    INTERIOR,
+    IOU,
+    NECK,
+    find_instances,
+    score_instances,
+)
 from scanseg.evaluation.instances import InstanceScores as Scores
 from scanseg.evaluation.pairs import Pair, find_pairs, is_instance_map
 from scanseg.imaging import (
@@ -59,7 +70,7 @@ def evaluate_instances(
         references: Folder of instance maps of the same names, or one file. Each instance has its own number.
         instances: Encoding of the predicted instances. `numbers`: each instance has its own number. `components`:
             the connected components of label 1, as published. `grown`: these components with the adjacent voxels of
-            label 2.
+            label 2. `separated`: interiors are split at narrow necks, then grown by up to 2 voxels of label 2.
         iou: Smallest intersection over union of a matched pair.
         border: Width in pixels of a border at both ends of y and x. Instances that reach into it are left out of
             predictions and references.
@@ -253,9 +264,21 @@ def _score_pair(pair: Pair, *, instances: InstanceSource, ious: Sequence[float],
     prediction, reference = (image.array[0] for image in images)
     highest = int(prediction.max(initial=0)), int(reference.max(initial=0))
     if instances != "numbers":
-        prediction = find_instances(prediction, grow=1 if instances == "grown" else 0)
+        prediction = instances_of(prediction, instances)
     scores = tuple(score_instances(prediction, reference, iou=iou, border=border) for iou in ious)
     return _Scored(pair.name, scores, (), *highest)
+
+
+def instances_of(label_map: np.ndarray, source: InstanceSource) -> np.ndarray:
+    """Return the instances in a label map of interior and boundary.
+
+    Args:
+        label_map: Label map (z, y, x) or (y, x).
+        source: `components`, `grown` or `separated`.
+    """
+    if source == "separated":
+        return find_instances(label_map, grow=GROW, neck=NECK)
+    return find_instances(label_map, grow=1 if source == "grown" else 0)
 
 
 def _case_report(name: str, scores: Scores) -> InstanceCase:

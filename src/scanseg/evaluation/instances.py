@@ -13,10 +13,15 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from scanseg.errors import InputError
+from scanseg.evaluation.separation import split_at_necks
 
 INTERIOR, BOUNDARY = 1, 2
 """Values of the interior and of the boundary in a label map."""
 
+GROW = 2
+"""Voxels of boundary that join an instance by default. A predicted boundary is often two voxels thick."""
+NECK = 0.6
+"""Default largest half width of a neck at which interiors are split, as a fraction of that of the narrower part."""
 IOU = 0.5
 BORDER = 2
 TILED_PIXELS = 25_000_000
@@ -79,6 +84,7 @@ def find_instances(
     interior: int = INTERIOR,
     boundary: int | None = BOUNDARY,
     grow: int = 0,
+    neck: float = 0.0,
     min_voxels: int = 0,
 ) -> Int32[np.ndarray, "*spatial"]:
     """Number the instances in a label map of interior and boundary.
@@ -90,21 +96,25 @@ def find_instances(
         boundary: Value of the voxels that instances may grow into. `None`: no value.
         grow: Largest distance in voxels, along axes and diagonals, at which a boundary voxel joins the nearest
             instance. 1 undoes a boundary one voxel thick.
+        neck: Split interiors at necks whose half width is below this fraction of the narrower part's, from 0 to 1. 0:
+            do not split.
         min_voxels: Smallest number of voxels of a grown instance. Smaller instances are left out.
 
     Returns:
         Instance map of the same shape: consecutive numbers from 1, and 0 for no instance.
 
     Raises:
-        InputError: `grow` or `min_voxels` is negative, or `interior` equals `boundary`.
+        InputError: `grow` or `min_voxels` is negative, `neck` is not from 0 to 1, or `interior` equals `boundary`.
     """
-    if grow < 0 or min_voxels < 0 or interior == boundary:
+    if grow < 0 or min_voxels < 0 or not 0 <= neck <= 1 or interior == boundary:
         raise InputError(
-            f"interior {interior}, boundary {boundary}, grow {grow}, min_voxels {min_voxels}: expected different "
-            "values of interior and boundary, and grow and min_voxels of at least 0."
+            f"interior {interior}, boundary {boundary}, grow {grow}, neck {neck}, min_voxels {min_voxels}: expected "
+            "different values of interior and boundary, grow and min_voxels of at least 0, and neck from 0 to 1."
         )
     instances, _ = ndimage.label(label_map == interior, structure=np.ones((3,) * label_map.ndim))
     numbers = instances.astype(np.int32, copy=False)
+    if neck:
+        numbers = split_at_necks(numbers, neck=neck)
     if grow and boundary is not None and numbers.any():
         numbers = _grown(numbers, label_map == boundary, grow)
     return _large(numbers, min_voxels) if min_voxels > 1 else numbers

@@ -25,6 +25,7 @@ from scanseg.layers import (
     parameters_converted,
 )
 from scanseg.networks.encoder_network import EncoderNetwork
+from scanseg.networks.stage_logits import class_layers
 
 STEM_CHANNELS = 3
 """Channels to which an image of one channel is repeated."""
@@ -35,10 +36,10 @@ STEM_STRIDE = 4
 class MSVMUNet(EncoderNetwork):
     """MSVM-UNet, with the ablations of its paper as arguments.
 
-    The logits have the size of the images, in training and in evaluation. Both axes must be divisible by 32, unless the
-    network pads. An image
-    of one channel is repeated to three, so that pretrained encoders can process it. Other channel counts stay
-    unchanged.
+    The logits have the size of the images. While training with `deep_supervision`, the network returns a tuple: these
+    logits, then the logits of the decoder stages with strides 4, 8 and 16. Both axes must be divisible by 32, unless
+    the network pads. An image of one channel is repeated to three, so that pretrained encoders can process it. Other
+    channel counts stay unchanged.
 
     Args:
         in_channels: Channels of the images. A network for 1 or 3 channels accepts both.
@@ -53,6 +54,7 @@ class MSVMUNet(EncoderNetwork):
         sequence_block: `ss2d`, or `none` for VSS blocks without their scan branch.
         drop_path: Highest rate of stochastic depth. It rises from 0 along the encoder and falls to 0 along the
             decoder.
+        deep_supervision: Return the logits of every decoder stage while training. Not in the paper.
         pad: Pad images of any size to a multiple of the total stride, and crop the logits to the images.
 
     Raises:
@@ -84,12 +86,14 @@ class MSVMUNet(EncoderNetwork):
         upsampling: UpsamplingMethod = "lkpe",
         sequence_block: Literal["ss2d", "none"] = "ss2d",
         drop_path: float = 0.2,
+        deep_supervision: bool = False,
         pad: bool = False,
     ) -> None:
         super().__init__()
         _check_shape(dims, depths, ffn_kernels)
         self.title = "MSVM-UNet"
         self.pad = pad
+        self.deep_supervision = deep_supervision
         self.image_channels = frozenset(
             {1, STEM_CHANNELS} if in_channels in (1, STEM_CHANNELS) else {in_channels}
         )
@@ -109,26 +113,31 @@ class MSVMUNet(EncoderNetwork):
             upsampling=upsampling,
             scan=scan,
             drop_path=drop_path,
+            deep_supervision=deep_supervision,
         )
 
-    def forward(self, x: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch class y x"]:
+    def forward(
+        self, x: Float[Tensor, "batch channel y x"], *, every_stage: bool | None = None
+    ) -> Float[Tensor, "batch class y x"] | tuple[Float[Tensor, "batch class stage_y stage_x"], ...]:
         """Return the logits.
 
         Args:
             x: Images of shape (batch, channel, y, x). y and x are divisible by 32, unless the network pads.
+            every_stage: Return the logits of every decoder stage too, the highest resolution first. `None`: only while
+                training with `deep_supervision`.
 
         Returns:
-            Logits of shape (batch, class, y, x).
+            Logits of shape (batch, class, y, x), or a tuple of them with one entry per decoder stage.
 
         Raises:
             InputError: The images have another rank, channel count or size.
         """
+        if every_stage is None:
+            every_stage = self.training and self.deep_supervision
         images = self._prepared(x)
         with parameters_converted(self, images):
-            logits = self.decoder(self.encoder(images))
-        logits = self.cropped(logits, x)
-        assert isinstance(logits, Tensor)
-        return logits
+            logits = self.decoder(self.encoder(images), every_stage=every_stage)
+        return self.cropped(logits, x)
 
     def features(
         self, x: Float[Tensor, "batch channel y x"]
@@ -161,9 +170,9 @@ class MSVMUNet(EncoderNetwork):
         """Return the encoder."""
         return (self.encoder,)
 
-    def class_layers(self) -> tuple[nn.Conv2d, ...]:
-        """Return the last layer."""
-        return (self.decoder.classify,)
+    def class_layers(self) -> tuple[nn.Conv2d | nn.Conv3d, ...]:
+        """Return the last layers of all stages with logits."""
+        return (self.decoder.classify, *class_layers(self.decoder.stage_heads))
 
 
 class MSVMEncoder(nn.Module):
@@ -247,6 +256,7 @@ class MSVMDecoder(nn.Module):
         upsampling: Upsampling method.
         scan: Use the scan branch of the blocks.
         drop_path: Rate of stochastic depth of the deepest block. It falls linearly to 0.
+        deep_supervision: Give every stage a head.
     """
 
     def __init__(
@@ -260,6 +270,7 @@ class MSVMDecoder(nn.Module):
         upsampling: UpsamplingMethod,
         scan: bool,
         drop_path: float,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         shallower = list(zip(reversed(dims[1:]), reversed(dims[:-1]), strict=True))
@@ -283,25 +294,34 @@ class MSVMDecoder(nn.Module):
         )
         self.head = Upsampling(dims[0], dims[0], factor=STEM_STRIDE, method=upsampling)
         self.classify = PlainConvolution(dims[0], num_classes, 1)
+        self.stage_heads = nn.ModuleList(
+            PlainConvolution(dim, num_classes, 1) for _, dim in shallower if deep_supervision
+        )
 
     def forward(
-        self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]]
-    ) -> Float[Tensor, "batch class y x"]:
+        self, features: Sequence[Float[Tensor, "batch dim stage_y stage_x"]], *, every_stage: bool = False
+    ) -> Float[Tensor, "batch class y x"] | tuple[Float[Tensor, "batch class stage_y stage_x"], ...]:
         """Return the logits.
 
         Args:
             features: Maps of the encoder stages of shape (batch, dim, stage_y, stage_x), the highest resolution first.
+            every_stage: Return the logits of all heads, the highest resolution first.
 
         Returns:
-            Logits of shape (batch, class, y, x).
+            Logits of shape (batch, class, y, x), or a tuple of them.
         """
-        x, skips = features[-1], features[:-1][::-1]
+        x, skips, maps = features[-1], features[:-1][::-1], []
         scales = _drawn(self.draws, self.stages, x)
         for upsample, join, stage, skip in zip(self.upsamplings, self.joins, self.stages, skips, strict=True):
             raised = upsample(x)
             # Under autocast the encoder's features are float32, but the upsampled ones are not.
             x = stage(join(torch.cat([raised, skip.to(raised.dtype)], dim=1)), next(scales))
-        return self.classify(self.head(x))
+            maps.append(x)
+        logits: Tensor = self.classify(self.head(x))
+        if not every_stage:
+            return logits
+        stages = [head(each) for head, each in zip(self.stage_heads, maps, strict=False)]
+        return (logits, *reversed(stages))
 
 
 def _downsampling(

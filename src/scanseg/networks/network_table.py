@@ -96,6 +96,7 @@ def _build_msvm_unet(
         upsampling=spec.upsampling,
         sequence_block=spec.sequence_block,
         drop_path=spec.drop_path,
+        deep_supervision=spec.deep_supervision,
     )
     check_size(patch_size, name="patch_size", total_stride=network.total_stride)
     return network
@@ -182,7 +183,7 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             summary="U-Net of VSS blocks: selective scans in four directions, multi-scale decoder",
             source="Chen et al. 2024, arXiv:2408.13735",
             num_axes=(2,),
-            deep_supervision=False,
+            deep_supervision=True,
             build=_build_msvm_unet,
         ),
         "xlstm-unet": NetworkEntry(

@@ -32,6 +32,8 @@ class Experiment:
     """Scoring of the paper."""
     held_out: Scoring
     """Scoring of the protocol `held-out`."""
+    held_out_recipe: str | None = None
+    """Recipe of the protocol `held-out`. `None`: the same as that of `published`."""
     patch_size: tuple[int, ...] | None = None
     """Published patch size in voxels. `None`: from the recipe."""
     batch_size: int | None = None
@@ -57,7 +59,8 @@ class Experiment:
 _HELD_OUT = Scoring("skip")
 _PICTURES = Scoring("skip", "voxels")
 """Distances in voxels, because pictures have no spacing."""
-_INSTANCES = replace(_PICTURES, instances=True)
+_PUBLISHED_INSTANCES = replace(_PICTURES, instances="components")
+_INSTANCES = replace(_PICTURES, instances="separated")
 _MSVM = Experiment(
     paper="msvm-unet",
     data="",
@@ -86,7 +89,7 @@ _XLSTM_3D = replace(_XLSTM_2D, num_axes=3, recipe="xlstm-unet")
 _CELLS = replace(
     _XLSTM_2D,
     measures=("f1", "dice"),
-    published=_INSTANCES,
+    published=_PUBLISHED_INSTANCES,
     held_out=_INSTANCES,
     lr_of_variant=(("bot", 0.007), ("enc", 0.0015)),
 )
@@ -94,7 +97,7 @@ _CELLS = replace(
 EXPERIMENTS: tuple[Experiment, ...] = (
     replace(_MSVM, data="synapse"),
     replace(_MSVM, data="acdc"),
-    replace(_MSVM, data="kvasir-seg", held_out=_PICTURES),
+    replace(_MSVM, data="kvasir-seg", held_out=_PICTURES, held_out_recipe="msvm-unet-tuned"),
     replace(
         _XLSTM_2D,
         data="abdomen-mr",
@@ -115,8 +118,15 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         _XLSTM_2D, data="endovis17", patch_size=(384, 640), lr=0.01, published=_PICTURES, held_out=_PICTURES
     ),
     replace(_CELLS, data="neurips-cell", patch_size=(512, 512)),
-    replace(_CELLS, data="dsb2018"),
-    replace(_XLSTM_2D, data="kvasir-seg", lr=0.01, published=_PICTURES, held_out=_PICTURES),
+    replace(_CELLS, data="dsb2018", held_out_recipe="xlstm-unet-fast"),
+    replace(
+        _XLSTM_2D,
+        data="kvasir-seg",
+        lr=0.01,
+        published=_PICTURES,
+        held_out=_PICTURES,
+        held_out_recipe="xlstm-unet-fast",
+    ),
     replace(
         _XLSTM_3D,
         data="brats23",

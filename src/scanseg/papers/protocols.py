@@ -67,7 +67,10 @@ def protocol_plan(
         InputError: The data set is faulty.
         UsageError: A setting is invalid.
     """
-    plan = make_plan(dataset, PlanRequest(recipe=experiment.recipe, size="full"), context=context)
+    recipe = experiment.recipe
+    if choices.protocol == "held-out" and experiment.held_out_recipe is not None:
+        recipe = experiment.held_out_recipe
+    plan = make_plan(dataset, PlanRequest(recipe=recipe, size="full"), context=context)
     if experiment.paper == "xlstm-unet":
         plan = apply_settings(plan, (f"network.variant={choices.variant}",))
     if experiment.patch_size is not None and not choices.quick:

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 
 from scanseg.evaluation import (
     CaseScores,
-    find_instances,
     find_unit,
+    instances_of,
     make_instance_report,
     make_report,
     preset_tolerances,
@@ -22,7 +22,7 @@ from scanseg.models import ModelFolder, TrainedWeights
 from scanseg.preprocessing import Store, read_array
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext, raise_if_stopped
-from scanseg.specs import DatasetSpec, DistanceUnit, RuleName
+from scanseg.specs import DatasetSpec, DistanceUnit, InstanceSource, RuleName
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Scoring:
     """Tolerance of NSD, in the distance unit."""
     tolerance_preset: str | None = None
     """Name of published tolerances for some labels."""
-    instances: bool = False
-    """Score instances too. The labels are interior and boundary."""
+    instances: InstanceSource | None = None
+    """Instances in predicted label maps of interior and boundary. `None`: instances are not scored."""
 
     @property
     def tolerance(self) -> str:
@@ -79,6 +79,7 @@ def score_test_cases(
     dataset = predictor.plan.dataset
     tolerances = _tolerances(scoring, tuple(dataset.foreground))
     scores, instance_scores = [], {}
+    source = scoring.instances or "components"
     for number, name in enumerate(cases):
         raise_if_stopped(
             context.should_stop, f"{folder.path} is trained but not scored; continue with --resume"
@@ -101,7 +102,7 @@ def score_test_cases(
         )
         if instances is not None:
             numbers = read_array(instances / f"{name}.b2nd", shape=case.geometry.source_shape)
-            instance_scores[name] = score_instances(find_instances(label_map, grow=0), numbers)
+            instance_scores[name] = score_instances(instances_of(label_map, source), numbers)
         context.progress(ProgressUpdate("scoring", number + 1, len(cases), name))
     model = f"{folder.path} ({weights} weights)"
     spacings = (store.case(name).geometry.source_spacing for name in cases)
@@ -120,7 +121,7 @@ def score_test_cases(
         None
         if instances is None
         else make_instance_report(
-            instance_scores, predictions=model, references=str(instances), instances="components"
+            instance_scores, predictions=model, references=str(instances), instances=source
         )
     )
     folder.scores.write_test(report, instance_report, weights=weights, store=store, cases=cases)

@@ -165,9 +165,10 @@ def table_notes(table: Reproduction) -> list[str]:
     if here:
         lines.append(f"Trained here: {'; '.join(dict.fromkeys(_describe_training(row) for row in here))}.")
     if any("f1" in row.measures for row in table.rows):
+        separated = ", separated and grown into label 2" if table.protocol == "held-out" else ""
         lines.append(
-            "F1 of instances: connected components of label 1, except those at the border, matched one to one at an "
-            "overlap (IoU) of at least 0.5. Mean over images."
+            f"F1 of instances: connected components of label 1{separated}, except those at the border, matched one to "
+            "one at an overlap (IoU) of at least 0.5. Mean over images."
         )
     source = published_results().sources[table.paper]
     if any(row.origin == "published" for row in table.rows):

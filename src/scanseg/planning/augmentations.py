@@ -7,6 +7,7 @@ from scanseg.imaging import left_right_axis
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
+    ColourTransform,
     ContrastTransform,
     DatasetSpec,
     GammaTransform,
@@ -75,6 +76,30 @@ def fast_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]
     return (affine.model_copy(update=warps), *others)
 
 
+def picture_augmentation(patch_size: Sequence[int], *, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
+    """Return the transforms of colour pictures.
+
+    The fast recipes' transforms get wider warps, and changes of colours. A whole picture may be one patch, so
+    patches are shifted too.
+
+    Args:
+        patch_size: Voxels of a patch along its 2 axes.
+        mirror_axes: Patch axes of mirroring.
+    """
+    affine, *others, flips = fast_augmentation(patch_size, mirror_axes=mirror_axes)
+    warps = {
+        "rotation_probability": 0.7,
+        "scale_probability": 0.7,
+        "scale_range": (0.6, 1.6),
+        "shear_probability": 0.2,
+        "shear_degrees_range": (-10.0, 10.0),
+        "translation_probability": 0.3,
+        "translation_range": (-0.15, 0.15),
+        "elastic_magnitude_range": (0.0, 8.0),
+    }
+    return (affine.model_copy(update=warps), *others, ColourTransform(), flips)
+
+
 def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]:
     """Return the transforms of MSVM-UNet's recipe.
 
@@ -101,6 +126,30 @@ def slice_augmentation(*, mirror_axes: tuple[int, ...]) -> tuple[Transform, ...]
         ContrastTransform(probability=probability, factor_range=(0.5, 1.5)),
         MirrorTransform(probability=2 * probability, axes=mirror_axes),
     )
+
+
+def tuned_slice_augmentation(
+    slice_size: Sequence[int], *, mirror_axes: tuple[int, ...]
+) -> tuple[Transform, ...]:
+    """Return the transforms of the recipe `msvm-unet-tuned`.
+
+    The fast recipes' transforms get rotations of at most 45 degrees and shifts, because whole slices show the
+    anatomy upright and have no random position.
+
+    Args:
+        slice_size: Size of slices.
+        mirror_axes: Slice axes of mirroring.
+    """
+    affine, *others = fast_augmentation(slice_size, mirror_axes=mirror_axes)
+    warps = {
+        "rotation_degrees_range": (-45.0, 45.0),
+        "scale_range": (0.65, 1.5),
+        "shear_probability": 0.2,
+        "shear_degrees_range": (-10.0, 10.0),
+        "translation_probability": 0.3,
+        "translation_range": (-0.1, 0.1),
+    }
+    return (affine.model_copy(update=warps), *others)
 
 
 def mirror_axes(

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from scanseg.messages import listed
 from scanseg.planning.augmentations import mirror_axes, sided_labels
 from scanseg.planning.normalizations import channel_normalizations
-from scanseg.specs import DatasetSpec, IntensityRange, MirrorTransform, Normalization, Plan
+from scanseg.specs import (
+    DatasetSpec,
+    IntensityRange,
+    MirrorTransform,
+    Normalization,
+    Plan,
+    ZScoreNormalization,
+)
 
 _AXES = ("z", "y", "x")
 
@@ -46,7 +53,7 @@ def describe_dataset(
     """Describe the decisions that follow from a data set alone.
 
     All recipes with planned patches take them, except for mirroring in the fast recipes: they may leave out axes by the
-    mean label map.
+    mean label map. For colour pictures, the normalization is that of their default recipe.
 
     Args:
         dataset: Names of channels and labels.
@@ -60,10 +67,13 @@ def describe_dataset(
     """
     axes = list(_AXES[-num_axes:])
     flips = mirror_axes(dataset, axis_order=(0, 1, 2), num_patch_axes=num_axes, orientation=orientation)
+    normalizations: Sequence[Normalization] = channel_normalizations(dataset, kept=kept, ranges=ranges)
+    if num_axes == 2 and dataset.has_colour_pictures:
+        normalizations = (ZScoreNormalization(),) * dataset.num_channels
     return [
         _describe_mirroring(dataset, axes=axes, flipped=[axes[axis] for axis in flips]),
         _describe_sides(dataset),
-        _describe_normalizations(dataset, channel_normalizations(dataset, kept=kept, ranges=ranges)),
+        _describe_normalizations(dataset, normalizations),
     ]
 
 

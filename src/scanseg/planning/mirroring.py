@@ -19,6 +19,7 @@ def choose_mirror_axes(
     *,
     patch_size: Sequence[int],
     axis_order: Sequence[int],
+    any_rotation: bool = True,
 ) -> tuple[int, ...]:
     """Return the valid patch axes along which labels resemble their mirror image.
 
@@ -30,10 +31,12 @@ def choose_mirror_axes(
         likeness: Likeness of labels and mirror images along z, y, x of the oriented image. `None`: not measured.
         patch_size: Voxels of a patch along its 2 or 3 axes.
         axis_order: Axis of the oriented image that becomes each permuted axis.
+        any_rotation: The augmentation rotates patches by any angle in-plane. False: by small angles.
     """
-    if likeness is None or len(patch_size) == 2 or is_flat(patch_size):
+    if likeness is None or (any_rotation and (len(patch_size) == 2 or is_flat(patch_size))):
         return valid
-    alike = tuple(axis for axis in valid if likeness[axis_order[axis]] >= SMALLEST_LIKENESS)
+    order = axis_order[len(axis_order) - len(patch_size) :]
+    alike = tuple(axis for axis in valid if likeness[order[axis]] >= SMALLEST_LIKENESS)
     return alike or valid
 
 
@@ -49,7 +52,9 @@ def pays_in_prediction(chosen: tuple[int, ...], *, valid: tuple[int, ...]) -> bo
     return len(chosen) == 1 < len(valid)
 
 
-def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) -> Plan:
+def mirror_by_likeness(
+    plan: Plan, likeness: tuple[float, float, float] | None, *, any_rotation: bool = True
+) -> Plan:
     """Return a plan with mirror axes chosen by the data.
 
     They are used in augmentation, validation and prediction.
@@ -57,6 +62,7 @@ def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) 
     Args:
         plan: Plan that mirrors along all valid axes.
         likeness: Likeness of labels and mirror images along z, y, x. `None`: not measured.
+        any_rotation: The augmentation rotates patches by any angle in-plane.
     """
     valid = plan.inference.mirror_axes
     chosen = choose_mirror_axes(
@@ -64,6 +70,7 @@ def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) 
         likeness,
         patch_size=plan.sampling.patch_size,
         axis_order=plan.preprocessing.axis_order,
+        any_rotation=any_rotation,
     )
     average = pays_in_prediction(chosen, valid=valid)
     augmentation = tuple(

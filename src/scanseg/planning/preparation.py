@@ -20,6 +20,7 @@ from scanseg.errors import InputError, UsageError, refuse_faults
 from scanseg.models import ModelFolder, check_network, require_single
 from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.first_stage import build_second_stage_store
+from scanseg.planning.pictures import has_pictures
 from scanseg.planning.recipes import RECIPES, plan_recipe
 from scanseg.planning.sizes import check_size
 from scanseg.preprocessing import Store, build_store, find_range_faults, store_name
@@ -29,6 +30,8 @@ from scanseg.specs import Fingerprint, Plan, PlanSize, Splits
 
 SpacingRange = tuple[tuple[float, float, float], tuple[float, float, float]]
 DEFAULT_RECIPE = "xlstm-unet"
+_PICTURE_RECIPE = "xlstm-unet-fast"
+"""Default recipe for colour pictures."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class PlanRequest:
     """The user's choices for a plan."""
 
     recipe: str | None = None
-    """Name of the recipe for a data set. Defaults to `xlstm-unet`."""
+    """Name of the recipe for a data set. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`."""
     size: PlanSize | None = None
     """Size of the plan. Defaults to `small` for the fast recipes on a CPU, otherwise to `full`."""
     like: Path | None = None
@@ -155,7 +158,7 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         spacings = report.spacing_range if report.num_axes == 3 else None
     else:
         fingerprint = compute_fingerprint(raw, context=context)
-        recipe = recipe or DEFAULT_RECIPE
+        recipe = recipe or (_PICTURE_RECIPE if has_pictures(raw.spec, fingerprint) else DEFAULT_RECIPE)
         size = request.size or _default_size(recipe, context)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, size=size, dataset_path=path)
         spacings = _spacing_range(fingerprint)

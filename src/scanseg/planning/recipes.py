@@ -12,11 +12,13 @@ from scanseg.planning.augmentations import (
     mirror_axes,
     nnunet_augmentation,
     slice_augmentation,
+    tuned_slice_augmentation,
 )
 from scanseg.planning.mirroring import mirror_by_likeness
 from scanseg.planning.network_choice import PlannedKind, planned_network
 from scanseg.planning.normalizations import nnunet_normalizations, slice_normalizations
 from scanseg.planning.patches import choose_patch
+from scanseg.planning.pictures import has_instances, has_pictures, picture_stage, plan_pictures
 from scanseg.planning.sizes import limit_network, limit_slices, limit_stage, limit_training
 from scanseg.planning.spacing import TargetGrid, choose_grid
 from scanseg.planning.stages import Stage, choose_stages
@@ -43,6 +45,8 @@ _Resolution = Literal["full", "2d", "low", "cascade"]
 
 _SLICE_SIZE = (224, 224)
 """Size of slices of MSVM-UNet's recipe."""
+_TUNED_SLICE_SIZE = (256, 256)
+"""Size of slices of the recipe `msvm-unet-tuned`."""
 _USUAL_TRAINING = TrainingSpec()
 """nnU-Net's training."""
 _SLOW_TRAINING = TrainingSpec(optimizer=AdamWSpec(lr=1e-4, weight_decay=1e-5))
@@ -109,6 +113,7 @@ def _planned(
     resolution: _Resolution = "full",
     training: TrainingSpec = _USUAL_TRAINING,
     augmentation: Callable[..., tuple[Transform, ...]] = nnunet_augmentation,
+    is_fast: bool = False,
 ) -> Callable[[Fingerprint, DatasetSpec, PlanSize], Plan]:
     """Return a recipe with patches planned by nnU-Net's rules.
 
@@ -117,13 +122,18 @@ def _planned(
         resolution: Resolution of the plan.
         training: Training of the plan, except its loss.
         augmentation: Returns the transforms of a patch size.
+        is_fast: Plan colour pictures by their own rules.
     """
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
         stage, batch_dice = _choose_stage(fingerprint, dataset, resolution=resolution)
         axes = len(stage.patch.topology.patch_size)
+        of_pictures = is_fast and has_pictures(dataset, fingerprint)
+        whole_case = of_pictures and not has_instances(dataset)
+        if of_pictures:
+            stage = picture_stage(stage, dataset)
         is_coarser = (
-            limited := limit_stage(stage, size=size, num_axes=axes)
+            limited := limit_stage(stage, size=size, num_axes=axes, whole_case=whole_case)
         ).grid.spacing != stage.grid.spacing
         stage, grid = limited, limited.grid
         network, patch_size = planned_network(kind, stage.patch)
@@ -133,7 +143,7 @@ def _planned(
             num_patch_axes=axes,
             orientation=fingerprint.orientation,
         )
-        return Plan(
+        plan = Plan(
             recipe="",
             dataset=dataset,
             num_axes=3 if fingerprint.num_axes == 3 else 2,
@@ -152,15 +162,18 @@ def _planned(
             inference=InferenceSpec(mirror_axes=flips),
             cascade=CascadeSpec() if resolution == "cascade" else None,
         )
+        return plan_pictures(plan, size=size) if of_pictures else plan
 
     return make
 
 
 def _fast(kind: PlannedKind, description: str) -> Recipe:
     """Return the recipe of a network for trainings of minutes."""
-    plan_usually = _planned(kind, training=_FAST_TRAINING, augmentation=fast_augmentation)
+    plan_usually = _planned(kind, training=_FAST_TRAINING, augmentation=fast_augmentation, is_fast=True)
 
     def make(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
+        if has_pictures(dataset, fingerprint):
+            return plan_usually(fingerprint, dataset, size)
         return mirror_by_likeness(plan_usually(fingerprint, dataset, size), fingerprint.mirror_likeness)
 
     return Recipe(description, make, is_fast=True)
@@ -262,6 +275,44 @@ def _msvm_unet(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -
     )
 
 
+def _msvm_unet_tuned(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanSize) -> Plan:
+    """Return a plan of MSVM-UNet trained in nnU-Net's way.
+
+    Whole slices are resized to 256x256. Normalization, augmentation and loss are nnU-Net's, with deep supervision,
+    AdamW and EMA weights. Colour pictures are planned by their own rules.
+    """
+    plan = _msvm_unet(fingerprint, dataset, size)
+    flips = plan.inference.mirror_axes
+    slice_size, batch_size = limit_slices(
+        _TUNED_SLICE_SIZE, max(2, min(16, plan.sampling.batch_size)), size=size
+    )
+    training = TrainingSpec(
+        epochs=300,
+        iterations_per_epoch=None,
+        optimizer=AdamWSpec(lr=5e-4, weight_decay=0.05),
+        schedule=ScheduleSpec(kind="cosine", final_lr=1e-6, warmup_fraction=0.03),
+        ema_decay=0.999,
+    )
+    plan = plan.model_copy(
+        update={
+            "preprocessing": plan.preprocessing.model_copy(
+                update={
+                    "normalizations": nnunet_normalizations(dataset, fingerprint),
+                    "slice_size": slice_size,
+                    "label_order": 1,
+                }
+            ),
+            "sampling": plan.sampling.model_copy(update={"patch_size": slice_size, "batch_size": batch_size}),
+            "augmentation": tuned_slice_augmentation(slice_size, mirror_axes=flips),
+            "network": limit_network(MSVMUNetSpec(deep_supervision=True), size=size),
+            "training": limit_training(training, size=size),
+        }
+    )
+    if has_pictures(dataset, fingerprint):
+        return plan_pictures(plan, size=size)
+    return mirror_by_likeness(plan, fingerprint.mirror_likeness, any_rotation=False)
+
+
 RECIPES: dict[str, Recipe] = {
     "xlstm-unet": Recipe(
         "xLSTM-UNet (Enc) on planned patches, 3D or 2D like the images", _planned("xlstm-unet")
@@ -282,6 +333,10 @@ RECIPES: dict[str, Recipe] = {
         "xLSTM-UNet (Enc) for trainings of minutes (--max-minutes): AdamW, EMA weights, more warps",
     ),
     "msvm-unet": Recipe("MSVM-UNet on whole slices resized to 224x224", _msvm_unet),
+    "msvm-unet-tuned": Recipe(
+        "MSVM-UNet on whole slices, trained in nnU-Net's way: deep supervision, AdamW, EMA weights",
+        _msvm_unet_tuned,
+    ),
     "residual-unet": Recipe("nnU-Net's residual-encoder U-Net on planned patches", _planned("residual-unet")),
     "residual-unet-low": Recipe(
         "nnU-Net's residual-encoder U-Net at low resolution", _planned("residual-unet", resolution="low")

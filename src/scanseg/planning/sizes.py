@@ -93,7 +93,7 @@ def check_size(size: str) -> None:
         raise UsageError(f"size {size!r}: expected one of {', '.join(get_args(PlanSize))}.")
 
 
-def limit_stage(stage: Stage, *, size: PlanSize, num_axes: int) -> Stage:
+def limit_stage(stage: Stage, *, size: PlanSize, num_axes: int, whole_case: bool = False) -> Stage:
     """Return a stage within the limits of a size.
 
     The patch gets the aspect ratio of the median case. If the median case is much larger than a patch, the spacing
@@ -103,13 +103,15 @@ def limit_stage(stage: Stage, *, size: PlanSize, num_axes: int) -> Stage:
         stage: Grid and patch of the recipe.
         size: Size of the plan.
         num_axes: Axes of the patch: 2 or 3.
+        whole_case: Make the grid so coarse that a patch spans the whole median case.
     """
     if size == "full":
         return stage
     limits, grid = _LIMITS[size], stage.grid
     spacing, median = np.array(grid.spacing[-num_axes:]), np.array(grid.median_shape[-num_axes:])
     extent = spacing * median
-    while np.prod(median) > limits.patch_voxels[num_axes] * limits.median_patches**num_axes:
+    patches = 1.0 if whole_case else limits.median_patches
+    while np.prod(median) > limits.patch_voxels[num_axes] * patches**num_axes:
         finer = spacing.max() / spacing > _COARSE_RATIO
         spacing = spacing * np.where(finer | ~finer.any(), _STEP, 1.0)
         median = np.maximum(extent / spacing, 1.0)

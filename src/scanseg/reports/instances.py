@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from scanseg.evaluation import InstanceScores, evaluate_instances_by_iou, find_instances, find_labels
+from scanseg.evaluation import InstanceScores, evaluate_instances_by_iou, find_labels, instances_of
 from scanseg.figures import draw_score_over_iou
 from scanseg.imaging import Image, read_instance_map, read_label_map
 from scanseg.reports.cases import CaseFiles, find_predictions, read_shown
@@ -238,7 +238,7 @@ def _read(path: Path, instances: InstanceSource) -> tuple[Integer[np.ndarray, "*
         image = read_instance_map(path)
         return image.array[0], image
     image = read_label_map(path)
-    return find_instances(image.array[0], grow=1 if instances == "grown" else 0), image
+    return instances_of(image.array[0], instances), image
 
 
 def find_matched(

@@ -8,6 +8,7 @@ from scanseg.specs.label_names import canonical_label
 from scanseg.specs.plan.augmentation import (
     AffineTransform,
     BrightnessTransform,
+    ColourTransform,
     ContrastTransform,
     GammaTransform,
     GaussianBlurTransform,
@@ -126,6 +127,7 @@ __all__ = [
     "CaseMeasures",
     "CaseReport",
     "Code",
+    "ColourTransform",
     "ComparisonArm",
     "ComparisonRecord",
     "ComparisonSpec",

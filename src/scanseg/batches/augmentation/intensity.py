@@ -20,6 +20,7 @@ from scanseg.batches.transfer import to_device
 from scanseg.specs import (
     AffineTransform,
     BrightnessTransform,
+    ColourTransform,
     ContrastTransform,
     GammaTransform,
     GaussianBlurTransform,
@@ -176,7 +177,7 @@ def _draw(spec: Transform, draws: _Draws, *, num_axes: int) -> tuple[np.ndarray,
             return draws.chosen(spec.channel_probability), draws.uniform(spec.zoom_range)
         case GammaTransform():
             values = draws.factor(spec.gamma_range)
-        case AffineTransform() | MirrorTransform():
+        case AffineTransform() | ColourTransform() | MirrorTransform():
             raise TypeError(f"transform: expected a change of intensities, got {spec.kind}")
     return np.ones(values.shape, dtype=bool), values
 

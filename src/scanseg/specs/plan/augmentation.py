@@ -144,6 +144,24 @@ class GammaTransform(_Transform):
     """Transform the negative of the image."""
 
 
+class ColourTransform(_Transform):
+    """Changes of hue, saturation and brightness of colour patches.
+
+    They are linear maps of the three channels of a patch, and apply to normalized intensities. Only for three channels.
+    """
+
+    kind: Literal["colour"] = "colour"
+    """Kind of the transform."""
+    probability: Probability = 0.8
+    """Fraction of patches that are transformed."""
+    hue_degrees_range: Range = (-18.0, 18.0)
+    """Rotation of the colours about the grey axis in degrees."""
+    saturation_range: Range = (0.6, 1.4)
+    """Factor of the differences of the channels from their grey value. 0 gives a grey patch."""
+    brightness_range: Range = (-0.3, 0.3)
+    """Value added to all channels, in units of the normalized image."""
+
+
 class MirrorTransform(_Transform):
     """Flips along axes, each with probability 0.5."""
 
@@ -161,6 +179,7 @@ Transform = Annotated[
     | ContrastTransform
     | LowResolutionTransform
     | GammaTransform
+    | ColourTransform
     | MirrorTransform,
     Field(discriminator="kind"),
 ]

@@ -5,9 +5,9 @@ builds a network from its description, the number of input channels, the number 
 three belong to the plan and are not repeated here.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from scanseg.messages import counted
 from scanseg.specs.base import Count, Document, RenamedFields, Size
@@ -132,11 +132,26 @@ class MSVMUNetSpec(Document):
     """`ss2d`: VSS blocks with their scan branch. `none`: without it."""
     drop_path: Rate = 0.2
     """Highest rate of stochastic depth, from 0 to 1."""
+    deep_supervision: bool = False
+    """Return the logits of every decoder stage while training. Not in the paper."""
 
     @property
     def num_axes(self) -> int:
         """Number of spatial axes: 2."""
         return 2
+
+    @property
+    def strides(self) -> tuple[tuple[int, int], ...]:
+        """Strides between the logits of deep supervision, the image first."""
+        return ((1, 1), (4, 4), (2, 2), (2, 2), (2, 2))
+
+    @model_serializer(mode="wrap")
+    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Older plans keep their text, and models their checksum.
+        content: dict[str, Any] = handler(self)
+        if not self.deep_supervision:
+            content.pop("deep_supervision", None)
+        return content
 
 
 class DynUNetSpec(StagedSpec):

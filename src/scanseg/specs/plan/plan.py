@@ -15,7 +15,7 @@ from pydantic import (
 
 from scanseg.sizes import MOST_VOXELS
 from scanseg.specs.base import Count, Document, RenamedFields, Size, Step
-from scanseg.specs.plan.augmentation import AffineTransform, MirrorTransform, Transform
+from scanseg.specs.plan.augmentation import AffineTransform, ColourTransform, MirrorTransform, Transform
 from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.plan.network import NetworkSpec
 from scanseg.specs.plan.preprocessing import PreprocessingSpec
@@ -391,6 +391,8 @@ class Plan(Document):
                 flips[f"augmentation.{number}.axes"] = transform.axes
             if isinstance(transform, AffineTransform) and number > 0:
                 yield f"augmentation.{number}: expected one affine transform at index 0, got another here"
+            if isinstance(transform, ColourTransform) and self.dataset.num_channels != len("RGB"):
+                yield f"augmentation.{number}: colour needs images of 3 channels, got {self.dataset.num_channels}"
         for name, flipped in flips.items():
             if not set(flipped) <= set(axes):
                 yield f"{name}: expected axes of {tuple(axes)}, got {flipped}"

@@ -8,7 +8,7 @@ from scanseg.specs.base import Document
 from scanseg.specs.records.report import Statistics
 from scanseg.specs.records.warned import WarnedRecord
 
-InstanceSource = Literal["numbers", "components", "grown"]
+InstanceSource = Literal["numbers", "components", "grown", "separated"]
 """Definition of an instance in a file.
 
 `numbers`: one number per instance. `components`: connected components of the interior. `grown`: these components, grown
