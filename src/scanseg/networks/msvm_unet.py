@@ -4,7 +4,7 @@ Source: Chen et al. 2024, arXiv:2408.13735.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import islice, pairwise, repeat
 from typing import ClassVar, Literal
 
 import torch
@@ -331,12 +331,20 @@ def _downsampling(
     return PlainConvolution(in_channels, out_channels, 3, stride=2, padding=1), norm
 
 
-def _drawn(draws: SharedDraws, stages: nn.ModuleList, x: Tensor) -> Iterator[Scales]:
+def _drawn(draws: SharedDraws, stages: nn.ModuleList, x: Tensor) -> Iterator[Scales | None]:
     """Return the random factors of each stage's branches."""
-    blocks = [list(stage.children()) for stage in stages]
+    blocks = [_blocks_of(stage) for stage in stages]
     depths = [block.drop_path for stage in blocks for block in stage for _ in range(2)]
+    if len(depths) != len(draws.rates):  # stages were replaced
+        return repeat(None, len(stages))
     drawn = iter(draws(depths, x))
     return (list(islice(drawn, 2 * len(stage))) for stage in blocks)
+
+
+def _blocks_of(stage: nn.Module) -> list[VSSBlock]:
+    """Return the blocks of a stage, which a wrapper may hold, such as that of activation checkpointing."""
+    blocks = [block for block in stage.children() if isinstance(block, VSSBlock)]
+    return blocks or [module for module in stage.modules() if isinstance(module, VSSBlock)]
 
 
 def _linear_rates(first: float, last: float, count: int) -> list[float]:
