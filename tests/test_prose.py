@@ -44,6 +44,7 @@ EXISTENCE = r"is there|are there"
 BROKEN = re.compile(rf"\b({HEADLESS}|{PERSONIFYING}|{RARE}|{EXISTENCE})\b", re.IGNORECASE)
 
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+ASSEMBLY = re.compile(r"\.(f32|pred|b32)\b")
 INLINE_CODE = re.compile(r"`[^`]*`")
 
 
@@ -120,10 +121,13 @@ def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def messages() -> Iterator[Text]:
-    """Yield the strings of several words: errors, warnings, reasons, notes, descriptions of fields."""
+    """Yield the strings of several words: errors, warnings, reasons, notes, descriptions of fields.
+
+    Code of assemblers is left out.
+    """
     for path in SOURCES:
         for line, text in strings(parsed(path)):
-            if len(text.split()) >= SHORTEST_MESSAGE:
+            if len(text.split()) >= SHORTEST_MESSAGE and not ASSEMBLY.search(text):
                 yield Text(name_of(path), line, text)
 
 

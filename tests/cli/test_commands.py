@@ -294,6 +294,9 @@ def test_report_passes_folders(command, fake_api, tmp_path: Path) -> None:
         "images": Path("images"),
         "device": "auto",
         "num_workers": 0,
+        "instances": None,
+        "iou": 0.5,
+        "border": 2,
     }
     output.parent.mkdir()
     output.write_text("older")
