@@ -235,7 +235,7 @@ def _new_table(network: nn.Module, device: torch.device, dtype: torch.dtype, req
 
 
 def _is_correct(table: _Table, device: torch.device) -> bool:
-    """Compare the results of a new table with PyTorch's, and return whether they are right.
+    """Return whether the results of a new table equal PyTorch's.
 
     Nothing is compared while kernels are only compiled, and in the capture of a CUDA graph. A later pass does it then.
     """
@@ -258,7 +258,10 @@ def _is_correct(table: _Table, device: torch.device) -> bool:
 
 
 def _error(found: Tensor, expected: Tensor) -> Tensor:
-    """Return the relative error of a result. Parameters that are not finite or vanish have none."""
+    """Return the relative error of a result.
+
+    Parameters that are not finite or vanish have none.
+    """
     size = expected.float().norm()
     error = (found.float() - expected.float()).norm() / size
     return torch.where(torch.isfinite(size) & (size > 0), error.nan_to_num(torch.inf), 0.0)

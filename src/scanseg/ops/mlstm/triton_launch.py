@@ -133,7 +133,7 @@ class Launcher(NamedTuple):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the gradients of q, k, v and both gates.
 
-        Those of the gates have the dtype of the state. `kept` are the states of a tiled layout. Other layouts compute
+        Gradients of gates have the dtype of the state. `kept` are the states of a tiled layout. Other layouts compute
         them again.
         """
         upstream = self._upstream(h, grad_h, row_sums, planes, frames)

@@ -2,7 +2,7 @@
 
 A program has 16 channels of a map and walks along all four sequences, tile after tile. So no segments are measured
 before. W warps have consecutive tokens of a tile, and pass the effect of their tokens on the state through shared
-memory. The directions follow in the order 0, 2, 1, 3, and each adds to the sum of those before it.
+memory. The directions follow in the order 0, 2, 1, 3, and each adds to the sum of the earlier ones.
 
 The forward pass keeps the state before each thread's tokens, and the backward pass repeats the states from there. It
 walks from the last token to the first with the gradient of the state. Instructions per channel, token and direction
