@@ -296,8 +296,16 @@ def _share_threads(devices: Sequence[str]) -> int:
     """
     import torch
 
-    on_cpu = [name for name in devices if choose_device(name).type == "cpu"]
+    on_cpu = [name for name in devices if _is_cpu(name)]
     return max(1, torch.get_num_threads() // max(1, len(on_cpu)))
+
+
+def _is_cpu(name: str) -> bool:
+    """Return whether a device is the CPU. The jobs of missing devices fail later."""
+    try:
+        return choose_device(name).type == "cpu"
+    except UsageError:
+        return False
 
 
 def _run_in_child(
