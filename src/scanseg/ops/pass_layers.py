@@ -21,6 +21,12 @@ def wanted_by_layer(weight: Tensor, bias: Tensor | None) -> tuple[Wanted, ...]:
     Args:
         weight: Weight of the layer.
         bias: Its bias. `None`: none.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import wanted_by_layer
+        >>> [wanted.shape for wanted in wanted_by_layer(torch.ones(4, 3), torch.ones(4))]
+        [(4, 3), (4,)]
     """
     return tuple(Wanted("cast", (each,)) for each in (weight, bias) if each is not None)
 

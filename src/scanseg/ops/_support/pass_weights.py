@@ -174,6 +174,14 @@ def weights_converted(
         x: A map of the pass.
         dtype: Dtype of matrix products.
         requests: The converted parameters of each branch.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import wanted_by_layer, weights_converted
+        >>> layer, x = torch.nn.Linear(3, 4), torch.ones(2, 3)
+        >>> with weights_converted(layer, x, torch.bfloat16, lambda: [wanted_by_layer(layer.weight, layer.bias)]):
+        ...     layer(x).shape
+        torch.Size([2, 4])
     """
     table = _table_of(network, x, dtype, requests)
     if table is None:

@@ -32,7 +32,22 @@ def refuses(
 def wanted_weights(
     weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, kernels: Sequence[Tensor]
 ) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass converts for the branch."""
+    """Return the parameters that a pass converts for the branch.
+
+    Args:
+        weight1: See `feed_forward`, as for the others.
+        bias1: Bias of the first layer.
+        weight2: Weight of the second layer.
+        bias2: Its bias.
+        kernels: Depthwise kernels of the multi-scale part.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import wanted_by_feed_forward
+        >>> layers = (torch.ones(4, 2), torch.ones(4), torch.ones(2, 4), torch.ones(2))
+        >>> [wanted.form for wanted in wanted_by_feed_forward(*layers, [torch.ones(4, 1, 3, 3)])]
+        ['cast', 'cast', 'cast', 'cast', 'taps']
+    """
     casts = tuple(Wanted("cast", (weight,)) for weight in (weight1, bias1, weight2, bias2))
     return (*casts, Wanted("taps", tuple(kernels))) if kernels else casts
 

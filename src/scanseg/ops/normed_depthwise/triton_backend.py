@@ -72,6 +72,12 @@ def wanted_weights(weight: Tensor) -> tuple[Wanted, ...]:
 
     Args:
         weight: Kernels of the convolution.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import wanted_by_normed_depthwise
+        >>> [wanted.shape for wanted in wanted_by_normed_depthwise(torch.ones(4, 1, 3, 3))]
+        [(9, 4)]
     """
     return (Wanted("taps", (weight,)),)
 

@@ -31,7 +31,25 @@ def wanted_weights(
     D_skip: Tensor,
     out_weight: Tensor,
 ) -> tuple[Wanted, ...]:
-    """Return the parameters that a pass converts for the branch."""
+    """Return the parameters that a pass converts for the branch.
+
+    Args:
+        in_weight: See `ss2d_branch`, as for the others.
+        conv_weight: Kernels of the depthwise convolution.
+        x_weight: Weight of the projection.
+        A_log: Logarithms of the decays.
+        D_skip: Factors of the skip.
+        out_weight: Weight of the last layer.
+
+    Example:
+        >>> import torch
+        >>> from scanseg.ops import wanted_by_ss2d_branch
+        >>> scan = {"x_weight": torch.ones(4, 3, 2), "A_log": torch.ones(4, 2, 1), "D_skip": torch.ones(4, 2)}
+        >>> layers = {"in_weight": torch.ones(2, 2), "out_weight": torch.ones(2, 2)}
+        >>> found = wanted_by_ss2d_branch(conv_weight=torch.ones(2, 1, 3, 3), **scan, **layers)
+        >>> [wanted.form for wanted in found]
+        ['cast', 'cast', 'cast', 'taps', 'rates', 'skips']
+    """
     return (
         *(Wanted("cast", (weight,)) for weight in (in_weight, x_weight, out_weight)),
         Wanted("taps", (conv_weight,)),
