@@ -173,7 +173,7 @@ def test_check_names_the_range_of_deep_colours(tmp_path, command):
     folder = write_colours(tmp_path, *[("uint16", 0, 4000)] * 2)
     outcome = command("check", folder, "--num-workers", 0)
     assert "colours: 0 to 4000 (uint16)\n" in outcome.stdout
-    assert "normalization: R, G, B from 0 to 4095 to 0 to 1" in outcome.stdout
+    assert "normalization: R, G, B by the z-score of each image" in outcome.stdout
 
 
 def test_a_plan_of_other_colours_is_refused(tmp_path):
