@@ -11,6 +11,7 @@ import shlex
 from configparser import ConfigParser
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_lines_of_prose_are_short(page):
     lines = FENCED.sub("", text_of(page)).splitlines()
     prose = [line for line in lines if not line.startswith(("|", "    ", "!["))]
     assert [line for line in prose if len(line) > LONGEST_LINE] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN_PAGES)
+def test_headings_go_down_one_level_at_a_time(page):
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", FENCED.sub("", text_of(page)), re.MULTILINE)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_readme_is_short_and_leads_to_a_result():
