@@ -79,6 +79,6 @@ def test_a_branch_runs_them(kernels):
     inputs = verification._inputs(case, torch.bfloat16, torch.device("cpu"))
     expected = verification._results(case, {name: each.double() for name, each in inputs.items()}, "composed")
     found = verification._results(case, inputs, "triton")
-    assert kernels.launched == ["scan_map", "scan_map_backward"]
+    assert sorted(kernels.launched) == ["scan_map"] * 2 + ["scan_map_backward"] * 2
     for tensor, wanted in zip(found, expected, strict=True):
         assert (tensor.double() - wanted).norm() <= 0.05 * wanted.norm()

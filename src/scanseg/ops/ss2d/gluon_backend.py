@@ -152,7 +152,10 @@ def _forward(shape: tuple[int, ...], rank: int) -> Launch:
 
 @functools.lru_cache(maxsize=1024)
 def _backward(shape: tuple[int, ...], rank: int, grad_dtype: torch.dtype) -> Launch:
-    """Return the launch of the gradients for maps of one shape, and for one dtype of the upstream gradient."""
+    """Return the launch of the gradients for maps of one shape.
+
+    `grad_dtype` is the dtype of the upstream gradient.
+    """
     from scanseg.ops.ss2d import gluon_kernels
 
     batch, dim, height, width = shape
