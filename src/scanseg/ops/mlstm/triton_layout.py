@@ -92,6 +92,11 @@ def mlstm_state_bytes(batch: int, head: int, token: int, dim: int) -> int:
         head: Number of heads.
         token: Number of tokens.
         dim: Features of a head.
+
+    Example:
+        >>> from scanseg.ops import mlstm_state_bytes
+        >>> mlstm_state_bytes(1, 4, 1024, 128), mlstm_state_bytes(1, 4, 4096, 128)
+        (0, 4126720)
     """
     matrices, normalizers = states_shapes(batch * head, dim, lay_out(token, dim, torch.bfloat16))
     return 2 * math.prod(matrices) + 4 * math.prod(normalizers)

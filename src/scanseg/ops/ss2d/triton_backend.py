@@ -130,6 +130,11 @@ def scan_state_bytes(shape: Sequence[int], *, state: int) -> int:
     Args:
         shape: Shape of the map (batch, dim, height, width).
         state: States of a channel.
+
+    Example:
+        >>> from scanseg.ops import scan_state_bytes
+        >>> scan_state_bytes((32, 96, 56, 56), state=1)
+        19267584
     """
     in_gluon = gluon_backend.fits(shape, state)
     return 4 * math.prod(gluon_backend.states_shape(shape) if in_gluon else _states_shape(shape, state))
