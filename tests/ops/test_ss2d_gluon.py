@@ -1,7 +1,5 @@
 """The four-direction scan's kernels in Gluon, emulated, against the float64 recurrence."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -23,10 +21,19 @@ def kernels(monkeypatch):
     """The kernels. The backend runs them emulated, for maps in bfloat16."""
     emulated = EmulatedKernels(MODULES, monkeypatch)
     monkeypatch.setattr(gluon_backend, "INTERPRETED", False)
-    monkeypatch.setattr(
-        gluon_backend, "launch", lambda kernel, grid: partial(emulated.launch, kernel.__name__, grid)
-    )
-    return emulated
+
+    def launch_of(kernel, grid, numbers, **constants):
+        return lambda *tensors: emulated.launch(kernel.__name__, grid, *tensors, *numbers, **constants)
+
+    monkeypatch.setattr(gluon_backend, "Launch", launch_of)
+    forget_launches()
+    yield emulated
+    forget_launches()
+
+
+def forget_launches():
+    gluon_backend._forward.cache_clear()
+    gluon_backend._backward.cache_clear()
 
 
 def check(kernels, generator, gates, **shapes):

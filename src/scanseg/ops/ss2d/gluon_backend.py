@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching import Launch
 from scanseg.ops._support.launching_variants import KNOWN_VERSIONS
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
@@ -103,21 +103,15 @@ def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the merged scan, and the states before each thread's tokens."""
-    from scanseg.ops.ss2d import gluon_kernels
-
-    batch, dim, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).contiguous()
     merged = torch.empty_like(pixels, dtype=torch.float32)
     states = merged.new_empty(states_shape(x.shape))
-    grid = (-(-dim // CHANNELS), batch)
-    launch(gluon_kernels.scan_map, grid)(
+    _forward(x.shape, dt_weight.shape[2])(
         pixels,
         projected.permute(0, 3, 4, 1, 2).contiguous(),
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
         merged,
         states,
-        *(height * width, height, width, dim),
-        **constants_of(dim, dt_weight.shape[2], height * width),
     )
     return merged.permute(0, 3, 1, 2), states
 
@@ -133,17 +127,14 @@ def packed_gradients(
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, `projected` and all parameters, as `triton_backend.packed_gradients`."""
-    from scanseg.ops.ss2d import gluon_kernels
-
-    batch, dim, height, width = x.shape
-    rank = dt_weight.shape[2]
+    batch, dim, _, _ = x.shape
+    rank, blocks = dt_weight.shape[2], -(-dim // CHANNELS)
     pixels = x.permute(0, 2, 3, 1).contiguous()
     of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
-    grid = (-(-dim // CHANNELS), batch)
     grad_x = torch.empty_like(pixels)
-    grad_projected = of_pixels.new_empty((grid[0], *of_pixels.shape))
+    grad_projected = of_pixels.new_empty((blocks, *of_pixels.shape))
     parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
-    launch(gluon_kernels.scan_map_backward, grid)(
+    _backward(x.shape, rank, grad_merged.dtype)(
         grad_merged.permute(0, 2, 3, 1).contiguous(),
         pixels,
         of_pixels,
@@ -153,12 +144,38 @@ def packed_gradients(
         grad_x,
         grad_projected,
         parameters,
-        *(height * width, height, width, dim, batch),
+    )
+    summed = grad_projected[0] if blocks == 1 else grad_projected.sum(0)
+    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _forward(shape: tuple[int, ...], rank: int) -> Launch:
+    """Return the launch of the scan for maps of one shape."""
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = shape
+    return Launch(
+        gluon_kernels.scan_map,
+        (-(-dim // CHANNELS), batch),
+        (height * width, height, width, dim),
+        **constants_of(dim, rank, height * width),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _backward(shape: tuple[int, ...], rank: int, grad_dtype: torch.dtype) -> Launch:
+    """Return the launch of the gradients for maps of one shape, and for one dtype of the upstream gradient."""
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = shape
+    return Launch(
+        gluon_kernels.scan_map_backward,
+        (-(-dim // CHANNELS), batch),
+        (height * width, height, width, dim, batch),
         **constants_of(dim, rank, height * width),
         **columns_of(rank),
     )
-    summed = grad_projected[0] if grid[0] == 1 else grad_projected.sum(0)
-    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
 
 
 def constants_of(dim: int, rank: int, length: int) -> dict[str, Any]:
