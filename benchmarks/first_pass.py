@@ -107,8 +107,8 @@ def describe(run: dict) -> str:
     return (
         f"{run['network']}, {run['cache']} caches: step 1 {run['first_step_seconds']:.2f} s, "
         f"step 2 {run['second_step_seconds']:.3f} s, kernels {run['num_kernels_ahead']} ahead + "
-        f"{run['num_kernels_at_launch']} at launch ({run['num_kernels_in_processes']} in processes), {len(run['verdicts'])} checks, "
-        f"longest silence {run['longest_silence_seconds']:.1f} s"
+        f"{run['num_kernels_at_launch']} at launch ({run['num_kernels_in_processes']} in processes), "
+        f"{len(run['verdicts'])} checks, longest silence {run['longest_silence_seconds']:.1f} s"
     )
 
 
