@@ -143,7 +143,8 @@ def cross_validate(
     Args:
         source: Folder of a raw data set, or a plan file.
         output: Folder of the cross-validation. `load` reads it as a model.
-        recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`.
+        recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`, for colour pictures to
+            `xlstm-unet-fast`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
             otherwise to `full`.
         devices: Devices that train folds at the same time. Defaults to the first available one.

@@ -5,6 +5,7 @@ They run bfloat16 maps with one state per channel, as in the network, if there a
 """
 
 import functools
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,14 +51,22 @@ def accepts(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> bool:
         A_log: See `ss2d_scan`.
         *dtypes: Dtypes of the map and of the projected map.
     """
-    if INTERPRETED or A_log.shape[2] != 1 or any(dtype != torch.bfloat16 for dtype in dtypes):
-        return False
-    batch, dim, height, width = x.shape
-    if height * width > MOST_TOKENS or dim * height * width >= MOST_ELEMENTS:
-        return False
-    if height * width > SHORT and batch * -(-dim // CHANNELS) < FEWEST_PROGRAMS:
+    if INTERPRETED or any(dtype != torch.bfloat16 for dtype in dtypes) or not fits(x.shape, A_log.shape[2]):
         return False
     return _has_gluon() and (not x.is_cuda or _has_products(x.device))
+
+
+def fits(shape: Sequence[int], state: int) -> bool:
+    """Return whether the kernels take the shape of a map.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+        state: States of a channel.
+    """
+    batch, dim, height, width = shape
+    if state != 1 or height * width > MOST_TOKENS or dim * height * width >= MOST_ELEMENTS:
+        return False
+    return height * width <= SHORT or batch * -(-dim // CHANNELS) >= FEWEST_PROGRAMS
 
 
 @functools.cache
@@ -80,9 +89,13 @@ def _has_products(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def states_shape(x: Tensor) -> tuple[int, ...]:
-    """Return the shape of the kept states of a map."""
-    batch, dim, height, width = x.shape
+def states_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the kept states.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+    """
+    batch, dim, height, width = shape
     return (batch, 4, -(-height * width // TOKENS), 1, dim)
 
 
@@ -92,7 +105,7 @@ def scan(
     """Return the merged scan, and the states before each thread's tokens."""
     pixels = x.permute(0, 2, 3, 1).contiguous()
     merged = torch.empty_like(pixels, dtype=torch.float32)
-    states = merged.new_empty(states_shape(x))
+    states = merged.new_empty(states_shape(x.shape))
     _forward(x.shape, dt_weight.shape[2])(
         pixels,
         projected.permute(0, 3, 4, 1, 2).contiguous(),
