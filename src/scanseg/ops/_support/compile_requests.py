@@ -9,6 +9,7 @@ import inspect
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -84,7 +85,7 @@ def request_of(key: str, compile_kernel: Callable[[], Any]) -> bytes | None:
             used["target"],
             dict(vars(used["options"])),
             used["env_vars"],
-            knobs.cache.dir,
+            str(Path(knobs.cache.dir).absolute()),  # the other process may be in another folder
         )
         return pickle.dumps(request)
     except Exception:  # Triton's parts have other names, or a value cannot be pickled
