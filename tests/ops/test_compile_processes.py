@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,6 +106,76 @@ def test_they_end_with_the_program_that_started_them():
         assert is_alive(group)
         started.send_signal(signal.SIGKILL)
     assert wait_for_end(group)
+
+
+@needs_triton
+def test_a_killed_program_holds_back_nothing_and_leaves_no_process():
+    processes = CompileProcesses(2)
+    group = processes._process.pid
+    processes.compile(pickle.dumps(0))
+    os.kill(group, signal.SIGKILL)  # not its processes
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(processes.compile, pickle.dumps(0))
+        try:
+            assert asked.result(20) is False
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+    assert not processes.is_running
+    assert wait_for_end(group)
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Replace the program."""
+    stop_compile_processes()
+    yield lambda text: monkeypatch.setattr(compile_processes, "_PROGRAM", text)
+    stop_compile_processes()
+
+
+def wait_until_ended(processes):
+    processes._reader.join(20)
+    assert not processes.is_running
+
+
+def test_a_program_that_fails_is_not_started_again(program):
+    program("import time; time.sleep(1); raise ImportError  # {connection} {number}")
+    processes = start_compile_processes(FEWEST_CORES)
+    assert processes.compile(b"") is False
+    wait_until_ended(processes)
+    assert start_compile_processes(FEWEST_CORES) is None
+
+
+def test_a_program_that_ends_without_requests_is_started_again(program):
+    program("# {connection} {number}")
+    processes = start_compile_processes(FEWEST_CORES)
+    wait_until_ended(processes)
+    assert start_compile_processes(FEWEST_CORES) not in (None, processes)
+
+
+def test_no_process_is_killed_after_the_end_of_the_program(program, monkeypatch):
+    program("# {connection} {number}")
+    wait_until_ended(start_compile_processes(FEWEST_CORES))
+    killed = []
+    monkeypatch.setattr(compile_processes.os, "killpg", lambda *call: killed.append(call))
+    stop_compile_processes()
+    assert killed == []
+
+
+def test_entries_of_the_path_that_are_no_text_are_left_out(program, monkeypatch, tmp_path):
+    program("# {connection} {number}")
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    assert start_compile_processes(FEWEST_CORES) is not None
+
+
+@needs_triton
+def test_a_request_names_the_cache_for_processes_in_other_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", "cache")
+    monkeypatch.chdir(tmp_path)
+    src = SimpleNamespace(fn=json.dumps, name="dumps", signature={}, constants={}, attrs={})
+    target, options, env_vars = "cuda", SimpleNamespace(), {}
+    request = request_of("key", lambda: (src, target, options, env_vars))
+    assert pickle.loads(request).cache == str(tmp_path / "cache")
 
 
 def test_few_cores_compile_in_threads():

@@ -13,7 +13,7 @@ from scanseg.runtime.engine import Job, NamedCase
 from scanseg.runtime.host_memory import free_memory, keep_freed_memory, physical_memory
 from scanseg.runtime.object_process import ObjectProcess
 from scanseg.runtime.signals import raise_if_stopped, watch_signals
-from scanseg.runtime.spawning import release_signals, spawning_jobs
+from scanseg.runtime.spawning import end_with_parent, release_signals, spawning_jobs
 from scanseg.runtime.workers import (
     Ticket,
     WorkerEndedError,
@@ -64,6 +64,7 @@ __all__ = [
     "choose_workers",
     "count_launched",
     "describe_device",
+    "end_with_parent",
     "explained_memory",
     "free_memory",
     "installed_versions",

@@ -46,10 +46,15 @@ def serve_parent() -> None:
     """Ignore SIGINT and SIGTERM, and end when the parent process ends."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process when its parent process ends, also if that is killed."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     """Wait for the end of the parent process, then exit."""
     parent = parent_process()
     if parent is not None:

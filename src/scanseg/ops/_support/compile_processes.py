@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 from scanseg.ops._support.compile_requests import CompileRequest
+from scanseg.runtime import end_with_parent
 
 FEWEST_CORES = 4
 """With fewer cores threads are as fast, since the processes import PyTorch first."""
@@ -54,11 +55,14 @@ class CompileProcesses:
                 env={
                     **os.environ,
                     **dict.fromkeys(_ONE_THREAD, "1"),
-                    "PYTHONPATH": os.pathsep.join(sys.path),
+                    "PYTHONPATH": os.pathsep.join(filter(_is_text, sys.path)),
                 },
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # one group to end, and Ctrl-C is for the program that compiles
             )
+        self.has_failed = False
+        """Whether the program ended while the first kernels were waiting. It would do so again."""
+        self._has_answered = False
         self._numbers, self._lock = count(), threading.Lock()
         self._waiting: dict[int, Future[bool]] | None = {}
         self._reader = threading.Thread(target=self._read, name="compiled kernels", daemon=True)
@@ -92,9 +96,9 @@ class CompileProcesses:
 
     def close(self) -> None:
         """End the program. Kernels in compilation are given up."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with self._lock:
+            if self._waiting is not None:
+                self._kill()
         self._reader.join()
 
     def _read(self) -> None:
@@ -104,15 +108,26 @@ class CompileProcesses:
                 number, is_compiled = self._connection.recv()
                 with self._lock:
                     assert self._waiting is not None
+                    self._has_answered = True
                     future = self._waiting.pop(number)
                 future.set_result(is_compiled)
         except (EOFError, OSError):
+            self._kill()
+            self._process.wait()
             with self._lock:
                 waiting, self._waiting = self._waiting or {}, None
+                self.has_failed = bool(waiting) and not self._has_answered
                 self._connection.close()
-            self._process.wait()
             for future in waiting.values():
                 future.set_result(False)
+
+    def _kill(self) -> None:
+        """End the program and its processes, which may outlive it.
+
+        Once `wait` has returned, another program may have the number of this one.
+        """
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def start_compile_processes(number: int) -> CompileProcesses | None:
@@ -130,8 +145,11 @@ def start_compile_processes(number: int) -> CompileProcesses | None:
     """
     global _processes
     with _starting:
-        if _processes is not None and _processes.is_running and _owner == os.getpid():
-            return _processes
+        if _processes is not None and _owner == os.getpid():
+            if _processes.is_running:
+                return _processes
+            if _processes.has_failed:
+                return None
         if number < FEWEST_CORES or os.name != "posix" or "python" not in Path(sys.executable or "").name:
             return None
         try:
@@ -153,6 +171,11 @@ def stop_compile_processes() -> None:
 def _start(number: int) -> None:
     global _processes, _owner
     _processes, _owner = CompileProcesses(number), os.getpid()
+
+
+def _is_text(entry: object) -> bool:
+    """Return whether Python imports from an entry of `sys.path`. It passes over others, such as `Path`."""
+    return isinstance(entry, str)
 
 
 _processes: CompileProcesses | None = None
@@ -193,7 +216,9 @@ def serve(connection: int, number: int) -> None:
         except EOFError:
             break
         # The pool forks all processes before it starts threads.
-        pool = pool or ProcessPoolExecutor(number, mp_context=get_context("fork"))
+        pool = pool or ProcessPoolExecutor(
+            number, mp_context=get_context("fork"), initializer=_serve_program, initargs=(received,)
+        )
         try:
             future = pool.submit(_compile, request)
         except RuntimeError:  # a process ended
@@ -201,6 +226,12 @@ def serve(connection: int, number: int) -> None:
         running.add(future)
         future.add_done_callback(partial(finish, key))
     os.killpg(0, signal.SIGKILL)  # the processes of the pool too
+
+
+def _serve_program(connection: Connection) -> None:
+    """Leave the connection to the program, and end with it."""
+    connection.close()  # otherwise the other end would not see that the program has ended
+    end_with_parent()
 
 
 def _compile(request: bytes) -> bool:
