@@ -1,4 +1,5 @@
 import json
+import pickle
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -38,14 +39,22 @@ def test_report_of_a_data_set_without_faults(make_dataset):
     ]
 
 
+class Started(list):
+    """Calls, with their functions."""
+
+    def __init__(self):
+        self.functions = []
+
+
 @pytest.fixture
 def started(monkeypatch):
     """Return the calls of `started_early`."""
-    calls = []
+    calls = Started()
 
     @contextmanager
     def started_early(function, cases, *, context):
         calls.append((len(cases), context.num_workers))
+        calls.functions.append(function)
         yield
 
     monkeypatch.setattr(module, "started_early", started_early)
@@ -57,6 +66,17 @@ def test_workers_start_early_for_a_data_set(make_dataset, started):
         assert started == [(3, 5)]
     with checked_early(make_dataset(3), context=RunContext()):
         assert started[1:] == [(3, 0)]  # reading these small images takes no workers
+
+
+def test_workers_that_start_early_read_no_voxels(make_dataset, started, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("read the voxels")
+
+    folder = make_dataset(1)
+    monkeypatch.setattr("scanseg.imaging.reading._read_file", refuse)
+    with checked_early(folder, context=RunContext(num_workers=5)):
+        function = pickle.loads(pickle.dumps(started.functions[0]))
+    function(open_dataset(folder).cases[0])
 
 
 def test_no_workers_start_early_for_other_paths_and_in_trainings_of_several_processes(

@@ -19,10 +19,10 @@ from scanseg.dataset.intensities import (
     join_ranges,
 )
 from scanseg.dataset.outliers import CaseMeasurements, find_outliers
-from scanseg.dataset.raw import RawDataset, open_dataset
+from scanseg.dataset.raw import RawCase, RawDataset, open_dataset
 from scanseg.dataset.splits import check_splits
 from scanseg.errors import InputError, refuse_faults
-from scanseg.imaging import DECODERS, MEDICAL_DECODERS, find_reorientation
+from scanseg.imaging import DECODERS, MEDICAL_DECODERS, count_channels, find_reorientation
 from scanseg.messages import counted, first_lines, listed
 from scanseg.runtime import RunContext, count_launched, map_cases, started_early
 from scanseg.specs import DatasetSpec
@@ -106,8 +106,13 @@ def checked_early(path: Path, *, context: RunContext) -> Iterator[None]:
     if dataset is None:
         yield
         return
-    with started_early(partial(inspect_case, spec=dataset.spec), dataset.cases, context=context):
+    with started_early(_read_header, dataset.cases, context=context):
         yield
+
+
+def _read_header(case: RawCase) -> None:
+    """Load the libraries that read a case. Its voxels may take longer than the block."""
+    count_channels(case.images[0])
 
 
 def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:
