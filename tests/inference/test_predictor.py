@@ -348,7 +348,7 @@ class Recorder(nn.Module):
 
 
 @pytest.mark.parametrize("patch_size", [(8, 8, 8), (5, 8, 8), (8, 8)])
-@pytest.mark.parametrize("window_batch", [1, 3])
+@pytest.mark.parametrize("window_batch", [1, 3, 8])
 def test_a_warm_up_runs_one_window_and_full_batches_until_graphs_are_captured(
     make_predictor, patch_size, window_batch
 ):
@@ -356,4 +356,11 @@ def test_a_warm_up_runs_one_window_and_full_batches_until_graphs_are_captured(
     predictor = make_predictor(network, patch_size=patch_size, inference={"window_batch": window_batch})
     predictor.warm_up()
     expected = [1] * (DIRECT_PASSES + 1)
-    assert network.passes == (expected if window_batch == 1 else expected + [3] * (DIRECT_PASSES + 1))
+    assert network.passes == (expected if window_batch == 1 else expected + [window_batch] * (DIRECT_PASSES + 1))
+
+
+@pytest.mark.parametrize(("mirror_axes", "num_passes"), [((0,), 4), ((0, 1, 2), 8)])
+def test_flips_are_passes_of_a_warm_up(make_predictor, mirror_axes, num_passes):
+    network = Recorder()
+    make_predictor(network, inference={"mirror_axes": mirror_axes, "mirror": True}).warm_up()
+    assert network.passes.count(1) == num_passes

@@ -171,10 +171,11 @@ class PlanPredictor:
         """
         settings, patch = self.plan.inference, self.plan.sampling.patch_size
         depth, height, width = (1,) * (3 - len(patch)) + tuple(patch)
-        step = max(1, int(depth * (1 - settings.overlap)))
+        step = max(1, depth * (1 - settings.overlap))
+        passes = 2 ** len(settings.mirror_axes if settings.mirror else ())
         random = np.random.default_rng(0)
         for count in dict.fromkeys((1, settings.window_batch)):
-            shape = depth + (count - 1) * step, height, width
+            shape = depth + int((count - 1) * step), height, width
             image = random.standard_normal((len(self.plan.dataset.channel_names), *shape), dtype=np.float32)
             geometry = CaseGeometry(
                 num_axes=3,
@@ -186,7 +187,7 @@ class PlanPredictor:
                 shape=shape,
             )
             predicted = None if self.plan.cascade is None else np.zeros(shape, dtype=np.uint8)
-            for _ in range(_WARM_UPS):
+            for _ in range(-(-_WARM_UPS // passes)):
                 self.segment(
                     image, geometry, predicted=predicted, mirror=settings.mirror, progress=ignore_progress
                 )
