@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -113,6 +114,19 @@ def unchanged_process():
     if changed:
         _restore(before)
         pytest.fail(f"the test leaves changed {', '.join(changed)}: {before} before, {after} after")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter():
+    """Run Triton's kernels without its repeated search for names."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from tests.quick_interpreter import shorten
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten(monkeypatch)
+        yield
 
 
 @pytest.fixture
