@@ -31,6 +31,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let libraries free their objects at the end."""
+    gc.unfreeze()
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """End a worker whose GPU a test has broken (an illegal address): xdist starts another."""
     if item.get_closest_marker("gpu") is None or "PYTEST_XDIST_WORKER" not in os.environ:
