@@ -22,6 +22,9 @@ os.environ["MPLBACKEND"] = "agg"
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Collections of garbage take a tenth of the time of tests that trace networks or emulate kernels. This makes them rare.
+gc.set_threshold(100_000, 20, 20)
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
