@@ -78,8 +78,12 @@ def _loss_and_gradients(
         buffer.copy_(buffers[name])
     torch.manual_seed(0)
     loss = step().item()
-    gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
-    return loss, torch.cat(gradients).clone()
+    # A compiled step gives zeros to heads that the loss leaves out.
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in network.parameters()
+    ]
+    return loss, torch.cat([gradient.flatten() for gradient in gradients]).clone()
 
 
 def _build(row: NetworkRow, mode: str, device: torch.device, tiny: bool) -> Workload:  # noqa: FBT001

@@ -60,14 +60,18 @@ def _time_in_this_process(arguments: argparse.Namespace) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = plan.training.allow_tf32
     with join_processes("cuda") as (distributed, device), _shown_at_once():
-        step, _ = make_step(plan, Store.open(arguments.store), device, distributed=distributed)
-        for _ in range(WARM_UPS):
-            step()
-        times = [1e3 * time_steps(step, arguments.steps) / arguments.steps for _ in range(_ROUNDS)]
-        # A step ends when the slowest process has its gradients.
-        slowest = [max(of_round) for of_round in zip(*distributed.gather_numbers(times), strict=True)]
+        found = {}
+        for size in arguments.batch_sizes:
+            sized = apply_settings(plan, [f"sampling.batch_size={size}"])
+            step, _ = make_step(sized, Store.open(arguments.store), device, distributed=distributed)
+            for _ in range(WARM_UPS):
+                step()
+            times = [1e3 * time_steps(step, arguments.steps) / arguments.steps for _ in range(_ROUNDS)]
+            del step
+            # A step ends when the slowest process has its gradients.
+            found[size] = [max(of_round) for of_round in zip(*distributed.gather_numbers(times), strict=True)]
         if distributed.is_main_process:
-            arguments.output.write_text(json.dumps(slowest), encoding="utf-8")
+            arguments.output.write_text(json.dumps(found), encoding="utf-8")
 
 
 @contextmanager
@@ -80,18 +84,24 @@ def _shown_at_once() -> Iterator[None]:
         raise
 
 
-def _time_training(arguments: argparse.Namespace, *, num_gpus: int, batch_size: int) -> list[float]:
-    """Time a training in processes of its own, and return the milliseconds of a step in each round."""
+def _time_trainings(
+    arguments: argparse.Namespace, *, num_gpus: int, batch_sizes: Sequence[int]
+) -> dict[int, list[float]]:
+    """Time trainings one after the other in processes of their own.
+
+    Returns:
+        Milliseconds of a step in each round, by batch size.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "times.json")
-        settings = [*arguments.settings, f"sampling.batch_size={batch_size}"]
         launcher = ["torch.distributed.run", f"--nproc-per-node={num_gpus}", "-m"] if num_gpus > 1 else []
         words = ["benchmarks.scaling", str(arguments.plan), str(arguments.store), "-o", str(output)]
-        words += ["--steps", str(arguments.steps), "--worker"]
-        for setting in settings:
+        words += ["--steps", str(arguments.steps), "--batch-sizes", *map(str, batch_sizes)]
+        for setting in arguments.settings:
             words += ["--set", setting]
         subprocess.run([sys.executable, "-m", *launcher, *words], check=True)
-        return [float(time) for time in json.loads(output.read_text(encoding="utf-8"))]
+        found = json.loads(output.read_text(encoding="utf-8"))
+        return {int(size): [float(time) for time in times] for size, times in found.items()}
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -109,14 +119,14 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], dest="settings", help="setting of the plan, as in scanseg train"
     )
     parser.add_argument("--commit", help="commit of the code, if git is missing")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[], help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Time the trainings, write the record and return the exit code."""
     arguments = _parse(words)
-    if arguments.worker:
+    if arguments.batch_sizes:
         _time_in_this_process(arguments)
         return 0
     plan = apply_settings(Plan.read(arguments.plan), arguments.settings)
@@ -131,15 +141,13 @@ def main(words: Sequence[str] | None = None) -> int:
     if batch_size % gpus:
         print(f"batch_size {batch_size} is not divisible by {gpus} GPUs", file=sys.stderr)
         return 2
-    sizes = {
-        "one": (1, batch_size),
-        "share": (1, batch_size // gpus),
-        "strong": (gpus, batch_size),
-        "weak": (gpus, gpus * batch_size),
-    }
+    one = _time_trainings(arguments, num_gpus=1, batch_sizes=[batch_size, batch_size // gpus])
+    several = _time_trainings(arguments, num_gpus=gpus, batch_sizes=[batch_size, gpus * batch_size])
     rounds = {
-        name: _time_training(arguments, num_gpus=count, batch_size=size)
-        for name, (count, size) in sizes.items()
+        "one": one[batch_size],
+        "share": one[batch_size // gpus],
+        "strong": several[batch_size],
+        "weak": several[gpus * batch_size],
     }
     described = describe_run(torch.device("cuda"), commit=arguments.commit)
     settings = {"plan": arguments.plan.name, "settings": arguments.settings, "network": plan.network.kind}

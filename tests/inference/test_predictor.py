@@ -9,6 +9,7 @@ from torch import nn
 
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.inference import load
+from scanseg.inference.cuda_graph import DIRECT_PASSES
 from scanseg.models import Checkpoint, ModelFolder
 from scanseg.preprocessing.case import preprocess_image
 from scanseg.specs import NoNormalization, RescaleNormalization, TrainingState
@@ -332,3 +333,27 @@ def test_small_images_are_padded_with_the_background_value(make_predictor):
     predictor.predict(np.full((6, 8, 8), 5.0, np.float32))
     (windows,) = seen
     assert windows[0, 0, :, 4, 4].tolist() == [-1, 0, 0, 0, 0, 0, 0, -1]
+
+
+class Recorder(nn.Module):
+    """Network that notes the number of windows of each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = []
+
+    def forward(self, x):
+        self.passes.append(len(x))
+        return torch.stack([1 - x[:, 0], x[:, 0]], dim=1)
+
+
+@pytest.mark.parametrize("patch_size", [(8, 8, 8), (5, 8, 8), (8, 8)])
+@pytest.mark.parametrize("window_batch", [1, 3])
+def test_a_warm_up_runs_one_window_and_full_batches_until_graphs_are_captured(
+    make_predictor, patch_size, window_batch
+):
+    network = Recorder()
+    predictor = make_predictor(network, patch_size=patch_size, inference={"window_batch": window_batch})
+    predictor.warm_up()
+    expected = [1] * (DIRECT_PASSES + 1)
+    assert network.passes == (expected if window_batch == 1 else expected + [3] * (DIRECT_PASSES + 1))

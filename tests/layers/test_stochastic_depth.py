@@ -42,9 +42,25 @@ def test_changed_rates_and_frozen_branches_are_respected(depths):
 def test_a_network_draws_once_in_the_encoder_and_in_the_decoder(monkeypatch):
     network = MSVMUNet(1, 3, dims=(4, 8, 12, 16), depths=(1, 1, 1, 1), decoder_depth=1, drop_path=0.5)
     drawn = []
-    original = torch.bernoulli
-    monkeypatch.setattr(torch, "bernoulli", lambda keep: drawn.append(keep.shape) or original(keep))
+    original = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kind: drawn.append(shape) or original(*shape, **kind))
     network(torch.zeros(2, 1, 32, 32))
     # The first block of the encoder and the last one of the decoder keep all samples.
     assert drawn == [(2 * 3, 2), (2 * 2, 2)]
     assert not [name for name in network.state_dict() if "draws" in name]
+
+
+def test_a_compiled_network_draws_the_same(depths):
+    torch._inductor.config.fallback_random, before = True, torch._inductor.config.fallback_random
+    try:
+        draws = SharedDraws(RATES)
+        torch.manual_seed(0)
+        expected = draws(depths, torch.zeros(64, 3))
+        torch.manual_seed(0)
+        found = torch.compile(draws, fullgraph=True)(depths, torch.zeros(64, 3))
+    finally:
+        torch._inductor.config.fallback_random = before
+        torch.compiler.reset()
+    assert found[0] is None
+    for drawn, wanted in zip(found[1:], expected[1:], strict=True):
+        assert torch.equal(drawn, wanted)

@@ -17,9 +17,10 @@ from triton.runtime import driver
 
 from scanseg.ops import instance_norm, mlstm
 from scanseg.ops._support import triton as triton_support
+from scanseg.ops._support.compile_processes import CompileProcesses
 from scanseg.ops._support.launching import compile_ahead, launch
 
-launched, compiled, launchers = [], [], []
+launched, compiled, launchers, in_processes = [], [], [], []
 
 
 class Loader:
@@ -58,6 +59,13 @@ def note(*, repr, **others):
     compiled.append(repr)
 
 
+def compile_elsewhere(processes, request):
+    """Note whether another process compiled a kernel."""
+    in_processes.append(original(processes, request))
+    return in_processes[-1]
+
+
+original, CompileProcesses.compile = CompileProcesses.compile, compile_elsewhere
 driver.set_active(H100())
 triton.knobs.runtime.jit_post_compile_hook = note
 # The tensors are on the CPU. Triton treats them as tensors of a GPU.
@@ -126,6 +134,7 @@ def main():
         "compiled_later": compiled[len(ahead) :],
         "launched_later": [name for name, _ in launched],
         "error": compilation_error(),
+        "in_processes": in_processes,
         "launchers": {
             "in_block": [name for name, _ in built if name != "write"],
             "on_main_thread": [name for name, thread in built if thread == threading.get_ident()],

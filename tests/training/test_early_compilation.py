@@ -8,10 +8,11 @@ import pytest
 
 import scanseg
 from scanseg.experiments import single
+from scanseg.ops import cores_for_compiling
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
-from scanseg.training import compiled_early
+from scanseg.training import compiled_early, expect_compiling
 from scanseg.training.warm_up import can_compile
 
 
@@ -27,7 +28,9 @@ def module(monkeypatch):
         for done in (1, 2):
             context.progress(ProgressUpdate("compiling kernels", done, 2))
 
+    module.started = []
     monkeypatch.setattr(module, "can_compile", lambda device: True)
+    monkeypatch.setattr(module, "start_compile_processes", module.started.append)
     monkeypatch.setattr(module, "warm_up", warm_up)
     yield module
     module.released.set()
@@ -71,6 +74,11 @@ def test_an_error_of_the_compilation_is_left_to_the_training(module, monkeypatch
         pass
 
 
+def test_processes_that_compile_are_started_for_a_gpu(module):
+    expect_compiling(RunContext(device="cpu"))
+    assert module.started == [cores_for_compiling()]
+
+
 def test_nothing_is_compiled_for_a_cpu(plan):
     context = RunContext(device="cpu")
     assert not can_compile(context.torch_device)
@@ -93,3 +101,4 @@ def test_a_training_compiles_while_its_store_is_built(module, monkeypatch, datas
     with pytest.raises(ZeroDivisionError):
         scanseg.train(dataset, tmp_path / "model", device="cpu", recipe="plain-unet", epochs=1)
     assert seen == [True]
+    assert module.started == [cores_for_compiling()]

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -130,7 +131,9 @@ class ModelWorker:
     def __init__(
         self, choice: ModelChoice, device: str, num_threads: int, *, is_remote: bool = False
     ) -> None:
-        """Load the model.
+        """Load the model, and on a GPU prepare its kernels.
+
+        So all workers prepare them at the same time.
 
         Args:
             choice: The model.
@@ -146,6 +149,9 @@ class ModelWorker:
             precision=choice.precision,
             runtime=choice.runtime,
         )
+        if self._predictor.device.type == "cuda":
+            with suppress(ScansegError):  # each case has the error
+                self._predictor.warm_up()
         device_name = self._predictor.describe_device()
         self._device = f"{device_name} on {socket.gethostname()}" if is_remote else device_name
         self._lock = Lock()

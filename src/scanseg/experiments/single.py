@@ -19,6 +19,7 @@ from scanseg.training import (
     check_encoder_weights,
     choose_fold,
     compiled_early,
+    expect_compiling,
 )
 
 _STORES = "scanseg-stores"
@@ -107,6 +108,7 @@ def _prepare_job(
     """Make or open plan and store, and check the choices."""
     if request.like is not None and encoder_weights is not None:
         raise UsageError("encoder weights and initial weights exclude each other. Leave one out.")
+    expect_compiling(context)
     initial = request.like or encoder_weights
     # A training that was killed before its plan was written starts again.
     if resume and not ModelFolder.is_empty(output):

@@ -179,6 +179,17 @@ class LoadedModel(ABC):
             for each in (self, *self.members)
         )
 
+    def warm_up(self) -> None:
+        """Segment random images, which makes the first case fast.
+
+        Raises:
+            ScansegError: Memory ran out.
+        """
+        for member in (self, *self.members):
+            if member.first_stage is not None:
+                member.first_stage.warm_up()
+            member._plan_predictor.warm_up()
+
     def explained_memory(self, geometry: CaseGeometry) -> AbstractContextManager[None]:
         """Explain too little memory for an image, with advice.
 

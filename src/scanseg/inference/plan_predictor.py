@@ -16,8 +16,11 @@ from scanseg.inference.prediction import PlanPrediction
 from scanseg.inference.resample import SourceMaps, resample_labels_to_source, resample_to_source
 from scanseg.inference.windows import SlidingWindow, predict_slabs
 from scanseg.preprocessing import separates_z
-from scanseg.progress import ProgressCallback
+from scanseg.progress import ProgressCallback, ignore_progress
 from scanseg.specs import CaseGeometry, Plan
+
+_WARM_UPS = 4
+"""Passes of a shape until its CUDA graph is captured (`cuda_graph.DIRECT_PASSES` and one)."""
 
 
 class PlanPredictor:
@@ -157,6 +160,36 @@ class PlanPredictor:
                 )
                 maps = replace(maps, label_map=label_map)
         return maps
+
+    def warm_up(self) -> None:
+        """Segment random images of one window and of a full batch.
+
+        Kernels are compiled, libraries choose theirs, and CUDA graphs are captured. This takes seconds on a GPU.
+
+        Raises:
+            ScansegError: Memory ran out.
+        """
+        settings, patch = self.plan.inference, self.plan.sampling.patch_size
+        depth, height, width = (1,) * (3 - len(patch)) + tuple(patch)
+        step = max(1, int(depth * (1 - settings.overlap)))
+        random = np.random.default_rng(0)
+        for count in dict.fromkeys((1, settings.window_batch)):
+            shape = depth + (count - 1) * step, height, width
+            image = random.standard_normal((len(self.plan.dataset.channel_names), *shape), dtype=np.float32)
+            geometry = CaseGeometry(
+                num_axes=3,
+                source_shape=shape,
+                source_spacing=(1.0, 1.0, 1.0),
+                axis_order=(0, 1, 2),
+                crop_start=(0, 0, 0),
+                crop_shape=shape,
+                shape=shape,
+            )
+            predicted = None if self.plan.cascade is None else np.zeros(shape, dtype=np.uint8)
+            for _ in range(_WARM_UPS):
+                self.segment(
+                    image, geometry, predicted=predicted, mirror=settings.mirror, progress=ignore_progress
+                )
 
     @contextmanager
     def explained_memory(self, geometry: CaseGeometry) -> Iterator[None]:

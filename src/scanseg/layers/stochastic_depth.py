@@ -46,7 +46,8 @@ class StochasticDepth(nn.Module):
 class SharedDraws(nn.Module):
     """Random factors of stochastic depth for many branches, drawn at once.
 
-    Single draws take two launches for each branch, and are as many as branches.
+    Single draws take two launches for each branch, and are as many as branches. A compiled network draws the same
+    numbers as one outside of `torch.compile` if inductor's `fallback_random` is set.
 
     Args:
         rates: Rates of the branches.
@@ -76,7 +77,8 @@ class SharedDraws(nn.Module):
         ):
             return [depth.sample_scale(x) for depth in depths]
         keep = self.keep.to(torch.promote_types(x.dtype, torch.float32))
-        drawn = iter(torch.bernoulli(keep.expand(-1, x.shape[0])).div_(keep).unbind())
+        draws = torch.rand(keep.shape[0], x.shape[0], dtype=keep.dtype, device=keep.device)
+        drawn = iter((draws < keep).div(keep).unbind())
         return [next(drawn) if rate > 0 else None for rate in self.rates]
 
     def extra_repr(self) -> str:

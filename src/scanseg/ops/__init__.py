@@ -13,6 +13,7 @@ operators share.
 from typing import NamedTuple
 
 from scanseg.ops._support.branch import BranchStart, is_one_operator
+from scanseg.ops._support.compile_processes import start_compile_processes
 from scanseg.ops._support.contract import without_autocast
 from scanseg.ops._support.launching import (
     can_compile_ahead,
@@ -78,6 +79,7 @@ __all__ = [
     "selective_scan",
     "ss2d_branch",
     "ss2d_scan",
+    "start_compile_processes",
     "upsample_join",
     "verify_kernels",
     "wanted_by_feed_forward",

@@ -1,6 +1,6 @@
 """Train a network from a plan and a store."""
 
-from scanseg.training.early_compilation import compiled_early
+from scanseg.training.early_compilation import compiled_early, expect_compiling
 from scanseg.training.folds import FoldChoice, choose_fold
 from scanseg.training.initial_weights import check_encoder_weights
 from scanseg.training.optimizers import build_optimizer
@@ -21,6 +21,7 @@ __all__ = [
     "choose_fold",
     "command_words",
     "compiled_early",
+    "expect_compiling",
     "learning_rate",
     "read_plans",
     "time_step",

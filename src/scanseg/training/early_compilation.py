@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from scanseg.ops import cores_for_compiling, start_compile_processes
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
@@ -13,6 +14,16 @@ from scanseg.training.warm_up import can_compile, warm_up
 _LOGGER = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_UPDATES = 0.2
+
+
+def expect_compiling(context: RunContext) -> None:
+    """Start the processes that compile kernels, which takes seconds.
+
+    Args:
+        context: The device of the training. Without CUDA and Triton nothing is started.
+    """
+    if context.distributed.world_size == 1 and can_compile(context.torch_device):
+        start_compile_processes(cores_for_compiling())
 
 
 @contextmanager

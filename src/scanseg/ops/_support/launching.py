@@ -1,8 +1,8 @@
 """Launching of Triton kernels, and their compilation ahead of the first launch.
 
 Triton compiles each kernel at its first launch, one after the other. A network has dozens of kernels, and a machine has
-several cores. Inside `compile_ahead`, launches compile the kernels in threads instead of running them, and the pass
-continues to the next kernel.
+several cores. Inside `compile_ahead`, threads and processes compile the kernels of launches instead of running them,
+and the pass continues to the next kernel.
 """
 
 import contextvars
@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from typing import Any, Protocol
 
 import torch
 
 from scanseg.cores import available_cores
+from scanseg.ops._support.compile_processes import start_compile_processes
+from scanseg.ops._support.compile_requests import request_of
 from scanseg.ops._support.eager import is_traced
 from scanseg.ops._support.launching_variants import (
     USABLE,
@@ -36,6 +39,9 @@ at_end_of_block: list[Callable[[], None]] = []
 
 MAX_THREADS = 16
 """Maximum number of threads that compile. A network has a few dozen kernels."""
+
+KERNELS_IN_THREADS = 6
+"""New kernels of a block that threads compile. Processes compile the others, while those processes start."""
 
 
 class Kernel(Protocol):
@@ -99,7 +105,7 @@ def compile_ahead(
     backward_on: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
-    """Compile the kernels of a pass in threads, without launching them.
+    """Compile the kernels of a pass in parallel, without launching them.
 
     The results of the pass are invalid, because its kernels write nothing. Every launch has the arguments of the real
     pass, so that the same pass compiles nothing afterwards. The end of the block waits for all kernels. In Triton's
@@ -109,7 +115,7 @@ def compile_ahead(
     thread for each device. Other threads continue to launch. Only one block is active at a time; other threads wait.
 
     Args:
-        num_threads: Number of threads that compile.
+        num_threads: Number of kernels that are compiled at the same time.
         backward_on: Device of the backward passes in the block. `None`: the block has no backward pass.
         progress: Called with the number of compiled kernels and of all kernels, at the end of the block. `None`: the
             log has a message every two seconds.
@@ -133,7 +139,7 @@ def compile_ahead(
         )
     threads = {threading.get_ident()} | ({_backward_thread(backward_on)} if backward_on else set())
     with _one_at_a_time, ThreadPoolExecutor(num_threads, thread_name_prefix="compile") as pool:
-        compilation = _Compilation(pool, threads)
+        compilation = _Compilation(pool, threads, num_threads)
         with _messages(compilation) if progress is None else nullcontext():
             _compilation = compilation
             try:
@@ -195,16 +201,27 @@ def cores_for_compiling(*, num_sharing: int = 1) -> int:
 class _Compilation:
     """The kernels in compilation, and the threads that do not launch meanwhile."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: set[int]) -> None:
-        from triton import AsyncCompileMode
-
-        self._pool = pool
+    def __init__(self, pool: ThreadPoolExecutor, threads: set[int], num_threads: int) -> None:
+        self._pool, self._num_threads = pool, num_threads
         self._threads = threads
         self._futures: list[Future[Any]] = []
-        self._mode = AsyncCompileMode(self, ignore_errors=True)
+        self._mode = self._make_mode()
+        self._num_new = count()
         # Triton keeps its mode in a context variable. This context carries it to other threads.
         self._context = contextvars.copy_context()
         self._context.run(self._mode.__enter__)
+
+    def _make_mode(self) -> Any:
+        """Return Triton's mode, which also keeps the key of each kernel."""
+        from triton import AsyncCompileMode
+
+        compile_keyed = self._compile
+
+        class KeyedMode(AsyncCompileMode):
+            def submit(self, key: str, compile_kernel: Callable[[], Any], *others: Any) -> Any:
+                return super().submit(key, partial(compile_keyed, key, compile_kernel), *others)
+
+        return KeyedMode(self, ignore_errors=True)
 
     def applies_to_this_thread(self) -> bool:
         """Return whether launches of the calling thread compile instead."""
@@ -226,8 +243,22 @@ class _Compilation:
 
         Triton's mode calls this method of its executor.
         """
-        self._futures.append(self._pool.submit(_compile_with_launcher, compile_kernel))
+        self._futures.append(self._pool.submit(compile_kernel))
         return self._futures[-1]
+
+    def _compile(self, key: str, compile_kernel: Callable[[], Any]) -> Any:
+        """Compile a kernel with its launcher.
+
+        Another process compiles it if it is one of many. Then this thread only reads it.
+        """
+        request = request_of(key, compile_kernel)
+        if request is not None and next(self._num_new) >= KERNELS_IN_THREADS:
+            processes = start_compile_processes(self._num_threads)
+            if processes is not None:
+                processes.compile(request)
+        kernel = compile_kernel()
+        build_launcher(kernel)
+        return kernel
 
     def run_in_a_thread(self, request: Callable[[], None]) -> None:
         """Run a function in a new thread, whose launches compile too."""
@@ -253,12 +284,6 @@ class _Compilation:
         for done, _ in enumerate(as_completed(self._futures), start=1):
             progress(done, len(self._futures))
         self._context.run(self._mode.__exit__, None, None, None)
-
-
-def _compile_with_launcher(compile_kernel: Callable[[], Any]) -> Any:
-    kernel = compile_kernel()
-    build_launcher(kernel)
-    return kernel
 
 
 @contextmanager
