@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scanseg.batches import batches as batches_module
+from scanseg.batches import box_reading
 from scanseg.batches import on_disk as disk_module
 from scanseg.batches.batches import make_batch
 from scanseg.batches.in_memory import load_into_memory
@@ -160,7 +161,7 @@ def test_shards_equal_parts_of_the_whole_batch(store, names, kind):
 
 def test_only_the_boxes_of_a_batch_are_read(store, names, monkeypatch):
     read = []
-    monkeypatch.setattr(disk_module, "open_array", lambda path, **options: Spy(path, read))
+    monkeypatch.setattr(box_reading, "open_array", lambda path, **options: Spy(path, read))
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
     read.clear()
 
@@ -290,7 +291,7 @@ def test_a_killed_worker_is_reported(store, names):
 @pytest.mark.usefixtures("located_here")
 def test_a_worker_without_memory_is_reported(store, names, monkeypatch):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
-    monkeypatch.setattr(disk_module, "_read_boxes", partial(np.full, 10**15))
+    monkeypatch.setattr(disk_module, "read_boxes", partial(np.full, 10**15))
 
     with pytest.raises(ScansegError, match=r"not enough memory on the host.*PiB.*--num-workers"):
         batch_of(on_disk, SAMPLINGS["3d"])
