@@ -44,7 +44,8 @@ def _start(command, **options):
 
 def _fork_and_wait(count, port, words):
     """Run a command in each process, and return 0 if all of them return 0."""
-    for name in ("torch.distributed", "scanseg.cli", "scanseg.training", "scanseg.runtime.collectives"):
+    # The optimizer imports the compiler.
+    for name in ("torch._dynamo", "scanseg.cli", "scanseg.training", "scanseg.runtime.collectives"):
         import_module(name)
     processes = []
     for rank in range(count):
