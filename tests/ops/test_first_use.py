@@ -373,13 +373,13 @@ def add_verdicts(folder, number):
 
 def test_several_processes_keep_all_verdicts(tmp_path):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add_verdicts, args=(tmp_path, number)) for number in range(3)]
+    processes = [context.Process(target=add_verdicts, args=(tmp_path, number)) for number in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert len(VerdictFile(COMBINATION, folder=tmp_path).read()) == 6
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(VerdictFile(COMBINATION, folder=tmp_path).read()) == 4
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".writing")] == []
 
 
