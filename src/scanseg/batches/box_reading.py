@@ -1,6 +1,6 @@
-"""Boxes of stored cases, read by worker processes. These start without PyTorch, which takes a second and 200 MB.
+"""Reading of boxes of stored cases, without PyTorch.
 
-The names of `scanseg.batches` that need PyTorch load on first use for the same reason.
+Worker processes that read start sooner, and need less memory, if they do not load PyTorch.
 """
 
 from collections.abc import Mapping, Sequence
