@@ -155,6 +155,21 @@ def torch_threads():
 
 
 @pytest.fixture
+def plain_figures(monkeypatch: pytest.MonkeyPatch):
+    """Draw figures without the search for a layout, which takes most of their time."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    savefig = Figure.savefig
+
+    def save(figure, *arguments, bbox_inches=None, **options):
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+    monkeypatch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture
 def generator():
     """A seeded torch generator."""
     import torch
