@@ -2,6 +2,8 @@
 
 Usage: python -m benchmarks.first_pass [--networks msvm-unet xlstm-unet-enc] [-o benchmarks/results/NAME.json]
 
+With `--threads-only` no other processes compile kernels, for comparison.
+
 Each network runs in a process with empty caches of Triton and of the checks of kernels, and in another one with the
 filled caches. The step is that of a program of the user's own: forward in bfloat16 autocast, a loss, backward. Its
 kernels are compiled in threads, and checked. The exit code is 1 if the log was silent for longer than three seconds.
@@ -25,6 +27,8 @@ from benchmarks.first_step import count_compilations
 from benchmarks.machine import describe_run
 from scanseg.networks import MSVMUNet, XLSTMUNet, place_network
 from scanseg.ops import kernel_verdicts
+from scanseg.ops._support import compile_processes
+from scanseg.ops._support.compile_processes import CompileProcesses
 from scanseg.runtime.device import choose_device
 
 NETWORKS = {
@@ -46,6 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the processes and return the exit code."""
     arguments = _parse(words)
     if arguments.alone:
+        if arguments.threads_only:
+            compile_processes.FEWEST_CORES = sys.maxsize
         step = take_first_step(arguments.networks[0], device=arguments.device, tiny=arguments.tiny)
         sys.stdout.write(json.dumps(step) + "\n")
         return 0
@@ -69,7 +75,7 @@ def take_first_step(name: str, *, device: str, tiny: bool) -> dict[str, object]:
     torch.manual_seed(0)
     network = place_network(make(), chosen)
     images = torch.randn(shape, device=chosen)
-    kernels, times = count_compilations(), _message_times()
+    kernels, in_processes, times = count_compilations(), _count_in_processes(), _message_times()
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
@@ -89,6 +95,7 @@ def take_first_step(name: str, *, device: str, tiny: bool) -> dict[str, object]:
         "second_step_seconds": seconds[1],
         "num_kernels_ahead": kernels.count(True),
         "num_kernels_at_launch": kernels.count(False),
+        "num_kernels_in_processes": in_processes.count(True),
         "num_messages": len(times) - 2,
         "longest_silence_seconds": max(after - before for before, after in pairwise(times)),
         "verdicts": [f"{v.operator} {v.dtype}: {v.fault or 'correct'}" for v in kernel_verdicts()],
@@ -100,9 +107,22 @@ def describe(run: dict) -> str:
     return (
         f"{run['network']}, {run['cache']} caches: step 1 {run['first_step_seconds']:.2f} s, "
         f"step 2 {run['second_step_seconds']:.3f} s, kernels {run['num_kernels_ahead']} ahead + "
-        f"{run['num_kernels_at_launch']} at launch, {len(run['verdicts'])} checks, "
-        f"longest silence {run['longest_silence_seconds']:.1f} s"
+        f"{run['num_kernels_at_launch']} at launch ({run['num_kernels_in_processes']} in processes), "
+        f"{len(run['verdicts'])} checks, longest silence {run['longest_silence_seconds']:.1f} s"
     )
+
+
+def _count_in_processes() -> list[bool]:
+    """Return a list that receives whether another process compiled a kernel, for each request."""
+    results: list[bool] = []
+    original = CompileProcesses.compile
+
+    def compile_and_note(processes: CompileProcesses, request: bytes) -> bool:
+        results.append(original(processes, request))
+        return results[-1]
+
+    CompileProcesses.compile = compile_and_note  # type: ignore[method-assign]
+    return results
 
 
 def _message_times() -> list[float]:
@@ -120,6 +140,7 @@ def _message_times() -> list[float]:
 def _in_a_process(network: str, arguments: argparse.Namespace, caches: str) -> dict:
     """Take the steps in a separate process."""
     words = ["--networks", network, "--device", arguments.device, "--alone"]
+    words += ["--threads-only"] if arguments.threads_only else []
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.first_pass", *words, *(["--tiny"] if arguments.tiny else [])],
         env={**os.environ, "TRITON_CACHE_DIR": f"{caches}/triton", "XDG_CACHE_HOME": caches},
@@ -142,6 +163,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", "-o", type=Path)
     parser.add_argument("--commit", help="commit of the code, if git is missing")
     parser.add_argument("--tiny", action="store_true", help="shrink the networks, for tests of this program")
+    parser.add_argument("--threads-only", action="store_true", help="compile in threads of the process")
     parser.add_argument("--alone", action="store_true", help="take the steps in this process (internal)")
     return parser.parse_args(words)
 

@@ -115,6 +115,7 @@ class MemoryRow:
     counts: Counts
     weights_bytes: float
     spared_bytes: float
+    states_bytes: float
     predicted_gib: float
     measured_gib: float
     graph_reserved_gib: float | None
@@ -142,6 +143,7 @@ def measure_row(recipe: str, dataset: SyntheticDataset, precision: str, *, devic
         counts=counts,
         weights_bytes=predicted.weights_bytes,
         spared_bytes=predicted.spared_bytes,
+        states_bytes=predicted.states_bytes,
         predicted_gib=predicted.total_bytes / _GIB,
         measured_gib=measured / _GIB,
         graph_reserved_gib=reserved / _GIB,
@@ -189,6 +191,7 @@ def predict_again(row: Mapping[str, Any]) -> dict[str, Any]:
         **row,
         "weights_bytes": predicted.weights_bytes,
         "spared_bytes": predicted.spared_bytes,
+        "states_bytes": predicted.states_bytes,
         "predicted_gib": gib,
         "error": gib / row["measured_gib"] - 1,
     }
@@ -219,7 +222,8 @@ def fit_constants(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _known_bytes(row: Mapping[str, Any]) -> float:
     """Return the part of a row's peak that is not fitted."""
     outputs = row["batch_size"] * row["counts"]["output_values"]
-    return row["weights_bytes"] - row["spared_bytes"] + OUTPUT_BYTES * outputs
+    states_bytes = row.get("states_bytes", 0.0)  # older records have none
+    return row["weights_bytes"] - row["spared_bytes"] + states_bytes + OUTPUT_BYTES * outputs
 
 
 def _map_values(row: Mapping[str, Any]) -> int:

@@ -241,8 +241,14 @@ def make_step(
     label_maps = torch.randint(
         shape.num_classes, (shape.batch, *shape.patch_size), generator=generator, device=device
     )
-    options = {"loss": _loss(shape), "dtype": _autocast_dtype(precision)}
-    return network, partial(_step, images=images, label_maps=label_maps, **options)
+    return network, partial(
+        _step,
+        parameters=tuple(network.parameters()),
+        images=images,
+        label_maps=label_maps,
+        loss=_loss(shape),
+        dtype=_autocast_dtype(precision),
+    )
 
 
 def _in_one_thread(step: Callable[[], Tensor]) -> Tensor:
@@ -260,6 +266,7 @@ def _loss(shape: ImageShape) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
 def _step(
     network: nn.Module,
     *,
+    parameters: Sequence[nn.Parameter],
     images: Tensor,
     label_maps: Tensor,
     loss: Callable[[Sequence[Tensor], Tensor], Tensor],
@@ -271,7 +278,8 @@ def _step(
     """
     if not network.training:  # walking over the modules of a network takes a millisecond
         network.train()
-    network.zero_grad(set_to_none=True)
+    for parameter in parameters:  # as an optimizer does, without walking over the modules
+        parameter.grad = None
     with torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = network(images)
     value = loss((outputs,) if isinstance(outputs, Tensor) else outputs, label_maps)

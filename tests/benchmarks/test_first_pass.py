@@ -43,10 +43,11 @@ def test_a_line_names_kernels_checks_and_silence():
         "second_step_seconds": 0.1,
         "num_kernels_ahead": 90,
         "num_kernels_at_launch": 0,
+        "num_kernels_in_processes": 84,
         "verdicts": ["mlstm bfloat16: correct"],
         "longest_silence_seconds": 2.1,
     }
     assert describe(run) == (
-        "msvm-unet, empty caches: step 1 14.20 s, step 2 0.100 s, kernels 90 ahead + 0 at launch, 1 checks, "
-        "longest silence 2.1 s"
+        "msvm-unet, empty caches: step 1 14.20 s, step 2 0.100 s, kernels 90 ahead + 0 at launch (84 in processes), "
+        "1 checks, longest silence 2.1 s"
     )

@@ -1,11 +1,13 @@
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from scanseg.dataset.check import check_dataset
+from scanseg.dataset import check as module
+from scanseg.dataset.check import check_dataset, checked_early
 from scanseg.dataset.raw import open_dataset
 from scanseg.errors import InputError
 from scanseg.runtime import RunContext
@@ -34,6 +36,41 @@ def test_report_of_a_data_set_without_faults(make_dataset):
         "label outer: 168 voxels in 3 cases",
         "label inner: 12 voxels in 3 cases",
     ]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Return the calls of `started_early`."""
+    calls = []
+
+    @contextmanager
+    def started_early(function, cases, *, context):
+        calls.append((len(cases), context.num_workers))
+        yield
+
+    monkeypatch.setattr(module, "started_early", started_early)
+    return calls
+
+
+def test_workers_start_early_for_a_data_set(make_dataset, started):
+    with checked_early(make_dataset(3), context=RunContext(num_workers=5)):
+        assert started == [(3, 5)]
+    with checked_early(make_dataset(3), context=RunContext()):
+        assert started[1:] == [(3, 0)]  # reading these small images takes no workers
+
+
+def test_no_workers_start_early_for_other_paths_and_in_trainings_of_several_processes(
+    make_dataset, started, monkeypatch, tmp_path
+):
+    faulty = make_dataset(1)
+    (faulty / "dataset.json").write_text("{}")
+    for path in (tmp_path / "missing", tmp_path, faulty):
+        with checked_early(path, context=RunContext(num_workers=5)):
+            pass
+    monkeypatch.setattr(module, "count_launched", lambda: 2)
+    with checked_early(make_dataset(3), context=RunContext(num_workers=5)):
+        pass
+    assert started == []
 
 
 def test_every_fault_of_every_case_is_in_one_message(make_dataset, volume_writer):

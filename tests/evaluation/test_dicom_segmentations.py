@@ -150,12 +150,9 @@ def test_without_highdicom_the_error_names_the_extra(write, monkeypatch):
         evaluate(seg, reference, context=CONTEXT)
 
 
-def test_the_command_scores_but_writes_no_page(write, command, tmp_path):
+def test_the_command_scores(write, command, tmp_path):
     prediction, seg = write("prediction", make_labels(1))
-    words = ("evaluate", seg, prediction, "-o", tmp_path / "report.json", "--num-workers", 0)
-    outcome = command(*words)
+    words = ("evaluate", seg, prediction, "-o", tmp_path / "report.json")
+    outcome = command(*words, "--num-workers", 0)
     assert outcome.code == 0, outcome.stderr
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["mean_over_labels"]["dice"] == 1
-    outcome = command(*words, "--overwrite", "--report", tmp_path / "report.html")
-    assert outcome.code == 2
-    assert outcome.stderr.endswith("Leave --report out, or predict to NIfTI.\n")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from scanseg.errors import InputError
-from scanseg.evaluation import distances
+from scanseg.evaluation import distances, points
+from scanseg.evaluation.distances import nearest_distances
 from scanseg.evaluation.surface import surface_dice, surface_distances
 from scanseg.evaluation.surfels import CORNERS, surfel_sizes
 
@@ -29,6 +30,11 @@ def size_function(spacing):
     return size
 
 
+def choose_way(monkeypatch, way):
+    for name in ("VOXELS_PER_POINT", "VOXELS_PER_NEAR_POINT"):
+        monkeypatch.setattr(distances, name, 0 if way == "tree" else 10**9)
+
+
 def blobs(rng, shape, *, sigma=1.2):
     noise = ndimage.gaussian_filter(rng.normal(size=shape), sigma)
     return noise > np.quantile(noise, 0.75)
@@ -46,7 +52,7 @@ CASES = {
 @pytest.mark.parametrize("way", ["tree", "transform"])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_brute_force(name, way, rng, monkeypatch):
-    monkeypatch.setattr(distances, "VOXELS_PER_POINT", 0 if way == "tree" else 10**9)
+    choose_way(monkeypatch, way)
     shape, spacing = CASES[name]
     for _ in range(4):
         prediction, reference = blobs(rng, shape), blobs(rng, shape)
@@ -60,6 +66,55 @@ def test_equals_brute_force(name, way, rng, monkeypatch):
                 brute_force.surface_dice(prediction, reference, spacing, tolerance, size_function(spacing)),
                 abs=1e-9,
             )
+
+
+@pytest.mark.parametrize("way", ["tree", "transform"])
+@pytest.mark.parametrize("shape", [(11, 9, 14), (30, 26)])
+def test_masks_with_flecks_equal_brute_force(shape, way, rng, monkeypatch):
+    choose_way(monkeypatch, way)
+    monkeypatch.setattr(points, "_SLAB_VOXELS", 300)  # several slabs
+    spacing = (2.0, 0.5, 0.9)[-len(shape) :]
+    reference = np.zeros(shape, bool)
+    reference[tuple(slice(3, 7) for _ in shape)] = True
+    prediction = np.roll(reference, 1, axis=0) ^ (rng.random(shape) < 0.02)
+    for masks in ((prediction, reference), (reference, prediction)):
+        found = surface_distances(*masks, spacing=spacing)
+        borders = [brute_force.border_voxels(mask) for mask in masks]
+        assert found.from_prediction == pytest.approx(brute_force.nearest(*borders, spacing), abs=1e-12)
+        assert found.from_reference == pytest.approx(brute_force.nearest(*borders[::-1], spacing), abs=1e-12)
+        for tolerance in (0.0, 0.5, 1.03, 4.0, math.inf):
+            nsd = brute_force.surface_dice(*masks, spacing, tolerance, size_function(spacing))
+            assert surface_dice(*masks, spacing=spacing, tolerance_mm=tolerance) == pytest.approx(
+                nsd, abs=1e-12
+            )
+
+
+def test_flecks_far_from_the_reference_are_not_searched_for_a_tolerance(monkeypatch):
+    prediction, reference = np.zeros((2, 60, 60, 60), bool)
+    reference[:6, :6, :6] = prediction[:6, :6, 1:7] = True
+    prediction[20::4, 20::4, 20::4] = True
+    searched = []
+
+    def count_and_search(own, others, **settings):
+        searched.append(len(own) + len(others))
+        return nearest_distances(own, others, **settings)
+
+    monkeypatch.setattr(distances, "nearest_distances", count_and_search)
+    nsd = surface_dice(prediction, reference, spacing=(1, 1, 1), tolerance_mm=2)
+    # 1000 flecks of 8 surfels each, beside 218 surfels of each box.
+    assert 0 < nsd < 0.3
+    assert searched == [2 * 218, 2 * 218]
+
+
+def test_boxes_at_opposite_corners_share_no_surface():
+    prediction, reference = np.zeros((2, 20, 20), bool)
+    prediction[:3, :3] = reference[-3:, -3:] = True
+    assert surface_dice(prediction, reference, spacing=(1, 1), tolerance_mm=5) == 0
+    # The box of the tolerance holds a point of the reference, but not its sphere.
+    prediction[:3, -3:] = prediction[-3:, :3] = True
+    reference[:] = False
+    reference[10, 10] = True
+    assert surface_dice(prediction, reference, spacing=(1, 1), tolerance_mm=7) == 0
 
 
 def test_one_voxel_each():

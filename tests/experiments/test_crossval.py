@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from functools import partial
 from threading import Thread
 
 import numpy as np
@@ -18,6 +19,8 @@ from scanseg.experiments import crossval
 from scanseg.inference import windows
 from scanseg.planning import TrainingSource, prepare_store
 from scanseg.runtime import RunContext
+from scanseg.specs import Plan
+from tests.factories import write_colour_disks, write_disks
 
 from .conftest import SETTINGS
 
@@ -58,6 +61,24 @@ def test_all_folds_become_one_model(dataset, tmp_path, command):
         for folder in (tmp_path / "predictions", dataset / "labelsTr")
     )
     assert 2 * (predicted & real).sum() / (predicted.sum() + real.sum()) > 0.8  # measured: 0.95
+
+
+@pytest.mark.parametrize(
+    ("write", "recipe"),
+    [(write_disks, "xlstm-unet"), (partial(write_colour_disks, num_cases=5), "xlstm-unet-fast")],
+)
+def test_the_default_recipe_is_that_of_one_training(write, recipe, tmp_path, monkeypatch):
+    def stop(jobs, **_):
+        raise InterruptedError
+
+    monkeypatch.setattr(crossval, "run_jobs", stop)
+    dataset, study = write(tmp_path / "data"), tmp_path / "study"
+    with pytest.raises(InterruptedError):
+        scanseg.cross_validate(dataset, study, devices=["cpu"], num_workers=0, progress=False)
+    planned = scanseg.make_plan(dataset, device="cpu", num_workers=0, progress=False)
+    plan = Plan.read(study / "plan.json")
+    assert (plan.recipe, plan.size) == (planned.recipe, planned.size)
+    assert plan.recipe == recipe
 
 
 def test_the_logits_of_the_folds_are_averaged(dataset, tmp_path, monkeypatch):

@@ -76,6 +76,18 @@ def assert_accurate(
     assert not exceeded, f"relative errors and their bounds: {exceeded}"
 
 
+def kept_bytes(function, inputs):
+    """Return the bytes of each tensor that a call keeps for gradients, beside its inputs and its result."""
+    kept = []
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor) or tensor, lambda each: each
+    ):
+        result = function(leaves)
+    known = {tensor.data_ptr() for tensor in (*leaves.values(), result)}
+    return [tensor.nbytes for tensor in kept if tensor.data_ptr() not in known and tensor.numel()]
+
+
 def poisoned(tensor: Tensor) -> Tensor:
     """Return the same numbers as a non-contiguous view into memory full of NaN."""
     memory = torch.full([2 * size + 1 for size in tensor.shape], torch.nan, dtype=tensor.dtype)

@@ -165,6 +165,22 @@ def test_the_dtype_of_autocast_is_checked_too(kernels, monkeypatch, tmp_path):
     assert {dtype for _, dtype in kept(tmp_path)} == {"float32", "float16"}
 
 
+@pytest.mark.parametrize("operator", ["ss2d_branch", "feed_forward"])
+def test_branches_are_checked_in_the_dtype_of_autocast_alone(kernels, monkeypatch, operator):
+    """Their kernels in float32 do not run, and some of them take seconds to compile."""
+    checked = []
+
+    def check(uses):
+        checked.extend(uses)
+        first_use._verdicts.update(dict.fromkeys(uses))
+
+    monkeypatch.setattr(first_use, "_check", check)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    first_use.may_use_kernels(operator, torch.ones(1, 3, 2, 2))
+    assert [use.key for use in checked] == [(operator, "bfloat16")]
+
+
 def test_another_combination_is_checked_again(kernels, monkeypatch):
     normed()
     forget()

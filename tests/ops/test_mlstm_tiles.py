@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from scanseg.ops.mlstm import mlstm
+from scanseg.ops import mlstm_state_bytes
+from scanseg.ops.mlstm import mlstm, triton_layout
 from scanseg.ops.mlstm import triton_backend as triton_gpu
 from scanseg.ops.mlstm.triton_layout import Layout, lay_out
 
-from .precision import assert_accurate, cast, poisoned, relative_errors, run
+from .precision import assert_accurate, cast, kept_bytes, poisoned, relative_errors, run
 from .test_mlstm_cell import GATES, make_inputs, operator
 
 
@@ -136,3 +137,24 @@ def test_the_backward_pass_keeps_one_state_per_chunk(generator):
 )
 def test_tiled_layouts(token, dim, dtype, tiled):
     assert lay_out(token, dim, dtype).tiled == tiled
+
+
+@pytest.mark.usefixtures("tiles")
+def test_kept_states_have_the_counted_bytes(generator, monkeypatch):
+    monkeypatch.setattr(triton_layout, "lay_out", triton_gpu.lay_out)
+    inputs = cast(make_inputs(generator, "random", batch=2, head=3, token=70, dim=20), torch.bfloat16)
+    # Row sums, planes and frames of the gates, and matrices and normalizers of two states.
+    *_, matrices, normalizers = kept = kept_bytes(operator("triton"), inputs)
+    assert len(kept) == 5
+    assert matrices + normalizers == mlstm_state_bytes(2, 3, 70, 20) == 2 * 3 * 2 * (2 * 20**2 + 4 * 20)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 4096, 128), (13, 4, 15361, 64), (2, 4, 1024, 128), (9, 2, 2000, 175)]
+)
+def test_counted_bytes_are_those_of_the_operator(shape):
+    tokens = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+    gates = torch.empty(shape[:3], dtype=torch.bfloat16, device="meta")
+    *_, matrices, normalizers = torch.ops.scanseg.mlstm_triton(tokens, tokens, tokens, gates, gates, False)
+    assert matrices.nbytes + normalizers.nbytes == mlstm_state_bytes(*shape)
+    assert (mlstm_state_bytes(*shape) > 0) == (shape[2] > 1024 and shape[3] != 175)

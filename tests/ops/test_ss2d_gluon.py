@@ -1,16 +1,14 @@
 """The four-direction scan's kernels in Gluon, emulated, against the float64 recurrence."""
 
-from functools import partial
-
 import pytest
 import torch
 
-from scanseg.ops import verification
+from scanseg.ops import scan_state_bytes, verification
 from scanseg.ops.ss2d import gluon_backend
 from scanseg.ops.ss2d.triton_backend import FORWARD, kept_like
 
 from .emulated_gluon import EmulatedKernels
-from .precision import assert_accurate, cast
+from .precision import assert_accurate, cast, kept_bytes
 from .test_scans import GATES, grad_for, map_inputs, scan_map
 
 pytest.importorskip("triton.experimental.gluon")
@@ -23,10 +21,19 @@ def kernels(monkeypatch):
     """The kernels. The backend runs them emulated, for maps in bfloat16."""
     emulated = EmulatedKernels(MODULES, monkeypatch)
     monkeypatch.setattr(gluon_backend, "INTERPRETED", False)
-    monkeypatch.setattr(
-        gluon_backend, "launch", lambda kernel, grid: partial(emulated.launch, kernel.__name__, grid)
-    )
-    return emulated
+
+    def launch_of(kernel, grid, numbers, **constants):
+        return lambda *tensors: emulated.launch(kernel.__name__, grid, *tensors, *numbers, **constants)
+
+    monkeypatch.setattr(gluon_backend, "Launch", launch_of)
+    forget_launches()
+    yield emulated
+    forget_launches()
+
+
+def forget_launches():
+    gluon_backend._forward.cache_clear()
+    gluon_backend._backward.cache_clear()
 
 
 def check(kernels, generator, gates, **shapes):
@@ -62,6 +69,8 @@ def test_which_calls_run(monkeypatch, shape, dtype, state, expected):
     x, A_log = (torch.empty(size, device="meta") for size in (shape, (4, shape[1], state)))
     assert gluon_backend.accepts(x, A_log, dtype, dtype) == expected
     states = kept_like(x, A_log, dtype, dtype)[0]
+    if dtype == torch.bfloat16:
+        assert states.nbytes == scan_state_bytes(shape, state=state)
     assert states.shape[2] == -(
         -shape[2] * shape[3] // (gluon_backend.TOKENS if expected else FORWARD.tokens)
     )
@@ -72,6 +81,20 @@ def test_a_branch_runs_them(kernels):
     inputs = verification._inputs(case, torch.bfloat16, torch.device("cpu"))
     expected = verification._results(case, {name: each.double() for name, each in inputs.items()}, "composed")
     found = verification._results(case, inputs, "triton")
-    assert kernels.launched == ["scan_map", "scan_map_backward"]
+    assert sorted(kernels.launched) == ["scan_map"] * 2 + ["scan_map_backward"] * 2
     for tensor, wanted in zip(found, expected, strict=True):
         assert (tensor.double() - wanted).norm() <= 0.05 * wanted.norm()
+
+
+def test_kept_states_have_the_counted_bytes(generator, kernels):
+    inputs = cast(map_inputs(generator, "random", dim=20, rank=3, size=(7, 6)), torch.bfloat16)
+    assert kept_bytes(scan_map("triton"), inputs) == [scan_state_bytes((2, 20, 7, 6), state=1)]
+    assert kernels.launched == ["scan_map"]
+    assert scan_state_bytes((2, 20, 7, 6), state=1) == 2 * 4 * 6 * 20 * 4  # 42 pixels, 8 for each state
+
+
+def test_kept_states_of_segments_have_the_counted_bytes(generator):
+    inputs = cast(map_inputs(generator, "random", dim=20, rank=3, state=2, size=(7, 6)), torch.bfloat16)
+    states, rates, skips = kept_bytes(scan_map("triton"), inputs)
+    assert states == scan_state_bytes((2, 20, 7, 6), state=2) == 2 * 4 * 2 * 2 * 20 * 4
+    assert (rates, skips) == (4 * 2 * 20 * 4, 20 * 4)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from scanseg.layers import ss2d, vil_block
 from scanseg.layers.recomputation import SMALLEST_BYTES
+from scanseg.networks import build_network
 from scanseg.planning import RECIPES
-from scanseg.planning.memory import MAP_BYTES, count_values, step_memory
+from scanseg.planning.memory import MAP_BYTES, Counts, count_values, step_memory
 from scanseg.planning.recipes import plan_recipe as make_plan
 from scanseg.settings import apply_settings
 from scanseg.specs import DatasetSpec
@@ -37,8 +41,6 @@ def test_counts_equal_those_of_a_real_pass():
         "plain-unet",
         settings=("sampling.patch_size=[16,16,16]", "sampling.batch_size=2"),
     )
-    from scanseg.networks import build_network
-
     network = build_network(plan.network, in_channels=1, num_classes=3, patch_size=(16, 16, 16)).train()
     values = []
     for module in network.modules():
@@ -110,3 +112,52 @@ def test_our_networks_were_measured():
         == set(MAP_BYTES)
         <= {plan_of(recipe).network.kind for recipe in RECIPES if not recipe.endswith(("-low", "-cascade"))}
     )
+
+
+def test_scans_and_cells_are_those_of_a_real_pass(monkeypatch):
+    found = []
+
+    def record(name, function):
+        def call(*arguments, **settings):
+            found.append((name, tuple(arguments[0].shape)))
+            return function(*arguments, **settings)
+
+        return call
+
+    monkeypatch.setattr(ss2d, "ss2d_scan", record("scan", ss2d.ss2d_scan))
+    monkeypatch.setattr(vil_block, "mlstm", record("mlstm", vil_block.mlstm))
+    small = {"msvm-unet": (32, 64), "xlstm-unet-2d": None}
+    for recipe, patch in small.items():
+        plan = plan_of(recipe)
+        patch = patch or plan.sampling.patch_size
+        sampling = plan.sampling.model_copy(update={"patch_size": patch})
+        plan = plan.model_copy(update={"sampling": sampling})
+        counts = count_values(plan)
+        found.clear()
+        network = build_network(
+            plan.network, in_channels=plan.num_inputs, num_classes=3, patch_size=patch
+        ).train()
+        with torch.no_grad():
+            network(torch.zeros(2, plan.num_inputs, *patch))
+        assert found == [("scan", (2, *scan[:3])) for scan in counts.scans] + [
+            ("mlstm", (2, *cell)) for cell in counts.cells
+        ]
+        assert found
+
+
+def test_states_of_newer_kernels_are_added():
+    # A scan of 56 x 56 pixels keeps a state of 32 channels for 8 pixels instead of 32, if 128 programs run.
+    counts = Counts(0, 0, 0, scans=((32, 56, 56, 1),) * 3, cells=((4, 4096, 128), (4, 1024, 128)))
+    kept_by_cells = 4 * 31 * (2 * 128**2 + 4 * 128)
+
+    def states(batch_size, *settings, **options):
+        plan = plan_of("plain-unet", settings=(f"sampling.batch_size={batch_size}", *settings))
+        memory = step_memory(plan, counts=counts, **options)
+        without = step_memory(plan, counts=replace(counts, scans=(), cells=()), **options)
+        assert memory.total_bytes == without.total_bytes + memory.states_bytes
+        return memory.states_bytes
+
+    assert states(63) == 63 * kept_by_cells
+    assert states(64) == 64 * (kept_by_cells + 3 * 4 * 4 * (392 - 98) * 32)
+    assert states(128, "training.accumulation_steps=2") == states(64)
+    assert states(64, width=32) == states(64, "training.precision=float16") == 0

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from scanseg.errors import InputError
 from scanseg.imaging import write_probabilities
+from scanseg.reports import runs
 from scanseg.reports.agreement import measure_agreement
 from scanseg.reports.cases import measure_reliability, read_sampled
 from scanseg.reports.evidence import (
@@ -18,6 +20,7 @@ from scanseg.reports.evidence import (
     sample_voxels,
 )
 from scanseg.reports.outliers import find_outliers, modified_scores
+from scanseg.reports.runs import Runs
 from scanseg.specs import DatasetSpec
 from tests.factories import image_of
 
@@ -121,6 +124,28 @@ def test_shapes_have_size_parts_and_position():
     assert shapes["a"] == Shape(8, 2, pytest.approx((0.5, 0.5)))
     assert shapes["both"].num_components == 3
     assert shapes["none"] is None
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("shape", [(30, 20, 27), (1, 40, 30), (60, 70), (3, 1)])
+def test_shapes_of_flecks_equal_counts_over_voxels(shape, density, rng):
+    label_map = rng.integers(1, 4, size=shape).astype(np.uint8) * (rng.random(shape) < density)
+    label_map[(0,) * len(shape)] = label_map[(-1,) * len(shape)] = 1
+    for values in ((1,), (1, 3)):
+        mask = np.isin(label_map, values)
+        shape_found = measure_shapes(label_map, {"label": values})["label"]
+        centre = (np.array(ndimage.center_of_mass(mask)) + 0.5) / shape
+        num_components = ndimage.label(mask, np.ones((3,) * len(shape)))[1]
+        assert shape_found == Shape(int(mask.sum()), num_components, pytest.approx(tuple(centre)))
+
+
+def test_components_are_counted_by_runs_unless_these_are_dense(rng, monkeypatch):
+    monkeypatch.setattr(runs.ndimage, "label", lambda *_: pytest.fail("voxels were labelled"))
+    mask = np.zeros((6, 30, 40), bool)
+    mask[1:4, 3:9, 5:35] = mask[5, 29, 39] = mask[0, 2, 4] = True
+    assert Runs.of(mask).count_components() == 2
+    with pytest.raises(pytest.fail.Exception, match="labelled"):
+        Runs.of(rng.random((6, 30, 40)) < 0.5).count_components()
 
 
 def test_agreement_is_bias_with_limits():

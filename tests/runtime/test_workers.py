@@ -11,7 +11,8 @@ from scanseg.dataset.raw import RawCase
 from scanseg.errors import InputError, ScansegError, UsageError
 from scanseg.progress import ignore_progress
 from scanseg.runtime import RunContext
-from scanseg.runtime.workers import WorkerPool, choose_workers, keep_workers, map_cases
+from scanseg.runtime import workers as module
+from scanseg.runtime.workers import WorkerPool, choose_workers, keep_workers, map_cases, started_early
 
 CASES = [RawCase(f"case_{number}", (), None) for number in range(4)]
 
@@ -41,6 +42,7 @@ def treat(case, *, how):
         if how == "death":
             os._exit(3)
     if how == "process":
+        open(os.path.join(os.path.dirname(__file__), f"process {os.getpid()}"), "w").close()
         return os.getpid()
     return os.environ["OMP_NUM_THREADS"] if how == "threads" else case.name.upper()
 """
@@ -144,6 +146,49 @@ def test_workers_are_kept_for_the_next_call_and_end_with_the_block(run):
     assert len(set(first)) == 1
     assert not any(is_running(pid) for pid in {*first, *two})
     assert run("process", 1) != first
+
+
+def started(tmp_path):
+    """Return the processes that have treated a case."""
+    return {int(path.name.split()[1]) for path in tmp_path.glob("process *")}
+
+
+@pytest.fixture
+def early(run, monkeypatch):
+    """Start one process early, for `run`."""
+    monkeypatch.setattr(module, "_FEWEST_EARLY", 1)
+
+    def early(how="process"):
+        function = partial(importlib.import_module("treatment").treat, how=how)
+        return started_early(function, CASES, context=RunContext(num_workers=1))
+
+    return early
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", ["process", "input"])
+def test_workers_that_start_early_are_those_of_the_next_block(run, early, tmp_path, how):
+    with early(how):
+        with keep_workers():
+            process = run("process", 1)[0]
+        assert not is_running(process)
+        with keep_workers():
+            assert run("process", 1)[0] != process
+    assert len(started(tmp_path)) == 2
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
+def test_workers_that_start_early_end_without_a_block(early, tmp_path):
+    with pytest.raises(UsageError), early():
+        raise UsageError("The output exists.")
+    assert not any(is_running(pid) for pid in started(tmp_path))
+
+
+def test_few_workers_do_not_start_early(run, tmp_path):
+    function = partial(importlib.import_module("treatment").treat, how="process")
+    with started_early(function, CASES, context=RunContext(num_workers=module._FEWEST_EARLY - 1)):
+        pass
+    assert started(tmp_path) == set()
 
 
 @pytest.mark.parametrize("how", ["input", "death"])

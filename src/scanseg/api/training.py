@@ -1,11 +1,13 @@
 """Functions that train networks."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanseg.api.paths import AnyPath
 from scanseg.api.plans import plan_request
+from scanseg.dataset import checked_early
 from scanseg.errors import UsageError
 from scanseg.progress import ProgressChoice
 from scanseg.progress_display import display
@@ -85,9 +87,6 @@ def train(
         >>> result.epochs_done, list(result.scores)
         (1, ['disk'])
     """
-    from scanseg.experiments import train_model
-    from scanseg.planning import TrainingSource
-
     overrides = {
         "training.epochs": epochs,
         "training.max_minutes": max_minutes,
@@ -96,7 +95,12 @@ def train(
         "training.seed": seed,
         "training.precision": precision,
     }
-    with display(progress) as shown:
+    context = RunContext(device=device, num_workers=num_workers)
+    early = nullcontext() if resume else checked_early(Path(source), context=context)
+    with display(progress) as shown, early:
+        from scanseg.experiments import train_model
+        from scanseg.planning import TrainingSource
+
         return train_model(
             TrainingSource.open(Path(source)),
             Path(output),
@@ -108,7 +112,7 @@ def train(
             resume=resume,
             keep_predictions=keep_predictions,
             encoder_weights=None if encoder_weights is None else Path(encoder_weights),
-            context=RunContext(device=device, num_workers=num_workers, progress=shown),
+            context=context.with_progress(shown),
         )
 
 
@@ -139,7 +143,8 @@ def cross_validate(
     Args:
         source: Folder of a raw data set, or a plan file.
         output: Folder of the cross-validation. `load` reads it as a model.
-        recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`.
+        recipes: Recipes that compete on a data set. Defaults to `xlstm-unet`, for colour pictures to
+            `xlstm-unet-fast`.
         size: `small` for a CPU, `medium` for a small GPU, or `full`. Defaults to `small` for the fast recipes on a CPU,
             otherwise to `full`.
         devices: Devices that train folds at the same time. Defaults to the first available one.

@@ -60,7 +60,8 @@ def crossval(
     Args:
         output: Folder of the cross-validation.
         recipes: Recipe for a data set. Plan files have their own. Repeat to let several recipes and their pairs
-            compete. Defaults to `xlstm-unet`, or to the plan of `--initial-weights`.
+            compete. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`, or to the plan of
+            `--initial-weights`.
         resume: Continue the cross-validation in the output folder. Finished folds are kept. Other options may be left
             out. If given, they must have their values of the first start.
         initial_weights: Model folder whose weights every fold starts from (fine-tuning). A data set also takes over

@@ -59,7 +59,7 @@ def evaluate(
             `components`: instances are connected parts of label 1, as published. `grown`: these parts with the
             adjacent voxels of label 2. `separated`: as `scanseg data instances` separates and grows them. Defaults to
             scoring label maps.
-        html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for folders of label maps.
+        html: Also write a report as one HTML file with pictures, see `scanseg report`. Only for folders.
             Defaults to no report.
         num_workers: Processes that score cases. 0 scores in the main process. Defaults to one per core, at most 16.
         distances: Unit of HD95 and ASD. `voxels` ignores the spacing, as MSVM-UNet's tables do. Defaults to
@@ -80,7 +80,7 @@ def evaluate(
     if given:
         raise UsageError(f"{', '.join(given)}: only for label maps, not with --instances. Leave one out.")
     if html is not None:
-        _check_page(predictions, references, instances=instances)
+        _check_page(predictions, instances=instances)
     for path in (output, *(() if html is None else (html,))):
         require_new_file(path, overwrite=overwrite)
     with show_progress(f"scoring {predictions} against {references}") as progress:
@@ -120,10 +120,8 @@ def evaluate(
         _write_html(html, predictions, references, report, num_workers=num_workers)
 
 
-def _check_page(predictions: Path, references: Path, *, instances: str | None) -> None:
-    """Refuse `--report` for instances, single files and DICOM Segmentations."""
-    from scanseg.imaging import is_segmentation_file
-
+def _check_page(predictions: Path, *, instances: str | None) -> None:
+    """Refuse `--report` for instances and single files."""
     if instances is not None:
         raise UsageError(
             "--report: only for label maps, got --instances. Leave it out, and run scanseg report with --instances."
@@ -132,12 +130,6 @@ def _check_page(predictions: Path, references: Path, *, instances: str | None) -
         raise UsageError(
             f"--report: expected a folder of predictions, got the file {predictions}. Leave it out."
         )
-    for folder in (predictions, references):
-        if folder.is_dir() and (found := [path for path in folder.iterdir() if is_segmentation_file(path)]):
-            raise UsageError(
-                f"--report: expected label maps, got the DICOM file {min(found)}. Leave --report out, or predict to "
-                "NIfTI."
-            )
 
 
 def _write_html(

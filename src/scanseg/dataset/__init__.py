@@ -1,7 +1,7 @@
 """Raw data sets in nnU-Net's layout: description, check, splits, fingerprint."""
 
 from scanseg.dataset.case_names import find_name_fault
-from scanseg.dataset.check import CheckReport, check_dataset
+from scanseg.dataset.check import CheckReport, check_dataset, checked_early
 from scanseg.dataset.description import DESCRIPTION_FILE, read_description
 from scanseg.dataset.digest import compute_dataset_digest
 from scanseg.dataset.fingerprint import compute_fingerprint
@@ -42,6 +42,7 @@ __all__ = [
     "SeriesCases",
     "check_dataset",
     "check_values",
+    "checked_early",
     "compute_dataset_digest",
     "compute_fingerprint",
     "count_values",

@@ -1,9 +1,11 @@
 """Check of a raw data set, which reports every fault at once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 from scanseg.dataset.description import DESCRIPTION_FILE
@@ -17,12 +19,12 @@ from scanseg.dataset.intensities import (
     join_ranges,
 )
 from scanseg.dataset.outliers import CaseMeasurements, find_outliers
-from scanseg.dataset.raw import RawDataset
+from scanseg.dataset.raw import RawDataset, open_dataset
 from scanseg.dataset.splits import check_splits
-from scanseg.errors import refuse_faults
+from scanseg.errors import InputError, refuse_faults
 from scanseg.imaging import DECODERS, MEDICAL_DECODERS, find_reorientation
 from scanseg.messages import counted, first_lines, listed
-from scanseg.runtime import RunContext, map_cases
+from scanseg.runtime import RunContext, count_launched, map_cases, started_early
 from scanseg.specs import DatasetSpec
 
 
@@ -84,6 +86,28 @@ class CheckReport:
             *self.decisions,
             *first_lines([f"warning: {warning}" for warning in self.warnings]),
         ]
+
+
+@contextmanager
+def checked_early(path: Path, *, context: RunContext) -> Iterator[None]:
+    """Start the worker processes that check a data set in the block.
+
+    They start while the block imports PyTorch. Faults are left to the check.
+
+    Args:
+        path: Folder of the data set. Other paths start nothing, like trainings of several processes.
+        context: Worker processes.
+    """
+    dataset = None
+    if count_launched() == 1 and (path / DESCRIPTION_FILE).is_file():
+        with suppress(InputError, OSError):
+            dataset = open_dataset(path)
+            context = context.for_images(dataset.image_bytes)
+    if dataset is None:
+        yield
+        return
+    with started_early(partial(inspect_case, spec=dataset.spec), dataset.cases, context=context):
+        yield
 
 
 def check_dataset(dataset: RawDataset, *, context: RunContext) -> CheckReport:

@@ -1,5 +1,6 @@
 """Scores of predictions against references: overlap, surface distances, volumes, reports."""
 
+from scanseg.evaluation.aligned import read_maps
 from scanseg.evaluation.files import report_files, write_report
 from scanseg.evaluation.folders import evaluate
 from scanseg.evaluation.instance_conversion import convert_to_instances
@@ -38,6 +39,7 @@ __all__ = [
     "make_report",
     "parse_tolerances",
     "preset_tolerances",
+    "read_maps",
     "report_files",
     "score_case",
     "score_instances",

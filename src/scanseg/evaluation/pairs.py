@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from scanseg.errors import InputError, UsageError, refuse_faults
+from scanseg.evaluation.aligned import align_maps, read_map, read_maps
 from scanseg.imaging import (
     DECODERS,
     MEDICAL_DECODERS,
@@ -16,11 +17,7 @@ from scanseg.imaging import (
     compare_geometry,
     file_ending,
     is_segmentation_file,
-    join_grids,
-    place_on_grid,
     read_instance_map,
-    read_label_map,
-    read_segmentation,
 )
 from scanseg.messages import counted, listed
 from scanseg.settings import as_tuple
@@ -227,28 +224,8 @@ def read_pair(pair: Pair, *, segments: Mapping[str, Sequence[int]] | None = None
     Raises:
         InputError: A file cannot be read as a label map.
     """
-    images = {path: _read(path, segments) for path in (pair.prediction, pair.reference)}
-    _align(images)
-    return images[pair.prediction], images[pair.reference]
-
-
-def _read(path: Path, segments: Mapping[str, Sequence[int]] | None) -> Image:
-    """Read a label map or a DICOM Segmentation."""
-    return read_segmentation(path, segments) if is_segmentation_file(path) else read_label_map(path)
-
-
-def _align(images: dict[Path, Image]) -> None:
-    """Place DICOM Segmentations on the grid of the other map.
-
-    They lack slices without labels.
-    """
-    segmentations = [path for path in images if is_segmentation_file(path)]
-    if not segmentations or len(images) < 2:
-        return
-    others = [image for path, image in images.items() if path not in segmentations]
-    grid = others[0] if others else join_grids(*images.values())
-    for path in segmentations:
-        images[path] = place_on_grid(images[path], grid)
+    prediction, reference = read_maps((pair.prediction, pair.reference), segments=segments)
+    return prediction, reference
 
 
 def inspect_pair(
@@ -267,12 +244,12 @@ def inspect_pair(
     faults, images = list[str](), dict[Path, Image]()
     for path in (pair.prediction, pair.reference):
         try:
-            images[path] = _read(path, segments)
+            images[path] = read_map(path, segments)
         except InputError as error:
             is_numbered = not is_segmentation_file(path) and is_instance_map(path)
             advice = f" {_SCORE_INSTANCES}" if is_numbered else ""
             faults.append(f"case {pair.name}: {error}{advice}")
-    _align(images)
+    images = align_maps(images)
     found = {path: _values(image.array) for path, image in images.items()}
     for path, values in found.items():
         unknown = sorted(values - known_values) if known_values is not None else []

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from scanseg.errors import InputError
-from scanseg.evaluation.distances import nearest_distances
-from scanseg.evaluation.surfels import surfel_codes, surfel_sizes
+from scanseg.evaluation.distances import are_near, nearest_distances
+from scanseg.evaluation.points import Points, padded_slabs
+from scanseg.evaluation.surfels import find_surfels, surfel_sizes
 
 ROUNDING = 1e-9
 """Relative margin for rounding when a distance is compared with a tolerance.
@@ -60,7 +61,7 @@ def surface_distances(
         InputError: The masks cannot be compared.
     """
     _check(prediction, reference, spacing)
-    borders = _border(prediction), _border(reference)
+    borders = _find_border(prediction), _find_border(reference)
     return SurfaceDistances(
         from_prediction=nearest_distances(*borders, spacing=spacing),
         from_reference=nearest_distances(*borders[::-1], spacing=spacing),
@@ -96,14 +97,13 @@ def surface_dice(
     if not tolerance_mm >= 0:
         raise InputError(f"tolerance_mm: expected at least 0, got {tolerance_mm}")
     sizes = surfel_sizes(spacing)
-    codes = surfel_codes(prediction), surfel_codes(reference)
-    surfels = [(code != 0) & (code != len(sizes) - 1) for code in codes]
+    surfels = find_surfels(prediction), find_surfels(reference)
     limit = tolerance_mm * (1 + ROUNDING)
     near, total = 0.0, 0.0
-    for code, points, others in zip(codes, surfels, surfels[::-1], strict=True):
-        weights = sizes[code[points]]
+    for (points, codes), (others, _) in zip(surfels, surfels[::-1], strict=True):
+        weights = sizes[codes]
         total += float(weights.sum())
-        near += float(weights[nearest_distances(points, others, spacing=spacing) <= limit].sum())
+        near += float(weights[are_near(points, others, spacing=spacing, tolerance_mm=limit)].sum())
     return near / total
 
 
@@ -129,16 +129,19 @@ def _check(
         raise InputError("; ".join(faults))
 
 
-def _border(mask: Bool[np.ndarray, "*spatial"]) -> Bool[np.ndarray, "*spatial"]:
+def _find_border(mask: Bool[np.ndarray, "*spatial"]) -> Points:
     """Return the voxels of a mask with a face neighbour outside it.
 
     Voxels beyond the array are outside.
     """
-    padded = np.pad(mask, 1)
-    inner = mask.copy()
-    for axis in range(mask.ndim):
-        for start in (0, 2):
-            window = [slice(1, -1)] * mask.ndim
-            window[axis] = slice(start, start + mask.shape[axis])
-            inner &= padded[tuple(window)]
-    return mask & ~inner
+    positions = []
+    centre = (slice(1, -1),) * mask.ndim
+    for slab in padded_slabs(mask, overlap=2):
+        own = slab.mask[centre]
+        inner = own.copy()
+        for axis in range(mask.ndim):
+            for window in (slice(None, -2), slice(2, None)):
+                inner &= slab.mask[(*centre[:axis], window, *centre[axis + 1 :])]
+        places = np.flatnonzero(own & ~inner)
+        positions.append(slab.positions(places, within=own.shape, shape=mask.shape))
+    return Points(np.concatenate(positions), mask.shape)

@@ -21,6 +21,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from scanseg.evaluation.points import Points, padded_slabs
+
 Corner = tuple[int, int, int]
 Edge = frozenset[Corner]
 Triangle = tuple[Edge, Edge, Edge]
@@ -29,26 +31,42 @@ CORNERS: tuple[Corner, ...] = tuple((z, y, x) for z in (0, 1) for y in (0, 1) fo
 """Corners of the cube. Corner i is bit `7 - i` of a code."""
 
 
-def surfel_codes(mask: Bool[np.ndarray, "*spatial"]) -> UInt8[np.ndarray, "*spatial_plus_one"]:
+def surfel_codes(padded: Bool[np.ndarray, "*spatial_plus_two"]) -> UInt8[np.ndarray, "*spatial_plus_one"]:
     """Return the code of every 2x2x2 (2x2) neighbourhood of a mask.
 
-    Voxels beyond the array are outside the mask, so a mask that touches the border has a closed surface.
-
     Args:
-        mask: Mask (z, y, x) or (y, x).
+        padded: Mask (z, y, x) or (y, x), padded by one voxel. So a mask that touches the border has a closed surface.
 
     Returns:
-        Codes, one more than voxels along each axis. Entry i along an axis is the neighbourhood of voxels i - 1 and i.
-        0 and the highest code (255 in 3D, 15 in 2D) are no surface.
+        Codes, one more than voxels of the mask along each axis. Entry i along an axis is the neighbourhood of voxels
+        i - 1 and i of the mask. 0 and the highest code (255 in 3D, 15 in 2D) are no surface.
     """
-    codes = np.pad(mask, 1).astype(np.uint8)
+    codes = padded.view(np.uint8)
     bits = 1
-    for axis in range(mask.ndim - 1, -1, -1):
-        before = np.take(codes, range(codes.shape[axis] - 1), axis=axis)
-        after = np.take(codes, range(1, codes.shape[axis]), axis=axis)
-        codes = (before << np.uint8(bits)) | after
+    for axis in range(padded.ndim - 1, -1, -1):
+        parts = np.moveaxis(codes, axis, 0)
+        codes = np.moveaxis((parts[:-1] << np.uint8(bits)) | parts[1:], 0, axis)
         bits *= 2
     return codes
+
+
+def find_surfels(mask: Bool[np.ndarray, "*spatial"]) -> tuple[Points, UInt8[np.ndarray, " point"]]:
+    """Find the surfels of a mask.
+
+    Args:
+        mask: Mask (z, y, x) or (y, x) with at least one voxel.
+
+    Returns:
+        The surfels on the grid of the neighbourhoods, and their codes. See `surfel_codes`.
+    """
+    shape, last = tuple(size + 1 for size in mask.shape), 2 ** (2**mask.ndim) - 1
+    positions, found = [], []
+    for slab in padded_slabs(mask, overlap=1):
+        codes = surfel_codes(slab.mask)
+        places = np.flatnonzero((codes != 0) & (codes != last))
+        positions.append(slab.positions(places, within=codes.shape, shape=shape))
+        found.append(codes.reshape(-1)[places])
+    return Points(np.concatenate(positions), shape), np.concatenate(found)
 
 
 def surfel_sizes(spacing: Sequence[float]) -> Float[np.ndarray, " code"]:

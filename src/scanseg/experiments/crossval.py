@@ -14,7 +14,6 @@ from scanseg.experiments.single import default_stores
 from scanseg.files import make_folder, write_text
 from scanseg.models import PLAN_FILE, SETUP_FILE, VALIDATION_FILE, ModelFolder, write_ensemble
 from scanseg.planning import (
-    DEFAULT_RECIPE,
     RECIPES,
     PlanRequest,
     TrainingSource,
@@ -58,7 +57,7 @@ class CrossValidationOptions:
     """The user's choices for a cross-validation."""
 
     recipes: tuple[str, ...] = ()
-    """Recipes that compete on a data set. Defaults to `xlstm-unet`."""
+    """Recipes that compete on a data set. Empty: the plan gets its default recipe."""
     devices: tuple[str, ...] = ()
     """Devices that train folds at the same time. Defaults to the first available one."""
     ensembles: bool = True
@@ -93,13 +92,14 @@ def cross_validate(
     splits = find_known_splits(source)
     if splits is not None:
         _check_folds(splits, where=source.path)
-    for name in names if len(names) > 1 else ():
-        make_folder(output / name)  # --resume finds the recipes by their folders
+    folders = [output if name is None or len(names) == 1 else output / name for name in names]
+    for folder in folders:
+        make_folder(folder)  # --resume finds the recipes by their folders
     takes_recipe = source.plan is None and (bool(options.recipes) or request.like is None)
     configurations = [
         _configure(
             source,
-            output / name if len(names) > 1 else output,
+            folder,
             name,
             replace(request, recipe=name if takes_recipe else None),
             options,
@@ -107,7 +107,7 @@ def cross_validate(
             is_only=len(names) == 1,
             context=context,
         )
-        for name in names
+        for name, folder in zip(names, folders, strict=True)
     ]
     for each in configurations:
         _check_folds(each.prepared.store.index.splits, where=each.prepared.store.folder)
@@ -175,8 +175,10 @@ def _check_folds(splits: Splits, *, where: Path) -> None:
 
 def _configuration_names(
     source: TrainingSource, output: Path, recipes: Sequence[str], *, initial_weights: Path | None
-) -> Sequence[str]:
+) -> Sequence[str | None]:
     """Return the names of the configurations, new or resumed.
+
+    `None`: the recipe that the plan gets by default.
 
     Raises:
         UsageError: A resumed cross-validation has other recipes.
@@ -199,7 +201,7 @@ def _configuration_names(
         return [source.path.stem]
     if plan.is_file():
         return [Plan.read(plan).recipe]
-    return [DEFAULT_RECIPE if initial_weights is None else ModelFolder.open(initial_weights).plan.recipe]
+    return [None if initial_weights is None else ModelFolder.open(initial_weights).plan.recipe]
 
 
 def _started_recipes(output: Path) -> list[str]:
@@ -235,7 +237,7 @@ def _find_initial_weights(configurations: Sequence[Configuration], request: Plan
 def _configure(
     source: TrainingSource,
     folder: Path,
-    name: str,
+    name: str | None,
     request: PlanRequest,
     options: CrossValidationOptions,
     *,
@@ -245,7 +247,8 @@ def _configure(
 ) -> Configuration:
     """Make or open the plan and the store of a configuration.
 
-    With several recipes, settings of a cascade apply only to recipes with a cascade.
+    With several recipes, settings of a cascade apply only to recipes with a cascade. Without a name, it is the recipe
+    of the plan.
     """
     make_folder(folder)
     path = folder / PLAN_FILE
@@ -259,7 +262,7 @@ def _configure(
         weights = None if request.like is None else str(request.like)
         write_text(folder / SETUP_FILE, TrainingSetup(fold=None, initial_weights=weights).to_json())
         write_text(path, plan.to_json())
-    return Configuration(name, folder, prepare_store(plan, source, stores, context=context))
+    return Configuration(name or plan.recipe, folder, prepare_store(plan, source, stores, context=context))
 
 
 def _check_cascades(configurations: Sequence[Configuration], request: PlanRequest) -> None:

@@ -22,7 +22,7 @@ from scanseg.layers.sequence_layer import SequenceLayer, TokenAxis
 from scanseg.layers.ss2d import SS2D
 from scanseg.layers.stochastic_depth import SharedDraws
 from scanseg.layers.upsampling import Upsampling, UpsamplingMethod
-from scanseg.layers.vil_block import ViLBlock
+from scanseg.layers.vil_block import MLSTMCell, ViLBlock
 from scanseg.layers.vss_block import Scales, VSSBlock, VSSStage
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ConvNormAct",
     "Direction",
     "InstanceNorm",
+    "MLSTMCell",
     "MambaBlock",
     "PlainConvolution",
     "Scales",

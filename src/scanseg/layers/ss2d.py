@@ -33,6 +33,7 @@ class SS2D(nn.Module):
 
     def __init__(self, dim: int, *, state_size: int = 1) -> None:
         super().__init__()
+        self.state_size = state_size
         rank = math.ceil(dim / 16)
         self.in_proj = ChannelLinear(dim, dim, bias=False)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)

@@ -33,6 +33,7 @@ from scanseg.ops.instance_norm import BACKENDS as _INSTANCE_NORM
 from scanseg.ops.instance_norm import instance_norm
 from scanseg.ops.mlstm import BACKENDS as _MLSTM
 from scanseg.ops.mlstm import mlstm
+from scanseg.ops.mlstm.triton_layout import mlstm_state_bytes
 from scanseg.ops.normed_depthwise import BACKENDS as _NORMED_DEPTHWISE
 from scanseg.ops.normed_depthwise import normed_depthwise_conv
 from scanseg.ops.normed_depthwise.triton_backend import wanted_weights as wanted_by_normed_depthwise
@@ -43,6 +44,7 @@ from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
+from scanseg.ops.ss2d.triton_backend import scan_state_bytes
 from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.ss2d_branch.triton_backend import wanted_weights as wanted_by_ss2d_branch
@@ -72,9 +74,11 @@ __all__ = [
     "masks_of",
     "merged_kernel",
     "mlstm",
+    "mlstm_state_bytes",
     "normed_depthwise_conv",
     "residual_channel_norm",
     "scaled_sum",
+    "scan_state_bytes",
     "segmentation_sums",
     "selective_scan",
     "ss2d_branch",

@@ -96,6 +96,10 @@ class KernelVerdict(NamedTuple):
     date: str
 
 
+_OF_START = ("x", "added", "start_weight", "start_bias")
+"""Inputs of the norm before a branch."""
+
+
 class _Case(NamedTuple):
     """Shapes of an operator's inputs, and its call."""
 
@@ -321,14 +325,26 @@ def _cases(device: torch.device) -> dict[str, _Case]:
 
 
 def _branch(operator: Callable[..., tuple[Tensor, Tensor]], inputs: Inputs, *, backend: str | None) -> Tensor:
-    """Return both results of a branch side by side."""
+    """Return the results of a branch side by side, twice.
+
+    The second call is that of autocast in 16 bits: map and parameters are float32 at least.
+    """
+    dtype = inputs["x"].dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    results = _run_branch(operator, inputs, dtype=dtype, backend=backend)
+    again = results
+    if wide != dtype:
+        widened = {name: tensor if name == "added" else tensor.to(wide) for name, tensor in inputs.items()}
+        again = _run_branch(operator, widened, dtype=dtype, backend=backend)
+    return torch.cat([*results, *(each.to(dtype) for each in again)], dim=1)
+
+
+def _run_branch(
+    operator: Callable[..., tuple[Tensor, Tensor]], inputs: Inputs, *, dtype: torch.dtype, backend: str | None
+) -> tuple[Tensor, Tensor]:
     first = BranchStart(inputs["x"], inputs["added"], None, inputs["start_weight"], inputs["start_bias"])
-    rest = {
-        name: tensor
-        for name, tensor in inputs.items()
-        if name not in ("x", "added", "start_weight", "start_bias")
-    }
-    return torch.cat(operator(first, **rest, backend=backend), dim=1)
+    rest = {name: tensor for name, tensor in inputs.items() if name not in _OF_START}
+    return operator(first, **rest, dtype=dtype, backend=backend)
 
 
 def _feed_forward(

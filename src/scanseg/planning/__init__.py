@@ -9,7 +9,6 @@ from scanseg.planning.first_stage import check_first_stage, copy_first_stage, fi
 from scanseg.planning.memory import step_memory
 from scanseg.planning.network_choice import replace_network, replace_patch
 from scanseg.planning.preparation import (
-    DEFAULT_RECIPE,
     PlanRequest,
     Prepared,
     TrainingSource,
@@ -22,7 +21,6 @@ from scanseg.planning.preparation import (
 from scanseg.planning.recipes import RECIPES
 
 __all__ = [
-    "DEFAULT_RECIPE",
     "RECIPES",
     "PlanRequest",
     "Prepared",

@@ -3,7 +3,8 @@
 A step holds weights and optimizer state, the feature maps that the backward pass needs and does not recompute, the
 outputs with the intermediate values of the loss, and the workspace of convolutions. The values of feature maps are
 counted: the outputs of all layers for one patch, in a pass without computation. The bytes per value are constants of a
-network and a precision. They are fitted to peaks measured on an H200 by `benchmarks/memory_prediction.py`.
+network and a precision. They are fitted to peaks measured on an H200 by `benchmarks/memory_prediction.py`. The states
+that newer kernels keep for backward are counted by their shape.
 """
 
 import math
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from scanseg.layers import SMALLEST_BYTES, BasicBlockD, BasicResBlock
+from scanseg.layers import SMALLEST_BYTES, SS2D, BasicBlockD, BasicResBlock, MLSTMCell
 from scanseg.networks import build_network
+from scanseg.ops import mlstm_state_bytes, scan_state_bytes
 from scanseg.specs import Plan
 
 Width = Literal[16, 32]
@@ -43,6 +45,8 @@ MAP_BYTES: dict[str, dict[Width, float]] = {
 """Bytes per output value of a layer, by the kind of the network."""
 OTHER_MAP_BYTES: dict[Width, float] = {16: 4.3, 32: 7.7}
 """Bytes per output value of networks without a measurement: the mean of the measured networks."""
+MEASURED_SEGMENT = 32
+"""Tokens per state of the four-direction scan in the measured kernels. `MAP_BYTES` contains these states."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Counts:
     """Output values of the network, including deep supervision."""
     spared_values: tuple[int, ...] = ()
     """Values of each feature map that the backward pass recomputes if it is large."""
+    scans: tuple[tuple[int, int, int, int], ...] = ()
+    """Channels, rows, columns and states of a channel of each four-direction scan."""
+    cells: tuple[tuple[int, int, int], ...] = ()
+    """Heads, tokens and features of a head of each mLSTM."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,15 @@ class StepMemory:
     """Bytes of recomputed feature maps, which are not kept."""
     workspace_bytes: float = 0.0
     """Bytes of workspace."""
+    states_bytes: float = 0.0
+    """Bytes of the states of scans and mLSTM that the measured kernels did not keep."""
 
     @property
     def total_bytes(self) -> float:
         """Peak memory in bytes."""
         maps_bytes = self.maps_bytes - self.spared_bytes
-        return self.weights_bytes + maps_bytes + self.outputs_bytes + self.workspace_bytes
+        others_bytes = self.outputs_bytes + self.states_bytes + self.workspace_bytes
+        return self.weights_bytes + maps_bytes + others_bytes
 
 
 def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None = None) -> StepMemory:
@@ -97,13 +108,29 @@ def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None
     held += 4 * (training.ema_decay is not None) + 4 * (training.accumulation_steps > 1)
     map_bytes = MAP_BYTES.get(plan.network.kind, OTHER_MAP_BYTES)[width]
     spared = [batch * values * width // 8 for values in counts.spared_values]
+    keeps_states = (
+        width == 16 and training.precision != "float16"
+    )  # kernels that keep them take bfloat16 only
     return StepMemory(
         weights_bytes=float(held * counts.parameters),
         maps_bytes=map_bytes * batch * counts.map_values,
         outputs_bytes=OUTPUT_BYTES * batch * counts.output_values,
         spared_bytes=float(sum(num_bytes for num_bytes in spared if num_bytes >= SMALLEST_BYTES)),
         workspace_bytes=WORKSPACE_BYTES[width],
+        states_bytes=float(_states_bytes(counts, batch)) if keeps_states else 0.0,
     )
+
+
+def _states_bytes(counts: Counts, batch: int) -> int:
+    """Count the bytes of states that the measured kernels did not keep.
+
+    The batch is in bfloat16.
+    """
+    total = sum(mlstm_state_bytes(batch, *cell) for cell in counts.cells)
+    for dim, height, width, state in counts.scans:
+        measured = 4 * batch * 4 * -(-height * width // MEASURED_SEGMENT) * state * dim
+        total += scan_state_bytes((batch, dim, height, width), state=state) - measured
+    return total
 
 
 def count_values(plan: Plan) -> Counts:
@@ -122,6 +149,7 @@ def count_values(plan: Plan) -> Counts:
             patch_size=plan.sampling.patch_size,
         ).train()
     values, spared = 0, list[int]()
+    scans, cells = list[tuple[int, int, int, int]](), list[tuple[int, int, int]]()
     blocks = (block for block in network.modules() if isinstance(block, BasicResBlock | BasicBlockD))
     recomputed = {block.recomputed_norm for block in blocks}
 
@@ -132,10 +160,20 @@ def count_values(plan: Plan) -> Counts:
         if module in recomputed:
             spared.append(num_values // 2)
 
+    def add_sequence(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(module, SS2D):
+            _, dim, height, width = inputs[0].shape
+            scans.append((dim, height, width, module.state_size))
+        elif isinstance(module, MLSTMCell):
+            _, token, inner = inputs[0].shape
+            cells.append((module.num_heads, token, inner // module.num_heads))
+
     with ExitStack() as hooks, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         for module in network.modules():
             if next(module.children(), None) is None:
                 hooks.callback(module.register_forward_hook(add).remove)
+            elif isinstance(module, SS2D | MLSTMCell):
+                hooks.callback(module.register_forward_hook(add_sequence).remove)
         # Two patches, since batch norm needs more than one value per channel.
         outputs = network(torch.empty(2, plan.num_inputs, *plan.sampling.patch_size))
         num_outputs = sum(tensor.numel() for tensor in _tensors(outputs))
@@ -144,6 +182,8 @@ def count_values(plan: Plan) -> Counts:
         map_values=values // 2,
         output_values=num_outputs // 2,
         spared_values=tuple(spared),
+        scans=tuple(scans),
+        cells=tuple(cells),
     )
 
 

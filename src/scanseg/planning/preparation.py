@@ -26,12 +26,9 @@ from scanseg.planning.sizes import check_size
 from scanseg.preprocessing import Store, build_store, find_range_faults, store_name
 from scanseg.runtime import RunContext, keep_workers
 from scanseg.settings import apply_settings
-from scanseg.specs import Fingerprint, Plan, PlanSize, Splits
+from scanseg.specs import DatasetSpec, Fingerprint, Plan, PlanSize, Splits
 
 SpacingRange = tuple[tuple[float, float, float], tuple[float, float, float]]
-DEFAULT_RECIPE = "xlstm-unet"
-_PICTURE_RECIPE = "xlstm-unet-fast"
-"""Default recipe for colour pictures."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class PlanRequest:
     """The user's choices for a plan."""
 
     recipe: str | None = None
-    """Name of the recipe for a data set. Defaults to `xlstm-unet`, for colour pictures to `xlstm-unet-fast`."""
+    """Name of the recipe for a data set. `None`: see `default_recipe`."""
     size: PlanSize | None = None
     """Size of the plan. Defaults to `small` for the fast recipes on a CPU, otherwise to `full`."""
     like: Path | None = None
@@ -158,7 +155,7 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         spacings = report.spacing_range if report.num_axes == 3 else None
     else:
         fingerprint = compute_fingerprint(raw, context=context)
-        recipe = recipe or (_PICTURE_RECIPE if has_pictures(raw.spec, fingerprint) else DEFAULT_RECIPE)
+        recipe = recipe or default_recipe(raw.spec, fingerprint)
         size = request.size or _default_size(recipe, context)
         plan = plan_recipe(fingerprint, raw.spec, recipe=recipe, size=size, dataset_path=path)
         spacings = _spacing_range(fingerprint)
@@ -170,6 +167,16 @@ def make_plan(dataset: Path, request: PlanRequest, *, context: RunContext) -> Pl
         find_range_faults(report.intensity_ranges, plan.preprocessing.normalizations, raw.spec.channel_names),
     )
     return plan
+
+
+def default_recipe(dataset: DatasetSpec, fingerprint: Fingerprint) -> str:
+    """Return the default recipe of a data set.
+
+    Args:
+        dataset: Data set with the names of channels.
+        fingerprint: Fingerprint of the data set.
+    """
+    return "xlstm-unet-fast" if has_pictures(dataset, fingerprint) else "xlstm-unet"
 
 
 def _default_size(recipe: str, context: RunContext) -> PlanSize:

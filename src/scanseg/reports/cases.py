@@ -12,8 +12,8 @@ from jaxtyping import Float, Int64, UInt8
 
 from scanseg.dataset import find_images
 from scanseg.errors import InputError, refuse_faults
-from scanseg.evaluation import list_label_maps
-from scanseg.imaging import Image, read_image, read_label_map
+from scanseg.evaluation import list_label_maps, read_maps
+from scanseg.imaging import Image, is_segmentation_file, read_geometry, read_image, split_series_path
 from scanseg.reports.evidence import (
     EntropyCounts,
     Reliability,
@@ -42,6 +42,13 @@ class CaseFiles:
     reference: Path | None = None
     warning: str | None = None
     """Unusual property of the image that the prediction reported."""
+    segments: Mapping[str, tuple[int, ...]] | None = None
+    """Names of segments in DICOM Segmentations, with their label values. `None`: unknown."""
+
+    @property
+    def entropy_files(self) -> tuple[Path, ...]:
+        """The entropy map. Empty: no entropy."""
+        return () if self.entropy is None else (self.entropy,)
 
     @property
     def num_bytes(self) -> int:
@@ -80,7 +87,12 @@ class Predictions:
 
 
 def find_predictions(
-    folder: Path, *, references: Path | None, images: Path | None, dataset: DatasetSpec | None
+    folder: Path,
+    *,
+    references: Path | None,
+    images: Path | None,
+    dataset: DatasetSpec | None,
+    with_segmentations: bool = False,
 ) -> Predictions:
     """Find the label maps of a folder and their other files.
 
@@ -88,13 +100,14 @@ def find_predictions(
         folder: Folder of label maps.
         references: Folder of references with the same names. `None`: no references.
         images: Folder of the images. `None`: the files in the record of the prediction, if they exist.
-        dataset: Channels and file ending of the images. `None`: one channel.
+        dataset: Labels of the maps, channels and file ending of the images. `None`: one channel.
+        with_segmentations: Find DICOM Segmentations too.
 
     Raises:
         InputError: No label maps are found.
     """
     faults: list[str] = []
-    maps = list_label_maps(folder, None, faults)
+    maps = list_label_maps(folder, None, faults, with_segmentations=with_segmentations)
     if not maps:
         raise InputError(
             f"{folder}: expected label maps, got none. Give a folder of predictions, a model, or a comparison."
@@ -102,7 +115,11 @@ def find_predictions(
     record_path = folder / _RECORD_FILE
     record = PredictionRecord.read(record_path) if record_path.is_file() else None
     recorded = {} if record is None else {case.case: case for case in record.cases}
-    referred = {} if references is None else list_label_maps(references, None, faults)
+    referred = (
+        {}
+        if references is None
+        else list_label_maps(references, None, faults, with_segmentations=with_segmentations)
+    )
     others = {} if images is None else _find_images(images, dataset)
     entropies = folder / _ENTROPY_FOLDER
     entropy_maps = list_label_maps(entropies, None, faults) if entropies.is_dir() else {}
@@ -111,16 +128,22 @@ def find_predictions(
     for name, path in sorted(maps.items()):
         case = recorded.get(name)
         listed = others.get(name) or (() if case is None else tuple(map(Path, case.images)))
+        found = listed if all(map(_exists, listed)) else ()
         probabilities = folder / f"{name}.npz"
+        # Probabilities have no grid in their file. A segmentation lacks slices of the grid on which they were computed.
+        has_grid = (
+            not is_segmentation_file(path) or name in entropy_maps or (bool(found) and name not in others)
+        )
         cases.append(
             CaseFiles(
                 name,
                 path,
-                images=listed if all(each.exists() for each in listed) else (),
-                probabilities=probabilities if probabilities.is_file() else None,
+                images=found,
+                probabilities=probabilities if has_grid and probabilities.is_file() else None,
                 entropy=entropy_maps.get(name),
                 reference=referred.get(name),
                 warning=None if case is None else case.warning,
+                segments=None if dataset is None else dataset.foreground,
             )
         )
     return Predictions(folder, tuple(cases), record)
@@ -131,6 +154,11 @@ def _find_images(folder: Path, dataset: DatasetSpec | None) -> dict[str, tuple[P
     ending, channels = (".nii.gz", 1) if dataset is None else (dataset.file_ending, dataset.num_channels)
     found = find_images(folder, file_ending=ending, num_channels=channels)
     return {case.name: tuple(case.images) for case in found.cases}
+
+
+def _exists(path: Path) -> bool:
+    """Return whether an image file or a DICOM series exists."""
+    return path.exists() or split_series_path(path) is not None
 
 
 def read_shown(case: CaseFiles, label_map: Image) -> Image:
@@ -145,6 +173,31 @@ def read_shown(case: CaseFiles, label_map: Image) -> Image:
     return read_image(case.images)
 
 
+def read_case_maps(
+    case: CaseFiles, *, like: Sequence[Path]
+) -> tuple[Image, UInt8[np.ndarray, "*spatial"] | None]:
+    """Read the prediction and the reference of a case.
+
+    DICOM Segmentations lack slices without labels, and are placed on a grid.
+
+    Args:
+        case: The files.
+        like: Files of an image with the grid for segmentations and the other map. Empty: the grid of the other map.
+
+    Returns:
+        The prediction, and the values of the reference. `None`: no reference.
+
+    Raises:
+        InputError: A file cannot be read, or a segmentation has other voxels than the image.
+    """
+    paths = [path for path in (case.label_map, case.reference) if path is not None]
+    grid = None
+    if any(map(is_segmentation_file, paths)):
+        grid = read_geometry(like)
+    prediction, *others = read_maps(paths, segments=case.segments, grid=grid)
+    return prediction, others[0].array[0] if others else None
+
+
 def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
     """Read the maps of a case and count.
 
@@ -155,10 +208,9 @@ def gather_evidence(case: CaseFiles, *, dataset: DatasetSpec) -> Evidence:
     Raises:
         InputError: A file cannot be read, or the shapes differ.
     """
-    image = read_label_map(case.label_map)
+    image, reference = read_case_maps(case, like=case.entropy_files or case.images)
     label_map = image.array[0]
     voxel_ml = float(np.prod(image.spacing)) / 1000 if image.num_axes == 3 else None
-    reference = None if case.reference is None else read_label_map(case.reference).array[0]
     _check_shape(case.reference, reference, label_map)
     box = find_box([each for each in (label_map, reference) if each is not None])
     with ThreadPoolExecutor(1) as reader:  # decompression of probabilities takes as long as everything else

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 from scipy import ndimage
 
+from scanseg.reports.runs import Runs
+
 NUM_BINS = 15
 """Bins of the confidence. Source: Guo et al. 2017, arXiv:1706.04599, section 4."""
 NUM_ENTROPY_BINS = 10
@@ -207,7 +209,6 @@ def measure_shapes(
         Shapes by label. `None`: no voxel has the label.
     """
     boxes = ndimage.find_objects(label_map, max_label=255)
-    structure = np.ones((3,) * label_map.ndim, bool)
     shapes: dict[str, Shape | None] = {}
     for name, values in labels.items():
         found = [box for value in values if (box := boxes[value - 1]) is not None]
@@ -219,15 +220,11 @@ def measure_shapes(
             for parts in zip(*found, strict=True)
         )
         mask = label_map[box] == values[0] if len(values) == 1 else np.isin(label_map[box], values)
+        runs = Runs.of(mask)
         centre = tuple(
-            float(part.start + np.average(np.arange(mask.shape[axis]), weights=_profile(mask, axis)) + 0.5)
+            float(part.start + np.average(np.arange(mask.shape[axis]), weights=runs.count_voxels(axis)) + 0.5)
             / size
             for axis, (part, size) in enumerate(zip(box, label_map.shape, strict=True))
         )
-        shapes[name] = Shape(int(mask.sum()), int(ndimage.label(mask, structure)[1]), centre)
+        shapes[name] = Shape(runs.num_voxels, runs.count_components(), centre)
     return shapes
-
-
-def _profile(mask: Bool[np.ndarray, "*spatial"], axis: int) -> np.ndarray:
-    """Return the number of voxels in each slice."""
-    return mask.sum(axis=tuple(each for each in range(mask.ndim) if each != axis))

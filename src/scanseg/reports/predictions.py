@@ -10,7 +10,6 @@ import numpy as np
 from scanseg.errors import InputError
 from scanseg.evaluation import Report, evaluate, find_labels
 from scanseg.figures import count_values, displayed_labels
-from scanseg.imaging import read_label_map
 from scanseg.messages import counted, format_duration
 from scanseg.models import VALIDATION_FILE
 from scanseg.reports.cases import (
@@ -19,6 +18,7 @@ from scanseg.reports.cases import (
     Predictions,
     find_predictions,
     gather_evidence,
+    read_case_maps,
     read_shown,
 )
 from scanseg.reports.colours import colours_of_labels
@@ -68,7 +68,9 @@ def prediction_page(
         InputError: A file cannot be read, or no label maps are found.
     """
     source = find_labels(folder, folder if references is None else references)
-    found = find_predictions(folder, references=references, images=images, dataset=source.spec)
+    found = find_predictions(
+        folder, references=references, images=images, dataset=source.spec, with_segmentations=True
+    )
     dataset = source.spec or _dataset_of_values(found.cases)
     context = context.for_images(sum(case.num_bytes for case in found.cases))
     scored = [case.name for case in found.cases if case.reference is not None]
@@ -138,8 +140,10 @@ def _dataset_of_values(cases: Sequence[CaseFiles]) -> DatasetSpec:
 
 def _values_of(case: CaseFiles) -> list[int]:
     """Return the label values of a prediction and its reference."""
-    paths = [path for path in (case.label_map, case.reference) if path is not None]
-    counts = sum(count_values(read_label_map(path).array[0]) for path in paths)
+    label_map, reference = read_case_maps(case, like=())
+    counts = count_values(label_map.array[0])
+    if reference is not None:
+        counts += count_values(reference)
     return [value for value in np.flatnonzero(counts).tolist() if value]
 
 
@@ -203,8 +207,7 @@ def _draw_cases(
     pictures, warnings = [], []
     for name, rank, facts in chosen:
         case_files = files[name]
-        label_map = read_label_map(case_files.label_map)
-        reference = None if case_files.reference is None else read_label_map(case_files.reference).array[0]
+        label_map, reference = read_case_maps(case_files, like=case_files.images or case_files.entropy_files)
         image = read_shown(case_files, label_map)
         if not case_files.images:
             facts += " The image is missing, so only labels are shown."

@@ -22,6 +22,7 @@ from scanseg.runtime.workers import (
     choose_workers,
     keep_workers,
     map_cases,
+    started_early,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ __all__ = [
     "run_before_capture",
     "source_commit",
     "spawning_jobs",
+    "started_early",
     "warm_up",
     "watch_signals",
 ]

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -34,6 +34,9 @@ _MAX_WORKERS = 16
 _MIN_BYTES_FOR_WORKERS = 4 * 2**20
 """Size of image files below which reading takes less time than starting processes (2 to 3 seconds)."""
 
+_FEWEST_EARLY = 4
+"""Number of worker processes from which they are started early. On few cores they would hold back the main process."""
+
 
 def choose_workers(wanted: int | None, *, image_bytes: int | None = None) -> int:
     """Return the number of worker processes.
@@ -59,7 +62,9 @@ def keep_workers() -> Iterator[None]:
     if _kept_pools.get() is not None:
         yield
         return
-    pools: dict[int, ProcessPoolExecutor] = {}
+    pools, early = dict[int, ProcessPoolExecutor](), _early_pools.get()
+    while early:
+        pools.update([early.popitem()])
     token = _kept_pools.set(pools)
     try:
         yield
@@ -71,6 +76,39 @@ def keep_workers() -> Iterator[None]:
 
 _kept_pools: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("kept pools", default=None)
 """Idle pools by number of processes. `None`: pools are not kept."""
+_early_pools: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("early pools", default=None)
+"""Pools for the next `keep_workers` block, by number of processes."""
+
+
+@contextmanager
+def started_early(
+    function: Callable[[Case], object], cases: Sequence[Case], *, context: "RunContext"
+) -> Iterator[None]:
+    """Start the worker processes of a `keep_workers` block that follows.
+
+    Each process calls a function for one case, which loads its libraries. Meanwhile this process loads others. Results
+    and errors are dropped.
+
+    Args:
+        function: As for `map_cases`.
+        cases: The cases, at least one.
+        context: Worker processes. With fewer than four, or on a cluster, none is started.
+    """
+    number = context.workers
+    if number < _FEWEST_EARLY or context.engine is not None or not cases:
+        yield
+        return
+    pools = {number: _new_pool(number)}
+    token = _early_pools.set(pools)
+    try:
+        with spawning():
+            for case in itertools.islice(itertools.cycle(cases), number):
+                pools[number].submit(_call_and_forget, function, case)
+        yield
+    finally:
+        _early_pools.reset(token)
+        for pool in pools.values():  # no block followed
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def map_cases(
@@ -152,7 +190,7 @@ def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
     pool = pools.pop(num_workers, None) if pools is not None else None
     if pool is None:
         number = num_workers if pools is not None else min(num_workers, most)
-        pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=serve_parent)
+        pool = _new_pool(number)
     keep = False
     try:
         yield pool
@@ -162,6 +200,15 @@ def _pool_of(num_workers: int, *, most: int) -> Iterator[ProcessPoolExecutor]:
             pools[num_workers] = pool
         else:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _new_pool(number: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=serve_parent)
+
+
+def _call_and_forget(function: Callable[[Argument], object], argument: Argument) -> None:
+    with suppress(Exception):
+        function(argument)
 
 
 @contextmanager

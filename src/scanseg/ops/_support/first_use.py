@@ -29,6 +29,9 @@ _LOGGER = logging.getLogger(__name__)
 _NAMES = {"residual_channel_norm": "channel_norm"}
 """Names of operators that share the kernels of another one."""
 
+_BRANCHES = ("ss2d_branch", "feed_forward")
+"""Operators whose map may stay in float32 under autocast. Their check in its dtype includes this call."""
+
 ADVICE = (
     "Install another version of PyTorch, whose Triton compiles them correctly. "
     "`scanseg info --verify` checks again."
@@ -178,7 +181,8 @@ def _decide(key: tuple[str, torch.dtype, int, torch.dtype | None], tensor: Tenso
     """Return whether kernels may run, and keep final answers."""
     operator, dtype, index, autocast = key
     name = _NAMES.get(operator, operator)
-    uses = [_Use(name, each, index) for each in dict.fromkeys((dtype, autocast or dtype))]
+    dtypes = [autocast] if autocast and name in _BRANCHES else dict.fromkeys((dtype, autocast or dtype))
+    uses = [_Use(name, each, index) for each in dtypes]
     if _comparer is None or getattr(_thread, "checking", False):
         return True
     unknown = [use for use in uses if use not in _verdicts]

@@ -23,7 +23,7 @@ from torch import Tensor
 from scanseg.ops._support.contract import state_dtype
 from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.triton import on_its_device
-from scanseg.ops.mlstm.triton_layout import Layout, lay_out, like_tokens
+from scanseg.ops.mlstm.triton_layout import Layout, lay_out, like_tokens, states_shapes
 
 
 def mlstm_triton(q: Tensor, k: Tensor, v: Tensor, igate: Tensor, fgate: Tensor, *, reverse: bool) -> Tensor:
@@ -87,8 +87,8 @@ def _(
 def _empty_states(q: Tensor, layout: Layout, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     """Allocate the states that are kept for the backward pass."""
     batch, head, _, dim = q.shape
-    shape = (batch * head, layout.num_chunks - 1) if layout.tiled else (0, 0)
-    return q.new_empty((*shape, dim**2)), q.new_empty((*shape, dim), dtype=wide)
+    matrices, normalizers = states_shapes(batch * head, dim, layout)
+    return q.new_empty(matrices), q.new_empty(normalizers, dtype=wide)
 
 
 @torch.library.custom_op("scanseg::mlstm_triton_backward", mutates_args=())

@@ -3,6 +3,7 @@
 The numbers were chosen by `benchmarks/sweeps/mlstm.py`. Nothing is tuned at run time.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -67,6 +68,38 @@ def lay_out(token: int, dim: int, dtype: torch.dtype) -> Layout:
         return Layout(-(-token // TILE), TILE, 64, TILE // 64, cols, 1, tiled=True)
     chunk = 128 if dim <= 64 else 256
     return Layout(-(-token // chunk), chunk, block, chunk // block, cols, -(-dim // cols))
+
+
+def states_shapes(rows: int, dim: int, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of kept matrices and normalizers.
+
+    Args:
+        rows: Number of heads of all samples.
+        dim: Features of a head.
+        layout: Layout of the call.
+    """
+    lead = (rows, layout.num_chunks - 1) if layout.tiled else (0, 0)
+    return (*lead, dim**2), (*lead, dim)
+
+
+def mlstm_state_bytes(batch: int, head: int, token: int, dim: int) -> int:
+    """Count the bytes of states that gradients need.
+
+    They are kept by a pass in bfloat16 on a GPU.
+
+    Args:
+        batch: Number of samples.
+        head: Number of heads.
+        token: Number of tokens.
+        dim: Features of a head.
+
+    Example:
+        >>> from scanseg.ops import mlstm_state_bytes
+        >>> mlstm_state_bytes(1, 4, 1024, 128), mlstm_state_bytes(1, 4, 4096, 128)
+        (0, 4126720)
+    """
+    matrices, normalizers = states_shapes(batch * head, dim, lay_out(token, dim, torch.bfloat16))
+    return 2 * math.prod(matrices) + 4 * math.prod(normalizers)
 
 
 Step = Literal["updates", "outputs", "queries", "keys"]

@@ -5,13 +5,14 @@ They run bfloat16 maps with one state per channel, as in the network, if there a
 """
 
 import functools
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scanseg.ops._support.launching import launch
+from scanseg.ops._support.launching import Launch
 from scanseg.ops._support.launching_variants import KNOWN_VERSIONS
 from scanseg.ops._support.triton import INTERPRETED, MISSING
 
@@ -50,14 +51,22 @@ def accepts(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> bool:
         A_log: See `ss2d_scan`.
         *dtypes: Dtypes of the map and of the projected map.
     """
-    if INTERPRETED or A_log.shape[2] != 1 or any(dtype != torch.bfloat16 for dtype in dtypes):
-        return False
-    batch, dim, height, width = x.shape
-    if height * width > MOST_TOKENS or dim * height * width >= MOST_ELEMENTS:
-        return False
-    if height * width > SHORT and batch * -(-dim // CHANNELS) < FEWEST_PROGRAMS:
+    if INTERPRETED or any(dtype != torch.bfloat16 for dtype in dtypes) or not fits(x.shape, A_log.shape[2]):
         return False
     return _has_gluon() and (not x.is_cuda or _has_products(x.device))
+
+
+def fits(shape: Sequence[int], state: int) -> bool:
+    """Return whether the kernels take the shape of a map.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+        state: States of a channel.
+    """
+    batch, dim, height, width = shape
+    if state != 1 or height * width > MOST_TOKENS or dim * height * width >= MOST_ELEMENTS:
+        return False
+    return height * width <= SHORT or batch * -(-dim // CHANNELS) >= FEWEST_PROGRAMS
 
 
 @functools.cache
@@ -80,9 +89,13 @@ def _has_products(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def states_shape(x: Tensor) -> tuple[int, ...]:
-    """Return the shape of the kept states of a map."""
-    batch, dim, height, width = x.shape
+def states_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the kept states.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+    """
+    batch, dim, height, width = shape
     return (batch, 4, -(-height * width // TOKENS), 1, dim)
 
 
@@ -90,21 +103,15 @@ def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the merged scan, and the states before each thread's tokens."""
-    from scanseg.ops.ss2d import gluon_kernels
-
-    batch, dim, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).contiguous()
     merged = torch.empty_like(pixels, dtype=torch.float32)
-    states = merged.new_empty(states_shape(x))
-    grid = (-(-dim // CHANNELS), batch)
-    launch(gluon_kernels.scan_map, grid)(
+    states = merged.new_empty(states_shape(x.shape))
+    _forward(x.shape, dt_weight.shape[2])(
         pixels,
         projected.permute(0, 3, 4, 1, 2).contiguous(),
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
         merged,
         states,
-        *(height * width, height, width, dim),
-        **constants_of(dim, dt_weight.shape[2], height * width),
     )
     return merged.permute(0, 3, 1, 2), states
 
@@ -120,17 +127,14 @@ def packed_gradients(
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, `projected` and all parameters, as `triton_backend.packed_gradients`."""
-    from scanseg.ops.ss2d import gluon_kernels
-
-    batch, dim, height, width = x.shape
-    rank = dt_weight.shape[2]
+    batch, dim, _, _ = x.shape
+    rank, blocks = dt_weight.shape[2], -(-dim // CHANNELS)
     pixels = x.permute(0, 2, 3, 1).contiguous()
     of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
-    grid = (-(-dim // CHANNELS), batch)
     grad_x = torch.empty_like(pixels)
-    grad_projected = of_pixels.new_empty((grid[0], *of_pixels.shape))
+    grad_projected = of_pixels.new_empty((blocks, *of_pixels.shape))
     parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
-    launch(gluon_kernels.scan_map_backward, grid)(
+    _backward(x.shape, rank, grad_merged.dtype)(
         grad_merged.permute(0, 2, 3, 1).contiguous(),
         pixels,
         of_pixels,
@@ -140,12 +144,41 @@ def packed_gradients(
         grad_x,
         grad_projected,
         parameters,
-        *(height * width, height, width, dim, batch),
+    )
+    summed = grad_projected[0] if blocks == 1 else grad_projected.sum(0)
+    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _forward(shape: tuple[int, ...], rank: int) -> Launch:
+    """Return the launch of the scan for maps of one shape."""
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = shape
+    return Launch(
+        gluon_kernels.scan_map,
+        (-(-dim // CHANNELS), batch),
+        (height * width, height, width, dim),
+        **constants_of(dim, rank, height * width),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _backward(shape: tuple[int, ...], rank: int, grad_dtype: torch.dtype) -> Launch:
+    """Return the launch of the gradients for maps of one shape.
+
+    `grad_dtype` is the dtype of the upstream gradient.
+    """
+    from scanseg.ops.ss2d import gluon_kernels
+
+    batch, dim, height, width = shape
+    return Launch(
+        gluon_kernels.scan_map_backward,
+        (-(-dim // CHANNELS), batch),
+        (height * width, height, width, dim, batch),
         **constants_of(dim, rank, height * width),
         **columns_of(rank),
     )
-    summed = grad_projected[0] if grid[0] == 1 else grad_projected.sum(0)
-    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
 
 
 def constants_of(dim: int, rank: int, length: int) -> dict[str, Any]:

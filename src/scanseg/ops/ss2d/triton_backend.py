@@ -8,6 +8,8 @@ added by PyTorch in a fixed order, so results are bitwise reproducible.
 Names: see the package and `triton_kernels`.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -110,15 +112,38 @@ def kept_like(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> tuple[Tensor, T
         A_log: See `ss2d_scan`.
         *dtypes: Dtypes of the map and of the projected map.
     """
-    batch, dim, height, width = x.shape
+    dim, state = x.shape[1], A_log.shape[2]
     wide = torch.float64 if dtypes[0] == torch.float64 else torch.float32
     if gluon_backend.accepts(x, A_log, *dtypes):
-        shapes = [gluon_backend.states_shape(x), (0,), (0,)]
+        shapes: list[tuple[int, ...]] = [gluon_backend.states_shape(x.shape), (0,), (0,)]
     else:
-        state, segments = A_log.shape[2], -(-height * width // FORWARD.tokens)
-        shapes = [(batch, 4, segments, state, dim), (4, state, dim), (dim,)]
+        shapes = [_states_shape(x.shape, state), (4, state, dim), (dim,)]
     states, rates, skips = (x.new_empty(shape, dtype=wide) for shape in shapes)
     return states, rates, skips
+
+
+def scan_state_bytes(shape: Sequence[int], *, state: int) -> int:
+    """Count the bytes of states that gradients need.
+
+    They are kept by a pass in bfloat16 on a GPU.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+        state: States of a channel.
+
+    Example:
+        >>> from scanseg.ops import scan_state_bytes
+        >>> scan_state_bytes((32, 96, 56, 56), state=1)
+        19267584
+    """
+    in_gluon = gluon_backend.fits(shape, state)
+    return 4 * math.prod(gluon_backend.states_shape(shape) if in_gluon else _states_shape(shape, state))
+
+
+def _states_shape(shape: Sequence[int], state: int) -> tuple[int, ...]:
+    """Return the shape of the states at the starts of the segments."""
+    batch, dim, height, width = shape
+    return (batch, 4, -(-height * width // FORWARD.tokens), state, dim)
 
 
 def packed_gradients(
