@@ -345,7 +345,10 @@ def test_compiled_branches_are_checked_in_the_dtype_of_autocast(kernels, monkeyp
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     for operator in ("feed_forward", "instance_norm"):
         first_use._may_compile(operator, torch.float32, -1)
-    assert [use.key for use in first_use._noted] == [("feed_forward", "bfloat16"), ("instance_norm", "float32")]
+    assert [use.key for use in first_use._noted] == [
+        ("feed_forward", "bfloat16"),
+        ("instance_norm", "float32"),
+    ]
 
 
 def test_correct_compiled_code_goes_on(kernels, monkeypatch, tmp_path):
