@@ -1,5 +1,7 @@
 """Fixtures of all tests."""
 
+import gc
+import importlib.util
 import os
 import signal
 import sys
@@ -20,7 +22,21 @@ os.environ["MPLBACKEND"] = "agg"
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Collections of garbage take a tenth of the time of tests that trace networks or emulate kernels. This makes them rare.
+gc.set_threshold(100_000, 20, 20)
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of all later collections of garbage, each of which would take a second."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let libraries free their objects at the end."""
+    gc.unfreeze()
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
@@ -115,6 +131,19 @@ def unchanged_process():
         pytest.fail(f"the test leaves changed {', '.join(changed)}: {before} before, {after} after")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter():
+    """Run Triton's kernels without its repeated search for names."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from tests.quick_interpreter import shorten
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten(monkeypatch)
+        yield
+
+
 @pytest.fixture
 def torch_threads():
     """Return a function that sets PyTorch's number of threads for one test."""
@@ -123,6 +152,21 @@ def torch_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plain_figures(monkeypatch: pytest.MonkeyPatch):
+    """Draw figures without the search for a layout, which takes most of their time."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    savefig = Figure.savefig
+
+    def save(figure, *arguments, bbox_inches=None, **options):
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import scanseg
+from scanseg.runtime import workers
 from tests.dicom_series import write_series
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_picture
 
@@ -91,6 +92,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("name", "item"), CASES)
 def test_example_gives_its_output(name, item, files, monkeypatch):
     monkeypatch.chdir(files)
+    monkeypatch.setattr(workers, "_MAX_WORKERS", 0)  # worker processes have their own tests
     found = examples(name, item)
     assert found, f"{name}: expected an example (>>>) in the docstring, got none. Add a small one."
     runner = doctest.DocTestRunner(optionflags=FLAGS)

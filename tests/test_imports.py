@@ -62,6 +62,10 @@ def test_prediction_needs_no_torch() -> None:
     )
 
 
+def test_processes_that_read_patches_need_no_torch() -> None:
+    run_without(("torch",), "from scanseg.batches.box_reading import locate_case, read_boxes")
+
+
 def test_names_can_be_listed_before_torch_is_loaded() -> None:
     code = "import scanseg; missing = set(scanseg.__all__) - set(dir(scanseg)); assert not missing, missing"
     run_without(("torch",), code)

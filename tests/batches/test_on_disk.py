@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from scanseg.batches import batches as batches_module
+from scanseg.batches import box_reading
 from scanseg.batches import on_disk as disk_module
 from scanseg.batches.batches import make_batch
 from scanseg.batches.in_memory import load_into_memory
 from scanseg.batches.on_disk import open_cases
 from scanseg.batches.shard import BatchShard
 from scanseg.errors import InputError, ScansegError
-from scanseg.runtime import RunContext
+from scanseg.runtime import RunContext, map_cases
 from scanseg.runtime.workers import WorkerEndedError, WorkerPool
 from scanseg.specs import (
     AffineTransform,
@@ -60,6 +62,16 @@ def store(make_dataset, tmp_path):
 @pytest.fixture
 def names(store):
     return [case.case for case in store.index.cases]
+
+
+@pytest.fixture
+def located_here(monkeypatch):
+    """Locate labels in this process, so that the only worker is the one that reads patches."""
+
+    def locate(function, files, *, context, task):
+        return map_cases(function, files, context=replace(context, num_workers=0), task=task)
+
+    monkeypatch.setattr(disk_module, "map_cases", locate)
 
 
 def batch_of(cases, sampling, *, iteration=0, transforms=TRANSFORMS, shard=None, following=None):
@@ -149,7 +161,7 @@ def test_shards_equal_parts_of_the_whole_batch(store, names, kind):
 
 def test_only_the_boxes_of_a_batch_are_read(store, names, monkeypatch):
     read = []
-    monkeypatch.setattr(disk_module, "open_array", lambda path, **options: Spy(path, read))
+    monkeypatch.setattr(box_reading, "open_array", lambda path, **options: Spy(path, read))
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=0), seed=3)
     read.clear()
 
@@ -172,6 +184,7 @@ class Spy:
         return part
 
 
+@pytest.mark.usefixtures("located_here")
 def test_few_batches_are_requested_ahead(store, names):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
 
@@ -182,6 +195,7 @@ def test_few_batches_are_requested_ahead(store, names):
     on_disk.close()
 
 
+@pytest.mark.usefixtures("located_here")
 def test_batches_of_other_processes_are_not_read(store, names):
     """The second of three processes reads batches 1, 4 and 7 of eight, and then batch 1 again."""
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
@@ -245,6 +259,7 @@ def test_workers_ignore_sigterm():
     assert not any(process.is_alive() for process in processes)
 
 
+@pytest.mark.usefixtures("located_here")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_array_is_named(store, names, num_workers):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=num_workers), seed=3)
@@ -257,6 +272,7 @@ def test_a_damaged_array_is_named(store, names, num_workers):
     on_disk.close()
 
 
+@pytest.mark.usefixtures("located_here")
 def test_a_killed_worker_is_reported(store, names):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
     batch_of(on_disk, SAMPLINGS["3d"])
@@ -272,9 +288,10 @@ def test_a_killed_worker_is_reported(store, names):
     on_disk.close()
 
 
+@pytest.mark.usefixtures("located_here")
 def test_a_worker_without_memory_is_reported(store, names, monkeypatch):
     on_disk = open_cases(store, names, context=RunContext(device="cpu", num_workers=1), seed=3)
-    monkeypatch.setattr(disk_module, "_read_boxes", partial(np.full, 10**15))
+    monkeypatch.setattr(disk_module, "read_boxes", partial(np.full, 10**15))
 
     with pytest.raises(ScansegError, match=r"not enough memory on the host.*PiB.*--num-workers"):
         batch_of(on_disk, SAMPLINGS["3d"])

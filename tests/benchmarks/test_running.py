@@ -3,11 +3,13 @@
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import run as program
+from benchmarks import running
 from benchmarks.entries import Entry, TimedCall, UnavailableError, Workload
 from benchmarks.gates import GateReport
 from benchmarks.operator_entries import ss2d_core
@@ -19,6 +21,12 @@ from scanseg.layers.ss2d import SS2D
 CPU = torch.device("cpu")
 PASSED = GateReport({"output": 0.0}, {"output": 1.0})
 FAILED = GateReport({"output": float("nan")}, {"output": 1.0})
+
+
+@pytest.fixture(autouse=True)
+def _no_collections(monkeypatch):
+    """Keep the garbage of the entries, which is small here. Each collection takes a tenth of a second or more."""
+    monkeypatch.setattr(running, "gc", SimpleNamespace(collect=lambda: 0))
 
 
 def make_runner(**changes):

@@ -36,7 +36,7 @@ def polyps(source, numbers):
 def test_command(command, tmp_path):
     polyps(tmp_path / "source", range(10))
     words = ("data", "convert", "kvasir-seg", tmp_path / "source", "-o", tmp_path / "out", "--dry-run")
-    outcome = command(*words, "--test-fraction", 0.2)
+    outcome = command(*words, "--test-fraction", 0.2, "--num-workers", 0)
     assert outcome.code == 0, outcome.stderr
     first, *lines = outcome.stdout.splitlines()
     assert first.startswith("layout: ")

@@ -66,6 +66,8 @@ def test_a_value_without_name_in_many_label_maps_is_one_line(command, tmp_path):
         "cell=1",
         "-o",
         tmp_path / "out",
+        "--num-workers",
+        0,
     )
     (error,) = (line for line in command(*words).stderr.splitlines() if line.startswith("error: "))
     assert "25 cases (0, 1, 10, " in error

@@ -440,6 +440,7 @@ def test_command_converts_two_folders(command, tmp_path):
         forms.picture(tmp_path / "a" / f"{number}.png", SHAPE)
         write_picture(tmp_path / "b" / f"{number}.png", squares(1))
     words = ("data", "convert", "folder", tmp_path / "a", tmp_path / "b", "--name", "mine")
+    words += ("--num-workers", 0)
     missing = command(*words)
     assert (missing.code, "-o DATASET" in missing.stderr) == (2, True)
     outcome = command(*words, "-o", tmp_path / "out")

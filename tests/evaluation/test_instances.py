@@ -21,6 +21,8 @@ from scanseg.runtime import RunContext
 from scanseg.specs import InstanceReport
 from tests.factories import image_of
 
+HERE = ("--num-workers", 0)
+
 
 def like(shape, spacing=None):
     """Return an empty image."""
@@ -274,7 +276,7 @@ def folders(tmp_path):
 
 def test_images_without_a_prediction_are_left_out_on_request(folders, command, tmp_path):
     (folders[0] / "a.png").unlink()
-    call = ("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json")
+    call = ("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json", *HERE)
     assert command(*call).code == 1
     outcome = command(*call, "--only-predicted")
     assert outcome.code == 0, outcome.stderr
@@ -284,7 +286,8 @@ def test_images_without_a_prediction_are_left_out_on_request(folders, command, t
 
 
 def test_command(folders, command, tmp_path):
-    outcome = command("evaluate", *folders, "--instances", "components", "-o", tmp_path / "f1.json")
+    words = ("evaluate", *folders, *HERE)
+    outcome = command(*words, "--instances", "components", "-o", tmp_path / "f1.json")
     assert outcome.code == 0, outcome.stderr
     report = InstanceReport.read(tmp_path / "f1.json")
     # 25 of 49 pixels are interior: an overlap just above a half.
@@ -295,23 +298,20 @@ def test_command(folders, command, tmp_path):
     assert summary.f1.std == pytest.approx(math.sqrt(0.5))
     assert summary.pooled_f1 == pytest.approx(6 / 8)
     assert "0.7500" in outcome.stdout
-    grown = command(
-        "evaluate", *folders, "--instances", "grown", "--iou", 0.99, "-o", tmp_path / "grown.json"
-    )
+    grown = command(*words, "--instances", "grown", "--iou", 0.99, "-o", tmp_path / "grown.json")
     assert grown.code == 0, grown.stderr
     assert InstanceReport.read(tmp_path / "grown.json").cases[0].f1 == 1
-    strict = command(
-        "evaluate", *folders, "--instances", "components", "--iou", 0.6, "-o", tmp_path / "s.json"
-    )
+    strict = command(*words, "--instances", "components", "--iou", 0.6, "-o", tmp_path / "s.json")
     assert strict.code == 0
     assert InstanceReport.read(tmp_path / "s.json").summary.pooled_f1 == 0
 
 
 def test_converted_predictions_are_scored_as_numbers(folders, command, tmp_path):
-    none = command("data", "instances", folders[0], "-o", tmp_path / "none", "--min-voxels", 50)
+    words = ("data", "instances", folders[0], *HERE)
+    none = command(*words, "-o", tmp_path / "none", "--min-voxels", 50)
     assert none.code == 0, none.stderr
     assert read_instance_map(tmp_path / "none" / "a.png").array.max() == 0
-    outcome = command("data", "instances", folders[0], "-o", tmp_path / "instances", "--min-voxels", 49)
+    outcome = command(*words, "-o", tmp_path / "instances", "--min-voxels", 49)
     assert outcome.code == 0, outcome.stderr
     numbers = read_instance_map(tmp_path / "instances" / "a.png").array[0]
     assert numbers.max() == 3

@@ -112,6 +112,8 @@ def test_means_by_hand_from_the_command(rule, command, tmp_path):
         "3",
         "--tolerance",
         "hit=0",
+        "--num-workers",
+        "0",
     )
     assert outcome.code == 0, outcome.stderr
     assert METRIC_RULES[rule].description in outcome.stdout.replace("\n", " ")

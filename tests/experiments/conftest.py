@@ -5,6 +5,7 @@ Their fixtures give small pictures with which a training takes a second.
 
 import pytest
 
+from scanseg.experiments import job
 from tests.factories import SMALL_XLSTM_UNET_2D, write_disks, write_folds
 
 SETTINGS = (
@@ -12,6 +13,12 @@ SETTINGS = (
     *("training.epochs=3", "training.iterations_per_epoch=4", "training.validation_batches=1"),
     'training.optimizer={"kind": "adamw", "lr": 0.01}',
 )
+
+
+@pytest.fixture(autouse=True)
+def _few_figures(plain_figures, monkeypatch):
+    """Draw no curves of trainings, which `tests/training` covers, and other figures without a layout."""
+    monkeypatch.setattr(job, "write_curves", lambda folder: None)
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_a_device_that_is_not_there_is_told_of_before_anything_is_done(dataset, 
 
 def test_a_fold_that_fails_elsewhere_is_told_of(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(crossval, "require_devices", lambda devices: None)  # lost on the way, say
-    options = OPTIONS | {"devices": ["cpu", "cuda:77"]}
+    options = OPTIONS | {"devices": ["cuda:78", "cuda:77"]}
     with pytest.raises(ScansegError, match=r"fold \d on cuda:77: device 'cuda:77' is not available"):
         scanseg.cross_validate(dataset, tmp_path / "study", **options)
 

@@ -18,7 +18,7 @@ from scanseg.preprocessing.store import Store
 from scanseg.specs import EnsembleSpec
 from scanseg.specs.records.comparison import ComparisonRecord
 from tests.factories import write_invisible_balls_and_boxes
-from tests.training.launching import torchrun
+from tests.training.launching import forked
 
 SETTINGS = (
     *("sampling.patch_size=[8, 16, 16]", "sampling.batch_size=2", "network.features=[4, 8]"),
@@ -168,7 +168,7 @@ def test_two_processes_train_a_second_stage_like_one(dataset, study, tmp_path):
 
     words = [word for setting in settings for word in ("--set", setting)]
     options = ("--recipe", "plain-unet", "--num-workers", 0, "--device", "cpu")
-    process = torchrun(dataset, "-o", two, *options, *words)
+    process = forked(dataset, "-o", two, *options, *words)
     _, complained = process.communicate(timeout=240)
 
     assert process.returncode == 0, complained

@@ -58,7 +58,7 @@ def test_evaluate_finds_the_names(make_predictor, volumes, tmp_path):
     (tmp_path / "references").mkdir()
     for case, array in arrays.items():
         write_labels(tmp_path / "references" / f"{case}.nii.gz", array)
-    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext())
+    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext(num_workers=0))
     assert report.summary.label_means() == {"bright": 1.0}
 
 
@@ -526,7 +526,7 @@ def test_uncertainty_maps(make_predictor, volumes, tmp_path):
     mirrored = predictor.predict_folder(folder, tmp_path / "two", uncertainty=True, mirror=True)
     assert mirrored.cases[0].disagreement == "disagreement/a.nii.gz"
     assert not read_image(tmp_path / "two" / "disagreement" / "a.nii.gz").array.round(3).any()
-    evaluate(tmp_path / "two", tmp_path / "two", context=RunContext())
+    evaluate(tmp_path / "two", tmp_path / "two", context=RunContext(num_workers=0))
 
 
 def test_uncertainty_maps_lie_on_the_grid_of_the_image(make_predictor, tmp_path):
@@ -581,7 +581,7 @@ def test_pictures_in_colours_change_neither_scores_nor_skipped_cases(make_predic
         assert picture.mode == "L"
     with Picture.open(tmp_path / "out" / "colours" / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), labels)
-    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext())
+    report = evaluate(tmp_path / "out", tmp_path / "references", context=RunContext(num_workers=0))
     assert (report.summary.mean_over_labels.dice, report.warnings) == (1.0, ())
     (again,) = predictor.predict_folder(tmp_path / "images", tmp_path / "out", skip_existing=True).cases
     assert again.skipped

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -58,17 +59,29 @@ def agreement(folder, reference):
     return equal / total
 
 
-def test_both_families_predict_as_by_torch_without_importing_it(images, tmp_path):
+@pytest.fixture(scope="module")
+def export_of(tmp_path_factory):
+    """Export the model of a network once: its folder, the folder of the export, and its document."""
+    folder = tmp_path_factory.mktemp("families")
+
+    @cache
+    def export(name):
+        model, exported = write_model(folder / name, plan_of(name)), folder / f"{name}-onnx"
+        return model, exported, scanseg.export_onnx(model, exported, progress=False)
+
+    return export
+
+
+def test_both_families_predict_as_by_torch_without_importing_it(export_of, images, tmp_path):
     commands, expected = [], []
     for name in ("msvm-unet", "xlstm-unet-2d", "xlstm-unet-3d"):
         plan = plan_of(name)
-        model = write_model(tmp_path / name, plan)
-        document = scanseg.export_onnx(model, tmp_path / f"{name}-onnx", progress=False)
-        graph = onnx.load(tmp_path / f"{name}-onnx" / "network-0.onnx")
+        model, exported, document = export_of(name)
+        graph = onnx.load(exported / "network-0.onnx")
         assert [each.version for each in graph.opset_import if each.domain == ""] == [20]
         assert not {node.op_type for node in graph.graph.node} & {"Loop", "Scan", "If"}
         assert document.networks[0].largest_difference < 1e-3 * max(1, document.networks[0].largest_logit)
-        words = [tmp_path / f"{name}-onnx", images[plan.num_axes], "-o"]
+        words = [exported, images[plan.num_axes], "-o"]
         commands.append((*words, tmp_path / f"{name}-without"))
         scanseg.load(model, device="cpu").predict_folder(images[plan.num_axes], tmp_path / f"{name}-with")
         expected.append((tmp_path / f"{name}-without", tmp_path / f"{name}-with"))
@@ -81,12 +94,11 @@ def test_both_families_predict_as_by_torch_without_importing_it(images, tmp_path
         assert "onnxruntime" in record["device"]
 
 
-def test_openvino_predicts_as_torch_without_importing_it(images, tmp_path):
+def test_openvino_predicts_as_torch_without_importing_it(export_of, images, tmp_path):
     pytest.importorskip("openvino", reason='pip install "scanseg[openvino]"')
-    model = write_model(tmp_path / "model", plan_of("xlstm-unet-2d"))
-    scanseg.export_onnx(model, tmp_path / "exported", progress=False)
+    model, exported, _ = export_of("xlstm-unet-2d")
     options = ("--runtime", "openvino", "--mirror", "--uncertainty")
-    predict_without_torch((tmp_path / "exported", images[2], "-o", tmp_path / "without", *options))
+    predict_without_torch((exported, images[2], "-o", tmp_path / "without", *options))
     scanseg.load(model, device="cpu").predict_folder(images[2], tmp_path / "with", mirror=True)
     assert agreement(tmp_path / "without", tmp_path / "with") >= LEAST_AGREEMENT
     assert len(list((tmp_path / "without" / "disagreement").iterdir())) == 2

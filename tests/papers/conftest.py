@@ -5,7 +5,15 @@ Their fixtures write small sources of the data sets in their published layouts.
 
 import pytest
 
+from scanseg.experiments import job
+
 from .sources import SOURCES
+
+
+@pytest.fixture(autouse=True)
+def _few_figures(plain_figures, monkeypatch):
+    """Draw no curves of trainings, which `tests/training` covers, and other figures without a layout."""
+    monkeypatch.setattr(job, "write_curves", lambda folder: None)
 
 
 @pytest.fixture

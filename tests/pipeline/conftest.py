@@ -10,6 +10,11 @@ import pytest
 from tests.factories import write_balls_and_boxes, write_colour_disks
 
 
+@pytest.fixture(autouse=True)
+def _plain_figures(plain_figures):
+    """Draw curves without a layout."""
+
+
 @pytest.fixture(scope="session")
 def raster_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten RGB pictures (PNG), one label. Tests do not change them."""

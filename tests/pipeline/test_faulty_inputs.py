@@ -12,6 +12,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 IMAGE, LABELS = "imagesTr/case_1_0000.nii.gz", "labelsTr/case_1.nii.gz"
+SMALL_NETWORK = (
+    *("sampling.patch_size=[16, 16, 16]", "network.features=[4, 8]"),
+    *("network.strides=[[1, 1, 1], [2, 2, 2]]", "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]"),
+)
 
 
 def truncate(path: Path) -> None:
@@ -345,9 +349,10 @@ def test_reports_and_plans_that_are_there_are_replaced_only_if_asked(
     command, volume_dataset: Path, predictions: Path, tmp_path: Path
 ) -> None:
     report, plan = tmp_path / "report.json", tmp_path / "plan.json"
+    small = [word for setting in SMALL_NETWORK for word in ("--set", setting)]
     for output, words in (
         (report, ("evaluate", predictions, volume_dataset / "labelsTr")),
-        (plan, ("plan", volume_dataset, "--recipe", "xlstm-unet")),
+        (plan, ("plan", volume_dataset, "--recipe", "xlstm-unet", *small)),
     ):
         output.write_text("mine")
         refused = command(*words, "-o", output, "--num-workers", 0)
@@ -366,11 +371,7 @@ def untrained(volume_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from scanseg import make_plan
     from scanseg.models import ModelFolder
 
-    settings = (
-        *("sampling.patch_size=[16, 16, 16]", "network.features=[4, 8]"),
-        *("network.strides=[[1, 1, 1], [2, 2, 2]]", "network.kernel_sizes=[[3, 3, 3], [3, 3, 3]]"),
-    )
-    plan = make_plan(volume_dataset, recipe="xlstm-unet", settings=settings, num_workers=0)
+    plan = make_plan(volume_dataset, recipe="xlstm-unet", settings=SMALL_NETWORK, num_workers=0)
     folder = ModelFolder.create(tmp_path_factory.mktemp("untrained") / "model", plan)
     folder.write_weights(folder.build_network().state_dict())
     return folder.path

@@ -145,6 +145,7 @@ def test_trains_from_a_store_where_there_are_no_images(volume_dataset: Path, tmp
     scanseg.train(plan, tmp_path / "first", epochs=1, device="cpu", store=store, num_workers=0)
     shutil.rmtree(dataset)
     words = ("train", plan, "-o", tmp_path / "second", "--epochs", 1, "--device", "cpu", "--store", store)
+    words += ("--num-workers", 0)
     process = subprocess.run(
         [sys.executable, "-c", WITHOUT_IMAGE_LIBRARIES, *map(str, words)],
         capture_output=True,

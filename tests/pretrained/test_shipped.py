@@ -55,5 +55,6 @@ def test_pictures_that_were_held_out(shared_data, tmp_path):
         tmp_path / "data" / "instancesTs",
         instances="grown",
         cases=[path.name.removesuffix("_0000.png") for path in images],
+        num_workers=0,
     )
     assert report.summary.f1.mean == pytest.approx(0.8, abs=0.12)

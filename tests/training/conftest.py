@@ -14,6 +14,11 @@ SETTINGS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _plain_figures(plain_figures):
+    """Draw curves without a layout."""
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """Five pictures, which a test may change."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import scanseg
 from scanseg.models import ModelFolder
-from tests.training.launching import torchrun
+from tests.training.launching import forked, torchrun
 
 from .conftest import SETTINGS
 
@@ -44,15 +44,15 @@ EVERYTHING = (
 
 
 @pytest.mark.parametrize(
-    ("settings", "num_workers"),
-    [(("training.loss.dice_over_batch=true",), 0), (EVERYTHING, 2)],
+    ("launch", "settings", "num_workers"),
+    [(torchrun, ("training.loss.dice_over_batch=true",), 0), (forked, EVERYTHING, 2)],
     ids=["over-batch", "everything"],
 )
-def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
+def test_two_processes_train_like_one(dataset, tmp_path, launch, settings, num_workers):
     one, two = tmp_path / "one", tmp_path / "two"
     scanseg.train(dataset, one, settings=(*SHARED, *settings), device="cpu", num_workers=0)
 
-    process = torchrun(*words_of(dataset, two, *settings), "--num-workers", num_workers)
+    process = launch(*words_of(dataset, two, *settings), "--num-workers", num_workers)
     said, complained = process.communicate(timeout=240)
 
     assert process.returncode == 0, complained
@@ -72,7 +72,7 @@ def test_two_processes_train_like_one(dataset, tmp_path, settings, num_workers):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_once(dataset, tmp_path):
-    process = torchrun(*words_of(dataset, tmp_path / "model", "sampling.batch_size=3"), "--num-workers", 0)
+    process = forked(*words_of(dataset, tmp_path / "model", "sampling.batch_size=3"), "--num-workers", 0)
     _, complained = process.communicate(timeout=240)
 
     assert process.returncode != 0
@@ -107,7 +107,7 @@ def test_one_that_is_killed_ends_all_and_the_first_says_so(dataset, tmp_path):
 
 def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
     model = tmp_path / "model"
-    process = torchrun(*words_of(dataset, model, *LONG), "--num-workers", 0, start_new_session=True)
+    process = forked(*words_of(dataset, model, *LONG), "--num-workers", 0, start_new_session=True)
     wait_for_an_epoch(process, model)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
@@ -118,7 +118,7 @@ def test_a_signal_stops_all_and_all_go_on(dataset, tmp_path):
     plan = json.loads((model / "plan.json").read_text())
     plan["training"]["epochs"] = run["epochs_done"] + 2
     (model / "plan.json").write_text(json.dumps(plan))
-    resumed = torchrun(dataset, "-o", model, "--resume", "--device", "cpu", "--num-workers", 0)
+    resumed = forked(dataset, "-o", model, "--resume", "--device", "cpu", "--num-workers", 0)
     _, complained = resumed.communicate(timeout=240)
 
     assert resumed.returncode == 0, complained

@@ -4,7 +4,7 @@ All cases are concatenated in one tensor of images and one of labels. So index a
 batch for any shapes of the cases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,14 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from scanseg.batches.box_reading import locate_voxels
 from scanseg.batches.reading import Layout, gather, interpolate
 from scanseg.preprocessing import Store
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
-from scanseg.specs import DatasetSpec
-
-_MAX_LOCATIONS = 10_000
-"""Maximum number of voxels kept per label and case, as in nnU-Net."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,45 +214,3 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
         locations=tuple(locations),
         annotated=None if dataset.ignore_label is None else tuple(annotated),
     )
-
-
-def locate_voxels(
-    label_map: np.ndarray, dataset: DatasetSpec, *, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Find voxels of a case as centres of patches.
-
-    Args:
-        label_map: Label map of the case (z, y, x).
-        dataset: Data set with the labels.
-        rng: Source of randomness for the choice among too many voxels.
-
-    Returns:
-        Flat indices of some voxels per label name, and flat indices of some annotated voxels (`None`: no ignore label
-        exists).
-    """
-    locations = _locate(label_map, dataset.foreground, rng=rng)
-    if dataset.ignore_label is None:
-        return locations, None
-    return locations, _some(np.flatnonzero(label_map != dataset.ignore_label), rng=rng)
-
-
-def _locate(
-    label_map: np.ndarray, labels: Mapping[str, tuple[int, ...]], *, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Return flat indices of at most `_MAX_LOCATIONS` voxels per label.
-
-    Absent labels have no entry.
-    """
-    found = {}
-    for name, values in labels.items():
-        where = _some(np.flatnonzero(np.isin(label_map, values)), rng=rng)
-        if len(where):
-            found[name] = where
-    return found
-
-
-def _some(indices: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Return at most `_MAX_LOCATIONS` of the indices."""
-    if len(indices) <= _MAX_LOCATIONS:
-        return indices
-    return rng.choice(indices, _MAX_LOCATIONS, replace=False)

@@ -8,37 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanseg.batches.in_memory import Boxes, InMemoryCases, join_boxes, locate_voxels
+from scanseg.batches.box_reading import ArrayFiles, Box, BoxTask, locate_case, read_boxes
+from scanseg.batches.in_memory import Boxes, InMemoryCases, join_boxes
 from scanseg.errors import ScansegError
-from scanseg.preprocessing import Store, open_array, read_part
+from scanseg.preprocessing import Store
 from scanseg.runtime import RunContext, Ticket, WorkerEndedError, WorkerPool, map_cases
-from scanseg.specs import DatasetSpec
 
 _SPARE_BATCHES = 2
 """Batches read ahead in addition to one per worker."""
-
-
-@dataclass(frozen=True)
-class _ArrayFiles:
-    """Array files of a case."""
-
-    name: str
-    """Name of the case."""
-    number: int
-    """Number of the case, from 0."""
-    image: Path
-    """Array of the image."""
-    label_map: Path
-    """Array of the label map."""
-    shape: tuple[int, ...]
-    """Voxels along z, y, x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +40,13 @@ class DiskCases:
     """Intensity of each channel outside a case."""
     device: torch.device
     """Device of the patches."""
-    _files: tuple[_ArrayFiles, ...]
+    _files: tuple[ArrayFiles, ...]
     """Array files of each case."""
     _pool: WorkerPool | None
     """Processes that read. `None`: this process reads."""
     _depth: int
     """Number of batches that are requested at a time."""
-    _waiting: "dict[int, Ticket[list[_Box]]]" = field(default_factory=dict)
+    _waiting: "dict[int, Ticket[list[Box]]]" = field(default_factory=dict)
     """Requested batches by iteration."""
 
     def fetch(
@@ -84,7 +67,7 @@ class DiskCases:
             ScansegError: A worker was ended from outside, or memory ran out.
         """
         if self._pool is None:
-            return self._join(_read_boxes(self._tasks(boxes_of(iteration))))
+            return self._join(read_boxes(self._tasks(boxes_of(iteration))))
         later = count(iteration + 1) if following is None else following
         ahead = dict.fromkeys((iteration, *islice(later, self._depth - 1)))
         for other in [number for number in self._waiting if number not in ahead]:
@@ -93,7 +76,7 @@ class DiskCases:
             for number in ahead:
                 if number not in self._waiting:
                     tasks = self._tasks(boxes_of(number))
-                    self._waiting[number] = self._pool.submit(_read_boxes, tasks)
+                    self._waiting[number] = self._pool.submit(read_boxes, tasks)
             parts = self._pool.take(self._waiting.pop(iteration))
         except WorkerEndedError as error:
             raise ScansegError(
@@ -112,14 +95,14 @@ class DiskCases:
         if self._pool is not None:
             self._pool.close()
 
-    def _tasks(self, boxes: Boxes) -> "list[_Task]":
+    def _tasks(self, boxes: Boxes) -> list[BoxTask]:
         """Return the boxes with their array files."""
         return [
-            _Task(self._files[case], tuple(map(slice, low.tolist(), high.tolist())))
+            BoxTask(self._files[case], tuple(map(slice, low.tolist(), high.tolist())))
             for case, low, high in zip(boxes.cases, boxes.low, boxes.high, strict=True)
         ]
 
-    def _join(self, parts: "Sequence[_Box]") -> InMemoryCases:
+    def _join(self, parts: Sequence[Box]) -> InMemoryCases:
         """Concatenate boxes as cases in memory."""
         shapes = np.array([part.label_map.shape for part in parts], dtype=np.int64)
         images = np.concatenate([part.image.reshape(len(part.image), -1) for part in parts], axis=1)
@@ -131,26 +114,6 @@ class DiskCases:
             background_value=self.background_value,
             device=self.device,
         )
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A box to read."""
-
-    files: _ArrayFiles
-    """Array files of the case."""
-    box: tuple[slice, ...]
-    """Voxels to read along z, y, x."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Box:
-    """Arrays of a box."""
-
-    image: np.ndarray
-    """Intensities (channel, z, y, x)."""
-    label_map: np.ndarray
-    """Labels (z, y, x)."""
 
 
 def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunContext) -> DiskCases:
@@ -167,12 +130,12 @@ def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunCon
     if not cases:
         raise ValueError("cases: expected at least one, got none")
     files = tuple(
-        _ArrayFiles(name, number, *store.array_files(stored), stored.geometry.shape)
+        ArrayFiles(name, number, *store.array_files(stored), stored.geometry.shape)
         for number, name in enumerate(cases)
         for stored in (store.case(name),)
     )
     located = map_cases(
-        partial(_locate, dataset=store.index.dataset, seed=seed),
+        partial(locate_case, dataset=store.index.dataset, seed=seed),
         files,
         context=context,
         task="loading",
@@ -191,26 +154,3 @@ def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunCon
         _pool=WorkerPool(context.workers) if context.workers else None,
         _depth=context.workers + _SPARE_BATCHES,
     )
-
-
-def _locate(
-    files: _ArrayFiles, *, dataset: DatasetSpec, seed: int
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Locate the labels of a case as `load_into_memory` does."""
-    open_array(files.image, shape=(dataset.num_channels, *files.shape))
-    opened = open_array(files.label_map, shape=files.shape)
-    label_map = read_part(opened, ..., path=files.label_map).astype(np.uint8)
-    return locate_voxels(label_map, dataset, rng=np.random.default_rng([seed, files.number]))
-
-
-def _read_boxes(tasks: Sequence[_Task]) -> list[_Box]:
-    """Read the boxes of a batch."""
-    return [
-        _Box(_read(task.files.image, (slice(None), *task.box)), _read(task.files.label_map, task.box))
-        for task in tasks
-    ]
-
-
-def _read(path: Path, box: object) -> np.ndarray:
-    """Read a box of an array."""
-    return read_part(open_array(path), box, path=path)

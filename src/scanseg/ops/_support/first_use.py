@@ -144,6 +144,8 @@ def _may_compile(operator: str, dtype: torch.dtype, index: int) -> bool:
 
     A verdict on disk is used. Otherwise the use is noted.
     """
+    if operator in _BRANCHES and torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
     use = _Use(_NAMES.get(operator, operator), dtype, index)
     if _comparer is None or getattr(_thread, "checking", False) or use in _verdicts:
         return True
