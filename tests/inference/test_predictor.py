@@ -356,7 +356,9 @@ def test_a_warm_up_runs_one_window_and_full_batches_until_graphs_are_captured(
     predictor = make_predictor(network, patch_size=patch_size, inference={"window_batch": window_batch})
     predictor.warm_up()
     expected = [1] * (DIRECT_PASSES + 1)
-    assert network.passes == (expected if window_batch == 1 else expected + [window_batch] * (DIRECT_PASSES + 1))
+    assert network.passes == (
+        expected if window_batch == 1 else expected + [window_batch] * (DIRECT_PASSES + 1)
+    )
 
 
 @pytest.mark.parametrize(("mirror_axes", "num_passes"), [((0,), 4), ((0, 1, 2), 8)])
