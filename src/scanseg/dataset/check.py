@@ -111,7 +111,10 @@ def checked_early(path: Path, *, context: RunContext) -> Iterator[None]:
 
 
 def _read_header(case: RawCase) -> None:
-    """Load the libraries that read a case. Its voxels may take longer than the block."""
+    """Read a header, which loads the libraries.
+
+    Voxels may take longer than the block.
+    """
     count_channels(case.images[0])
 
 

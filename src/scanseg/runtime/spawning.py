@@ -50,7 +50,7 @@ def serve_parent() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent process ends, also if that is killed."""
+    """End this process with its parent process."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

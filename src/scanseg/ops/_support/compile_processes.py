@@ -174,7 +174,10 @@ def _start(number: int) -> None:
 
 
 def _is_text(entry: object) -> bool:
-    """Return whether Python imports from an entry of `sys.path`. It passes over others, such as `Path`."""
+    """Return whether an entry of `sys.path` is text.
+
+    Python passes over others, such as `Path`.
+    """
     return isinstance(entry, str)
 
 
