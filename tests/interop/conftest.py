@@ -31,7 +31,7 @@ NETWORKS = {
     ),
     "xlstm-unet-3d": (
         XLSTMUNetSpec(
-            variant="enc", strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 3, **STAGES
+            variant="bot", strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 3, **STAGES
         ),
         (8, 16, 16),
     ),
