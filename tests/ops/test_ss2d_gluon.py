@@ -5,7 +5,8 @@ import torch
 
 from scanseg.ops import scan_state_bytes, verification
 from scanseg.ops.ss2d import gluon_backend
-from scanseg.ops.ss2d.triton_backend import FORWARD, kept_like
+from scanseg.ops.ss2d.kept_states import kept_like
+from scanseg.ops.ss2d.triton_backend import FORWARD
 
 from .emulated_gluon import EmulatedKernels
 from .precision import assert_accurate, cast, kept_bytes

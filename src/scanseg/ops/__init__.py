@@ -44,7 +44,7 @@ from scanseg.ops.selective_scan import BACKENDS as _SELECTIVE_SCAN
 from scanseg.ops.selective_scan import selective_scan
 from scanseg.ops.ss2d import BACKENDS as _SS2D
 from scanseg.ops.ss2d import ss2d_scan
-from scanseg.ops.ss2d.triton_backend import scan_state_bytes
+from scanseg.ops.ss2d.kept_states import scan_state_bytes
 from scanseg.ops.ss2d_branch import BACKENDS as _SS2D_BRANCH
 from scanseg.ops.ss2d_branch import ss2d_branch
 from scanseg.ops.ss2d_branch.triton_backend import wanted_weights as wanted_by_ss2d_branch

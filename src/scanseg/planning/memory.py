@@ -108,9 +108,8 @@ def step_memory(plan: Plan, *, width: Width | None = None, counts: Counts | None
     held += 4 * (training.ema_decay is not None) + 4 * (training.accumulation_steps > 1)
     map_bytes = MAP_BYTES.get(plan.network.kind, OTHER_MAP_BYTES)[width]
     spared = [batch * values * width // 8 for values in counts.spared_values]
-    keeps_states = (
-        width == 16 and training.precision != "float16"
-    )  # kernels that keep them take bfloat16 only
+    # The kernels that keep states take bfloat16 alone.
+    keeps_states = width == 16 and training.precision != "float16"
     return StepMemory(
         weights_bytes=float(held * counts.parameters),
         maps_bytes=map_bytes * batch * counts.map_values,

@@ -8,8 +8,6 @@ added by PyTorch in a fixed order, so results are bitwise reproducible.
 Names: see the package and `triton_kernels`.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +18,7 @@ from scanseg.ops._support.eager import short_path
 from scanseg.ops._support.launching import launch
 from scanseg.ops._support.triton import dot_precision, on_its_device
 from scanseg.ops.ss2d import gluon_backend
+from scanseg.ops.ss2d.kept_states import SEGMENT, kept_like
 
 
 class Tile(NamedTuple):
@@ -34,7 +33,7 @@ class Tile(NamedTuple):
     channels: int
 
 
-FORWARD = Tile(32, 32)
+FORWARD = Tile(SEGMENT, 32)
 BACKWARD = Tile(32, 16)
 JOIN = Tile(32, 32)
 
@@ -102,48 +101,6 @@ def _(
     batch, dim, height, width = x.shape
     merged = x.new_empty((batch, height, width, dim), dtype=state_dtype(x)).permute(0, 3, 1, 2)
     return merged, *kept_like(x, A_log, x.dtype, projected.dtype)
-
-
-def kept_like(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty tensors like the last three results of `scan`.
-
-    Args:
-        x: A tensor with the shape and device of the map.
-        A_log: See `ss2d_scan`.
-        *dtypes: Dtypes of the map and of the projected map.
-    """
-    dim, state = x.shape[1], A_log.shape[2]
-    wide = torch.float64 if dtypes[0] == torch.float64 else torch.float32
-    if gluon_backend.accepts(x, A_log, *dtypes):
-        shapes: list[tuple[int, ...]] = [gluon_backend.states_shape(x.shape), (0,), (0,)]
-    else:
-        shapes = [_states_shape(x.shape, state), (4, state, dim), (dim,)]
-    states, rates, skips = (x.new_empty(shape, dtype=wide) for shape in shapes)
-    return states, rates, skips
-
-
-def scan_state_bytes(shape: Sequence[int], *, state: int) -> int:
-    """Count the bytes of states that gradients need.
-
-    They are kept by a pass in bfloat16 on a GPU.
-
-    Args:
-        shape: Shape of the map (batch, dim, height, width).
-        state: States of a channel.
-
-    Example:
-        >>> from scanseg.ops import scan_state_bytes
-        >>> scan_state_bytes((32, 96, 56, 56), state=1)
-        19267584
-    """
-    in_gluon = gluon_backend.fits(shape, state)
-    return 4 * math.prod(gluon_backend.states_shape(shape) if in_gluon else _states_shape(shape, state))
-
-
-def _states_shape(shape: Sequence[int], state: int) -> tuple[int, ...]:
-    """Return the shape of the states at the starts of the segments."""
-    batch, dim, height, width = shape
-    return (batch, 4, -(-height * width // FORWARD.tokens), state, dim)
 
 
 def packed_gradients(

@@ -12,7 +12,8 @@ from scanseg.ops._support.parameter_sums import Piece, Shapes, like_parameter
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.channel_norm.triton_backend import norm_gradients, normalise
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
-from scanseg.ops.ss2d.triton_backend import kept_like, packed_gradients, scan
+from scanseg.ops.ss2d.kept_states import kept_like
+from scanseg.ops.ss2d.triton_backend import packed_gradients, scan
 
 
 def refuses(start: BranchStart, in_weight: Tensor, conv_weight: Tensor, *others: Tensor) -> str | None:
