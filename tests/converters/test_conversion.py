@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scanseg.converters.sources import note_unused
 from scanseg.errors import InputError, UsageError
 from scanseg.imaging import read_label_map
 from scanseg.runtime import RunContext
+from scanseg.version import __version__
 
 from . import forms
 from .forms import convert, refused, transunet
@@ -67,6 +69,17 @@ def test_without_h5py_the_message_advises_its_installation(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "h5py", None)
     message = refused("synapse", tmp_path / "source", tmp_path / "out")
     assert 'pip install "scanseg[h5]"' in message
+
+
+def test_a_source_tree_that_is_not_installed_converts(tmp_path, monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    forms.picture(tmp_path / "source" / "images" / "1.png")
+    forms.mask(tmp_path / "source" / "masks" / "1.png", np.ones((20, 24), bool))
+    convert("kvasir-seg", tmp_path / "source", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["scanseg"] == __version__
 
 
 def test_command(command, tmp_path):

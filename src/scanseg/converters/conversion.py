@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +21,7 @@ from scanseg.files import is_unused, new_folder, write_text
 from scanseg.messages import counted
 from scanseg.runtime import RunContext, map_cases
 from scanseg.specs import DatasetSpec, Fold
+from scanseg.version import __version__
 
 RECORD_FILE = "conversion.json"
 
@@ -356,7 +356,7 @@ def _write_documents(
         "split": named.split,
         "cases": result.num_cases,
         "notes": result.notes,
-        "scanseg": metadata.version("scanseg"),
+        "scanseg": __version__,
     }
     _write_json(folder / RECORD_FILE, record)
 
