@@ -5,7 +5,7 @@ import pytest
 from scanseg.planning import describe_decisions
 from scanseg.planning.adoption import adopt_plan
 from scanseg.planning.recipes import RECIPES, plan_recipe
-from scanseg.specs import DatasetSpec, IntensityStatistics, MirrorTransform
+from scanseg.specs import AffineTransform, DatasetSpec, IntensityStatistics, MirrorTransform
 from tests.factories import make_fingerprint
 
 STATISTICS = IntensityStatistics(
@@ -76,16 +76,60 @@ def test_labels_by_side_exclude_their_axis_before_the_likeness_counts():
     assert axes_of(plan((0.5, 0.5, 0.0), labels=labels)) == ((0, 1), False)
 
 
-def test_flat_patches_and_slices_keep_their_axes():
-    # ACDC: patches of 20 x 256 x 224 are rotated by any angle in the plane
-    flat = plan((0.473, 0.742, 0.078), shape=(9, 240, 220), spacing=(10.0, 1.5, 1.5))
-    assert max(flat.sampling.patch_size) / flat.sampling.patch_size[0] > 3
-    assert axes_of(flat) == ((0, 1, 2), False)
+def rotations_of(made):
+    (affine,) = (each for each in made.augmentation if isinstance(each, AffineTransform))
+    return affine.rotation_degrees_range
 
-    pictures = make_fingerprint(
-        [(999.0, 1.0, 1.0)] * 40, [(1, 256, 320)] * 40, num_axes=2, intensities=STATISTICS
-    ).model_copy(update={"mirror_likeness": (1.0, 0.0, 0.9)})
-    assert axes_of(plan_recipe(pictures, spec_of("polyp"), recipe="xlstm-unet-fast")) == ((0, 1), False)
+
+def flat(likeness, **options):
+    """Plan ACDC: patches of 20 x 256 x 224, which are rotated in the plane."""
+    made = plan(likeness, shape=(9, 240, 220), spacing=(10.0, 1.5, 1.5), **options)
+    assert max(made.sampling.patch_size) / made.sampling.patch_size[0] > 3
+    return made
+
+
+@pytest.mark.parametrize("recipe", FAST)
+def test_half_a_turn_flips_two_axes_so_flat_patches_turn_less_if_one_must_not_flip(recipe):
+    made = flat((0.473, 0.742, 0.078), recipe=recipe)
+
+    assert axes_of(made) == ((0, 1), False)
+    assert rotations_of(made) == (-45.0, 45.0)
+    assert "rotations: by at most 45 degrees, as half a turn would flip along x too" in describe_decisions(
+        made
+    )
+
+
+@pytest.mark.parametrize("likeness", [None, (0.28, 0.02, 0.0)])  # too few cases, chaos-mr
+def test_flat_patches_with_labels_by_side_turn_less(likeness):
+    made = flat(likeness, labels=("right kidney", "left kidney"))
+
+    assert axes_of(made) == (((0, 1), False) if likeness is None else ((0,), True))
+    assert rotations_of(made) == (-45.0, 45.0)
+
+
+@pytest.mark.parametrize("likeness", [None, (0.01, 0.7, 0.6)])
+def test_flat_patches_that_are_alike_in_the_plane_turn_freely(likeness):
+    made = flat(likeness)
+
+    assert rotations_of(made) == (-180.0, 180.0)
+    assert not [line for line in describe_decisions(made) if line.startswith("rotations")]
+
+
+def test_slices_of_images_turn_less_if_an_axis_must_not_flip():
+    def images(likeness):
+        measured = make_fingerprint(
+            [(999.0, 1.0, 1.0)] * 40, [(1, 256, 320)] * 40, num_axes=2, intensities=STATISTICS
+        ).model_copy(update={"mirror_likeness": likeness})
+        return plan_recipe(measured, spec_of("lung"), recipe="xlstm-unet-fast")
+
+    assert axes_of(images((1.0, 0.0, 0.9))) == ((1,), True)
+    assert rotations_of(images((1.0, 0.0, 0.9))) == (-45.0, 45.0)
+    assert axes_of(images((1.0, 0.8, 0.9))) == ((0, 1), False)
+    assert rotations_of(images((1.0, 0.8, 0.9))) == (-180.0, 180.0)
+
+
+def test_3d_patches_keep_their_smaller_rotations():
+    assert rotations_of(plan(HIPPOCAMPUS)) == (-30.0, 30.0)
 
 
 def test_the_axis_is_that_of_the_patch_and_not_of_the_image():

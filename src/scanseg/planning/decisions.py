@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from scanseg.messages import listed
 from scanseg.planning.augmentations import mirror_axes, sided_labels
+from scanseg.planning.mirroring import LARGEST_ROTATION
 from scanseg.planning.normalizations import channel_normalizations
 from scanseg.specs import (
+    AffineTransform,
     DatasetSpec,
     IntensityRange,
     MirrorTransform,
@@ -20,7 +22,7 @@ _AXES = ("z", "y", "x")
 def describe_decisions(plan: Plan) -> list[str]:
     """Describe the decisions of a plan and their reasons.
 
-    They are about orientation, mirroring, sides and normalization.
+    They are about orientation, mirroring, rotations, sides and normalization.
 
     Args:
         plan: The plan.
@@ -36,6 +38,7 @@ def describe_decisions(plan: Plan) -> list[str]:
     return [
         _describe_measured_mirroring(plan, axes=axes, flipped=flipped)
         or _describe_mirroring(plan.dataset, axes=axes, flipped=flipped),
+        *_describe_rotations(plan, axes=axes, flipped=flipped),
         _describe_sides(plan.dataset),
         _describe_normalizations(plan.dataset, preprocessing.normalizations),
         *orientation,
@@ -105,6 +108,22 @@ def _describe_measured_mirroring(plan: Plan, *, axes: Sequence[str], flipped: Se
         f"mirroring: along {', '.join(flipped)}, also in prediction, as labels and their mirror image overlap there "
         f"(soft Dice of the mean label map: {measured})"
     )
+
+
+def _describe_rotations(plan: Plan, *, axes: Sequence[str], flipped: Sequence[str]) -> list[str]:
+    """Return the line on limited rotations, if they are."""
+    unlike = [axis for axis in axes[-2:] if axis not in flipped]
+    limited = any(
+        isinstance(each, AffineTransform)
+        and (each.in_plane or len(axes) == 2)
+        and each.rotation_degrees_range[1] == LARGEST_ROTATION
+        for each in plan.augmentation
+    )
+    if not limited or not unlike:
+        return []
+    return [
+        f"rotations: by at most {LARGEST_ROTATION:.0f} degrees, as half a turn would flip along {listed(unlike)} too"
+    ]
 
 
 def _describe_sides(dataset: DatasetSpec) -> str:

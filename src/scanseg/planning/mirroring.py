@@ -1,9 +1,8 @@
-"""Mirror axes chosen by the data, for the fast recipes."""
+"""Mirror axes and rotations chosen by the data."""
 
 from collections.abc import Sequence
 
-from scanseg.planning.augmentations import is_flat
-from scanseg.specs import Plan
+from scanseg.specs import AffineTransform, MirrorTransform, Plan, Transform
 
 SMALLEST_LIKENESS = 0.1
 """Soft Dice of the mean label map and its mirror image below which flips of an axis are left out.
@@ -12,32 +11,41 @@ On hippocampus, flips at 0.00 and 0.06 lower the Dice and flips at 0.37 raise it
 docs/decisions/0034-mirror-axes-from-the-data.md.
 """
 
+LARGEST_ROTATION = 45.0
+"""Angle in degrees up to which patches rotate if an axis of the plane must not be flipped."""
+
 
 def choose_mirror_axes(
     valid: tuple[int, ...],
     likeness: Sequence[float] | None,
     *,
-    patch_size: Sequence[int],
     axis_order: Sequence[int],
-    any_rotation: bool = True,
+    num_patch_axes: int,
 ) -> tuple[int, ...]:
     """Return the valid patch axes along which labels resemble their mirror image.
 
-    All valid axes are returned if the likeness is unknown or too small along all of them. They are also returned for 2D
-    and flat 3D patches, which the augmentation rotates by up to 180 degrees. Such a rotation flips two axes at once.
+    All valid axes are returned if the likeness is unknown or too small along all of them.
 
     Args:
         valid: Patch axes along which flips keep all labels valid.
         likeness: Likeness of labels and mirror images along z, y, x of the oriented image. `None`: not measured.
-        patch_size: Voxels of a patch along its 2 or 3 axes.
         axis_order: Axis of the oriented image that becomes each permuted axis.
-        any_rotation: The augmentation rotates patches by any angle in-plane. False: by small angles.
+        num_patch_axes: 2 or 3.
     """
-    if likeness is None or (any_rotation and (len(patch_size) == 2 or is_flat(patch_size))):
-        return valid
-    order = axis_order[len(axis_order) - len(patch_size) :]
-    alike = tuple(axis for axis in valid if likeness[order[axis]] >= SMALLEST_LIKENESS)
-    return alike or valid
+    return _alike_axes(valid, likeness, axis_order=axis_order, num_patch_axes=num_patch_axes) or valid
+
+
+def _alike_axes(
+    axes: Sequence[int], likeness: Sequence[float] | None, *, axis_order: Sequence[int], num_patch_axes: int
+) -> tuple[int, ...]:
+    """Return the axes along which labels resemble their mirror image.
+
+    All are returned if the likeness is unknown.
+    """
+    if likeness is None:
+        return tuple(axes)
+    order = axis_order[len(axis_order) - num_patch_axes :]
+    return tuple(axis for axis in axes if likeness[order[axis]] >= SMALLEST_LIKENESS)
 
 
 def pays_in_prediction(chosen: tuple[int, ...], *, valid: tuple[int, ...]) -> bool:
@@ -52,31 +60,23 @@ def pays_in_prediction(chosen: tuple[int, ...], *, valid: tuple[int, ...]) -> bo
     return len(chosen) == 1 < len(valid)
 
 
-def mirror_by_likeness(
-    plan: Plan, likeness: tuple[float, float, float] | None, *, any_rotation: bool = True
-) -> Plan:
-    """Return a plan with mirror axes chosen by the data.
+def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) -> Plan:
+    """Return a plan with flips and rotations chosen by the data.
 
-    They are used in augmentation, validation and prediction.
+    The axes are used in augmentation, validation and prediction. A rotation by 180 degrees flips both axes of the
+    plane, so rotations are limited if one of them must not be flipped.
 
     Args:
         plan: Plan that mirrors along all valid axes.
         likeness: Likeness of labels and mirror images along z, y, x. `None`: not measured.
-        any_rotation: The augmentation rotates patches by any angle in-plane.
     """
     valid = plan.inference.mirror_axes
-    chosen = choose_mirror_axes(
-        valid,
-        likeness,
-        patch_size=plan.sampling.patch_size,
-        axis_order=plan.preprocessing.axis_order,
-        any_rotation=any_rotation,
-    )
+    num_axes = len(plan.sampling.patch_size)
+    order = {"axis_order": plan.preprocessing.axis_order, "num_patch_axes": num_axes}
+    chosen = choose_mirror_axes(valid, likeness, **order)
     average = pays_in_prediction(chosen, valid=valid)
-    augmentation = tuple(
-        each.model_copy(update={"axes": chosen}) if each.kind == "mirror" else each
-        for each in plan.augmentation
-    )
+    turns_freely = {num_axes - 2, num_axes - 1} <= set(_alike_axes(valid, likeness, **order))
+    augmentation = tuple(_with_axes(each, chosen, turns_freely=turns_freely) for each in plan.augmentation)
     return plan.model_copy(
         update={
             "mirror_likeness": likeness,
@@ -85,3 +85,14 @@ def mirror_by_likeness(
             "inference": plan.inference.model_copy(update={"mirror_axes": chosen, "mirror": average}),
         }
     )
+
+
+def _with_axes(transform: Transform, axes: tuple[int, ...], *, turns_freely: bool) -> Transform:
+    """Return a transform with the chosen flips and rotations."""
+    if isinstance(transform, MirrorTransform):
+        return transform.model_copy(update={"axes": axes})
+    if isinstance(transform, AffineTransform) and not turns_freely:
+        low, high = transform.rotation_degrees_range
+        limited = max(low, -LARGEST_ROTATION), min(high, LARGEST_ROTATION)
+        return transform.model_copy(update={"rotation_degrees_range": limited})
+    return transform

@@ -310,7 +310,7 @@ def _msvm_unet_tuned(fingerprint: Fingerprint, dataset: DatasetSpec, size: PlanS
     )
     if has_pictures(dataset, fingerprint):
         return plan_pictures(plan, size=size)
-    return mirror_by_likeness(plan, fingerprint.mirror_likeness, any_rotation=False)
+    return mirror_by_likeness(plan, fingerprint.mirror_likeness)
 
 
 RECIPES: dict[str, Recipe] = {
