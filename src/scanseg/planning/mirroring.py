@@ -15,37 +15,26 @@ LARGEST_ROTATION = 45.0
 """Angle in degrees up to which patches rotate if an axis of the plane must not be flipped."""
 
 
-def choose_mirror_axes(
-    valid: tuple[int, ...],
-    likeness: Sequence[float] | None,
-    *,
-    axis_order: Sequence[int],
-    num_patch_axes: int,
-) -> tuple[int, ...]:
+def choose_mirror_axes(valid: tuple[int, ...], likeness: Sequence[float] | None) -> tuple[int, ...]:
     """Return the valid patch axes along which labels resemble their mirror image.
 
     All valid axes are returned if the likeness is unknown or too small along all of them.
 
     Args:
         valid: Patch axes along which flips keep all labels valid.
-        likeness: Likeness of labels and mirror images along z, y, x of the oriented image. `None`: not measured.
-        axis_order: Axis of the oriented image that becomes each permuted axis.
-        num_patch_axes: 2 or 3.
+        likeness: Likeness of labels and mirror images along each patch axis. `None`: not measured.
     """
-    return _alike_axes(valid, likeness, axis_order=axis_order, num_patch_axes=num_patch_axes) or valid
+    return _alike_axes(valid, likeness) or valid
 
 
-def _alike_axes(
-    axes: Sequence[int], likeness: Sequence[float] | None, *, axis_order: Sequence[int], num_patch_axes: int
-) -> tuple[int, ...]:
+def _alike_axes(axes: Sequence[int], likeness: Sequence[float] | None) -> tuple[int, ...]:
     """Return the axes along which labels resemble their mirror image.
 
     All are returned if the likeness is unknown.
     """
     if likeness is None:
         return tuple(axes)
-    order = axis_order[len(axis_order) - num_patch_axes :]
-    return tuple(axis for axis in axes if likeness[order[axis]] >= SMALLEST_LIKENESS)
+    return tuple(axis for axis in axes if likeness[axis] >= SMALLEST_LIKENESS)
 
 
 def pays_in_prediction(chosen: tuple[int, ...], *, valid: tuple[int, ...]) -> bool:
@@ -70,12 +59,12 @@ def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) 
         plan: Plan that mirrors along all valid axes.
         likeness: Likeness of labels and mirror images along z, y, x. `None`: not measured.
     """
-    valid = plan.inference.mirror_axes
-    num_axes = len(plan.sampling.patch_size)
-    order = {"axis_order": plan.preprocessing.axis_order, "num_patch_axes": num_axes}
-    chosen = choose_mirror_axes(valid, likeness, **order)
+    valid, num_axes = plan.inference.mirror_axes, len(plan.sampling.patch_size)
+    order = plan.preprocessing.axis_order[-num_axes:]
+    of_patch = None if likeness is None else [likeness[axis] for axis in order]
+    chosen = choose_mirror_axes(valid, of_patch)
     average = pays_in_prediction(chosen, valid=valid)
-    turns_freely = {num_axes - 2, num_axes - 1} <= set(_alike_axes(valid, likeness, **order))
+    turns_freely = {num_axes - 2, num_axes - 1} <= set(_alike_axes(valid, of_patch))
     augmentation = tuple(_with_axes(each, chosen, turns_freely=turns_freely) for each in plan.augmentation)
     return plan.model_copy(
         update={
