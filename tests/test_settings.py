@@ -8,6 +8,7 @@ from scanseg.specs import (
     AdamWSpec,
     AffineTransform,
     GammaTransform,
+    InferenceSpec,
     MSVMUNetSpec,
     Plan,
     SamplingSpec,
@@ -79,7 +80,7 @@ def test_settings_are_checked_together(plan: Plan) -> None:
         ("=3", "--set =3: expected path.to.key=value."),
         (
             "epochs=3",
-            "--set epochs: the document has no 'epochs' (perhaps training.epochs). Use one of format, recipe, dataset,",
+            "--set epochs: the document has no 'epochs' (perhaps training.epochs). Use one of format, recipe, size,",
         ),
         ("trainig.epochs=3", "the document has no 'trainig' (perhaps training). Use one of"),
         ("colour=3", "the document has no 'colour'. Use one of format,"),
@@ -206,3 +207,13 @@ def test_values_that_json_cannot_hold_are_refused():
         setting_texts({"training.epochs": object()})
     with pytest.raises(UsageError, match=r"expected a path such as 'training.epochs' as key, got 3"):
         setting_texts({3: 4})
+
+
+def test_fields_that_a_document_leaves_out_can_be_set():
+    plan = make_plan(inference=InferenceSpec(mirror_axes=(0,)))
+    assert '"mirror"' not in plan.to_json()
+    assert '"size"' not in plan.to_json()
+    changed = apply_settings(plan, ["inference.mirror=true", "size=small"])
+    assert changed.inference.mirror
+    assert changed.size == "small"
+    assert apply_settings(plan, ["recipe=test"]).to_json() == plan.to_json()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scanseg.documents import JSONLimitError, NotJSONError, parse_json
 from scanseg.errors import UsageError
 from scanseg.messages import first_lines, shortened
-from scanseg.specs import RENAMED_FIELDS, Document, describe_faults, list_faults
+from scanseg.specs import ALL_FIELDS, RENAMED_FIELDS, Document, describe_faults, list_faults
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 Settings = str | Sequence[str] | Mapping[str, object]
@@ -45,7 +45,7 @@ def apply_settings(document: AnyDocument, settings: Sequence[str]) -> AnyDocumen
     if not settings:
         return document
     settings = as_tuple(settings)
-    content = document.model_dump(mode="json")
+    content = document.model_dump(mode="json", context={ALL_FIELDS: True})
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals or not path:

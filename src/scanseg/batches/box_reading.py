@@ -53,10 +53,10 @@ class Box:
 
 
 def locate_case(
-    files: ArrayFiles, *, dataset: DatasetSpec, seed: int
+    files: ArrayFiles, *, dataset: DatasetSpec, num_channels: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Locate the labels of a case as `load_into_memory` does."""
-    open_array(files.image, shape=(dataset.num_channels, *files.shape))
+    open_array(files.image, shape=(num_channels, *files.shape))
     opened = open_array(files.label_map, shape=files.shape)
     label_map = read_part(opened, ..., path=files.label_map).astype(np.uint8)
     return locate_voxels(label_map, dataset, rng=np.random.default_rng([seed, files.number]))

@@ -163,7 +163,7 @@ def case_bytes(store: Store, cases: Sequence[str]) -> int:
         store: Store of the cases.
         cases: Names of the cases.
     """
-    channels = store.index.dataset.num_channels
+    channels = store.index.preprocessing.num_channels
     voxels = sum(int(np.prod(store.case(name).geometry.shape)) for name in cases)
     return voxels * (2 * channels + (1 if store.index.first_stage is None else 2))
 
@@ -183,7 +183,9 @@ def load_into_memory(store: Store, cases: Sequence[str], *, seed: int, context: 
     sizes = shapes.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     images = torch.empty(
-        (store.index.dataset.num_channels, int(sizes.sum())), dtype=torch.float16, device=context.torch_device
+        (store.index.preprocessing.num_channels, int(sizes.sum())),
+        dtype=torch.float16,
+        device=context.torch_device,
     )
     packed = store.index.first_stage is not None
     label_maps = torch.empty(

@@ -135,7 +135,12 @@ def open_cases(store: Store, cases: Sequence[str], *, seed: int, context: RunCon
         for stored in (store.case(name),)
     )
     located = map_cases(
-        partial(locate_case, dataset=store.index.dataset, seed=seed),
+        partial(
+            locate_case,
+            dataset=store.index.dataset,
+            num_channels=store.index.preprocessing.num_channels,
+            seed=seed,
+        ),
         files,
         context=context,
         task="loading",

@@ -108,6 +108,15 @@ def bundle_predictor(network: nn.Module, plan: str, *, device: str, model: str) 
     )
 
 
+def _input_names(plan: Plan) -> list[str]:
+    """Return the names of the input channels."""
+    reach = plan.preprocessing.neighbour_slices
+    names = plan.dataset.channel_names
+    if reach == 0:
+        return list(names)
+    return [f"{name}, slice {offset:+d}" for offset in range(-reach, reach + 1) for name in names]
+
+
 def _metadata(predictor: Predictor) -> dict[str, Any]:
     """Return the description of the bundle."""
     plan, versions = predictor.plan, installed_versions("torch", "numpy")
@@ -141,7 +150,7 @@ def _metadata(predictor: Predictor) -> dict[str, Any]:
                     "format": "magnitude",
                     "modality": ", ".join(dataset.channel_names),
                     "num_channels": plan.num_inputs,
-                    "channel_def": {str(number): name for number, name in enumerate(dataset.channel_names)},
+                    "channel_def": {str(number): name for number, name in enumerate(_input_names(plan))},
                     **common,
                 }
             },

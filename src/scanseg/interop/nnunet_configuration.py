@@ -50,6 +50,10 @@ def make_configuration(plan: Plan, *, data_identifier: str) -> dict[str, Any]:
             "preprocessing.slice_size: nnU-Net trains on patches and has no resized slices. Export a data set, whose "
             "configuration 2d_msvm_unet has patches, or a plan of the recipe xlstm-unet-2d"
         )
+    if preprocessing.neighbour_slices:
+        faults.append(
+            "preprocessing.neighbour_slices: nnU-Net's 2D networks see one slice. Set it to 0 and train again"
+        )
     if not preprocessing.crop_to_nonzero:
         faults.append("preprocessing.crop_to_nonzero: nnU-Net always crops, got false")
     if plan.cascade is not None:

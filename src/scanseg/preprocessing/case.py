@@ -49,6 +49,8 @@ def preprocess_image(
 ) -> tuple[Float32[np.ndarray, "channel z y x"], CaseGeometry]:
     """Permute, crop, normalize and resample an image.
 
+    Neighbouring slices become channels if the plan has them.
+
     Args:
         image: Image on its source grid, (channel, *spatial).
         preprocessing: Preprocessing of the plan.
@@ -61,7 +63,7 @@ def preprocess_image(
             `axis_order` moves z, intensities exceed float32, or the result does not fit into memory.
     """
     geometry = _find_geometry(image, preprocessing)
-    _check_memory(geometry, num_channels=image.num_channels)
+    _check_memory(geometry, num_channels=preprocessing.num_channels)
     cropped = crop_from_source(image.array, geometry)
     nonzero_part = None
     if any(isinstance(n, ZScoreNormalization) and n.nonzero_only for n in preprocessing.normalizations):
@@ -78,7 +80,25 @@ def preprocess_image(
         order=preprocessing.image_order,
         separate_z=separates_z(geometry, preprocessing),
     )
-    return resampled, geometry
+    return _with_neighbours(resampled, preprocessing), geometry
+
+
+def _with_neighbours(
+    image: Float32[np.ndarray, "channel z y x"], preprocessing: PreprocessingSpec
+) -> Float32[np.ndarray, "stacked z y x"]:
+    """Add the neighbours of each slice as channels.
+
+    The lowest come first. Beyond the ends of the volume they are empty.
+    """
+    reach = preprocessing.neighbour_slices
+    if reach == 0:
+        return image
+    channels, depth, height, width = image.shape
+    empty = np.asarray(preprocessing.background_value[:channels], dtype=np.float32)
+    padded = np.empty((channels, depth + 2 * reach, height, width), dtype=np.float32)
+    padded[:] = empty[:, None, None, None]
+    padded[:, reach : reach + depth] = image
+    return np.concatenate([padded[:, first : first + depth] for first in range(2 * reach + 1)])
 
 
 def _to_single(channel: np.ndarray) -> Float32[np.ndarray, "z y x"]:

@@ -131,7 +131,7 @@ class Store:
         Raises:
             InputError: The array is missing or damaged.
         """
-        shape = (self.index.dataset.num_channels, *case.geometry.shape)
+        shape = (self.index.preprocessing.num_channels, *case.geometry.shape)
         return read_array(self._path(case, IMAGE_FILE), shape=shape)
 
     def read_label_map(self, case: StoredCase) -> UInt8[np.ndarray, "z y x"]:

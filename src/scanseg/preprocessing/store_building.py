@@ -74,7 +74,10 @@ def build_store(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with lock_store(folder):
         _claim_folder(folder, wanted)
-        records = {case.name: _read_record(folder, case, dataset.spec) for case in dataset.cases}
+        records = {
+            case.name: _read_record(folder, case, num_channels=preprocessing.num_channels)
+            for case in dataset.cases
+        }
         for stored in _read_finished(folder):
             if records.get(stored.case) not in (None, stored):
                 records[stored.case] = None  # a damaged record
@@ -174,7 +177,7 @@ def _differences(found: Document, wanted: Document) -> str:
     )
 
 
-def _read_record(folder: Path, case: RawCase, spec: DatasetSpec) -> StoredCase | None:
+def _read_record(folder: Path, case: RawCase, *, num_channels: int) -> StoredCase | None:
     """Return a stored case if it is up to date.
 
     Its source files are unchanged, its record can be read, and its arrays have the recorded shapes.
@@ -185,7 +188,7 @@ def _read_record(folder: Path, case: RawCase, spec: DatasetSpec) -> StoredCase |
     try:
         record = _CaseRecord.read(place / RECORD_FILE)
         geometry = record.stored.geometry
-        open_array(place / IMAGE_FILE, shape=(spec.num_channels, *geometry.shape))
+        open_array(place / IMAGE_FILE, shape=(num_channels, *geometry.shape))
         open_array(place / LABEL_MAP_FILE, shape=geometry.shape)
         open_array(place / REFERENCE_FILE, shape=geometry.source_shape)
     except InputError:

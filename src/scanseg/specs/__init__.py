@@ -3,7 +3,7 @@
 This package imports neither torch nor numpy.
 """
 
-from scanseg.specs.base import RENAMED_FIELDS, Document, describe_faults, list_faults
+from scanseg.specs.base import ALL_FIELDS, RENAMED_FIELDS, Document, describe_faults, list_faults
 from scanseg.specs.label_names import canonical_label
 from scanseg.specs.plan.augmentation import (
     AffineTransform,
@@ -111,6 +111,7 @@ from scanseg.specs.records.store import CaseGeometry, StoredCase, StoreIndex
 from scanseg.specs.segment_codes import TISSUE, Code, SegmentCode, SegmentCodes
 
 __all__ = [
+    "ALL_FIELDS",
     "BACKGROUND",
     "RENAMED_FIELDS",
     "TISSUE",

@@ -5,9 +5,19 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from scanseg.documents import parse_document, read_document
 from scanseg.errors import InputError
@@ -82,6 +92,33 @@ class Document(BaseModel):
     def to_json(self) -> str:
         """Return the document as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+ALL_FIELDS = "all_fields"
+"""Key of the context of `model_dump` with which no field is left out."""
+
+
+class LeftOutDefaults(Document):
+    """A document whose JSON leaves out some defaults.
+
+    Documents from before these fields keep their text, and models and stores their digest.
+    """
+
+    left_out_defaults: ClassVar[tuple[str, ...]] = ()
+    """Names of these fields."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if (info.context or {}).get(ALL_FIELDS):
+            return content
+        for name in self.left_out_defaults:
+            field = type(self).model_fields[name]
+            if getattr(self, name) == field.get_default(call_default_factory=True):
+                content.pop(name, None)
+        return content
 
 
 RENAMED_FIELDS = {

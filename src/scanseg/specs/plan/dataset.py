@@ -1,17 +1,15 @@
 """Description of a data set: channels, labels, regions and folds."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from scanseg.messages import counted
-from scanseg.specs.base import Document
+from scanseg.specs.base import Document, LeftOutDefaults
 from scanseg.specs.records.intensities import is_colour
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
@@ -24,8 +22,10 @@ IGNORE = "ignore"
 """Name of the ignore label."""
 
 
-class DatasetSpec(Document):
+class DatasetSpec(LeftOutDefaults):
     """The used content of a `dataset.json` in nnU-Net's layout."""
+
+    left_out_defaults = ("label_colours",)
 
     name: str
     """Name of the data set."""
@@ -48,14 +48,6 @@ class DatasetSpec(Document):
 
     Labels without a colour get one of a fixed palette. Empty: left out of the JSON.
     """
-
-    @model_serializer(mode="wrap")
-    def _leave_out_no_colours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Older plans keep their text, and models their checksum.
-        content: dict[str, Any] = handler(self)
-        if not self.label_colours:
-            content.pop("label_colours", None)
-        return content
 
     @field_validator("file_ending")
     @classmethod

@@ -5,12 +5,12 @@ builds a network from its description, the number of input channels, the number 
 three belong to the plan and are not repeated here.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from scanseg.messages import counted
-from scanseg.specs.base import Count, Document, RenamedFields, Size
+from scanseg.specs.base import Count, Document, LeftOutDefaults, RenamedFields, Size
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 PerAxis = tuple[Size, ...]
@@ -111,8 +111,10 @@ class PlainUNetSpec(StagedSpec):
     """Convolutions of each decoder stage, the deepest first."""
 
 
-class MSVMUNetSpec(Document):
+class MSVMUNetSpec(LeftOutDefaults):
     """MSVM-UNet, 2D. Source: Chen et al. 2024, arXiv:2408.13735."""
+
+    left_out_defaults = ("deep_supervision",)
 
     kind: Literal["msvm-unet"] = "msvm-unet"
     """Kind of the network."""
@@ -144,14 +146,6 @@ class MSVMUNetSpec(Document):
     def strides(self) -> tuple[tuple[int, int], ...]:
         """Strides between the logits of deep supervision, the image first."""
         return ((1, 1), (4, 4), (2, 2), (2, 2), (2, 2))
-
-    @model_serializer(mode="wrap")
-    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Older plans keep their text, and models their checksum.
-        content: dict[str, Any] = handler(self)
-        if not self.deep_supervision:
-            content.pop("deep_supervision", None)
-        return content
 
 
 class DynUNetSpec(StagedSpec):

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
 from scanseg.sizes import MOST_VOXELS
-from scanseg.specs.base import Count, Document, RenamedFields, Size, Step
+from scanseg.specs.base import Count, Document, LeftOutDefaults, RenamedFields, Size, Step
 from scanseg.specs.plan.augmentation import AffineTransform, ColourTransform, MirrorTransform, Transform
 from scanseg.specs.plan.dataset import BACKGROUND, DatasetSpec
 from scanseg.specs.plan.network import NetworkSpec
@@ -184,8 +182,10 @@ class TrainingSpec(RenamedFields):
     """Seed of all random draws."""
 
 
-class InferenceSpec(RenamedFields):
+class InferenceSpec(RenamedFields, LeftOutDefaults):
     """Prediction of a case."""
+
+    left_out_defaults = ("mirror",)
 
     mode: Literal["windows", "slices"] = "windows"
     """`windows`: overlapping windows, blended by a Gaussian. `slices`: whole slices, resized to the patch size."""
@@ -199,14 +199,6 @@ class InferenceSpec(RenamedFields):
     """Average over flips of `mirror_axes` by default."""
     slice_resampling: Literal["logits", "labels"] = "logits"
     """Array that is resized to the source grid in mode `slices`. `labels` is as published."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Older plans keep their text, and models their checksum.
-        content: dict[str, Any] = handler(self)
-        if not self.mirror:
-            content.pop("mirror", None)
-        return content
 
 
 class CascadeSpec(RenamedFields):
@@ -234,11 +226,13 @@ PlanSize = Literal["small", "medium", "full"]
 """Size of a plan."""
 
 
-class Plan(Document):
+class Plan(LeftOutDefaults):
     """All decisions of one training.
 
     Prediction needs the plan and the weights only.
     """
+
+    left_out_defaults = ("dataset_digest", "mirror_likeness", "size")
 
     format: Literal[1] = 1
     """Version of the file format."""
@@ -284,20 +278,8 @@ class Plan(Document):
 
     @property
     def num_inputs(self) -> int:
-        """Input channels of the network: image channels and first-stage labels."""
-        return self.dataset.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
-
-    @model_serializer(mode="wrap")
-    def _leave_out_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Older plans keep their text, and models their checksum.
-        content: dict[str, Any] = handler(self)
-        if self.dataset_digest is None:
-            content.pop("dataset_digest", None)
-        if self.mirror_likeness is None:
-            content.pop("mirror_likeness", None)
-        if self.size == "full":
-            content.pop("size", None)
-        return content
+        """Input channels of the network: preprocessed channels and first-stage labels."""
+        return self.preprocessing.num_channels + (len(self.dataset.label_values) if self.cascade else 0)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -350,6 +332,11 @@ class Plan(Document):
             yield (
                 f"inference.slice_resampling labels needs inference.mode slices, got {self.inference.mode}. Use "
                 "slice_resampling logits"
+            )
+        if self.preprocessing.neighbour_slices and (self.num_axes == 2 or len(patch) == 3):
+            yield (
+                "preprocessing.neighbour_slices: expected a 2D network and volumes, got patches of "
+                f"{len(patch)} axes and images of {self.num_axes}. Set it to 0"
             )
 
     def _cascade_faults(self) -> Iterator[str]:

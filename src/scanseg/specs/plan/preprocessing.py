@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from scanseg.specs.base import Document, Size, SpacingMM
+from scanseg.specs.base import Document, LeftOutDefaults, Size, SpacingMM
 
 _ORIENTATIONS = tuple({*letters} for letters in product("RL", "AP", "SI"))
 
@@ -74,12 +74,14 @@ Normalization = Annotated[
 ]
 
 
-class PreprocessingSpec(Document):
-    """Preprocessing of cases, in four steps.
+class PreprocessingSpec(LeftOutDefaults):
+    """Preprocessing of cases.
 
-    The axes are permuted, then the case is cropped, normalized and resampled. Arrays have shape (channel, z, y, x). A
-    2D image is a volume of one slice.
+    The axes are permuted, then the case is cropped, normalized and resampled. Neighbouring slices may be added as
+    channels. Arrays have shape (channel, z, y, x). A 2D image is a volume of one slice.
     """
+
+    left_out_defaults = ("neighbour_slices",)
 
     orientation: str | None = None
     """Orientation to which volumes are brought, as axis codes of x, y, z, such as `RAS`. `None`: used as stored."""
@@ -99,17 +101,25 @@ class PreprocessingSpec(Document):
     """Interpolation of label maps. 0: nearest. 1: linear for each label, then the label with the largest weight."""
     anisotropy_threshold: PositiveFloat = 3.0
     """Ratio of the largest to the smallest spacing from which z is interpolated separately, by order 0."""
+    neighbour_slices: int = Field(0, ge=0, le=4)
+    """Slices on either side that a 2D network sees beside each slice of a volume, as further channels."""
+
+    @property
+    def num_channels(self) -> int:
+        """Channels after preprocessing: the image's for each slice."""
+        return len(self.normalizations) * (2 * self.neighbour_slices + 1)
 
     @property
     def background_value(self) -> tuple[float, ...]:
-        """Intensity of empty space in each channel.
+        """Intensity of empty space in each channel after preprocessing.
 
         It is the lowest value of a rescaled channel, else 0 (the mean).
         """
-        return tuple(
+        of_image = tuple(
             normalization.low if isinstance(normalization, RescaleNormalization) else 0.0
             for normalization in self.normalizations
         )
+        return of_image * (2 * self.neighbour_slices + 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
