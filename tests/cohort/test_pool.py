@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import Future
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,16 @@ def test_a_case_that_ends_every_worker_fails_alone():
     assert "case a: odd a" in warnings
     assert sum("It is repeated" in warning and "case c" in warning for warning in warnings) == 2
     assert log["closed"] == 3 + 2, "every worker is closed"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [("ab", ["a", "b"]), ("abc", ["ac", "b"]), ("abcd", ["ac", "bd"])]
+)
+def test_few_cases_are_spread_over_all_workers(names, expected):
+    logs, added = [Counter(), Counter()], []
+    with ModelPool([Place("p", partial(FakeWorker, log)) for log in logs], num_ready=2) as pool:
+        pool.run(make_work(names, added))
+    assert ["".join(sorted(set(log) - {"closed"})) for log in logs] == expected
 
 
 def test_a_failed_start_is_repeated_and_an_error_of_the_model_is_raised():

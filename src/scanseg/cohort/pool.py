@@ -184,27 +184,29 @@ class _Run:
         while self._num_done < self._total:
             for slot in self._slots:
                 _check_start(slot)
-                self._fill(slot)
+            self._fill()
             futures: list[Future[Any]] = [slot.facts for slot in self._slots]
             futures += [future for slot in self._slots for future in slot.running]
             wait([each for each in futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
 
-    def _fill(self, slot: _Slot) -> None:
-        """Give a worker further cases."""
-        while _is_loaded(slot) and (case := self._choose(slot)) is not None:
-            self._waiting.remove(case)
-            slot.running[slot.worker.call("predict", case, self._work.options)] = case
+    def _fill(self) -> None:
+        """Give workers further cases, first the idle ones."""
+        for num_running in range(CALLS_AT_ONCE):
+            for slot in self._slots:
+                if len(slot.running) != num_running or not _is_loaded(slot):
+                    continue
+                if (case := self._choose(slot)) is not None:
+                    self._waiting.remove(case)
+                    slot.running[slot.worker.call("predict", case, self._work.options)] = case
 
     def _choose(self, slot: _Slot) -> CaseToPredict | None:
         """Return the next case for a worker, if it can take one.
 
         A case at which a worker ended is alone in its worker.
         """
-        if len(slot.running) >= CALLS_AT_ONCE or any(
-            self._attempts[each.name] for each in slot.running.values()
-        ):
+        if any(self._attempts[each.name] for each in slot.running.values()):
             return None
         candidates = (case for case in self._waiting if not (slot.running and self._attempts[case.name]))
         return next(candidates, None)
