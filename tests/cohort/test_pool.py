@@ -1,5 +1,6 @@
 """Distribution of cases to workers that end: without processes."""
 
+import time
 from collections import Counter
 from concurrent.futures import Future
 from functools import partial
@@ -86,6 +87,42 @@ def test_few_cases_are_spread_over_all_workers(names, expected):
     with ModelPool([Place("p", partial(FakeWorker, log)) for log in logs], num_ready=2) as pool:
         pool.run(make_work(names, added))
     assert ["".join(sorted(set(log) - {"closed"})) for log in logs] == expected
+
+
+class SlowWorker:
+    """Worker whose cases end as soon as a case begins on another worker."""
+
+    def __init__(self, running):
+        self.running = running
+
+    def call(self, method, *arguments):
+        future = Future()
+        if method == "facts":
+            future.set_result(facts())
+            return future
+        case, _ = arguments
+        for worker, other, name in [each for each in self.running if each[0] is not self]:
+            self.running.remove((worker, other, name))
+            other.set_result(PredictedFiles(entry(name), ()))
+        if case.name == "d":
+            future.set_result(PredictedFiles(entry(case.name), ()))
+        else:
+            self.running.append((self, future, case.name))
+        return future
+
+    def close(self):
+        pass
+
+
+def test_a_case_that_ends_while_others_begin_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("scanseg.cohort.pool.CALLS_AT_ONCE", 1)
+    monkeypatch.setattr("scanseg.cohort.pool._POLL_SECONDS", 5.0)
+    added, begin = [], time.monotonic()
+    place = Place("p", partial(SlowWorker, []))
+    with ModelPool([place] * 2, num_ready=2) as pool:
+        pool.run(make_work("abcd", added))
+    assert sorted(each.case for each in added) == list("abcd")
+    assert time.monotonic() - begin < 4
 
 
 def test_a_failed_start_is_repeated_and_an_error_of_the_model_is_raised():

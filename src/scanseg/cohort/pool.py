@@ -127,17 +127,15 @@ class ModelPool:
     def _wait_for_models(self, num_ready: int) -> LoadedFacts:
         """Wait until models are loaded, and return their properties with all devices."""
         while True:
-            ready = [slot for slot in self._slots if slot.facts.done()]
-            for slot in ready:
+            loading = [slot.facts for slot in self._slots if not slot.facts.done()]
+            for slot in [slot for slot in self._slots if slot.facts.done()]:
                 _check_start(slot)
             facts = [slot.facts.result() for slot in self._slots if _is_loaded(slot)]
             if len(facts) >= num_ready:
                 devices = Counter(each.device for each in facts)
                 names = [name if count == 1 else f"{count} x {name}" for name, count in devices.items()]
                 return replace(facts[0], device=", ".join(names))
-            wait(
-                [slot.facts for slot in self._slots if not slot.facts.done()], _POLL_SECONDS, FIRST_COMPLETED
-            )
+            wait(loading, _POLL_SECONDS, FIRST_COMPLETED)
 
 
 def _is_loaded(slot: _Slot) -> bool:
@@ -182,12 +180,13 @@ class _Run:
         """Predict all cases."""
         self._report("")
         while self._num_done < self._total:
+            # What ends from here on ends the wait at once.
+            loading = [slot.facts for slot in self._slots if not slot.facts.done()]
             for slot in self._slots:
                 _check_start(slot)
             self._fill()
-            futures: list[Future[Any]] = [slot.facts for slot in self._slots]
-            futures += [future for slot in self._slots for future in slot.running]
-            wait([each for each in futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
+            running = [future for slot in self._slots for future in slot.running]
+            wait([*loading, *running], _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
 
