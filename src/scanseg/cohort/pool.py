@@ -185,8 +185,9 @@ class _Run:
             for slot in self._slots:
                 _check_start(slot)
             self._fill()
-            running = [future for slot in self._slots for future in slot.running]
-            wait([*loading, *running], _POLL_SECONDS, FIRST_COMPLETED)
+            running = (future for slot in self._slots for future in slot.running)
+            futures: list[Future[Any]] = [*loading, *running]
+            wait(futures, _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
 
