@@ -12,6 +12,7 @@ from scanseg.cohort.model_worker import LoadedFacts, PredictedFiles
 from scanseg.cohort.pool import ModelPool, Place
 from scanseg.errors import ScansegError, UsageError
 from scanseg.inference import FolderWork
+from scanseg.inference.header_warnings import HeaderWarnings
 from scanseg.runtime import WorkerEndedError
 from scanseg.specs import PredictedCase
 
@@ -52,12 +53,14 @@ def entry(name, fault=None):
     return PredictedCase(case=name, images=(), label_map=None, probabilities=None, seconds=0.0, fault=fault)
 
 
-def make_work(names, added, updates=None):
+def make_work(names, added, updates=None, *, warnings=()):
     cases = [
-        SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(images=()))) for name in names
+        SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(name=name, images=())))
+        for name in names
     ]
     progress = (updates if updates is not None else []).append
-    return FolderWork(cases, None, dict.fromkeys(names, ()), added.append, progress)
+    headers = HeaderWarnings([case.outputs for case in cases], None, warnings=warnings, progress=progress)
+    return FolderWork(cases, None, headers, added.append, progress)
 
 
 def test_a_case_that_ends_every_worker_fails_alone():
@@ -87,6 +90,27 @@ def test_few_cases_are_spread_over_all_workers(names, expected):
     with ModelPool([Place("p", partial(FakeWorker, log)) for log in logs], num_ready=2) as pool:
         pool.run(make_work(names, added))
     assert ["".join(sorted(set(log) - {"closed"})) for log in logs] == expected
+
+
+def test_headers_are_read_while_workers_predict_and_reported_before_results(monkeypatch):
+    log, added, updates, at_read = Counter(), [], [], []
+    work = make_work("abcd", added, updates, warnings=("odd folder", "odd b"))
+    read_next = work.headers.read_next
+
+    def read():
+        at_read.append((sum(log.values()), len(added)))
+        return read_next()
+
+    monkeypatch.setattr(work.headers, "read_next", read)
+    with ModelPool([Place("p", partial(FakeWorker, log))], num_ready=1) as pool:
+        pool.run(work)
+    assert at_read[:2] == [(2, 0), (4, 2)], "workers get cases before and between headers"
+    first, warned, *results = updates
+    assert (first.done, first.warnings) == (0, ())
+    assert (warned.done, warned.warnings) == (0, ("odd folder", "odd b"))
+    assert [update.done for update in results] == [1, 2, 3, 4]
+    warnings = [warning for update in results for warning in update.warnings]
+    assert warnings == ["case a: odd a", "case c: odd c", "case d: odd d"]
 
 
 class SlowWorker:

@@ -174,10 +174,15 @@ class _Run:
         self._waiting = deque(work.cases)
         self._attempts = Counter[str]()
         """Ended workers by the case in work."""
+        self._finished = deque[tuple[CaseToPredict, PredictedFiles]]()
+        """Cases in the record that are not reported yet."""
         self._num_done, self._total = 0, len(work.cases)
 
     def finish(self) -> None:
-        """Predict all cases."""
+        """Predict all cases.
+
+        Headers are read while the workers predict. Results are reported after the warnings about headers.
+        """
         self._report("")
         while self._num_done < self._total:
             # What ends from here on ends the wait at once.
@@ -187,9 +192,12 @@ class _Run:
             self._fill()
             running = (future for slot in self._slots for future in slot.running)
             futures: list[Future[Any]] = [*loading, *running]
-            wait(futures, _POLL_SECONDS, FIRST_COMPLETED)
+            if not self._work.headers.read_next():
+                wait(futures, _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
+            if self._work.headers.are_reported:
+                self._report_finished()
 
     def _fill(self) -> None:
         """Give workers further cases, first the idle ones."""
@@ -250,11 +258,18 @@ class _Run:
         self._finish(case, PredictedFiles(failed_case(case, fault), ()))
 
     def _finish(self, case: CaseToPredict, result: PredictedFiles) -> None:
-        """Add the entry of a case to the record, and report it."""
+        """Add the entry of a case to the record."""
         self._work.add(result.entry)
-        self._num_done += 1
-        new = [each for each in result.warnings if each not in self._work.reported[case.name]]
-        self._report(case.name, *([f"case {case.name}: {' '.join(new)}"] if new else []))
+        self._finished.append((case, result))
+
+    def _report_finished(self) -> None:
+        """Report the finished cases with their new warnings."""
+        while self._finished:
+            case, result = self._finished.popleft()
+            self._num_done += 1
+            known = self._work.headers.of_case(case.name)
+            new = [each for each in result.warnings if each not in known]
+            self._report(case.name, *([f"case {case.name}: {' '.join(new)}"] if new else []))
 
     def _report(self, detail: str, *warnings: str) -> None:
         """Report the number of finished cases."""
