@@ -32,7 +32,9 @@ class HeaderWarnings:
         self._are_reported = False
 
     def read_next(self) -> bool:
-        """Read the header of one case, or report all warnings after the last.
+        """Read the header of one case.
+
+        After the last one, all warnings are reported.
 
         Returns:
             False if all were reported before.

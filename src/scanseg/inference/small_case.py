@@ -1,7 +1,7 @@
-"""A small case of noise, which loads everything that cases need on the host.
+"""A small case of noise that loads the libraries of images.
 
-Libraries of images are imported when a file is read or written. Without this, each process spends some tenths of a
-second of its first case on imports.
+They are imported when a file is read or written. Without this, each process spends some tenths of a second of its
+first case on imports.
 """
 
 import time
@@ -60,7 +60,7 @@ def predict_small_case(predictor: Segmenter, *, segment: bool) -> PredictedCase:
 
 
 def _write_images(folder: Path, plan: Plan) -> tuple[Path, ...]:
-    """Write the files of the case: one for all colours, or one for each channel."""
+    """Write one file for all colours, or one for each channel."""
     dataset, num_axes = plan.dataset, plan.num_axes
     depth = 1 if len(plan.sampling.patch_size) == 2 else _DEPTH
     shape = (depth, _SIZE, _SIZE)[-num_axes:]
@@ -79,6 +79,6 @@ def _write_images(folder: Path, plan: Plan) -> tuple[Path, ...]:
 
 
 def _spacing(plan: Plan) -> tuple[float, ...]:
-    """Return a spacing (z, y, x) that differs from the plan's along y and x."""
+    """Return a spacing (z, y, x) other than the plan's."""
     z, y, x = plan.preprocessing.spacing or (1.0, 1.0, 1.0)
     return (z or 1.0, _SPACING_FACTOR * y, _SPACING_FACTOR * x)[-plan.num_axes :]
