@@ -94,7 +94,7 @@ def measure(model: Path, images: Path, folder: Path, arguments: argparse.Namespa
     """
     rows, expected = [], None
     for choice in arguments.devices:
-        rates, loading = [], []
+        seconds, loading = [], []
         load_before = round(os.getloadavg()[0], 2)
         for repetition in range(arguments.repetitions + (not rows)):
             output = folder / f"output-{len(rows)}-{repetition}"
@@ -102,17 +102,19 @@ def measure(model: Path, images: Path, folder: Path, arguments: argparse.Namespa
             record = scanseg.predict_cohort(model, images, output, devices=choice.split(","), progress=False)
             total = time.perf_counter() - started
             if rows or repetition:
-                rates.append(len(record.cases) / record.seconds)
+                seconds.append(record.seconds)
                 loading.append(total - record.seconds)
             found = read_label_maps(output, record)
             if expected is not None and found != expected:
                 raise InputError(f"{choice}: label maps differ from those of {arguments.devices[0]}")
             expected = found
+        rates = [len(record.cases) / each for each in seconds]
         rows.append(
             {
                 "entry": f"cohort/{choice}",
                 "num_devices": len(choice.split(",")),
                 "num_cases": len(record.cases),
+                "seconds": seconds,
                 "cases_per_second": statistics.median(rates),
                 "lowest": min(rates),
                 "highest": max(rates),

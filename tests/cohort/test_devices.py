@@ -7,7 +7,8 @@ import pytest
 
 import scanseg
 from scanseg.cli import options
-from scanseg.cohort import EngineName
+from scanseg.cohort import EngineName, ModelChoice
+from scanseg.cohort.model_worker import ModelWorker
 from scanseg.errors import InputError, UsageError
 from scanseg.specs import PredictionRecord
 from tests.cohort.conftest import read_outputs
@@ -48,6 +49,19 @@ def test_results_equal_one_device_if_a_worker_is_killed_and_a_case_is_faulty(
     (pictures / "faulty_0000.png").unlink()
     again = scanseg.load(model, device="cpu").predict_folder(pictures, output, skip_existing=True, **options)
     assert [case.skipped for case in again.cases] == [True] * 8
+
+
+def test_a_worker_predicts_a_small_case_while_it_loads(model, monkeypatch):
+    calls = []
+
+    def predict(predictor, *, segment):
+        calls.append((predictor, segment))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scanseg.cohort.model_worker.predict_small_case", predict)
+    worker = ModelWorker(ModelChoice(model), "cpu", 1)
+    assert calls == [(worker._predictor, False)]
+    assert worker.facts().device.startswith("cpu")
 
 
 def test_the_command_passes_its_options_on(model, pictures, tmp_path, command, monkeypatch):

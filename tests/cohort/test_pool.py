@@ -1,7 +1,9 @@
 """Distribution of cases to workers that end: without processes."""
 
+import time
 from collections import Counter
 from concurrent.futures import Future
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from scanseg.cohort.model_worker import LoadedFacts, PredictedFiles
 from scanseg.cohort.pool import ModelPool, Place
 from scanseg.errors import ScansegError, UsageError
 from scanseg.inference import FolderWork
+from scanseg.inference.header_warnings import HeaderWarnings
 from scanseg.runtime import WorkerEndedError
 from scanseg.specs import PredictedCase
 
@@ -50,12 +53,14 @@ def entry(name, fault=None):
     return PredictedCase(case=name, images=(), label_map=None, probabilities=None, seconds=0.0, fault=fault)
 
 
-def make_work(names, added, updates=None):
+def make_work(names, added, updates=None, *, warnings=()):
     cases = [
-        SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(images=()))) for name in names
+        SimpleNamespace(name=name, outputs=SimpleNamespace(case=SimpleNamespace(name=name, images=())))
+        for name in names
     ]
     progress = (updates if updates is not None else []).append
-    return FolderWork(cases, None, dict.fromkeys(names, ()), added.append, progress)
+    headers = HeaderWarnings([case.outputs for case in cases], None, warnings=warnings, progress=progress)
+    return FolderWork(cases, None, headers, added.append, progress)
 
 
 def test_a_case_that_ends_every_worker_fails_alone():
@@ -75,6 +80,73 @@ def test_a_case_that_ends_every_worker_fails_alone():
     assert "case a: odd a" in warnings
     assert sum("It is repeated" in warning and "case c" in warning for warning in warnings) == 2
     assert log["closed"] == 3 + 2, "every worker is closed"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [("ab", ["a", "b"]), ("abc", ["ac", "b"]), ("abcd", ["ac", "bd"])]
+)
+def test_few_cases_are_spread_over_all_workers(names, expected):
+    logs, added = [Counter(), Counter()], []
+    with ModelPool([Place("p", partial(FakeWorker, log)) for log in logs], num_ready=2) as pool:
+        pool.run(make_work(names, added))
+    assert ["".join(sorted(set(log) - {"closed"})) for log in logs] == expected
+
+
+def test_headers_are_read_while_workers_predict_and_reported_before_results(monkeypatch):
+    log, added, updates, at_read = Counter(), [], [], []
+    work = make_work("abcd", added, updates, warnings=("odd folder", "odd b"))
+    read_next = work.headers.read_next
+
+    def read():
+        at_read.append((sum(log.values()), len(added)))
+        return read_next()
+
+    monkeypatch.setattr(work.headers, "read_next", read)
+    with ModelPool([Place("p", partial(FakeWorker, log))], num_ready=1) as pool:
+        pool.run(work)
+    assert at_read[:2] == [(2, 0), (4, 2)], "workers get cases before and between headers"
+    first, warned, *results = updates
+    assert (first.done, first.warnings) == (0, ())
+    assert (warned.done, warned.warnings) == (0, ("odd folder", "odd b"))
+    assert [update.done for update in results] == [1, 2, 3, 4]
+    warnings = [warning for update in results for warning in update.warnings]
+    assert warnings == ["case a: odd a", "case c: odd c", "case d: odd d"]
+
+
+class SlowWorker:
+    """Worker whose cases end as soon as a case begins on another worker."""
+
+    def __init__(self, running):
+        self.running = running
+
+    def call(self, method, *arguments):
+        future = Future()
+        if method == "facts":
+            future.set_result(facts())
+            return future
+        case, _ = arguments
+        for worker, other, name in [each for each in self.running if each[0] is not self]:
+            self.running.remove((worker, other, name))
+            other.set_result(PredictedFiles(entry(name), ()))
+        if case.name == "d":
+            future.set_result(PredictedFiles(entry(case.name), ()))
+        else:
+            self.running.append((self, future, case.name))
+        return future
+
+    def close(self):
+        pass
+
+
+def test_a_case_that_ends_while_others_begin_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("scanseg.cohort.pool.CALLS_AT_ONCE", 1)
+    monkeypatch.setattr("scanseg.cohort.pool._POLL_SECONDS", 5.0)
+    added, begin = [], time.monotonic()
+    place = Place("p", partial(SlowWorker, []))
+    with ModelPool([place] * 2, num_ready=2) as pool:
+        pool.run(make_work("abcd", added))
+    assert sorted(each.case for each in added) == list("abcd")
+    assert time.monotonic() - begin < 4
 
 
 def test_a_failed_start_is_repeated_and_an_error_of_the_model_is_raised():

@@ -18,6 +18,7 @@ from scanseg.inference import (
     Runtime,
     is_exported,
     load,
+    predict_small_case,
     segment_case,
     write_case,
 )
@@ -131,9 +132,9 @@ class ModelWorker:
     def __init__(
         self, choice: ModelChoice, device: str, num_threads: int, *, is_remote: bool = False
     ) -> None:
-        """Load the model, and on a GPU prepare its kernels.
+        """Load the model, and everything else that the first case needs.
 
-        So all workers prepare them at the same time.
+        These are the kernels of a GPU, and the libraries of images. So all workers load them at the same time.
 
         Args:
             choice: The model.
@@ -149,9 +150,12 @@ class ModelWorker:
             precision=choice.precision,
             runtime=choice.runtime,
         )
-        if self._predictor.device.type == "cuda":
+        on_gpu = self._predictor.device.type == "cuda"
+        if on_gpu:
             with suppress(ScansegError):  # each case has the error
                 self._predictor.warm_up()
+        with suppress(ScansegError, OSError):  # the first case is slower
+            predict_small_case(self._predictor, segment=on_gpu)
         device_name = self._predictor.describe_device()
         self._device = f"{device_name} on {socket.gethostname()}" if is_remote else device_name
         self._lock = Lock()

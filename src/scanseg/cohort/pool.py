@@ -127,17 +127,15 @@ class ModelPool:
     def _wait_for_models(self, num_ready: int) -> LoadedFacts:
         """Wait until models are loaded, and return their properties with all devices."""
         while True:
-            ready = [slot for slot in self._slots if slot.facts.done()]
-            for slot in ready:
+            loading = [slot.facts for slot in self._slots if not slot.facts.done()]
+            for slot in [slot for slot in self._slots if slot.facts.done()]:
                 _check_start(slot)
             facts = [slot.facts.result() for slot in self._slots if _is_loaded(slot)]
             if len(facts) >= num_ready:
                 devices = Counter(each.device for each in facts)
                 names = [name if count == 1 else f"{count} x {name}" for name, count in devices.items()]
                 return replace(facts[0], device=", ".join(names))
-            wait(
-                [slot.facts for slot in self._slots if not slot.facts.done()], _POLL_SECONDS, FIRST_COMPLETED
-            )
+            wait(loading, _POLL_SECONDS, FIRST_COMPLETED)
 
 
 def _is_loaded(slot: _Slot) -> bool:
@@ -176,35 +174,47 @@ class _Run:
         self._waiting = deque(work.cases)
         self._attempts = Counter[str]()
         """Ended workers by the case in work."""
+        self._finished = deque[tuple[CaseToPredict, PredictedFiles]]()
+        """Cases in the record that are not reported yet."""
         self._num_done, self._total = 0, len(work.cases)
 
     def finish(self) -> None:
-        """Predict all cases."""
+        """Predict all cases.
+
+        Headers are read while the workers predict. Results are reported after the warnings about headers.
+        """
         self._report("")
         while self._num_done < self._total:
+            # What ends from here on ends the wait at once.
+            loading = [slot.facts for slot in self._slots if not slot.facts.done()]
             for slot in self._slots:
                 _check_start(slot)
-                self._fill(slot)
-            futures: list[Future[Any]] = [slot.facts for slot in self._slots]
-            futures += [future for slot in self._slots for future in slot.running]
-            wait([each for each in futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
+            self._fill()
+            running = (future for slot in self._slots for future in slot.running)
+            futures: list[Future[Any]] = [*loading, *running]
+            if not self._work.headers.read_next():
+                wait(futures, _POLL_SECONDS, FIRST_COMPLETED)
             for slot in self._slots:
                 self._collect(slot)
+            if self._work.headers.are_reported:
+                self._report_finished()
 
-    def _fill(self, slot: _Slot) -> None:
-        """Give a worker further cases."""
-        while _is_loaded(slot) and (case := self._choose(slot)) is not None:
-            self._waiting.remove(case)
-            slot.running[slot.worker.call("predict", case, self._work.options)] = case
+    def _fill(self) -> None:
+        """Give workers further cases, first the idle ones."""
+        for num_running in range(CALLS_AT_ONCE):
+            for slot in self._slots:
+                if len(slot.running) != num_running or not _is_loaded(slot):
+                    continue
+                if (case := self._choose(slot)) is not None:
+                    self._waiting.remove(case)
+                    slot.running[slot.worker.call("predict", case, self._work.options)] = case
 
     def _choose(self, slot: _Slot) -> CaseToPredict | None:
         """Return the next case for a worker, if it can take one.
 
         A case at which a worker ended is alone in its worker.
         """
-        if len(slot.running) >= CALLS_AT_ONCE or any(
-            self._attempts[each.name] for each in slot.running.values()
-        ):
+        if any(self._attempts[each.name] for each in slot.running.values()):
             return None
         candidates = (case for case in self._waiting if not (slot.running and self._attempts[case.name]))
         return next(candidates, None)
@@ -248,11 +258,18 @@ class _Run:
         self._finish(case, PredictedFiles(failed_case(case, fault), ()))
 
     def _finish(self, case: CaseToPredict, result: PredictedFiles) -> None:
-        """Add the entry of a case to the record, and report it."""
+        """Add the entry of a case to the record."""
         self._work.add(result.entry)
-        self._num_done += 1
-        new = [each for each in result.warnings if each not in self._work.reported[case.name]]
-        self._report(case.name, *([f"case {case.name}: {' '.join(new)}"] if new else []))
+        self._finished.append((case, result))
+
+    def _report_finished(self) -> None:
+        """Report the finished cases with their new warnings."""
+        while self._finished:
+            case, result = self._finished.popleft()
+            self._num_done += 1
+            known = self._work.headers.of_case(case.name)
+            new = [each for each in result.warnings if each not in known]
+            self._report(case.name, *([f"case {case.name}: {' '.join(new)}"] if new else []))
 
     def _report(self, detail: str, *warnings: str) -> None:
         """Report the number of finished cases."""

@@ -334,6 +334,7 @@ class SlurmShares:
         self._left = {each.number: dict(numbered[each.number :: len(self._jobs)]) for each, _ in self._jobs}
         for each, _ in self._jobs:
             write_object(each.share_file, Share(list(self._left[each.number].items()), work.options))
+        work.headers.read_all()
         self._report("")
         while any(self._left.values()):
             for each, submitted in self._jobs:
@@ -389,7 +390,7 @@ class SlurmShares:
         """Add the entry of a case to the record, and report it."""
         self._work.add(result.entry)
         self._num_done += 1
-        new = [each for each in result.warnings if each not in self._work.reported[case.name]]
+        new = [each for each in result.warnings if each not in self._work.headers.of_case(case.name)]
         self._report(case.name, *([f"case {case.name}: {' '.join(new)}"] if new else []))
 
     def _report(self, detail: str, *warnings: str) -> None:

@@ -26,6 +26,7 @@ from scanseg.inference.prediction import Prediction
 from scanseg.inference.predictor import Predictor
 from scanseg.inference.resample import resample_slices
 from scanseg.inference.sessions import Runtime, open_session, run_session
+from scanseg.inference.small_case import predict_small_case
 from scanseg.inference.uncertainty import to_probabilities
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "open_session",
     "postprocess",
     "predict_folder",
+    "predict_small_case",
     "resample_slices",
     "run_session",
     "segment_case",

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from scanseg.inference.case_files import (
     write_case,
 )
 from scanseg.inference.folder_options import FolderOptions
-from scanseg.inference.input_checks import header_warnings
+from scanseg.inference.header_warnings import HeaderWarnings
 from scanseg.inference.outputs import (
     SEGMENTATION_FORMAT,
     CaseOutputs,
@@ -41,7 +41,7 @@ from scanseg.inference.record import (
 )
 from scanseg.inference.segmenter import ModelFacts, Segmenter
 from scanseg.progress import ProgressCallback, ProgressUpdate, ignore_progress
-from scanseg.specs import Plan, PredictedCase, PredictionRecord, SegmentCodes
+from scanseg.specs import PredictedCase, PredictionRecord, SegmentCodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class FolderWork:
     """The cases, in order."""
     options: CaseOptions
     """Options of all cases."""
-    reported: Mapping[str, tuple[str, ...]]
-    """Warnings by case that were reported before the first case."""
+    headers: HeaderWarnings
+    """Warnings about headers. They are reported before the first result."""
     add: Callable[[PredictedCase], None]
     """Called in any thread with the entry of each finished or failed case."""
     progress: ProgressCallback
@@ -149,13 +149,15 @@ def predict_folder(
     _prepare_folder(output, outputs, replaced, description=description)
     names = [*(each.case.name for each in outputs), *(case.case for case in failed)]
     running = RunningRecord(output, record, names=names)
-    reported = _report_warnings(remaining, model.plan, warnings, progress=progress)
+    headers = HeaderWarnings(remaining, model.plan, warnings=warnings, progress=progress)
+    if not remaining:
+        headers.read_all()
     cases = [CaseToPredict(each, sources_of[each.case.name]) for each in remaining]
     of_case = CaseOptions(
         options.mirror, options.uncertainty, options.segment_codes, record.model_digest or "unknown"
     )
     try:
-        run(FolderWork(cases, of_case, reported, running.add, progress))
+        run(FolderWork(cases, of_case, headers, running.add, progress))
     finally:
         running.write()
         _remove_unfinished(outputs)  # of lost workers
@@ -197,22 +199,6 @@ def _remove_unfinished(outputs: Sequence[CaseOutputs]) -> None:
         remove_unfinished(folder)
 
 
-def _report_warnings(
-    cases: Sequence[CaseOutputs], plan: Plan, warnings: Sequence[str], *, progress: ProgressCallback
-) -> dict[str, tuple[str, ...]]:
-    """Report warnings about folders and headers before the first case.
-
-    Returns:
-        Reported warnings by case.
-    """
-    found = {outputs.case.name: header_warnings(outputs.case.images, plan) for outputs in cases}
-    named = [f"case {name}: {' '.join(of_case)}" for name, of_case in found.items() if of_case]
-    if warnings or named:
-        first = cases[0].case.name if cases else ""
-        progress(ProgressUpdate("predicting", 0, len(cases), first, warnings=(*warnings, *named)))
-    return {name: (*warnings, *of_case) for name, of_case in found.items()}
-
-
 def predict_in_turn(predictor: Segmenter, work: FolderWork) -> None:
     """Predict case by case in this process.
 
@@ -222,6 +208,7 @@ def predict_in_turn(predictor: Segmenter, work: FolderWork) -> None:
         predictor: Predictor of the model.
         work: The cases.
     """
+    work.headers.read_all()
     total, writing, progress = len(work.cases), deque[Future[None]](), work.progress
     with ThreadPoolExecutor(1) as writer:
         for number, (case, prepared) in enumerate(_prepare_ahead(predictor, work.cases)):
@@ -230,7 +217,7 @@ def predict_in_turn(predictor: Segmenter, work: FolderWork) -> None:
             report = _window_progress(name, number=number, total=total, progress=progress)
             outcome = _segment(predictor, case, prepared, work.options, progress=report)
             found = outcome.warnings if isinstance(outcome, Prediction) else ()
-            new = [warning for warning in found if warning not in work.reported[name]]
+            new = [warning for warning in found if warning not in work.headers.of_case(name)]
             writing.append(writer.submit(_finish, predictor, work, case, outcome, begin=begin))
             # Probabilities are too large to hold those of two cases.
             most = 0 if case.outputs.probabilities is not None else 1
