@@ -80,7 +80,7 @@ def test_settings_are_checked_together(plan: Plan) -> None:
         ("=3", "--set =3: expected path.to.key=value."),
         (
             "epochs=3",
-            "--set epochs: the document has no 'epochs' (perhaps training.epochs). Use one of format, recipe, size,",
+            "--set epochs: the document has no 'epochs' (perhaps training.epochs). Use one of format, recipe, dataset,",
         ),
         ("trainig.epochs=3", "the document has no 'trainig' (perhaps training). Use one of"),
         ("colour=3", "the document has no 'colour'. Use one of format,"),
@@ -212,8 +212,7 @@ def test_values_that_json_cannot_hold_are_refused():
 def test_fields_that_a_document_leaves_out_can_be_set():
     plan = make_plan(inference=InferenceSpec(mirror_axes=(0,)))
     assert '"mirror"' not in plan.to_json()
-    assert '"size"' not in plan.to_json()
-    changed = apply_settings(plan, ["inference.mirror=true", "size=small"])
-    assert changed.inference.mirror
-    assert changed.size == "small"
+    assert apply_settings(plan, ["inference.mirror=true"]).inference.mirror
+    with pytest.raises(UsageError, match="the document has no 'size'"):  # --size plans, this is its record
+        apply_settings(plan, ["size=small"])
     assert apply_settings(plan, ["recipe=test"]).to_json() == plan.to_json()

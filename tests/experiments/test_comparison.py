@@ -18,6 +18,7 @@ from scanseg.planning import RECIPES
 from scanseg.runtime import RunContext
 from scanseg.settings import apply_settings
 from scanseg.specs.records.comparison import ComparisonRecord, ComparisonSpec
+from tests.factories import write_nested_boxes
 
 from .conftest import SETTINGS
 
@@ -320,18 +321,24 @@ def test_ready_comparisons_are_listed_shown_and_fit_their_recipes(dataset, tmp_p
     assert all(name in listed.stdout for name in ready)
     import scanseg
 
+    volumes = write_nested_boxes(tmp_path / "boxes", num_cases=3)
+    datasets = {name: volumes if name == "neighbour-slices" else dataset for name in ready}
     plans = {
-        recipe: scanseg.make_plan(dataset, recipe=recipe, num_workers=0)
-        for recipe in {arm.recipe or spec.recipe for spec in ready.values() for arm in spec.all_arms}
+        (source, recipe): scanseg.make_plan(source, recipe=recipe, num_workers=0)
+        for source, recipe in {
+            (datasets[name], arm.recipe or spec.recipe)
+            for name, spec in ready.items()
+            for arm in spec.all_arms
+        }
     }
     for name, spec in ready.items():
         shown = command("compare", "show", name)
         assert ComparisonSpec.model_validate_json(shown.stdout) == spec
         assert spec.recipe in RECIPES
         changed = [
-            apply_settings(plans[arm.recipe or spec.recipe], (*spec.settings, *arm.settings))
+            apply_settings(plans[datasets[name], arm.recipe or spec.recipe], (*spec.settings, *arm.settings))
             for arm in spec.all_arms
         ]
-        of_recipes = name in ("msvm-unet-tuned", "networks-2d", "pictures")
+        of_recipes = name in ("msvm-unet-tuned", "networks-2d", "pictures", "neighbour-slices")
         different = {(plan if of_recipes else plan.network).to_json() for plan in changed}
         assert len(different) == len(changed)

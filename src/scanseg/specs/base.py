@@ -95,7 +95,7 @@ class Document(BaseModel):
 
 
 ALL_FIELDS = "all_fields"
-"""Key of the context of `model_dump` with which no field is left out."""
+"""Key of the context of `model_dump` with which no setting is left out."""
 
 
 class LeftOutDefaults(Document):
@@ -105,16 +105,17 @@ class LeftOutDefaults(Document):
     """
 
     left_out_defaults: ClassVar[tuple[str, ...]] = ()
-    """Names of these fields."""
+    """Names of these fields that are settings. A dump with `ALL_FIELDS` has them."""
+    left_out_records: ClassVar[tuple[str, ...]] = ()
+    """Names of these fields that are measured or recorded. No dump has them."""
 
     @model_serializer(mode="wrap")
     def _leave_out_defaults(
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
-        if (info.context or {}).get(ALL_FIELDS):
-            return content
-        for name in self.left_out_defaults:
+        settings = () if (info.context or {}).get(ALL_FIELDS) else self.left_out_defaults
+        for name in (*settings, *self.left_out_records):
             field = type(self).model_fields[name]
             if getattr(self, name) == field.get_default(call_default_factory=True):
                 content.pop(name, None)

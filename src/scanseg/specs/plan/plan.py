@@ -232,7 +232,7 @@ class Plan(LeftOutDefaults):
     Prediction needs the plan and the weights only.
     """
 
-    left_out_defaults = ("dataset_digest", "mirror_likeness", "size")
+    left_out_records = ("dataset_digest", "mirror_likeness", "size")
 
     format: Literal[1] = 1
     """Version of the file format."""
