@@ -89,20 +89,19 @@ def test_cases_in_memory_and_on_disk_are_equal(tmp_path):
     np.testing.assert_array_equal(labels[1].numpy(), store.read_label_map(store.case(names[1]))[:1, :4, :4])
 
 
+def train(folder, *, settings, **options):
+    """Train a model on boxes, and return its folder and an image."""
+    dataset = write_nested_boxes(folder / "boxes", num_cases=3)
+    quiet = {"device": "cpu", "num_workers": 0, "progress": False}
+    scanseg.train(dataset, folder / "model", settings=settings, **options, **quiet)
+    return folder / "model", dataset / "imagesTr" / "case_0_0000.nii.gz"
+
+
 @pytest.mark.parametrize("storage", ["device", "disk"])
 def test_a_network_trains_and_predicts_with_the_neighbours(tmp_path, storage):
-    dataset = write_nested_boxes(tmp_path / "boxes", num_cases=3)
-    scanseg.train(
-        dataset,
-        tmp_path / "model",
-        recipe="msvm-unet-tuned",
-        device="cpu",
-        num_workers=0,
-        settings=(*SETTINGS, f"training.case_storage={storage}"),
-        progress=False,
-    )
-    model = scanseg.load(tmp_path / "model", device="cpu")
-    image = dataset / "imagesTr" / "case_0_0000.nii.gz"
+    settings = (*SETTINGS, f"training.case_storage={storage}")
+    folder, image = train(tmp_path, recipe="msvm-unet-tuned", settings=settings)
+    model = scanseg.load(folder, device="cpu")
     first = model.predict(image, probabilities=True)
     assert np.asarray(first.label_map).shape == (5, 12, 10)
 
@@ -117,20 +116,9 @@ def test_a_network_trains_and_predicts_with_the_neighbours(tmp_path, storage):
 
 def test_onnx_predicts_as_torch(tmp_path):
     pytest.importorskip("onnxruntime", reason='pip install "scanseg[onnx]"')
-    dataset = write_nested_boxes(tmp_path / "boxes", num_cases=3)
-    scanseg.train(
-        dataset,
-        tmp_path / "model",
-        recipe="plain-unet-2d",
-        size="small",
-        epochs=1,
-        device="cpu",
-        num_workers=0,
-        settings=("preprocessing.neighbour_slices=1", "training.iterations_per_epoch=2"),
-        progress=False,
-    )
-    scanseg.export_onnx(tmp_path / "model", tmp_path / "onnx", progress=False)
-    image = dataset / "imagesTr" / "case_0_0000.nii.gz"
-    expected = scanseg.load(tmp_path / "model", device="cpu").predict(image)
+    settings = ("preprocessing.neighbour_slices=1", "training.iterations_per_epoch=2")
+    folder, image = train(tmp_path, recipe="plain-unet-2d", size="small", epochs=1, settings=settings)
+    scanseg.export_onnx(folder, tmp_path / "onnx", progress=False)
+    expected = scanseg.load(folder, device="cpu").predict(image)
     found = scanseg.load(tmp_path / "onnx").predict(image)
     assert (np.asarray(found.label_map) == np.asarray(expected.label_map)).mean() > 0.99

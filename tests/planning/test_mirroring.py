@@ -107,8 +107,8 @@ def test_flat_patches_with_labels_by_side_turn_less(likeness):
     assert rotations_of(made) == (-45.0, 45.0)
 
 
-@pytest.mark.parametrize("likeness", [None, (0.01, 0.7, 0.6)])
-def test_flat_patches_that_are_alike_in_the_plane_turn_freely(likeness):
+@pytest.mark.parametrize("likeness", [None, (0.01, 0.7, 0.6), (0.0, 0.0, 0.0)])
+def test_flat_patches_that_flip_both_axes_of_the_plane_turn_freely(likeness):
     made = flat(likeness)
 
     assert rotations_of(made) == (-180.0, 180.0)

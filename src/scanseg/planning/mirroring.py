@@ -24,17 +24,9 @@ def choose_mirror_axes(valid: tuple[int, ...], likeness: Sequence[float] | None)
         valid: Patch axes along which flips keep all labels valid.
         likeness: Likeness of labels and mirror images along each patch axis. `None`: not measured.
     """
-    return _alike_axes(valid, likeness) or valid
-
-
-def _alike_axes(axes: Sequence[int], likeness: Sequence[float] | None) -> tuple[int, ...]:
-    """Return the axes along which labels resemble their mirror image.
-
-    All are returned if the likeness is unknown.
-    """
     if likeness is None:
-        return tuple(axes)
-    return tuple(axis for axis in axes if likeness[axis] >= SMALLEST_LIKENESS)
+        return valid
+    return tuple(axis for axis in valid if likeness[axis] >= SMALLEST_LIKENESS) or valid
 
 
 def pays_in_prediction(chosen: tuple[int, ...], *, valid: tuple[int, ...]) -> bool:
@@ -53,7 +45,7 @@ def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) 
     """Return a plan with flips and rotations chosen by the data.
 
     The axes are used in augmentation, validation and prediction. A rotation by 180 degrees flips both axes of the
-    plane, so rotations are limited if one of them must not be flipped.
+    plane, so rotations are limited if one of them is not flipped.
 
     Args:
         plan: Plan that mirrors along all valid axes.
@@ -64,7 +56,7 @@ def mirror_by_likeness(plan: Plan, likeness: tuple[float, float, float] | None) 
     of_patch = None if likeness is None else [likeness[axis] for axis in order]
     chosen = choose_mirror_axes(valid, of_patch)
     average = pays_in_prediction(chosen, valid=valid)
-    turns_freely = {num_axes - 2, num_axes - 1} <= set(_alike_axes(valid, of_patch))
+    turns_freely = {num_axes - 2, num_axes - 1} <= set(chosen)
     augmentation = tuple(_with_axes(each, chosen, turns_freely=turns_freely) for each in plan.augmentation)
     return plan.model_copy(
         update={
