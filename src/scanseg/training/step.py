@@ -78,7 +78,10 @@ class TrainingStep:
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer. Building it imports PyTorch's compiler, so the kernels are requested before."""
+        """The optimizer.
+
+        Building it imports PyTorch's compiler, so the kernels are requested before.
+        """
         return build_optimizer(self.network, self._plan.training.optimizer)
 
     def prepare(self) -> None:

@@ -332,7 +332,7 @@ def _raise_if_broken(device: torch.device) -> None:
 
 
 def _request(uses: list[_Use]) -> None:
-    """Compile the kernels of coming checks with those of a block of `compile_ahead`.
+    """Request the kernels of coming checks in a block of `compile_ahead`.
 
     They may take longer to compile than those of the network, so they are requested at once.
     """
