@@ -334,7 +334,7 @@ def _raise_if_broken(device: torch.device) -> None:
 def _request(uses: list[_Use]) -> None:
     """Request the kernels of coming checks in a block of `compile_ahead`.
 
-    They may take longer to compile than those of the network, so they are requested at once.
+    They may take longer to compile than the network's own, so they are requested at once.
     """
     new = [use for use in uses if use not in _requested]
     _requested.update(new)
