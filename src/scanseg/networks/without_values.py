@@ -18,6 +18,13 @@ def without_values() -> Iterator[None]:
 
     The networks have shapes and take no memory. For these draws on this device, PyTorch would import its compiler,
     which takes seconds, or wait for a thread that imports it. Selective scans still need it for their initial values.
+
+    Example:
+        >>> from scanseg.networks import XLSTMUNet, without_values
+        >>> with without_values():
+        ...     network = XLSTMUNet(1, 3, spatial_dims=2)
+        >>> next(network.parameters()).device
+        device(type='meta')
     """
     with torch.device("meta"), _NoDraws():
         yield
