@@ -14,7 +14,7 @@ from .test_scans import GATES, grad_for, map_inputs, scan_map
 
 pytest.importorskip("triton.experimental.gluon")
 
-MODULES = [f"scanseg.ops.ss2d.gluon_{name}" for name in ("layouts", "blocks", "kernels")]
+MODULES = [f"scanseg.ops.ss2d.gluon_{name}" for name in ("layouts", "blocks", "copies", "kernels")]
 
 
 @pytest.fixture
