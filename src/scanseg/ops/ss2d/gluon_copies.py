@@ -19,11 +19,19 @@ from scanseg.ops.ss2d.gluon_layouts import (
     tile_layout,
 )
 
+_start_copy = (
+    async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
+)
+"""Start a copy. Triton 3.6 has another name for it."""
+
+
 @gluon.jit
 def copy(memory, pointers, mask, ASYNCHRONOUS: gl.constexpr):
     """Copy a tile into shared memory, with zeros where the mask is false."""
     if ASYNCHRONOUS:
-        async_copy.async_copy_global_to_shared(memory, pointers, mask)
+        _start_copy(memory, pointers, mask)
+    elif mask is None:
+        memory.store(gl.load(pointers))
     else:
         memory.store(gl.load(pointers, mask=mask, other=0.0))
 
@@ -46,16 +54,19 @@ def offsets_of(positions, first, dim, W: gl.constexpr, M: gl.constexpr):
     layout: gl.constexpr = copy_layout(W, 4 * M, 16, 4)
     channel = first + last_axis(16, layout)
     at = (rows_of(positions, layout) * dim + channel).to(gl.uint32)
-    return at, (channel < dim) & (at >= 0)
+    return at, channel < dim
 
 
 @gluon.jit
 def copy_map(memory, pointers, mask, WHOLE: gl.constexpr):
-    """Copy a tile of a map."""
+    """Copy a tile of a map.
+
+    If WHOLE, all of its channels exist.
+    """
     if WHOLE:
-        async_copy.async_copy_global_to_shared(memory, pointers)
+        copy(memory, pointers, None, True)
     else:
-        memory.store(gl.load(pointers, mask=mask, other=0.0))
+        copy(memory, pointers, mask, False)
 
 
 @gluon.jit
@@ -67,9 +78,9 @@ def copy_projected(
     PAIRS: gl.constexpr = copy_layout(W, 4 * M, 2, 2)
     r = last_axis(RP, LOW)
     at = rows_of(positions, LOW) * (4 * (R + 2)) + r
-    copy(low, of_k + at, (r < R) & (at >= 0), R % 2 == 0)
+    copy(low, of_k + at, r < R, R % 2 == 0)
     at = rows_of(positions, PAIRS) * (4 * (R + 2)) + (R + last_axis(2, PAIRS))
-    copy(pairs, of_k + at, at >= 0, R % 2 == 0)
+    copy(pairs, of_k + at, None, R % 2 == 0)
 
 
 @gluon.jit

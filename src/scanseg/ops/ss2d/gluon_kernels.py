@@ -1,12 +1,13 @@
 """Gluon kernels of the four-direction scan, for one state per channel.
 
-A program has 16 channels of a map and walks along all four sequences, tile after tile. So no segments are measured
-before. W warps have consecutive tokens of a tile, and pass the effect of their tokens on the state through shared
-memory. The directions follow in the order 0, 2, 1, 3, and each adds to the sum of the earlier ones.
+A program has 16 channels of a map and walks along all four sequences, tile after tile, or along two of them if SPLIT
+is 2. So no segments are measured before. W warps have consecutive tokens of a tile, and pass the effect of their
+tokens on the state through shared memory. The directions follow in the order 0, 2, 1, 3, and each adds to the sum of
+the earlier ones. While a program works on a tile, the inputs of the next one are copied into shared memory.
 
 The forward pass keeps the state before each thread's tokens, and the backward pass repeats the states from there. It
 walks from the last token to the first with the gradient of the state. Instructions per channel, token and direction
-on sm_90: about 42 forward and 66 backward. The limit is the latency of a tile (docs/experiments.md).
+on sm_90 at 56x56 pixels: about 47 forward and 71 backward. The limits are in docs/experiments.md.
 
 Names: see the package, `gluon_layouts` and `triton_kernels`. M is the number of tokens of a thread, W the number of
 warps, RP is R + 1 padded for products, and WHOLE tells that 16 divides the number of channels. `steps` is delta /
@@ -66,7 +67,7 @@ def scan_map(
     dt_bias,  # (4, dim)
     A_log,  # (4, dim)
     D_skip,  # (4, dim)
-    merged,  # result (batch, token, dim)
+    merged,  # result (SPLIT, batch, token, dim)
     states,  # result: states before the threads (batch, 4, token / M, dim)
     length,
     height,
@@ -77,12 +78,13 @@ def scan_map(
     W: gl.constexpr,
     M: gl.constexpr,
     WHOLE: gl.constexpr,
+    SPLIT: gl.constexpr,
 ):
     """Compute the merged scan.
 
-    Grid: (channels, batch).
+    Grid: (channels, batch, SPLIT).
     """
-    first, image = gl.program_id(0) * 16, gl.program_id(1).to(gl.int64)
+    first, image, part = gl.program_id(0) * 16, gl.program_id(1).to(gl.int64), gl.program_id(2)
     TILE: gl.constexpr = tile_layout(W, M)
     IN_MEMORY: gl.constexpr = tile_layout(W, M, channels_first=True)
     GROUPS: gl.constexpr = gl.SliceLayout(3, grouped_layout(W, M))
@@ -93,7 +95,7 @@ def scan_map(
     low_ahead = gl.allocate_shared_memory(x.dtype.element_ty, [2, W, 4 * M, RP], _FLAT)
     pairs_ahead = gl.allocate_shared_memory(x.dtype.element_ty, [2, W, 4 * M, 2], _FLAT)
     x += image * length * dim
-    merged += image * length * dim
+    merged += (part * gl.num_programs(1) + image) * length * dim
     projected += image * length * 4 * (R + 2)
     groups = (length + M - 1) // M
     tiles = (length + 4 * M * W - 1) // (4 * M * W)
@@ -102,9 +104,10 @@ def scan_map(
     group_channel = channels_of(first, GROUPS)
     group_number = warps_of(W, GROUPS) * 4 + last_axis(4, GROUPS)
     within = channel < dim
-    skip = sum_skips(D_skip, channel, dim)
-    for sweep in range(4):
-        k = sweep // 2 + 2 * (sweep % 2)
+    skip = gl.where(part == 0, sum_skips(D_skip, channel, dim), 0.0)
+    for sweep in range(4 // SPLIT):
+        direction = part * (4 // SPLIT) + sweep
+        k = direction // 2 + 2 * (direction % 2)
         of_k = projected + k * (R + 2)
         weights = load_weights(dt_weight, k, first, dim, R, RP, W, x.dtype.element_ty)
         bias = gl.load(dt_bias + k * dim + channel, mask=within, other=0.0) * LOG2_E
@@ -119,7 +122,9 @@ def scan_map(
             async_copy.wait_group(0)
             if i + 1 < tiles:
                 next_place = find_places(begin + 4 * M * W, k, length, height, width, W, M)
-                copy_inputs(memory, 1 - slot, x, of_k, merged, sweep, next_place, first, dim, R, RP, W, M, WHOLE)
+                copy_inputs(
+                    memory, 1 - slot, x, of_k, merged, sweep, next_place, first, dim, R, RP, W, M, WHOLE
+                )
                 async_copy.commit_group()
             B, C = read_pairs(pairs_ahead.index(slot), which_exist(begin, length, TILE, W, M), W, M)
             low = read_low(low_ahead.index(slot), R, RP, W, M)
@@ -154,8 +159,8 @@ def scan_map_backward(
     A_log,
     D_skip,
     states,  # as in `scan_map`
-    sums,  # of grad_x over the directions so far (batch, token, dim)
-    grad_x,  # result (batch, token, dim)
+    sums,  # of grad_x over the directions so far (SPLIT, batch, token, dim), a result unless SPLIT is 1
+    grad_x,  # result if SPLIT is 1 (batch, token, dim)
     grad_projected,  # result (channels / 16, batch, token, 4, R + 2): a part for each 16 channels
     grad_parameters,  # result (batch, *): dt_weight (4, dim, R), dt_bias (4, dim), A_log (4, dim), D (dim)
     length,
@@ -168,14 +173,15 @@ def scan_map_backward(
     W: gl.constexpr,
     M: gl.constexpr,
     WHOLE: gl.constexpr,
+    SPLIT: gl.constexpr,
     COLUMNS: gl.constexpr,  # columns of the product for dt_low, and for B and C if JOINT
     JOINT: gl.constexpr,
 ):
     """Compute the gradients.
 
-    Grid: (channels, batch).
+    Grid: (channels, batch, SPLIT).
     """
-    first, image = gl.program_id(0) * 16, gl.program_id(1).to(gl.int64)
+    first, image, part = gl.program_id(0) * 16, gl.program_id(1).to(gl.int64), gl.program_id(2)
     TILE: gl.constexpr = tile_layout(W, M)
     IN_MEMORY: gl.constexpr = tile_layout(W, M, channels_first=True)
     GROUPS: gl.constexpr = gl.SliceLayout(3, grouped_layout(W, M))
@@ -193,7 +199,7 @@ def scan_map_backward(
     x += image * length * dim
     grad += image * length * dim
     grad_x += image * length * dim
-    sums += image * length * dim
+    sums += (part * batch + image) * length * dim
     projected += image * length * 4 * (R + 2)
     grad_projected += (gl.program_id(0).to(gl.int64) * batch + image) * length * 4 * (R + 2)
     grad_parameters += image * (4 * dim * (R + 2) + dim)
@@ -214,9 +220,10 @@ def scan_map_backward(
     to_C = one_column(R + 1 if JOINT else 1, W, OF_BC)
     scale = gl.where(column_of_BC == (R if JOINT else 0), LN_2, 1.0)
     within = channel < dim
-    skip = sum_skips(D_skip, channel, dim)
-    for sweep in range(4):
-        k = sweep // 2 + 2 * (sweep % 2)
+    skip = gl.where(part == 0, sum_skips(D_skip, channel, dim), 0.0)
+    for sweep in range(4 // SPLIT):
+        direction = part * (4 // SPLIT) + sweep
+        k = direction // 2 + 2 * (direction % 2)
         of_k = projected + k * (R + 2)
         weights = load_weights(dt_weight, k, first, dim, R, RP, W, x.dtype.element_ty)
         wide = load_wide(dt_weight, k, first, dim, R, COLUMNS, W)
@@ -230,15 +237,45 @@ def scan_map_backward(
         states_of_k = states + (image * 4 + k) * groups * dim
         next_place = find_places((tiles - 1) * (4 * M * W), k, length, height, width, W, M)
         copy_inputs(memory, 0, x, of_k, sums, sweep, next_place, first, dim, R, RP, W, M, WHOLE)
-        copy_upstream(grads_ahead, states_ahead, 0, grad, states_of_k, (tiles - 1) * (4 * W), groups, next_place, first, dim, W, M, WHOLE)
+        copy_upstream(
+            grads_ahead,
+            states_ahead,
+            0,
+            grad,
+            states_of_k,
+            (tiles - 1) * (4 * W),
+            groups,
+            next_place,
+            first,
+            dim,
+            W,
+            M,
+            WHOLE,
+        )
         async_copy.commit_group()
         for i in range(tiles):
             begin, place, slot = (tiles - 1 - i) * (4 * M * W), next_place, i % 2
             async_copy.wait_group(0)
             if i + 1 < tiles:
                 next_place = find_places(begin - 4 * M * W, k, length, height, width, W, M)
-                copy_inputs(memory, 1 - slot, x, of_k, sums, sweep, next_place, first, dim, R, RP, W, M, WHOLE)
-                copy_upstream(grads_ahead, states_ahead, 1 - slot, grad, states_of_k, begin // M - 4 * W, groups, next_place, first, dim, W, M, WHOLE)
+                copy_inputs(
+                    memory, 1 - slot, x, of_k, sums, sweep, next_place, first, dim, R, RP, W, M, WHOLE
+                )
+                copy_upstream(
+                    grads_ahead,
+                    states_ahead,
+                    1 - slot,
+                    grad,
+                    states_of_k,
+                    begin // M - 4 * W,
+                    groups,
+                    next_place,
+                    first,
+                    dim,
+                    W,
+                    M,
+                    WHOLE,
+                )
                 async_copy.commit_group()
             exists = which_exist(begin, length, TILE, W, M)
             B, C = read_pairs(pairs_ahead.index(slot), exists, W, M)
@@ -297,7 +334,7 @@ def scan_map_backward(
         rates = -gl.exp(gl.load(A_log + k * dim + flat_channel, mask=within_flat, other=0.0))
         decays = gl.convert_layout(gl.sum(gl.sum(d_decay, 2), 0), CHANNELS) * (rates * LN_2)
         gl.store(grad_parameters + 4 * dim * (R + 1) + k * dim + flat_channel, decays, mask=within_flat)
-        if sweep == 0:
+        if direction == 0:
             skips = gl.convert_layout(gl.sum(gl.sum(d_skip, 2), 0), CHANNELS)
             gl.store(grad_parameters + 4 * dim * (R + 2) + flat_channel, skips, mask=within_flat)
         wait_for_warps()

@@ -63,7 +63,8 @@ def spread(rows, columns, registers):
     Each lane has `registers` neighbouring columns. The other columns come first, and then the rows.
     """
     free = [[0, 0, bit] for bit in bits(columns) if bit >= registers] + [[0, bit, 0] for bit in bits(rows)]
-    return free[:5], [[0, 0, bit] for bit in bits(registers)] + free[5:]
+    lanes = free[:5] + [[0, 0, 0]] * (5 - len(free))
+    return lanes, [[0, 0, bit] for bit in bits(registers)] + free[5:]
 
 
 @gluon.constexpr_function
@@ -101,7 +102,11 @@ def state_layout(W):
 @gluon.constexpr_function
 def low_layout(W, M, RP):
     """Return the layout (warp, position, r) of dt_low as the second factor of `expand`."""
-    registers = [[0, 0, 1], *([0, 0, bit] for bit in bits(RP) if bit >= 8), *([0, 4 * bit, 0] for bit in bits(M)[1:])]
+    registers = [
+        [0, 0, 1],
+        *([0, 0, bit] for bit in bits(RP) if bit >= 8),
+        *([0, 4 * bit, 0] for bit in bits(M)[1:]),
+    ]
     lanes = [[0, 0, 2], [0, 0, 4], [0, 4, 0], [0, 1, 0], [0, 2, 0]]
     return gl.DistributedLinearLayout(registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4 * M, RP])
 
