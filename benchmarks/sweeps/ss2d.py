@@ -1,4 +1,4 @@
-"""Sweep of the four-direction scan's kernels: tiles in Triton (float32), warps of a program in Gluon (bfloat16).
+"""Sweep of the four-direction scan's kernels: tiles in Triton (float32), walks in Gluon (bfloat16).
 
 It measures accuracy first, then times.
 
@@ -24,7 +24,11 @@ TILES = {
     "forward": [(32, 32), (32, 16), (16, 32), (64, 16)],
     "backward": [(32, 16), (16, 16), (16, 32), (32, 32)],
 }
-WARPS = (1, 2, 4, 8, 16)
+WARPS = (1, 2, 4, 8)
+WALKS = [
+    gluon_backend.Walk(warps, warps, tokens, programs, registers)
+    for warps, tokens, programs, registers in itertools.product(WARPS, (4, 8), (1, 2), (None, 168))
+]
 NAMES = ("output", "x", "projected", "dt_weight", "dt_bias", "A_log", "D_skip")
 
 
@@ -143,12 +147,14 @@ def main() -> None:
                 rows.append(row | timed(stage, dtype=torch.float32))
         setattr(triton_gpu, kind.upper(), kept)
     triton_gpu.FORWARD, triton_gpu.BACKWARD = triton_gpu.Tile(32, 32), triton_gpu.Tile(32, 16)
-    chosen = gluon_backend.warps_for
-    for warps, stage in itertools.product(WARPS, STAGES):
-        gluon_backend.warps_for = lambda _, warps=warps: warps
-        row = {"kind": "walk", "warps": warps, "stage": stage, "dtype": "bfloat16"}
+    chosen = gluon_backend.walk_for
+    for walk, stage in itertools.product(WALKS, STAGES):
+        gluon_backend.walk_for = lambda _, walk=walk: walk
+        gluon_backend.forget_launches()
+        row = {"kind": "walk", **walk._asdict(), "stage": stage, "dtype": "bfloat16"}
         rows.append(row | timed(stage, dtype=torch.bfloat16))
-    gluon_backend.warps_for = chosen
+    gluon_backend.walk_for = chosen
+    gluon_backend.forget_launches()
     record["rows"] = rows
     record["kernels_us"] = {stage: profile_stage(stage, dtype=torch.bfloat16) for stage in STAGES}
     print(json.dumps(record["kernels_us"], indent=1))

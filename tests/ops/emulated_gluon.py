@@ -54,6 +54,30 @@ class Memory:
     def slice(self, start, length, dim=0):
         return Memory(self.values.narrow(dim, start, length))
 
+    def index(self, index):
+        return Memory(self.values[int(index)])
+
+
+class AsyncCopies:
+    """Copies into shared memory, which are only made when the program waits for them."""
+
+    def __init__(self):
+        self.started, self.committed = [], []
+
+    def async_copy_global_to_shared(self, memory, pointers, mask=None):
+        chosen = load(pointers, mask)
+        memory.values.fill_(torch.nan)
+        self.started.append((memory, chosen))
+
+    def commit_group(self):
+        self.committed, self.started = [*self.committed, *self.started], []
+
+    def wait_group(self, outstanding):
+        assert outstanding == 0
+        for memory, values in self.committed:
+            memory.store(values)
+        self.committed = []
+
 
 class Ignored:
     """A layout."""
@@ -155,6 +179,7 @@ def language(grid):
         "static_range": range,
         "arange": lambda start, end, layout: torch.arange(start, end),
         "zeros": lambda shape, dtype, layout=None: torch.zeros(shape, dtype=dtype),
+        "full_like": torch.full_like,
         "full": lambda shape, value, dtype, layout=None: torch.full(shape, value, dtype=dtype),
         "expand_dims": torch.unsqueeze,
         "convert_layout": lambda values, layout: values,
@@ -201,6 +226,7 @@ class EmulatedKernels:
         gluon.constexpr_function = lambda function: function
         gluon.jit = lambda function=None, **_: function or (lambda kernel: kernel)
         instructions = ModuleType("triton.experimental.gluon.language.nvidia.ampere")
+        instructions.async_copy = AsyncCopies()
         instructions.mma_v2 = lambda a, b, c: a.to(WIDE) @ b.to(WIDE) + c
         with monkeypatch.context() as patch:
             patch.setattr("triton.experimental.gluon", gluon)

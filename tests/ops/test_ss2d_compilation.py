@@ -1,4 +1,4 @@
-"""The four-direction scan's kernels compile for an H100 (sm_90), without one: no spills, few instructions."""
+"""The four-direction scan's kernels compile for an H100 (sm_90), without one: few spills, few instructions."""
 
 import pytest
 
@@ -44,13 +44,13 @@ keep("measure", triton_kernels.measure_segments, FORWARD, BACKWARD=False)
 keep("measure-backward", triton_kernels.measure_segments, FORWARD, BACKWARD=True)
 keep("scan", triton_kernels.scan_segments, FORWARD)
 keep("scan-backward", triton_kernels.scan_segments_backward, BACKWARD, CP=16, OPERAND=operand)
-for stage, (dim, length) in {"S1": (96, 56 * 56), "S4": (768, 7 * 7)}.items():
-    for name, kernel, columns in (
-        ("gluon", gluon_kernels.scan_map, {}),
-        ("gluon-backward", gluon_kernels.scan_map_backward, gluon_backend.columns_of(dim // 16)),
+for stage, shape in {"S1": (32, 96, 56, 56), "S4": (32, 768, 7, 7)}.items():
+    rank = shape[1] // 16
+    for name, kernel, constants in (
+        ("gluon", gluon_kernels.scan_map, gluon_backend.forward_constants(shape, rank)),
+        ("gluon-backward", gluon_kernels.scan_map_backward, gluon_backend.backward_constants(shape, rank)),
     ):
-        constants = gluon_backend.constants_of(dim, dim // 16, length) | columns
-        options = {"num_warps": constants.pop("num_warps")}
+        options = {key: constants.pop(key) for key in ("num_warps", "maxnreg") if key in constants}
         keep_kernel(f"{name}-{stage}", kernel, GluonASTSource, constants, options)
 """
 
@@ -59,12 +59,12 @@ MOST_INSTRUCTIONS = {
     "measure-backward": 2200,
     "scan": 2900,
     "scan-backward": 4000,
-    "gluon-S1": 1000,
-    "gluon-backward-S1": 1900,
+    "gluon-S1": 1300,
+    "gluon-backward-S1": 2200,
     "gluon-S4": 1000,
-    "gluon-backward-S4": 2200,
+    "gluon-backward-S4": 2000,
 }
-"""Instructions of whole kernels. Measured with Triton 3.6: 1960, 1952, 2560, 3520, 872, 1672, 896, 1944.
+"""Instructions of whole kernels. Measured with Triton 3.6: 1960, 1952, 2560, 3520, 1120, 1904, 896, 1784.
 
 In Triton they are for both directions of a tile, in Gluon for one.
 """
@@ -77,11 +77,13 @@ def kernels(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MOST_INSTRUCTIONS)
-def test_nothing_is_spilled(kernels, name):
+def test_few_registers_are_spilled(kernels, name):
     usage = kernels[name].usage
-    assert usage["REG"] <= 255
-    assert usage["STACK"] <= 96
-    assert sum("LDL" in line or "STL" in line for line in kernels[name].code) <= 40  # with Triton 3.6: none
+    is_limited = name == "gluon-backward-S4"  # to 168 registers, which is faster than no spills
+    assert usage["REG"] <= (168 if is_limited else 255)
+    assert usage["STACK"] <= (256 if is_limited else 96)
+    # With Triton 3.6: 16 and 4 in the backward kernels in Gluon, none in the others.
+    assert sum("LDL" in line or "STL" in line for line in kernels[name].code) <= (160 if is_limited else 40)
 
 
 @pytest.mark.parametrize(("name", "most"), MOST_INSTRUCTIONS.items())

@@ -5,6 +5,7 @@ import torch
 
 from scanseg.ops import scan_state_bytes, verification
 from scanseg.ops.ss2d import gluon_backend
+from scanseg.ops.ss2d.gluon_backend import Walk
 from scanseg.ops.ss2d.kept_states import kept_like
 from scanseg.ops.ss2d.triton_backend import FORWARD
 
@@ -14,7 +15,7 @@ from .test_scans import GATES, grad_for, map_inputs, scan_map
 
 pytest.importorskip("triton.experimental.gluon")
 
-MODULES = [f"scanseg.ops.ss2d.gluon_{name}" for name in ("layouts", "blocks", "kernels")]
+MODULES = [f"scanseg.ops.ss2d.gluon_{name}" for name in ("layouts", "blocks", "copies", "kernels")]
 
 
 @pytest.fixture
@@ -27,14 +28,9 @@ def kernels(monkeypatch):
         return lambda *tensors: emulated.launch(kernel.__name__, grid, *tensors, *numbers, **constants)
 
     monkeypatch.setattr(gluon_backend, "Launch", launch_of)
-    forget_launches()
+    gluon_backend.forget_launches()
     yield emulated
-    forget_launches()
-
-
-def forget_launches():
-    gluon_backend._forward.cache_clear()
-    gluon_backend._backward.cache_clear()
+    gluon_backend.forget_launches()
 
 
 def check(kernels, generator, gates, **shapes):
@@ -48,10 +44,33 @@ def test_accuracy(generator, kernels, gates):
     check(kernels, generator, gates, dim=20, rank=3, size=(7, 6))
 
 
-@pytest.mark.parametrize("warps", [2, 4])
-def test_several_warps(generator, kernels, monkeypatch, warps):
-    monkeypatch.setattr(gluon_backend, "warps_for", lambda length: warps)
-    check(kernels, generator, "random", batch=1, dim=16, rank=15, size=(13, 11))
+@pytest.mark.parametrize(
+    ("walk", "rank"),
+    [
+        (Walk(1, 1, tokens=8, programs=1, registers=None), 4),
+        (Walk(2, 4, tokens=8, programs=2, registers=None), 15),
+        (Walk(4, 2, tokens=4, programs=1, registers=168), 6),
+        (Walk(1, 2, tokens=4, programs=2, registers=None), 16),
+    ],
+)
+@pytest.mark.parametrize("dim", [16, 20])
+def test_every_walk(generator, kernels, monkeypatch, walk, rank, dim):
+    monkeypatch.setattr(gluon_backend, "walk_for", lambda shape: walk)
+    check(kernels, generator, "random", batch=1, dim=dim, rank=rank, size=(13, 11))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((32, 96, 56, 56), (4, 2, 8, 2, None)),
+        ((64, 96, 56, 56), (4, 2, 8, 1, None)),
+        ((32, 192, 28, 28), (2, 2, 8, 1, None)),
+        ((32, 384, 14, 14), (1, 1, 4, 1, None)),
+        ((32, 768, 7, 7), (1, 1, 4, 1, 168)),
+    ],
+)
+def test_walks_of_stages(shape, expected):
+    assert gluon_backend.walk_for(shape) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +92,7 @@ def test_which_calls_run(monkeypatch, shape, dtype, state, expected):
     if dtype == torch.bfloat16:
         assert states.nbytes == scan_state_bytes(shape, state=state)
     assert states.shape[2] == -(
-        -shape[2] * shape[3] // (gluon_backend.TOKENS if expected else FORWARD.tokens)
+        -shape[2] * shape[3] // (gluon_backend.walk_for(shape).tokens if expected else FORWARD.tokens)
     )
 
 
@@ -91,7 +110,7 @@ def test_kept_states_have_the_counted_bytes(generator, kernels):
     inputs = cast(map_inputs(generator, "random", dim=20, rank=3, size=(7, 6)), torch.bfloat16)
     assert kept_bytes(scan_map("triton"), inputs) == [scan_state_bytes((2, 20, 7, 6), state=1)]
     assert kernels.launched == ["scan_map"]
-    assert scan_state_bytes((2, 20, 7, 6), state=1) == 2 * 4 * 6 * 20 * 4  # 42 pixels, 8 for each state
+    assert scan_state_bytes((2, 20, 7, 6), state=1) == 2 * 4 * 11 * 20 * 4  # 42 pixels, 4 for each state
 
 
 def test_kept_states_of_segments_have_the_counted_bytes(generator):

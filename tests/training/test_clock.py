@@ -8,6 +8,7 @@ import pytest
 from scanseg.models import ModelFolder
 from scanseg.specs import ScheduleSpec
 from scanseg.training.schedules import learning_rate
+from scanseg.training.step import TrainingStep
 
 
 class Clock:
@@ -45,6 +46,25 @@ def test_the_clock_ends_the_training_and_the_learning_rate_falls_with_it(metrics
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.15 * rates[0]
     assert "validation_dice" in lines[-1]
+
+
+def test_compiling_kernels_is_no_training_time(train, tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("scanseg.training.loop.time", clock)
+
+    def compile_slowly(step, batch):
+        if not step.compiling_seconds:
+            clock.now += 100
+            step.compiling_seconds = 100.0
+
+    monkeypatch.setattr(TrainingStep, "_compile", compile_slowly)
+    result = train(epochs=1000, max_minutes=0.5, lr=0.01)
+
+    assert 30 <= result.seconds <= 34
+    assert result.epochs_done > 1
+    first, *_ = ModelFolder.open(tmp_path / "model").metrics.read()
+    assert first["seconds"] < 30
+    assert first["lr"] > 0.005
 
 
 def test_epochs_end_it_where_the_clock_would_not(metrics):

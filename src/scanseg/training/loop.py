@@ -202,7 +202,7 @@ class TrainingLoop:
     def epochs(self) -> Iterator[int]:
         """Train, and yield the number of each finished epoch.
 
-        Validation on patches and writing checkpoints count as training time.
+        Validation on patches and writing checkpoints count as training time. Compiling kernels does not.
         """
         self._started = time.monotonic() - self.step.seconds
         while (self._fraction_done < 1 or self._tracker.losses) and not self._tracker.is_exhausted:
@@ -288,7 +288,7 @@ class TrainingLoop:
         Returns:
             The number of a signal that any process received. `None`: no signal.
         """
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._started - self.step.compiling_seconds
         gathered = self._distributed.gather_numbers([seconds, self._context.should_stop() or 0])
         self.step.seconds = gathered[0][0]
         return int(max(signal_number for _, signal_number in gathered)) or None

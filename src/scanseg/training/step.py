@@ -1,5 +1,6 @@
 """A training step: network, optimizer, EMA weights and counters."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
@@ -38,6 +39,10 @@ class TrainingStep:
     """A network in training, which takes one batch per step.
 
     A step depends only on the state and on the iteration number.
+
+    Attributes:
+        seconds: Training time so far, which the loop sets.
+        compiling_seconds: Time that compiling the kernels took in this process.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class TrainingStep:
             self.ema = EMANetwork(network, decay=plan.training.ema_decay)
         self.iterations_done = 0
         self.seconds = 0.0
+        self.compiling_seconds = 0.0
         self._plan = plan
         self._autocast_dtype = autocast_dtype
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
@@ -150,6 +156,7 @@ class TrainingStep:
             with torch.no_grad(), self._autocast():
                 self._predict_logits(batch.images)
 
+        began = time.monotonic()
         compile_kernels(
             passes,
             self.network,
@@ -158,6 +165,7 @@ class TrainingStep:
         )
         self.network.train()
         self._compiling_threads = 0
+        self.compiling_seconds = time.monotonic() - began
 
     def _encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the network's encoder.

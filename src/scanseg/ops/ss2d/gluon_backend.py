@@ -7,7 +7,7 @@ They run bfloat16 maps with one state per channel, as in the network, if there a
 import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,40 @@ MOST_TOKENS = 2**20
 MOST_ELEMENTS = 2**31
 """Number of elements of a map for which offsets have 32 bits."""
 
-TOKENS = 8
-"""Consecutive tokens of a thread. The state before them is kept for the backward pass."""
+SPLIT_BELOW = 264
+"""Programs that keep a GPU of 132 multiprocessors busy. With fewer of them, two programs share the four directions."""
 
 
-def warps_for(length: int) -> int:
-    """Return the number of warps of a program.
+class Walk(NamedTuple):
+    """How programs walk along the sequences of a map.
 
-    Maps have `length` pixels, and a warp has `4 * TOKENS` of a tile. Measured at 56x56, 28x28, 14x14 and 7x7 pixels.
+    Attributes:
+        warps: Warps of a program, forward.
+        backward_warps: The same, backward.
+        tokens: Consecutive tokens of a thread. The state before them is kept for the backward pass.
+        programs: Programs for the four directions of 16 channels, each with a sum of its own: 1 or 2.
+        registers: Most registers of a thread, backward. `None`: as many as the compiler takes.
     """
-    return 8 if length > 1500 else 4 if length > 400 else 2 if length > 64 else 1
+
+    warps: int
+    backward_warps: int
+    tokens: int
+    programs: int
+    registers: int | None
+
+
+def walk_for(shape: Sequence[int]) -> Walk:
+    """Return how programs walk, by times at batch 32 with 56x56, 28x28, 14x14 and 7x7 pixels.
+
+    Args:
+        shape: Shape of the map (batch, dim, height, width).
+    """
+    batch, dim, height, width = shape
+    length = height * width
+    if length <= 400:
+        return Walk(1, 1, tokens=4, programs=1, registers=168 if length <= 64 else None)
+    programs = 2 if batch * -(-dim // CHANNELS) < SPLIT_BELOW else 1
+    return Walk(4 if length > 1500 else 2, 2, tokens=8, programs=programs, registers=None)
 
 
 def accepts(x: Tensor, A_log: Tensor, *dtypes: torch.dtype) -> bool:
@@ -96,7 +120,7 @@ def states_shape(shape: Sequence[int]) -> tuple[int, ...]:
         shape: Shape of the map (batch, dim, height, width).
     """
     batch, dim, height, width = shape
-    return (batch, 4, -(-height * width // TOKENS), 1, dim)
+    return (batch, 4, -(-height * width // walk_for(shape).tokens), 1, dim)
 
 
 def scan(
@@ -104,7 +128,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """Return the merged scan, and the states before each thread's tokens."""
     pixels = x.permute(0, 2, 3, 1).contiguous()
-    merged = torch.empty_like(pixels, dtype=torch.float32)
+    merged = _sums_like(pixels, x.shape)
     states = merged.new_empty(states_shape(x.shape))
     _forward(x.shape, dt_weight.shape[2])(
         pixels,
@@ -113,7 +137,8 @@ def scan(
         merged,
         states,
     )
-    return merged.permute(0, 3, 1, 2), states
+    total = merged[0] if len(merged) == 1 else torch.add(*merged)
+    return total.permute(0, 3, 1, 2), states
 
 
 def packed_gradients(
@@ -132,6 +157,7 @@ def packed_gradients(
     pixels = x.permute(0, 2, 3, 1).contiguous()
     of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
     grad_x = torch.empty_like(pixels)
+    sums = _sums_like(pixels, x.shape)
     grad_projected = of_pixels.new_empty((blocks, *of_pixels.shape))
     parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
     _backward(x.shape, rank, grad_merged.dtype)(
@@ -140,13 +166,20 @@ def packed_gradients(
         of_pixels,
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
         states,
-        torch.empty_like(pixels, dtype=torch.float32),
+        sums,
         grad_x,
         grad_projected,
         parameters,
     )
+    if len(sums) > 1:
+        torch.add(*sums, out=grad_x)
     summed = grad_projected[0] if blocks == 1 else grad_projected.sum(0)
     return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
+
+
+def _sums_like(pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return empty memory for the sums over directions (program, batch, height, width, dim)."""
+    return pixels.new_empty((walk_for(shape).programs, *pixels.shape), dtype=torch.float32)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -154,12 +187,12 @@ def _forward(shape: tuple[int, ...], rank: int) -> Launch:
     """Return the launch of the scan for maps of one shape."""
     from scanseg.ops.ss2d import gluon_kernels
 
-    batch, dim, height, width = shape
+    _, dim, height, width = shape
     return Launch(
         gluon_kernels.scan_map,
-        (-(-dim // CHANNELS), batch),
+        _grid(shape),
         (height * width, height, width, dim),
-        **constants_of(dim, rank, height * width),
+        **forward_constants(shape, rank),
     )
 
 
@@ -174,32 +207,49 @@ def _backward(shape: tuple[int, ...], rank: int, grad_dtype: torch.dtype) -> Lau
     batch, dim, height, width = shape
     return Launch(
         gluon_kernels.scan_map_backward,
-        (-(-dim // CHANNELS), batch),
+        _grid(shape),
         (height * width, height, width, dim, batch),
-        **constants_of(dim, rank, height * width),
-        **columns_of(rank),
+        **backward_constants(shape, rank),
     )
 
 
-def constants_of(dim: int, rank: int, length: int) -> dict[str, Any]:
-    """Return the compile-time constants of both kernels, and Triton's option."""
-    return {
-        "R": rank,
-        "RP": _power_of_two(rank + 1, least=16),
-        "W": warps_for(length),
-        "M": TOKENS,
-        "WHOLE": dim % CHANNELS == 0,
-        "num_warps": warps_for(length),
-    }
+def forget_launches() -> None:
+    """Plan launches again, after a change of `walk_for`."""
+    _forward.cache_clear()
+    _backward.cache_clear()
 
 
-def columns_of(rank: int) -> dict[str, Any]:
-    """Return the constants of the gradients' products.
+def _grid(shape: Sequence[int]) -> tuple[int, int, int]:
+    return -(-shape[1] // CHANNELS), shape[0], walk_for(shape).programs
+
+
+def forward_constants(shape: Sequence[int], rank: int) -> dict[str, Any]:
+    """Return the compile-time constants of the scan, and Triton's option."""
+    return _constants(shape, rank, walk_for(shape).warps)
+
+
+def backward_constants(shape: Sequence[int], rank: int) -> dict[str, Any]:
+    """Return the compile-time constants of the gradients, and Triton's options.
 
     A product with few columns has those for dt_low, B and C.
     """
-    is_joint = rank + 2 <= 16
-    return {"COLUMNS": _power_of_two(rank + 2 if is_joint else rank, least=8), "JOINT": is_joint}
+    walk, is_joint = walk_for(shape), rank + 2 <= 16
+    columns = _power_of_two(rank + 2 if is_joint else rank, least=8)
+    constants = _constants(shape, rank, walk.backward_warps) | {"COLUMNS": columns, "JOINT": is_joint}
+    return constants if walk.registers is None else constants | {"maxnreg": walk.registers}
+
+
+def _constants(shape: Sequence[int], rank: int, warps: int) -> dict[str, Any]:
+    walk = walk_for(shape)
+    return {
+        "R": rank,
+        "RP": _power_of_two(rank + 1, least=16),
+        "W": warps,
+        "M": walk.tokens,
+        "WHOLE": shape[1] % CHANNELS == 0,
+        "SPLIT": walk.programs,
+        "num_warps": warps,
+    }
 
 
 def _wide(parameter: Tensor) -> Tensor:

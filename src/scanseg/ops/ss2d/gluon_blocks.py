@@ -90,23 +90,27 @@ def over_channels(v, layout: gl.constexpr):
 
 @gluon.jit
 def find_places(first, k, length, height, width, W: gl.constexpr, M: gl.constexpr):
-    """Return the raster indices (W, 4 M) of tokens, and a mask.
+    """Return the raster indices (W, 4 M) of tokens.
 
-    The first token has number `first` in direction k. The mask is true for tokens that exist. Others get the place of
-    the last token.
+    The first token has number `first` in direction k. Tokens that do not exist get the place of the last one.
     """
     layout: gl.constexpr = token_layout(W, M)
     warp = gl.expand_dims(gl.arange(0, W, layout=gl.SliceLayout(1, layout)), 1)
     number = first + warp * (4 * M) + gl.expand_dims(gl.arange(0, 4 * M, layout=gl.SliceLayout(0, layout)), 0)
-    exists = number < length
-    place = gl.where(exists, number, length - 1)
+    place = gl.where(number < length, number, length - 1)
     if k >= 2:
         place = length - 1 - place
     if k % 2 == 1:
         # The reciprocal is exact for such numbers.
         x = ((place.to(gl.float32) + 0.5) * (1.0 / height)).to(gl.int32)
         place = (place - x * height) * width + x
-    return place, exists
+    return place
+
+
+@gluon.jit
+def which_exist(first, length, layout: gl.constexpr, W: gl.constexpr, M: gl.constexpr):
+    """Return the mask (W, 1, 4 M) of tokens that exist. The first one has number `first`."""
+    return first + warps_of(W, layout) * (4 * M) + last_axis(4 * M, layout) < length
 
 
 @gluon.jit
@@ -116,25 +120,12 @@ def addresses(place, channels, dim, layout: gl.constexpr):
 
 
 @gluon.jit
-def load_tile(pointers, channels, dim, WHOLE: gl.constexpr):
-    """Load a tile of a map.
-
-    If WHOLE, all of its channels exist.
-    """
-    if WHOLE:
-        tile = gl.load(pointers)
-    else:
-        tile = gl.load(pointers, mask=channels < dim, other=0.0)
-    return tile
-
-
-@gluon.jit
-def mask_of(exists, channels, dim, layout: gl.constexpr, WHOLE: gl.constexpr):
+def mask_of(exists, channels, dim, WHOLE: gl.constexpr):
     """Return the mask of a tile.
 
     If WHOLE, all of its channels exist.
     """
-    mask = over_channels(exists.to(gl.int32), layout) != 0
+    mask = exists & (channels >= 0)
     if not WHOLE:
         mask = mask & (channels < dim)
     return mask
@@ -174,53 +165,6 @@ def load_wide(dt_weight, k, first, dim, R: gl.constexpr, columns: gl.constexpr, 
     mask = (channel < dim) & (r < R) & (warps_of(W, layout) < W)
     weights = gl.load(dt_weight + (k * dim + channel) * R + r, mask=mask, other=0.0)
     return (weights * LOG2_E).to(gl.bfloat16)
-
-
-@gluon.jit
-def load_low(of_k, place, R: gl.constexpr, RP: gl.constexpr, W: gl.constexpr, M: gl.constexpr):
-    """Load dt_low (W, RP, 4 M) for `expand`.
-
-    Row R is one.
-    """
-    layout: gl.constexpr = right_layout(W)
-    place = gl.permute(gl.reshape(place, (W, 4, M // 2, 2)), (0, 2, 1, 3))
-    at = over_channels(gl.reshape(place, (W, 4 * M)), layout)
-    r = gl.expand_dims(
-        gl.expand_dims(gl.arange(0, RP, layout=gl.SliceLayout(0, gl.SliceLayout(2, layout))), 0), 2
-    )
-    # The comparison of places is always true and gives the mask the shape of the tile.
-    ones = gl.where((r == R) & (at >= 0), 1.0, 0.0).to(of_k.dtype.element_ty)
-    return gl.load(of_k + at * (4 * (R + 2)) + r, mask=(r < R) & (at >= 0), other=ones)
-
-
-@gluon.jit
-def load_inputs(
-    x,
-    of_k,
-    first,
-    channels,
-    dim,
-    k,
-    length,
-    height,
-    width,
-    R: gl.constexpr,
-    RP: gl.constexpr,
-    W: gl.constexpr,
-    M: gl.constexpr,
-    WHOLE: gl.constexpr,
-):
-    """Load the tokens from number `first` on.
-
-    Return their places and mask, dt_low, B, C and the map.
-    """
-    place, exists = find_places(first, k, length, height, width, W, M)
-    low = load_low(of_k, place, R, RP, W, M)
-    B = gl.load(of_k + place * (4 * (R + 2)) + R, mask=exists, other=0.0)
-    C = gl.load(of_k + place * (4 * (R + 2)) + (R + 1), mask=exists, other=0.0)
-    at = addresses(place, channels, dim, tile_layout(W, M, channels_first=True))
-    values = load_tile(x + at, channels, dim, WHOLE)
-    return place, exists, low, B, C, values
 
 
 @gluon.jit

@@ -8,6 +8,9 @@ consecutive tokens of two neighbouring channels. The four threads of a channel a
 A tensor core leaves column 8 i + 2 q + p of row 8 h + g of a product to thread 4 g + q. Tiles are products without a
 move between threads: row 8 h + g is channel 2 g + h, and column 8 i + 2 q + p is token M q + 2 i + p.
 
+Shared memory holds tokens in the order of positions: position 4 t + q is token M q + t, so that the four threads of a
+channel read neighbouring rows.
+
 Assembly code gets the M tokens of a channel at once. A value for a thread or a channel is repeated M times.
 """
 
@@ -51,6 +54,61 @@ def token_layout(W, M):
     """Return a layout of (warp, token), one for each thread."""
     lanes = [[0, 1 << i if 1 << i < 4 * M else 0] for i in range(5)]
     return gl.DistributedLinearLayout([], lanes, [[bit, 0] for bit in bits(W)], [], [W, 4 * M])
+
+
+@gluon.constexpr_function
+def spread(rows, columns, registers):
+    """Return bases of 32 lanes over (row, column), and the remaining ones for registers.
+
+    Each lane has `registers` neighbouring columns. The other columns come first, and then the rows.
+    """
+    free = [[0, 0, bit] for bit in bits(columns) if bit >= registers] + [[0, bit, 0] for bit in bits(rows)]
+    lanes = free[:5] + [[0, 0, 0]] * (5 - len(free))
+    return lanes, [[0, 0, bit] for bit in bits(registers)] + free[5:]
+
+
+@gluon.constexpr_function
+def copy_layout(W, rows, columns, registers):
+    """Return the layout of a copy (warp, position, column) of `registers` columns at once."""
+    lanes, of_registers = spread(rows, columns, registers)
+    return gl.DistributedLinearLayout(
+        of_registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, rows, columns]
+    )
+
+
+@gluon.constexpr_function
+def position_layout(W, M):
+    """Return the layout (warp, position, channel) of a tile in shared memory."""
+    registers = [[0, 0, 1], *([0, 4 * bit, 0] for bit in bits(M))]
+    lanes = [[0, 1, 0], [0, 2, 0], [0, 0, 2], [0, 0, 4], [0, 0, 8]]
+    return gl.DistributedLinearLayout(registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4 * M, 16])
+
+
+@gluon.constexpr_function
+def pair_layout(W, M):
+    """Return the layout (warp, position, 2) of B and C, equal for all channels."""
+    registers = [[0, 0, 1], *([0, 4 * bit, 0] for bit in bits(M))]
+    lanes = [[0, 1, 0], [0, 2, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    return gl.DistributedLinearLayout(registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4 * M, 2])
+
+
+@gluon.constexpr_function
+def state_layout(W):
+    """Return the layout (warp, thread, channel) of the states before threads."""
+    lanes = [[0, 1, 0], [0, 2, 0], [0, 0, 2], [0, 0, 4], [0, 0, 8]]
+    return gl.DistributedLinearLayout([[0, 0, 1]], lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4, 16])
+
+
+@gluon.constexpr_function
+def low_layout(W, M, RP):
+    """Return the layout (warp, position, r) of dt_low as the second factor of `expand`."""
+    registers = [
+        [0, 0, 1],
+        *([0, 0, bit] for bit in bits(RP) if bit >= 8),
+        *([0, 4 * bit, 0] for bit in bits(M)[1:]),
+    ]
+    lanes = [[0, 0, 2], [0, 0, 4], [0, 4, 0], [0, 1, 0], [0, 2, 0]]
+    return gl.DistributedLinearLayout(registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4 * M, RP])
 
 
 @gluon.constexpr_function
