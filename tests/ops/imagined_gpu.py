@@ -18,7 +18,7 @@ from triton.runtime import driver
 from scanseg.ops import instance_norm, mlstm
 from scanseg.ops._support import triton as triton_support
 from scanseg.ops._support.compile_processes import CompileProcesses
-from scanseg.ops._support.launching import compile_ahead, launch
+from scanseg.ops._support.launching import compile_ahead, compile_also, launch
 
 launched, compiled, launchers, in_processes = [], [], [], []
 
@@ -120,6 +120,7 @@ def main():
         int(sys.argv[1]), backward_on=torch.device("cpu"), progress=lambda *counts: reported.append(counts)
     ):
         learn()
+        compile_also(learn)
         in_block = len(launched)
         elsewhere()
     built = list(launchers)

@@ -86,7 +86,7 @@ def forget():
         first_use._usable,
         first_use._verdicts,
         first_use._files,
-        first_use._wanted,
+        first_use._requested,
         first_use._noted,
         triton.on_first_run,
     ):
@@ -363,16 +363,43 @@ def test_correct_compiled_code_goes_on(kernels, monkeypatch, tmp_path):
 
 def test_kernels_of_the_check_are_compiled_with_those_of_a_block(kernels, monkeypatch):
     """In the block the kernels are only requested. The first call after it checks."""
+    requested, threads = [], []
+
+    def request(*use):
+        requested.append((*use, kernels.calls))
+        instance_norm(
+            torch.ones(1, 2, 4), torch.ones(2), torch.zeros(2)
+        )  # parts of an operator request nothing
+
+    def run_in_a_thread(function):
+        threads.append(threading.Thread(target=function))
+        threads[-1].start()
+        threads[-1].join()
+
+    monkeypatch.setattr(first_use, "_comparer", first_use._comparer._replace(request=request))
+    monkeypatch.setattr(launching, "is_compiling_ahead", lambda: True)
+    monkeypatch.setattr(launching, "compile_also", run_in_a_thread)
+    normed()
+    normed()
+    # Before the call itself, since the largest kernels are those of checks.
+    assert requested == [("instance_norm", torch.float32, torch.device("cpu"), 0)]
+    assert len(threads) == 1
+    assert kernels.calls == 3
+
+
+def test_a_kept_verdict_needs_no_kernels_of_a_check(kernels, monkeypatch, tmp_path):
+    VerdictFile(COMBINATION).add([Verdict("instance_norm", "float32", None, 0.0, "2026-11-30")])
     requested = []
     monkeypatch.setattr(
         first_use, "_comparer", first_use._comparer._replace(request=lambda *use: requested.append(use))
     )
     monkeypatch.setattr(launching, "is_compiling_ahead", lambda: True)
-    normed()
-    assert kernels.calls == 1
-    for request in launching.at_end_of_block:
-        request()
-    assert requested == [("instance_norm", torch.float32, torch.device("cpu"))]
+    monkeypatch.setattr(launching, "compile_also", lambda function: function())
+    try:
+        normed()
+    finally:
+        first_use._thread.checking = False  # this thread ran the function
+    assert requested == []
 
 
 def test_threads_check_once(kernels):
@@ -490,6 +517,7 @@ def test_a_branch_that_was_chosen_before_its_check_is_not_remembered(kernels, mo
     monkeypatch.setitem(FEED_FORWARD, "triton", refuses)
     monkeypatch.setattr(accepted_calls, "_chosen", {})
     monkeypatch.setattr(launching, "is_compiling_ahead", lambda: True)
+    monkeypatch.setattr(launching, "compile_also", lambda function: None)
     branch()
     assert len(calls) == 1
     monkeypatch.setattr(launching, "is_compiling_ahead", lambda: False)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 import scanseg
 from scanseg.ops import instance_norm, mlstm
+from scanseg.ops._support import launching
 from scanseg.ops._support.launching import MAX_THREADS, compile_ahead, cores_for_compiling
 from scanseg.ops._support.triton import INTERPRETED
 
@@ -54,6 +56,17 @@ def test_the_same_pass_afterwards_compiles_nothing_and_launches_everything(imagi
 
 def test_other_threads_go_on_launching(imagined):
     assert imagined["launched_elsewhere"] == ["write"]
+
+
+def test_a_thread_that_has_ended_does_not_count_as_compiling():
+    """A later thread may have its number."""
+    compiling = []
+    with ThreadPoolExecutor(1) as pool:
+        compilation = launching._Compilation(pool, {threading.get_ident()}, 1)
+        compilation.run_in_a_thread(lambda: compiling.append(compilation.applies_to_this_thread()))
+        compilation.wait(lambda done, total: None)
+    assert compiling == [True]
+    assert compilation._threads == {threading.get_ident()}
 
 
 def test_the_number_of_compiled_kernels_is_reported(imagined):

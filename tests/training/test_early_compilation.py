@@ -3,6 +3,7 @@
 import importlib
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,7 +11,7 @@ import scanseg
 from scanseg.experiments import single
 from scanseg.ops import cores_for_compiling
 from scanseg.progress import ProgressUpdate
-from scanseg.runtime import RunContext
+from scanseg.runtime import RunContext, workers
 from scanseg.specs import Plan
 from scanseg.training import compiled_early, expect_compiling
 from scanseg.training.warm_up import can_compile
@@ -59,6 +60,36 @@ def test_an_error_of_the_block_comes_at_once(module, plan):
     ):
         raise ValueError("damaged image")
     assert time.monotonic() - begin < 10
+
+
+def test_the_library_of_the_arrays_is_imported_before_the_wait(module, monkeypatch, plan):
+    """The training needs it next."""
+    compiling = []
+
+    def import_library():
+        compiling.append(module.calls[0][2].is_alive())
+        module.released.set()
+
+    monkeypatch.setattr(module, "import_array_library", import_library)
+    with compiled_early(Plan.read(plan), context=RunContext(device="cpu")):
+        pass
+    assert compiling == [True]
+
+
+def test_worker_processes_of_the_preparation_end_before_the_wait(monkeypatch, dataset, tmp_path):
+    are_kept = []
+
+    @contextmanager
+    def compiled(plan, *, context):
+        are_kept.append(workers._kept_pools.get() is not None)
+        yield
+        are_kept.append(workers._kept_pools.get() is not None)
+
+    monkeypatch.setattr(single, "compiled_early", compiled)
+    monkeypatch.setattr(single.TrainingJob, "run", lambda job, context: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scanseg.train(dataset, tmp_path / "model", device="cpu", recipe="plain-unet", epochs=1)
+    assert are_kept == [True, False]
 
 
 def test_a_stop_ends_the_wait(module, plan):

@@ -65,6 +65,19 @@ def test_steps_are_those_of_a_training_that_compiles_as_it_goes(kernels, monkeyp
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_kernels_are_requested_before_the_optimizer_is_built(monkeypatch):
+    """Building an optimizer imports PyTorch's compiler, for which the kernels need not wait."""
+    built = []
+    step = compiling(make_step(plan_of(MSVM, 64, optimizer=AdamWSpec(lr=1e-3))), monkeypatch)
+    monkeypatch.setattr(
+        "scanseg.training.step.compile_kernels",
+        lambda *run, **others: built.append("_optimizer" in vars(step)),
+    )
+    step.run(make_square_batch(64, 0), lr=1e-3)
+    assert built == [False]
+    assert "_optimizer" in vars(step)
+
+
 def test_a_restored_training_compiles_before_its_first_step_and_goes_on_exactly(
     kernels, monkeypatch, tmp_path
 ):

@@ -10,6 +10,8 @@ from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
 from scanseg.training import read_plans, warm_up
+from scanseg.training.step import TrainingStep
+from scanseg.training.step_timing import random_batch
 
 
 @pytest.fixture
@@ -38,6 +40,24 @@ def test_a_prediction_runs_a_full_batch_and_one_window(module, plan):
     assert module.passes == [(False, False, (1, *shape)), (False, False, (4, *shape))]
     assert found.num_kernels == 6
     assert found.purposes == ("prediction",)
+
+
+def test_its_batches_are_those_of_a_training(plan, train, monkeypatch):
+    """Other dtypes have other kernels."""
+    batches, run = [], TrainingStep.run
+
+    def noting(step, batch, **options):
+        batches.append(batch)
+        return run(step, batch, **options)
+
+    monkeypatch.setattr(TrainingStep, "run", noting)
+    train()
+    made = random_batch(Plan.read(plan), torch.device("cpu"))
+    for name in ("images", "label_maps"):
+        found, expected = getattr(made, name), getattr(batches[0], name)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.is_contiguous()
+        assert expected.is_contiguous()
 
 
 def test_a_training_runs_a_step_and_a_validation(module, monkeypatch, plan):

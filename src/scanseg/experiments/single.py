@@ -1,5 +1,6 @@
 """Train one network from a data set or a plan."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def train_model(
             context = context.with_progress(ignore_progress)
         collector = WarningCollector(context.progress)
         context = context.with_progress(collector)
-        with warm_up(device):
+        # The worker processes end before the wait for the kernels.
+        with warm_up(device), ExitStack() as compiling:
             job = distributed.on_main_process(
                 lambda: _prepare_job(
                     source,
@@ -75,6 +77,7 @@ def train_model(
                     fold=fold,
                     resume=resume,
                     encoder_weights=encoder_weights,
+                    compiling=compiling,
                     context=context,
                 )
             )
@@ -103,9 +106,13 @@ def _prepare_job(
     fold: FoldChoice | None,
     resume: bool,
     encoder_weights: Path | None,
+    compiling: ExitStack,
     context: RunContext,
 ) -> TrainingJob:
-    """Make or open plan and store, and check the choices."""
+    """Make or open plan and store, and check the choices.
+
+    The kernels are compiled until the end of `compiling`.
+    """
     if request.like is not None and encoder_weights is not None:
         raise UsageError("encoder weights and initial weights exclude each other. Leave one out.")
     expect_compiling(context)
@@ -131,8 +138,8 @@ def _prepare_job(
     _check_batch(plan, context)
     if encoder_weights is not None:
         check_encoder_weights(plan, encoder_weights)
-    with compiled_early(plan, context=context):
-        prepared = prepare_store(plan, source, stores, context=context)
+    compiling.enter_context(compiled_early(plan, context=context))
+    prepared = prepare_store(plan, source, stores, context=context)
     if not ModelFolder.exists(output) and fold is not None:
         choose_fold(prepared.store, fold)
     return TrainingJob(

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from scanseg.errors import InputError
 from scanseg.models.tensors import join_misfits, list_misfits
-from scanseg.networks import build_network
+from scanseg.networks import build_network, without_values
 from scanseg.specs import Plan
 
 
@@ -20,7 +19,7 @@ def check_network(plan: Plan) -> None:
     Raises:
         InputError: A setting of the network or the patch size is invalid.
     """
-    with torch.device("meta"):
+    with without_values():
         network_of(plan)
 
 
@@ -30,7 +29,7 @@ def count_parameters(plan: Plan) -> int:
     Args:
         plan: The plan.
     """
-    with torch.device("meta"):
+    with without_values():
         return sum(parameter.numel() for parameter in network_of(plan).parameters())
 
 

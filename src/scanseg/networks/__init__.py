@@ -17,6 +17,7 @@ from scanseg.networks.published import (
     verify_record,
 )
 from scanseg.networks.weight_decay import split_weight_decay
+from scanseg.networks.without_values import without_values
 from scanseg.networks.xlstm_unet import XLSTMUNet
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "set_channels_last",
     "split_weight_decay",
     "verify_record",
+    "without_values",
 ]

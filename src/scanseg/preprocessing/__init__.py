@@ -1,7 +1,13 @@
 """Preprocessing of cases, and stores of preprocessed cases."""
 
 from scanseg.preprocessing.case import preprocess_image, to_grid
-from scanseg.preprocessing.compressed import open_array, read_array, read_part, write_array
+from scanseg.preprocessing.compressed import (
+    import_array_library,
+    open_array,
+    read_array,
+    read_part,
+    write_array,
+)
 from scanseg.preprocessing.geometry import crop_from_source, flip, permute, place_in_source, separates_z
 from scanseg.preprocessing.normalization import find_hidden_channels, find_range_faults
 from scanseg.preprocessing.store import (
@@ -29,6 +35,7 @@ __all__ = [
     "find_hidden_channels",
     "find_range_faults",
     "flip",
+    "import_array_library",
     "lock_store",
     "open_array",
     "permute",

@@ -70,6 +70,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
         raise OSError(errno.EIO, message, str(path)) from error
 
 
+def import_array_library() -> None:
+    """Import the library of the arrays.
+
+    Otherwise the first array imports it, which takes up to a second.
+    """
+    import blosc2  # noqa: F401
+
+
 def open_array(path: Path, *, shape: Sequence[int] | None = None) -> "blosc2.NDArray":
     """Open an array for reading.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scanseg.ops import cores_for_compiling, start_compile_processes
+from scanseg.preprocessing import import_array_library
 from scanseg.progress import ProgressUpdate
 from scanseg.runtime import RunContext
 from scanseg.specs import Plan
@@ -32,8 +33,8 @@ def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
 
     Preparing images keeps worker processes busy. Meanwhile a thread runs a step of random images, as `warm_up` does,
     and checks the kernels. The end of the block waits for it and reports the progress, unless the block raises an
-    error. Errors of the thread are logged at the level `DEBUG`: the training compiles the remaining kernels itself, and
-    meets the same errors.
+    error. Before, it imports the library of the arrays, which the training reads next. Errors of the thread are logged
+    at the level `DEBUG`: the training compiles the remaining kernels itself, and meets the same errors.
 
     Several processes of one training share the compiling of its first step instead.
 
@@ -55,6 +56,7 @@ def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
     thread = threading.Thread(target=compile_all, name="early compilation")
     thread.start()
     yield
+    import_array_library()
     shown = len(updates)
     while thread.is_alive() and not context.should_stop():
         thread.join(_SECONDS_BETWEEN_UPDATES)

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from scanseg.errors import InputError, UsageError
 from scanseg.models import ModelFolder, load_encoder, read_tensors
-from scanseg.networks import MSVMUNet, build_network
+from scanseg.networks import MSVMUNet, build_network, without_values
 from scanseg.specs import Plan
 
 _SHOWN = 6
@@ -95,7 +94,7 @@ def _shapes(plan: Plan, num_classes: int) -> dict[str, Tensor]:
         plan: The plan.
         num_classes: Number of outputs.
     """
-    with torch.device("meta"):
+    with without_values():
         network = build_network(
             plan.network,
             in_channels=plan.num_inputs,

@@ -120,6 +120,7 @@ class TrainingLoop:
                 context=self._context,
                 autocast_dtype=dtype,
             )
+            self.step.prepare()
             if checkpoint is not None:
                 self.step.restore(checkpoint)
         if checkpoint is not None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class TrainingStep:
         num_compiling_threads: int | None = None,
         context: RunContext,
     ) -> None:
-        """Create the optimizer and the EMA weights at iteration 0.
+        """Create the EMA weights at iteration 0.
 
         Args:
             plan: Loss, optimizer, seed and other settings.
@@ -73,7 +74,6 @@ class TrainingStep:
         self.compiling_seconds = 0.0
         self._plan = plan
         self._autocast_dtype = autocast_dtype
-        self._optimizer = build_optimizer(network, plan.training.optimizer)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
         self._graph: GraphedGradients | None = None
         self._reduction: GradientReduction | None = None
@@ -81,6 +81,18 @@ class TrainingStep:
         if num_compiling_threads is None:
             num_compiling_threads = cores_for_compiling(num_sharing=context.distributed.local_world_size)
         self._compiling_threads = num_compiling_threads if self._device.type == "cuda" else 0
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer.
+
+        Building it imports PyTorch's compiler, so the kernels are requested before.
+        """
+        return build_optimizer(self.network, self._plan.training.optimizer)
+
+    def prepare(self) -> None:
+        """Build the optimizer now, which the first step does otherwise."""
+        _ = self._optimizer
 
     @property
     def eval_network(self) -> nn.Module:
@@ -107,10 +119,10 @@ class TrainingStep:
             The loss of the batch or shard, on the device. Reading it waits for the step.
         """
         training = self._plan.training
-        set_learning_rate(self._optimizer, lr)
         self.network.train()
         parts = _split(batch, training.accumulation_steps)
         self._compile(parts[0])
+        set_learning_rate(self._optimizer, lr)
         if self._reduction is None and self._distributed.world_size > 1 and len(parts) == 1:
             world_size = self._distributed.world_size
             self._reduction = GradientReduction(list(self.network.parameters()), world_size=world_size)

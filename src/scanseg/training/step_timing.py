@@ -71,9 +71,9 @@ def time_step(plan: Plan, *, context: RunContext) -> StepTiming:
 
 
 def random_batch(plan: Plan, device: torch.device) -> Batch:
-    """Return a batch of random intensities and labels."""
+    """Return a random batch with the dtypes of a training."""
     sampling = plan.sampling
     shape = (sampling.batch_size, *sampling.patch_size)
     images = torch.randn(sampling.batch_size, plan.num_inputs, *sampling.patch_size, device=device)
-    values = torch.tensor([0, *plan.dataset.label_values], device=device)
+    values = torch.tensor([0, *plan.dataset.label_values], dtype=torch.uint8, device=device)
     return Batch(images, values[torch.randint(len(values), shape, device=device)])

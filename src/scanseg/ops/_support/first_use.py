@@ -78,7 +78,7 @@ _usable: dict[tuple[str, torch.dtype, int, torch.dtype | None], bool] = {}
 _verdicts: dict[_Use, Verdict | None] = {}
 """Verdicts of this process. `None`: a comparison was impossible."""
 _files: dict[int, VerdictFile] = {}
-_wanted: dict[_Use, None] = {}
+_requested: set[_Use] = set()
 """Uses in a block of `compile_ahead`, whose kernels for the check are compiled with the others."""
 _noted: dict[_Use, None] = {}
 """Uses in compiled code, which are checked when it runs."""
@@ -189,7 +189,7 @@ def _decide(key: tuple[str, torch.dtype, int, torch.dtype | None], tensor: Tenso
         return True
     unknown = [use for use in uses if use not in _verdicts]
     if unknown and launching.is_compiling_ahead():
-        _wanted.update(dict.fromkeys(unknown))
+        _request(unknown)
         return True
     if unknown and (not _may_check() or is_traced(tensor)):
         return True
@@ -331,13 +331,23 @@ def _raise_if_broken(device: torch.device) -> None:
         ) from error
 
 
-def _request_wanted() -> None:
-    """Compile the kernels of coming checks with the others."""
-    uses = [use for use in _wanted if use not in _verdicts]
-    _wanted.clear()
-    for use in uses:
-        if _comparer is not None and use.key not in _file(use).read():
-            _comparer.request(use.operator, use.dtype, use.device)
+def _request(uses: list[_Use]) -> None:
+    """Request the kernels of coming checks in a block of `compile_ahead`.
+
+    They may take longer to compile than the network's own, so they are requested at once.
+    """
+    new = [use for use in uses if use not in _requested]
+    _requested.update(new)
+
+    def run() -> None:
+        assert _comparer is not None
+        _thread.checking = True
+        for use in new:
+            if use.key not in _file(use).read():
+                _comparer.request(use.operator, use.dtype, use.device)
+
+    if new:
+        launching.compile_also(run)
 
 
 def record(device: torch.device, verdicts: Iterable[Verdict]) -> None:
@@ -370,5 +380,4 @@ def kept_verdicts(device: torch.device) -> list[Verdict]:
 
 # As `torch.compiler.assume_constant_result` does, whose import takes a second.
 _may_compile._dynamo_marked_constant = True  # type: ignore[attr-defined]
-launching.at_end_of_block.append(_request_wanted)
 check_kernels_by(may_use_kernels, is_settled)

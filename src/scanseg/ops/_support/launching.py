@@ -34,9 +34,6 @@ _LOGGER = logging.getLogger(__name__)
 SECONDS_BETWEEN_MESSAGES = 2.0
 """Time between two messages in the log while kernels are compiled."""
 
-at_end_of_block: list[Callable[[], None]] = []
-"""Functions that request further kernels at the end of a block of `compile_ahead`."""
-
 MAX_THREADS = 16
 """Maximum number of threads that compile. A network has a few dozen kernels."""
 
@@ -145,14 +142,24 @@ def compile_ahead(
             try:
                 try:
                     yield
-                    for request in at_end_of_block:
-                        compilation.run_in_a_thread(request)
                 finally:
                     _compilation = None
                 compilation.wait(progress or _ignore)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def compile_also(request: Callable[[], None]) -> None:
+    """Run a function in a new thread, whose launches compile too.
+
+    The modes of the calling thread, such as autocast, do not apply. The call ends with the thread. Errors are logged.
+
+    Args:
+        request: Function that launches further kernels. The caller is inside `compile_ahead`.
+    """
+    assert _compilation is not None
+    _compilation.run_in_a_thread(request)
 
 
 def _ignore(done: int, total: int) -> None:
@@ -269,6 +276,8 @@ class _Compilation:
                 request()
             except Exception as error:  # the kernels are compiled at their first launch
                 _LOGGER.debug("some kernels are not compiled ahead: %s", error)
+            finally:
+                self._threads.discard(threading.get_ident())  # a later thread may get the number
 
         thread = threading.Thread(target=run, name="compile ahead")
         thread.start()
