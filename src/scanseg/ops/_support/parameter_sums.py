@@ -29,6 +29,11 @@ MOST_PLACES = 4
 ROWS, COLUMNS = 64, 32
 """Partial sums and columns that a program reads at a time."""
 
+SHARE_ROWS, SHARE_COLUMNS = 64, 64
+"""Rows and columns that a program of `row_sums` reads at a time."""
+
+SHARES = 1024
+"""Programs of `row_sums`, which fill a GPU."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -125,6 +130,30 @@ def summed(partials: Sequence[Tensor], layout: Layout) -> Tensor:
     sums = first.new_empty(layout.total)
     launch(*partials, *[first] * (MOST_SOURCES - len(partials)), sums, table)
     return sums
+
+
+def row_sums(matrix: Tensor) -> Tensor:
+    """Return partial sums (part, column) of a contiguous matrix over its rows.
+
+    They are at least float32.
+    """
+    rows, columns = matrix.shape
+    launch, shares = _row_sums_plan(rows, columns)
+    wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
+    parts = matrix.new_empty((shares, columns), dtype=wide)
+    launch(matrix, parts)
+    return parts
+
+
+@lru_cache(maxsize=1024)
+def _row_sums_plan(rows: int, columns: int) -> tuple[Launch, int]:
+    """Return the launch for a matrix, and the number of its partial sums."""
+    from scanseg.ops._support.triton_kernels import sum_rows
+
+    tiles = -(-columns // SHARE_COLUMNS)
+    shares = max(1, min(-(-rows // SHARE_ROWS), SHARES // tiles))
+    constants = {"BLOCK_ROWS": SHARE_ROWS, "BLOCK": SHARE_COLUMNS}
+    return Launch(sum_rows, (tiles, shares), (rows, columns), **constants, num_warps=4), shares
 
 
 @lru_cache(maxsize=1024)

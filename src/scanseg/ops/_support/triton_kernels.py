@@ -54,6 +54,31 @@ def convert_weights(
             tl.store(target.to(tl.pointer_type(tl.float32)) + i, total, mask=within)
 
 
+@triton.jit(do_not_specialize=["rows"])
+def sum_rows(
+    matrix,  # (row, column)
+    parts,  # result: partial sums (share, column)
+    rows,
+    columns,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sum a share of the rows of a matrix in fixed order.
+
+    Grid: (column tiles, shares).
+    """
+    share = tl.program_id(1)
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    within = column < columns
+    total = tl.zeros((BLOCK_ROWS, BLOCK), parts.dtype.element_ty)
+    for start in range(share * BLOCK_ROWS, rows, tl.num_programs(1) * BLOCK_ROWS):
+        row = start + tl.arange(0, BLOCK_ROWS)
+        at = row.to(tl.int64)[:, None] * columns + column[None, :]
+        mask = (row < rows)[:, None] & within[None, :]
+        total += tl.load(matrix + at, mask=mask, other=0.0).to(parts.dtype.element_ty)
+    tl.store(parts + share * columns + column, tl.sum(total, axis=0), mask=within)
+
+
 @triton.jit
 def sum_parts(
     first,  # partial sums, each a matrix (part, column)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from scanseg.ops._support import branch
 from scanseg.ops._support.branch import Branch, BranchStart, Code, run_branch
-from scanseg.ops._support.linear import as_dtype, bias_gradient, weight_gradient
-from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes, like_parameter
+from scanseg.ops._support.linear import as_dtype, weight_gradient
+from scanseg.ops._support.parameter_sums import MOST_PLACES, Piece, Shapes, like_parameter, row_sums
 from scanseg.ops._support.pass_weights import Wanted, converted_weights
 from scanseg.ops.depthwise.triton_launch import FORWARD, convolve, gradients
 
@@ -93,7 +93,7 @@ def _gradients(
     eps: float,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     rows, first, hidden, last, *taps, mixed = kept
-    weight1, bias1, weight2, bias2, *kernels = parameters
+    weight1, _, weight2, _, *kernels = parameters
     grad_rows = grad if grad.dtype == rows.dtype else grad.to(rows.dtype)
     grad_mixed = torch.mm(grad_rows, last)
     of_taps: list[Tensor] = []
@@ -109,28 +109,30 @@ def _gradients(
         )
     else:
         grad_hidden = torch.ops.aten.gelu_backward(grad_mixed, hidden)
-    weights = [
-        weight_gradient(grad_hidden, rows, weight1),
-        bias_gradient(grad_hidden, bias1),
-        weight_gradient(grad_rows, mixed, weight2),
-        bias_gradient(grad_rows, bias2),
-    ]
-    return torch.mm(grad_hidden, first), weights, of_taps
+    weights = [weight_gradient(grad_hidden, rows, weight1), weight_gradient(grad_rows, mixed, weight2)]
+    sums = [row_sums(grad_hidden), row_sums(grad_rows), *of_taps]
+    return torch.mm(grad_hidden, first), weights, sums
 
 
 def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
-    kernels = shapes[4:]
+    _, bias1, _, bias2, *kernels = shapes
+    biases = (Piece(0, bias1), Piece(1, bias2))
     if not kernels:
-        return ()
+        return biases
     sizes = tuple(kernel[-1] for kernel in kernels)
-    return (Piece(0, (max(sizes) ** 2, kernels[0][0]), "taps", sizes),)
+    return (*biases, Piece(2, (max(sizes) ** 2, kernels[0][0]), "taps", sizes))
 
 
 def _finish(
     weights: Sequence[Tensor], sums: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    pairs = zip(sums, parameters[4:], strict=True)
-    return *weights, *(like_parameter(total, kernel) for total, kernel in pairs)
+    of_weight1, of_weight2 = weights
+    _, bias1, _, bias2, *kernels = parameters
+    of_bias1, of_bias2, *of_kernels = (
+        like_parameter(total, parameter)
+        for total, parameter in zip(sums, (bias1, bias2, *kernels), strict=True)
+    )
+    return of_weight1, of_bias1, of_weight2, of_bias2, *of_kernels
 
 
 def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -150,7 +152,7 @@ def _kept_like(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> l
 
 
 def _gradients_like(kept: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.empty_like(parameter) for parameter in parameters[:4]]
+    return [torch.empty_like(weight) for weight in (parameters[0], parameters[2])]
 
 
 _BRANCH = Branch.of("feed_forward", Code(_forward, _gradients, _pieces, _finish, _kept_like, _gradients_like))

@@ -151,7 +151,10 @@ def packed_gradients(
     D_skip: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, `projected` and all parameters, as `triton_backend.packed_gradients`."""
+    """Return the gradients of x, `projected` and, in parts, all parameters.
+
+    See `triton_backend.packed_gradients`.
+    """
     batch, dim, _, _ = x.shape
     rank, blocks = dt_weight.shape[2], -(-dim // CHANNELS)
     pixels = x.permute(0, 2, 3, 1).contiguous()
@@ -174,7 +177,7 @@ def packed_gradients(
     if len(sums) > 1:
         torch.add(*sums, out=grad_x)
     summed = grad_projected[0] if blocks == 1 else grad_projected.sum(0)
-    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters.sum(0)
+    return grad_x.permute(0, 3, 1, 2), summed.permute(0, 3, 4, 1, 2), parameters
 
 
 def _sums_like(pixels: Tensor, shape: Sequence[int]) -> Tensor:

@@ -117,7 +117,7 @@ def packed_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, `projected` and all parameters.
 
-    The gradients of the parameters are one tensor, which `unpack_gradients` splits.
+    Those of the parameters are partial sums (part, number). `unpack_gradients` splits their sum.
     """
     from scanseg.ops.ss2d import triton_kernels
 
@@ -158,14 +158,14 @@ def packed_gradients(
     return (
         grad_x,
         _sum_parts(grad_projected).permute(0, 3, 4, 1, 2).to(projected.dtype),
-        parameters.sum(0),
+        parameters,
     )
 
 
 def unpack_gradients(
     packed: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Split the last result of `packed_gradients` into gradients of parameters."""
+    """Split the sum of the parts of `packed_gradients` into gradients of parameters."""
     _, dim, rank = dt_weight.shape
     state = A_log.shape[2]
     weights, biases, decays, skip = packed.split([4 * dim * rank, 4 * dim, 4 * dim * state, dim])
@@ -193,10 +193,10 @@ def scan_gradients(
 
     Gradients of parameters are views of one tensor.
     """
-    grad_x, grad_projected, packed = packed_gradients(
+    grad_x, grad_projected, parts = packed_gradients(
         grad_merged, x, projected, dt_weight, dt_bias, A_log, D_skip, states, rates, skips
     )
-    return grad_x, grad_projected, *unpack_gradients(packed, dt_weight, dt_bias, A_log, D_skip)
+    return grad_x, grad_projected, *unpack_gradients(parts.sum(0), dt_weight, dt_bias, A_log, D_skip)
 
 
 @torch.library.custom_op("scanseg::ss2d_scan_triton_backward", mutates_args=())

@@ -144,7 +144,7 @@ def _gradients(
         weight_gradient(projected_rows, convolved, x_weight),
         weight_gradient(grad_rows, normed, out_weight),
     ]
-    return torch.mm(grad_entered, of_in), weights, [of_scan[None], of_norm, of_taps]
+    return torch.mm(grad_entered, of_in), weights, [of_scan, of_norm, of_taps]
 
 
 def _pieces(shapes: Shapes) -> tuple[Piece, ...]:
