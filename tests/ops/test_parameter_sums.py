@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scanseg.ops._support.parameter_sums import Layout, Piece, layout_of, summed
+from scanseg.ops._support.parameter_sums import Layout, Piece, _row_sums_plan, layout_of, row_sums, summed
 from scanseg.ops._support.triton import INTERPRETED
 
 pytest.importorskip("triton")
@@ -54,3 +54,23 @@ def test_other_dtypes_take_that_of_the_first_matrix(partials):
     found = summed([partials[2].double(), narrow], layout)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found[2 * DIM :], narrow.double().sum(0).flatten())
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (70, 37), (2000, 96)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_sums_over_rows(generator, shape, dtype):
+    matrix = torch.randn(shape, generator=generator).to(dtype)
+    parts = row_sums(matrix)
+    assert parts.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert len(parts) <= -(-shape[0] // 64)
+    torch.testing.assert_close(parts.sum(0).double(), matrix.double().sum(0), rtol=1e-5, atol=1e-4)
+
+
+def test_few_programs_sum_many_rows(generator, monkeypatch):
+    monkeypatch.setattr("scanseg.ops._support.parameter_sums.SHARES", 4)
+    _row_sums_plan.cache_clear()
+    matrix = torch.randn(700, 100, generator=generator, dtype=torch.float64)
+    parts = row_sums(matrix)
+    _row_sums_plan.cache_clear()
+    assert parts.shape == (2, 100)
+    torch.testing.assert_close(parts.sum(0), matrix.sum(0))

@@ -147,7 +147,7 @@ def row_sums(matrix: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _row_sums_plan(rows: int, columns: int) -> tuple[Launch, int]:
-    """Return the launch for a matrix, and the number of its partial sums."""
+    """Return the launch for a matrix, and its number of parts."""
     from scanseg.ops._support.triton_kernels import sum_rows
 
     tiles = -(-columns // SHARE_COLUMNS)

@@ -54,7 +54,9 @@ class Walk(NamedTuple):
 
 
 def walk_for(shape: Sequence[int]) -> Walk:
-    """Return how programs walk, by times at batch 32 with 56x56, 28x28, 14x14 and 7x7 pixels.
+    """Return how programs walk.
+
+    The limits come from times at batch 32 with 56x56, 28x28, 14x14 and 7x7 pixels.
 
     Args:
         shape: Shape of the map (batch, dim, height, width).
@@ -181,7 +183,7 @@ def packed_gradients(
 
 
 def _sums_like(pixels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return empty memory for the sums over directions (program, batch, height, width, dim)."""
+    """Return memory for the sums over directions, one map each program."""
     return pixels.new_empty((walk_for(shape).programs, *pixels.shape), dtype=torch.float32)
 
 

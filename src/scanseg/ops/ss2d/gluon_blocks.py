@@ -109,7 +109,10 @@ def find_places(first, k, length, height, width, W: gl.constexpr, M: gl.constexp
 
 @gluon.jit
 def which_exist(first, length, layout: gl.constexpr, W: gl.constexpr, M: gl.constexpr):
-    """Return the mask (W, 1, 4 M) of tokens that exist. The first one has number `first`."""
+    """Return the mask of tokens that exist.
+
+    Its shape is (W, 1, 4 M). The first token has number `first`.
+    """
     return first + warps_of(W, layout) * (4 * M) + last_axis(4 * M, layout) < length
 
 

@@ -1,4 +1,6 @@
-"""Copies of a tile's inputs into shared memory, which run while the program works on the tile before.
+"""Copies of a tile's inputs into shared memory.
+
+They run while the program works on the tile before.
 
 Names: see the package, `gluon_layouts` and `gluon_kernels`. Memory for two tiles has a first axis of two slots. A copy
 of 4 to 16 bytes needs neighbouring elements, so maps with other numbers of channels and odd ranks are loaded instead.
@@ -27,7 +29,7 @@ _start_copy = (
 
 @gluon.jit
 def copy(memory, pointers, mask, ASYNCHRONOUS: gl.constexpr):
-    """Copy a tile into shared memory, with zeros where the mask is false."""
+    """Copy a tile, with zeros where the mask is false."""
     if ASYNCHRONOUS:
         _start_copy(memory, pointers, mask)
     elif mask is None:
@@ -44,13 +46,16 @@ def by_position(v, W: gl.constexpr, M: gl.constexpr):
 
 @gluon.jit
 def rows_of(positions, layout: gl.constexpr):
-    """Return the values of positions (W, 4 M) as (W, 4 M, 1)."""
+    """Add an axis to values of positions (W, 4 M)."""
     return gl.expand_dims(gl.convert_layout(positions, gl.SliceLayout(2, layout)), 2)
 
 
 @gluon.jit
 def offsets_of(positions, first, dim, W: gl.constexpr, M: gl.constexpr):
-    """Return the offsets (W, 4 M, 16) of a tile in a map (token, dim), and a mask of its channels."""
+    """Return the offsets of a tile in a map, and a mask.
+
+    The map is (token, dim), the offsets (W, 4 M, 16). The mask is true for channels that exist.
+    """
     layout: gl.constexpr = copy_layout(W, 4 * M, 16, 4)
     channel = first + last_axis(16, layout)
     at = (rows_of(positions, layout) * dim + channel).to(gl.uint32)
@@ -73,7 +78,10 @@ def copy_map(memory, pointers, mask, WHOLE: gl.constexpr):
 def copy_projected(
     low, pairs, of_k, positions, R: gl.constexpr, RP: gl.constexpr, W: gl.constexpr, M: gl.constexpr
 ):
-    """Copy dt_low (W, 4 M, RP), and B and C (W, 4 M, 2)."""
+    """Copy dt_low, and B and C as pairs.
+
+    The shapes are (W, 4 M, RP) and (W, 4 M, 2).
+    """
     LOW: gl.constexpr = copy_layout(W, 4 * M, RP, 2)
     PAIRS: gl.constexpr = copy_layout(W, 4 * M, 2, 2)
     r = last_axis(RP, LOW)
@@ -87,7 +95,7 @@ def copy_projected(
 def copy_states(memory, states, group, groups, first, dim, W: gl.constexpr, WHOLE: gl.constexpr):
     """Copy the states (W, 4, 16) before the threads.
 
-    `states` points to those of a direction, and `group` is the number of the first one.
+    `states` points to the states of a direction, and `group` is the number of the first one.
     """
     layout: gl.constexpr = state_layout(W)
     warp = gl.arange(0, W, layout=gl.SliceLayout(1, gl.SliceLayout(2, layout)))
@@ -114,9 +122,9 @@ def copy_inputs(
     M: gl.constexpr,
     WHOLE: gl.constexpr,
 ):
-    """Copy a tile of the map, its projections and, after the first direction, the sums of the earlier ones.
+    """Copy a tile of the map, its projections and earlier sums.
 
-    `memory` holds two tiles of the map, dt_low, B and C, and the sums.
+    The first direction has no earlier sums. `memory` holds two tiles of the map, dt_low, B and C, and the sums.
     """
     values, low, pairs, earlier = memory
     positions = by_position(place, W, M)
@@ -143,7 +151,7 @@ def copy_upstream(
     M: gl.constexpr,
     WHOLE: gl.constexpr,
 ):
-    """Copy a tile of the upstream gradient, and the states before its threads."""
+    """Copy a tile of the upstream gradient, and its states."""
     at, mask = offsets_of(by_position(place, W, M), first, dim, W, M)
     copy_map(grads.index(slot), grad + at, mask, WHOLE)
     copy_states(before.index(slot), states, group, groups, first, dim, W, WHOLE)
@@ -158,7 +166,10 @@ def read_map(memory, W: gl.constexpr, M: gl.constexpr):
 
 @gluon.jit
 def read_pairs(memory, exists, W: gl.constexpr, M: gl.constexpr):
-    """Read B and C, (W, 1, 4 M), which are zero for tokens that do not exist."""
+    """Read B and C, (W, 1, 4 M).
+
+    They are zero for tokens that do not exist.
+    """
     B, C = gl.split(memory.load(pair_layout(W, M)))
     return _of_tokens(B, exists, W, M), _of_tokens(C, exists, W, M)
 

@@ -58,7 +58,7 @@ def token_layout(W, M):
 
 @gluon.constexpr_function
 def spread(rows, columns, registers):
-    """Return bases of 32 lanes over (row, column), and the remaining ones for registers.
+    """Return bases of 32 lanes over (row, column), and of registers.
 
     Each lane has `registers` neighbouring columns. The other columns come first, and then the rows.
     """
@@ -69,7 +69,10 @@ def spread(rows, columns, registers):
 
 @gluon.constexpr_function
 def copy_layout(W, rows, columns, registers):
-    """Return the layout of a copy (warp, position, column) of `registers` columns at once."""
+    """Return the layout of a copy (warp, position, column).
+
+    A thread copies `registers` columns at once.
+    """
     lanes, of_registers = spread(rows, columns, registers)
     return gl.DistributedLinearLayout(
         of_registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, rows, columns]
@@ -86,7 +89,7 @@ def position_layout(W, M):
 
 @gluon.constexpr_function
 def pair_layout(W, M):
-    """Return the layout (warp, position, 2) of B and C, equal for all channels."""
+    """Return the layout (warp, position, 2) of B and C."""
     registers = [[0, 0, 1], *([0, 4 * bit, 0] for bit in bits(M))]
     lanes = [[0, 1, 0], [0, 2, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     return gl.DistributedLinearLayout(registers, lanes, [[bit, 0, 0] for bit in bits(W)], [], [W, 4 * M, 2])
@@ -101,7 +104,7 @@ def state_layout(W):
 
 @gluon.constexpr_function
 def low_layout(W, M, RP):
-    """Return the layout (warp, position, r) of dt_low as the second factor of `expand`."""
+    """Return the layout (warp, position, r) of dt_low for `expand`."""
     registers = [
         [0, 0, 1],
         *([0, 0, bit] for bit in bits(RP) if bit >= 8),

@@ -117,7 +117,7 @@ def packed_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, `projected` and all parameters.
 
-    Those of the parameters are partial sums (part, number). `unpack_gradients` splits their sum.
+    The last result holds partial sums (part, number). `unpack_gradients` splits their sum.
     """
     from scanseg.ops.ss2d import triton_kernels
 
