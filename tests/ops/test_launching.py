@@ -15,7 +15,7 @@ import torch
 import scanseg
 from scanseg.ops import instance_norm, mlstm
 from scanseg.ops._support import launching
-from scanseg.ops._support.launching import MAX_THREADS, compile_ahead, cores_for_compiling
+from scanseg.ops._support.launching import MAX_THREADS, Launch, compile_ahead, cores_for_compiling
 from scanseg.ops._support.triton import INTERPRETED
 
 triton = pytest.importorskip("triton")
@@ -35,6 +35,21 @@ def imagined(tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU, a launch does not compare dtypes")
+def test_a_launch_has_fixed_dtypes():
+    from scanseg.ops._support.triton_kernels import sum_rows
+
+    planned = Launch(sum_rows, (1, 1), (8, 4), BLOCK_ROWS=8, BLOCK=4, num_warps=1)
+    parts = torch.empty(1, 4)
+    planned(torch.ones(8, 4), parts)
+    planned(torch.full((8, 4), 2.0), parts)
+    assert parts.tolist() == [[16.0] * 4]
+    with pytest.raises(
+        TypeError, match=r"Launch of sum_rows: expected tensors of .* Keep one launch for each"
+    ):
+        planned(torch.ones(8, 4, dtype=torch.bfloat16), parts)
 
 
 def test_nothing_is_launched_while_kernels_are_compiled_ahead(imagined):

@@ -72,6 +72,8 @@ class Launch(PlannedLaunch):
     Within `compile_ahead` it compiles the kernel instead. Keep one for each combination of dtypes.
     """
 
+    _dtypes: tuple[torch.dtype, ...] | None = None
+
     def __call__(self, *tensors: torch.Tensor) -> None:
         """Launch the kernel.
 
@@ -81,7 +83,21 @@ class Launch(PlannedLaunch):
         if _compilation is None and USABLE:
             self.run([tensor.data_ptr() for tensor in tensors], tensors)
         else:
+            self._require_same_dtypes(tensors)
             launch(self.kernel, self.grid)(*tensors, *self.numbers, **self.constants)
+
+    def _require_same_dtypes(self, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Raise an error if the tensors have other dtypes than before.
+
+        On a GPU, the kernel of the first dtypes would read the others wrongly, and a check would cost time there.
+        """
+        dtypes = tuple([tensor.dtype for tensor in tensors])
+        if self._dtypes not in (None, dtypes):
+            raise TypeError(
+                f"Launch of {getattr(self.kernel, '__name__', self.kernel)}: expected tensors of {self._dtypes} as "
+                f"before, got {dtypes}. Keep one launch for each combination of dtypes."
+            )
+        self._dtypes = dtypes
 
 
 def is_compiling_ahead() -> bool:

@@ -138,7 +138,7 @@ def row_sums(matrix: Tensor) -> Tensor:
     They are at least float32.
     """
     rows, columns = matrix.shape
-    launch, shares = _row_sums_plan(rows, columns)
+    launch, shares = _row_sums_plan(rows, columns, matrix.dtype)
     wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
     parts = matrix.new_empty((shares, columns), dtype=wide)
     launch(matrix, parts)
@@ -146,8 +146,8 @@ def row_sums(matrix: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _row_sums_plan(rows: int, columns: int) -> tuple[Launch, int]:
-    """Return the launch for a matrix, and its number of parts."""
+def _row_sums_plan(rows: int, columns: int, dtype: torch.dtype) -> tuple[Launch, int]:
+    """Return the launch for a dtype, and the number of parts."""
     from scanseg.ops._support.triton_kernels import sum_rows
 
     tiles = -(-columns // SHARE_COLUMNS)
