@@ -31,6 +31,9 @@ MOST_TOKENS = 2**20
 MOST_ELEMENTS = 2**31
 """Number of elements of a map for which offsets have 32 bits."""
 
+ALIGNMENT = 16
+"""Divisor of the addresses of maps, in bytes. Without it, copies of a tile would have fewer bytes than they may."""
+
 SPLIT_BELOW = 264
 """Programs that keep a GPU of 132 multiprocessors busy. With fewer of them, two programs share the four directions."""
 
@@ -129,12 +132,12 @@ def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the merged scan, and the states before each thread's tokens."""
-    pixels = x.permute(0, 2, 3, 1).contiguous()
+    pixels = _aligned(x.permute(0, 2, 3, 1))
     merged = _sums_like(pixels, x.shape)
     states = merged.new_empty(states_shape(x.shape))
     _forward(x.shape, dt_weight.shape[2])(
         pixels,
-        projected.permute(0, 3, 4, 1, 2).contiguous(),
+        _aligned(projected.permute(0, 3, 4, 1, 2)),
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
         merged,
         states,
@@ -159,14 +162,14 @@ def packed_gradients(
     """
     batch, dim, _, _ = x.shape
     rank, blocks = dt_weight.shape[2], -(-dim // CHANNELS)
-    pixels = x.permute(0, 2, 3, 1).contiguous()
-    of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
+    pixels = _aligned(x.permute(0, 2, 3, 1))
+    of_pixels = _aligned(projected.permute(0, 3, 4, 1, 2))
     grad_x = torch.empty_like(pixels)
     sums = _sums_like(pixels, x.shape)
     grad_projected = of_pixels.new_empty((blocks, *of_pixels.shape))
     parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
     _backward(x.shape, rank, grad_merged.dtype)(
-        grad_merged.permute(0, 2, 3, 1).contiguous(),
+        _aligned(grad_merged.permute(0, 2, 3, 1)),
         pixels,
         of_pixels,
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
@@ -255,6 +258,12 @@ def _constants(shape: Sequence[int], rank: int, warps: int) -> dict[str, Any]:
         "SPLIT": walk.programs,
         "num_warps": warps,
     }
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """Return a contiguous tensor with an address that copies of tiles need."""
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % ALIGNMENT else x
 
 
 def _wide(parameter: Tensor) -> Tensor:
