@@ -133,7 +133,8 @@ def require_pairs(pointers, mask):
     """Check that elements of two bytes are copied in pairs. A copy has at least four bytes."""
     mask = torch.as_tensor(True if mask is None else mask).expand(pointers.offsets.shape)
     first, second = pointers.offsets[..., ::2], pointers.offsets[..., 1::2]
-    assert (second == first + 1).all() and (first % 2 == 0).all(), "a copy of less than four bytes"
+    assert torch.equal(second, first + 1), "a copy of less than four bytes"
+    assert (first % 2 == 0).all(), "a copy from an address that is not aligned"
     assert torch.equal(mask[..., ::2], mask[..., 1::2]), "a copy of less than four bytes"
     assert pointers.memory.data_ptr() % 16 == 0, "a copy from an address that is not aligned"
 
