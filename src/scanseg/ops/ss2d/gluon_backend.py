@@ -31,8 +31,8 @@ MOST_TOKENS = 2**20
 MOST_ELEMENTS = 2**31
 """Number of elements of a map for which offsets have 32 bits."""
 
-MOST_ROWS = 512
-"""Rows of dt_low for all warps of a program. Copies of more rows would not fit into every GPU's shared memory."""
+MOST_ROWS = 128
+"""Rows of dt_low for programs of several warps. With more rows, shared memory has space for one warp alone."""
 
 ALIGNMENT = 16
 """Divisor of the addresses of maps, in bytes. Without it, copies of a tile would have fewer bytes than they may."""
@@ -252,7 +252,7 @@ def backward_constants(shape: Sequence[int], rank: int) -> dict[str, Any]:
 
 def _constants(shape: Sequence[int], rank: int, warps: int) -> dict[str, Any]:
     walk, padded = walk_for(shape), _power_of_two(rank + 1, least=16)
-    warps = max(1, min(warps, MOST_ROWS // padded))
+    warps = warps if padded <= MOST_ROWS else 1
     return {
         "R": rank,
         "RP": padded,
