@@ -81,8 +81,10 @@ class Distributed:
         import torch
         import torch.distributed as dist
 
+        if self.world_size == 1:
+            return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.world_size == 1 or not gradients:
+        if not gradients:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)

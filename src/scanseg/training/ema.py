@@ -22,18 +22,21 @@ class EMANetwork:
         """
         self.network = deepcopy(network).requires_grad_(False).eval()
         self._decay = decay
+        # Kept, because walking over the modules takes longer than the update.
+        self._averages: list[Tensor] = [*self.network.parameters()]
+        self._parameters: list[Tensor] = [*network.parameters()]
+        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, *, steps: int) -> None:
+    def follow(self, *, steps: int) -> None:
         """Update the average after a step.
 
         Args:
-            network: The network in training.
-            steps: Its optimizer steps so far.
+            steps: Optimizer steps of the network so far.
         """
         decay = min(self._decay, (1 + steps) / (_WARM_UP_STEPS + steps))
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - decay)
-        for buffer, current in zip(self.network.buffers(), network.buffers(), strict=True):
+        torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
+        for buffer, current in self._buffers:
             buffer.copy_(current)
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
