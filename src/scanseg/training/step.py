@@ -66,7 +66,9 @@ class TrainingStep:
         """
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self.network = network = place_network(network, self._device)
-        self._parameters = list(network.parameters())  # walking over the modules takes a fraction of a millisecond
+        self._parameters = list(
+            network.parameters()
+        )  # walking over the modules takes a fraction of a millisecond
         self.ema: EMANetwork | None = None
         if plan.training.ema_decay is not None:
             self.ema = EMANetwork(network, decay=plan.training.ema_decay)
