@@ -19,15 +19,40 @@ APPROXIMATIONS = {
 }
 
 
+class Written:
+    """The elements of a tensor that programs have written.
+
+    Threads see the stores of other threads after a barrier, and no stores of other programs.
+    """
+
+    def __init__(self, memory, grid):
+        self.grid, self.by = grid, torch.full((memory.numel(), 2), -1)
+
+    @property
+    def now(self):
+        """The number of the program, and of its barriers."""
+        return torch.tensor([self.grid.number, self.grid.barriers])
+
+    def add(self, chosen):
+        by = self.by[chosen, 0]
+        assert ((by == -1) | (by == self.grid.number)).all(), "two programs store to one address"
+        self.by[chosen] = self.now
+
+    def check(self, chosen):
+        by, barriers = self.by[chosen].unbind(-1)
+        assert ((by == -1) | (by == self.grid.number)).all(), "a load of what another program stores"
+        assert ((by == -1) | (barriers < self.grid.barriers)).all(), "no barrier between store and load"
+
+
 class Pointer:
     """Addresses in a contiguous tensor."""
 
-    def __init__(self, memory, offsets=0):
-        self.memory, self.offsets = memory, torch.as_tensor(offsets)
+    def __init__(self, memory, written, offsets=0):
+        self.memory, self.written, self.offsets = memory, written, torch.as_tensor(offsets)
         self.dtype = SimpleNamespace(element_ty=memory.dtype)
 
     def __add__(self, offsets):
-        return Pointer(self.memory, self.offsets + offsets)
+        return Pointer(self.memory, self.written, self.offsets + offsets)
 
     def selected(self, mask, *others):
         """Return the addresses where the mask is true, which must exist, with the mask and other tensors."""
@@ -65,6 +90,8 @@ class AsyncCopies:
         self.started, self.committed = [], []
 
     def async_copy_global_to_shared(self, memory, pointers, mask=None):
+        if pointers.memory.element_size() == 2:
+            require_pairs(pointers, mask)
         chosen = load(pointers, mask)
         memory.values.fill_(torch.nan)
         self.started.append((memory, chosen))
@@ -91,10 +118,30 @@ class Grid:
 
     def __init__(self):
         self.program, self.size = (0, 0, 0), (1, 1, 1)
+        self.number = self.barriers = 0
+
+    def start(self, number, program):
+        """Go on to another program."""
+        self.number, self.program = number, tuple(program)
+
+    def wait(self):
+        """Wait for the other threads of the program."""
+        self.barriers += 1
+
+
+def require_pairs(pointers, mask):
+    """Check that elements of two bytes are copied in pairs. A copy has at least four bytes."""
+    mask = torch.as_tensor(True if mask is None else mask).expand(pointers.offsets.shape)
+    first, second = pointers.offsets[..., ::2], pointers.offsets[..., 1::2]
+    assert torch.equal(second, first + 1), "a copy of less than four bytes"
+    assert (first % 2 == 0).all(), "a copy from an address that is not aligned"
+    assert torch.equal(mask[..., ::2], mask[..., 1::2]), "a copy of less than four bytes"
+    assert pointers.memory.data_ptr() % 16 == 0, "a copy from an address that is not aligned"
 
 
 def load(pointers, mask=None, other=0.0):
     chosen, mask, values = pointers.selected(mask, other)
+    pointers.written.check(chosen)
     result = values.to(pointers.memory.dtype).clone()
     result[mask] = pointers.memory.view(-1)[chosen]
     return result
@@ -102,6 +149,7 @@ def load(pointers, mask=None, other=0.0):
 
 def store(pointers, values, mask=None):
     chosen, mask, values = pointers.selected(mask, values)
+    pointers.written.add(chosen)
     pointers.memory.view(-1)[chosen] = values[mask].to(pointers.memory.dtype)
 
 
@@ -191,7 +239,7 @@ def language(grid):
         "maximum": lambda a, b: torch.maximum(torch.as_tensor(a, dtype=WIDE), torch.as_tensor(b, dtype=WIDE)),
         "minimum": lambda a, b: torch.minimum(torch.as_tensor(a, dtype=WIDE), torch.as_tensor(b, dtype=WIDE)),
         "exp": torch.exp,
-        "thread_barrier": lambda: None,
+        "thread_barrier": grid.wait,
         "program_id": lambda axis: torch.tensor(grid.program[axis]),
         "num_programs": lambda axis: grid.size[axis],
         "allocate_shared_memory": lambda dtype, shape, layout: Memory(
@@ -242,7 +290,11 @@ class EmulatedKernels:
         """Run all programs of a kernel of the last module, one after the other."""
         self.grid.size = (*grid, 1, 1)[:3]
         self.launched.append(kernel)
-        arguments = [Pointer(value) if isinstance(value, torch.Tensor) else value for value in arguments]
-        for program in torch.cartesian_prod(*(torch.arange(size) for size in self.grid.size)).tolist():
-            self.grid.program = tuple(program)
+        arguments = [
+            Pointer(value, Written(value, self.grid)) if isinstance(value, torch.Tensor) else value
+            for value in arguments
+        ]
+        programs = torch.cartesian_prod(*(torch.arange(size) for size in self.grid.size)).tolist()
+        for number, program in enumerate(programs):
+            self.grid.start(number, program)
             getattr(self.module, kernel)(*arguments, **constants)

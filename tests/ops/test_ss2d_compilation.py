@@ -8,7 +8,9 @@ pytest.importorskip("triton")
 
 # Runs in a separate process, because in this one the kernels belong to the interpreter.
 COMPILE = """
+import json
 import sys
+from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -18,7 +20,7 @@ from scanseg.ops.ss2d.triton_backend import BACKWARD, FORWARD
 import torch
 
 MAPS = {"x", "projected", "grad_x", "grad_projected"}
-WHOLE = {"length", "dim"}
+WHOLE = {"length"}
 
 def keep(name, kernel, tile, **constants):
     constants = {"R": 6, "RP": 16, "N": 1, "T": tile.tokens, "BD": tile.channels, "PRECISION": "tf32", **constants}
@@ -26,26 +28,32 @@ def keep(name, kernel, tile, **constants):
 
 def keep_kernel(name, kernel, kind, constants, options):
     names = kernel.arg_names
-    sizes = WHOLE | {"height", "width", "segments", "column", "batch"}
+    sizes = WHOLE | {"dim", "height", "width", "segments", "column", "batch"}
     kinds = {key: "i32" if key in sizes else "*bf16" if key in MAPS else "*fp32" for key in names}
     if constants.get("BACKWARD"):
         kinds["x"] = "*fp32"
     signature = {key: "constexpr" if key in constants else kinds[key] for key in names}
-    aligned = [i for i, key in enumerate(names) if key in WHOLE or signature[key].startswith("*")]
+    whole = WHOLE | ({"dim"} if constants.get("WHOLE", True) else set())
+    aligned = [i for i, key in enumerate(names) if key in whole or signature[key].startswith("*")]
     source = kind(
         kernel, signature, constexprs=constants, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
     )
-    cubin = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
-    with open(f"{sys.argv[1]}/{name}.cubin", "wb") as file:
-        file.write(cubin)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    Path(f"{sys.argv[1]}/{name}.cubin").write_bytes(compiled.asm["cubin"])
+    Path(f"{sys.argv[1]}/{name}.json").write_text(json.dumps({"shared_bytes": compiled.metadata.shared}))
 
 operand = triton_kernels.operand(torch.bfloat16, torch.float32)
 keep("measure", triton_kernels.measure_segments, FORWARD, BACKWARD=False)
 keep("measure-backward", triton_kernels.measure_segments, FORWARD, BACKWARD=True)
 keep("scan", triton_kernels.scan_segments, FORWARD)
 keep("scan-backward", triton_kernels.scan_segments_backward, BACKWARD, CP=16, OPERAND=operand)
-for stage, shape in {"S1": (32, 96, 56, 56), "S4": (32, 768, 7, 7)}.items():
-    rank = shape[1] // 16
+SHAPES = {
+    "S1": ((32, 96, 56, 56), 6),
+    "S4": ((32, 768, 7, 7), 48),
+    "of-other-channels": ((32, 100, 28, 28), 7),
+    "of-high-rank": ((4, 2048, 40, 40), 128),
+}
+for stage, (shape, rank) in SHAPES.items():
     for name, kernel, constants in (
         ("gluon", gluon_kernels.scan_map, gluon_backend.forward_constants(shape, rank)),
         ("gluon-backward", gluon_kernels.scan_map_backward, gluon_backend.backward_constants(shape, rank)),
@@ -84,6 +92,15 @@ def test_few_registers_are_spilled(kernels, name):
     assert usage["STACK"] <= (256 if is_limited else 96)
     # With Triton 3.6: 16 and 4 in the backward kernels in Gluon, none in the others.
     assert sum("LDL" in line or "STL" in line for line in kernels[name].code) <= (160 if is_limited else 40)
+
+
+def test_every_variant_fits_into_the_shared_memory_of_all_gpus(kernels):
+    """With compute capability 8.6 or 8.9 it is the smallest, 99 KiB."""
+    found = {name: kernel.usage["shared_bytes"] for name, kernel in kernels.items()}
+    assert {
+        f"gluon{kind}-of-{case}" for kind in ("", "-backward") for case in ("other-channels", "high-rank")
+    } <= {*found}
+    assert max(found.values()) <= 99 * 1024
 
 
 @pytest.mark.parametrize(("name", "most"), MOST_INSTRUCTIONS.items())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scanseg.ops import scan_state_bytes, verification
+from scanseg.ops._support.launching import Launch
 from scanseg.ops.ss2d import gluon_backend
 from scanseg.ops.ss2d.gluon_backend import Walk
 from scanseg.ops.ss2d.kept_states import kept_like
@@ -25,7 +26,13 @@ def kernels(monkeypatch):
     monkeypatch.setattr(gluon_backend, "INTERPRETED", False)
 
     def launch_of(kernel, grid, numbers, **constants):
-        return lambda *tensors: emulated.launch(kernel.__name__, grid, *tensors, *numbers, **constants)
+        planned = Launch(kernel, grid, numbers, **constants)
+
+        def run(*tensors):
+            planned._require_same_dtypes(tensors)
+            emulated.launch(kernel.__name__, grid, *tensors, *numbers, **constants)
+
+        return run
 
     monkeypatch.setattr(gluon_backend, "Launch", launch_of)
     gluon_backend.forget_launches()
@@ -53,10 +60,40 @@ def test_accuracy(generator, kernels, gates):
         (Walk(1, 2, tokens=4, programs=2, registers=None), 16),
     ],
 )
-@pytest.mark.parametrize("dim", [16, 20])
+@pytest.mark.parametrize("dim", [16, 21])
 def test_every_walk(generator, kernels, monkeypatch, walk, rank, dim):
     monkeypatch.setattr(gluon_backend, "walk_for", lambda shape: walk)
-    check(kernels, generator, "random", batch=1, dim=dim, rank=rank, size=(13, 11))
+    # Of a single map, the sums of both programs would have the same place in each order of the axes.
+    check(kernels, generator, "random", batch=walk.programs, dim=dim, rank=rank, size=(13, 11))
+
+
+def test_maps_at_addresses_that_are_not_aligned(generator, kernels):
+    """Copies of tiles need addresses that 16 divides."""
+
+    def moved(tensor):
+        rows = tensor.movedim(1, -1) if tensor.dim() == 4 else tensor.permute(0, 3, 4, 1, 2)
+        memory = rows.new_empty(rows.numel() + 1)[1:].view(rows.shape).copy_(rows)
+        return memory.movedim(-1, 1) if tensor.dim() == 4 else memory.permute(0, 3, 4, 1, 2)
+
+    inputs = cast(map_inputs(generator, "random", dim=16, rank=2, size=(5, 4)), torch.bfloat16)
+    for name in ("x", "projected"):
+        inputs[name] = moved(inputs[name])
+        assert inputs[name].data_ptr() % 16 == 2
+    assert_accurate(scan_map("triton"), scan_map("reference"), inputs, grad_for(inputs, generator))
+    assert kernels.launched == ["scan_map", "scan_map_backward"]
+
+
+def test_upstream_gradients_in_both_dtypes(generator, kernels):
+    inputs = cast(map_inputs(generator, "random", dim=16, rank=2, size=(5, 4)), torch.bfloat16)
+    parameters = [inputs[name] for name in ("dt_weight", "dt_bias", "A_log", "D_skip")]
+    _, states = gluon_backend.scan(inputs["x"], inputs["projected"], *parameters)
+    grad = grad_for(inputs, generator).bfloat16()
+    found, expected = (
+        gluon_backend.packed_gradients(each, inputs["x"], inputs["projected"], *parameters, states)
+        for each in (grad, grad.float())
+    )
+    for tensor, wanted in zip(found, expected, strict=True):
+        assert torch.equal(tensor, wanted)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,19 @@ def test_an_error_of_the_block_comes_at_once(module, plan):
     assert time.monotonic() - begin < 10
 
 
+def test_the_end_waits_for_the_thread_of_an_earlier_training_that_failed(module, monkeypatch, plan):
+    """It would restore the random generators while the second training draws from them."""
+    context = RunContext(device="cpu")
+    with pytest.raises(ValueError, match="damaged"), compiled_early(Plan.read(plan), context=context):
+        raise ValueError("damaged image")
+    ((_, _, thread),) = module.calls
+    monkeypatch.setattr(module, "warm_up", lambda plans, **others: None)
+    with compiled_early(Plan.read(plan), context=context):
+        assert thread.is_alive()
+        threading.Timer(0.3, module.released.set).start()
+    assert not thread.is_alive()
+
+
 def test_the_library_of_the_arrays_is_imported_before_the_wait(module, monkeypatch, plan):
     """The training needs it next."""
     compiling = []

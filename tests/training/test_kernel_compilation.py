@@ -1,6 +1,8 @@
 """Kernels are compiled before the first step, and nothing else comes of it."""
 
+import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +78,15 @@ def test_kernels_are_requested_before_the_optimizer_is_built(monkeypatch):
     step.run(make_square_batch(64, 0), lr=1e-3)
     assert built == [False]
     assert "_optimizer" in vars(step)
+
+
+def test_compiling_takes_until_the_last_process_is_ready(monkeypatch):
+    """The first step would wait for it, and count it as training."""
+    step = compiling(make_step(plan_of(XLSTM, 16, optimizer=AdamWSpec())), monkeypatch)
+    monkeypatch.setattr("scanseg.training.step.compile_kernels", lambda *run, **others: None)
+    step._distributed = SimpleNamespace(gather_numbers=lambda numbers: time.sleep(0.2))
+    step._compile(make_square_batch(16, 0))
+    assert 0.2 <= step.compiling_seconds < 10
 
 
 def test_a_restored_training_compiles_before_its_first_step_and_goes_on_exactly(

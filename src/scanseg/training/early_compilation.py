@@ -16,6 +16,9 @@ _LOGGER = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 
+_last: list[threading.Thread] = []
+"""The last thread of this process. It may still run after a training that failed."""
+
 
 def expect_compiling(context: RunContext) -> None:
     """Start the processes that compile kernels, which takes seconds.
@@ -46,8 +49,11 @@ def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
         yield
         return
     updates: list[ProgressUpdate] = []
+    earlier = tuple(_last)
 
     def compile_all() -> None:
+        for other in earlier:
+            other.join()  # it restores the random generators at its end, which must not happen in the training
         try:
             warm_up([plan], purposes=("training",), context=context.with_progress(updates.append))
         except Exception as error:
@@ -55,6 +61,7 @@ def compiled_early(plan: Plan, *, context: RunContext) -> Iterator[None]:
 
     thread = threading.Thread(target=compile_all, name="early compilation")
     thread.start()
+    _last[:] = [thread]
     yield
     import_array_library()
     shown = len(updates)

@@ -31,6 +31,12 @@ MOST_TOKENS = 2**20
 MOST_ELEMENTS = 2**31
 """Number of elements of a map for which offsets have 32 bits."""
 
+MOST_ROWS = 128
+"""Rows of dt_low for programs of several warps. With more rows, shared memory has space for one warp alone."""
+
+ALIGNMENT = 16
+"""Divisor of the addresses of maps, in bytes. Without it, copies of a tile would have fewer bytes than they may."""
+
 SPLIT_BELOW = 264
 """Programs that keep a GPU of 132 multiprocessors busy. With fewer of them, two programs share the four directions."""
 
@@ -129,12 +135,12 @@ def scan(
     x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, D_skip: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the merged scan, and the states before each thread's tokens."""
-    pixels = x.permute(0, 2, 3, 1).contiguous()
+    pixels = _aligned(x.permute(0, 2, 3, 1))
     merged = _sums_like(pixels, x.shape)
     states = merged.new_empty(states_shape(x.shape))
     _forward(x.shape, dt_weight.shape[2])(
         pixels,
-        projected.permute(0, 3, 4, 1, 2).contiguous(),
+        _aligned(projected.permute(0, 3, 4, 1, 2)),
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
         merged,
         states,
@@ -159,14 +165,14 @@ def packed_gradients(
     """
     batch, dim, _, _ = x.shape
     rank, blocks = dt_weight.shape[2], -(-dim // CHANNELS)
-    pixels = x.permute(0, 2, 3, 1).contiguous()
-    of_pixels = projected.permute(0, 3, 4, 1, 2).contiguous()
+    pixels = _aligned(x.permute(0, 2, 3, 1))
+    of_pixels = _aligned(projected.permute(0, 3, 4, 1, 2))
     grad_x = torch.empty_like(pixels)
     sums = _sums_like(pixels, x.shape)
     grad_projected = of_pixels.new_empty((blocks, *of_pixels.shape))
     parameters = pixels.new_empty((batch, 4 * dim * (rank + 2) + dim), dtype=torch.float32)
     _backward(x.shape, rank, grad_merged.dtype)(
-        grad_merged.permute(0, 2, 3, 1).contiguous(),
+        _aligned(grad_merged.permute(0, 2, 3, 1)),
         pixels,
         of_pixels,
         *map(_wide, (dt_weight, dt_bias, A_log, D_skip)),
@@ -245,16 +251,23 @@ def backward_constants(shape: Sequence[int], rank: int) -> dict[str, Any]:
 
 
 def _constants(shape: Sequence[int], rank: int, warps: int) -> dict[str, Any]:
-    walk = walk_for(shape)
+    walk, padded = walk_for(shape), _power_of_two(rank + 1, least=16)
+    warps = warps if padded <= MOST_ROWS else 1
     return {
         "R": rank,
-        "RP": _power_of_two(rank + 1, least=16),
+        "RP": padded,
         "W": warps,
         "M": walk.tokens,
         "WHOLE": shape[1] % CHANNELS == 0,
         "SPLIT": walk.programs,
         "num_warps": warps,
     }
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """Return a contiguous tensor with an address that copies of tiles need."""
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % ALIGNMENT else x
 
 
 def _wide(parameter: Tensor) -> Tensor:
