@@ -66,9 +66,8 @@ class TrainingStep:
         """
         self._context, self._device, self._distributed = context, context.torch_device, context.distributed
         self.network = network = place_network(network, self._device)
-        self._parameters = list(
-            network.parameters()
-        )  # walking over the modules takes a fraction of a millisecond
+        # Kept, because walking over the modules takes a fraction of a millisecond.
+        self._parameters = list(network.parameters())
         self.ema: EMANetwork | None = None
         if plan.training.ema_decay is not None:
             self.ema = EMANetwork(network, decay=plan.training.ema_decay)
@@ -169,9 +168,7 @@ class TrainingStep:
         )
         self.network.train()
         self._compiling_threads = 0
-        self._distributed.gather_numbers(
-            [0.0]
-        )  # wait for the others, whose compiling is no training time either
+        self._distributed.gather_numbers([0.0])  # the wait for other processes is no training time either
         self.compiling_seconds = time.monotonic() - began
 
     def _encoder_parameters(self) -> list[nn.Parameter]:
