@@ -77,9 +77,10 @@ def test_200_cases_if_a_node_is_killed(model, kill_node, tmp_path):
     assert any("It is repeated" in warning for update in updates for warning in update.warnings)
 
 
+# Long enough that a fold reports an epoch: jobs send their progress every two seconds.
 SETTINGS = (
     *SMALL_XLSTM_UNET_2D,
-    *("training.epochs=40", "training.iterations_per_epoch=8", "training.validation_batches=1"),
+    *("training.epochs=160", "training.iterations_per_epoch=8", "training.validation_batches=1"),
 )
 
 
