@@ -75,7 +75,7 @@ def check_files(folder, names):
     assert outcome.stdout.split() == sorted(names)
 
 
-QUICK = ("xlstm-enc-3d", "xlstm-mamba", "plain-2d")
+QUICK = ("xlstm-enc-3d", "plain-2d")
 """Networks of the default run. Each export takes seconds, and that of MSVM-UNet with any size takes minutes."""
 
 
