@@ -76,8 +76,15 @@ def assert_all_end(process: "subprocess.Popen[str]", *, within_seconds: float) -
     pytest.fail("processes were left behind")
 
 
-@pytest.mark.parametrize("delay_seconds", [0.0, 0.4])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "delay_seconds"),
+    [
+        (signal.SIGINT, 130, 0.0),
+        (signal.SIGTERM, 143, 0.4),
+        pytest.param(signal.SIGINT, 130, 0.4, marks=pytest.mark.slow),  # each takes 5 s
+        pytest.param(signal.SIGTERM, 143, 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_signals_to_a_command_and_its_starting_workers(
     make_dataset, number: signal.Signals, code: int, delay_seconds: float
 ) -> None:
